@@ -1,0 +1,58 @@
+"""What an encoder is to the rest of the house: pixels or words in, unit vectors out.
+
+Text is a second protocol, since an image-only encoder is a real encoder. The contract suite in
+`tests/contract/test_encoders.py` runs over every registered encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from PIL.Image import Image
+
+from retrieval.encoders.preprocessing import Preprocessing
+from retrieval.types import EncoderSpec, Float32, UInt8
+
+__all__ = ["Encoder", "Preprocessing", "TextEncoder"]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Pictures to vectors. Instances are safe to call from one thread at a time; `preprocess` from any number."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What this encoder is; constant over its life."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The pure, picklable function behind `preprocess`, for worker processes that must not load a model."""
+        ...
+
+    def preprocess(self, image: Image) -> UInt8:
+        """RGB picture of any size -> (3, S, S) uint8, S = spec.image_size. Pure CPU and thread-safe."""
+        ...
+
+    def encode_images(self, batch: UInt8) -> Float32:
+        """Preprocessed pictures (n, 3, S, S) uint8 -> (n, d) float32 of unit L2 norm; row i answers input i.
+
+        n = 0 gives (0, d). Any n is accepted: the encoder splits what is too large for it.
+        """
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Encoder, Protocol):
+    """An encoder whose `spec.text` is true."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """Texts -> (n, d) float32 of unit L2 norm, in the same space as the pictures; row i answers text i.
+
+        A text beyond the tower's token limit is truncated there, as the model's authors do.
+
+        Raises:
+            TextUnsupported: the text tower is not installed.
+        """
+        ...

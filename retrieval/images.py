@@ -1,0 +1,153 @@
+"""Bytes -> RGB picture: the only decoder, for the indexing job and for the service alike.
+
+It decides what happens to every odd picture: EXIF orientation is applied, transparency is laid on white, CMYK, palette
+and 16-bit pictures become 8-bit RGB, of an animation the first frame counts. What can't become a picture is an
+`ImageError` with a stable code; nothing is decompressed before its size was checked. It knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from retrieval.errors import ImageTooLarge, ImageUndecodable, ImageUnsupported
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Accepted formats by Pillow's names; MPO is what many phones call a JPEG with a preview."""
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+"""File name endings taken for pictures, lower case."""
+
+DEFAULT_MAX_PIXELS = 64_000_000
+"""Width x height above which a picture is refused: about 200 MB once decoded."""
+
+THUMBNAIL_SIDE = 256
+"""Longest side of a thumbnail, pixels."""
+
+# The limit is checked here, per call and before decompression; Pillow's own global one would warn and raise besides.
+# Its warnings of odd metadata say nothing of the pixels, and `catch_warnings` is not safe in threads.
+Image.MAX_IMAGE_PIXELS = None
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        image: 8-bit RGB, upright; smaller than the original where `decode` was given a target.
+        width: of the upright original, pixels.
+        height: of the upright original, pixels.
+        format: `JPEG`, `PNG`, ...
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    format: str
+
+
+def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, target: int | None = None) -> Picture:
+    """Decodes a picture of any accepted format.
+
+    Args:
+        data: the file's bytes.
+        max_pixels: width x height above which the picture is refused unread.
+        target: where only a reduced picture is needed, its side in pixels: a JPEG is then decoded at 1/2, 1/4 or 1/8
+            of its size, as long as both sides stay at least twice the target. A 12-megapixel photograph takes a
+            third of the time.
+
+    Raises:
+        ImageUnsupported: not a picture, or not of an accepted format.
+        ImageTooLarge: more pixels than `max_pixels`.
+        ImageUndecodable: empty, truncated or corrupt.
+    """
+    image = _open(data)
+    if image.width * image.height > max_pixels:
+        raise ImageTooLarge(
+            f"picture of {image.width} x {image.height} pixels is over the limit of {max_pixels:,}; scale it down"
+        )
+    width, height, source_format = image.width, image.height, image.format or "unknown"
+    try:
+        if target is not None:
+            image.draft("RGB", (2 * target, 2 * target))
+        image.load()
+        orientation = _orientation(image)
+        rgb = _to_rgb(image)
+    except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
+        raise ImageUndecodable(f"truncated or corrupt {source_format} picture: {error}") from error
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+        if orientation >= 5:
+            width, height = height, width
+    return Picture(rgb, width, height, source_format)
+
+
+def encode_thumbnail(image: Image.Image, side: int = THUMBNAIL_SIDE) -> bytes:
+    """RGB picture -> WebP bytes, at most `side` pixels a side, never enlarged."""
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=75, method=0)
+    return buffer.getvalue()
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise ImageUndecodable("empty file: zero bytes")
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if data.startswith(_MAGIC):
+            raise ImageUndecodable("the header of the picture is truncated or corrupt") from error
+        accepted = "JPEG, PNG, WebP, GIF, BMP, TIFF"
+        raise ImageUnsupported(f"not a picture of an accepted format ({accepted}); it starts {data[:8]!r}") from error
+    except Exception as error:  # hostile headers make Pillow's parsers raise nearly anything
+        raise ImageUndecodable(f"the header of the picture is corrupt: {error}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # a corrupt EXIF block is no reason to refuse the pixels
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scale_to_8_bits(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    """Integers are taken for 16 bits where any exceeds 8; floats are stretched from their own range."""
+    pixels = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        finite = pixels[np.isfinite(pixels)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        pixels = (np.nan_to_num(pixels, nan=low, posinf=high, neginf=low) - low) * (255.0 / max(high - low, 1e-12))
+    elif image.mode.startswith("I;16") or pixels.max(initial=0) > 255:
+        pixels = pixels / 257.0
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))

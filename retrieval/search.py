@@ -1,0 +1,191 @@
+"""The one use case: a picture, a text or an item in, the nearest items of a collection out; or two of them compared.
+
+The steps are separate, since the service runs them on different threads: `prepare_*` (any thread, pure CPU), `encode_*`
+(the one thread that owns the device), `nearest` (any thread). `search_*` and `similarity` walk all of them, for the
+shell and for tests. It knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from retrieval import images
+from retrieval.collection import Collection
+from retrieval.encoders.protocol import Encoder, TextEncoder
+from retrieval.errors import InvalidLimit, TextEmpty, TextTooLong, TextUnsupported
+from retrieval.rerank import rerank
+from retrieval.stopwatch import Stopwatch
+from retrieval.stores.protocol import SearchParameters, VectorStore
+from retrieval.types import Float32, Hit, Neighbors, SearchResult, Thresholds, UInt8
+
+Kind = Literal["image", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a single query may ask for.
+
+    Attributes:
+        results: the largest `limit`.
+        text: the longest text query, characters.
+        pixels: the largest picture, width x height.
+    """
+
+    results: int = 1_000
+    text: int = 1_000
+    pixels: int = images.DEFAULT_MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A unit vector (d,) float32 and what it was made of."""
+
+    vector: Float32
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """Two sides compared: cosine in [-1, 1], distance = 1 - cosine, `similar` = distance <= threshold."""
+
+    cosine: float
+    distance: float
+    threshold: float
+    similar: bool
+
+
+class Searcher:
+    """One opened collection with its store and its encoder.
+
+    Raises:
+        EncoderMismatch: the encoder did not make this collection.
+    """
+
+    def __init__(
+        self, collection: Collection, store: VectorStore, encoder: Encoder, limits: Limits | None = None
+    ) -> None:
+        collection.require(encoder.spec)
+        self.collection = collection
+        self.store = store
+        self.encoder = encoder
+        self.limits = limits or Limits()
+
+    def prepare_image(self, data: bytes, watch: Stopwatch) -> UInt8:
+        """File bytes -> (3, S, S) uint8. Raises ImageError."""
+        with watch.stage("decode"):
+            picture = images.decode(data, max_pixels=self.limits.pixels, target=self.encoder.preprocessing.resize)
+        with watch.stage("preprocess"):
+            return self.encoder.preprocess(picture.image)
+
+    def prepare_text(self, text: str) -> str:
+        """The query as the text tower gets it: white space at the ends removed.
+
+        Raises:
+            TextEmpty, TextTooLong, TextUnsupported: as their names say.
+        """
+        if not self.encoder.spec.text:
+            raise TextUnsupported(
+                f"encoder {self.encoder.spec.name!r} has no text tower here; for `lite`: pip install 'lookalike[text]'"
+            )
+        cleaned = text.strip()
+        if not cleaned:
+            raise TextEmpty("the text is empty; say what to look for")
+        if len(cleaned) > self.limits.text:
+            raise TextTooLong(f"the text has {len(cleaned):,} characters; at most {self.limits.text:,} are taken")
+        return cleaned
+
+    def encode_images(self, batch: UInt8, watch: Stopwatch) -> Float32:
+        """(n, 3, S, S) uint8 -> (n, d) float32 of unit norm."""
+        with watch.stage("encode"):
+            return self.encoder.encode_images(batch)
+
+    def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
+        """Prepared texts -> (n, d) float32 of unit norm."""
+        if not isinstance(self.encoder, TextEncoder):
+            raise TextUnsupported(f"encoder {self.encoder.spec.name!r} has no text tower")
+        with watch.stage("encode"):
+            return self.encoder.encode_texts(texts)
+
+    def item_vector(self, item_id: str) -> Float32:
+        """The stored vector of an item, (d,) float32 of unit norm. Raises UnknownItem."""
+        vector = np.asarray(self.collection.vectors[self.collection.metadata.row_of(item_id)], np.float32)
+        return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+    def nearest(
+        self, queries: Float32, limit: int, watch: Stopwatch, params: SearchParameters | None = None
+    ) -> list[list[Hit]]:
+        """Nearest items by exact cosine.
+
+        Args:
+            queries: (q, d) float32 of unit norm.
+            limit: how many items a query gets, 1 to `limits.results`.
+            watch: gets the stages search, rerank and metadata.
+            params: search parameters for this call only.
+
+        Raises:
+            InvalidLimit: `limit` is out of range.
+        """
+        if not 1 <= limit <= self.limits.results:
+            raise InvalidLimit(f"limit is {limit}; it must be between 1 and {self.limits.results}")
+        found = self._neighbors(queries, limit, watch, params)
+        with watch.stage("metadata"):
+            return [self._hits(neighbors) for neighbors in found]
+
+    def search_text(self, text: str, limit: int = 10) -> SearchResult:
+        """Text -> nearest items."""
+        watch = Stopwatch()
+        vectors = self.encode_texts([self.prepare_text(text)], watch)
+        return SearchResult(self.nearest(vectors, limit, watch)[0], watch.took_ms)
+
+    def search_image(self, data: bytes, limit: int = 10) -> SearchResult:
+        """Picture file -> nearest items."""
+        watch = Stopwatch()
+        vectors = self.encode_images(self.prepare_image(data, watch)[None], watch)
+        return SearchResult(self.nearest(vectors, limit, watch)[0], watch.took_ms)
+
+    def search_item(self, item_id: str, limit: int = 10) -> SearchResult:
+        """Item of the collection -> nearest items, itself first."""
+        watch = Stopwatch()
+        return SearchResult(self.nearest(self.item_vector(item_id)[None], limit, watch)[0], watch.took_ms)
+
+    def _neighbors(
+        self, queries: Float32, limit: int, watch: Stopwatch, params: SearchParameters | None
+    ) -> list[Neighbors]:
+        if self.store.exact:
+            with watch.stage("search"):
+                return self.store.search(queries, limit, params)
+        wanted = {**self.store.defaults, **(params or {})}
+        with watch.stage("search"):
+            candidates = self.store.search(queries, max(limit, wanted.get("candidates", limit)), params)
+        with watch.stage("rerank"):
+            return rerank(queries, candidates, self.collection.vectors, limit)
+
+    def _hits(self, neighbors: Neighbors) -> list[Hit]:
+        records = self.collection.metadata.records([int(row) for row in neighbors.rows])
+        scores = (float(score) for score in neighbors.scores)
+        return [Hit(str(record.pop("id")), score, record) for record, score in zip(records, scores, strict=True)]
+
+
+def compare(a: Embedded, b: Embedded, thresholds: Thresholds, threshold: float | None = None) -> Similarity:
+    """Compares two unit vectors.
+
+    Args:
+        a: one side.
+        b: the other side.
+        thresholds: the encoder's defaults, by the kinds of the two sides.
+        threshold: a cosine distance in [0, 2] that overrides them.
+    """
+    cosine = float(np.clip(np.dot(a.vector.astype(np.float64), b.vector.astype(np.float64)), -1.0, 1.0))
+    limit = threshold if threshold is not None else _default_threshold(a.kind, b.kind, thresholds)
+    distance = 1.0 - cosine
+    return Similarity(cosine, distance, limit, distance <= limit)
+
+
+def _default_threshold(a: Kind, b: Kind, thresholds: Thresholds) -> float:
+    if a != b:
+        return thresholds.image_text
+    return thresholds.image_image if a == "image" else thresholds.text_text

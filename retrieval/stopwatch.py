@@ -1,0 +1,25 @@
+"""Stage timings of one request: the names that telemetry, logs, benchmarks and answers share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STAGES = ("decode", "preprocess", "encode", "search", "rerank", "metadata")
+
+
+class Stopwatch:
+    """Adds up milliseconds by stage; a stage entered twice is summed. One per request, not shared between threads."""
+
+    def __init__(self) -> None:
+        self.took_ms: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times the block under `name`, one of `STAGES`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.took_ms[name] = self.took_ms.get(name, 0.0) + (time.perf_counter() - start) * 1000.0
