@@ -41,7 +41,7 @@ class Collection:
         manifest: its manifest.
         vectors: (n, d) float16 unit vectors, memory-mapped.
         metadata: row -> record, id -> row.
-        thumbnails: row -> WebP bytes.
+        thumbnails: row -> JPEG bytes.
     """
 
     root: Path

@@ -3,6 +3,7 @@
     LookalikeError
     ├── ImageError         image_too_large  image_undecodable  image_unsupported
     ├── CollectionError    collection_not_found  manifest_invalid  encoder_mismatch  format_too_new  checksum_mismatch
+    │                      collection_busy
     ├── StoreError         store_unavailable  dimension_mismatch  unknown_store
     ├── EncoderError       unknown_encoder  weights_missing  weights_invalid  text_unsupported
     ├── QueryError         unknown_item  invalid_limit  text_empty  text_too_long  query_invalid
@@ -81,6 +82,12 @@ class ChecksumMismatch(CollectionError):
     """A file's SHA-256 differs from the manifest's."""
 
     code = "checksum_mismatch"
+
+
+class CollectionBusy(CollectionError):
+    """Another job is writing to the collection."""
+
+    code = "collection_busy"
 
 
 class StoreError(LookalikeError):

@@ -16,8 +16,8 @@ from PIL import Image, UnidentifiedImageError
 
 from retrieval.errors import ImageTooLarge, ImageUndecodable, ImageUnsupported
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Accepted formats by Pillow's names; MPO is what many phones call a JPEG with a preview."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Accepted formats by Pillow's names; its JPEG opener takes MPO too, a JPEG with a preview as many phones write it."""
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 """File name endings taken for pictures, lower case."""
@@ -100,11 +100,15 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, target: int | N
 
 
 def encode_thumbnail(image: Image.Image, side: int = THUMBNAIL_SIDE) -> bytes:
-    """RGB picture -> WebP bytes, at most `side` pixels a side, never enlarged."""
+    """RGB picture -> JPEG bytes, at most `side` pixels a side, never enlarged; nothing of the original's metadata.
+
+    JPEG, since WebP takes seven times as long (1.5 ms instead of 0.2 for 224 pixels) to save an eighth of the bytes.
+    """
     small = image.copy()
     small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=75, method=0)
+    small.info = {}  # else an ICC profile, a comment or EXIF would be written again
+    small.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 

@@ -120,7 +120,7 @@ def _cosines(unit: Float32, ids: Int64, vectors: Float16, half: Float16, full: F
     _upcast(half, full)
     # One dot product a pair, never a matrix product: a row's score must not depend on where it stands in the batch,
     # or equal vectors would differ in the last bit and ties would no longer break by row.
-    products = np.vecdot(full.reshape(*ids.shape, -1), unit[:, None, :])
+    products: Float32 = np.vecdot(full.reshape(*ids.shape, -1), unit[:, None, :])
     products /= _norms(full).reshape(ids.shape)
     np.clip(products, -1.0, 1.0, out=products)
     products[ids == _PADDING] = -np.inf

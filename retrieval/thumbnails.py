@@ -1,4 +1,4 @@
-"""Row -> thumbnail bytes (WebP, at most 256 pixels a side), memory-mapped, so that the page needs no originals."""
+"""Row -> thumbnail bytes (JPEG, at most 256 pixels a side), memory-mapped, so that the page needs no originals."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ _SCHEMA = pa.schema([pa.field("thumbnail", pa.binary())])
 _ROWS_PER_BATCH = 1_024
 
 
+def thumbnail_writer(folder: Path) -> RowFileWriter:
+    """Takes tables with the binary column `thumbnail` (null where a row has none) in row order; close it."""
+    return RowFileWriter(folder / FILE, _SCHEMA, _ROWS_PER_BATCH)
+
+
 def write_thumbnails(folder: Path, chunks: Iterable[pa.Array]) -> None:
     """Streams binary arrays (null where a row has no thumbnail) in row order."""
-    with RowFileWriter(folder / FILE, _SCHEMA, _ROWS_PER_BATCH) as writer:
+    with thumbnail_writer(folder) as writer:
         for chunk in chunks:
             writer.add(pa.Table.from_arrays([chunk.cast(pa.binary())], schema=_SCHEMA))
 
@@ -32,7 +37,7 @@ class Thumbnails:
         return len(self._rows)
 
     def get(self, row: int) -> bytes | None:
-        """The WebP bytes of a row, None where it has none."""
+        """The JPEG bytes of a row, None where it has none."""
         value: bytes | None = self._rows.value("thumbnail", row)
         return value
 

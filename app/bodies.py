@@ -1,0 +1,140 @@
+"""Request bodies: JSON, multipart forms and raw pictures -> what a query starts from.
+
+Nothing of a picture touches the disk: the body limit bounds what is held in memory. What HTTP, JSON or base64 rule out
+ends here; whether the bytes are a picture, the decoder says.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from app.errors import Base64Invalid, FormInvalid, MediaTypeUnsupported, RequestError, validation_error
+from retrieval.errors import InvalidLimit
+
+Model = TypeVar("Model", bound=BaseModel)
+
+JSON, FORM = "application/json", "multipart/form-data"
+_MAX_FORM_FIELDS = 8
+_MAX_FIELD_BYTES = 64 * 1024
+
+
+def media_type(request: Request) -> str:
+    """The Content-Type without its parameters, lower case; empty where there is none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_json(kind: str) -> bool:
+    """Whether a media type is JSON."""
+    return kind == JSON or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+async def read_json(request: Request, model: type[Model]) -> Model:
+    """The body as a validated model.
+
+    Raises:
+        MediaTypeUnsupported, JsonInvalid, RequestError, InvalidLimit: as their names say.
+    """
+    kind = media_type(request)
+    if not is_json(kind):
+        raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {JSON}")
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        mapped = validation_error(error)
+        if error.errors()[0]["loc"][-1:] == ("limit",):
+            raise InvalidLimit(str(mapped)) from error
+        raise mapped from error
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A multipart form, read to its end."""
+
+    files: dict[str, bytes]
+    fields: dict[str, str]
+
+    def file(self, name: str) -> bytes | None:
+        """A file's bytes, None where there is none. Raises RequestError: it came as a text field."""
+        if name in self.fields:
+            raise RequestError(f"the field {name!r} came as text; send it as a file, with a filename")
+        return self.files.get(name)
+
+    def text(self, name: str) -> str | None:
+        """A field's text, None where there is none. Raises RequestError: it came as a file."""
+        if name in self.files:
+            raise RequestError(f"the field {name!r} came as a file; send it as text, without a filename")
+        return self.fields.get(name)
+
+
+async def read_form(request: Request, files: int) -> Form:
+    """The body as a form with at most `files` files, held in memory; of fields with the same name the last one counts.
+
+    Raises:
+        FormInvalid: not the multipart form that the header promises, or too many parts.
+    """
+    try:
+        async with aclosing(request.stream()) as stream:
+            parser = MultiPartParser(
+                request.headers, stream, max_files=files, max_fields=_MAX_FORM_FIELDS, max_part_size=_MAX_FIELD_BYTES
+            )
+            parser.spool_max_size = 0  # SpooledTemporaryFile's word for: never roll over to the disk
+            data = await parser.parse()
+    except MultiPartException as error:
+        raise FormInvalid(f"the body is not a valid multipart form: {error.message}") from error
+    try:
+        parts = data.multi_items()
+        read = {name: await part.read() for name, part in parts if isinstance(part, UploadFile)}
+        return Form(read, {name: part for name, part in parts if isinstance(part, str)})
+    finally:
+        await data.close()
+
+
+def parse_limit(text: str | None, default: int) -> int:
+    """A limit from a form field or the query string; `default` where it is absent or empty.
+
+    Raises:
+        InvalidLimit: not a whole number.
+    """
+    if not text:
+        return default
+    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 10):
+        raise InvalidLimit(f"limit is {text[:40]!r}; it must be a whole number")
+    return int(text)
+
+
+def parse_threshold(text: str | None) -> float | None:
+    """A threshold from a form field. Raises RequestError: not a number in [0, 2]."""
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 2.0:
+        raise RequestError(f"threshold is {text[:40]!r}; it must be a cosine distance between 0 and 2")
+    return value
+
+
+def decode_base64(text: str) -> bytes:
+    """Base64, or a base64 data URI, line breaks allowed -> bytes.
+
+    Raises:
+        Base64Invalid: neither.
+    """
+    if text.startswith("data:"):
+        head, comma, text = text.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise Base64Invalid("the data URI is not base64; it must begin data:image/...;base64,")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Base64Invalid(f"the picture is not valid base64: {error}") from error

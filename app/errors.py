@@ -1,0 +1,191 @@
+"""Error class -> status, and the body of every error: application/problem+json (RFC 9457).
+
+The library's tree says what went wrong, this file says how HTTP calls it, once. `code` is stable, `type` is
+`urn:lookalike:error:<code>`, and `detail` names the offending value and the mend. What was not raised on purpose
+becomes a 500 that tells the client nothing of the inside; the log has the traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from retrieval.errors import (
+    CollectionError,
+    EncoderError,
+    ImageError,
+    LookalikeError,
+    QueryError,
+    StoreError,
+    TextUnsupported,
+    UnknownItem,
+)
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class RequestError(LookalikeError):
+    """A request that HTTP or JSON already rules out, before anything is decoded."""
+
+    code = "request_invalid"
+
+    def __init__(self, detail: str, errors: list[dict[str, str]] | None = None) -> None:
+        super().__init__(detail)
+        self.errors = errors
+
+
+class JsonInvalid(RequestError):
+    """The body is not JSON."""
+
+    code = "json_invalid"
+
+
+class FormInvalid(RequestError):
+    """The body is not the multipart form that its header promises."""
+
+    code = "form_invalid"
+
+
+class Base64Invalid(RequestError):
+    """A picture in JSON that is neither base64 nor a base64 data URI."""
+
+    code = "base64_invalid"
+
+
+class BodyTooLarge(RequestError):
+    """More bytes than `max_body_bytes`; the rest was not read."""
+
+    code = "body_too_large"
+
+
+class MediaTypeUnsupported(RequestError):
+    """A Content-Type that the endpoint does not take."""
+
+    code = "media_type_unsupported"
+
+
+class NoThumbnail(RequestError):
+    """The item is known but has no thumbnail."""
+
+    code = "no_thumbnail"
+
+
+class NotReady(RequestError):
+    """The collection is still being opened, or could not be."""
+
+    code = "not_ready"
+
+
+STATUS: dict[type[LookalikeError], HTTPStatus] = {
+    RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    JsonInvalid: HTTPStatus.BAD_REQUEST,
+    FormInvalid: HTTPStatus.BAD_REQUEST,
+    BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    MediaTypeUnsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    NoThumbnail: HTTPStatus.NOT_FOUND,
+    NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+    ImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    QueryError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnknownItem: HTTPStatus.NOT_FOUND,
+    TextUnsupported: HTTPStatus.UNPROCESSABLE_ENTITY,
+    EncoderError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    CollectionError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+    LookalikeError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""The most specific class in an error's ancestry decides."""
+
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def status_of(error: type[LookalikeError]) -> HTTPStatus:
+    """The status of an error class."""
+    return next(STATUS[parent] for parent in error.__mro__ if parent in STATUS)
+
+
+def problem(
+    request_path: str,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: list[dict[str, str]] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """One problem document as a response."""
+    body: dict[str, Any] = {
+        "type": f"urn:lookalike:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": int(status),
+        "detail": detail,
+        "instance": request_path,
+        "code": code,
+    }
+    if errors:
+        body["errors"] = errors
+    return Response(to_json(body), status, headers, MEDIA_TYPE)
+
+
+def problem_of(request_path: str, error: LookalikeError) -> Response:
+    """The problem document of a deliberate error."""
+    status = status_of(type(error))
+    errors = error.errors if isinstance(error, RequestError) else None
+    headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    detail = str(error)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("%s: %s", error.code, detail)
+        detail = "the service failed on this request; its log says why"
+    return problem(request_path, status, error.code, detail, errors=errors, headers=headers)
+
+
+def validation_error(error: ValidationError) -> LookalikeError:
+    """What pydantic found wrong with a JSON body, as one of our own errors."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        return JsonInvalid(f"the body is not valid JSON: {found[0]['msg']}")
+    errors = [{"field": ".".join(map(str, entry["loc"])) or "body", "message": entry["msg"]} for entry in found]
+    return RequestError("; ".join(f"{entry['field']}: {entry['message']}" for entry in errors), errors)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of `app` a problem document."""
+    app.add_exception_handler(LookalikeError, _on_deliberate)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_hang_up)
+    app.add_exception_handler(Exception, _on_surprise)
+
+
+async def _on_deliberate(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LookalikeError)
+    return problem_of(request.url.path, error)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path, status = request.url.path, error.status_code
+    detail = {
+        404: f"nothing is served at {path}; see /docs",
+        405: f"{request.method} is not served at {path}; see /docs",
+    }.get(status, str(error.detail))
+    code = _HTTP_CODES.get(status, "http_error")
+    return problem(path, status, code, detail, headers=dict(error.headers or {}))
+
+
+async def _on_hang_up(request: Request, error: Exception) -> Response:
+    """The client left while it was still sending: nobody reads this answer, and nothing went wrong here."""
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
+
+
+async def _on_surprise(request: Request, error: Exception) -> Response:
+    detail = "the service failed on this request; its log says why"
+    return problem(request.url.path, 500, "internal_error", detail)

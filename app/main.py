@@ -1,0 +1,58 @@
+"""Wiring: settings -> application. Importing this is cheap; models and indexes are opened by the lifespan.
+
+uvicorn --factory app.main:create_app        (settings from LOOKALIKE_* in the environment)
+lookalike serve COLLECTION
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+
+from app import errors, openapi
+from app.routes import health, items, pages, search, similarity
+from app.security import BodyLimit, SecurityHeaders
+from app.settings import Settings
+from app.startup import Service
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application over one collection.
+
+    Args:
+        settings: read from the environment where not given.
+    """
+    service = Service(settings or Settings())
+    app = FastAPI(title="Lookalike", version=_version(), docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app.state.service = service
+    errors.install(app)
+    app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes)
+    app.add_middleware(SecurityHeaders)
+    for resource in (search, similarity, items, health):
+        app.include_router(resource.router)
+    pages.mount(app)
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    opening = asyncio.create_task(service.start(), name="open-collection")
+    try:
+        yield
+    finally:
+        opening.cancel()
+        service.close()
+
+
+def _version() -> str:
+    try:
+        return version("lookalike")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "0.0.0"

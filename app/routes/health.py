@@ -1,0 +1,27 @@
+"""GET /livez and /readyz."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app import answers
+from app.dependencies import QueriesDep
+from app.openapi import errors
+from app.schemas import Alive, Ready
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", response_model=Alive)
+async def livez() -> Response:
+    """Whether the process answers; true while the collection is still being opened."""
+    return answers.json_response({"status": "ok"})
+
+
+@router.get("/readyz", response_model=Ready, responses=errors(503))
+async def readyz(queries: QueriesDep) -> Response:
+    """Whether queries are answered: the collection is open and an image and a text query have passed through."""
+    searcher = queries.searcher
+    facts = {"status": "ready", "items": len(searcher.collection), "text": searcher.encoder.spec.text}
+    return answers.json_response({**facts, **answers.source(queries)})

@@ -1,0 +1,44 @@
+"""GET / (the search page), /docs and their static files: nothing comes from another host, and no script is inline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fastapi_offline
+from fastapi import APIRouter, FastAPI
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+WEB = Path(__file__).resolve().parent.parent / "web"
+SWAGGER_UI = Path(fastapi_offline.__file__).resolve().parent / "static"
+
+router = APIRouter(include_in_schema=False)
+
+# The browser asks each time whether its copy is the newest: a page and its scripts must be of one release.
+_REVALIDATE = {"Cache-Control": "no-cache"}
+
+
+class _Files(StaticFiles):
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers.update(_REVALIDATE)
+        return response
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def search_page() -> Response:
+    """The search page."""
+    return FileResponse(WEB / "index.html", headers=_REVALIDATE)
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def docs_page() -> Response:
+    """Swagger UI over /openapi.json."""
+    return FileResponse(WEB / "docs.html", headers=_REVALIDATE)
+
+
+def mount(app: FastAPI) -> None:
+    """Adds the pages and their files to the application."""
+    app.include_router(router)
+    app.mount("/static/swagger-ui", _Files(directory=SWAGGER_UI), name="swagger-ui")
+    app.mount("/static", _Files(directory=WEB), name="static")

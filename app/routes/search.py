@@ -1,0 +1,93 @@
+"""POST /v1/search/text, /v1/search/image and /v1/search/item."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app import answers
+from app.bodies import FORM, decode_base64, is_json, media_type, parse_limit, read_form, read_json
+from app.dependencies import QueriesDep
+from app.errors import MediaTypeUnsupported, RequestError
+from app.openapi import errors, form_body, json_body, raw_body, request_body
+from app.queries import ImageSide, ItemSide, Queries, Side, TextSide
+from app.schemas import DEFAULT_LIMIT, ImageSearch, ItemSearch, SearchResponse, TextSearch
+
+router = APIRouter(prefix="/v1/search", tags=["search"])
+
+_LIMIT_PARAMETER = {
+    "name": "limit",
+    "in": "query",
+    "description": "How many items to return, where the body does not say.",
+    "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT},
+}
+
+
+@router.post(
+    "/text",
+    response_model=SearchResponse,
+    responses=errors(400, 413, 415, 422, 503),
+    openapi_extra=request_body(json_body(TextSearch)),
+)
+async def search_text(request: Request, queries: QueriesDep) -> Response:
+    """Find pictures by a description in words."""
+    body = await read_json(request, TextSearch)
+    return await _answer(request, queries, TextSide(body.text), body.limit)
+
+
+@router.post(
+    "/image",
+    response_model=SearchResponse,
+    responses=errors(400, 413, 415, 422, 503),
+    openapi_extra={
+        **request_body(form_body({"file": "binary", "limit": "integer"}, ["file"]), json_body(ImageSearch), raw_body()),
+        "parameters": [_LIMIT_PARAMETER],
+    },
+)
+async def search_image(request: Request, queries: QueriesDep) -> Response:
+    """Find pictures that look like a picture: a multipart `file`, a raw `image/*` body, or base64 in JSON."""
+    data, limit = await _read_picture(request)
+    return await _answer(request, queries, data, limit)
+
+
+@router.post(
+    "/item",
+    response_model=SearchResponse,
+    responses=errors(400, 404, 413, 415, 422, 503),
+    openapi_extra=request_body(json_body(ItemSearch)),
+)
+async def search_item(request: Request, queries: QueriesDep) -> Response:
+    """Find more like an item of the collection; the item itself comes first, with score 1.0."""
+    body = await read_json(request, ItemSearch)
+    return await _answer(request, queries, ItemSide(body.id), body.limit)
+
+
+async def _read_picture(request: Request) -> tuple[Side | str, int]:
+    kind = media_type(request)
+    fallback = parse_limit(request.query_params.get("limit"), DEFAULT_LIMIT)
+    if kind == FORM:
+        form = await read_form(request, files=1)
+        data = form.file("file")
+        if data is None:
+            raise RequestError("the form has no part named 'file'; send the picture as that")
+        return ImageSide(data), parse_limit(form.text("limit"), fallback)
+    if is_json(kind):
+        body = await read_json(request, ImageSearch)
+        return body.image, fallback if body.limit is None else body.limit
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        return ImageSide(await request.body()), fallback
+    raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {FORM}, image/* or application/json")
+
+
+async def _answer(request: Request, queries: Queries, query: Side | str, limit: int) -> Response:
+    started = time.perf_counter()
+    if isinstance(query, str):
+        text = query
+        query = ImageSide(await queries.in_pool(lambda: decode_base64(text)))
+    found = await queries.search(query, limit)
+    results = [answers.hit(hit, queries, request) for hit in found.hits]
+    return answers.json_response(
+        {"results": results, "took_ms": answers.took(found.took_ms, started), **answers.source(queries)}
+    )

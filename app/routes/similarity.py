@@ -1,0 +1,97 @@
+"""POST /v1/similarity: two sides, each a picture, a text or an item, compared."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app import answers, schemas
+from app.bodies import (
+    FORM,
+    Form,
+    decode_base64,
+    is_json,
+    media_type,
+    parse_threshold,
+    read_form,
+    read_json,
+)
+from app.dependencies import QueriesDep
+from app.errors import MediaTypeUnsupported, RequestError
+from app.openapi import errors, form_body, json_body, request_body
+from app.queries import ImageSide, ItemSide, Queries, Side, TextSide
+from app.schemas import SimilarityRequest, SimilarityResponse
+
+router = APIRouter(prefix="/v1", tags=["similarity"])
+
+_FORM = form_body(
+    {"a": "binary", "b": "binary", "a_text": "string", "b_text": "string", "a_id": "string", "b_id": "string",
+     "threshold": "number"},
+    [],
+)  # fmt: skip
+
+
+@router.post(
+    "/similarity",
+    response_model=SimilarityResponse,
+    responses=errors(400, 404, 413, 415, 422, 503),
+    openapi_extra=request_body(json_body(SimilarityRequest), _FORM),
+)
+async def similarity(request: Request, queries: QueriesDep) -> Response:
+    """Compare two sides: JSON, or a form with the files `a` and `b` (or the fields a_text, a_id, b_text, b_id)."""
+    kind = media_type(request)
+    if kind == FORM:
+        a, b, threshold = await _read_form(request)
+    elif is_json(kind):
+        a, b, threshold = await _read_json(request, queries)
+    else:
+        raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send application/json or {FORM}")
+    started = time.perf_counter()
+    compared, stages = await queries.compare(a, b, threshold)
+    return answers.json_response(
+        {
+            "cosine": answers.score(compared.cosine),
+            "distance": round(1.0 - answers.score(compared.cosine), 6),
+            "threshold": compared.threshold,
+            "similar": compared.similar,
+            "kinds": [_kind(a), _kind(b)],
+            "took_ms": answers.took(stages, started),
+            **answers.source(queries),
+        }
+    )
+
+
+async def _read_json(request: Request, queries: Queries) -> tuple[Side, Side, float | None]:
+    body = await read_json(request, SimilarityRequest)
+    return await queries.in_pool(lambda: (_side(body.a), _side(body.b), body.threshold))
+
+
+def _side(side: schemas.Side) -> Side:
+    if side.image is not None:
+        return ImageSide(decode_base64(side.image))
+    return TextSide(side.text) if side.text is not None else ItemSide(side.id or "")
+
+
+async def _read_form(request: Request) -> tuple[Side, Side, float | None]:
+    form = await read_form(request, files=2)
+    threshold = parse_threshold(form.text("threshold"))
+    return _form_side(form, "a"), _form_side(form, "b"), threshold
+
+
+def _form_side(form: Form, name: str) -> Side:
+    data = form.file(name)
+    text, item_id = form.text(f"{name}_text"), form.text(f"{name}_id")
+    if sum(value is not None for value in (data, text, item_id)) != 1:
+        raise RequestError(
+            f"side {name}: give exactly one of the file {name!r} and the fields {name}_text and {name}_id"
+        )
+    if data is not None:
+        return ImageSide(data)
+    return TextSide(text) if text is not None else ItemSide(item_id or "")
+
+
+def _kind(side: Side) -> Literal["image", "text"]:
+    return "text" if isinstance(side, TextSide) else "image"

@@ -1,0 +1,250 @@
+"""The wire: what requests and answers look like, each with an example for /docs.
+
+Requests are validated by these models. Answers are written straight from the library's records, which these models
+describe; a test validates real answers against them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from retrieval.stopwatch import STAGES
+
+DEFAULT_LIMIT = 10
+
+Limit = Annotated[
+    int,
+    Field(
+        description="How many items to return: 1 to the service's largest (`LOOKALIKE_MAX_RESULTS`).",
+        json_schema_extra={"minimum": 1},
+    ),
+]
+
+_RESULT: dict[str, Any] = {
+    "id": "animals/cat.jpg",
+    "score": 0.312407,
+    "metadata": {"path": "animals/cat.jpg", "caption": "a cat on a sofa", "width": 640, "height": 480},
+    "thumbnail_url": "/v1/items/animals%2Fcat.jpg/thumbnail",
+}
+_SOURCE: dict[str, Any] = {"collection": "pictures", "version": "20260101T120000Z-1a2b3c", "encoder": "lite"}
+_TOOK: dict[str, Any] = {
+    "decode": 1.9,
+    "preprocess": 0.4,
+    "encode": 3.6,
+    "search": 0.2,
+    "rerank": 0.0,
+    "metadata": 0.1,
+    "total": 6.5,
+}
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextSearch(_Request):
+    """Search by text."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "a cat on a sofa", "limit": 10}]})
+
+    text: str = Field(description="What to look for, in words.")
+    limit: Limit = DEFAULT_LIMIT
+
+
+class ImageSearch(_Request):
+    """Search by picture, as JSON."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"image": "data:image/png;base64,iVBORw0", "limit": 10}]})
+
+    image: str = Field(description="The picture file, base64 or a base64 data URI.")
+    limit: Limit | None = None
+
+
+class ItemSearch(_Request):
+    """More like an item of the collection."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "animals/cat.jpg", "limit": 10}]})
+
+    id: str = Field(description="The item's id.")
+    limit: Limit = DEFAULT_LIMIT
+
+
+class Side(_Request):
+    """One side of a comparison: exactly one of the three."""
+
+    image: str | None = Field(default=None, description="A picture file, base64 or a base64 data URI.")
+    text: str | None = Field(default=None, description="A text.")
+    id: str | None = Field(default=None, description="An item of the collection.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Side:
+        if sum(value is not None for value in (self.image, self.text, self.id)) != 1:
+            raise ValueError("give exactly one of image, text and id")
+        return self
+
+
+class SimilarityRequest(_Request):
+    """Two sides to compare."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"a": {"id": "animals/cat.jpg"}, "b": {"text": "a cat"}, "threshold": 0.75}]}
+    )
+
+    a: Side
+    b: Side
+    threshold: float | None = Field(
+        default=None,
+        ge=0,
+        le=2,
+        description="Cosine distance up to which the two are similar; the encoder's own if absent.",
+    )
+
+
+class TookMs(BaseModel):
+    """Milliseconds by stage; a stage that this query did not need is 0. `total` starts when the body has arrived."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_TOOK]})
+
+    decode: float
+    preprocess: float
+    encode: float
+    search: float
+    rerank: float
+    metadata: float
+    total: float
+
+
+class _Source(BaseModel):
+    collection: str = Field(description="The collection's name.")
+    version: str = Field(description="The version of the collection that answered.")
+    encoder: str = Field(description="The encoder's name.")
+
+
+class Result(BaseModel):
+    """One item found."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_RESULT]})
+
+    id: str
+    score: float = Field(description="Exact cosine similarity in [-1, 1]; the same picture scores 1.0.", ge=-1, le=1)
+    metadata: dict[str, Any] = Field(description="What the collection knows of the item; absent values are left out.")
+    thumbnail_url: str | None = Field(description="Where its thumbnail is; null where it has none.")
+
+
+class SearchResponse(_Source):
+    """Items found, best first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_RESULT], "took_ms": _TOOK, **_SOURCE}]})
+
+    results: list[Result]
+    took_ms: TookMs
+
+
+class SimilarityResponse(_Source):
+    """Two sides compared."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "cosine": 0.9017,
+                    "distance": 0.0983,
+                    "threshold": 0.3,
+                    "similar": True,
+                    "kinds": ["image", "image"],
+                    "took_ms": _TOOK,
+                    **_SOURCE,
+                }
+            ]
+        }
+    )
+
+    cosine: float = Field(ge=-1, le=1)
+    distance: float = Field(ge=0, le=2, description="1 - cosine.")
+    threshold: float = Field(description="The distance that decided.")
+    similar: bool = Field(description="Whether distance <= threshold.")
+    kinds: tuple[Literal["image", "text"], Literal["image", "text"]] = Field(
+        description="What a and b were; an item of the collection counts as an image."
+    )
+    took_ms: TookMs
+
+
+class Item(BaseModel):
+    """One item of the collection."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{name: _RESULT[name] for name in ("id", "metadata", "thumbnail_url")}]}
+    )
+
+    id: str
+    metadata: dict[str, Any]
+    thumbnail_url: str | None
+
+
+class ItemResponse(Item, _Source):
+    """One item, and where it was found."""
+
+
+class ItemsResponse(_Source):
+    """A range of the collection's items, in row order."""
+
+    items: list[Item]
+    offset: int
+    total: int = Field(description="How many items the collection holds.")
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(_Source):
+    """The service answers queries."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "ready", "items": 24, "text": True, **_SOURCE}]}
+    )
+
+    status: Literal["ready"] = "ready"
+    items: int = Field(description="How many items the collection holds.")
+    text: bool = Field(description="Whether the encoder takes text queries.")
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """Every error, as RFC 9457 has it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:lookalike:error:unknown_item",
+                    "title": "Not Found",
+                    "status": 404,
+                    "detail": "no item has the id 'animals/dog.jpg' in this collection",
+                    "instance": "/v1/items/animals/dog.jpg",
+                    "code": "unknown_item",
+                }
+            ]
+        }
+    )
+
+    type: str = Field(description="`urn:lookalike:error:` and the code.")
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong, with the offending value, and the mend.")
+    instance: str = Field(description="The path that was asked for.")
+    code: str = Field(description="Stable; docs/api.md lists them.")
+    errors: list[FieldError] | None = None
+
+
+assert tuple(TookMs.model_fields) == (*STAGES, "total")

@@ -1,0 +1,76 @@
+"""What guards every request before a route sees it: a cap on the body, and headers that tie the browser's hands.
+
+Both are plain ASGI, so that they cost nothing where they have nothing to do. They know nothing of the routes.
+"""
+
+from __future__ import annotations
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import BodyTooLarge, problem_of
+
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+# Swagger UI sets style attributes; its scripts come from files all the same.
+_DOCS_POLICY = _PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+
+
+class BodyLimit:
+    """Refuses a request body over `max_bytes`: by its Content-Length at once, else while it streams in."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on with a counting `receive`."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        if _content_length(scope) > self.max_bytes:
+            return await problem_of(scope["path"], self._error())(scope, receive, send)
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.max_bytes:
+                raise self._error()
+            return message
+
+        return await self.app(scope, counted, send)
+
+    def _error(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body is over the limit of {self.max_bytes:,} bytes; scale the picture down")
+
+
+def _content_length(scope: Scope) -> int:
+    value = dict(scope["headers"]).get(b"content-length", b"")
+    return int(value) if value.isdigit() else 0
+
+
+class SecurityHeaders:
+    """Adds to every answer what keeps a browser from guessing, framing, or loading anything from elsewhere."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on with a `send` that adds the headers."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        policy = _DOCS_POLICY if scope["path"].rstrip("/").endswith("/docs") else _PAGE_POLICY
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["Content-Security-Policy"] = policy
+                headers["X-Frame-Options"] = "DENY"
+            await send(message)
+
+        return await self.app(scope, receive, guarded)

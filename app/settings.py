@@ -1,0 +1,61 @@
+"""Every setting of the service: default, unit, one sentence of help.
+
+Each is read from the environment as LOOKALIKE_<NAME>, or given by `lookalike serve`. `docs/settings.md` lists them, and
+a test compares.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from retrieval.images import DEFAULT_MAX_PIXELS
+from retrieval.search import Limits
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """The service's settings; constructor arguments win over the environment, the environment over the defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="LOOKALIKE_", frozen=True)
+
+    collection: Path = Field(default=Path("collection"), description="Folder of the collection to serve.")
+    encoder: str | None = Field(
+        default=None,
+        description="Encoder's name, for weights that moved; by default the one that the collection names. "
+        "Another encoder than the collection's is refused.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where the encoder runs; `auto` takes CUDA where there is one."
+    )
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        default="auto", description="What runs the encoder; `auto` takes OpenVINO on a CPU and torch on CUDA."
+    )
+    verify: bool = Field(
+        default=True, description="Whether the collection's checksums are computed at start, about a second a gigabyte."
+    )
+    max_body_bytes: int = Field(
+        default=32 * MIB, ge=1024, description="Largest request body, bytes; above it the answer is 413."
+    )
+    max_pixels: int = Field(
+        default=DEFAULT_MAX_PIXELS, ge=1, description="Largest picture, width x height in pixels; above it, 422."
+    )
+    max_results: int = Field(default=1_000, ge=1, description="Largest `limit` of a search, items.")
+    max_text: int = Field(default=1_000, ge=1, description="Longest text query, characters.")
+    worker_threads: int = Field(
+        default=max(2, min(8, os.cpu_count() or 2)),
+        ge=1,
+        description="Threads that decode pictures and search; one more owns the device. By default one a core, 2 to 8.",
+    )
+    thumbnail_max_age: int = Field(
+        default=3_600, ge=0, description="How long a browser may keep a thumbnail without asking again, seconds."
+    )
+
+    def limits(self) -> Limits:
+        """What a single query may ask for."""
+        return Limits(results=self.max_results, text=self.max_text, pixels=self.max_pixels)

@@ -1,0 +1,56 @@
+// The public HTTP API, as this page uses it. Addresses are relative, so that the service may live under a prefix.
+
+/** An answer that is no success: `title`, `detail` and `code` come from its problem document. */
+export class Problem extends Error {
+  constructor(status, body) {
+    super(body.detail ?? `The service answered ${status}.`);
+    this.title = body.title ?? "Something went wrong";
+    this.code = body.code ?? "";
+    this.status = status;
+  }
+}
+
+async function ask(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, { title: "No connection", detail: "The service can't be reached. Is it still running?" });
+  }
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Problem(response.status, body);
+  return body;
+}
+
+const post = (path, body, signal) =>
+  body instanceof FormData
+    ? ask(path, { method: "POST", body, signal })
+    : ask(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal });
+
+export const ready = (signal) => ask("readyz", { signal });
+
+export const items = (offset, limit, signal) => ask(`v1/items?offset=${offset}&limit=${limit}`, { signal });
+
+export const item = (id, signal) => ask(`v1/items/${encodeURIComponent(id)}`, { signal });
+
+export const searchText = (text, limit, signal) => post("v1/search/text", { text, limit }, signal);
+
+export const searchItem = (id, limit, signal) => post("v1/search/item", { id, limit }, signal);
+
+export function searchImage(blob, limit, signal) {
+  const form = new FormData();
+  form.append("file", blob, blob.name || "picture");
+  form.append("limit", limit);
+  return post("v1/search/image", form, signal);
+}
+
+/** Compares two sides, each `{ id }` or `{ blob }`. */
+export function compare(a, b, signal) {
+  const form = new FormData();
+  for (const [name, side] of [["a", a], ["b", b]]) {
+    if (side.blob) form.append(name, side.blob, side.blob.name || "picture");
+    else form.append(`${name}_id`, side.id);
+  }
+  return post("v1/similarity", form, signal);
+}

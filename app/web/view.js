@@ -1,0 +1,98 @@
+// Records -> elements. Nothing here asks the service or reads the address.
+
+import { address } from "./state.js";
+
+const find = (id) => document.getElementById(id);
+const MIN_RATIO = 0.75, MAX_RATIO = 2.4;
+
+/** What a picture is called: its caption, or else its file's name. */
+export const nameOf = (record) =>
+  String(record.metadata.caption || record.metadata.title || record.id.split("/").at(-1) || record.id);
+
+/** Fills the grid. `on` has pair(record), info(record); `chosen(record)` says whether it is in the comparison. */
+export function showGrid(records, limit, on, chosen) {
+  const best = Math.max(...records.map((record) => record.score ?? 0), 1e-6);
+  find("grid").replaceChildren(...records.map((record) => card(record, best, limit, on, chosen)));
+}
+
+function card(record, best, limit, on, chosen) {
+  const element = find("card").content.cloneNode(true).firstElementChild;
+  const part = (name) => element.querySelector(name);
+  const name = nameOf(record);
+  const href = address({ like: record.id, limit });
+  element.dataset.id = record.id;
+  element.style.setProperty("--ratio", ratio(record.metadata));
+  part(".picture").href = part(".like").href = href;
+  part(".picture").setAttribute("aria-label", `More like: ${name}`);
+  part(".like").setAttribute("aria-label", `More like this: ${name}`);
+  showPicture(part("img"), record.thumbnail_url, name);
+  part(".caption").textContent = part(".caption").title = name;
+  showScore(element, record.score, best);
+  part(".pair").setAttribute("aria-label", `Compare: ${name}`);
+  part(".pair").setAttribute("aria-pressed", chosen(record));
+  part(".pair").addEventListener("click", () => on.pair(record));
+  part(".info").setAttribute("aria-label", `Details: ${name}`);
+  part(".info").addEventListener("click", () => on.info(record));
+  return element;
+}
+
+function ratio({ width, height }) {
+  return width > 0 && height > 0 ? Math.min(MAX_RATIO, Math.max(MIN_RATIO, width / height)) : 1;
+}
+
+/** Shows a picture, or its name where there is none. */
+export function showPicture(image, url, name) {
+  image.alt = name;
+  if (url) image.src = url;
+  else image.classList.add("missing");
+  image.addEventListener("error", () => image.classList.add("missing"), { once: true });
+}
+
+function showScore(element, score, best) {
+  const line = element.querySelector(".score");
+  if (score === undefined) return line.remove();
+  line.querySelector(".number").textContent = score.toFixed(3);
+  line.querySelector(".fill").style.width = `${Math.max(0, Math.min(1, score / best)) * 100}%`;
+  line.title = `Cosine similarity ${score.toFixed(4)}`;
+}
+
+/** The line above the grid, and what the stages cost. */
+export function showSummary(text, took) {
+  find("status").textContent = text;
+  const stages = Object.entries(took ?? {}).filter(([stage, ms]) => stage !== "total" && ms > 0);
+  find("timings").textContent = took
+    ? `${took.total.toFixed(1)} ms` + (stages.length ? ` (${stages.map(([s, ms]) => `${s} ${ms.toFixed(1)}`).join(", ")})` : "")
+    : "";
+}
+
+/** What went wrong, in the service's own words; null hides it. */
+export function showProblem(problem) {
+  find("problem").hidden = !problem;
+  if (!problem) return;
+  find("problem-title").textContent = problem.title;
+  find("problem-detail").textContent = problem.message;
+}
+
+/** The picture that is searched by, beside the box; null hides it. */
+export function showChip(picture) {
+  find("chip").hidden = !picture;
+  if (!picture) return find("chip-image").removeAttribute("src");
+  if (picture.url) find("chip-image").src = picture.url;
+  find("chip-image").hidden = !picture.url;
+  find("chip-text").textContent = picture.name;
+}
+
+/** Everything that is known of one item. */
+export function showDetails(record) {
+  find("details-title").textContent = nameOf(record);
+  showPicture(find("details-image"), record.thumbnail_url, nameOf(record));
+  const score = record.score === undefined ? [] : [["score", record.score.toFixed(6)]];
+  const rows = [["id", record.id], ...score, ...Object.entries(record.metadata)].flatMap(([name, value]) => {
+    const term = document.createElement("dt"), text = document.createElement("dd");
+    term.textContent = name;
+    text.textContent = typeof value === "object" ? JSON.stringify(value) : String(value);
+    return [term, text];
+  });
+  find("details-list").replaceChildren(...rows);
+  find("details").showModal();
+}

@@ -1,0 +1,1 @@
+"""The `lookalike` command: one file a sub-command; each imports the room it calls only when it is called."""

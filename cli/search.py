@@ -1,0 +1,74 @@
+"""`lookalike search`: one query from the shell, without a server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retrieval.errors import SourceNotFound
+from retrieval.types import SearchResult
+
+
+def search(
+    collection: Annotated[Path, typer.Argument(help="Folder of the collection, as `lookalike index` made it.")],
+    text: Annotated[str | None, typer.Option(help="What to look for, in words.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture file to find the like of.")] = None,
+    limit: Annotated[int, typer.Option(help="How many items to show.", min=1)] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON, as the HTTP API answers.")] = False,
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder's name, for weights that moved; it must be the collection's encoder.")
+    ] = None,
+) -> None:
+    """Search a collection by text or by picture.
+
+    Example:  lookalike search pictures --text "a dog on the beach" --limit 5
+    """
+    if (text is None) == (image is None):
+        raise typer.BadParameter("give one of --text and --image")
+    data = _read(image) if image is not None else None
+
+    from retrieval.bootstrap import open_searcher  # torch and FAISS: only when there is something to search
+
+    searcher = open_searcher(collection, encoder=encoder)
+    started = time.perf_counter()
+    found = searcher.search_image(data, limit) if data is not None else searcher.search_text(text or "", limit)
+    total = (time.perf_counter() - started) * 1000.0
+    manifest = searcher.collection.manifest
+    source = {"collection": manifest.name, "version": manifest.version, "encoder": manifest.encoder.name}
+    typer.echo(json.dumps(_answer(found, total, source)) if as_json else _table(found, total))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceNotFound(f"{path} can't be read: {error.strerror}") from error
+
+
+def _answer(found: SearchResult, total: float, source: dict[str, str]) -> dict[str, Any]:
+    from retrieval.stopwatch import STAGES
+
+    results = [{"id": hit.id, "score": round(hit.score, 6), "metadata": dict(hit.metadata)} for hit in found.hits]
+    took = {stage: round(found.took_ms.get(stage, 0.0), 3) for stage in STAGES}
+    return {"results": results, "took_ms": {**took, "total": round(total, 3)}, **source}
+
+
+def _table(found: SearchResult, total: float) -> str:
+    width = max((len(hit.id) for hit in found.hits), default=0)
+    columns = shutil.get_terminal_size((120, 24)).columns
+    lines = [
+        f"{place:>3}  {hit.score:7.4f}  {hit.id:<{width}}  {_one_line(hit.metadata.get('caption', ''))}".rstrip()[
+            :columns
+        ]
+        for place, hit in enumerate(found.hits, 1)
+    ]
+    return "\n".join([*lines, f"{len(lines)} items in {total:.1f} ms"])
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())

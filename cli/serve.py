@@ -1,0 +1,126 @@
+"""`lookalike serve`: the service over one collection, in this process, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from retrieval.errors import LookalikeError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from app.queries import Queries
+    from app.settings import Settings
+
+
+def serve(
+    collection: Annotated[Path, typer.Argument(help="Folder of the collection, as `lookalike index` made it.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder's name, for weights that moved; it must be the collection's encoder.")
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the encoder runs; CUDA where there is one.")
+    ] = None,
+    engine: Annotated[
+        Literal["auto", "torch", "openvino"] | None,
+        typer.Option(help="What runs the encoder; OpenVINO on a CPU, torch on CUDA."),
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="How much to log, on stderr.")
+    ] = "warning",
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log every request, too.")] = False,
+) -> None:
+    """Serve a collection: the search page at /, the API at /v1, its documentation at /docs.
+
+    It listens at once, opens the collection, sends itself a first query, and says when it is ready (as /readyz does).
+    Every other setting is read from the environment as LOOKALIKE_<NAME>; docs/settings.md lists them.
+
+    Example:  lookalike serve pictures --port 8001
+    """
+    from app.main import create_app
+    from retrieval.collection import current_version
+
+    current_version(collection)  # a folder that is no collection is told before anything is loaded
+    app = create_app(_settings({"collection": collection, "encoder": encoder, "device": device, "engine": engine}))
+    listener = _listen(host, port)
+    server = _server(app, log_level, access_log)
+    failures: list[LookalikeError] = []
+
+    def failed(error: LookalikeError) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    app.state.service.on_ready = lambda queries: _announce(queries, host, port)
+    app.state.service.on_failure = failed
+    _run(server, listener)
+    if failures:
+        raise failures[0]
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    """The environment's settings and the arguments that were given; a value that makes no sense ends the command."""
+    from pydantic import ValidationError
+
+    from app.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"LOOKALIKE_{str(first['loc'][0]).upper()}"
+        typer.echo(f"error: {name} is {first['input']!r}: {first['msg']}; see docs/settings.md", err=True)
+        raise typer.Exit(1) from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; a port that is taken ends the command with one line."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        typer.echo(f"error: can't listen on {host} port {port}: {error.strerror}; choose another with --port", err=True)
+        raise typer.Exit(1) from None
+    return listener
+
+
+def _server(app: object, log_level: str, access_log: bool) -> uvicorn.Server:
+    import logging
+
+    import uvicorn
+
+    logging.getLogger().setLevel(log_level.upper())
+    config = uvicorn.Config(app, log_config=None, log_level=log_level, access_log=access_log)  # type: ignore[arg-type]
+    return uvicorn.Server(config)
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serves until a signal; uvicorn raises it once more when it has shut down, and then it has nothing left to end."""
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    with listener:
+        server.run(sockets=[listener])
+
+
+def _announce(queries: Queries, host: str, port: int) -> None:
+    manifest = queries.searcher.collection.manifest
+    shown = f"[{host}]" if ":" in host else host
+    typer.echo(
+        f"Serving {manifest.name} ({len(queries.searcher.collection):,} pictures, encoder {manifest.encoder.name}) at "
+        f"http://{shown}:{port}/  API: /docs  Ctrl-C stops."
+    )
+    sys.stdout.flush()

@@ -1,0 +1,76 @@
+"""A small collection of real photographs, built from the library's own pieces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import skimage
+
+from retrieval import images
+from retrieval.bootstrap import load_encoder
+from retrieval.collection import VECTORS, new_version_name, publish, staging_folder
+from retrieval.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry
+from retrieval.metadata import write_metadata
+from retrieval.thumbnails import write_thumbnails
+from retrieval.types import EncoderSpec
+
+PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
+
+ITEMS = {
+    "animals/cat.png": ("chelsea.png", "a cat"),
+    "animals/höhe & breite?#100%.png": ("horse.png", "a horse, in silhouette"),
+    "space/rocket.jpg": ("rocket.jpg", "a rocket on its pad"),
+    "space/astronaut.png": ("astronaut.png", "an astronaut"),
+    "cup/thumbnail": ("coffee.png", "a cup of coffee"),
+    "cup": ("coins.png", None),
+    "left.png": ("motorcycle_left.png", "a motorcycle"),
+    "right.png": ("motorcycle_right.png", "the same motorcycle"),
+    "no thumbnail": ("camera.png", "a man with a camera"),
+}
+"""Item id -> photograph and caption; the ids are as awkward as file names get."""
+
+WITHOUT_THUMBNAIL = "no thumbnail"
+
+
+def photograph(item_id: str) -> bytes:
+    """The file that an item was made of."""
+    return (PHOTOGRAPHS / ITEMS[item_id][0]).read_bytes()
+
+
+def build_collection(root: Path, made_by: EncoderSpec | None = None) -> Path:
+    """Encodes `ITEMS` with the fake encoder and publishes them at `root`, on behalf of `made_by` if given."""
+    encoder = load_encoder("fake")
+    pictures = [images.decode(photograph(item_id)) for item_id in ITEMS]
+    vectors = encoder.encode_images(np.stack([encoder.preprocess(picture.image) for picture in pictures]))
+    version = new_version_name()
+    folder = staging_folder(root, version)
+    np.save(folder / VECTORS, vectors.astype(np.float16))
+    table = pa.table(
+        {
+            "id": pa.array(ITEMS, pa.string()),
+            "path": pa.array(ITEMS, pa.string()),
+            "caption": pa.array([caption for _, caption in ITEMS.values()], pa.string()),
+            "width": pa.array([picture.width for picture in pictures], pa.int32()),
+            "height": pa.array([picture.height for picture in pictures], pa.int32()),
+        }
+    )
+    write_metadata(folder, table.schema, [table])
+    thumbnails = [
+        None if item_id == WITHOUT_THUMBNAIL else images.encode_thumbnail(picture.image)
+        for item_id, picture in zip(ITEMS, pictures, strict=True)
+    ]
+    write_thumbnails(folder, [pa.array(thumbnails, pa.binary())])
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        name=root.name,
+        version=version,
+        created="2026-01-01T00:00:00Z",
+        lookalike="0.1.0",
+        encoder=EncoderEntry.of(made_by or encoder.spec),
+        store=StoreEntry(kind="exact"),
+        counts=Counts(seen=len(ITEMS), indexed=len(ITEMS), rejected=0),
+    )
+    publish(root, folder, manifest)
+    return root

@@ -1,0 +1,74 @@
+"""Items and their thumbnails, under every awkward id."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.schemas import ItemResponse, ItemsResponse
+from retrieval import images
+from tests.api.small_collection import ITEMS, WITHOUT_THUMBNAIL
+
+KINDS = {"image/webp", "image/jpeg", "image/png"}
+
+
+@pytest.mark.parametrize("item_id", ITEMS)
+def test_an_item_by_its_encoded_id(client: TestClient, item_id: str) -> None:
+    answer = client.get(f"/v1/items/{quote(item_id, safe='')}")
+    assert answer.status_code == 200, answer.text
+    item = ItemResponse.model_validate(answer.json(), extra="forbid")
+    assert (item.id, item.metadata["path"]) == (item_id, item_id)
+
+
+def test_slashes_may_stand_as_they_are(client: TestClient) -> None:
+    assert client.get("/v1/items/space/rocket.jpg").json()["id"] == "space/rocket.jpg"
+    assert client.get("/v1/items/space/rocket.jpg/thumbnail").headers["content-type"] in KINDS
+
+
+def test_an_id_that_ends_in_thumbnail_is_told_from_a_thumbnail(client: TestClient) -> None:
+    assert client.get("/v1/items/cup%2Fthumbnail").json()["id"] == "cup/thumbnail"
+    coins, coffee = client.get("/v1/items/cup/thumbnail"), client.get("/v1/items/cup%2Fthumbnail/thumbnail")
+    assert {coins.headers["content-type"], coffee.headers["content-type"]} <= KINDS
+    assert coins.content != coffee.content
+
+
+def test_a_thumbnail_is_a_small_picture_that_a_browser_may_keep(client: TestClient) -> None:
+    first = client.get("/v1/items/left.png/thumbnail")
+    assert max(images.decode(first.content).image.size) == images.THUMBNAIL_SIDE
+    assert first.headers["x-content-type-options"] == "nosniff"
+    assert first.headers["cache-control"] == "private, max-age=3600"
+    again = client.get("/v1/items/left.png/thumbnail", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    other = client.get("/v1/items/right.png/thumbnail", headers={"If-None-Match": first.headers["etag"]})
+    assert other.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/v1/items/nobody.png", "unknown_item"),
+        ("/v1/items/nobody.png/thumbnail", "unknown_item"),
+        ("/v1/items/..%2F..%2Fetc%2Fpasswd", "unknown_item"),
+        ("/v1/items/%00", "unknown_item"),
+        ("/v1/items/%ff%fe", "unknown_item"),
+        (f"/v1/items/{quote(WITHOUT_THUMBNAIL)}/thumbnail", "no_thumbnail"),
+    ],
+)
+def test_what_is_not_there_is_404(client: TestClient, path: str, code: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (404, code)
+
+
+def test_leafing_through_the_collection_meets_every_item_once(client: TestClient) -> None:
+    pages = [client.get("/v1/items", params={"offset": offset, "limit": 4}).json() for offset in range(0, 16, 4)]
+    for page in pages:
+        ItemsResponse.model_validate(page, extra="forbid")
+    assert [item["id"] for page in pages for item in page["items"]] == list(ITEMS)
+    assert {page["total"] for page in pages} == {len(ITEMS)}
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=51", "limit=x", "offset=-1", "offset=1e3"])
+def test_a_page_that_makes_no_sense_is_422(client: TestClient, query: str) -> None:
+    assert client.get(f"/v1/items?{query}").status_code == 422

@@ -1,0 +1,101 @@
+"""The three searches: what they answer, in every form that a request may take."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.schemas import SearchResponse
+from retrieval.stopwatch import STAGES
+from tests.api.small_collection import ITEMS, WITHOUT_THUMBNAIL, photograph
+
+CAT = "animals/cat.png"
+KINDS = {"image/webp", "image/jpeg", "image/png"}
+Send = Callable[[TestClient, bytes, int], Any]
+
+
+def as_form(client: TestClient, data: bytes, limit: int) -> Any:
+    return client.post("/v1/search/image", files={"file": ("cat.png", data)}, data={"limit": str(limit)})
+
+
+def as_form_with_query_parameter(client: TestClient, data: bytes, limit: int) -> Any:
+    return client.post(f"/v1/search/image?limit={limit}", files={"file": ("cat.png", data)})
+
+
+def as_raw_body(client: TestClient, data: bytes, limit: int) -> Any:
+    return client.post(f"/v1/search/image?limit={limit}", content=data, headers={"Content-Type": "image/png"})
+
+
+def as_base64(client: TestClient, data: bytes, limit: int) -> Any:
+    return client.post("/v1/search/image", json={"image": base64.b64encode(data).decode(), "limit": limit})
+
+
+def as_wrapped_base64(client: TestClient, data: bytes, limit: int) -> Any:
+    return client.post("/v1/search/image", json={"image": base64.encodebytes(data).decode(), "limit": limit})
+
+
+def as_data_uri(client: TestClient, data: bytes, limit: int) -> Any:
+    uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return client.post("/v1/search/image", json={"image": uri, "limit": limit})
+
+
+@pytest.mark.parametrize(
+    "send", [as_form, as_form_with_query_parameter, as_raw_body, as_base64, as_wrapped_base64, as_data_uri]
+)
+def test_a_picture_finds_itself_with_score_one_however_it_is_sent(client: TestClient, send: Send) -> None:
+    answer = send(client, photograph(CAT), 3)
+    assert answer.status_code == 200, answer.text
+    found = SearchResponse.model_validate(answer.json(), extra="forbid")
+    assert len(found.results) == 3
+    assert (found.results[0].id, found.results[0].score) == (CAT, pytest.approx(1.0, abs=1e-4))
+    assert found.took_ms.decode > 0
+    assert found.took_ms.encode > 0
+    assert (found.collection, found.encoder) == ("photographs", "fake")
+
+
+def test_the_two_views_of_the_motorcycle_find_each_other(client: TestClient) -> None:
+    answer = as_form(client, photograph("left.png"), 2).json()
+    assert [result["id"] for result in answer["results"]] == ["left.png", "right.png"]
+
+
+def test_text_answers_in_order_with_every_stage_timed(client: TestClient) -> None:
+    answer = client.post("/v1/search/text", json={"text": "a cat", "limit": 50})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    SearchResponse.model_validate(body, extra="forbid")
+    scores = [result["score"] for result in body["results"]]
+    assert {result["id"] for result in body["results"]} == set(ITEMS)
+    assert scores == sorted(scores, reverse=True)
+    assert set(body["took_ms"]) == {*STAGES, "total"}
+    assert body["took_ms"]["decode"] == 0.0
+    assert body["took_ms"]["total"] >= body["took_ms"]["encode"] > 0
+
+
+def test_ten_is_the_limit_where_none_is_given(client: TestClient) -> None:
+    assert len(client.post("/v1/search/text", json={"text": "a cat"}).json()["results"]) == min(10, len(ITEMS))
+
+
+@pytest.mark.parametrize("item_id", ITEMS)
+def test_an_item_finds_itself_first(client: TestClient, item_id: str) -> None:
+    answer = client.post("/v1/search/item", json={"id": item_id, "limit": 2})
+    assert answer.status_code == 200, answer.text
+    first = answer.json()["results"][0]
+    assert (first["id"], first["score"]) == (item_id, pytest.approx(1.0, abs=1e-6))
+
+
+def test_results_carry_metadata_without_the_absent_and_a_link_that_works(client: TestClient) -> None:
+    results = client.post("/v1/search/text", json={"text": "anything", "limit": 50}).json()["results"]
+    for result in results:
+        name, caption = ITEMS[result["id"]]
+        assert result["metadata"].get("caption") == caption, name
+        assert ("caption" in result["metadata"]) == (caption is not None)
+        if result["id"] == WITHOUT_THUMBNAIL:
+            assert result["thumbnail_url"] is None
+        else:
+            thumbnail = client.get(result["thumbnail_url"])
+            assert thumbnail.status_code == 200
+            assert thumbnail.headers["content-type"] in KINDS

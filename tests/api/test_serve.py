@@ -1,0 +1,194 @@
+"""`lookalike serve` and `lookalike search` as a user runs them: a process, a port, signals, exit statuses."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from retrieval.bootstrap import load_encoder
+from tests.api.small_collection import build_collection, photograph
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "cli.main", *map(str, arguments)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(collection: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A running, ready `lookalike serve` and a client for it; killed at the end if it still runs."""
+    port = free_port()
+    process = subprocess.Popen(
+        command("serve", collection, "--port", str(port)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            wait_until_ready(process, client)
+            yield process, client
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def wait_until_ready(process: subprocess.Popen[str], client: httpx.Client) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass  # not listening yet
+        time.sleep(0.1)
+    raise AssertionError("the service was not ready in time")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_says_where_and_ends_with_status_0(collection: Path, number: signal.Signals) -> None:
+    with serving(collection) as (process, client):
+        text = client.post("/v1/search/text", json={"text": "a cat", "limit": 2})
+        image = client.post("/v1/search/image", files={"file": photograph("left.png")})
+        pair = client.post("/v1/similarity", json={"a": {"id": "left.png"}, "b": {"id": "right.png"}})
+        assert [answer.status_code for answer in (text, image, pair)] == [200, 200, 200]
+        assert image.json()["results"][0]["id"] == "left.png"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert f"{client.base_url}".rstrip("/") in out
+    assert "Traceback" not in err
+
+
+def test_a_body_without_end_is_cut_off_and_costs_no_memory(collection: Path) -> None:
+    with serving(collection, LOOKALIKE_MAX_BODY_BYTES="2000000") as (process, client):
+        before = resident_bytes(process.pid)
+        for declared in (True, False):
+            assert send_endlessly(client.base_url.port or 0, declared) == 413
+        assert client.post("/v1/search/text", json={"text": "a cat"}).status_code == 200
+        assert resident_bytes(process.pid) - before < 50_000_000
+
+
+def send_endlessly(port: int, declared: bool) -> int:
+    """Sends up to a gigabyte, with or without saying so beforehand; returns the status of the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.putrequest("POST", "/v1/search/image")
+    connection.putheader("Content-Type", "image/png")
+    connection.putheader(*("Content-Length", "1000000000") if declared else ("Transfer-Encoding", "chunked"))
+    connection.endheaders()
+    block = b"\0" * 100_000
+    try:
+        for _ in range(10_000):
+            connection.send(block if declared else b"%x\r\n%s\r\n" % (len(block), block))
+    except OSError:
+        pass  # the service hung up, as it should
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def resident_bytes(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_client_that_leaves_costs_nothing(collection: Path) -> None:
+    with serving(collection) as (process, client):
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", client.base_url.port or 0)) as leaving:
+                leaving.sendall(b"POST /v1/search/image HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n")
+                leaving.sendall(b"Content-Length: 100000\r\n\r\n\x89PNG")
+        assert client.post("/v1/search/text", json={"text": "a cat"}).status_code == 200
+        process.terminate()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+def refused(*arguments: str | Path) -> str:
+    """Runs a command that must fail with one line, and returns that line."""
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_a_port_in_use_is_one_line(collection: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        line = refused("serve", collection, "--port", str(taken.getsockname()[1]))
+    assert "--port" in line
+    assert "in use" in line
+
+
+def test_a_setting_that_makes_no_sense_is_one_line(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_MAX_PIXELS", "many")
+    line = refused("serve", collection)
+    assert "LOOKALIKE_MAX_PIXELS is 'many'" in line
+
+
+def test_no_collection_is_one_line(tmp_path: Path) -> None:
+    for name, rest in (("serve", ()), ("search", ("--text", "x"))):
+        line = refused(name, tmp_path / "nowhere", *rest)
+        assert "lookalike index" in line
+        assert "[collection_not_found]" in line
+
+
+def test_another_encoder_is_refused_with_both_names(tmp_path: Path) -> None:
+    other = replace(load_encoder("fake").spec, name="open_clip:ViT-B-32/mine", weights="f" * 64)
+    collection = build_collection(tmp_path / "theirs", made_by=other)
+    line = refused("serve", collection, "--encoder", "fake", "--port", str(free_port()))
+    assert "'fake'" in line
+    assert "'open_clip:ViT-B-32/mine'" in line
+    assert "[encoder_mismatch]" in line
+
+
+def test_search_from_the_shell_answers_as_the_service_does(collection: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "left.png"
+    picture.write_bytes(photograph("left.png"))
+    for query in (("--text", "a cat"), ("--image", str(picture))):
+        run = subprocess.run(
+            command("search", collection, *query, "--limit", "3", "--json"),
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        answer = json.loads(run.stdout)
+        assert len(answer["results"]) == 3
+        assert {"took_ms", "collection", "version", "encoder"} < set(answer)
+    assert answer["results"][0]["id"] == "left.png"
+    table = subprocess.run(
+        command("search", collection, "--image", picture, "--limit", "2"),
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert table[0].split() == ["1", "1.0000", "left.png", "a", "motorcycle"]
+    assert len(table) == 3
+
+
+def test_search_from_the_shell_tells_errors_in_one_line(collection: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    assert "[image_unsupported]" in refused("search", collection, "--image", broken)
+    assert "[source_not_found]" in refused("search", collection, "--image", tmp_path / "absent.jpg")
+    assert "[text_empty]" in refused("search", collection, "--text", "  ")
+    assert "[invalid_limit]" in refused("search", collection, "--text", "x", "--limit", "5000")

@@ -1,0 +1,183 @@
+"""Start, readiness, pages, headers, the documents."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app import schemas
+from app.errors import STATUS
+from app.main import create_app
+from app.settings import Settings
+from retrieval import bootstrap
+from retrieval.errors import EncoderMismatch, SourceError
+from tests.api.conftest import wait_until_ready
+from tests.api.small_collection import ITEMS
+from tests.api.test_errors import BAD, all_errors
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_importing_the_application_loads_no_model_and_no_index() -> None:
+    heavy = "{'torch', 'faiss', 'openvino', 'open_clip'}"
+    code = f"import sys, app.main; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+
+
+def test_livez_and_readyz(client: TestClient) -> None:
+    assert client.get("/livez").json() == {"status": "ok"}
+    ready = client.get("/readyz").json()
+    schemas.Ready.model_validate(ready, extra="forbid")
+    assert (ready["items"], ready["text"]) == (len(ITEMS), True)
+
+
+def test_while_the_collection_is_being_opened_the_port_answers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, real = threading.Event(), bootstrap.open_searcher
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        gate.wait(30)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(bootstrap, "open_searcher", slow)
+    with TestClient(create_app(settings)) as opening:
+        assert opening.get("/livez").status_code == 200
+        for answer in (opening.get("/readyz"), opening.post("/v1/search/text", json={"text": "x"})):
+            assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+            assert answer.headers["retry-after"] == "1"
+        gate.set()
+        wait_until_ready(opening)
+
+
+def test_a_collection_that_cannot_be_opened_is_told_by_readyz(tmp_path: Path) -> None:
+    told = []
+    app = create_app(Settings(collection=tmp_path / "nowhere"))
+    app.state.service.on_failure = told.append
+    with TestClient(app) as broken:
+        for _ in range(200):
+            answer = broken.get("/readyz")
+            if "could not" in answer.json()["detail"]:
+                break
+        assert answer.status_code == 503
+        assert "[collection_not_found]" in answer.json()["detail"]
+        assert broken.get("/livez").status_code == 200
+    assert [error.code for error in told] == ["collection_not_found"]
+
+
+def test_what_goes_wrong_at_start_is_told_even_if_nobody_foresaw_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mismatch(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("driver too old")
+
+    monkeypatch.setattr(bootstrap, "open_searcher", mismatch)
+    with TestClient(create_app(settings)) as broken:
+        for _ in range(200):
+            detail = broken.get("/readyz").json()["detail"]
+            if "could not" in detail:
+                break
+        assert "driver too old" in detail
+
+
+def test_another_encoder_is_refused_with_both_names(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = bootstrap.load_encoder("fake")
+
+    class Impostor:
+        spec = replace(other.spec, name="impostor", weights="f" * 64)
+
+    monkeypatch.setattr(bootstrap, "load_encoder", lambda *_, **__: Impostor())
+    with pytest.raises(EncoderMismatch, match=r"'fake'.*'impostor'"):
+        bootstrap.open_searcher(collection)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_load_nothing_from_elsewhere_and_run_no_inline_script(client: TestClient, path: str) -> None:
+    page = client.get(path)
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert not re.findall(r"""(?:src|href|action)\s*=\s*["'](?:https?:)?//""", page.text)
+    assert not re.findall(r"<script(?![^>]*\bsrc=)", page.text)
+    assert not re.findall(r"\son\w+=|<style|\sstyle=", page.text)
+    for file in re.findall(r'(?:src|href)="(static/[^"]+)"', page.text):
+        assert client.get(f"/{file}").status_code == 200, file
+
+
+def test_every_module_of_the_page_is_served(client: TestClient) -> None:
+    for file in (REPOSITORY / "app/web").glob("*.js"):
+        answer = client.get(f"/static/{file.name}")
+        assert answer.headers["content-type"].startswith("text/javascript")
+        assert answer.headers["cache-control"] == "no-cache"
+    assert client.get("/static/../main.py").status_code == 404
+    assert client.get("/static/..%2Fmain.py").status_code == 404
+
+
+def test_every_answer_carries_the_security_headers(client: TestClient) -> None:
+    for answer in (client.get("/livez"), client.get("/nothing"), client.post("/v1/search/text", content=b"")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+def test_the_service_may_live_under_a_prefix(settings: Settings) -> None:
+    with TestClient(create_app(settings), root_path="/pictures") as prefixed:
+        wait_until_ready(prefixed)
+        found = prefixed.post("/v1/search/text", json={"text": "x", "limit": 3}).json()
+        urls = [result["thumbnail_url"] for result in found["results"] if result["thumbnail_url"]]
+        assert all(url.startswith("/pictures/v1/items/") for url in urls)
+
+
+def test_the_committed_openapi_document_is_the_served_one(client: TestClient) -> None:
+    committed = json.loads((REPOSITORY / "docs/openapi.json").read_text())
+    served = client.get("/openapi.json").json()
+    committed["info"]["version"] = served["info"]["version"]
+    assert served == committed, "run: python -m app.openapi > docs/openapi.json"
+
+
+def test_every_operation_documents_its_errors_and_has_examples(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    models = document["components"]["schemas"]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation.get("description"), path
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    assert list(response["content"]) == ["application/problem+json"], (path, status)
+    for name in ("TextSearch", "ImageSearch", "ItemSearch", "SimilarityRequest", "SearchResponse", "Problem"):
+        assert models[name]["examples"], name
+        getattr(schemas, name).model_validate(models[name]["examples"][0])
+
+
+def test_the_statuses_that_bad_requests_meet_are_documented(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for path, _, status, _ in BAD.values():
+        if (route := path.partition("?")[0]) in paths:
+            assert str(status) in paths[route]["post"]["responses"], (route, status)
+
+
+def test_every_setting_and_every_code_is_documented() -> None:
+    settings = (REPOSITORY / "docs/settings.md").read_text()
+    for name, field in Settings.model_fields.items():
+        assert f"`LOOKALIKE_{name.upper()}`" in settings, name
+        assert field.description, name
+        assert field.description in settings, name
+    api = (REPOSITORY / "docs/api.md").read_text()
+    codes = {error.code for error in STATUS} | {"not_found", "method_not_allowed", "internal_error"}
+    for error in all_errors():
+        if not issubclass(error, SourceError):  # of the indexing job; no request meets them
+            codes.add(error.code)
+    for code in codes - {"error"}:
+        assert f"`{code}`" in api, code

@@ -1,0 +1,25 @@
+"""Fixtures that every kind of test may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def shared_data_folder() -> Path | None:
+    """The folder of real photographs that tests may use: LOOKALIKE_TEST_DATA, or shared/data beside the checkout."""
+    folder = Path(os.environ.get("LOOKALIKE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    return folder if (folder / "flickr8k" / "val.tar").is_file() else None
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The shared data folder; the test is skipped where it is absent."""
+    folder = shared_data_folder()
+    if folder is None:
+        pytest.skip("needs the captioned photographs: set LOOKALIKE_TEST_DATA to their folder")
+    return folder

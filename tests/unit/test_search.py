@@ -1,0 +1,120 @@
+"""The use case itself, over a collection of three rows whose vectors a reader can check in the head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from retrieval.collection import Collection, new_version_name, open_collection, publish, staging_folder
+from retrieval.encoders.registry import create_encoder
+from retrieval.errors import EncoderMismatch, InvalidLimit, TextEmpty, TextTooLong, UnknownItem
+from retrieval.images import encode_thumbnail
+from retrieval.manifest import Counts, EncoderEntry, Manifest, StoreEntry
+from retrieval.metadata import write_metadata
+from retrieval.search import Embedded, Limits, Searcher, compare
+from retrieval.stopwatch import Stopwatch
+from retrieval.stores.registry import open_store
+from retrieval.thumbnails import write_thumbnails
+from retrieval.types import Thresholds
+
+COLOURS = ("red", "green", "blue")
+
+
+def _publish(root: Path, vectors: np.ndarray) -> Collection:
+    staging = staging_folder(root, version := new_version_name())
+    np.save(staging / "vectors.npy", vectors.astype(np.float16))
+    table = pa.table({"id": [f"{colour}.png" for colour in COLOURS], "caption": list(COLOURS)})
+    write_metadata(staging, table.schema, [table])
+    write_thumbnails(staging, [pa.array([encode_thumbnail(Image.new("RGB", (8, 8), c)) for c in COLOURS])])
+    manifest = Manifest(
+        format_version=1,
+        name=root.name,
+        version=version,
+        created="2026-01-01T00:00:00Z",
+        lookalike="0",
+        encoder=EncoderEntry.of(create_encoder("fake").spec),
+        store=StoreEntry(kind="exact"),
+        counts=Counts(seen=3, indexed=3, rejected=0),
+    )
+    publish(root, staging, manifest)
+    return open_collection(root)
+
+
+@pytest.fixture
+def searcher(tmp_path: Path) -> Searcher:
+    encoder = create_encoder("fake")
+    assert hasattr(encoder, "encode_texts")
+    collection = _publish(tmp_path / "colours", encoder.encode_texts(list(COLOURS)))
+    store = open_store("exact", collection.folder, collection.vectors, {})
+    return Searcher(collection, store, encoder, Limits(results=5, text=20))
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_text_finds_its_own_item_with_score_one(searcher: Searcher, colour: str) -> None:
+    result = searcher.search_text(f"  {colour} ", limit=2)
+    assert [hit.id for hit in result.hits][:1] == [f"{colour}.png"]
+    assert result.hits[0].score == pytest.approx(1.0, abs=1e-3)
+    assert result.hits[0].metadata == {"caption": colour}
+    assert len(result.hits) == 2
+
+
+def test_an_item_finds_itself_first_and_an_unknown_one_is_an_error(searcher: Searcher) -> None:
+    assert searcher.search_item("blue.png", limit=1).hits[0].id == "blue.png"
+    with pytest.raises(UnknownItem, match=r"grey\.png"):
+        searcher.search_item("grey.png")
+
+
+def test_a_picture_is_searched_by_its_bytes(searcher: Searcher) -> None:
+    result = searcher.search_image(encode_thumbnail(Image.new("RGB", (40, 30), "red")), limit=1)
+    assert result.hits[0].id == "red.png"
+    assert {"decode", "preprocess", "encode", "search", "metadata"} <= set(result.took_ms)
+
+
+def test_a_limit_above_the_number_of_items_gives_all_of_them(searcher: Searcher) -> None:
+    assert len(searcher.search_text("red", limit=5).hits) == 3
+
+
+@pytest.mark.parametrize("limit", [0, -1, 6])
+def test_a_limit_out_of_range_is_refused(searcher: Searcher, limit: int) -> None:
+    with pytest.raises(InvalidLimit, match=f"{limit}; it must be between 1 and 5"):
+        searcher.search_text("red", limit=limit)
+
+
+def test_empty_and_overlong_texts_are_refused(searcher: Searcher) -> None:
+    with pytest.raises(TextEmpty):
+        searcher.search_text(" \n\t ")
+    with pytest.raises(TextTooLong, match="21 characters; at most 20"):
+        searcher.search_text("x" * 21)
+
+
+def test_another_encoder_is_refused_by_both_names(searcher: Searcher, tmp_path: Path) -> None:
+    collection = searcher.collection
+    entry = collection.manifest.encoder.model_copy(update={"name": "another", "weights": "0" * 64})
+    manifest = collection.manifest.model_copy(update={"encoder": entry})
+    other = Collection(
+        collection.root, collection.folder, manifest, collection.vectors, collection.metadata, collection.thumbnails
+    )
+    with pytest.raises(EncoderMismatch, match=r"'another'.*'fake'"):
+        Searcher(other, searcher.store, searcher.encoder)
+
+
+def test_a_batch_answers_each_query_as_it_would_alone(searcher: Searcher) -> None:
+    vectors = searcher.encode_texts(["blue", "red"], Stopwatch())
+    together = searcher.nearest(vectors, 3, Stopwatch())
+    alone = [searcher.nearest(vector[None], 3, Stopwatch())[0] for vector in vectors]
+    assert [[hit.id for hit in hits] for hits in together] == [[hit.id for hit in hits] for hits in alone]
+
+
+def test_compare_uses_the_threshold_of_the_two_kinds_unless_one_is_given() -> None:
+    a, b = (np.array(v, np.float32) for v in ([1.0, 0.0], [0.6, 0.8]))
+    thresholds = Thresholds(image_image=0.3, image_text=0.5, text_text=0.1)
+    images = compare(Embedded(a, "image"), Embedded(b, "image"), thresholds)
+    assert (images.cosine, images.distance, images.threshold, images.similar) == pytest.approx((0.6, 0.4, 0.3, False))
+    assert compare(Embedded(a, "image"), Embedded(b, "text"), thresholds).similar
+    assert compare(Embedded(a, "text"), Embedded(b, "text"), thresholds).threshold == 0.1
+    assert compare(Embedded(a, "image"), Embedded(b, "image"), thresholds, threshold=0.41).similar
+    assert compare(Embedded(a, "image"), Embedded(a, "image"), thresholds, threshold=0.0).similar

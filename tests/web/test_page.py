@@ -1,0 +1,293 @@
+"""The search page as a person meets it."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.api.small_collection import ITEMS, WITHOUT_THUMBNAIL
+
+GIVE_FILE = """
+([encoded, kind, event]) => {
+  const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], "picture", { type: kind }));
+  const options = { bubbles: true, cancelable: true };
+  const fire = (type) =>
+    document.body.dispatchEvent(
+      type === "paste"
+        ? new ClipboardEvent(type, { ...options, clipboardData: transfer })
+        : new DragEvent(type, { ...options, dataTransfer: transfer }),
+    );
+  (event === "drop" ? ["dragenter", "dragover", "drop"] : [event]).forEach(fire);
+}
+"""
+
+
+def give_file(page: Page, event: str, data: bytes, kind: str = "image/png") -> None:
+    """Pastes a file or drops it onto the page."""
+    page.evaluate(GIVE_FILE, [base64.b64encode(data).decode(), kind, event])
+
+
+def ids(page: Page) -> list[str]:
+    return page.locator(".card").evaluate_all("cards => cards.map((card) => card.dataset.id)")
+
+
+def query_of(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(page.url).query)
+
+
+def wait_for_first(page: Page, item_id: str) -> None:
+    expect(page.locator(".card").first).to_have_attribute("data-id", item_id)
+    expect(page.locator("#grid")).to_have_attribute("aria-busy", "false")
+
+
+def search(page: Page, text: str) -> None:
+    page.get_by_role("searchbox").fill(text)
+    page.get_by_role("searchbox").press("Enter")
+    expect(page.locator("#status")).to_contain_text("best first")
+
+
+def test_the_start_page_shows_the_collection(page: Page) -> None:
+    assert ids(page) == list(ITEMS)
+    expect(page.locator("#status")).to_have_text(f"{len(ITEMS)} pictures in photographs · encoder fake")
+    expect(page.get_by_role("img", name="a cat", exact=True)).to_have_count(1)
+
+
+def test_every_thumbnail_loads(page: Page) -> None:
+    for image in page.locator(".card img").all():
+        image.scroll_into_view_if_needed()
+    expect(page.locator(".card img.missing")).to_have_count(1)
+    page.wait_for_function("[...document.querySelectorAll('.card img:not(.missing)')].every((i) => i.naturalWidth > 0)")
+    expect(page.locator(f'.card[data-id="{WITHOUT_THUMBNAIL}"] img')).to_have_class("missing")
+
+
+def test_text_shows_scores_timings_and_its_address(page: Page) -> None:
+    search(page, "red blue")
+    assert query_of(page) == {"q": ["red blue"]}
+    scores = [float(text) for text in page.locator(".number").all_inner_texts()]
+    assert len(scores) == len(ITEMS)
+    assert scores == sorted(scores, reverse=True)
+    expect(page.locator("#timings")).to_contain_text("encode")
+    expect(page).to_have_title("red blue · Lookalike")
+
+
+def test_an_address_opens_the_search_that_it_names(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/?q=green&limit=12")
+    expect(page.get_by_role("searchbox")).to_have_value("green")
+    expect(page.locator("#limit")).to_have_value("12")
+    expect(page.locator(".number")).to_have_count(len(ITEMS))
+
+
+@pytest.mark.parametrize("way", ["upload", "paste", "drop"])
+def test_a_picture_finds_itself_and_its_twin(page: Page, picture: Path, way: str) -> None:
+    if way == "upload":
+        page.get_by_label("Search by a picture file").set_input_files(picture)
+    else:
+        give_file(page, way, picture.read_bytes())
+    wait_for_first(page, "left.png")
+    expect(page.locator(".number").first).to_have_text("1.000")
+    assert ids(page)[1] == "right.png"
+    expect(page.get_by_text("This picture stays in this tab")).to_be_visible()
+    assert list(query_of(page)) == ["picture"]
+    expect(page.locator("#drop")).to_be_hidden()
+
+
+def test_a_picture_really_pasted_with_the_keyboard(page: Page, picture: Path) -> None:
+    page.evaluate(
+        """async (encoded) => {
+          const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
+          const blob = new Blob([bytes], { type: "image/png" });
+          await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+        }""",
+        base64.b64encode(picture.read_bytes()).decode(),
+    )
+    page.keyboard.press("Control+v")
+    wait_for_first(page, "left.png")
+
+
+def test_pasting_text_into_the_box_stays_text(page: Page) -> None:
+    page.evaluate("navigator.clipboard.writeText('a red thing')")
+    page.get_by_role("searchbox").focus()
+    page.keyboard.press("Control+v")
+    expect(page.get_by_role("searchbox")).to_have_value("a red thing")
+
+
+def test_more_like_this_and_the_way_back(page: Page, picture: Path) -> None:
+    search(page, "blue")
+    found = ids(page)
+    page.get_by_role("link", name="More like this: a motorcycle", exact=True).click()
+    wait_for_first(page, "left.png")
+    assert query_of(page) == {"like": ["left.png"]}
+    expect(page.locator("#chip-text")).to_have_text("a motorcycle")
+    page.get_by_label("Search by a picture file").set_input_files(picture)
+    expect(page.locator("#chip-text")).to_have_text("Your picture")
+    page.go_back()
+    expect(page.locator("#chip-text")).to_have_text("a motorcycle")
+    page.go_back()
+    expect(page.get_by_role("searchbox")).to_have_value("blue")
+    expect(page.locator("#chip")).to_be_hidden()
+    wait_for_first(page, found[0])
+    assert ids(page) == found
+    page.go_forward()
+    page.go_forward()
+    expect(page.locator("#chip-text")).to_have_text("Your picture")
+    wait_for_first(page, "left.png")
+
+
+@pytest.mark.parametrize("item_id", ITEMS)
+def test_more_like_this_is_an_address_for_every_id(page: Page, item_id: str) -> None:
+    href = page.locator(".card .like").nth(list(ITEMS).index(item_id)).get_attribute("href")
+    assert href is not None
+    page.goto(f"/{href}")
+    wait_for_first(page, item_id)
+
+
+def test_a_reload_forgets_the_picture_and_says_so(page: Page, picture: Path) -> None:
+    page.get_by_label("Search by a picture file").set_input_files(picture)
+    wait_for_first(page, "left.png")
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("The picture is gone")
+
+
+def test_what_the_service_refuses_is_told_in_its_own_words(page: Page) -> None:
+    give_file(page, "drop", b"\x89PNG\r\n\x1a\n no picture at all")
+    expect(page.get_by_role("alert")).to_contain_text("corrupt")
+    give_file(page, "drop", b"\0" * 2_100_000)
+    expect(page.get_by_role("alert")).to_contain_text("over the limit")
+    give_file(page, "drop", b"%PDF-1.7", "application/pdf")
+    expect(page.get_by_role("alert")).to_contain_text("not a picture")
+    search(page, "red")
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_service_that_is_gone_is_told_and_tried_again(page: Page) -> None:
+    page.route("**/v1/search/text", lambda route: route.fulfill(status=502, body="bad gateway"))
+    page.get_by_role("searchbox").fill("red")
+    page.get_by_role("searchbox").press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("502")
+    page.unroute("**/v1/search/text")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#status")).to_contain_text("best first")
+
+
+def test_two_pictures_are_compared(page: Page, picture: Path) -> None:
+    page.get_by_role("button", name="Compare: a motorcycle", exact=True).click()
+    page.get_by_role("button", name="Compare: the same motorcycle").click()
+    expect(page.locator("#verdict")).to_contain_text("Similar cosine")
+    page.get_by_role("button", name="Compare: the same motorcycle").click()
+    expect(page.locator("#verdict")).to_contain_text("Choose a second picture")
+    page.get_by_label("Compare with a picture file").set_input_files(picture)
+    expect(page.locator("#verdict")).to_contain_text("cosine 1.000")
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#compare")).to_be_hidden()
+
+
+def test_details_show_the_metadata(page: Page) -> None:
+    page.get_by_role("button", name="Details: a cat").click()
+    dialog = page.get_by_role("dialog", name="a cat")
+    expect(dialog).to_contain_text("animals/cat.png")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+
+
+def test_the_keyboard_alone_is_enough(page: Page) -> None:
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the pictures")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#results")).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.type("red")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("best first")
+    order = ids(page)
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.className") == "picture":
+            break
+    focused = "document.activeElement.closest('.card')?.dataset.id"
+    assert page.evaluate(focused) == order[0]
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused) == order[1]
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate(focused) not in order[:2]
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    expect(page.locator("#chip")).to_be_visible()
+    expect(page.locator("#results")).to_be_focused()
+    assert list(query_of(page)) == ["like"]
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_a_phone_scrolls_in_one_direction_only(page: Page, picture: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(overflow) == 0
+    search(page, "a very long query that does not fit into the box of a phone, not by far")
+    assert page.evaluate(overflow) == 0
+    page.get_by_label("Search by a picture file").set_input_files(picture)
+    wait_for_first(page, "left.png")
+    page.get_by_role("button", name="Compare: a motorcycle", exact=True).click()
+    page.get_by_role("button", name="Compare: a cat").click()
+    expect(page.locator("#verdict")).to_contain_text("cosine")
+    assert page.evaluate(overflow) == 0
+
+
+def test_every_control_has_a_name(page: Page) -> None:
+    search(page, "red")
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("a, button, input, select, img")]
+          .filter((e) => e.checkVisibility() && !(e.ariaLabel || e.alt || e.textContent.trim() || e.labels?.length))
+          .map((e) => e.outerHTML)"""
+    )
+    assert nameless == []
+
+
+def test_a_caption_is_text_and_never_markup(page: Page) -> None:
+    page.route(
+        "**/v1/search/text",
+        lambda route: route.fulfill(
+            json={
+                "results": [
+                    {
+                        "id": "<img src=x onerror=alert(1)>",
+                        "score": 0.5,
+                        "metadata": {"caption": "<script>document.title = 'owned'</script>"},
+                        "thumbnail_url": None,
+                    }
+                ],
+                "took_ms": {"total": 1.0},
+            }
+        ),
+    )
+    search(page, "anything")
+    expect(page.locator(".caption")).to_have_text("<script>document.title = 'owned'</script>")
+    assert page.title() == "anything · Lookalike"
+
+
+def test_the_api_documentation_works_offline(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/docs")
+    expect(page.get_by_text("/v1/search/text", exact=True)).to_be_visible()
+
+
+def test_the_screenshot_for_the_readme(browser: Browser) -> None:
+    """Writes LOOKALIKE_SCREENSHOT, of the service at LOOKALIKE_SCREENSHOT_SITE over the sample gallery."""
+    target, site = os.environ.get("LOOKALIKE_SCREENSHOT"), os.environ.get("LOOKALIKE_SCREENSHOT_SITE")
+    if not (target and site):
+        pytest.skip("writes a file only when asked: set LOOKALIKE_SCREENSHOT and LOOKALIKE_SCREENSHOT_SITE")
+    page = browser.new_page(viewport={"width": 1280, "height": 860})
+    page.goto(f"{site}/?q=a+motorcycle+in+a+garage")
+    page.wait_for_selector(".number")
+    page.wait_for_load_state("networkidle")
+    page.screenshot(path=target)
+    page.close()
+    assert Path(target).stat().st_size > 10_000
