@@ -55,6 +55,9 @@ class VectorStore(Protocol):
 class VectorStoreBuilder(Protocol):
     """The writing side, held by the indexing job alone: train once, add in row order, finish into a folder."""
 
+    sample_size: int
+    """How many vectors `train` wants; 0 where there is nothing to learn."""
+
     def train(self, sample: Float32) -> None:
         """(m, d) float32 unit vectors drawn from what will be added."""
         ...

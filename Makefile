@@ -1,0 +1,46 @@
+# Every target is one line; what needs more stands in scripts/. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types layers container-files bench lock containers clean
+.DELETE_ON_ERROR:
+BIN := .venv/bin
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
+
+demo: .venv/demo.stamp ## set up, index the sample gallery (or IMAGES=folder), serve it (PORT=8000); ONCE=1 stops after three queries
+	@$(BIN)/lookalike demo $(if $(IMAGES),--images "$$IMAGES") $(if $(PORT),--port "$$PORT") $(if $(filter-out 0,$(ONCE)),--once)
+
+test: .venv/dev.stamp ## set up and run all tests (ARGS="-k text" for pytest)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile $(ARGS)
+
+check: lint types layers container-files ## everything a machine can judge without running the code
+
+lint: .venv/dev.stamp ## formatting and lint
+	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
+
+types: .venv/dev.stamp ## mypy, strict
+	@$(BIN)/mypy
+
+layers: .venv/dev.stamp ## who may import whom
+	@$(BIN)/lint-imports --no-logo
+
+container-files: .venv/dev.stamp ## Dockerfile and compose files
+	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
+
+format: .venv/dev.stamp ## put the code into the project's format
+	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+bench: .venv/dev.stamp ## measure (ARGS= goes to the benchmarks)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: .venv/uv.stamp ## write requirements/*.txt again; UPGRADE=1 takes newer versions
+	@scripts/lock.sh
+
+containers: ## build the image, index, serve and query it in real containers (CONTAINERS=script where there is no Docker)
+	@scripts/containers.sh
+
+clean: ## remove the environment, caches and the demo's collections
+	@rm -rf .venv .lookalike .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist && find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/%.stamp: requirements/%.txt requirements/uv.txt pyproject.toml scripts/environment.sh
+	@scripts/environment.sh $* && touch $@

@@ -1,0 +1,179 @@
+"""`python -m benchmarks.encoders`: how fast an encoder is under each engine, side by side in one run.
+
+Decode is excluded: pictures are preprocessed beforehand. Every engine is measured in turn, several rounds over, and
+medians are reported, so that a machine that slows down for a while slows all of them. Closeness is the smallest cosine
+to torch in fp32 over the batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from retrieval.encoders.protocol import Encoder, TextEncoder
+from retrieval.encoders.registry import create_encoder
+from retrieval.types import Float32, UInt8
+
+BATCH = 32
+ENGINES = (("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16"))
+_WORDS = ("a", "brown", "dog", "runs", "through", "the", "tall", "green", "grass", "with", "one", "red", "ball")
+
+
+@dataclass
+class Figures:
+    """One engine's medians; NaN for texts where there is no text tower."""
+
+    engine: str
+    precision: str
+    images_per_second: float
+    image_ms: float
+    texts_per_second: float
+    text_ms: float
+    image_cosine: float
+    text_cosine: float
+    alone_cosine: float
+
+
+class Contender:
+    """An encoder under one engine, and the times it took."""
+
+    def __init__(self, name: str, engine: str, precision: str, threads: int | None) -> None:
+        self.encoder: Encoder = create_encoder(name, device="cpu", engine=engine, precision=precision, threads=threads)
+        self.engine, self.precision = engine, precision
+        self.times: dict[str, list[float]] = {"images": [], "image": [], "texts": [], "text": []}
+
+    def text_encoder(self) -> TextEncoder | None:
+        """The encoder, where it encodes texts."""
+        return self.encoder if self.encoder.spec.text and isinstance(self.encoder, TextEncoder) else None
+
+    def measure(self, pictures: UInt8, texts: list[str], seconds: float) -> None:
+        """One round: each kind of call again and again for `seconds`."""
+        self._time("images", lambda: self.encoder.encode_images(pictures), seconds)
+        self._time("image", lambda: self.encoder.encode_images(pictures[:1]), seconds)
+        speaker = self.text_encoder()
+        if speaker is not None:
+            self._time("texts", lambda: speaker.encode_texts(texts), seconds)
+            self._time("text", lambda: speaker.encode_texts(texts[:1]), seconds)
+
+    def _time(self, what: str, call: Callable[[], object], seconds: float) -> None:
+        call()  # warm
+        end = time.perf_counter() + seconds
+        while True:
+            started = time.perf_counter()
+            call()
+            self.times[what].append(time.perf_counter() - started)
+            if time.perf_counter() > end:
+                return
+
+    def figures(self, pictures: UInt8, texts: list[str], reference: Encoder) -> Figures:
+        """Medians over all rounds, and closeness to the reference."""
+        images = self.encoder.encode_images(pictures)
+        alone = np.concatenate([self.encoder.encode_images(pictures[i : i + 1]) for i in range(len(pictures))])
+        median = {what: statistics.median(times) if times else float("nan") for what, times in self.times.items()}
+        return Figures(
+            engine=self.engine,
+            precision=self.precision,
+            images_per_second=BATCH / median["images"],
+            image_ms=median["image"] * 1000,
+            texts_per_second=BATCH / median["texts"],
+            text_ms=median["text"] * 1000,
+            image_cosine=_cosine(images, reference.encode_images(pictures)),
+            text_cosine=_text_cosine(self.encoder, reference, texts),
+            alone_cosine=_cosine(images, alone),
+        )
+
+
+def run(name: str, engines: list[tuple[str, str]], rounds: int, seconds: float, threads: int | None) -> list[Figures]:
+    """Measure an encoder under several engines, in turn."""
+    contenders = [Contender(name, engine, precision, threads) for engine, precision in engines]
+    reference = create_encoder(name, device="cpu", engine="torch", precision="fp32", threads=threads)
+    pictures, texts = _pictures(reference), _texts()
+    for _ in range(rounds):
+        for contender in contenders:
+            contender.measure(pictures, texts, seconds)
+    return [contender.figures(pictures, texts, reference) for contender in contenders]
+
+
+def machine() -> str:
+    """Processor, cores, commit."""
+    names = (line.split(":", 1)[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name"))
+    cores = sum(line.startswith("processor") for line in _lines(Path("/proc/cpuinfo")))
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return f"{next(names, platform.processor())}, {cores} cores, Python {platform.python_version()}, commit {commit}"
+
+
+def _lines(path: Path) -> Iterator[str]:
+    return iter(path.read_text().splitlines()) if path.is_file() else iter(())
+
+
+def _pictures(encoder: Encoder) -> UInt8:
+    """Smooth random pictures (32, 3, S, S): noise alone would leave every network's working range."""
+    rng = np.random.default_rng(0)
+    patches = rng.integers(0, 256, (BATCH, 9, 9, 3), dtype=np.uint8)
+    large = [Image.fromarray(patch).resize((320, 320), Image.Resampling.BICUBIC) for patch in patches]
+    return np.stack([encoder.preprocess(picture) for picture in large])
+
+
+def _texts() -> list[str]:
+    """32 captions of 6 to 14 words, as people write them."""
+    rng = np.random.default_rng(0)
+    return [" ".join(rng.choice(_WORDS, rng.integers(6, 15))) for _ in range(BATCH)]
+
+
+def _text_cosine(encoder: Encoder, reference: Encoder, texts: list[str]) -> float:
+    if not (encoder.spec.text and isinstance(encoder, TextEncoder) and isinstance(reference, TextEncoder)):
+        return float("nan")
+    return _cosine(encoder.encode_texts(texts), reference.encode_texts(texts))
+
+
+def _cosine(a: Float32, b: Float32) -> float:
+    return float((a * b).sum(axis=1).min())
+
+
+def _table(figures: list[Figures]) -> str:
+    lines = [
+        "| engine | images/s (32) | one image, ms | texts/s (32) | one text, ms | cosine to fp32, images | texts "
+        "| alone vs. in a batch |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {f.engine} {f.precision} | {f.images_per_second:.0f} | {f.image_ms:.1f} | {f.texts_per_second:.0f} "
+        f"| {f.text_ms:.1f} | {f.image_cosine:.6f} | {f.text_cosine:.6f} | {f.alone_cosine:.7f} |"
+        for f in figures
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--encoder", default="lite", help="encoder's name")
+    parser.add_argument("--engines", nargs="+", default=["/".join(pair) for pair in ENGINES], help="engine/precision")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over all engines")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of each measurement")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads; all cores if not given")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    pairs = [(engine, precision) for engine, _, precision in (text.partition("/") for text in options.engines)]
+    figures = run(options.encoder, pairs, options.rounds, options.seconds, options.threads)
+    if options.json:
+        records = [asdict(f) for f in figures]
+        print(json.dumps({"encoder": options.encoder, "machine": machine(), "batch": BATCH, "engines": records}))
+    else:
+        print(f"{options.encoder}: {machine()}\n\n{_table(figures)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""`lookalike encoders`: what can be named as an encoder, and whether its weights are at hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from retrieval.encoders.registry import KnownEncoder
+
+
+def encoders(
+    every: Annotated[
+        bool, typer.Option("--all", help="List every published open_clip tag, not only those whose weights are here.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    prepare: Annotated[
+        str | None, typer.Option(help="Fetch and convert this encoder's weights now, so that its next start is quick.")
+    ] = None,
+) -> None:
+    """List the encoders that can be used.
+
+    Example:  lookalike encoders --all --json
+    """
+    if prepare is not None:
+        typer.echo(_prepare(prepare))
+        return
+
+    from retrieval.encoders.registry import known_encoders  # open_clip brings torch: only when it is called for
+
+    known = list(known_encoders(every=every))
+    if as_json:
+        for encoder in known:
+            typer.echo(json.dumps(asdict(encoder)))
+        return
+    typer.echo(_table(known))
+    typer.echo(
+        "\nopen_clip:<model>/<path of a .safetensors or .pt checkpoint> does as well, with @fp32, @bf16 or @fp16."
+    )
+    if not every:
+        typer.echo("Published open_clip tags whose weights are not here: lookalike encoders --all")
+
+
+def _prepare(name: str) -> str:
+    import numpy as np
+
+    from retrieval.encoders.protocol import TextEncoder
+    from retrieval.encoders.registry import create_encoder
+
+    encoder = create_encoder(name)
+    spec = encoder.spec
+    encoder.encode_images(np.zeros((1, 3, spec.image_size, spec.image_size), np.uint8))
+    if spec.text and isinstance(encoder, TextEncoder):
+        encoder.encode_texts(["a photo"])
+    return f"{spec.name} is ready: {spec.dim} dimensions, {spec.engine} {spec.precision} on {spec.device}"
+
+
+def _table(known: list[KnownEncoder]) -> str:
+    width = max(len(encoder.name) for encoder in known)
+    lines = [f"{'NAME':<{width}}  {'DIM':>5}  {'WEIGHTS':<8}  WHAT IT IS"]
+    for encoder in known:
+        here = "here" if encoder.at_hand else "missing"
+        mend = f" ({encoder.mend})" if encoder.mend else ""
+        lines.append(f"{encoder.name:<{width}}  {encoder.dim or '?':>5}  {here:<8}  {encoder.description}{mend}")
+    return "\n".join(lines)

@@ -1,0 +1,129 @@
+"""`lookalike index`: arguments -> the indexing job -> a summary for people, or one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from indexing.job import Summary
+
+_INTERRUPTED = 130
+
+
+def index(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders of pictures, webdataset .tar files, Parquet files, or patterns of them; "
+            "NAME=PATH puts NAME/ before the ids.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the collection; made if need be.", show_default=False)],
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Encoder's name, see `lookalike encoders`.", show_default="the collection's, or lite"),
+    ] = None,
+    store: Annotated[str, typer.Option(help="auto, exact or faiss; auto is exact below 10,000 pictures.")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(help="Pictures per call of the encoder.", min=1, show_default="32, on a GPU 256")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Decode threads.", min=1, show_default="one a core")] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="Parquet: column of unique ids.", show_default="id, key, path, url, else a hash")
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Parquet: column of picture bytes or paths.", show_default="found by type")
+    ] = None,
+    caption_column: Annotated[
+        str | None, typer.Option(help="Parquet and JSON: column of captions.", show_default="caption or text")
+    ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(help="Width x height above which a picture is rejected unread.", min=1)
+    ] = 64_000_000,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
+    recall: Annotated[
+        float, typer.Option(help="Share of the true ten nearest that an approximate store must find.", min=0.5, max=1.0)
+    ] = 0.95,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
+) -> None:
+    """Encode pictures into a collection that can be searched; run it again to bring the collection up to date.
+
+    Unchanged pictures are never encoded twice, and a job that was stopped goes on where it stood. Pictures that can't
+    be read don't stop it: they are listed in rejected.parquet.
+
+    Example:  lookalike index ~/Pictures --out pictures
+
+    Example:  lookalike index 'part-*.tar' more=extra.tar --out gallery --encoder open_clip:ViT-B-32/laion2b_s34b_b79k
+
+    Example:  lookalike index products.parquet --id-column sku --caption-column title --out products
+    """
+    from indexing.job import IndexSettings, run_index  # torch, OpenVINO, Arrow: only when there is something to index
+    from indexing.progress import Progress
+    from indexing.sources.item import ColumnNames
+
+    settings = IndexSettings(
+        sources=tuple(sources),
+        out=out,
+        encoder=encoder,
+        store=store,
+        batch_size=batch_size,
+        workers=workers,
+        columns=ColumnNames(id_column, image_column, caption_column),
+        max_pixels=max_pixels,
+        device=device,
+        engine=engine,
+        recall=recall,
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` and Ctrl-C end the job alike
+    try:
+        summary = run_index(settings, Progress())
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to resume", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    typer.echo(json.dumps(asdict(summary)) if as_json else _report(summary))
+
+
+def _report(summary: Summary) -> str:
+    out = shlex.quote(summary.collection)
+    if summary.unchanged:
+        first = f"unchanged: {summary.indexed:,} pictures in {summary.collection}, version {summary.version}"
+    else:
+        first = f"indexed {summary.indexed:,} pictures into {summary.collection}, version {summary.version}"
+    lines = [first, *_counts(summary), *_quality(summary)]
+    return "\n".join([*lines, f"next:  lookalike serve {out}   or   lookalike search {out} --text '...'"])
+
+
+def _counts(summary: Summary) -> list[str]:
+    codes = ", ".join(f"{count:,} {code}" for code, count in summary.rejected_by_code.items())
+    rejected = f" ({codes}; see rejected.parquet in the version's folder)" if codes else ""
+    lines = [f"  {summary.seen:,} seen = {summary.indexed:,} indexed + {summary.rejected:,} rejected{rejected}"]
+    if summary.encoded:
+        lines.append(
+            f"  {summary.encoded:,} encoded with {summary.encoder} ({summary.engine}), {summary.reused:,} reused; "
+            f"{summary.images_per_second:.0f} pictures/s, {summary.seconds:.1f} s in all"
+        )
+    return lines
+
+
+def _quality(summary: Summary) -> list[str]:
+    measured = [
+        f"{report['ann_recall_at_10']:.3f} on {report['queries']:,} {kind} queries"
+        for kind in ("image", "text")
+        if (report := summary.recall.get(kind))
+    ]
+    line = f"  store {summary.store}"
+    if measured:
+        line += f": ann_recall_at_10 {', '.join(measured)}"
+    if summary.recall.get("met") is False:
+        line += f"; below the {summary.recall['target']:.2f} asked for, these are the best parameters that were tried"
+    return [line]

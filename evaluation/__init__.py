@@ -1,0 +1,1 @@
+"""Measuring encoders: retrieval by captions and by category. Knows the encoder protocol, no model and no store."""

@@ -1,0 +1,96 @@
+"""Measures over a score matrix; knows nothing of images, texts or encoders.
+
+Dimension letters: q queries, n gallery items, k depth. *Score*: higher is better. Ties count against the query, so
+that an encoder which gives every picture the same vector finds nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.types import Bool, Float32, Int64
+
+Scores = Float32 | NDArray[np.float64]
+
+
+def best_ranks(scores: Scores, relevant: Bool) -> Int64:
+    """Rank, from 1, of each query's best relevant item.
+
+    rank(q) = 1 + #{irrelevant j : s(q, j) >= max over relevant i of s(q, i)}
+
+    Args:
+        scores: (q, n), any real type.
+        relevant: (q, n), which items answer which query; at least one in each row.
+
+    Returns:
+        (q,) int64 in [1, n].
+
+    Raises:
+        ValueError: the shapes differ, or a query has no relevant item.
+
+    >>> scores = np.array([[0.9, 0.5, 0.7], [0.2, 0.2, 0.1]])
+    >>> relevant = np.array([[False, False, True], [True, False, False]])
+    >>> best_ranks(scores, relevant).tolist()  # 0.9 beats 0.7; in the second row a tie counts against
+    [2, 2]
+    """
+    if scores.shape != relevant.shape:
+        raise ValueError(f"scores {scores.shape} and relevance {relevant.shape} differ in shape")
+    if not relevant.any(axis=1).all():
+        raise ValueError("a query has no relevant item")
+    best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
+    ranks: Int64 = 1 + ((scores >= best) & ~relevant).sum(axis=1, dtype=np.int64)
+    return ranks
+
+
+def hit_rate_at_k(ranks: Int64, k: int) -> float:
+    """Share of queries whose best relevant item is among the first k: mean of [rank <= k].
+
+    This is what the literature on captions calls R@k (each caption has one photograph).
+
+    >>> hit_rate_at_k(np.array([1, 3, 11]), k=10)
+    0.6666666666666666
+    """
+    if k < 1 or len(ranks) == 0:
+        raise ValueError(f"hit rate needs k >= 1 and a query; got k={k}, {len(ranks)} queries")
+    return float((ranks <= k).mean())
+
+
+def precision_at_k(scores: Scores, relevant: Bool, k: int) -> NDArray[np.float64]:
+    """P@k of each query: relevant items among its k best, divided by min(k, number of relevant items).
+
+    The divisor makes 1.0 reachable for a category with fewer than k pictures. Of equal scores the irrelevant ones
+    come first.
+
+    Args:
+        scores: (q, n).
+        relevant: (q, n), at least one in each row.
+        k: depth, at least 1.
+
+    Returns:
+        (q,) float64 in [0, 1].
+
+    >>> scores = np.array([[0.9, 0.8, 0.7, 0.1]])
+    >>> relevant = np.array([[True, False, True, True]])
+    >>> precision_at_k(scores, relevant, k=2).tolist()
+    [0.5]
+    """
+    if scores.shape != relevant.shape:
+        raise ValueError(f"scores {scores.shape} and relevance {relevant.shape} differ in shape")
+    if k < 1 or not relevant.any(axis=1).all():
+        raise ValueError(f"precision needs k >= 1 and a relevant item for each query; k={k}")
+    order = np.lexsort((relevant, -scores), axis=1)[:, :k]  # last key first: score falling, irrelevant before relevant
+    found = np.take_along_axis(relevant, order, axis=1).sum(axis=1)
+    precision: NDArray[np.float64] = found / np.minimum(k, relevant.sum(axis=1))
+    return precision
+
+
+def accuracy(scores: Scores, labels: Int64) -> float:
+    """Share of rows whose best column is their label; a tie with another column is an error.
+
+    >>> accuracy(np.array([[0.9, 0.1], [0.3, 0.6], [0.5, 0.5]]), np.array([0, 0, 0]))
+    0.3333333333333333
+    """
+    own = np.zeros(scores.shape, bool)
+    own[np.arange(len(labels)), labels] = True
+    return hit_rate_at_k(best_ranks(scores, own), 1)

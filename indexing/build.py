@@ -1,0 +1,135 @@
+"""Plan and origins -> a published version: row files, store, recall report, manifest, and `CURRENT` last.
+
+Everything is written into a staging folder, so a reader sees the version before until the new one is whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from indexing.disk import disk_errors
+from indexing.join import joined
+from indexing.plan import Plan
+from indexing.rows import Rows, write_rows
+from indexing.shards import Origin
+from indexing.stores_build import build_store
+from indexing.tuning import tune
+from retrieval.collection import REJECTED, VECTORS, VERSIONS, new_version_name, publish, staging_folder
+from retrieval.encoders.protocol import Encoder, TextEncoder
+from retrieval.errors import EncoderError, SourceError
+from retrieval.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry
+from retrieval.stores.registry import open_store
+from retrieval.types import Float32
+
+_TEXTS_AT_ONCE = 256
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the version is to be.
+
+    Attributes:
+        store: a registered kind, or `auto`.
+        recall: ann_recall_at_10 that an approximate store has to reach.
+        sources: the arguments, for the manifest.
+        inputs: digest of everything that decides the version's content.
+    """
+
+    store: str
+    recall: float
+    sources: tuple[str, ...]
+    inputs: str
+
+
+def build_version(root: Path, plan: Plan, origins: Sequence[Origin], encoder: Encoder, wish: Wish) -> Manifest:
+    """Builds and publishes a version.
+
+    Raises:
+        SourceError: nothing could be indexed; the version before stays.
+        StoreError: the store can't be built.
+    """
+    version = new_version_name()
+    staging = staging_folder(root, version)
+    try:
+        with disk_errors(root):  # in here, since what fills the disk is removed below
+            rows = write_rows(staging, joined(plan, origins), plan.schema, encoder.spec.dim)
+            _check_counts(plan, rows)
+            store, recall = _build_store(staging, encoder, rows, wish)
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            name=root.resolve().name,
+            version=version,
+            created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            lookalike=_release(),
+            encoder=EncoderEntry.of(encoder.spec),
+            store=store,
+            counts=Counts(seen=plan.count, indexed=rows.indexed, rejected=rows.rejected.total()),
+            recall=recall,
+            sources=list(wish.sources),
+            inputs=wish.inputs,
+        )
+        publish(root, staging, manifest)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return manifest
+
+
+def rejected_codes(root: Path, version: str) -> dict[str, int]:
+    """Error code -> count of a version's `rejected.parquet`, the most frequent first."""
+    table = pq.read_table(root / VERSIONS / version / REJECTED, columns=["code"])
+    return dict(Counter(table.column("code").to_pylist()).most_common())
+
+
+def _release() -> str:
+    try:
+        return package_version("lookalike")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "unknown"
+
+
+def _check_counts(plan: Plan, rows: Rows) -> None:
+    """In = indexed + rejected, and something was indexed."""
+    if plan.count != rows.indexed + rows.rejected.total():
+        raise SourceError(f"{plan.count} seen, but {rows.indexed} indexed and {rows.rejected.total()} rejected")
+    if not rows.indexed:
+        reasons = ", ".join(f"{count:,} {code}" for code, count in rows.rejected.most_common())
+        what = f"none of the {plan.count:,} pictures could be indexed ({reasons})"
+        raise SourceError(f"{what}; the first: {rows.example}")
+
+
+def _build_store(staging: Path, encoder: Encoder, rows: Rows, wish: Wish) -> tuple[StoreEntry, dict[str, Any]]:
+    vectors = np.load(staging / VECTORS, mmap_mode="r")
+    kind, params = build_store(vectors, staging, wish.store)
+    report = tune(
+        open_store(kind, staging, vectors, params),
+        vectors,
+        text=_encode_captions(encoder, rows.captions),
+        target=wish.recall,
+    )
+    return StoreEntry(kind=kind, params={**params, **report.params}), report.to_dict()
+
+
+def _encode_captions(encoder: Encoder, captions: Sequence[str]) -> Float32 | None:
+    """(m, d) unit vectors of the captions, None where there are none or the encoder has no text tower."""
+    if not (captions and encoder.spec.text and isinstance(encoder, TextEncoder)):
+        return None
+    pieces = [captions[i : i + _TEXTS_AT_ONCE] for i in range(0, len(captions), _TEXTS_AT_ONCE)]
+    try:
+        return np.concatenate([encoder.encode_texts(piece) for piece in pieces])
+    except EncoderError as error:  # the vectors are sound: a report without texts beats losing hours of work
+        _log.warning("recall on text queries is not measured: %s", error)
+        return None

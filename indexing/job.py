@@ -1,0 +1,221 @@
+"""The indexing job from its arguments to its summary: the order of the steps, and what survives when one fails.
+
+Sources are looked at, the collection is locked, what is new is encoded; where anything changed, a version is built and
+published, and the work folder goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from indexing.build import Wish, build_version, rejected_codes
+from indexing.disk import WORK, disk_errors, exclusive
+from indexing.pipeline import Budget, Effort, encode_sources
+from indexing.plan import Plan, PlanWriter
+from indexing.previous import as_origin, open_previous
+from indexing.progress import Progress
+from indexing.shards import Origin, ShardPool, ShardWriter
+from indexing.sources.item import ColumnNames, Source
+from indexing.sources.registry import open_sources
+from retrieval.bootstrap import load_encoder
+from retrieval.collection import Collection
+from retrieval.encoders.protocol import Encoder
+from retrieval.errors import SourceError
+from retrieval.images import DEFAULT_MAX_PIXELS
+from retrieval.manifest import FORMAT_VERSION, Manifest
+from retrieval.stores.registry import resolve_kind
+
+DEFAULT_ENCODER = "lite"
+_BATCH_SIZES = {"cpu": 32, "cuda": 256}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """Every setting of the job.
+
+    Attributes:
+        sources: folders, tars, Parquet files, or patterns of them; `NAME=PATH` puts `NAME/` before the ids.
+        out: the collection's folder.
+        encoder: its name; None for the collection's own, or `lite` for a new one.
+        store: a registered kind, or `auto`.
+        batch_size: pictures a call of the encoder gets; None for 32 on a CPU, 256 on a GPU.
+        workers: decode threads; None for one a core.
+        columns: which columns of a table play a part.
+        max_pixels: width x height above which a picture is rejected.
+        device: `auto`, `cpu` or `cuda`.
+        engine: `auto`, `torch` or `openvino`.
+        recall: ann_recall_at_10 that an approximate store has to reach, in (0, 1].
+    """
+
+    sources: tuple[str, ...]
+    out: Path
+    encoder: str | None = None
+    store: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    columns: ColumnNames = field(default_factory=ColumnNames)
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    device: str = "auto"
+    engine: str = "auto"
+    recall: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the job did.
+
+    Attributes:
+        collection: the folder.
+        version: the current version's name.
+        unchanged: True where nothing was new, so that no version was written.
+        encoder: name of the encoder.
+        engine: what ran it.
+        store: kind of the store.
+        seen: items in the sources; seen = indexed + rejected.
+        indexed: rows of the version.
+        rejected: items in `rejected.parquet`.
+        rejected_by_code: error code -> count.
+        encoded: pictures that went through the encoder in this run.
+        reused: indexed pictures that did not.
+        seconds: of the whole run.
+        encode_seconds: of decoding and encoding.
+        images_per_second: decoded and encoded, after the first batch, in which the model is compiled.
+        encoder_waited_seconds: of encode_seconds, how long the encoder had no batch.
+        recall: the manifest's report, without the parameters that were tried.
+    """
+
+    collection: str
+    version: str
+    unchanged: bool
+    encoder: str
+    engine: str
+    store: str
+    seen: int
+    indexed: int
+    rejected: int
+    rejected_by_code: dict[str, int]
+    encoded: int
+    reused: int
+    seconds: float
+    encode_seconds: float
+    images_per_second: float
+    encoder_waited_seconds: float
+    recall: dict[str, Any]
+
+
+def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summary:
+    """Indexes the sources into the collection, or finds that nothing has changed.
+
+    Raises:
+        SourceError: a source can't be read at all, nothing could be indexed, or the disk is full.
+        CollectionBusy: another job writes to the collection.
+        EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
+        StoreError: the store can't be built.
+    """
+    begun = time.perf_counter()
+    resolve_kind(settings.store, 0)  # a mistyped name must not come to light after hours of encoding
+    sources = open_sources(settings.sources, settings.columns)
+    with disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as shown:
+        previous = open_previous(settings.out)
+        encoder = load_encoder(_encoder_name(settings, previous), device=settings.device, engine=settings.engine)
+        work = settings.out / WORK / _digest(encoder.spec.identity)
+        plan, effort, origins = _encode(settings, sources, encoder, previous, work, shown)
+        inputs = _digest(FORMAT_VERSION, plan.digest, encoder.spec.identity, _choices(settings))
+        # A picture that could not be read the last time may have been encoded now, from the very same input.
+        if previous is not None and previous.manifest.inputs == inputs and not effort.encoded:
+            manifest, unchanged = previous.manifest, True
+        else:
+            shown.phase("building the store")
+            wish = Wish(settings.store, settings.recall, settings.sources, inputs)
+            manifest, unchanged = build_version(settings.out, plan, origins, encoder, wish), False
+        _clean_up(work)
+        return _summary(settings, manifest, encoder, effort, unchanged, time.perf_counter() - begun)
+
+
+def _encoder_name(settings: IndexSettings, previous: Collection | None) -> str:
+    return settings.encoder or (previous.manifest.encoder.name if previous else DEFAULT_ENCODER)
+
+
+def _encode(
+    settings: IndexSettings,
+    sources: Sequence[Source],
+    encoder: Encoder,
+    previous: Collection | None,
+    work: Path,
+    progress: Progress,
+) -> tuple[Plan, Effort, list[Origin]]:
+    """Encodes what neither the version before nor a run that was stopped has; returns where everything now lies."""
+    copied = as_origin(previous, encoder.spec) if previous else None
+    known: list[Origin] = [copied] if copied else []
+    budget = _budget(settings, encoder)
+    with ShardWriter(work) as shards:
+        progress.begin(_expected(sources))
+        kept = [*known, ShardPool(work, rejected=False)]
+        plan, effort = encode_sources(sources, kept, encoder, PlanWriter(work / "plan"), shards, budget, progress)
+    if not plan.count:
+        raise SourceError(f"no pictures were found in {', '.join(settings.sources)}")
+    return plan, effort, [*known, ShardPool(work)]
+
+
+def _expected(sources: Sequence[Source]) -> int | None:
+    total = 0
+    for source in sources:
+        count = source.expected()
+        if count is None:
+            return None
+        total += count
+    return total
+
+
+def _budget(settings: IndexSettings, encoder: Encoder) -> Budget:
+    return Budget(
+        batch_size=settings.batch_size or _BATCH_SIZES.get(encoder.spec.device, _BATCH_SIZES["cpu"]),
+        workers=settings.workers or len(os.sched_getaffinity(0)),
+        max_pixels=settings.max_pixels,
+    )
+
+
+def _choices(settings: IndexSettings) -> dict[str, Any]:
+    """What decides the version's content besides sources and encoder; the pixel limit is in every fingerprint."""
+    return {"store": settings.store, "recall": settings.recall, "columns": asdict(settings.columns)}
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _clean_up(work: Path) -> None:
+    """Removes what the published version has made superfluous; another encoder's unfinished work stays."""
+    shutil.rmtree(work, ignore_errors=True)
+    if work.parent.is_dir() and not any(work.parent.iterdir()):
+        work.parent.rmdir()
+
+
+def _summary(
+    settings: IndexSettings, manifest: Manifest, encoder: Encoder, effort: Effort, unchanged: bool, seconds: float
+) -> Summary:
+    return Summary(
+        collection=str(settings.out),
+        version=manifest.version,
+        unchanged=unchanged,
+        encoder=manifest.encoder.name,
+        engine=f"{encoder.spec.engine} {encoder.spec.precision} on {encoder.spec.device}",
+        store=manifest.store.kind,
+        **manifest.counts.model_dump(),
+        rejected_by_code=rejected_codes(settings.out, manifest.version),
+        encoded=effort.encoded,
+        reused=manifest.counts.indexed - effort.encoded,
+        seconds=round(seconds, 3),
+        encode_seconds=round(effort.seconds, 3),
+        images_per_second=round(effort.images_per_second, 1),
+        encoder_waited_seconds=round(effort.waited, 3),
+        recall={name: value for name, value in manifest.recall.items() if name != "sweep"},
+    )

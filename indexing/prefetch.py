@@ -1,0 +1,64 @@
+"""A thread that works ahead of a loop, by so much and no more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterable
+from queue import Full, Queue
+from typing import TypeVar
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.1
+
+
+class _End:
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def prefetch(items: Iterable[T], size: int) -> Generator[T, None, None]:
+    """Iterates `items` on another thread, at most `size` of them ahead; order and exceptions pass through.
+
+    Closing the generator (or leaving its loop) stops the thread and waits for it.
+    """
+    ready: Queue[T | _End] = Queue(size)
+    stop = threading.Event()
+    thread = threading.Thread(target=_fill, args=(items, ready, stop), daemon=True)
+    thread.start()
+    try:
+        while True:
+            got = ready.get()
+            if isinstance(got, _End):
+                if got.error is not None:
+                    raise got.error
+                return
+            yield got
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _fill(items: Iterable[T], ready: Queue[T | _End], stop: threading.Event) -> None:
+    end = _End(None)
+    iterator = iter(items)
+    try:
+        for item in iterator:
+            if not _put(ready, item, stop):
+                break
+    except BaseException as error:  # whatever it is, it belongs to the thread that waits for the items
+        end = _End(error)
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
+    _put(ready, end, stop)
+
+
+def _put(ready: Queue[T | _End], item: T | _End, stop: threading.Event) -> bool:
+    while not stop.is_set():
+        try:
+            ready.put(item, timeout=_POLL_SECONDS)
+        except Full:
+            continue
+        return True
+    return False

@@ -1,0 +1,101 @@
+"""What the user sees while the job runs: a bar on a terminal, a line every ten seconds in a log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import TextIO
+
+from tqdm import tqdm
+
+_LOG_SECONDS = 10.0
+
+
+class Progress:
+    """Counts pictures from several threads and shows rate and remaining time on stderr.
+
+    Args:
+        stream: where to.
+        quiet: count only.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._lock = threading.Lock()
+        self._bar: tqdm[None] | None = None
+        self._total: int | None = None
+        self._begun = self._logged = time.monotonic()
+        self._before = 0
+        self.done = self.rejected = self.encoded = 0
+
+    def begin(self, total: int | None) -> None:
+        """Starts the clock; `total` is about how many pictures there will be, None where nobody knows."""
+        self._total = total
+        self._begun = self._logged = time.monotonic()
+        if not self._quiet and self._stream.isatty():
+            self._bar = tqdm(total=total, unit=" pictures", file=self._stream, dynamic_ncols=True, mininterval=0.25)
+
+    def add(self, *, encoded: int = 0, rejected: int = 0, reused: int = 0) -> None:
+        """Pictures that are finished, whatever became of them."""
+        with self._lock:
+            if encoded and not self.encoded:  # the first batch includes compiling the model: rates begin after it
+                self._begun, self._before = time.monotonic(), encoded
+            self.encoded += encoded
+            self.rejected += rejected
+            self.done += encoded + rejected + reused
+            if self._bar is not None:
+                self._advance(self._bar)
+            elif not self._quiet and time.monotonic() - self._logged >= _LOG_SECONDS:
+                self._log()
+
+    def phase(self, name: str) -> None:
+        """Names what goes on after the last picture."""
+        self.close()
+        if not self._quiet:
+            print(f"{name} ...", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar; may be called again."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _advance(self, bar: tqdm[None]) -> None:
+        if bar.total is not None and self.done > bar.total:
+            bar.total = None  # the estimate was too low: no remaining time rather than a wrong one
+        if self.rejected:
+            bar.set_postfix_str(f"{self.rejected:,} rejected", refresh=False)
+        bar.update(self.done - bar.n)
+
+    def _log(self) -> None:
+        self._logged = time.monotonic()
+        rate = (self.encoded - self._before) / max(self._logged - self._begun, 1e-9)
+        total = f" of about {self._total:,}" if self._total else ""
+        parts = [f"{self.done:,}{total} pictures", f"{rate:.1f}/s"]
+        if self._total and rate > 0 and self._total > self.done:
+            parts.append(f"{_duration((self._total - self.done) / rate)} left")
+        if self.rejected:
+            parts.append(f"{self.rejected:,} rejected")
+        print(", ".join(parts), file=self._stream, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> _duration(3725)
+    '1:02:05'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,59 @@
+"""Captions and column names: the rules by which what a source knows becomes an item's metadata.
+
+The job's own columns (`id`, `source`, `path`, `caption`, `captions`, `width`, `height`, `format`) win; a column of the
+source with such a name is kept under `source_<name>`. Names that begin with an underscore are the job's as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from indexing.tables import printable
+
+OWN = ("id", "source", "path", "caption", "captions", "width", "height", "format")
+CAPTION_BYTES = 1 << 16
+"""No more of a caption file is read: 64 KiB."""
+
+
+def caption_columns(texts: Iterable[str]) -> dict[str, Any]:
+    """`caption` is the first text that is not blank; `captions` holds all of them where there are several.
+
+    >>> caption_columns(["a cat", "", "a cat on a mat "])
+    {'caption': 'a cat', 'captions': ['a cat', 'a cat on a mat']}
+    """
+    kept = [cleaned for text in texts if (cleaned := " ".join(printable(text).split()))]
+    if not kept:
+        return {}
+    return {"caption": kept[0], "captions": kept} if len(kept) > 1 else {"caption": kept[0]}
+
+
+def decode_captions(data: bytes) -> dict[str, Any]:
+    """The caption columns of a text file that holds one caption a line; what is not UTF-8 is replaced."""
+    return caption_columns(data[:CAPTION_BYTES].decode("utf-8-sig", "replace").splitlines())
+
+
+def captions_of(value: Any) -> dict[str, Any]:
+    """The caption columns of a table's cell: a text, or a list of texts."""
+    if isinstance(value, str):
+        return caption_columns(value.splitlines())
+    if isinstance(value, list | tuple):
+        return caption_columns(str(text) for text in value if text is not None)
+    return {}
+
+
+def with_extra(own: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` plus the source's columns, renamed where a name is taken; values that say the same twice are left out.
+
+    >>> with_extra({"caption": "a cat"}, {"caption": "tabby", "width": 640, "label": 3})
+    {'caption': 'a cat', 'source_caption': 'tabby', 'source_width': 640, 'label': 3}
+    """
+    columns = dict(own)
+    for name, value in extra.items():
+        if own.get(name) == value:
+            continue
+        fresh = f"source_{name.lstrip('_')}" if name in OWN or name.startswith("_") or not name else name
+        while fresh in columns or (fresh != name and fresh in extra):
+            fresh += "_"
+        columns[fresh] = value
+    return columns

@@ -1,0 +1,208 @@
+"""Picks a store's default search parameters by measurement: the cheapest that find enough of the true neighbours.
+
+Truth comes from the exact store over the same vectors, answers from the same two steps that serve a query (store,
+then exact re-ranking). Image and text queries are reported apart, because captions live elsewhere in the joint space
+than pictures and an index that serves the one can fail the other. It knows nothing of pictures or manifests.
+
+Dimension letters: n rows of the collection, q queries, d embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from retrieval.rerank import rerank, unit_block
+from retrieval.stores.exact import ExactStore
+from retrieval.stores.protocol import SearchParameters, VectorStore
+from retrieval.types import Float16, Float32, Int64, Neighbors
+
+K = 10
+_MOST_QUERIES = 1000
+_FEWEST_QUERIES = 100
+_TRUTH_MULTIPLICATIONS = 6e11  # about ten seconds on two cores; decides how many queries a large collection gets
+_SEED = 0
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A store that has something to choose."""
+
+    def trials(self) -> Sequence[SearchParameters]:
+        """Search parameters worth trying, the cheapest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySet:
+    """Queries to measure with.
+
+    Attributes:
+        vectors: (q, d) float32 unit vectors.
+        own: (q,) int64, the row that each query was taken from and must not find; None for real held-out queries.
+    """
+
+    vectors: Float32
+    own: Int64 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Recall over one set of queries.
+
+    Attributes:
+        queries: how many were asked.
+        ann_recall_at_10: mean share of the true ten nearest that was found, in [0, 1]. A row whose cosine equals the
+            tenth's counts as true, so that duplicates do not count as misses.
+    """
+
+    queries: int
+    ann_recall_at_10: float
+
+
+@dataclass(frozen=True, slots=True)
+class TuningReport:
+    """What was chosen and why.
+
+    Attributes:
+        target: the ann_recall_at_10 asked for, of every set of queries.
+        met: whether the chosen parameters reach it; if not, they are the best that were tried.
+        params: the chosen search parameters, the store's defaults from now on.
+        image: recall of image queries; None where n is too small to leave one out.
+        text: recall of text queries; None where there were none.
+        sweep: what was tried, in order: parameters and the recall of either set.
+    """
+
+    target: float
+    met: bool
+    params: dict[str, int]
+    image: Measured | None
+    text: Measured | None
+    sweep: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, for the manifest."""
+        return {
+            "target": self.target,
+            "met": self.met,
+            "params": self.params,
+            "image": _measured_dict(self.image),
+            "text": _measured_dict(self.text),
+            "sweep": self.sweep,
+        }
+
+
+def query_budget(count: int, dim: int) -> int:
+    """How many queries the truth is worth computing for: 100 to 1,000, fewer the larger n * d is."""
+    affordable = int(_TRUTH_MULTIPLICATIONS / max(1, count * dim))
+    return min(_MOST_QUERIES, max(_FEWEST_QUERIES, affordable))
+
+
+def leave_one_out(vectors: Float16, most: int | None = None) -> QuerySet:
+    """Gallery vectors as queries, each to be asked without itself: at most `most`, always the same ones."""
+    count, dim = vectors.shape
+    size = min(count, query_budget(count, dim) if most is None else most)
+    rows = np.sort(np.random.default_rng(_SEED).choice(count, size, replace=False)).astype(np.int64)
+    return QuerySet(unit_block(vectors[rows]), rows)
+
+
+def tune(
+    store: VectorStore,
+    vectors: Float16,
+    image: QuerySet | None = None,
+    text: Float32 | None = None,
+    target: float = 0.95,
+    progress: Callable[[Mapping[str, Any]], None] | None = None,
+) -> TuningReport:
+    """Tries a store's parameters from the cheapest on, until every set of queries reaches the target.
+
+    Args:
+        store: freshly opened over `vectors`.
+        vectors: (n, d) float16 of the collection.
+        image: image queries; None takes gallery vectors, each asked without itself.
+        text: (m, d) float32 unit vectors of captions; the first ones within `query_budget` are used.
+        target: ann_recall_at_10 to reach.
+        progress: called with each line of the sweep.
+
+    Returns:
+        The report; `params` are the new defaults, empty for a store that has nothing to choose.
+    """
+    budget = query_budget(*vectors.shape)
+    exams = {"image": _Exam.prepare(vectors, image or leave_one_out(vectors, budget))}
+    if text is not None and len(text):
+        exams["text"] = _Exam.prepare(vectors, QuerySet(text[:budget]))
+    exams = {name: exam for name, exam in exams.items() if exam.answerable}
+    sweep: list[dict[str, Any]] = []
+    for params in store.trials() if isinstance(store, Tunable) else [{}]:
+        # Rounded down, so that what is printed never claims a target that was missed.
+        recalls = {name: math.floor(exam.take(store, params) * 1e4) / 1e4 for name, exam in exams.items()}
+        sweep.append({"params": dict(params), **recalls})
+        if progress:
+            progress(sweep[-1])
+        if all(recall >= target for recall in recalls.values()):
+            break
+    return _report(exams, sweep, target)
+
+
+def _report(exams: Mapping[str, _Exam], sweep: list[dict[str, Any]], target: float) -> TuningReport:
+    """The last line if it met the target, else the line whose worse recall is best (the cheapest among equals)."""
+
+    def worst(line: Mapping[str, Any]) -> float:
+        return min((float(line[name]) for name in exams), default=1.0)
+
+    met = worst(sweep[-1]) >= target
+    best = sweep[-1] if met else max(sweep, key=worst)
+    measured = {name: Measured(exam.size, best[name]) for name, exam in exams.items()}
+    return TuningReport(target, met, dict(best["params"]), measured.get("image"), measured.get("text"), sweep)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exam:
+    """A set of queries with the cosine that an answer has to reach, and how many rows do reach it (at most ten)."""
+
+    queries: QuerySet
+    vectors: Float16
+    floors: Float32
+    wanted: Int64
+
+    @classmethod
+    def prepare(cls, vectors: Float16, queries: QuerySet) -> _Exam:
+        truth = _without_own(ExactStore(vectors).search(queries.vectors, K + 1), queries.own)
+        wanted = np.array([len(found.rows) for found in truth], dtype=np.int64)
+        floors = np.array([found.scores[-1] if len(found.scores) else 0 for found in truth], dtype=np.float32)
+        return cls(queries, vectors, floors, wanted)
+
+    @property
+    def size(self) -> int:
+        return len(self.wanted)
+
+    @property
+    def answerable(self) -> bool:
+        """Whether any query has a neighbour at all."""
+        return bool(self.wanted.any())
+
+    def take(self, store: VectorStore, params: SearchParameters) -> float:
+        """ann_recall_at_10 of the store under these parameters, re-ranked as the service re-ranks."""
+        found = store.search(self.queries.vectors, max(K + 1, params.get("candidates", 0)), params)
+        if not store.exact:
+            found = rerank(self.queries.vectors, found, self.vectors, K + 1)
+        answers = _without_own(found, self.queries.own)
+        # The exact store and re-ranking score a row alike to the bit, so ">=" needs no tolerance.
+        right = [int((a.scores >= floor).sum()) for a, floor in zip(answers, self.floors, strict=True)]
+        return float(np.minimum(right, self.wanted).sum() / self.wanted.sum())
+
+
+def _without_own(found: Sequence[Neighbors], own: Int64 | None) -> list[Neighbors]:
+    """The first ten of each, the query's own row left out."""
+    if own is None:
+        return [Neighbors(f.rows[:K], f.scores[:K]) for f in found]
+    kept = [(f, f.rows != row) for f, row in zip(found, own, strict=True)]
+    return [Neighbors(f.rows[keep][:K], f.scores[keep][:K]) for f, keep in kept]
+
+
+def _measured_dict(measured: Measured | None) -> dict[str, Any] | None:
+    return None if measured is None else {"queries": measured.queries, "ann_recall_at_10": measured.ann_recall_at_10}

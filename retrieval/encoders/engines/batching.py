@@ -1,0 +1,56 @@
+"""Any number of rows -> the few row counts that a graph is compiled for.
+
+A graph of fixed shape runs faster than one of free shape (EfficientNet-Lite0 in bf16: 530 against 200 images/s), and
+each shape costs a compilation the first time. Rows do not see each other, so padding rows change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.encoders.engines.tower import Arrays
+from retrieval.types import Float32
+
+
+def plan(n: int, batches: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """Split n rows into (start, stop, rows run), padding only a batch that is more than half full.
+
+    Args:
+        n: rows to run, >= 0.
+        batches: row counts that may be run, ascending, the first one 1.
+
+    >>> list(plan(19, (1, 8)))
+    [(0, 8, 8), (8, 16, 8), (16, 17, 1), (17, 18, 1), (18, 19, 1)]
+    >>> list(plan(7, (1, 8)))
+    [(0, 7, 8)]
+    """
+    start = 0
+    while start < n:
+        left = n - start
+        size = next((b for b in batches if left <= b < 2 * left), None)
+        if size is None:
+            size = max(b for b in batches if b <= left)
+        stop = min(n, start + size)
+        yield start, stop, size
+        start = stop
+
+
+def run_batched(run: Callable[[Arrays], Float32], inputs: Arrays, batches: tuple[int, ...], dim: int) -> Float32:
+    """Call `run` with arrays of planned row counts and gather (n, d) float32."""
+    n = len(inputs[0])
+    gathered = np.empty((n, dim), np.float32)
+    for start, stop, size in plan(n, batches):
+        rows = run(tuple(_pad(array[start:stop], size) for array in inputs))
+        gathered[start:stop] = rows[: stop - start]
+    return gathered
+
+
+def _pad(array: NDArray[Any], size: int) -> NDArray[Any]:
+    missing = size - len(array)
+    if missing:
+        array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+    return np.ascontiguousarray(array)

@@ -1,0 +1,43 @@
+"""Marks layers of a saved convolutional OpenVINO graph, so that the compiler leaves them in fp32.
+
+Marked are the first convolutions, whose rounding all that follows inherits, and every sum, so that what a residual
+branch adds is not rounded away; the large matrix products stay in bf16.
+
+The mark is the graph format's own attribute `precise`; Python's interface to a graph in memory can't set it, so it is
+written into the saved file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+_CONVOLUTIONS = ("Convolution", "GroupConvolution")
+_COMPUTING = (*_CONVOLUTIONS, "Add", "BatchNormInference", "Clamp", "Divide", "Multiply", "Subtract")
+
+
+def mark_exact(graph: Path, convolutions: int) -> None:
+    """Mark every computing layer up to the given convolution, and every sum.
+
+    Args:
+        graph: the `.xml` of a saved graph; its layers stand in the order of computation.
+        convolutions: how many convolutions are marked, from the input on; 0 marks nothing at all.
+    """
+    if not convolutions:
+        return
+    tree = ElementTree.parse(graph)
+    met = 0
+    for layer in tree.getroot().iterfind("layers/layer"):
+        kind = layer.get("type")
+        met += kind in _CONVOLUTIONS
+        if kind == "Add" or (met <= convolutions and kind in _COMPUTING):
+            _mark(layer)
+    tree.write(graph, encoding="utf-8", xml_declaration=True)
+
+
+def _mark(layer: ElementTree.Element) -> None:
+    info = layer.find("rt_info")
+    if info is None:
+        info = ElementTree.Element("rt_info")
+        layer.insert(0 if layer.find("data") is None else 1, info)
+    ElementTree.SubElement(info, "attribute", name="precise", version="0")

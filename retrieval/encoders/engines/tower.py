@@ -1,0 +1,66 @@
+"""What an engine is given and what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
+
+from retrieval.types import Float32
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Arrays = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One half of a dual encoder, not yet loaded.
+
+    Attributes:
+        name: for logs and for the cache: `lite-image`.
+        key: digest of whatever decides the output: weights, architecture, normalisation. Hex.
+        dim: d.
+        build: loads the module; called only when no converted graph is at hand, so that a start needs no torch.
+        example: one array for each input, two rows or more, for tracing.
+        sequence: whether axis 1 of every input (tokens) varies from call to call as well as axis 0 (rows).
+        batches: the row counts the graph is run with, ascending, from 1; other counts are split and padded to them.
+        exact: how many of the first convolutions OpenVINO computes in fp32, with all sums, even where the rest is bf16;
+            0 leaves everything to the precision chosen. A depthwise convolution sums few products, so its rounding
+            does not average out, and all that follows inherits it.
+    """
+
+    name: str
+    key: str
+    dim: int
+    build: Callable[[], nn.Module]
+    example: Arrays
+    sequence: bool
+    batches: tuple[int, ...]
+    exact: int = 0
+
+
+class Engine(Protocol):
+    """Runs one tower. Called from one thread at a time."""
+
+    @property
+    def name(self) -> str:
+        """`openvino` or `torch`."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """`fp32`, `bf16` or `fp16`: what most of the arithmetic is done in; input and output are unaffected."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda`."""
+        ...
+
+    def __call__(self, *inputs: NDArray[Any]) -> Float32:
+        """One array for each input, n rows each, any n including 0 -> (n, d) float32. Inputs are left unmodified."""
+        ...

@@ -1,0 +1,138 @@
+"""The exact store: every vector is compared. The reader of small collections, and the truth that indexes are judged by.
+
+It has no files of its own: it reads the collection's `vectors.npy` and scores through `retrieval.rerank`, so its
+scores equal those of any other store after re-ranking, to the bit.
+
+Dimension letters: n rows of the collection, q queries, d embedding width, b rows of a block, k neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.errors import DimensionMismatch
+from retrieval.rerank import rerank, unit_block, unit_queries
+from retrieval.stores.protocol import SearchParameters
+from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
+
+_BLOCK_ROWS = 8192
+_QUERY_BLOCK = 256
+# A blocked float32 product and one dot product differ by rounding, about d * 2**-24 at worst and far less in practice:
+# whatever comes this close to the k-th best is scored again, so that ties and the order are those of the final scores.
+_SLACK = np.float32(1e-5)
+
+
+class ExactStore:
+    """Brute force over the memory-mapped float16 vectors; O(q n d), memory bounded by a block.
+
+    Attributes:
+        kind: `exact`.
+        dim: d.
+        count: n.
+        exact: True; scores are the exact cosines.
+        defaults: empty; there is nothing to tune.
+    """
+
+    kind = "exact"
+    exact = True
+
+    def __init__(self, vectors: Float16) -> None:
+        """Wraps (n, d) float16 vectors of about unit norm; nothing is copied."""
+        self._vectors = vectors
+        self.count, self.dim = (int(size) for size in vectors.shape)
+        self.defaults: SearchParameters = {}
+
+    def search(
+        self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
+    ) -> list[Neighbors]:
+        """The k nearest by exact cosine; see `VectorStore.search`. `params` are accepted and have no effect.
+
+        Raises:
+            DimensionMismatch: queries or mask of another size than the store's.
+            QueryError: a query is zero or not finite.
+        """
+        if mask is not None and mask.shape != (self.count,):
+            raise DimensionMismatch(f"a mask of shape {mask.shape} for {self.count} rows; need ({self.count},)")
+        unit = unit_queries(queries, self.dim)
+        answers: list[Neighbors] = []
+        for top in range(0, len(unit), _QUERY_BLOCK):
+            block = slice(top, top + _QUERY_BLOCK)
+            # The caller's queries, not the unit ones: normalising twice would cost the last bit.
+            answers += rerank(queries[block], self._candidates(unit[block], k, mask), self._vectors, k)
+        return answers
+
+    def _candidates(self, unit: Float32, k: int, mask: Bool | None) -> list[Neighbors]:
+        """For each query every row that may belong to its k best, in no order."""
+        pools = [_Pool(k) for _ in range(len(unit))]
+        floors = np.full(len(unit), -np.inf, dtype=np.float32)
+        for rows, block in self._blocks(mask):
+            scores = unit @ block.T  # (q, b)
+            hit, column = np.nonzero(scores >= floors[:, None])
+            bounds = np.searchsorted(hit, np.arange(len(unit) + 1)).tolist()
+            for i, pool in enumerate(pools):
+                mine = column[bounds[i] : bounds[i + 1]]
+                if mine.size:
+                    floors[i] = pool.offer(rows[mine], scores[i, mine])
+        return [Neighbors(pool.rows, pool.scores) for pool in pools]
+
+    def _blocks(self, mask: Bool | None) -> Iterator[tuple[Int64, Float32]]:
+        """Allowed rows in ascending order with their vectors, a block at a time."""
+        for start in range(0, self.count, _BLOCK_ROWS):
+            stop = min(start + _BLOCK_ROWS, self.count)
+            if mask is None:
+                yield np.arange(start, stop), unit_block(self._vectors[start:stop])
+                continue
+            rows = start + np.flatnonzero(mask[start:stop])
+            if rows.size:
+                yield rows, unit_block(self._vectors[rows])
+
+
+class _Pool:
+    """One query's best rows so far, and everything that is too close to the k-th to call."""
+
+    def __init__(self, k: int) -> None:
+        self._k = k
+        self.rows: Int64 = np.empty(0, dtype=np.int64)
+        self.scores: Float32 = np.empty(0, dtype=np.float32)
+
+    def offer(self, rows: Int64, scores: Float32) -> np.float32:
+        """Takes rows with their approximate scores; returns the score below which no row can matter any more."""
+        rows, scores = np.concatenate([self.rows, rows]), np.concatenate([self.scores, scores])
+        floor = np.float32(-np.inf)
+        if len(scores) > self._k:
+            floor = np.partition(scores, -self._k)[-self._k] - _SLACK
+            keep = scores >= floor
+            rows, scores = rows[keep], scores[keep]
+        self.rows, self.scores = rows, scores
+        return floor
+
+
+class ExactBuilder:
+    """The writing side of a store that needs no files: it only counts, so that the job treats all stores alike."""
+
+    sample_size = 0
+
+    def __init__(self, dim: int) -> None:
+        """`dim` is d."""
+        self._dim = dim
+        self._count = 0
+
+    def train(self, sample: Float32) -> None:
+        """Nothing to learn; (m, d) is checked."""
+        self._check(sample)
+
+    def add(self, vectors: Float32) -> None:
+        """Counts (b, d) vectors; they are read from `vectors.npy` later."""
+        self._check(vectors)
+        self._count += len(vectors)
+
+    def finish(self, folder: Path) -> Mapping[str, object]:
+        """Writes nothing into `folder`; returns bytes per vector (float16) and the count."""
+        return {"count": self._count, "bytes_per_vector": 2.0 * self._dim}
+
+    def _check(self, vectors: Float32) -> None:
+        if vectors.ndim != 2 or vectors.shape[1] != self._dim:
+            raise DimensionMismatch(f"vectors of shape {vectors.shape} for a store of width {self._dim}")

@@ -1,0 +1,95 @@
+"""Names of stores -> objects. Another store is one file beside this one and one line in the table below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval.errors import DimensionMismatch, StoreUnavailable, UnknownStore
+from retrieval.stores.exact import ExactBuilder, ExactStore
+from retrieval.stores.faiss_store import FaissBuilder, FaissStore
+from retrieval.stores.protocol import VectorStore, VectorStoreBuilder
+from retrieval.types import Float16
+
+AUTO = "auto"
+EXACT_BELOW = 10_000
+"""Under this many vectors `auto` is the exact store: a brute-force query is then about as fast as an index."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKind:
+    """How one kind of store is opened and built.
+
+    Attributes:
+        open: (folder, (n, d) float16 vectors, the manifest's parameters) -> the reading side.
+        builder: (n, d) -> the writing side.
+    """
+
+    open: Callable[[Path, Float16, Mapping[str, object]], VectorStore]
+    builder: Callable[[int, int], VectorStoreBuilder]
+
+
+_KINDS = {
+    "exact": StoreKind(lambda folder, vectors, params: ExactStore(vectors), lambda count, dim: ExactBuilder(dim)),
+    "faiss": StoreKind(lambda folder, vectors, params: FaissStore.open(folder, params), FaissBuilder),
+}
+
+
+def store_kinds() -> tuple[str, ...]:
+    """The registered names."""
+    return tuple(_KINDS)
+
+
+def resolve_kind(name: str, count: int) -> str:
+    """The registered kind for a name that may be `auto`: exact below 10,000 vectors, faiss from there on.
+
+    Raises:
+        UnknownStore: no store goes by that name.
+    """
+    if name == AUTO:
+        return "exact" if count < EXACT_BELOW else "faiss"
+    _lookup(name)
+    return name
+
+
+def open_store(kind: str, folder: Path, vectors: Float16, params: Mapping[str, object] | None = None) -> VectorStore:
+    """The store that a builder finished in `folder`.
+
+    Args:
+        kind: a registered name, as the manifest states it.
+        folder: the collection version's folder.
+        vectors: (n, d) float16, the collection's memory-mapped vectors.
+        params: the manifest's parameters of the store.
+
+    Raises:
+        UnknownStore: no store goes by that name.
+        StoreUnavailable: its files are missing or corrupt, or hold another number of rows than there are vectors.
+        DimensionMismatch: its files hold vectors of another width.
+    """
+    store = _lookup(kind).open(folder, vectors, params or {})
+    if store.dim != vectors.shape[1]:
+        raise DimensionMismatch(f"the {kind} store in {folder} has width {store.dim}, the vectors {vectors.shape[1]}")
+    if store.count != vectors.shape[0]:
+        raise StoreUnavailable(
+            f"the {kind} store in {folder} holds {store.count} rows where there are {vectors.shape[0]} vectors; "
+            "index again or restore the folder from a copy"
+        )
+    return store
+
+
+def create_builder(kind: str, count: int, dim: int) -> VectorStoreBuilder:
+    """A builder for `count` vectors of width `dim`.
+
+    Raises:
+        UnknownStore: no store goes by that name.
+        StoreUnavailable: the kind can't hold that many (an inverted file of none).
+    """
+    return _lookup(kind).builder(count, dim)
+
+
+def _lookup(kind: str) -> StoreKind:
+    try:
+        return _KINDS[kind]
+    except KeyError:
+        raise UnknownStore(f"no store is called {kind!r}; there are {AUTO}, {', '.join(_KINDS)}") from None

@@ -1,0 +1,73 @@
+"""Asks a running service a text, an image and a pair query and checks the answers; the standard library is enough."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+
+def wait(address: str, seconds: float = 180.0) -> None:
+    """Returns when /readyz says 200."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            with urlopen(f"{address}/readyz", timeout=5):
+                return
+        except (URLError, ConnectionError, TimeoutError):
+            time.sleep(0.2)  # not listening yet, or 503: still warming up
+    sys.exit(f"{address} was not ready after {seconds:.0f} seconds")
+
+
+def post(url: str, body: bytes, content_type: str) -> dict[str, Any]:
+    """The JSON answer to a body."""
+    with urlopen(Request(url, body, {"Content-Type": content_type}), timeout=60) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+def query(address: str, text: str, image: Path, expected: str) -> None:
+    """The three queries; leaves with a message at the first wrong answer."""
+    found = post(f"{address}/v1/search/text", json.dumps({"text": text, "limit": 3}).encode(), "application/json")
+    by_text = found["results"][0]
+    print(f"text  {text!r}: {by_text['id']} {by_text['score']:.4f}, {found['took_ms']['total']:.1f} ms")
+    check(expected in by_text["id"], f"expected {expected} first")
+
+    found = post(f"{address}/v1/search/image?limit=3", image.read_bytes(), "image/png")
+    by_image = found["results"][0]
+    print(f"image {image.name}: {by_image['id']} {by_image['score']:.4f}, {found['took_ms']['total']:.1f} ms")
+    check(by_image["id"] == by_text["id"] and by_image["score"] > 0.999, "expected the same picture with score 1")
+
+    sides = {"a": {"id": by_image["id"]}, "b": {"id": found["results"][1]["id"]}}
+    pair = post(f"{address}/v1/similarity", json.dumps(sides).encode(), "application/json")
+    print(f"pair  {sides['a']['id']}, {sides['b']['id']}: cosine {pair['cosine']:.4f}, similar: {pair['similar']}")
+    check(abs(pair["cosine"] - found["results"][1]["score"]) < 1e-3, "expected the score of the image query")
+
+
+def check(condition: bool, message: str) -> None:
+    """Leaves with status 1 unless the condition holds."""
+    if not condition:
+        sys.exit(f"wrong answer: {message}")
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("address", help="http://HOST:PORT")
+    parser.add_argument("--wait", action="store_true", help="only wait until the service is ready")
+    parser.add_argument("--text")
+    parser.add_argument("--image", type=Path)
+    parser.add_argument("--expect", help="part of the id that text and image must find first")
+    arguments = parser.parse_args()
+    wait(arguments.address)
+    if not arguments.wait:
+        query(arguments.address, arguments.text, arguments.image, arguments.expect)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The encoders that the contract suite runs over, and checkpoints of random weights made for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+TINY = {
+    "embed_dim": 24,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 32},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+"""A CLIP small enough to be built in a moment; the vocabulary is the tokenizer's."""
+
+
+def add_tiny_models(folder: Path) -> None:
+    """Tell open_clip of three tiny models: causal, with an `eos` pool and a tower of its own, and not causal."""
+    import open_clip
+
+    text = TINY["text_cfg"]
+    assert isinstance(text, dict)
+    configs: dict[str, dict[str, Any]] = {
+        "tiny": TINY,
+        "tiny-eos": {**TINY, "custom_text": True, "text_cfg": {**text, "pool_type": "eos", "eos_id": 49407}},
+        "tiny-bidirectional": {
+            **TINY,
+            "custom_text": True,
+            "text_cfg": {**text, "no_causal_mask": True, "pool_type": "last"},
+        },
+    }
+    for name, config in configs.items():
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+
+
+def save_random(model: str, path: Path) -> Path:
+    """A checkpoint of random weights, `.safetensors` or `.pt`."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    tensors = {name: tensor.contiguous() for name, tensor in open_clip.create_model(model).state_dict().items()}
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save({"state_dict": tensors, "epoch": 3}, path)
+    return path

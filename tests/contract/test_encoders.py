@@ -1,0 +1,172 @@
+"""What every encoder promises, whatever it is made of and whatever runs it."""
+
+from __future__ import annotations
+
+import pickle
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval.encoders.engines.choice import cpu_precisions
+from retrieval.encoders.protocol import TextEncoder
+from retrieval.encoders.registry import create_encoder
+from retrieval.types import UInt8
+
+KINDS = [("fake", "auto", "auto"), ("lite", "torch", "fp32"), ("tiny-eos", "torch", "fp32")]
+KINDS += [(name, "openvino", p) for name in ("lite", "tiny") for p in cpu_precisions() if p != "fp16"]
+KINDS += [("tiny-bidirectional", "openvino", "fp32")]
+
+every_encoder = pytest.mark.parametrize("encoder", KINDS, ids="-".join, indirect=True)
+
+TEXTS = ["red", "a photo of a blue bird on a green branch, seen from below", "green", "", "blue blue blue", "a cat"]
+
+
+def _pictures(count: int) -> list[Image.Image]:
+    rng = np.random.default_rng(7)
+    patches = rng.integers(0, 256, (count, 5, 6, 3), dtype=np.uint8)
+    return [Image.fromarray(patch).resize((90, 70), Image.Resampling.BICUBIC) for patch in patches]
+
+
+def _batch(encoder: TextEncoder, count: int) -> UInt8:
+    return np.stack([encoder.preprocess(picture) for picture in _pictures(count)])
+
+
+@every_encoder
+def test_preprocess_gives_what_encode_images_takes(encoder: TextEncoder) -> None:
+    side = encoder.spec.image_size
+    for size in ((side, side), (1, 1), (333, 20), (31, 500)):
+        pixels = encoder.preprocess(Image.new("RGB", size, (10, 200, 30)))
+        assert pixels.shape == (3, side, side)
+        assert pixels.dtype == np.uint8
+        assert pixels.flags.c_contiguous
+        assert (pixels == np.array([10, 200, 30], np.uint8)[:, None, None]).all()
+
+
+@every_encoder
+@pytest.mark.parametrize("count", [0, 1, 3, 41])
+def test_images_become_float32_unit_rows(encoder: TextEncoder, count: int) -> None:
+    side = encoder.spec.image_size
+    batch = _batch(encoder, count) if count else np.empty((0, 3, side, side), np.uint8)
+    vectors = encoder.encode_images(batch)
+    assert vectors.shape == (count, encoder.spec.dim)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+
+
+@every_encoder
+@pytest.mark.parametrize("count", [0, 1, 3, 41])
+def test_texts_become_float32_unit_rows(encoder: TextEncoder, count: int) -> None:
+    vectors = encoder.encode_texts([f"{word} {i}" for i, word in zip(range(count), TEXTS * 9, strict=False)])
+    assert vectors.shape == (count, encoder.spec.dim)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+
+
+@every_encoder
+def test_row_i_answers_image_i_whatever_its_neighbours(encoder: TextEncoder) -> None:
+    batch = _batch(encoder, 19)
+    together = encoder.encode_images(batch)
+    order = np.random.default_rng(1).permutation(19)
+    alone = np.concatenate([encoder.encode_images(batch[i : i + 1]) for i in range(19)])
+    # bf16: one row and eight rows add up in another order
+    assert (encoder.encode_images(batch[order]) * together[order]).sum(axis=1).min() > 0.9999
+    assert (alone * together).sum(axis=1).min() > 0.9999
+    assert len(np.unique(together.round(5), axis=0)) == 19  # else any order would have passed
+
+
+@every_encoder
+def test_row_i_answers_text_i_whatever_its_neighbours(encoder: TextEncoder) -> None:
+    together = encoder.encode_texts(TEXTS)
+    alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
+    assert (alone * together).sum(axis=1).min() > 0.9999  # bf16: another width adds up in another order
+    backwards = encoder.encode_texts(TEXTS[::-1])
+    assert (backwards[::-1] * together).sum(axis=1).min() > 0.9999
+    assert len(np.unique(together[:3].round(4), axis=0)) == 3
+
+
+@every_encoder
+def test_long_texts_are_cut_and_odd_ones_accepted(encoder: TextEncoder) -> None:
+    vectors = encoder.encode_texts(["word " * 1000, "", " ", "naïve 日本 🙂", "<end_of_text> a"])
+    assert np.isfinite(vectors).all()
+
+
+@every_encoder
+def test_inputs_are_left_unmodified(encoder: TextEncoder) -> None:
+    batch, texts = _batch(encoder, 5), list(TEXTS)
+    before = batch.copy()
+    batch.flags.writeable = False  # a read-only array, such as a memory map gives, is accepted
+    encoder.encode_images(batch)
+    encoder.encode_texts(texts)
+    np.testing.assert_array_equal(batch, before)
+    assert texts == TEXTS
+
+
+@every_encoder
+def test_spec_stays_and_agrees(encoder: TextEncoder) -> None:
+    before = encoder.spec
+    encoder.encode_images(_batch(encoder, 2))
+    assert encoder.spec == before
+    assert before.text
+    assert before.preprocessing == encoder.preprocessing.digest
+    assert before.image_size == encoder.preprocessing.size
+    assert (before.engine, before.device) in {("numpy", "cpu"), ("torch", "cpu"), ("openvino", "cpu")}
+    assert len(before.weights) == 64
+
+
+@every_encoder
+def test_preprocessing_is_pickled_and_safe_in_threads(encoder: TextEncoder) -> None:
+    pictures = _pictures(24)
+    expected = [encoder.preprocess(picture) for picture in pictures]
+    copied = pickle.loads(pickle.dumps(encoder.preprocessing))
+    with ThreadPoolExecutor(8) as pool:
+        for threaded in (pool.map(copied, pictures), pool.map(encoder.preprocess, pictures)):
+            for got, wanted in zip(threaded, expected, strict=True):
+                np.testing.assert_array_equal(got, wanted)
+
+
+@every_encoder
+def test_a_batch_of_another_shape_is_refused(encoder: TextEncoder) -> None:
+    side = encoder.spec.image_size
+    for wrong in (np.zeros((1, 3, side, side + 1), np.uint8), np.zeros((1, 3, side, side), np.float32)):
+        with pytest.raises(ValueError, match="uint8"):
+            encoder.encode_images(wrong)
+
+
+@pytest.mark.parametrize("encoder", [kind for kind in KINDS if kind[0] == "lite"], ids="-".join, indirect=True)
+def test_lite_finds_a_colour_by_its_name(encoder: TextEncoder) -> None:
+    """Texts and pictures lie in one space: of two plain pictures a text is nearer to the one that it tells of."""
+    pictures = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    images = encoder.encode_images(np.stack([encoder.preprocess(picture) for picture in pictures]))
+    scores = encoder.encode_texts(["the colour red", "the colour blue"]) @ images.T
+    assert scores[0, 0] - scores[1, 0] > scores[0, 1] - scores[1, 1]
+
+
+@pytest.mark.parametrize("precision", [p for p in cpu_precisions() if p != "fp16"])
+def test_engines_agree_with_torch_on_lite(precision: str) -> None:
+    reference = create_encoder("lite", device="cpu", engine="torch")
+    fast = create_encoder("lite", engine="openvino", precision=precision)
+    assert isinstance(reference, TextEncoder)
+    assert isinstance(fast, TextEncoder)
+    floor = 0.99999 if precision == "fp32" else 0.999
+    batch = _batch(reference, 16)
+    assert (reference.encode_images(batch) * fast.encode_images(batch)).sum(axis=1).mean() >= floor
+    assert (reference.encode_texts(TEXTS) * fast.encode_texts(TEXTS)).sum(axis=1).min() >= floor
+
+
+def test_engines_agree_with_torch_on_photographs(shared_data: Path) -> None:
+    """Needs the shared data folder: synthetic pictures don't excite the class posterior as photographs do."""
+    with tarfile.open(shared_data / "flickr8k" / "val.tar") as tar:
+        files = [tar.extractfile(m) for m in tar.getmembers()[:320] if m.name.endswith(".jpg")]
+        pictures = [Image.open(BytesIO(file.read())).convert("RGB") for file in files[:64] if file is not None]
+    reference = create_encoder("lite", device="cpu", engine="torch")
+    fast = create_encoder("lite", device="cpu")
+    batch = np.stack([reference.preprocess(picture) for picture in pictures])
+    cosines = (reference.encode_images(batch) * fast.encode_images(batch)).sum(axis=1)
+    assert len(cosines) == 64
+    assert cosines.mean() >= 0.9995
+    assert cosines.min() >= 0.997

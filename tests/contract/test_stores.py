@@ -1,0 +1,368 @@
+"""What every registered store promises, against naive search; `faiss` in several sizes and widths."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from indexing.stores_build import build_store
+from retrieval.errors import DimensionMismatch, QueryError, StoreError, StoreUnavailable, UnknownStore
+from retrieval.rerank import rerank
+from retrieval.stores.exact import ExactStore
+from retrieval.stores.faiss_store import INDEX_FILE, choose_factory, choose_nlist
+from retrieval.stores.protocol import SearchParameters, VectorStore
+from retrieval.stores.registry import create_builder, open_store, resolve_kind, store_kinds
+from retrieval.types import Float16, Float32, Neighbors
+
+
+@dataclass(frozen=True)
+class Case:
+    """A store over n clustered vectors of width d."""
+
+    kind: str
+    n: int
+    d: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.n}x{self.d}"
+
+
+CASES = [
+    Case("exact", 1, 8),
+    Case("exact", 700, 33),
+    Case("exact", 9_000, 16),
+    Case("faiss", 1, 8),
+    Case("faiss", 30, 16),
+    Case("faiss", 700, 33),
+    Case("faiss", 1_500, 15),
+    Case("faiss", 4_000, 64),
+    Case("faiss", 1_200, 640),
+]
+
+
+@dataclass(frozen=True)
+class Built:
+    case: Case
+    folder: Path
+    vectors: Float16
+    queries: Float32
+    params: dict[str, object]
+
+    def open(self) -> VectorStore:
+        return open_store(self.case.kind, self.folder, self.vectors, self.params)
+
+    def everything(self) -> SearchParameters:
+        """Parameters under which an approximate store visits every list."""
+        return {} if self.case.kind == "exact" else {"nprobe": max(1, self.case.n), "candidates": self.case.n}
+
+    def searched(self, k: int, mask: np.ndarray | None = None) -> list[Neighbors]:
+        """Through both steps, as the searcher does it, with nothing skipped."""
+        store = self.open()
+        found = store.search(self.queries, k if store.exact else self.case.n, self.everything(), mask)
+        return found if store.exact else rerank(self.queries, found, self.vectors, k)
+
+
+def clustered(n: int, d: int, seed: int) -> Float32:
+    """Unit vectors in clusters around a common mean, as contrastive encoders give; clusters depend on d alone."""
+    centres = np.random.default_rng(d).standard_normal((20, d)) + 1.0
+    rng = np.random.default_rng(seed)
+    x = centres[rng.integers(0, 20, n)] + 0.5 * rng.standard_normal((n, d))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def naive(vectors: Float16, queries: Float32) -> np.ndarray:
+    """(q, n) cosines in float64."""
+    v, q = vectors.astype(np.float64), queries.astype(np.float64)
+    return (q / np.linalg.norm(q, axis=1, keepdims=True)) @ (v / np.linalg.norm(v, axis=1, keepdims=True)).T
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return make(request.param, tmp_path_factory.mktemp("store"))
+
+
+def make(case: Case, folder: Path) -> Built:
+    vectors = clustered(case.n, case.d, seed=1).astype(np.float16)
+    vectors[case.n // 2] = vectors[0]  # a duplicate, so that there is a tie
+    np.save(folder / "vectors.npy", vectors)
+    mapped = np.load(folder / "vectors.npy", mmap_mode="r")
+    kind, params = build_store(mapped, folder, case.kind)
+    assert kind == case.kind
+    return Built(case, folder, mapped, clustered(8, case.d, seed=2), dict(params))
+
+
+def test_every_registered_kind_is_a_case() -> None:
+    assert {case.kind for case in CASES} == set(store_kinds())
+
+
+def test_facts(built: Built) -> None:
+    store = built.open()
+    assert (store.kind, store.count, store.dim) == (built.case.kind, built.case.n, built.case.d)
+    assert built.params["count"] == built.case.n
+    assert set(store.defaults) <= set(built.params)
+
+
+def test_equals_naive_search_when_nothing_is_skipped(built: Built) -> None:
+    k = min(10, built.case.n)
+    truth = naive(built.vectors, built.queries)
+    for scores, found in zip(truth, built.searched(k), strict=True):
+        assert len(found.rows) == k
+        np.testing.assert_allclose(found.scores, np.sort(scores)[::-1][:k], atol=1e-6)
+        np.testing.assert_allclose(found.scores, scores[found.rows], atol=1e-6)
+
+
+def test_defaults_find_most_true_neighbours(built: Built) -> None:
+    store = built.open()
+    truth = ExactStore(built.vectors).search(built.queries, 10)
+    found = rerank(built.queries, store.search(built.queries, 100), built.vectors, 10)
+    overlap = [len(np.intersect1d(t.rows, f.rows)) / len(t.rows) for t, f in zip(truth, found, strict=True)]
+    assert np.mean(overlap) >= 0.9
+
+
+@pytest.mark.parametrize("k", [1, 7, 10_000_000])
+def test_shape_of_an_answer(built: Built, k: int) -> None:
+    answers = built.open().search(built.queries, k)
+    assert len(answers) == len(built.queries)
+    for found in answers:
+        assert found.rows.dtype == np.int64
+        assert found.scores.dtype == np.float32
+        assert len(found.rows) == len(found.scores) <= min(k, built.case.n)
+        assert ((found.rows >= 0) & (found.rows < built.case.n)).all()
+        assert len(np.unique(found.rows)) == len(found.rows)
+        assert_sorted(found)
+
+
+def assert_sorted(found: Neighbors) -> None:
+    """Best first, ties by ascending row."""
+    steps = np.diff(found.scores)
+    assert (steps <= 0).all()
+    assert (np.diff(found.rows)[steps == 0] > 0).all()
+
+
+def test_a_stored_vector_finds_itself_with_score_one(built: Built) -> None:
+    queries = np.array(built.vectors[:1], dtype=np.float32)
+    found = rerank(queries, built.open().search(queries, 50), built.vectors, 50)[0]
+    assert found.rows[0] == 0
+    assert found.scores[0] == pytest.approx(1.0, abs=1e-6)
+    assert found.scores.max() <= 1.0
+
+
+def test_equal_vectors_come_in_row_order(built: Built) -> None:
+    if built.case.n == 1:
+        return
+    queries = np.array(built.vectors[:1], dtype=np.float32)
+    found = replace(built, queries=queries).searched(2)[0]
+    assert found.rows.tolist() == [0, built.case.n // 2]
+    assert found.scores[0] == found.scores[1]
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+def test_a_mask_is_honoured(built: Built, seed: int, share: float) -> None:
+    mask = np.random.default_rng(seed).random(built.case.n) < share
+    k = 10
+    truth = np.where(mask, naive(built.vectors, built.queries), -np.inf)
+    for scores, found in zip(truth, built.searched(k, mask), strict=True):
+        assert mask[found.rows].all()
+        assert len(found.rows) == min(k, mask.sum())
+        np.testing.assert_allclose(found.scores, np.sort(scores)[::-1][: len(found.rows)], atol=1e-6)
+
+
+def test_a_mask_that_allows_nothing(built: Built) -> None:
+    for found in built.open().search(built.queries, 5, mask=np.zeros(built.case.n, dtype=bool)):
+        assert found.rows.size == found.scores.size == 0
+
+
+def test_inputs_stay_as_they_are(built: Built) -> None:
+    queries, mask = built.queries.copy(), np.ones(built.case.n, dtype=bool)
+    params = dict(built.everything())
+    built.open().search(queries, 5, params, mask)
+    assert np.array_equal(queries, built.queries)
+    assert mask.all()
+    assert params == dict(built.everything())
+
+
+def test_read_only_and_strided_queries(built: Built) -> None:
+    wide = np.repeat(built.queries, 2, axis=1)
+    strided = wide[:, ::2]
+    strided.flags.writeable = False
+    assert_same(built.open().search(strided, 5), built.open().search(built.queries, 5))
+
+
+def test_no_queries(built: Built) -> None:
+    assert built.open().search(np.empty((0, built.case.d), dtype=np.float32), 5) == []
+
+
+def test_other_widths_are_refused(built: Built) -> None:
+    with pytest.raises(DimensionMismatch):
+        built.open().search(np.ones((1, built.case.d + 1), dtype=np.float32), 5)
+    with pytest.raises(DimensionMismatch):
+        built.open().search(np.ones(built.case.d, dtype=np.float32), 5)
+    with pytest.raises(DimensionMismatch):
+        built.open().search(built.queries, 5, mask=np.ones(built.case.n + 1, dtype=bool))
+
+
+def test_vectors_that_are_not_the_stores(built: Built) -> None:
+    if built.case.kind == "exact":
+        return  # its vectors are the store
+    with pytest.raises(StoreUnavailable, match="rows"):
+        open_store(built.case.kind, built.folder, np.concatenate([built.vectors, built.vectors]), built.params)
+    with pytest.raises(DimensionMismatch):
+        open_store(built.case.kind, built.folder, built.vectors[:, 1:], built.params)
+
+
+def test_one_by_one_equals_the_batch(built: Built) -> None:
+    store = built.open()
+    single = [store.search(built.queries[i : i + 1], 9)[0] for i in range(len(built.queries))]
+    batch = store.search(built.queries, 9)
+    assert_same([Neighbors(f.rows, f.scores) for f in single], batch, exact=store.exact)
+
+
+def assert_same(left: list[Neighbors], right: list[Neighbors], exact: bool = True) -> None:
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        if exact:
+            assert np.array_equal(a.rows, b.rows)
+        np.testing.assert_allclose(a.scores, b.scores, atol=0 if exact else 0.02)
+
+
+def test_parameters_travel_with_the_call(built: Built) -> None:
+    """Threads that search with different parameters at once each get their own answer; the defaults stay."""
+    store = built.open()
+    ways: list[SearchParameters] = [{}, built.everything()]
+    if built.case.kind == "faiss":
+        ways.append({"nprobe": 1})
+    expected = [store.search(built.queries, 10, way) for way in ways]
+    before, barrier = dict(store.defaults), threading.Barrier(2 * len(ways))
+
+    def worker(number: int) -> None:
+        barrier.wait()
+        for _ in range(10):
+            assert_same(store.search(built.queries, 10, ways[number % len(ways)]), expected[number % len(ways)])
+
+    with ThreadPoolExecutor(2 * len(ways)) as pool:
+        list(pool.map(worker, range(2 * len(ways))))
+    assert store.defaults == before
+
+
+def test_reopening_gives_the_same(built: Built) -> None:
+    assert_same(built.open().search(built.queries, 10), built.open().search(built.queries, 10))
+
+
+def test_the_manifests_parameters_become_the_defaults(built: Built) -> None:
+    if built.case.kind == "faiss":
+        store = open_store("faiss", built.folder, built.vectors, {**built.params, "nprobe": 3, "candidates": 17})
+        assert store.defaults == {"nprobe": 3, "candidates": 17}
+
+
+def test_building_twice_gives_the_same_files(built: Built, tmp_path: Path) -> None:
+    again = make(built.case, tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        assert path.read_bytes() == (built.folder / path.name).read_bytes(), path.name
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in built.folder.iterdir())
+    assert set(again.params) == set(built.params)
+
+
+def test_progress_reaches_the_end(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    vectors = clustered(2_000, 16, seed=1).astype(np.float16)
+    build_store(vectors, tmp_path, "faiss", lambda stage, done, total: seen.append((stage, done, total)))
+    assert seen[0] == ("train", 2_000, 2_000)
+    assert seen[-1] == ("add", 2_000, 2_000)
+
+
+def damaged(kind: Callable[[bytes], bytes], folder: Path) -> Built:
+    built = make(Case("faiss", 1_500, 16), folder)
+    path = folder / INDEX_FILE
+    path.write_bytes(kind(path.read_bytes()))
+    return built
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda data: b"", id="empty"),
+        pytest.param(lambda data: data[:3], id="three-bytes"),
+        pytest.param(lambda data: data[: len(data) // 2], id="half"),
+        pytest.param(lambda data: data[:-1], id="one-byte-short"),
+        pytest.param(lambda data: b"not an index" * 100, id="text"),
+        pytest.param(lambda data: data[:40] + b"\xff" * 16 + data[56:], id="wild-sizes"),
+    ],
+)
+def test_a_damaged_index_is_unavailable(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        damaged(damage, tmp_path).open()
+
+
+def test_a_missing_index_is_unavailable(tmp_path: Path) -> None:
+    built = make(Case("faiss", 30, 16), tmp_path)
+    (tmp_path / INDEX_FILE).unlink()
+    with pytest.raises(StoreUnavailable, match="missing"):
+        built.open()
+
+
+def test_an_empty_exact_store(tmp_path: Path) -> None:
+    vectors = np.empty((0, 8), dtype=np.float16)
+    kind, params = build_store(vectors, tmp_path)
+    found = open_store(kind, tmp_path, vectors, params).search(clustered(2, 8, seed=1), 5)
+    assert [f.rows.size for f in found] == [0, 0]
+
+
+def test_an_empty_inverted_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="exact"):
+        build_store(np.empty((0, 8), dtype=np.float16), tmp_path, "faiss")
+
+
+@pytest.mark.parametrize("params", [{"nprobes": 3}, {"nprobe": 0}, {"candidates": -1}])
+def test_impossible_parameters(params: SearchParameters, tmp_path: Path) -> None:
+    store = make(Case("faiss", 30, 16), tmp_path).open()
+    with pytest.raises(QueryError, match=next(iter(params))):
+        store.search(clustered(1, 16, seed=3), 5, params)
+
+
+def test_builder_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    builder = create_builder("faiss", 2_000, 16)
+    with pytest.raises(DimensionMismatch):
+        builder.train(clustered(2_000, 15, seed=1))
+    with pytest.raises(StoreUnavailable):
+        builder.add(clustered(10, 16, seed=1))  # nothing was trained
+    builder.train(clustered(2_000, 16, seed=1))
+    with pytest.raises(DimensionMismatch):
+        builder.add(clustered(10, 15, seed=1))
+    builder.add(clustered(10, 16, seed=1))
+    with pytest.raises(StoreUnavailable, match="10 vectors were added where 2000"):
+        builder.finish(tmp_path)
+
+
+def test_names() -> None:
+    assert resolve_kind("auto", 9_999) == "exact"
+    assert resolve_kind("auto", 10_000) == "faiss"
+    assert resolve_kind("faiss", 5) == "faiss"
+    for call in (
+        lambda: resolve_kind("milvus", 5),
+        lambda: create_builder("milvus", 5, 8),
+        lambda: open_store("milvus", Path(), np.empty((0, 8), dtype=np.float16)),
+    ):
+        with pytest.raises(UnknownStore, match=r"'milvus'.*exact, faiss"):
+            call()
+
+
+@given(n=st.integers(1, 10**9), d=st.integers(1, 4096))
+def test_the_chosen_sizes_can_be_trained(n: int, d: int) -> None:
+    nlist = choose_nlist(n)
+    assert 1 <= nlist <= max(1, n // 39)
+    assert f"IVF{nlist}," in choose_factory(n, d)
+
+
+def test_no_library_warning_at_any_small_size(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for n in (1, 2, 38, 39, 40, 100, 1_023, 1_024, 1_600, 10_000):
+        build_store(clustered(n, 8, seed=1).astype(np.float16), tmp_path, "faiss")
+    assert "WARNING" not in "".join(capfd.readouterr())

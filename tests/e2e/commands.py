@@ -1,0 +1,64 @@
+"""The command as a user runs it, for the end-to-end tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+
+def lookalike(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs `lookalike ARGUMENTS` and returns its status and output."""
+    command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=600)
+
+
+def lookalike_json(*arguments: str | Path) -> dict[str, Any]:
+    """Runs `lookalike ARGUMENTS --json`, which must succeed, and returns its last line of output."""
+    done = lookalike(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(collection: Path) -> Iterator[str]:
+    """The address of a `lookalike serve COLLECTION` that is ready; it is stopped at the end."""
+    port = free_port()
+    command = [sys.executable, "-m", "cli.main", "serve", str(collection), "--port", str(port)]
+    service = subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    try:
+        wait_until_ready(service, f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        service.terminate()
+        service.wait(timeout=30)
+
+
+def wait_until_ready(service: subprocess.Popen[Any], address: str) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        assert service.poll() is None, f"the service ended with status {service.returncode}"
+        try:
+            if httpx.get(f"{address}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError("the service was not ready in time")

@@ -1,0 +1,64 @@
+"""The main job on the sample gallery: what every clone can run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.commands import lookalike, lookalike_json, serving
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("a cat", "chelsea.png"),
+        ("a rocket launch", "rocket.jpg"),
+        ("a cup of coffee", "coffee.png"),
+        ("an astronaut", "astronaut.png"),
+        ("a motorcycle", "motorcycle_left.png|motorcycle_right.png"),
+    ],
+)
+def test_a_text_finds_its_photograph_first(sample_collection: Path, text: str, first: str) -> None:
+    answer = lookalike_json("search", sample_collection, "--text", text, "--limit", "3")
+    assert answer["results"][0]["id"] in first.split("|")
+
+
+def test_a_picture_finds_itself_with_score_one_and_its_twin_next(gallery: Path, sample_collection: Path) -> None:
+    answer = lookalike_json("search", sample_collection, "--image", gallery / "motorcycle_left.png")
+    first, second = answer["results"][:2]
+    assert (first["id"], second["id"]) == ("motorcycle_left.png", "motorcycle_right.png")
+    assert first["score"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_service_answers_all_three_kinds_of_query(gallery: Path, sample_collection: Path) -> None:
+    left, right = (gallery / f"motorcycle_{side}.png" for side in ("left", "right"))
+    with serving(sample_collection) as address, httpx.Client(base_url=address, timeout=30) as client:
+        text = client.post("/v1/search/text", json={"text": "a cat", "limit": 2}).json()
+        image = client.post("/v1/search/image", files={"file": left.read_bytes()}).json()
+        pair = client.post("/v1/similarity", files={"a": left.read_bytes(), "b": right.read_bytes()}).json()
+        other = client.post("/v1/similarity", json={"a": {"id": left.name}, "b": {"id": "chelsea.png"}}).json()
+        thumbnail = client.get(image["results"][0]["thumbnail_url"])
+    assert text["results"][0]["id"] == "chelsea.png"
+    assert image["results"][0]["id"] == left.name
+    assert pair["similar"] is True
+    assert other["similar"] is False
+    assert pair["cosine"] == pytest.approx(1.0 - pair["distance"])
+    assert pair["cosine"] > other["cosine"]
+    assert thumbnail.headers["content-type"] in {"image/webp", "image/jpeg", "image/png"}
+
+
+def test_indexing_again_encodes_nothing(gallery: Path, sample_collection: Path) -> None:
+    before = (sample_collection / "CURRENT").read_text()
+    summary = lookalike_json("index", gallery, "--out", sample_collection)
+    assert summary["encoded"] == 0
+    assert (sample_collection / "CURRENT").read_text() == before
+
+
+def test_errors_are_one_line_that_names_the_mend(tmp_path: Path) -> None:
+    done = lookalike("search", tmp_path / "nowhere", "--text", "a cat")
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "lookalike index" in done.stderr
+    assert "[collection_not_found]" in done.stderr

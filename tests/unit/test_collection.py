@@ -1,0 +1,205 @@
+"""The versioned folder: published whole or not at all, verified before it is read, never served by another encoder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retrieval.collection import (
+    CURRENT,
+    VECTORS,
+    VERSIONS,
+    current_version,
+    new_version_name,
+    open_collection,
+    publish,
+    replace_text,
+    staging_folder,
+)
+from retrieval.encoders.fake import FakeEncoder
+from retrieval.errors import (
+    ChecksumMismatch,
+    CollectionNotFound,
+    EncoderMismatch,
+    FormatTooNew,
+    LookalikeError,
+    ManifestInvalid,
+)
+from retrieval.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry, read_manifest
+from retrieval.metadata import FILES as METADATA_FILES
+from retrieval.metadata import write_metadata
+from retrieval.thumbnails import FILE as THUMBNAILS
+from retrieval.thumbnails import write_thumbnails
+
+SPEC = FakeEncoder.spec
+ROWS = 3
+
+
+def build(root: Path, version: str | None = None, rows: int = ROWS) -> Path:
+    """Publishes a small version, as the indexing job does."""
+    version = version or new_version_name()
+    folder = staging_folder(root, version)
+    np.save(folder / VECTORS, np.eye(rows, SPEC.dim, dtype=np.float16))
+    table = pa.table({"id": [f"item {i}" for i in range(rows)]})
+    write_metadata(folder, table.schema, [table])
+    write_thumbnails(folder, [pa.array([b"x"] * rows)])
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        name=root.name,
+        version=version,
+        created="2026-01-01T00:00:00Z",
+        lookalike="0.1.0",
+        encoder=EncoderEntry.of(SPEC),
+        store=StoreEntry(kind="exact"),
+        counts=Counts(seen=rows, indexed=rows, rejected=0),
+    )
+    return publish(root, folder, manifest)
+
+
+def edit_manifest(folder: Path, **changes: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+class TestPublishing:
+    def test_what_was_published_is_opened(self, tmp_path: Path) -> None:
+        folder = build(tmp_path)
+        collection = open_collection(tmp_path)
+        assert collection.folder == folder
+        assert len(collection) == ROWS
+        assert collection.metadata.row_of("item 1") == 1
+        assert collection.thumbnails.get(2) == b"x"
+        np.testing.assert_array_equal(collection.vectors, np.eye(ROWS, SPEC.dim))
+        assert set(collection.manifest.files) == {p.name for p in folder.iterdir()} - {"manifest.json"}
+
+    def test_the_last_two_versions_are_kept(self, tmp_path: Path) -> None:
+        for version in ("1", "2", "3", "4"):
+            build(tmp_path, version)
+        assert sorted(p.name for p in (tmp_path / VERSIONS).iterdir()) == ["3", "4"]
+        assert current_version(tmp_path) == "4"
+
+    def test_a_version_that_was_not_finished_is_invisible_and_swept_away(self, tmp_path: Path) -> None:
+        build(tmp_path, "1")
+        leftover = staging_folder(tmp_path, "2")
+        (leftover / "half").write_bytes(b"x")
+        assert open_collection(tmp_path).manifest.version == "1"
+        build(tmp_path, "3")
+        assert not leftover.exists()
+
+    def test_a_reader_keeps_its_version_while_others_are_published(self, tmp_path: Path) -> None:
+        build(tmp_path, "1")
+        reader = open_collection(tmp_path)
+        for version in ("2", "3", "4"):
+            build(tmp_path, version)
+        assert not reader.folder.exists()
+        assert float(reader.vectors[1, 1]) == 1.0
+        assert reader.metadata.records([0]) == [{"id": "item 0"}]
+
+    def test_versions_sort_by_time_and_are_unique(self) -> None:
+        names = [new_version_name() for _ in range(50)]
+        assert len(set(names)) == 50
+        assert [name[:16] for name in names] == sorted(name[:16] for name in names)
+
+    def test_small_files_are_replaced_whole(self, tmp_path: Path) -> None:
+        replace_text(tmp_path / "x", "one")
+        replace_text(tmp_path / "x", "two")
+        assert [p.name for p in tmp_path.iterdir()] == ["x"]
+        assert (tmp_path / "x").read_text() == "two"
+
+
+class TestOpening:
+    def test_no_collection_is_a_clear_error(self, tmp_path: Path) -> None:
+        with pytest.raises(CollectionNotFound, match="lookalike index"):
+            open_collection(tmp_path)
+
+    @pytest.mark.parametrize("content", ["", "../../etc", "a/b"])
+    def test_current_may_only_name_a_version(self, tmp_path: Path, content: str) -> None:
+        build(tmp_path)
+        (tmp_path / CURRENT).write_text(content)
+        with pytest.raises(ManifestInvalid, match="names no version"):
+            open_collection(tmp_path)
+
+    @pytest.mark.parametrize("name", [VECTORS, *METADATA_FILES, THUMBNAILS])
+    def test_one_flipped_bit_is_noticed_in_every_file(self, tmp_path: Path, name: str) -> None:
+        folder = build(tmp_path)
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / name).write_bytes(data)
+        with pytest.raises(ChecksumMismatch, match=name):
+            open_collection(tmp_path)
+
+    def test_a_missing_or_longer_file_is_noticed(self, tmp_path: Path) -> None:
+        folder = build(tmp_path)
+        with (folder / VECTORS).open("ab") as stream:
+            stream.write(b"x")
+        with pytest.raises(ChecksumMismatch, match="bytes"):
+            open_collection(tmp_path)
+        (folder / VECTORS).unlink()
+        with pytest.raises(ChecksumMismatch, match="missing"):
+            open_collection(tmp_path)
+
+    def test_without_verification_damage_is_still_an_error_of_the_tree(self, tmp_path: Path) -> None:
+        folder = build(tmp_path)
+        for name in ("vectors.npy", "metadata.arrow", "ids.npy", "thumbnails.arrow", "manifest.json"):
+            content = (folder / name).read_bytes()
+            (folder / name).write_bytes(content[: len(content) // 3])
+            with pytest.raises(LookalikeError):
+                open_collection(tmp_path, verify=False)
+            (folder / name).write_bytes(content)
+        open_collection(tmp_path, verify=False)
+
+    def test_counts_have_to_agree(self, tmp_path: Path) -> None:
+        folder = build(tmp_path)
+        edit_manifest(folder, counts={"seen": 9, "indexed": 9, "rejected": 0})
+        with pytest.raises(ManifestInvalid, match="don't agree"):
+            open_collection(tmp_path)
+
+    def test_vectors_have_to_be_half_precision(self, tmp_path: Path) -> None:
+        folder = build(tmp_path)
+        np.save(folder / VECTORS, np.eye(ROWS, SPEC.dim, dtype=np.float32))
+        with pytest.raises(ManifestInvalid, match="float32"):
+            open_collection(tmp_path, verify=False)
+
+
+class TestManifest:
+    def test_a_later_format_is_refused_by_name(self, tmp_path: Path) -> None:
+        folder = build(tmp_path)
+        edit_manifest(folder, format_version=FORMAT_VERSION + 1, something_new=True)
+        with pytest.raises(FormatTooNew, match="Upgrade"):
+            read_manifest(folder)
+
+    @pytest.mark.parametrize(
+        "content", ["", "{", "[]", "{}", '{"format_version": "one"}', '{"format_version": 1}', "\xff"]
+    )
+    def test_what_is_no_manifest_is_refused(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "manifest.json").write_bytes(content.encode("latin-1"))
+        with pytest.raises(ManifestInvalid):
+            read_manifest(tmp_path)
+
+    def test_a_missing_one_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ManifestInvalid, match="can't be read"):
+            read_manifest(tmp_path)
+
+    def test_it_survives_being_written_and_read(self, tmp_path: Path) -> None:
+        folder = build(tmp_path)
+        manifest = read_manifest(folder)
+        assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+        assert manifest.encoder.identity == SPEC.identity
+
+
+class TestEncoders:
+    def test_the_same_encoder_on_another_engine_is_welcome(self, tmp_path: Path) -> None:
+        build(tmp_path)
+        open_collection(tmp_path).require(replace(SPEC, engine="openvino", precision="bf16", device="cuda"))
+
+    @pytest.mark.parametrize("change", [{"weights": "1" * 64}, {"dim": 14}, {"image_size": 9}, {"preprocessing": "x"}])
+    def test_another_encoder_is_refused_by_both_names(self, tmp_path: Path, change: dict[str, object]) -> None:
+        build(tmp_path)
+        other = replace(SPEC, name="other", **change)  # type: ignore[arg-type]
+        with pytest.raises(EncoderMismatch, match=r"'fake'.*'other'"):
+            open_collection(tmp_path).require(other)

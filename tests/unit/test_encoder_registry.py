@@ -1,0 +1,67 @@
+"""The list of encoders, and the command that prints it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from retrieval.encoders import registry
+from retrieval.encoders.fake import FakeEncoder
+from retrieval.encoders.registry import known_encoders
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def test_tags_at_hand_come_first_and_the_rest_only_when_asked_for(tmp_path: Path) -> None:
+    place = tmp_path / "cache" / "open_clip" / "ViT-L-14" / "laion2b_s32b_b82k.safetensors"
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert [known.name for known in known_encoders()] == ["lite", "open_clip:ViT-L-14/laion2b_s32b_b82k"]
+    every = list(known_encoders(every=True))
+    assert [known.at_hand for known in every[:3]] == [True, True, False]
+    by_name = {known.name: known for known in every}
+    assert len(by_name) == len(every) > 100
+    missing = by_name["open_clip:ViT-B-32/laion2b_s34b_b79k"]
+    assert missing.dim == 512
+    assert missing.mend == "fetch laion/CLIP-ViT-B-32-laion2B-s34B-b79K/open_clip_model.safetensors"
+
+
+def test_the_command_lists_lite_as_text_and_json() -> None:
+    plain = CliRunner().invoke(app, ["encoders"])
+    assert plain.exit_code == 0
+    assert "lite" in plain.stdout.splitlines()[1]
+    as_json = CliRunner().invoke(app, ["encoders", "--json"])
+    first = json.loads(as_json.stdout.splitlines()[0])
+    assert (first["name"], first["at_hand"], first["dim"]) == ("lite", True, 640)
+
+
+def test_prepare_converts_and_says_so(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["encoders", "--prepare", "lite"])
+    assert done.exit_code == 0
+    assert done.stdout.startswith("lite is ready: 640 dimensions, ")
+
+
+def test_every_registered_name_is_in_the_forms_or_for_tests() -> None:
+    named = {form.partition(":")[0] for form in registry.FORMS}
+    assert set(registry._FACTORIES) == named | {"fake"}
+
+
+def test_the_fake_encoder_can_be_checked_in_the_head() -> None:
+    encoder = FakeEncoder()
+    red = np.zeros((1, 3, 8, 8), np.uint8)
+    red[:, 0] = 255
+    expected = np.array([255] * 4 + [0] * 8 + [32]) / np.sqrt(4 * 255**2 + 32**2)
+    np.testing.assert_allclose(encoder.encode_images(red)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(encoder.encode_texts(["a red thing"])[0], expected, rtol=1e-6)
+    split = encoder.encode_texts(["red blue"])[0]
+    assert split[[0, 2]].min() == split[[9, 11]].min() > 0  # red in the left cells, blue in the right ones
+    assert not split[[1, 3, 8, 10]].any()

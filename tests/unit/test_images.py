@@ -1,0 +1,125 @@
+"""The only decoder: every odd picture becomes 8-bit RGB, every bad one an error with a stable code."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from retrieval import images
+from retrieval.encoders.registry import create_encoder
+from retrieval.errors import ImageError, ImageTooLarge, ImageUndecodable
+from tests.bad_images import OddImage, bad_images, bomb, encoded, odd_images, picture
+
+
+def _difference(a: Image.Image, b: Image.Image) -> float:
+    """Mean absolute difference of two RGB pictures, 0 to 255."""
+    return float(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).mean())
+
+
+@pytest.mark.parametrize("bad", bad_images(), ids=lambda bad: bad.name)
+def test_a_bad_picture_is_an_error_with_its_code(bad: OddImage) -> None:
+    with pytest.raises(ImageError) as caught:
+        images.decode(bad.data)
+    assert caught.value.code == bad.code
+
+
+@pytest.mark.parametrize("odd", odd_images(), ids=lambda odd: odd.name)
+def test_an_odd_picture_becomes_8_bit_rgb_that_encoders_and_thumbnails_take(odd: OddImage) -> None:
+    decoded = images.decode(odd.data)
+    assert decoded.image.mode == "RGB"
+    assert (decoded.width, decoded.height) == odd.size == decoded.image.size
+    pixels = create_encoder("fake").preprocess(decoded.image)
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (3, 8, 8))
+    with Image.open(io.BytesIO(images.encode_thumbnail(decoded.image))) as thumbnail:
+        assert max(thumbnail.size) <= images.THUMBNAIL_SIDE
+
+
+def test_a_bomb_is_refused_by_its_header() -> None:
+    with pytest.raises(ImageTooLarge, match="60000 x 60000"):
+        images.decode(bomb())
+
+
+def test_the_pixel_limit_is_inclusive() -> None:
+    data = encoded(picture(20, 10), "PNG")
+    assert images.decode(data, max_pixels=200).width == 20
+    with pytest.raises(ImageTooLarge):
+        images.decode(data, max_pixels=199)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = picture(64, 32)
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that turns the upright one into the stored
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose(undo[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = images.decode(encoded(stored, "PNG", exif=exif))
+    assert (decoded.width, decoded.height) == (64, 32)
+    assert _difference(decoded.image, upright) == 0
+
+
+def test_the_first_frame_of_an_animation_counts() -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert images.decode(data).image.getpixel((8, 8)) == (255, 0, 0)
+
+
+def test_transparency_is_laid_on_white() -> None:
+    data = encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "PNG")
+    assert images.decode(data).image.getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_sixteen_bits_keep_their_brightness() -> None:
+    grey = np.full((8, 8), 32896, np.uint16)  # 128 x 257: half way
+    assert images.decode(encoded(Image.fromarray(grey), "PNG")).image.getpixel((4, 4)) == (128, 128, 128)
+
+
+def test_cmyk_looks_as_it_did() -> None:
+    image = picture()
+    assert _difference(images.decode(encoded(image.convert("CMYK"), "JPEG", quality=95)).image, image) < 6
+
+
+def test_a_target_reduces_a_jpeg_but_never_below_twice_the_target() -> None:
+    data = encoded(picture(1600, 1200), "JPEG")
+    reduced = images.decode(data, target=224)
+    assert (reduced.width, reduced.height) == (1600, 1200)
+    assert reduced.image.size == (800, 600)
+    assert images.decode(data).image.size == (1600, 1200)
+
+
+def test_a_thumbnail_is_small_never_enlarged_and_carries_no_metadata() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera's maker"
+    source = images.decode(encoded(picture(1000, 500), "JPEG", exif=exif, comment=b"a secret")).image
+    data = images.encode_thumbnail(source)
+    with Image.open(io.BytesIO(data)) as thumbnail:
+        assert thumbnail.size == (256, 128)
+        assert not thumbnail.getexif()
+    assert b"secret" not in data
+    with Image.open(io.BytesIO(images.encode_thumbnail(picture(10, 20)))) as small:
+        assert small.size == (10, 20)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    start=st.sampled_from([encoded(picture(), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]),
+    damage=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=20),
+    cut=st.integers(0, 4000),
+)
+def test_damaged_bytes_give_a_picture_or_an_image_error(start: bytes, damage: list[tuple[int, int]], cut: int) -> None:
+    data = bytearray(start)
+    for place, value in damage:
+        data[place % len(data)] = value
+    with suppress(ImageError):
+        assert images.decode(bytes(data[:cut]), max_pixels=1_000_000).image.mode == "RGB"
+
+
+def test_an_error_names_what_is_wrong() -> None:
+    with pytest.raises(ImageUndecodable, match="zero bytes"):
+        images.decode(b"")

@@ -1,0 +1,24 @@
+"""`docs/indexing.md` names every option of the command and every file of a version."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+from cli.index import index
+from indexing.sources import parquet, tar
+from retrieval.metadata import FILES
+from retrieval.thumbnails import FILE as THUMBNAILS
+
+PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "indexing.md").read_text(encoding="utf-8")
+
+
+def test_every_option_is_documented_and_no_other() -> None:
+    names = {name.removeprefix("as_").replace("_", "-") for name in inspect.signature(index).parameters}
+    assert set(re.findall(r"`--([a-z-]+)`", PAGE)) == names - {"sources"}
+
+
+def test_every_file_and_kind_of_source_is_documented() -> None:
+    for name in (*FILES, THUMBNAILS, "fingerprints.npy", "rejected.parquet", *parquet.ENDINGS[:1], tar.ENDINGS[0]):
+        assert name in PAGE

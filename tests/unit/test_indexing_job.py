@@ -1,0 +1,306 @@
+"""The indexing job in one process, with the fake encoder: counts, order, reuse, and what survives a failure."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from indexing import job as job_module
+from indexing import shards as shards_module
+from indexing.disk import WORK, write_table
+from indexing.job import IndexSettings, Summary, run_index
+from indexing.shards import ShardPool
+from indexing.sources import folder as folder_module
+from indexing.sources.item import ColumnNames
+from retrieval.bootstrap import open_searcher
+from retrieval.collection import REJECTED, Collection, current_version, open_collection
+from retrieval.encoders.fake import FakeEncoder
+from retrieval.errors import DiskFull, EncoderError, SourceError, SourceNotFound
+from retrieval.types import Float32, UInt8
+from tests.bad_images import bad_images, encoded, odd_images, picture
+from tests.unit.test_sources import write_parquet, write_tar
+
+COUNT = 30
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Path:
+    folder = tmp_path / "gallery"
+    folder.mkdir()
+    for i in range(COUNT):
+        (folder / f"{i:03}.jpg").write_bytes(encoded(picture(seed=i), "JPEG"))
+        (folder / f"{i:03}.txt").write_text("red green" if i % 2 else "blue")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "collection"
+
+
+def index(out: Path, *sources: object, batch_size: int = 4, **settings: object) -> Summary:
+    return run_index(
+        IndexSettings(tuple(map(str, sources)), out, encoder="fake", batch_size=batch_size, **settings)  # type: ignore[arg-type]
+    )
+
+
+def ids(collection: Collection) -> list[str]:
+    return [record["id"] for record in collection.metadata.records(range(len(collection)))]
+
+
+def work_pool(out: Path) -> ShardPool:
+    (folder,) = (out / WORK).iterdir()
+    return ShardPool(folder)
+
+
+class TestOneRun:
+    def test_every_picture_is_a_row_in_the_order_of_the_source(self, gallery: Path, out: Path) -> None:
+        summary = index(out, gallery, workers=7)
+        assert (summary.seen, summary.indexed, summary.rejected) == (COUNT, COUNT, 0)
+        assert (summary.encoded, summary.reused, summary.unchanged) == (COUNT, 0, False)
+        collection = open_collection(out)
+        assert ids(collection) == [f"{i:03}.jpg" for i in range(COUNT)]
+        first = collection.metadata.records([0])[0]
+        assert first == {
+            "id": "000.jpg",
+            "source": "gallery",
+            "path": "000.jpg",
+            "caption": "blue",
+            "width": 64,
+            "height": 48,
+            "format": "JPEG",
+        }
+        assert not (out / WORK).exists()
+
+    def test_row_vector_and_thumbnail_belong_together(self, gallery: Path, out: Path) -> None:
+        index(out, gallery)
+        searcher = open_searcher(out)
+        for row in range(COUNT):
+            data = (gallery / f"{row:03}.jpg").read_bytes()
+            best = searcher.search_image(data, limit=1).hits[0]
+            assert best.id == f"{row:03}.jpg"
+            assert best.score == pytest.approx(1.0, abs=1e-6)
+            with Image.open(io.BytesIO(searcher.collection.thumbnails.get(row) or b"")) as thumbnail:
+                shown = np.asarray(thumbnail, np.int16)
+            assert np.abs(shown - np.asarray(picture(seed=row), np.int16)).mean() < 4
+
+    def test_the_report_measures_image_and_text_queries_apart(self, gallery: Path, out: Path) -> None:
+        summary = index(out, gallery)
+        assert summary.recall["image"] == {"queries": COUNT, "ann_recall_at_10": 1.0}
+        assert summary.recall["text"] == {"queries": COUNT, "ann_recall_at_10": 1.0}
+        assert open_collection(out).manifest.recall["text"] == summary.recall["text"]
+
+    def test_bad_pictures_are_rejected_and_odd_ones_converted(self, tmp_path: Path, out: Path) -> None:
+        folder = tmp_path / "odd"
+        folder.mkdir()
+        for odd in [*bad_images(), *odd_images()]:
+            (folder / odd.name).write_bytes(odd.data)
+        summary = index(out, folder)
+        assert (summary.indexed, summary.rejected) == (len(odd_images()), len(bad_images()))
+        collection = open_collection(out)
+        rejected = pq.read_table(collection.folder / REJECTED).to_pylist()
+        assert {row["id"]: row["code"] for row in rejected} == {bad.name: bad.code for bad in bad_images()}
+        assert all(row["message"] and row["path"] == row["id"] and row["source"] == "odd" for row in rejected)
+        sizes = {r["id"]: (r["width"], r["height"]) for r in collection.metadata.records(range(len(collection)))}
+        assert sizes == {odd.name: odd.size for odd in odd_images()}
+        assert summary.seen == summary.indexed + summary.rejected == sum(summary.rejected_by_code.values()) + len(sizes)
+
+    def test_sources_of_all_kinds_share_a_collection(self, gallery: Path, tmp_path: Path, out: Path) -> None:
+        jpeg = encoded(picture(seed=99), "JPEG")
+        tar = write_tar(tmp_path / "part.tar", {"a.jpg": jpeg, "a.json": b'{"label": "cat"}'})
+        table = write_parquet(tmp_path / "x.parquet", {"id": ["p"], "image": [jpeg], "label": [5]})
+        index(out, gallery, tar, table)
+        first, a, p = open_collection(out).metadata.records([0, COUNT, COUNT + 1])
+        assert "label" not in first
+        assert (a["id"], a["source"], a["label"]) == ("part/a", "part.tar", "cat")
+        assert (p["id"], p["source"], p["label"]) == ("p", "x.parquet", "5")
+
+    def test_the_later_of_two_equal_ids_is_rejected(self, gallery: Path, tmp_path: Path, out: Path) -> None:
+        twin = tmp_path / "twin"
+        twin.mkdir()
+        (twin / "000.jpg").write_bytes(encoded(picture(seed=50), "JPEG"))
+        summary = index(out, gallery, twin)
+        assert summary.rejected_by_code == {"duplicate_id": 1}
+        rejected = pq.read_table(open_collection(out).folder / REJECTED).to_pylist()
+        assert "NAME=PATH" in rejected[0]["message"]
+        assert index(out, gallery, f"twin={twin}").indexed == COUNT + 1
+
+    def test_nothing_that_can_be_indexed_is_an_error_and_leaves_no_version(self, tmp_path: Path, out: Path) -> None:
+        (tmp_path / "bad").mkdir()
+        with pytest.raises(SourceError, match="no pictures were found"):
+            index(out, tmp_path / "bad")
+        (tmp_path / "bad/x.jpg").write_bytes(b"")
+        with pytest.raises(SourceError, match=r"1 image_undecodable.*zero bytes"):
+            index(out, tmp_path / "bad")
+        assert not (out / "CURRENT").exists()
+
+    def test_the_pixel_limit_is_the_users(self, gallery: Path, out: Path) -> None:
+        (gallery / "large.png").write_bytes(encoded(picture(100, 100), "PNG"))
+        assert index(out, gallery, max_pixels=5_000).rejected_by_code == {"image_too_large": 1}
+        assert index(out, gallery).rejected == 0
+
+
+class TestAgain:
+    def test_an_unchanged_source_encodes_nothing_and_writes_no_version(self, gallery: Path, out: Path) -> None:
+        first = index(out, gallery)
+        again = index(out, gallery)
+        assert (again.unchanged, again.encoded, again.reused) == (True, 0, COUNT)
+        assert again.version == first.version == current_version(out)
+        assert len(list((out / "versions").iterdir())) == 1
+
+    def test_only_what_is_new_or_changed_is_encoded_and_what_is_gone_vanishes(self, gallery: Path, out: Path) -> None:
+        index(out, gallery)
+        before = open_collection(out)
+        vectors = np.array(before.vectors)
+        (gallery / "new.png").write_bytes(encoded(picture(seed=77), "PNG"))
+        (gallery / "005.jpg").write_bytes(encoded(Image.new("RGB", (9, 9), "red"), "JPEG"))
+        (gallery / "010.jpg").unlink()
+        summary = index(out, gallery)
+        assert (summary.encoded, summary.reused, summary.indexed) == (2, COUNT - 2, COUNT)
+        after = open_collection(out)
+        assert ids(after) == [f"{i:03}.jpg" for i in range(COUNT) if i != 10] + ["new.png"]
+        assert after.metadata.records([5])[0]["width"] == 9
+        np.testing.assert_array_equal(after.vectors[:5], vectors[:5])
+        np.testing.assert_array_equal(after.vectors[10:29], vectors[11:])
+        assert after.thumbnails.get(10) == before.thumbnails.get(11)
+        assert after.metadata.records([10]) == before.metadata.records([11])
+
+    def test_a_changed_caption_is_taken_over(self, gallery: Path, out: Path) -> None:
+        index(out, gallery)
+        (gallery / "000.txt").write_text("a new caption")
+        index(out, gallery)
+        assert open_collection(out).metadata.records([0])[0]["caption"] == "a new caption"
+
+    def test_another_store_is_another_version_without_encoding(self, gallery: Path, out: Path) -> None:
+        first = index(out, gallery)
+        second = index(out, gallery, store="exact")
+        assert second.version != first.version
+        assert (second.encoded, second.reused) == (0, COUNT)
+
+    def test_other_columns_give_other_metadata_without_encoding(self, tmp_path: Path, out: Path) -> None:
+        data = [encoded(picture(seed=i), "JPEG") for i in range(2)]
+        table = {"id": ["a", "b"], "image": data, "caption": ["red", "blue"], "title": ["one", "two"]}
+        source = write_parquet(tmp_path / "x.parquet", table)
+        index(out, source)
+        summary = index(out, source, columns=ColumnNames(caption="title"))
+        assert summary.encoded == 0
+        assert open_collection(out).metadata.records([0])[0]["caption"] == "one"
+
+    def test_a_damaged_version_is_not_copied_from(self, gallery: Path, out: Path) -> None:
+        index(out, gallery)
+        path = open_collection(out).folder / "vectors.npy"
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        assert index(out, gallery).encoded == COUNT
+        assert len(open_collection(out)) == COUNT
+
+    def test_the_collections_encoder_is_the_default(self, gallery: Path, out: Path) -> None:
+        index(out, gallery)
+        assert run_index(IndexSettings((str(gallery),), out)).encoder == "fake"
+
+
+def test_a_picture_that_failed_once_is_tried_again(gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("indexing.sources.folder.read_range", _no_disk)
+        with pytest.raises(SourceError, match="source_not_found"):
+            index(out, gallery)
+    assert index(out, gallery).indexed == COUNT
+
+
+def test_a_rejected_picture_is_tried_again_though_nothing_has_changed(
+    gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = folder_module.read_range
+    with monkeypatch.context() as patch:
+        fails = gallery / "003.jpg"
+        patch.setattr(folder_module, "read_range", lambda p, *a, **k: _no_disk(p) if p == fails else read(p, *a, **k))
+        assert index(out, gallery).rejected == 1
+    again = index(out, gallery)
+    assert (again.unchanged, again.encoded, again.rejected) == (False, 1, 0)
+    assert ids(open_collection(out))[3] == "003.jpg"
+
+
+def _no_disk(path: Path, offset: int = 0, size: int | None = None) -> bytes:
+    if path.suffix == ".txt":
+        return b"a caption"
+    raise SourceNotFound(f"{path} can't be read: the share is away")
+
+
+class FailingEncoder(FakeEncoder):
+    """Breaks at the third batch."""
+
+    calls = 0
+
+    def encode_images(self, batch: UInt8) -> Float32:
+        self.calls += 1
+        if self.calls == 3:
+            raise RuntimeError("out of memory")
+        return super().encode_images(batch)
+
+
+class TestFailures:
+    def test_what_a_crashing_encoder_had_done_is_kept(
+        self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(job_module, "load_encoder", lambda name, **_: FailingEncoder())
+            with pytest.raises(EncoderError, match=r"out of memory.*--batch-size"):
+                index(out, gallery)
+        assert len(work_pool(out)) == 8
+        summary = index(out, gallery)
+        assert (summary.encoded, summary.reused, summary.indexed) == (COUNT - 8, 8, COUNT)
+        assert ids(open_collection(out)) == [f"{i:03}.jpg" for i in range(COUNT)]
+
+    def test_a_full_disk_is_reported_and_resumed_from(
+        self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written: list[Path] = []
+
+        def small_disk(path: Path, table: object) -> None:
+            if path.name.startswith("encoded") and len(written) == 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write_table(path, table)
+            written.append(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shards_module, "SHARD_ROWS", 4)
+            patch.setattr(shards_module, "write_table", small_disk)
+            with pytest.raises(DiskFull, match="make room"):
+                index(out, gallery)
+        assert len(work_pool(out)) == 12
+        assert index(out, gallery).encoded == COUNT - 12
+
+    def test_a_failed_build_leaves_the_version_before_and_the_work(
+        self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        index(out, gallery)
+        version = current_version(out)
+        (gallery / "new.png").write_bytes(encoded(picture(seed=77), "PNG"))
+        with monkeypatch.context() as patch:
+            patch.setattr("indexing.build.publish", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+            with pytest.raises(DiskFull):
+                index(out, gallery)
+        assert current_version(out) == version
+        assert [path.name for path in (out / "versions").iterdir()] == [version]
+        assert index(out, gallery).encoded == 0  # the new picture lay in the work folder
+
+    def test_a_vector_that_is_not_finite_costs_one_picture(
+        self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Overflowing(FakeEncoder):
+            def encode_images(self, batch: UInt8) -> Float32:
+                vectors = super().encode_images(batch)
+                vectors[batch.reshape(len(batch), -1).max(axis=1) == 0] = np.nan
+                return vectors
+
+        (gallery / "black.png").write_bytes(encoded(Image.new("RGB", (8, 8), "black"), "PNG"))
+        monkeypatch.setattr(job_module, "load_encoder", lambda name, **_: Overflowing())
+        assert index(out, gallery).rejected_by_code == {"encoder_error": 1}

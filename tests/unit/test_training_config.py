@@ -1,0 +1,56 @@
+"""Configurations: the released file loads, everything else is refused by the key's name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from training.config import ConfigInvalid, LiteConfig, from_table, load_config
+
+RELEASED = Path(__file__).parents[2] / "configs" / "lite.toml"
+
+
+def test_the_released_file_names_every_key_and_holds_the_defaults():
+    assert load_config(RELEASED) == LiteConfig()
+    assert all(f"\n{key} = " in RELEASED.read_text() for key in asdict(LiteConfig()))
+
+
+def test_integers_pass_for_floats_but_not_the_reverse():
+    assert from_table({"learning_rate": 1}).learning_rate == 1.0
+    with pytest.raises(ConfigInvalid, match=r"epochs = 1\.5 must be an integer"):
+        from_table({"epochs": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"lerning_rate": 1e-3}, "unknown key 'lerning_rate'"),
+        ({"epochs": "many"}, "epochs = 'many' must be an integer"),
+        ({"dropout": True}, "dropout = True must be a number"),
+        ({"epochs": 0}, "epochs = 0 must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate = 0.0 must be above 0"),
+        ({"weight_decay": -1}, "weight_decay = -1.0 must be at least 0"),
+        ({"concept_weight": 1.0}, r"concept_weight = 1.0 must be in \[0, 1\)"),
+        ({"classes_per_step": 1001}, r"classes_per_step = 1001 must be in \[0, 1000\]"),
+    ],
+)
+def test_wrong_tables_are_refused(table, says):
+    with pytest.raises(ConfigInvalid, match=says):
+        from_table(table)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("epochs = 1", "must hold one table"), ("[lite]\n[other]", "other"), ("[lite", "not TOML")]
+)
+def test_wrong_files_are_refused(tmp_path, content, says):
+    path = tmp_path / "a.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigInvalid, match=says):
+        load_config(path)
+
+
+def test_an_absent_file_is_refused(tmp_path):
+    with pytest.raises(ConfigInvalid, match="no configuration at"):
+        load_config(tmp_path / "absent.toml")

@@ -1,0 +1,186 @@
+"""The recipe on a small made-up world: it learns, repeats itself bit by bit, and writes what the towers read."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from retrieval.encoders.lite_model.facts import CLASSES, IMAGE_FEATURES, LITE_PREPROCESSING, POOLED, SENTENCE
+from retrieval.encoders.lite_model.heads import ImageHead, TextHead
+from retrieval.encoders.lite_model.loading import read_heads
+from retrieval.errors import SourceError, SourceNotFound
+from training.config import LiteConfig
+from training.data import load_data
+from training.features import image_features, sentence_vectors, take_view
+from training.lite import LiteData, new_heads, train_heads
+from training.run import run_lite, write_heads
+
+PHOTOGRAPHS = 48
+SMALL = LiteConfig(epochs=6, batch_size=16, classes_per_step=8, views=2, warmup_steps=2, dropout=0.1)
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Photographs and captions that share a hidden cause; classes that are directions in feature space."""
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=draw)
+
+    cause = normal(PHOTOGRAPHS, 8)
+    seen, said = normal(8, IMAGE_FEATURES), normal(8, SENTENCE)
+    views = torch.stack([cause @ seen + 0.1 * normal(PHOTOGRAPHS, IMAGE_FEATURES) for _ in range(2)])
+    captions = [row @ said + 0.1 * normal(1 + i % 3, SENTENCE) for i, row in enumerate(cause)]
+    vectors = F.normalize(normal(CLASSES, SENTENCE), dim=-1)
+    return LiteData(
+        views=views,
+        captions=captions,
+        class_prompts=[vector + 0.1 * normal(2, SENTENCE) for vector in vectors],
+        class_vectors=vectors,
+        class_mean=torch.zeros(SENTENCE),
+        classifier_weight=normal(CLASSES, POOLED) / 10,
+        classifier_bias=torch.zeros(CLASSES),
+    )
+
+
+def hits(world, heads):
+    """Share of photographs whose first caption finds them first."""
+    logits = world.views[0, :, :POOLED] @ world.classifier_weight.T
+    with torch.inference_mode():
+        images = heads.image(world.views[0], logits)
+        texts = heads.text(torch.stack([captions[0] for captions in world.captions]))
+    return ((texts @ images.T).argmax(1) == torch.arange(PHOTOGRAPHS)).float().mean().item()
+
+
+def test_training_finds_the_hidden_cause(world):
+    steps = []
+    before = new_heads(world, SMALL)
+    before.image.eval()
+    before.text.eval()
+    after = train_heads(world, SMALL, steps.append)
+    assert hits(world, after) > 0.9 > 0.3 > hits(world, before)
+    assert steps[-1].loss < steps[0].loss
+    assert [step.number for step in steps] == list(range(1, 19))
+    assert {step.total for step in steps} == {18}
+    assert not after.image.training
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(world, tmp_path):
+    digests = [
+        write_heads(train_heads(world, replace(SMALL, epochs=1, seed=seed)), tmp_path / "h") for seed in (1, 1, 2)
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_temperature_stays_above_its_floor(world):
+    steps = []
+    train_heads(world, replace(SMALL, temperature=0.02, min_temperature=0.05, epochs=1), steps.append)
+    assert min(step.temperature for step in steps) == pytest.approx(0.05)
+
+
+def test_training_works_without_classes(world):
+    train_heads(world, replace(SMALL, classes_per_step=0, epochs=1))
+
+
+def test_constant_features_are_not_divided_by_zero(world):
+    views = world.views.clone()
+    views[:, :, 5] = 3.0
+    captions = [torch.cat([rows[:, :-1], torch.zeros(len(rows), 1)], dim=1) for rows in world.captions]
+    heads = new_heads(replace(world, views=views, captions=captions), SMALL)
+    assert all(tensor.isfinite().all() for tensor in heads.tensors().values())
+
+
+def test_written_heads_load_as_they_were(world, tmp_path):
+    heads = train_heads(world, replace(SMALL, epochs=1))
+    write_heads(heads, tmp_path / "lite.safetensors")
+    tensors = read_heads(tmp_path / "lite.safetensors")
+    for side, fresh, trained in (("image", ImageHead(), heads.image), ("text", TextHead(), heads.text)):
+        fresh.load_state_dict({k.removeprefix(f"{side}."): v for k, v in tensors.items() if k.startswith(side)})
+        for name, value in trained.state_dict().items():
+            torch.testing.assert_close(fresh.state_dict()[name], value.half().float(), atol=0, rtol=0)
+
+
+def write_archive(path, count, size=64):
+    rng = np.random.default_rng(0)
+    with tarfile.open(path, "w") as archive:
+        for number in range(count):
+            buffer = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(buffer, "PNG")
+            for name, data in ((f"{number}.png", buffer.getvalue()), (f"{number}.txt", f"picture {number}".encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+
+
+def test_features_are_computed_once(tmp_path, monkeypatch):
+    from evaluation.datasets import read_captioned
+    from training import features
+
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    write_archive(tmp_path / "train.tar", 3)
+    items = list(read_captioned(tmp_path / "train.tar"))
+    whole = image_features(items, 0, seed=0, cache=tmp_path / "c")
+    mirrored = image_features(items, 1, seed=0, cache=tmp_path / "c")
+    texts = sentence_vectors(["one", "two words"], tmp_path / "c")
+    assert whole.shape == (3, IMAGE_FEATURES)
+    assert texts.shape == (2, SENTENCE)
+    assert not torch.equal(whole, mirrored)
+
+    def refuse(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(features, "_encode_images", refuse)
+    monkeypatch.setattr(features, "_encode_texts", refuse)
+    assert torch.equal(image_features(items, 0, seed=9, cache=tmp_path / "c"), whole)
+    assert torch.equal(sentence_vectors(["one", "two words"], tmp_path / "c"), texts)
+    with pytest.raises(AssertionError, match="computed again"):
+        image_features(items[:2], 0, seed=0, cache=tmp_path / "c")
+
+
+def test_views_are_the_picture_its_mirror_image_and_crops():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
+    assert take_view(image, 0, np.random.default_rng(0)) is image
+    mirrored = np.asarray(take_view(image, 1, np.random.default_rng(0)))
+    np.testing.assert_array_equal(mirrored[:, ::-1], np.asarray(image))
+    crops = [take_view(image, 2, np.random.default_rng(seed)) for seed in range(5)]
+    assert {crop.size for crop in crops} == {(LITE_PREPROCESSING.size, LITE_PREPROCESSING.size)}
+    assert len({crop.tobytes() for crop in crops}) == 5
+    assert take_view(image, 2, np.random.default_rng(3)).tobytes() == crops[3].tobytes()
+
+
+def test_crops_keep_at_least_about_half_of_the_picture():
+    ramp = Image.fromarray(np.linspace(0, 255, 400).astype(np.uint8)[None].repeat(400, 0)).convert("RGB")
+    rng = np.random.default_rng(0)
+    spans = [float(np.ptp(np.asarray(take_view(ramp, 2, rng))[..., 0])) / 255 for _ in range(60)]
+    assert min(spans) > 0.6  # sqrt(0.5 / 1.2) = 0.65, less what rounding takes
+    assert max(spans) <= 1
+
+
+def test_missing_data_is_named(tmp_path):
+    with pytest.raises(SourceNotFound, match=r"no train\.tar in"):
+        load_data(tmp_path, SMALL, tmp_path / "cache")
+    write_archive(tmp_path / "train.tar", 0)
+    with pytest.raises(SourceError, match=r"no picture with a \.txt"):
+        load_data(tmp_path, SMALL, tmp_path / "cache")
+
+
+def test_a_run_leaves_weights_and_a_log_of_losses(world, tmp_path, monkeypatch):
+    from training import run
+
+    monkeypatch.setattr(run, "load_data", lambda *_: world)
+    out, log = tmp_path / "deep" / "lite.safetensors", tmp_path / "deep" / "m.jsonl"
+    digest = run_lite(replace(SMALL, epochs=2), tmp_path, out, log, tmp_path / "cache")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert lines[0]["config"]["epochs"] == 2
+    assert len(lines) == 1 + 6
+    assert {"loss", "temperature", "learning_rate", "epoch"} <= lines[1].keys()
+    assert len(digest) == 64
+    assert sorted(path.name for path in out.parent.iterdir()) == ["lite.safetensors", "m.jsonl"]

@@ -1,0 +1,169 @@
+"""Recall is measured as it is claimed to be, and the cheapest sufficient parameters win."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexing.stores_build import build_store
+from indexing.tuning import QuerySet, TuningReport, leave_one_out, query_budget, tune
+from retrieval.stores.exact import ExactStore
+from retrieval.stores.protocol import SearchParameters
+from retrieval.stores.registry import open_store
+from retrieval.types import Bool, Float16, Float32, Neighbors
+
+
+class Forgetful:
+    """An exact store that keeps `candidates` rows, the true best ones, except every `nprobe`-th (0: none is lost)."""
+
+    kind, exact = "forgetful", False
+
+    def __init__(self, vectors: Float16, ladder: Sequence[SearchParameters]) -> None:
+        self._exact = ExactStore(vectors)
+        self.count, self.dim = self._exact.count, self._exact.dim
+        self._ladder = ladder
+        self.defaults: SearchParameters = ladder[0]
+
+    def trials(self) -> Sequence[SearchParameters]:
+        return self._ladder
+
+    def search(
+        self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
+    ) -> list[Neighbors]:
+        keep = np.ones(self.count, dtype=bool)
+        if params and params["nprobe"]:
+            keep[:: params["nprobe"]] = False
+        return self._exact.search(queries, k, mask=keep)
+
+
+def unit(n: int, d: int, seed: int) -> Float32:
+    x = np.random.default_rng(seed).standard_normal((n, d))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+LADDER: list[SearchParameters] = [{"nprobe": step, "candidates": 20} for step in (2, 4, 10, 50, 0)]
+
+
+@pytest.mark.parametrize(("target", "expected"), [(0.4, 2), (0.7, 4), (0.85, 10), (0.95, 50), (1.0, 0)])
+def test_the_first_sufficient_trial_wins(target: float, expected: int) -> None:
+    """Losing every s-th row costs 1/s of the neighbours, whatever the query."""
+    vectors = unit(2_000, 16, seed=1).astype(np.float16)
+    report = tune(Forgetful(vectors, LADDER), vectors, target=target)
+    assert report.params["nprobe"] == expected
+    assert report.met
+    assert report.image is not None
+    assert report.image.ann_recall_at_10 == pytest.approx(1 - 1 / expected if expected else 1.0, abs=0.02)
+    assert [line["params"]["nprobe"] for line in report.sweep] == [
+        p["nprobe"] for p in LADDER[: 1 + [p["nprobe"] for p in LADDER].index(expected)]
+    ]
+
+
+def test_a_target_out_of_reach_is_reported() -> None:
+    vectors = unit(1_000, 16, seed=1).astype(np.float16)
+    report = tune(Forgetful(vectors, LADDER[:-1]), vectors, target=0.999)
+    assert not report.met
+    assert report.params == LADDER[3]
+    assert len(report.sweep) == 4
+
+
+def test_text_is_measured_apart_and_has_to_pass_too() -> None:
+    """Texts whose ten neighbours are rows that every trial but the last one loses."""
+    vectors = unit(1_000, 16, seed=1)
+    lost = np.arange(0, 1_000, 20)
+    vectors[lost] = vectors[0] + 0.01 * vectors[lost]
+    halves = vectors.astype(np.float16)
+    ladder: list[SearchParameters] = [{"nprobe": 20, "candidates": 20}, {"nprobe": 0, "candidates": 20}]
+    texts = np.repeat(vectors[:1], 7, axis=0)
+    images = QuerySet(unit(50, 16, seed=5))
+    assert tune(Forgetful(halves, ladder), halves, images, target=0.8).params["nprobe"] == 20
+    report = tune(Forgetful(halves, ladder), halves, images, texts, target=0.8)
+    assert report.params["nprobe"] == 0
+    assert report.text is not None
+    assert report.text.queries == 7
+    assert report.sweep[0]["text"] < 0.2 < 0.8 <= report.sweep[0]["image"]
+
+
+def test_a_gallery_query_does_not_count_itself() -> None:
+    """A store that only ever finds the query itself has recall zero."""
+    vectors = unit(60, 16, seed=1).astype(np.float16)
+    queries = leave_one_out(vectors)
+    assert queries.own is not None
+
+    class Mirror(Forgetful):
+        def search(
+            self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
+        ) -> list[Neighbors]:
+            return self._exact.search(queries, 1)
+
+    report = tune(Mirror(vectors, LADDER[-1:]), vectors, queries)
+    assert report.image is not None
+    assert report.image.ann_recall_at_10 == 0.0
+    assert not report.met
+
+
+def test_duplicates_do_not_count_as_misses() -> None:
+    """Sixty equal vectors: any ten of them are right."""
+    vectors = np.repeat(unit(1, 16, seed=1), 60, axis=0).astype(np.float16)
+    report = tune(Forgetful(vectors, [{"nprobe": 2, "candidates": 20}]), vectors)
+    assert report.image is not None
+    assert report.image.ann_recall_at_10 == 1.0
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 500])
+def test_the_exact_store_measures_one(n: int) -> None:
+    vectors = unit(n, 16, seed=1).astype(np.float16)
+    report = tune(ExactStore(vectors), vectors, text=unit(3, 16, seed=2))
+    assert report.met
+    assert report.params == {}
+    assert report.text is not None
+    assert report.text.ann_recall_at_10 == 1.0
+    assert report.image is None if n == 1 else report.image is not None and report.image.ann_recall_at_10 == 1.0
+
+
+def test_a_faiss_store_reaches_its_target(tmp_path: Path) -> None:
+    vectors = unit(3_000, 32, seed=1).astype(np.float16)
+    kind, params = build_store(vectors, tmp_path, "faiss")
+    store = open_store(kind, tmp_path, vectors, params)
+    report = tune(store, vectors, text=unit(20, 32, seed=2), target=0.9)
+    assert report.met
+    assert set(report.params) == {"nprobe", "candidates"}
+    assert_json_ready(report)
+    assert tune(store, vectors, text=unit(20, 32, seed=2), target=0.9) == report  # the same choice every time
+
+
+def assert_json_ready(report: TuningReport) -> None:
+    written = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert written["params"] == report.params
+    assert report.image is not None
+    assert written["image"] == {"queries": report.image.queries, "ann_recall_at_10": report.image.ann_recall_at_10}
+
+
+def test_trials_run_from_cheap_to_dear(tmp_path: Path) -> None:
+    vectors = unit(3_000, 32, seed=1).astype(np.float16)
+    kind, params = build_store(vectors, tmp_path, "faiss")
+    store = open_store(kind, tmp_path, vectors, params)
+    trials = [dict(trial) for trial in store.trials()]  # type: ignore[attr-defined]
+    assert trials[-1]["nprobe"] == params["nlist"]
+    for candidates in {trial["candidates"] for trial in trials}:
+        probes = [trial["nprobe"] for trial in trials if trial["candidates"] == candidates]
+        assert probes == sorted(set(probes))
+
+
+def test_query_budget_shrinks_with_the_collection() -> None:
+    assert query_budget(500_000, 512) == 1_000
+    assert 100 < query_budget(2_000_000, 512) < 1_000
+    assert query_budget(100_000_000, 768) == 100
+    assert query_budget(0, 512) == 1_000
+
+
+def test_leave_one_out_is_repeatable() -> None:
+    vectors = unit(300, 8, seed=1).astype(np.float16)
+    first, again = leave_one_out(vectors, 50), leave_one_out(vectors, 50)
+    assert first.own is not None
+    assert again.own is not None
+    assert np.array_equal(first.own, again.own)
+    np.testing.assert_allclose(first.vectors, vectors[first.own].astype(np.float32), atol=1e-3)
