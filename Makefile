@@ -30,8 +30,8 @@ container-files: .venv/dev.stamp ## Dockerfile and compose files
 format: .venv/dev.stamp ## put the code into the project's format
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
 
-bench: .venv/dev.stamp ## measure (ARGS= goes to the benchmarks)
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: .venv/dev.stamp ## measure: encoders, indexing, index (20 minutes and more)
+	@$(BIN)/python -m benchmarks
 
 lock: .venv/uv.stamp ## write requirements/*.txt again; UPGRADE=1 takes newer versions
 	@scripts/lock.sh

@@ -19,7 +19,7 @@ from retrieval.types import Float32, UInt8
 
 BATCH = 64
 T = TypeVar("T")
-Progress = Callable[[int], None]
+Progress = Callable[[int], object]
 
 
 def embed_images(

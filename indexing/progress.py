@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import TextIO
+from typing import Never, TextIO
 
 from tqdm import tqdm
 
@@ -25,7 +25,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._lock = threading.Lock()
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Never] | None = None
         self._total: int | None = None
         self._begun = self._logged = time.monotonic()
         self._before = 0
@@ -71,7 +71,7 @@ class Progress:
     ) -> None:
         self.close()
 
-    def _advance(self, bar: tqdm[None]) -> None:
+    def _advance(self, bar: tqdm[Never]) -> None:
         if bar.total is not None and self.done > bar.total:
             bar.total = None  # the estimate was too low: no remaining time rather than a wrong one
         if self.rejected:

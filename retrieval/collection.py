@@ -160,7 +160,7 @@ def replace_text(path: Path, text: str) -> None:
 
 def _map_vectors(path: Path) -> Float16:
     try:
-        vectors = np.load(path, mmap_mode="r")
+        vectors: Float16 = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise ManifestInvalid(f"{path} can't be read: {error}") from error
     if vectors.dtype != np.float16 or vectors.ndim != 2:

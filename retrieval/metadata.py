@@ -55,7 +55,7 @@ def write_metadata(folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]) 
     entries = _sorted_entries(hashes)
     _refuse_duplicates(entries, folder / ROWS)
     np.save(folder / IDS, entries)
-    return entries.shape[1]
+    return len(entries[0])
 
 
 def id_hash(item_id: str) -> int:

@@ -92,7 +92,7 @@ class RowFile:
 
     def is_null(self, column: str, row: int) -> bool:
         """Whether one cell is null; its value is not read."""
-        return self._slice(row).column(column).null_count == 1
+        return bool(self._slice(row).column(column).null_count)
 
     def _slice(self, row: int) -> pa.RecordBatch:
         if not 0 <= row < self._count:
