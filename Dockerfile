@@ -17,15 +17,14 @@ RUN python -m venv /opt/uv && /opt/uv/bin/pip install --quiet --no-cache-dir --r
 ENV UV_SYSTEM_CERTS=1
 ENV PATH=/opt/uv/bin:$PATH UV_NO_PROGRESS=1 UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv
 COPY requirements/text.txt requirements/
-RUN --mount=type=cache,target=/root/.cache/uv \
-    uv venv --quiet /opt/venv && uv pip install --quiet --no-deps --require-hashes -r requirements/text.txt
 COPY scripts/slim-torch.sh scripts/
 ARG TORCH=cpu
-# hadolint ignore=DL3059
-RUN if [ "$TORCH" = cpu ]; then sh scripts/slim-torch.sh /opt/venv/lib/python3.11/site-packages; fi
-# The root file system is read-only at run time, so the bytecode must be there already; torch's own tests don't compile.
-# hadolint ignore=DL3059
-RUN /opt/venv/bin/python -m compileall -q -j 0 -x torch/testing/_internal /opt/venv/lib
+# One step, so that no layer ever holds the 4 GB that a CPU has no use for. The bytecode must be there already, because
+# the root file system is read-only at run time; torch's own tests don't compile.
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv venv --quiet /opt/venv && uv pip install --quiet --no-deps --require-hashes -r requirements/text.txt \
+    && if [ "$TORCH" = cpu ]; then sh scripts/slim-torch.sh /opt/venv/lib/python3.11/site-packages; fi \
+    && /opt/venv/bin/python -m compileall -q -j 0 -x torch/testing/_internal /opt/venv/lib
 
 # --- this project's code
 FROM dependencies AS code

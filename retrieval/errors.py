@@ -8,6 +8,7 @@
     ├── EncoderError       unknown_encoder  weights_missing  weights_invalid  text_unsupported
     ├── QueryError         unknown_item  invalid_limit  text_empty  text_too_long  query_invalid
     └── SourceError        source_not_found  source_invalid  duplicate_id  disk_full
+                           config_invalid
 
 `code` is stable: the same word stands in `rejected.parquet`, in the JSON problem's `type`, in the service's telemetry
 and as a heading in `docs/errors.md`. Messages name the offending value and the mend.
@@ -196,3 +197,9 @@ class DiskFull(SourceError):
     """The disk filled up; what was written before is kept and the job resumes from it."""
 
     code = "disk_full"
+
+
+class ConfigInvalid(SourceError):
+    """A configuration file with an unknown key, a value of the wrong type or out of range."""
+
+    code = "config_invalid"

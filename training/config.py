@@ -7,13 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from retrieval.errors import LookalikeError
-
-
-class ConfigInvalid(LookalikeError):
-    """A configuration file with an unknown key, a value of the wrong type or out of range."""
-
-    code = "config_invalid"
+from retrieval.errors import ConfigInvalid
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from tests.e2e.commands import lookalike, lookalike_json, serving
         ("a cat", "chelsea.png"),
         ("a rocket launch", "rocket.jpg"),
         ("a cup of coffee", "coffee.png"),
-        ("an astronaut", "astronaut.png"),
+        ("a flower", "flower.jpg"),
         ("a motorcycle", "motorcycle_left.png|motorcycle_right.png"),
     ],
 )

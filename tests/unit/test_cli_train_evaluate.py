@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 
 from cli.evaluate import evaluate
 from cli.train import train
-from retrieval.errors import SourceNotFound, UnknownEncoder
-from training.config import ConfigInvalid
+from retrieval.errors import ConfigInvalid, SourceNotFound, UnknownEncoder
 
 runner = CliRunner()
 

@@ -93,7 +93,7 @@ def test_empty_and_overlong_texts_are_refused(searcher: Searcher) -> None:
 
 def test_another_encoder_is_refused_by_both_names(searcher: Searcher, tmp_path: Path) -> None:
     collection = searcher.collection
-    entry = collection.manifest.encoder.model_copy(update={"name": "another", "weights": "0" * 64})
+    entry = collection.manifest.encoder.model_copy(update={"name": "another", "weights": "f" * 64})
     manifest = collection.manifest.model_copy(update={"encoder": entry})
     other = Collection(
         collection.root, collection.folder, manifest, collection.vectors, collection.metadata, collection.thumbnails

@@ -1,0 +1,57 @@
+"""The main job on 500 captioned photographs that no training saw; needs the shared data folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.commands import lookalike_json
+
+PHOTOGRAPHS = 500
+CAPTIONS = json.loads((Path(__file__).parent / "captions.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def photographs(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 500 photographs of val.tar with their captions, as a tar of their own."""
+    target = tmp_path_factory.mktemp("photographs") / "some.tar"
+    wanted: set[str] = set()
+    with tarfile.open(shared_data / "flickr8k" / "val.tar") as source, tarfile.open(target, "w") as out:
+        for member in source:
+            key = member.name.rpartition(".")[0]
+            if key in wanted or len(wanted) < PHOTOGRAPHS:
+                wanted.add(key)
+                content = source.extractfile(member)
+                assert content is not None
+                out.addfile(member, io.BytesIO(content.read()))
+    return target
+
+
+@pytest.fixture(scope="module")
+def collection(photographs: Path) -> Path:
+    out = photographs.parent / "collection"
+    summary = lookalike_json("index", photographs, "--out", out)
+    assert (summary["seen"], summary["indexed"], summary["rejected"]) == (PHOTOGRAPHS, PHOTOGRAPHS, 0)
+    return out
+
+
+@pytest.mark.parametrize(("item", "caption"), CAPTIONS.items())
+def test_a_caption_finds_its_own_photograph_within_the_first_ten(collection: Path, item: str, caption: str) -> None:
+    answer = lookalike_json("search", collection, "--text", caption, "--limit", "10")
+    assert item in [hit["id"] for hit in answer["results"]]
+
+
+def test_a_photograph_finds_itself_with_score_one(photographs: Path, collection: Path, tmp_path: Path) -> None:
+    item = next(iter(CAPTIONS))
+    picture = tmp_path / "picture.jpg"
+    with tarfile.open(photographs) as tar:
+        content = tar.extractfile(f"{item.partition('/')[2]}.jpg")
+        assert content is not None
+        picture.write_bytes(content.read())
+    first = lookalike_json("search", collection, "--image", picture, "--limit", "1")["results"][0]
+    assert first["id"] == item
+    assert first["score"] == pytest.approx(1.0, abs=1e-3)
