@@ -12,7 +12,7 @@ from tests.e2e.commands import lookalike, lookalike_json
 @pytest.fixture(scope="session")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample gallery: two dozen photographs with their names as captions."""
-    folder = tmp_path_factory.mktemp("sample") / "gallery"
+    folder = tmp_path_factory.mktemp("sample") / "photos"
     assert lookalike("gallery", folder).returncode == 0
     return folder
 
