@@ -29,7 +29,7 @@ from indexing.sources.item import Item, Source, fingerprint
 from retrieval.encoders.protocol import Encoder
 from retrieval.errors import DuplicateId, EncoderError, LookalikeError
 from retrieval.metadata import id_hash
-from retrieval.types import Float32
+from retrieval.types import Float32, UInt8
 
 DECODER_VERSION = 1
 """Raised when `retrieval.images` makes other pixels of the same bytes: everything is then encoded again."""
@@ -184,8 +184,12 @@ _NOT_FINITE = EncoderError("the encoder's vector for this picture is not finite;
 
 
 def _vectors(encoder: Encoder, decoded: list[Decoded]) -> Float32:
+    """The batch's vectors (n, d); where the encoder refuses it, each picture alone, NaN for those that fail again."""
+    pixels = np.stack([outcome.pixels for outcome in decoded])
     try:
-        return encoder.encode_images(np.stack([outcome.pixels for outcome in decoded]))
+        return encoder.encode_images(pixels)
+    except EncoderError:
+        return _one_by_one(encoder, pixels)
     except LookalikeError:
         raise
     except Exception as error:  # an engine fails with whatever it likes; out of memory is the usual one
@@ -193,6 +197,20 @@ def _vectors(encoder: Encoder, decoded: list[Decoded]) -> Float32:
             f"the encoder {encoder.spec.name!r} failed on a batch of {len(decoded)}: {type(error).__name__}: {error}. "
             "What was encoded before is kept: run the same command again, with a smaller --batch-size if memory ran out"
         ) from error
+
+
+def _one_by_one(encoder: Encoder, pixels: UInt8) -> Float32:
+    """Raises what the encoder said where not a single picture passes: then it is not the pictures' fault."""
+    vectors = np.full((len(pixels), encoder.spec.dim), np.nan, np.float32)
+    failure: EncoderError | None = None
+    for vector, picture in zip(vectors, pixels, strict=True):
+        try:
+            vector[:] = encoder.encode_images(picture[None])[0]
+        except EncoderError as error:
+            failure = error
+    if failure is not None and np.isnan(vectors).all():
+        raise failure
+    return vectors
 
 
 def _encoded(outcome: Decoded, vector: bytes) -> Encoded:

@@ -304,3 +304,17 @@ class TestFailures:
         (gallery / "black.png").write_bytes(encoded(Image.new("RGB", (8, 8), "black"), "PNG"))
         monkeypatch.setattr(job_module, "load_encoder", lambda name, **_: Overflowing())
         assert index(out, gallery).rejected_by_code == {"encoder_error": 1}
+
+    def test_a_batch_that_the_encoder_refuses_is_tried_picture_by_picture(
+        self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Strict(FakeEncoder):
+            def encode_images(self, batch: UInt8) -> Float32:
+                if (batch.reshape(len(batch), -1).max(axis=1) == 0).any():
+                    raise EncoderError("not finite")
+                return super().encode_images(batch)
+
+        (gallery / "black.png").write_bytes(encoded(Image.new("RGB", (8, 8), "black"), "PNG"))
+        monkeypatch.setattr(job_module, "load_encoder", lambda name, **_: Strict())
+        summary = index(out, gallery)
+        assert (summary.indexed, summary.rejected_by_code) == (COUNT, {"encoder_error": 1})
