@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 import numpy as np
@@ -117,12 +117,13 @@ def _new_jobs(
 ) -> Iterator[Job]:
     """Enters every item into the plan and passes on those that have to be decoded."""
     seen = IdSet()
-    for item in items:
+    for found in items:
+        item, fresh = _under_a_free_id(found, seen)
         # An id with a lone surrogate can't occur: sources escape what is not UTF-8.
         identity = id_hash(item.id)
         changes = fingerprint(item.fingerprint, budget.max_pixels, DECODER_VERSION)
         record = {"id": item.id, "source": item.source, **item.columns}
-        if not seen.add(identity):
+        if not fresh:
             plan.add(identity, changes, record, (DuplicateId.code, _duplicate_message(item)))
             progress.add(rejected=1)
             continue
@@ -131,6 +132,16 @@ def _new_jobs(
             progress.add(reused=1)
         else:
             yield Job(item, identity, changes)
+
+
+def _under_a_free_id(item: Item, seen: IdSet) -> tuple[Item, bool]:
+    """The item under the first of its ids that was not seen before, and whether there was one."""
+    if seen.add(id_hash(item.id)):
+        return item, True
+    if item.longer_id is None:
+        return item, False
+    longer = replace(item, id=item.longer_id)
+    return longer, seen.add(id_hash(longer.id))
 
 
 def _duplicate_message(item: Item) -> str:

@@ -48,6 +48,7 @@ class PlanWriter:
     ) -> None:
         """One item: its identity, its metadata, and (code, message) where it is refused."""
         self._digest.update(struct.pack("<QQ", id_hash, fingerprint))
+        self._digest.update(repr(sorted(record.items())).encode("utf-8", "surrogatepass"))  # a caption may change alone
         self._records.append(dict(record))
         self._control.append((id_hash, fingerprint, *(refused or (None, None))))
         self.count += 1

@@ -13,12 +13,14 @@ from app.schemas import Alive, Ready
 router = APIRouter(tags=["health"])
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", response_model=Alive)
 async def livez() -> Response:
     """Whether the process answers; true while the collection is still being opened."""
     return answers.json_response({"status": "ok"})
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", response_model=Ready, responses=errors(503))
 async def readyz(queries: QueriesDep) -> Response:
     """Whether queries are answered: the collection is open and an image and a text query have passed through."""

@@ -65,6 +65,7 @@ async def list_items(request: Request, queries: QueriesDep) -> Response:
     return answers.json_response({"items": items, "offset": offset, "total": total, **answers.source(queries)})
 
 
+@router.head("/{item_id:path}/thumbnail", include_in_schema=False)
 @router.get("/{item_id:path}/thumbnail", responses={**errors(404, 503), **_THUMBNAIL}, response_class=Response)
 async def get_thumbnail(item_id: ItemId, request: Request, queries: QueriesDep, settings: SettingsDep) -> Response:
     """An item's thumbnail."""
@@ -80,6 +81,7 @@ async def get_thumbnail(item_id: ItemId, request: Request, queries: QueriesDep, 
     return Response(data, headers=headers, media_type=_sniff(data))
 
 
+@router.head("/{item_id:path}", include_in_schema=False)
 @router.get("/{item_id:path}", response_model=ItemResponse, responses=errors(404, 503))
 async def get_item(item_id: ItemId, request: Request, queries: QueriesDep) -> Response:
     """What the collection knows of an item."""

@@ -89,16 +89,21 @@ class FolderSource:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
                 raise SourceError(f"{readable(str(path))} is not a regular file")
-            parts = [*stat_parts(status)]
             caption = _caption_file(path, names)
             if caption is not None:
-                parts += stat_parts(caption.stat())
                 columns |= decode_captions(read_range(caption, size=CAPTION_BYTES))
         except OSError as error:
             return broken(self._prefix + relative, self.label, unreadable(path, error), columns)
         except SourceError as error:
             return broken(self._prefix + relative, self.label, error, columns)
-        return Item(self._prefix + relative, self.label, fingerprint(*parts), lambda: read_range(path), columns)
+        return Item(
+            self._prefix + relative,
+            self.label,
+            fingerprint(*stat_parts(status)),
+            lambda: read_range(path),
+            columns,
+            longer_id=f"{self.label}/{relative}",  # IMG_0001.JPG stands in every camera's folder
+        )
 
     def _relative(self, path: Path) -> str:
         return readable(path.relative_to(self._root).as_posix())

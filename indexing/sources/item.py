@@ -38,6 +38,7 @@ class Item:
         fingerprint: 64 bits that change when the picture or its caption may have changed.
         load: gives the picture file's bytes; raises LookalikeError. Safe to call from any thread.
         columns: the item's metadata.
+        longer_id: what it is called where an earlier source holds an item of the same id already; None to refuse it.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Item:
     fingerprint: int
     load: Callable[[], bytes]
     columns: Mapping[str, Any] = field(default_factory=dict)
+    longer_id: str | None = None
 
 
 class Source(Protocol):

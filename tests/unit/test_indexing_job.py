@@ -126,7 +126,8 @@ class TestOneRun:
         twin = tmp_path / "twin"
         twin.mkdir()
         (twin / "000.jpg").write_bytes(encoded(picture(seed=50), "JPEG"))
-        summary = index(out, gallery, twin)
+        summary = index(out, gallery, twin, twin)
+        assert summary.indexed == COUNT + 1
         assert summary.rejected_by_code == {"duplicate_id": 1}
         rejected = pq.read_table(open_collection(out).folder / REJECTED).to_pylist()
         assert "NAME=PATH" in rejected[0]["message"]
@@ -172,10 +173,17 @@ class TestAgain:
         assert after.thumbnails.get(10) == before.thumbnails.get(11)
         assert after.metadata.records([10]) == before.metadata.records([11])
 
+    def test_the_same_file_name_in_two_source_folders_is_two_items(self, out: Path, tmp_path: Path) -> None:
+        for seed, year in enumerate(("2024", "2025")):
+            (tmp_path / year).mkdir()
+            (tmp_path / year / "IMG_1.jpg").write_bytes(encoded(picture(seed=seed), "JPEG"))
+        assert index(out, tmp_path / "2024", tmp_path / "2025").rejected == 0
+        assert ids(open_collection(out)) == ["IMG_1.jpg", "2025/IMG_1.jpg"]
+
     def test_a_changed_caption_is_taken_over(self, gallery: Path, out: Path) -> None:
         index(out, gallery)
         (gallery / "000.txt").write_text("a new caption")
-        index(out, gallery)
+        assert index(out, gallery).encoded == 0
         assert open_collection(out).metadata.records([0])[0]["caption"] == "a new caption"
 
     def test_another_store_is_another_version_without_encoding(self, gallery: Path, out: Path) -> None:
