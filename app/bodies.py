@@ -65,7 +65,7 @@ class Form:
     def file(self, name: str) -> bytes | None:
         """A file's bytes, None where there is none. Raises RequestError: it came as a text field."""
         if name in self.fields:
-            raise RequestError(f"the field {name!r} came as text; send it as a file, with a filename")
+            raise RequestError(f"the field {name!r} came as text; a picture is sent as a file, with a filename")
         return self.files.get(name)
 
     def text(self, name: str) -> str | None:
@@ -98,16 +98,17 @@ async def read_form(request: Request, files: int) -> Form:
         await data.close()
 
 
-def parse_limit(text: str | None, default: int) -> int:
-    """A limit from a form field or the query string; `default` where it is absent or empty.
+def parse_whole(name: str, text: str | None, default: int) -> int:
+    """The field `name` of a form or of the query string; `default` where it is absent or empty.
 
     Raises:
-        InvalidLimit: not a whole number.
+        InvalidLimit, RequestError: not a whole number of at most ten characters.
     """
     if not text:
         return default
     if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 10):
-        raise InvalidLimit(f"limit is {text[:40]!r}; it must be a whole number")
+        kind = InvalidLimit if name == "limit" else RequestError
+        raise kind(f"{name} is {text[:40]!r}; it must be a whole number of at most ten digits")
     return int(text)
 
 

@@ -7,6 +7,7 @@ lookalike serve COLLECTION
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -27,6 +28,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Args:
         settings: read from the environment where not given.
     """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of every hostile form; its error is answered
     service = Service(settings or Settings())
     app = FastAPI(title="Lookalike", version=_version(), docs_url=None, redoc_url=None, lifespan=_lifespan)
     app.state.service = service

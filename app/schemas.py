@@ -17,6 +17,7 @@ DEFAULT_LIMIT = 10
 Limit = Annotated[
     int,
     Field(
+        strict=True,
         description="How many items to return: 1 to the service's largest (`LOOKALIKE_MAX_RESULTS`).",
         json_schema_extra={"minimum": 1},
     ),
@@ -96,6 +97,7 @@ class SimilarityRequest(_Request):
     b: Side
     threshold: float | None = Field(
         default=None,
+        strict=True,
         ge=0,
         le=2,
         description="Cosine distance up to which the two are similar; the encoder's own if absent.",
@@ -128,7 +130,7 @@ class Result(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_RESULT]})
 
     id: str
-    score: float = Field(description="Exact cosine similarity in [-1, 1]; the same picture scores 1.0.", ge=-1, le=1)
+    score: float = Field(description="Exact cosine similarity in [-1, 1]; the same picture scores 1.0 (0.9999 and more where the engine rounds to bf16).", ge=-1, le=1)
     metadata: dict[str, Any] = Field(description="What the collection knows of the item; absent values are left out.")
     thumbnail_url: str | None = Field(description="Where its thumbnail is; null where it has none.")
 

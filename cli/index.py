@@ -54,6 +54,9 @@ def index(
     recall: Annotated[
         float, typer.Option(help="Share of the true ten nearest that an approximate store must find.", min=0.5, max=1.0)
     ] = 0.95,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Let pictures of other sources take the place of all the collection has.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
     """Encode pictures into a collection that can be searched; run it again to bring the collection up to date.
@@ -83,8 +86,10 @@ def index(
         device=device,
         engine=engine,
         recall=recall,
+        replace=replace,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` and Ctrl-C end the job alike
+    for number in (signal.SIGTERM, signal.SIGINT):  # `docker stop` and Ctrl-C alike, in a script's background, too
+        signal.signal(number, signal.default_int_handler)
     try:
         summary = run_index(settings, Progress())
     except KeyboardInterrupt:
@@ -112,6 +117,10 @@ def _counts(summary: Summary) -> list[str]:
             f"  {summary.encoded:,} encoded with {summary.encoder} ({summary.engine}), {summary.reused:,} reused; "
             f"{summary.images_per_second:.0f} pictures/s, {summary.seconds:.1f} s in all"
         )
+    if summary.replaced_encoder:
+        lines.append(f"  the version before was made by {summary.replaced_encoder}")
+    if summary.dropped:
+        lines.append(f"  {summary.dropped:,} pictures of the version before are not in these sources and were dropped")
     return lines
 
 
@@ -122,7 +131,7 @@ def _quality(summary: Summary) -> list[str]:
         if (report := summary.recall.get(kind))
     ]
     line = f"  store {summary.store}"
-    if measured:
+    if measured and summary.store != "exact":  # exact search finds all, by construction
         line += f": ann_recall_at_10 {', '.join(measured)}"
     if summary.recall.get("met") is False:
         line += f"; below the {summary.recall['target']:.2f} asked for, these are the best parameters that were tried"

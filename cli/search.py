@@ -28,8 +28,10 @@ def search(
 
     Example:  lookalike search pictures --text "a dog on the beach" --limit 5
     """
-    if (text is None) == (image is None):
-        raise typer.BadParameter("give one of --text and --image")
+    if text is None and image is None:
+        raise typer.BadParameter("say what to look for: --text '...' or --image FILE")
+    if text is not None and image is not None:
+        raise typer.BadParameter("--text and --image are two queries; give one of them")
     data = _read(image) if image is not None else None
 
     from retrieval.bootstrap import open_searcher  # torch and FAISS: only when there is something to search

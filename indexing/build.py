@@ -107,7 +107,7 @@ def _check_counts(plan: Plan, rows: Rows) -> None:
         raise SourceError(f"{plan.count} seen, but {rows.indexed} indexed and {rows.rejected.total()} rejected")
     if not rows.indexed:
         reasons = ", ".join(f"{count:,} {code}" for code, count in rows.rejected.most_common())
-        what = f"none of the {plan.count:,} pictures could be indexed ({reasons})"
+        what = f"nothing could be indexed, {plan.count:,} rejected ({reasons})"
         raise SourceError(f"{what}; the first: {rows.example}")
 
 

@@ -14,7 +14,7 @@ from typing import TextIO
 import pyarrow as pa
 
 from retrieval.collection import CURRENT, VERSIONS
-from retrieval.errors import CollectionBusy, DiskFull, SourceError, StoreUnavailable
+from retrieval.errors import CollectionBusy, CollectionUnwritable, DiskFull, StoreUnavailable
 
 LOCK, WORK = ".lock", ".work"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -57,7 +57,7 @@ def exclusive(root: Path) -> Iterator[None]:
 
     Raises:
         CollectionBusy: another job holds it; names its process.
-        SourceError: the folder holds other things than a collection, or can't be written to.
+        CollectionUnwritable: the folder holds other things than a collection, or can't be written to.
     """
     _require_collection_or_empty(root)
     with _opened_lock(root) as stream:
@@ -80,14 +80,14 @@ def _opened_lock(root: Path) -> TextIO:
     except OSError as error:
         if error.errno in _FULL:
             raise
-        raise SourceError(f"{root} can't be written to: {error.strerror}") from error
+        raise CollectionUnwritable(f"{root} can't be written to: {error.strerror}") from error
 
 
 def _require_collection_or_empty(root: Path) -> None:
     if root.exists() and not root.is_dir():
-        raise SourceError(f"{root} is a file; a collection is a folder")
+        raise CollectionUnwritable(f"{root} is a file; a collection is a folder")
     if root.is_dir() and not (root / CURRENT).exists() and (strange := {path.name for path in root.iterdir()} - _OURS):
-        raise SourceError(f"{root} holds other files ({min(strange)!r}, ...); name a new or empty folder with --out")
+        raise CollectionUnwritable(f"{root} holds other files ({min(strange)!r}, ...); name a new or empty folder with --out")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from indexing.build import Wish, build_version, rejected_codes
 from indexing.disk import WORK, disk_errors, exclusive
 from indexing.pipeline import Budget, Effort, encode_sources
 from indexing.plan import Plan, PlanWriter
-from indexing.previous import as_origin, open_previous
+from indexing.previous import as_origin, gone, open_previous
 from indexing.progress import Progress
 from indexing.shards import Origin, ShardPool, ShardWriter
 from indexing.sources.item import ColumnNames, Source
@@ -53,6 +53,7 @@ class IndexSettings:
         device: `auto`, `cpu` or `cuda`.
         engine: `auto`, `torch` or `openvino`.
         recall: ann_recall_at_10 that an approximate store has to reach, in (0, 1].
+        replace: whether sources that hold none of the collection's pictures may take their place.
     """
 
     sources: tuple[str, ...]
@@ -66,6 +67,7 @@ class IndexSettings:
     device: str = "auto"
     engine: str = "auto"
     recall: float = 0.95
+    replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Summary:
         version: the current version's name.
         unchanged: True where nothing was new, so that no version was written.
         encoder: name of the encoder.
+        replaced_encoder: name of the encoder of the version before, where another made it; else None.
         engine: what ran it.
         store: kind of the store.
         seen: items in the sources; seen = indexed + rejected.
@@ -85,6 +88,7 @@ class Summary:
         rejected_by_code: error code -> count.
         encoded: pictures that went through the encoder in this run.
         reused: indexed pictures that did not.
+        dropped: rows of the version before that are no longer in the sources.
         seconds: of the whole run.
         encode_seconds: of decoding and encoding.
         images_per_second: decoded and encoded, after the first batch, in which the model is compiled.
@@ -96,6 +100,7 @@ class Summary:
     version: str
     unchanged: bool
     encoder: str
+    replaced_encoder: str | None
     engine: str
     store: str
     seen: int
@@ -104,6 +109,7 @@ class Summary:
     rejected_by_code: dict[str, int]
     encoded: int
     reused: int
+    dropped: int
     seconds: float
     encode_seconds: float
     images_per_second: float
@@ -115,7 +121,8 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summ
     """Indexes the sources into the collection, or finds that nothing has changed.
 
     Raises:
-        SourceError: a source can't be read at all, nothing could be indexed, or the disk is full.
+        SourceError: a source can't be read at all, nothing could be indexed, the collection holds other pictures
+            altogether, or the disk is full.
         CollectionBusy: another job writes to the collection.
         EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
         StoreError: the store can't be built.
@@ -129,15 +136,44 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summ
         work = settings.out / WORK / _digest(encoder.spec.identity)
         plan, effort, origins = _encode(settings, sources, encoder, previous, work, shown)
         inputs = _digest(FORMAT_VERSION, plan.digest, encoder.spec.identity, _choices(settings))
+        change = _change(previous, plan, encoder)
         # A picture that could not be read the last time may have been encoded now, from the very same input.
         if previous is not None and previous.manifest.inputs == inputs and not effort.encoded:
             manifest, unchanged = previous.manifest, True
         else:
+            _allow_replacing(settings, previous, change.dropped)
             shown.phase("building the store")
             wish = Wish(settings.store, settings.recall, settings.sources, inputs)
             manifest, unchanged = build_version(settings.out, plan, origins, encoder, wish), False
         _clean_up(work)
-        return _summary(settings, manifest, encoder, effort, unchanged, time.perf_counter() - begun)
+        return _summary(settings, manifest, encoder, effort, change, unchanged, time.perf_counter() - begun)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What the version before had and the new one does not: its encoder's name, its rows."""
+
+    encoder: str | None
+    dropped: int
+
+
+def _change(previous: Collection | None, plan: Plan, encoder: Encoder) -> _Change:
+    if previous is None:
+        return _Change(None, 0)
+    before = previous.manifest.encoder
+    return _Change(before.name if before.identity != encoder.spec.identity else None, gone(previous, plan))
+
+
+def _allow_replacing(settings: IndexSettings, previous: Collection | None, dropped: int) -> None:
+    """Another folder's pictures must not push out a collection by a slip of --out."""
+    if settings.replace or previous is None or previous.manifest.sources == list(settings.sources):
+        return
+    if dropped == len(previous):
+        raise SourceError(
+            f"{settings.out} holds {dropped:,} pictures from {', '.join(previous.manifest.sources)}, and none of them is "
+            f"in {', '.join(settings.sources)}: name all sources together to add to it, another folder with --out to "
+            "keep it, or --replace to put these in its place"
+        )
 
 
 def _encoder_name(settings: IndexSettings, previous: Collection | None) -> str:
@@ -200,19 +236,27 @@ def _clean_up(work: Path) -> None:
 
 
 def _summary(
-    settings: IndexSettings, manifest: Manifest, encoder: Encoder, effort: Effort, unchanged: bool, seconds: float
+    settings: IndexSettings,
+    manifest: Manifest,
+    encoder: Encoder,
+    effort: Effort,
+    change: _Change,
+    unchanged: bool,
+    seconds: float,
 ) -> Summary:
     return Summary(
         collection=str(settings.out),
         version=manifest.version,
         unchanged=unchanged,
         encoder=manifest.encoder.name,
+        replaced_encoder=change.encoder,
         engine=f"{encoder.spec.engine} {encoder.spec.precision} on {encoder.spec.device}",
         store=manifest.store.kind,
         **manifest.counts.model_dump(),
         rejected_by_code=rejected_codes(settings.out, manifest.version),
         encoded=effort.encoded,
         reused=manifest.counts.indexed - effort.encoded,
+        dropped=change.dropped,
         seconds=round(seconds, 3),
         encode_seconds=round(effort.seconds, 3),
         images_per_second=round(effort.images_per_second, 1),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from indexing.plan import Plan
 from indexing.shards import SCHEMA
 from retrieval.collection import Collection, open_collection
 from retrieval.errors import CollectionError, CollectionNotFound
@@ -64,6 +65,13 @@ def open_previous(root: Path) -> Collection | None:
     except CollectionError as error:
         _log.warning("the current version can't be reused, everything is encoded afresh: %s", error)
         return None
+
+
+def gone(collection: Collection, plan: Plan) -> int:
+    """How many of the version's rows the plan's items no longer name."""
+    before, _ = np.load(collection.folder / IDS, mmap_mode="r")
+    named = [control.column("_id_hash").to_numpy() for control, _ in plan.chunks()]
+    return int((~np.isin(before, np.concatenate(named))).sum()) if named else len(before)
 
 
 def as_origin(collection: Collection, spec: EncoderSpec) -> PreviousVersion | None:

@@ -3,7 +3,7 @@
     LookalikeError
     ├── ImageError         image_too_large  image_undecodable  image_unsupported
     ├── CollectionError    collection_not_found  manifest_invalid  encoder_mismatch  format_too_new  checksum_mismatch
-    │                      collection_busy
+    │                      collection_busy  collection_unwritable
     ├── StoreError         store_unavailable  dimension_mismatch  unknown_store
     ├── EncoderError       unknown_encoder  weights_missing  weights_invalid  text_unsupported
     ├── QueryError         unknown_item  invalid_limit  text_empty  text_too_long  query_invalid
@@ -89,6 +89,12 @@ class CollectionBusy(CollectionError):
     """Another job is writing to the collection."""
 
     code = "collection_busy"
+
+
+class CollectionUnwritable(CollectionError):
+    """The folder can't be written to, or holds other things than a collection."""
+
+    code = "collection_unwritable"
 
 
 class StoreError(LookalikeError):

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from app import answers
-from app.bodies import parse_limit
+from app.bodies import parse_whole
 from app.dependencies import QueriesDep, SettingsDep
 from app.errors import NoThumbnail, RequestError
 from app.openapi import errors
@@ -54,8 +54,8 @@ _PAGING: dict[str, Any] = {
 @router.get("", response_model=ItemsResponse, responses=errors(422, 503), openapi_extra=_PAGING)
 async def list_items(request: Request, queries: QueriesDep) -> Response:
     """Leaf through the collection, in the order of its rows."""
-    limit = parse_limit(request.query_params.get("limit"), 24)
-    offset = parse_limit(request.query_params.get("offset"), 0)
+    limit = parse_whole("limit", request.query_params.get("limit"), 24)
+    offset = parse_whole("offset", request.query_params.get("offset"), 0)
     if offset < 0:
         raise RequestError(f"offset is {offset}; it must be 0 or more")
     if not 1 <= limit <= queries.searcher.limits.results:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app import answers
-from app.bodies import FORM, decode_base64, is_json, media_type, parse_limit, read_form, read_json
+from app.bodies import FORM, decode_base64, is_json, media_type, parse_whole, read_form, read_json
 from app.dependencies import QueriesDep
 from app.errors import MediaTypeUnsupported, RequestError
 from app.openapi import errors, form_body, json_body, raw_body, request_body
@@ -66,13 +66,13 @@ async def search_item(request: Request, queries: QueriesDep) -> Response:
 
 async def _read_picture(request: Request) -> tuple[Side | str, int]:
     kind = media_type(request)
-    fallback = parse_limit(request.query_params.get("limit"), DEFAULT_LIMIT)
+    fallback = parse_whole("limit", request.query_params.get("limit"), DEFAULT_LIMIT)
     if kind == FORM:
         form = await read_form(request, files=1)
         data = form.file("file")
         if data is None:
             raise RequestError("the form has no part named 'file'; send the picture as that")
-        return ImageSide(data), parse_limit(form.text("limit"), fallback)
+        return ImageSide(data), parse_whole("limit", form.text("limit"), fallback)
     if is_json(kind):
         body = await read_json(request, ImageSearch)
         return body.image, fallback if body.limit is None else body.limit

@@ -82,6 +82,8 @@ async def _read_form(request: Request) -> tuple[Side, Side, float | None]:
 
 
 def _form_side(form: Form, name: str) -> Side:
+    if name in form.fields:
+        raise RequestError(f"the field {name!r} came as text; use {name}_text for a text, {name}_id for an item's id")
     data = form.file(name)
     text, item_id = form.text(f"{name}_text"), form.text(f"{name}_id")
     if sum(value is not None for value in (data, text, item_id)) != 1:

@@ -69,6 +69,8 @@ BAD: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "limit over the largest": (TEXT, {"json": {"text": "x", "limit": 51}}, 422, "invalid_limit"),
     "limit of a wrong type": (TEXT, {"json": {"text": "x", "limit": "many"}}, 422, "invalid_limit"),
     "limit with a fraction": (TEXT, {"json": {"text": "x", "limit": 2.5}}, 422, "invalid_limit"),
+    "limit that is true": (TEXT, {"json": {"text": "x", "limit": True}}, 422, "invalid_limit"),
+    "limit in quotes": (TEXT, {"json": {"text": "x", "limit": "5"}}, 422, "invalid_limit"),
     "limit beyond any integer": (TEXT, {"json": {"text": "x", "limit": 10**30}}, 422, "invalid_limit"),
     "limit in a form": (IMAGE, {"files": {"file": GOOD}, "data": {"limit": "x"}}, 422, "invalid_limit"),
     "limit in the query": (f"{IMAGE}?limit=0", {"files": {"file": GOOD}}, 422, "invalid_limit"),

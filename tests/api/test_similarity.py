@@ -73,6 +73,8 @@ def test_the_threshold_given_decides(client: TestClient, threshold: float, simil
         {"a": {"text": "x"}, "b": {"text": "y"}, "threshold": 2.1},
         {"a": {"text": "x"}, "b": {"text": "y"}, "threshold": -0.1},
         {"a": {"text": "x"}, "b": {"text": "y"}, "treshold": 1},
+        {"a": {"text": "x"}, "b": {"text": "y"}, "threshold": "0.5"},
+        {"a": {"text": "x"}, "b": {"text": "y"}, "threshold": True},
         {"a": "x", "b": "y"},
         [],
     ],
@@ -94,6 +96,13 @@ def test_what_is_no_pair_is_refused(client: TestClient, body: Any) -> None:
 def test_what_is_no_pair_is_refused_in_a_form(client: TestClient, files: Any, data: Any) -> None:
     answer = client.post("/v1/similarity", files=files, data=data)
     assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
+
+
+def test_a_refusal_names_the_field_and_the_mend(client: TestClient) -> None:
+    as_text = client.post("/v1/similarity", files={"a": LEFT}, data={"b": "a motorcycle"}).json()
+    assert as_text["detail"] == "the field 'b' came as text; use b_text for a text, b_id for an item's id"
+    empty_side = client.post("/v1/similarity", json={"a": {"text": "x"}, "b": {}}).json()
+    assert empty_side["detail"] == "b: give exactly one of image, text and id"
 
 
 def test_an_unknown_id_is_named(client: TestClient) -> None:

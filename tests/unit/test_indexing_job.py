@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,34 @@ class TestAgain:
         (gallery / "000.txt").write_text("a new caption")
         assert index(out, gallery).encoded == 0
         assert open_collection(out).metadata.records([0])[0]["caption"] == "a new caption"
+
+    def test_what_the_sources_no_longer_hold_is_counted(self, gallery: Path, out: Path) -> None:
+        assert index(out, gallery).dropped == 0
+        for name in ("003.jpg", "004.jpg"):
+            (gallery / name).unlink()
+        assert index(out, gallery).dropped == 2
+
+    def test_pictures_of_another_folder_do_not_push_out_a_collection_by_a_slip(
+        self, gallery: Path, out: Path, tmp_path: Path
+    ) -> None:
+        version = index(out, gallery).version
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other/new.png").write_bytes(encoded(picture(seed=3), "PNG"))
+        with pytest.raises(SourceError, match=rf"holds {COUNT} pictures from .*gallery.*--out.*--replace"):
+            index(out, tmp_path / "other")
+        assert current_version(out) == version
+        summary = index(out, tmp_path / "other", replace=True)
+        assert (summary.dropped, summary.indexed) == (COUNT, 1)
+
+    def test_another_encoder_is_named(self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert index(out, gallery).replaced_encoder is None
+
+        class Other(FakeEncoder):
+            spec = replace(FakeEncoder.spec, name="other", weights="1" * 64)
+
+        monkeypatch.setattr(job_module, "load_encoder", lambda *_, **__: Other())
+        summary = index(out, gallery)
+        assert (summary.replaced_encoder, summary.encoded, summary.dropped) == ("fake", COUNT, 0)
 
     def test_another_store_is_another_version_without_encoding(self, gallery: Path, out: Path) -> None:
         first = index(out, gallery)

@@ -32,7 +32,7 @@ from indexing.prefetch import prefetch
 from indexing.progress import Progress
 from indexing.shards import SCHEMA, Encoded, ShardPool, ShardWriter, shard_files, vectors_of
 from indexing.tables import conformed, table_of, unified
-from retrieval.errors import CollectionBusy, DiskFull, SourceError
+from retrieval.errors import CollectionBusy, CollectionUnwritable, DiskFull
 
 
 @pytest.mark.parametrize("module", [tables_module, progress_module])
@@ -222,11 +222,11 @@ class TestDisk:
 
     def test_a_folder_of_other_things_is_not_taken_for_a_collection(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").write_text("x")
-        with pytest.raises(SourceError, match=r"thesis\.tex"), exclusive(tmp_path):
+        with pytest.raises(CollectionUnwritable, match=r"thesis\.tex"), exclusive(tmp_path):
             pass
-        with pytest.raises(SourceError, match="is a file"), exclusive(tmp_path / "thesis.tex"):
+        with pytest.raises(CollectionUnwritable, match="is a file"), exclusive(tmp_path / "thesis.tex"):
             pass
-        with pytest.raises(SourceError, match="can't be written to"), exclusive(tmp_path / "thesis.tex" / "collection"):
+        with pytest.raises(CollectionUnwritable, match="can't be written to"), exclusive(tmp_path / "thesis.tex" / "collection"):
             pass
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
