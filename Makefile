@@ -3,6 +3,8 @@
 .PHONY: help demo test check format lint types layers container-files bench lock containers clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
+# What is compiled once need not be compiled at every start: the environment is the project's own.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18

@@ -153,7 +153,10 @@ def validation_error(error: ValidationError) -> LookalikeError:
     found = error.errors(include_url=False, include_context=False, include_input=False)
     if found[0]["type"] == "json_invalid":
         return JsonInvalid(f"the body is not valid JSON: {found[0]['msg']}")
-    errors = [{"field": ".".join(map(str, entry["loc"])) or "body", "message": entry["msg"].removeprefix("Value error, ")} for entry in found]
+    errors = [
+        {"field": ".".join(map(str, entry["loc"])) or "body", "message": entry["msg"].removeprefix("Value error, ")}
+        for entry in found
+    ]
     return RequestError("; ".join(f"{entry['field']}: {entry['message']}" for entry in errors), errors)
 
 

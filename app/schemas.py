@@ -130,7 +130,11 @@ class Result(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_RESULT]})
 
     id: str
-    score: float = Field(description="Exact cosine similarity in [-1, 1]; the same picture scores 1.0 (0.9999 and more where the engine rounds to bf16).", ge=-1, le=1)
+    score: float = Field(
+        description="Exact cosine similarity in [-1, 1]; the same picture scores 1.0, less what bf16 rounds (1e-4).",
+        ge=-1,
+        le=1,
+    )
     metadata: dict[str, Any] = Field(description="What the collection knows of the item; absent values are left out.")
     thumbnail_url: str | None = Field(description="Where its thumbnail is; null where it has none.")
 

@@ -12,16 +12,19 @@ import json
 import platform
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ImageOps
 
+from cli.gallery import write_gallery
 from retrieval.encoders.protocol import Encoder, TextEncoder
 from retrieval.encoders.registry import create_encoder
+from retrieval.images import decode
 from retrieval.types import Float32, UInt8
 
 BATCH = 32
@@ -119,11 +122,13 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _pictures(encoder: Encoder) -> UInt8:
-    """Smooth random pictures (32, 3, S, S): noise alone would leave every network's working range."""
-    rng = np.random.default_rng(0)
-    patches = rng.integers(0, 256, (BATCH, 9, 9, 3), dtype=np.uint8)
-    large = [Image.fromarray(patch).resize((320, 320), Image.Resampling.BICUBIC) for patch in patches]
-    return np.stack([encoder.preprocess(picture) for picture in large])
+    """The sample gallery's photographs, and mirrored ones up to 32: (32, 3, S, S)."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_gallery(Path(folder))
+        files = sorted(path for path in Path(folder).iterdir() if path.suffix != ".txt")
+        photographs = [decode(path.read_bytes()).image for path in files]
+    mirrored = [ImageOps.mirror(photograph) for photograph in photographs]
+    return np.stack([encoder.preprocess(picture) for picture in (photographs + mirrored)[:BATCH]])
 
 
 def _texts() -> list[str]:

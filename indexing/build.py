@@ -25,7 +25,7 @@ from indexing.plan import Plan
 from indexing.rows import Rows, write_rows
 from indexing.shards import Origin
 from indexing.stores_build import build_store
-from indexing.tuning import tune
+from indexing.tuning import query_budget, tune
 from retrieval.collection import REJECTED, VECTORS, VERSIONS, new_version_name, publish, staging_folder
 from retrieval.encoders.protocol import Encoder, TextEncoder
 from retrieval.errors import EncoderError, SourceError
@@ -114,12 +114,9 @@ def _check_counts(plan: Plan, rows: Rows) -> None:
 def _build_store(staging: Path, encoder: Encoder, rows: Rows, wish: Wish) -> tuple[StoreEntry, dict[str, Any]]:
     vectors = np.load(staging / VECTORS, mmap_mode="r")
     kind, params = build_store(vectors, staging, wish.store)
-    report = tune(
-        open_store(kind, staging, vectors, params),
-        vectors,
-        text=_encode_captions(encoder, rows.captions),
-        target=wish.recall,
-    )
+    store = open_store(kind, staging, vectors, params)
+    captions = rows.captions[: query_budget(*vectors.shape, exact=store.exact)]
+    report = tune(store, vectors, text=_encode_captions(encoder, captions), target=wish.recall)
     return StoreEntry(kind=kind, params={**params, **report.params}), report.to_dict()
 
 

@@ -87,7 +87,9 @@ def _require_collection_or_empty(root: Path) -> None:
     if root.exists() and not root.is_dir():
         raise CollectionUnwritable(f"{root} is a file; a collection is a folder")
     if root.is_dir() and not (root / CURRENT).exists() and (strange := {path.name for path in root.iterdir()} - _OURS):
-        raise CollectionUnwritable(f"{root} holds other files ({min(strange)!r}, ...); name a new or empty folder with --out")
+        raise CollectionUnwritable(
+            f"{root} holds other files ({min(strange)!r}, ...); name a new or empty folder with --out"
+        )
 
 
 @contextmanager

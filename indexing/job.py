@@ -170,9 +170,9 @@ def _allow_replacing(settings: IndexSettings, previous: Collection | None, dropp
         return
     if dropped == len(previous):
         raise SourceError(
-            f"{settings.out} holds {dropped:,} pictures from {', '.join(previous.manifest.sources)}, and none of them is "
-            f"in {', '.join(settings.sources)}: name all sources together to add to it, another folder with --out to "
-            "keep it, or --replace to put these in its place"
+            f"{settings.out} holds {dropped:,} pictures from {', '.join(previous.manifest.sources)}, and none of them "
+            f"is in {', '.join(settings.sources)}: name all sources together to add to it, another --out to keep "
+            "it, or --replace to put these in its place"
         )
 
 

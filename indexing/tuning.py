@@ -96,8 +96,10 @@ class TuningReport:
         }
 
 
-def query_budget(count: int, dim: int) -> int:
-    """How many queries the truth is worth computing for: 100 to 1,000, fewer the larger n * d is."""
+def query_budget(count: int, dim: int, *, exact: bool = False) -> int:
+    """How many queries the truth is worth computing for: 100 to 1,000, fewer the larger n * d is, 100 if `exact`."""
+    if exact:
+        return _FEWEST_QUERIES
     affordable = int(_TRUTH_MULTIPLICATIONS / max(1, count * dim))
     return min(_MOST_QUERIES, max(_FEWEST_QUERIES, affordable))
 
@@ -131,7 +133,7 @@ def tune(
     Returns:
         The report; `params` are the new defaults, empty for a store that has nothing to choose.
     """
-    budget = query_budget(*vectors.shape)
+    budget = query_budget(*vectors.shape, exact=store.exact)
     exams = {"image": _Exam.prepare(vectors, image or leave_one_out(vectors, budget))}
     if text is not None and len(text):
         exams["text"] = _Exam.prepare(vectors, QuerySet(text[:budget]))

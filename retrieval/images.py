@@ -121,7 +121,9 @@ def _open(data: bytes) -> Image.Image:
         if data.startswith(_MAGIC):
             raise ImageUndecodable("the header of the picture is truncated or corrupt") from error
         accepted = "JPEG, PNG, WebP, GIF, BMP, TIFF"
-        raise ImageUnsupported(f"not a picture of an accepted format ({accepted}); its bytes begin {data[:8].hex(' ')}") from error
+        raise ImageUnsupported(
+            f"not a picture of an accepted format ({accepted}); its bytes begin {data[:8].hex(' ')}"
+        ) from error
     except Exception as error:  # hostile headers make Pillow's parsers raise nearly anything
         raise ImageUndecodable(f"the header of the picture is corrupt: {error}") from error
 

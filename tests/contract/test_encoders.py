@@ -169,4 +169,4 @@ def test_engines_agree_with_torch_on_photographs(shared_data: Path) -> None:
     cosines = (reference.encode_images(batch) * fast.encode_images(batch)).sum(axis=1)
     assert len(cosines) == 64
     assert cosines.mean() >= 0.9995
-    assert cosines.min() >= 0.997
+    assert cosines.min() >= 0.999

@@ -226,7 +226,10 @@ class TestDisk:
             pass
         with pytest.raises(CollectionUnwritable, match="is a file"), exclusive(tmp_path / "thesis.tex"):
             pass
-        with pytest.raises(CollectionUnwritable, match="can't be written to"), exclusive(tmp_path / "thesis.tex" / "collection"):
+        with (
+            pytest.raises(CollectionUnwritable, match="can't be written to"),
+            exclusive(tmp_path / "thesis.tex" / "collection"),
+        ):
             pass
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
