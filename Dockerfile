@@ -33,6 +33,7 @@ COPY app app
 COPY cli cli
 COPY evaluation evaluation
 COPY indexing indexing
+COPY sources sources
 COPY retrieval retrieval
 COPY training training
 RUN uv pip install --quiet --no-deps --compile-bytecode --target /opt/lookalike . && chmod -R a+rX /opt/lookalike

@@ -72,7 +72,7 @@ def index(
     """
     from indexing.job import IndexSettings, run_index  # torch, OpenVINO, Arrow: only when there is something to index
     from indexing.progress import Progress
-    from indexing.sources.item import ColumnNames
+    from sources.item import ColumnNames
 
     settings = IndexSettings(
         sources=tuple(sources),

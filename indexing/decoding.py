@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from indexing.sources.item import Item
 from retrieval import images
 from retrieval.encoders.protocol import Encoder
 from retrieval.errors import ImageUndecodable, LookalikeError
 from retrieval.types import UInt8
+from sources.item import Item
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,6 @@ from indexing.plan import Plan, PlanWriter
 from indexing.previous import as_origin, gone, open_previous
 from indexing.progress import Progress
 from indexing.shards import Origin, ShardPool, ShardWriter
-from indexing.sources.item import ColumnNames, Source
-from indexing.sources.registry import open_sources
 from retrieval.bootstrap import load_encoder
 from retrieval.collection import Collection
 from retrieval.encoders.protocol import Encoder
@@ -32,6 +30,8 @@ from retrieval.errors import SourceError
 from retrieval.images import DEFAULT_MAX_PIXELS
 from retrieval.manifest import FORMAT_VERSION, Manifest
 from retrieval.stores.registry import resolve_kind
+from sources.item import ColumnNames, Source
+from sources.registry import open_sources
 
 DEFAULT_ENCODER = "lite"
 _BATCH_SIZES = {"cpu": 32, "cuda": 256}

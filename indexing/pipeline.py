@@ -25,11 +25,11 @@ from indexing.plan import Plan, PlanWriter
 from indexing.prefetch import prefetch
 from indexing.progress import Progress
 from indexing.shards import Encoded, Origin, ShardWriter
-from indexing.sources.item import Item, Source, fingerprint
 from retrieval.encoders.protocol import Encoder
 from retrieval.errors import DuplicateId, EncoderError, LookalikeError
 from retrieval.metadata import id_hash
 from retrieval.types import Float32, UInt8
+from sources.item import Item, Source, fingerprint
 
 DECODER_VERSION = 1
 """Raised when `retrieval.images` makes other pixels of the same bytes: everything is then encoded again."""

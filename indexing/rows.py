@@ -20,11 +20,11 @@ from indexing.join import REJECTED_SCHEMA, Joined
 from indexing.npyfile import NpyWriter
 from indexing.previous import FINGERPRINTS
 from indexing.shards import vectors_of
-from indexing.sources.columns import OWN
 from indexing.tables import conformed
 from retrieval.collection import REJECTED, VECTORS
 from retrieval.metadata import write_metadata
 from retrieval.thumbnails import thumbnail_writer
+from sources.columns import OWN
 
 SAMPLED_CAPTIONS = 1_000
 _MEASURED = pa.schema([("width", pa.int32()), ("height", pa.int32()), ("format", pa.string())])

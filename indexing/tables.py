@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from sources.columns import printable
+
 _REFUSED = (ValueError, TypeError, OverflowError, pa.ArrowException)
 """How pyarrow says that values have no common type, or can't be cast."""
 
@@ -43,11 +45,6 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
         for field in schema
     ]
     return pa.table(columns, schema=schema)
-
-
-def printable(text: str) -> str:
-    """The text with what UTF-8 can't carry (lone surrogates) replaced."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _array(values: list[Any]) -> pa.Array:

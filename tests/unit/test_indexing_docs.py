@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from cli.index import index
-from indexing.sources import parquet, tar
 from retrieval.metadata import FILES
 from retrieval.thumbnails import FILE as THUMBNAILS
+from sources import parquet, tar
 
 PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "indexing.md").read_text(encoding="utf-8")
 

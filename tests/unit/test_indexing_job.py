@@ -18,13 +18,13 @@ from indexing import shards as shards_module
 from indexing.disk import WORK, write_table
 from indexing.job import IndexSettings, Summary, run_index
 from indexing.shards import ShardPool
-from indexing.sources import folder as folder_module
-from indexing.sources.item import ColumnNames
 from retrieval.bootstrap import open_searcher
 from retrieval.collection import REJECTED, Collection, current_version, open_collection
 from retrieval.encoders.fake import FakeEncoder
 from retrieval.errors import DiskFull, EncoderError, SourceError, SourceNotFound
 from retrieval.types import Float32, UInt8
+from sources import folder as folder_module
+from sources.item import ColumnNames
 from tests.bad_images import bad_images, encoded, odd_images, picture
 from tests.unit.test_sources import write_parquet, write_tar
 
@@ -246,7 +246,7 @@ class TestAgain:
 
 def test_a_picture_that_failed_once_is_tried_again(gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("indexing.sources.folder.read_range", _no_disk)
+        patch.setattr("sources.folder.read_range", _no_disk)
         with pytest.raises(SourceError, match="source_not_found"):
             index(out, gallery)
     assert index(out, gallery).indexed == COUNT

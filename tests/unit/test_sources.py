@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from indexing.sources import columns as columns_module
-from indexing.sources import tar as tar_module
-from indexing.sources.item import ColumnNames, Item, Source
-from indexing.sources.registry import open_sources
 from retrieval.errors import LookalikeError, SourceError, SourceNotFound
+from sources import columns as columns_module
+from sources import tar as tar_module
+from sources.item import ColumnNames, Item, Source
+from sources.registry import open_sources
 from tests.bad_images import encoded, picture
 
 JPEG = encoded(picture(), "JPEG")

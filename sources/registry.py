@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from indexing.sources import parquet, tar
-from indexing.sources.folder import FolderSource, is_picture
-from indexing.sources.item import ColumnNames, Source, readable
-from indexing.sources.parquet import ParquetSource
-from indexing.sources.tar import TarSource
 from retrieval.errors import SourceError, SourceNotFound
+from sources import parquet, tar
+from sources.folder import FolderSource, is_picture
+from sources.item import ColumnNames, Source, readable
+from sources.parquet import ParquetSource
+from sources.tar import TarSource
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)=(?P<path>.+)", re.DOTALL)
 

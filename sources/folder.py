@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from indexing.sources.columns import CAPTION_BYTES, decode_captions
-from indexing.sources.item import Item, broken, fingerprint, read_range, readable, stat_parts, unreadable
 from retrieval.errors import SourceError
 from retrieval.images import EXTENSIONS
+from sources.columns import CAPTION_BYTES, decode_captions
+from sources.item import Item, broken, fingerprint, read_range, readable, stat_parts, unreadable
 
 
 def is_picture(name: str) -> bool:

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from indexing.sources.columns import captions_of, with_extra
-from indexing.sources.item import (
+from retrieval.errors import ImageUndecodable, SourceError
+from sources.columns import captions_of, with_extra
+from sources.item import (
     ColumnNames,
     Item,
     broken,
@@ -26,7 +27,6 @@ from indexing.sources.item import (
     stat_parts,
     unreadable,
 )
-from retrieval.errors import ImageUndecodable, SourceError
 
 ENDINGS = (".parquet", ".pq")
 """File name endings taken for Parquet files."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from indexing.tables import printable
-
 OWN = ("id", "source", "path", "caption", "captions", "width", "height", "format")
 CAPTION_BYTES = 1 << 16
 """No more of a caption file is read: 64 KiB."""
+
+
+def printable(text: str) -> str:
+    """The text with what UTF-8 can't carry (lone surrogates) replaced."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def caption_columns(texts: Iterable[str]) -> dict[str, Any]:

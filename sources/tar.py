@@ -22,10 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from indexing.sources.columns import CAPTION_BYTES, captions_of, decode_captions, with_extra
-from indexing.sources.item import Item, broken, check_size, fingerprint, read_range, readable, stat_parts, unreadable
 from retrieval.errors import ImageTooLarge, ImageUndecodable, SourceError
 from retrieval.images import EXTENSIONS
+from sources.columns import CAPTION_BYTES, captions_of, decode_captions, with_extra
+from sources.item import Item, broken, check_size, fingerprint, read_range, readable, stat_parts, unreadable
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """File name endings taken for tars."""
