@@ -44,7 +44,9 @@ class BodyLimit:
         return await self.app(scope, counted, send)
 
     def _error(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the body is over the limit of {self.max_bytes:,} bytes; scale the picture down")
+        return BodyTooLarge(
+            f"the body is over the limit of {self.max_bytes:,} bytes; send less: scale a picture down, or raise LOOKALIKE_MAX_BODY_BYTES"
+        )
 
 
 def _content_length(scope: Scope) -> int:

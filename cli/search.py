@@ -19,7 +19,9 @@ def search(
     text: Annotated[str | None, typer.Option(help="What to look for, in words.")] = None,
     image: Annotated[Path | None, typer.Option(help="A picture file to find the like of.")] = None,
     limit: Annotated[int, typer.Option(help="How many items to show.", min=1)] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON, as the HTTP API answers.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON, as the HTTP API answers, but for thumbnail_url.")
+    ] = False,
     encoder: Annotated[
         str | None, typer.Option(help="Encoder's name, for weights that moved; it must be the collection's encoder.")
     ] = None,
@@ -47,6 +49,8 @@ def search(
 
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device would be read for ever
+            raise SourceNotFound(f"{path} is not a picture file")
         return path.read_bytes()
     except OSError as error:
         raise SourceNotFound(f"{path} can't be read: {error.strerror}") from error

@@ -84,6 +84,7 @@ class FolderSource:
     def _item(self, folder: Path, name: str, names: set[str]) -> Item:
         path = folder / name
         relative = self._relative(path)
+        longer = f"{self.label}/{relative}"  # IMG_0001.JPG stands in every camera's folder
         columns: dict[str, Any] = {"path": relative}
         try:
             status = path.stat()
@@ -93,16 +94,16 @@ class FolderSource:
             if caption is not None:
                 columns |= decode_captions(read_range(caption, size=CAPTION_BYTES))
         except OSError as error:
-            return broken(self._prefix + relative, self.label, unreadable(path, error), columns)
+            return broken(self._prefix + relative, self.label, unreadable(path, error), columns, longer)
         except SourceError as error:
-            return broken(self._prefix + relative, self.label, error, columns)
+            return broken(self._prefix + relative, self.label, error, columns, longer)
         return Item(
             self._prefix + relative,
             self.label,
             fingerprint(*stat_parts(status)),
             lambda: read_range(path),
             columns,
-            longer_id=f"{self.label}/{relative}",  # IMG_0001.JPG stands in every camera's folder
+            longer_id=longer,
         )
 
     def _relative(self, path: Path) -> str:

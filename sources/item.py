@@ -63,13 +63,19 @@ class Source(Protocol):
         ...
 
 
-def broken(item_id: str, source: str, error: LookalikeError, columns: Mapping[str, Any] | None = None) -> Item:
+def broken(
+    item_id: str,
+    source: str,
+    error: LookalikeError,
+    columns: Mapping[str, Any] | None = None,
+    longer_id: str | None = None,
+) -> Item:
     """An item that is known to be unreadable before it is loaded."""
 
     def fail() -> NoReturn:
         raise error
 
-    return Item(item_id, source, 0, fail, columns or {})
+    return Item(item_id, source, 0, fail, columns or {}, longer_id)
 
 
 def fingerprint(*parts: object) -> int:

@@ -100,7 +100,7 @@ class TarSource:
                     self._check_end(archive.offset)
         except _DAMAGE as error:
             what = f"{readable(self._path.name)} is truncated or corrupt after {read:,} members"
-            loss.append(SourceError(f"{what}: {error}; what came before is kept"))
+            loss.append(SourceError(f"{what}: {' '.join(str(error).split())}; what came before is kept"))
 
     def _check_end(self, offset: int) -> None:
         """`tarfile` takes a damaged header for the end of the archive; the end is a block of zeros, or nothing."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 from retrieval.encoders.engines.cache import file_stamps, recall, remember, sha256_file
@@ -145,6 +146,8 @@ def _load_model(name: OpenClipName, checkpoint: Checkpoint) -> Any:
             )
     except Exception as error:  # unpickling, safetensors, missing keys, tower configs on the hub: a dozen kinds
         reason = " ".join((str(error) or type(error).__name__).split())[:200]
+        if isinstance(error, UnpicklingError):
+            reason = "it holds more than tensors and is not run; save its state_dict as .safetensors"
         raise WeightsInvalid(f"{checkpoint.path} does not load as open_clip's {name.model}: {reason}") from error
     return model.eval()
 
