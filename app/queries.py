@@ -71,7 +71,7 @@ class Queries:
         """Two sides compared, and the stages' milliseconds summed over both."""
         watches = Stopwatch(), Stopwatch()
         first, second = await asyncio.gather(self.embed(a, watches[0]), self.embed(b, watches[1]))
-        similarity = compare(first, second, self.searcher.encoder.spec.thresholds, threshold)
+        similarity = compare(first, second, self.searcher.encoder.spec, threshold)
         stages = {stage for watch in watches for stage in watch.took_ms}
         return similarity, {stage: sum(watch.took_ms.get(stage, 0.0) for watch in watches) for stage in stages}
 

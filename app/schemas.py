@@ -159,6 +159,7 @@ class SimilarityResponse(_Source):
                     "distance": 0.0983,
                     "threshold": 0.3,
                     "similar": True,
+                    "probability": 0.96,
                     "kinds": ["image", "image"],
                     "took_ms": _TOOK,
                     **_SOURCE,
@@ -171,6 +172,12 @@ class SimilarityResponse(_Source):
     distance: float = Field(ge=0, le=2, description="1 - cosine.")
     threshold: float = Field(description="The distance that decided.")
     similar: bool = Field(description="Whether distance <= threshold.")
+    probability: float | None = Field(
+        ge=0,
+        le=1,
+        description="That a and b belong together, were half of all pairs to; null where the encoder was not "
+        "calibrated for such a pair.",
+    )
     kinds: tuple[Literal["image", "text"], Literal["image", "text"]] = Field(
         description="What a and b were; an item of the collection counts as an image."
     )

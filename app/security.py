@@ -45,7 +45,7 @@ class BodyLimit:
 
     def _error(self) -> BodyTooLarge:
         return BodyTooLarge(
-            f"the body is over the limit of {self.max_bytes:,} bytes; send less: scale a picture down, or raise LOOKALIKE_MAX_BODY_BYTES"
+            f"the body is over the limit of {self.max_bytes:,} bytes; send less, or raise LOOKALIKE_MAX_BODY_BYTES"
         )
 
 

@@ -16,6 +16,8 @@ RUNS = (
     ("encoders", "--encoder", "lite"),
     ("indexing", "--encoder", "lite"),
     ("index", "--n", "500000"),
+    ("triplets",),
+    ("gradcache",),
 )
 
 

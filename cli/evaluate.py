@@ -1,40 +1,162 @@
-"""`lookalike evaluate`: how well an encoder finds photographs, as a table or as one line of JSON."""
+"""`lookalike evaluate`: how well an encoder finds and tells apart pictures, as a table, a line of JSON or a report."""
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from evaluation.datasets import Example
+    from evaluation.evaluate import Evaluation
+    from evaluation.options import Options
+    from retrieval.encoders.protocol import Encoder
 
 
 def evaluate(
     encoder: Annotated[str, typer.Argument(help="The encoder's name; `lookalike encoders` lists them.")],
     data: Annotated[
-        Path,
-        typer.Option("--data", help="A tar of key.jpg + key.txt (a caption a line), or a folder of class folders."),
+        list[str],
+        typer.Option(
+            "--data",
+            help="Labelled or captioned pictures: a folder of class folders, a tar, a Parquet file; or a .csv or "
+            "Parquet file of pairs (a, b or text, same). May be given again.",
+        ),
     ],
+    gallery: Annotated[
+        list[str] | None,
+        typer.Option("--gallery", help="Labelled pictures to search in; default: DATA itself, each without itself."),
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Another encoder, measured on the same beside it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.html and figures.json.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of the table.")] = False,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="JSON file to write thresholds and probabilities of pairs to.")
+    ] = None,
+    only: Annotated[
+        str, typer.Option(help="What to measure, of labels, captions, zero_shot and pairs, between commas.")
+    ] = "labels,captions,zero_shot,pairs",
+    unseen: Annotated[
+        str | None,
+        typer.Option(help="Classes that training did not see, measured apart: names between commas, or a share."),
+    ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="A training run's JSON-lines file; its curves go into the report.")
+    ] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the label; found by its name if absent.")] = None,
+    caption_column: Annotated[str | None, typer.Option(help="Column of the caption.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column of the picture.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many pictures, at even distances.")] = None,
+    pairs: Annotated[int, typer.Option(min=8, help="At most so many pairs of each kind.")] = 20_000,
+    views: Annotated[
+        bool, typer.Option("--views", help="Pairs that belong together are two views of a picture, not two of a class.")
+    ] = False,
+    platt: Annotated[bool, typer.Option("--platt", help="A sigmoid for probabilities, not isotonic.")] = False,
+    prompt: Annotated[str, typer.Option(help="What asks for a class; {} stands for its name.")] = "a photo of a {}",
+    resamples: Annotated[int, typer.Option(min=0, help="Draws of the bootstrap; 0 leaves intervals out.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Decides pairs and draws.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
 ) -> None:
-    """Measure how well an encoder finds photographs.
+    """Measure how well an encoder finds and tells apart pictures.
 
-    With a tar, each caption seeks its photograph and each photograph its captions: R@1, R@5, R@10, ranks.
-    With a folder of class folders, "a photo of a CLASS" seeks the pictures of that class: P@10, zero-shot accuracy.
+    Labels: Precision@1, R-precision, MAP@R, hit rate and recall; "a photo of a CLASS" names each picture's class.
+    Captions: R@1, R@5, R@10 both ways. Pairs: a threshold, its F1 and more, probabilities and how far they err.
 
     Example:  lookalike evaluate lite --data flickr8k/val.tar
 
-    Example:  lookalike evaluate open_clip:ViT-B-32/laion2b_s34b_b79k --data products/ --json
+    Example:  lookalike evaluate folder:mine --baseline lite --data products/ --unseen 0.5 --out report
     """
-    from tqdm import tqdm
-
-    from evaluation.measure import measure
+    from evaluation.datasets import read_examples
+    from evaluation.extras import REPORT, require
     from evaluation.report import as_json, as_table
     from retrieval.bootstrap import load_encoder
+    from retrieval.calibration import write_calibration
 
-    loaded = load_encoder(encoder, device=device, engine=engine, precision=precision)
-    with tqdm(unit=" photographs", desc="encode", leave=False, disable=None) as bar:
-        report = measure(loaded, data, progress=bar.update)
-    typer.echo(as_json(report) if json else as_table(report))
+    if out is not None:
+        require(REPORT, "the report")
+    options = _options(only, unseen, prompt, pairs, views, platt, resamples, seed)
+    read = partial(read_examples, label_column=label_column, caption_column=caption_column, image_column=image_column)
+    subject = _Subject(data, gallery, read, limit, options)
+    names = [encoder] if baseline is None else [encoder, baseline]
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    found = [subject.measure(load_encoder(name, device=device, engine=engine, precision=precision)) for name in names]
+    for each in found:
+        each.figures |= {"started": started, "command": shlex.join(["lookalike", *sys.argv[1:]])}
+    if calibrate is not None:
+        write_calibration(found[0].calibration, calibrate)
+    if out is not None:
+        from evaluation.html import write_report
+
+        write_report(out, found[0], found[1] if baseline else None, metrics=metrics, seed=seed)
+    figures = [each.figures for each in found]
+    typer.echo(as_json(*figures) if json else as_table(*figures))
+    if out is not None and not json:
+        typer.echo(f"report: {out / 'report.html'}")
+
+
+class _Subject:
+    """What is measured: read once, embedded by each encoder."""
+
+    def __init__(
+        self,
+        data: list[str],
+        gallery: list[str] | None,
+        read: Callable[..., list[Example]],
+        limit: int | None,
+        options: Options,
+    ) -> None:
+        from evaluation.pairlist import is_pair_list, read_pair_list
+
+        self._options = options
+        self._listed = read_pair_list(Path(data[0])) if len(data) == 1 and is_pair_list(Path(data[0])) else None
+        self._examples = [] if self._listed else read(data, limit=limit)
+        self._gallery = read(gallery) if gallery else None
+
+    def measure(self, encoder: Encoder) -> Evaluation:
+        from evaluation.evaluate import measure
+        from evaluation.pairlist import measure_pair_list
+
+        if self._listed is not None:
+            with _progress(len(self._listed.pictures)) as advance:
+                return measure_pair_list(encoder, self._listed, options=self._options, progress=advance)
+        views = 2 if self._options.views else 0
+        with _progress((1 + views) * len(self._examples) + len(self._gallery or ())) as advance:
+            return measure(encoder, self._examples, gallery=self._gallery, options=self._options, progress=advance)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], object]]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=" pictures", desc="encode", leave=False, disable=None) as bar:
+        yield bar.update
+
+
+def _options(
+    only: str, unseen: str | None, prompt: str, pairs: int, views: bool, platt: bool, resamples: int, seed: int
+) -> Options:
+    from evaluation.classes import parse_unseen
+    from evaluation.options import Options
+
+    try:
+        return Options(
+            measures=tuple(name.strip().replace("-", "_") for name in only.split(",")),
+            unseen=None if unseen is None else parse_unseen(unseen),
+            prompt=prompt,
+            pairs=pairs,
+            views=views,
+            calibration="platt" if platt else "isotonic",
+            resamples=resamples,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error

@@ -1,36 +1,116 @@
-"""`lookalike train`: a configuration and a folder of captioned photographs -> the heads of an encoder."""
+"""`lookalike train`: a configuration and data -> an encoder's folder, or the heads of `lite`."""
 
 from __future__ import annotations
 
+import json
+import shlex
+import signal
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from training.trainer import Result
+
+_INTERRUPTED, _NOT_PROMOTED = 130, 3
+
 
 def train(
-    config: Annotated[Path, typer.Argument(help="TOML file; configs/lite.toml made the released encoder.")],
-    data: Annotated[Path, typer.Option("--data", help="Folder with train.tar: key.jpg + key.txt, a caption a line.")],
-    out: Annotated[Path, typer.Option("--out", help="The safetensors file to write.")],
+    config: Annotated[Path, typer.Argument(help="TOML file; configs/ holds one for each method.")],
+    out: Annotated[Path, typer.Option(help="Folder of the encoder (for configs/lite.toml: a safetensors file).")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder, tar, Parquet file or pattern; may be repeated.", show_default="the configuration's"),
+    ] = None,
+    validation: Annotated[
+        list[str] | None, typer.Option(help="What the result is judged by.", show_default="a tenth of the data")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Encoder to start from.", show_default="the configuration's, or lite")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the pictures.", show_default="the configuration's")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write the encoder even where the base is better.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Processes that prepare pictures.", min=0)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")] = False,
     metrics: Annotated[
-        Path | None, typer.Option("--metrics", help="JSON-lines file for each step's loss; default: OUT.metrics.jsonl.")
+        Path | None, typer.Option(help="lite's recipe: file for each step's loss.", show_default="OUT.metrics.jsonl")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option("--cache", help="Folder for computed features; default: beside LOOKALIKE_CACHE's.")
+        Path | None, typer.Option(help="lite's recipe: folder for features.", show_default="in LOOKALIKE_CACHE")
     ] = None,
 ) -> None:
-    """Train the heads of the encoder `lite` from scratch.
+    """Train an encoder by contrast, from a user's labelled, captioned or unlabelled pictures.
 
-    The first run computes features of all photographs (minutes), later ones read them from the cache and take about
-    a minute. The same data, configuration and machine give the same file.
+    What comes out is an encoder like any other, `folder:OUT`, if it is better on held-out pictures than what it
+    started from. Stop it at any time: the same command goes on where the last checkpoint stands (in OUT.work).
+    Several processes train together under `torchrun --nproc-per-node N -m cli.main train ...`.
+
+    Example:  lookalike train configs/triplet.toml --data products/ --out my-encoder
+
+    Example:  lookalike train configs/clip.toml --data pairs.tar --base open_clip:ViT-B-32/openai --out my-clip
 
     Example:  lookalike train configs/lite.toml --data flickr8k --out lite.safetensors
     """
+    from training.settings import read_toml
+
+    document = read_toml(config)
+    if "lite" in document:
+        _train_lite(config, data or [], out, metrics, cache)
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    given = {"data.train": data, "data.validation": validation, "base.encoder": base, "optimizer.epochs": epochs}
+    try:
+        result = _train(document, config, out, given, device=device, workers=workers, force=force)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to resume", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    typer.echo(json.dumps(asdict(result)) if as_json else _report(result))
+    if not result.promoted:
+        raise typer.Exit(_NOT_PROMOTED)
+
+
+def _train(document: dict[str, Any], config: Path, out: Path, given: dict[str, Any], **options: Any) -> Result:
+    from training.settings import settings_from
+    from training.trainer import run_training
+
+    for key, value in given.items():
+        table, _, name = key.partition(".")
+        if value is not None:
+            document.setdefault(table, {})[name] = value
+    command = shlex.join(["lookalike", *sys.argv[1:]])
+    text = config.read_text("utf-8")
+    return run_training(settings_from(document, str(config)), out, config=text, command=command, **options)
+
+
+def _train_lite(config: Path, data: list[str], out: Path, metrics: Path | None, cache: Path | None) -> None:
     from retrieval.encoders.engines import cache_folder
     from training.config import load_config
     from training.run import run_lite
 
-    loaded = load_config(config)
+    if len(data) != 1:
+        raise typer.BadParameter("the recipe of lite takes one --data: a folder with train.tar")
     log = metrics or out.with_name(out.name + ".metrics.jsonl")
-    digest = run_lite(loaded, data, out, log, cache or cache_folder() / "training")
+    digest = run_lite(load_config(config), Path(data[0]), out, log, cache or cache_folder() / "training")
     typer.echo(f"{out}: SHA-256 {digest}; losses in {log}")
+
+
+def _report(result: Result) -> str:
+    figures = f"{result.figure} on held-out pictures {result.before:.4f} before, {result.after:.4f} after"
+    took = f"{result.steps:,} steps in {result.seconds / 60:.1f} minutes"
+    if not result.promoted:
+        return (
+            f"not promoted: {figures} ({took})\n"
+            f"  the base is better, so nothing was written to {result.out}; --force writes it all the same"
+        )
+    out = shlex.quote(result.out)
+    return (
+        f"{result.out}: {figures} ({took})\n"
+        f"next:  lookalike evaluate folder:{out} --data ...   or   lookalike index ... --encoder folder:{out}"
+    )

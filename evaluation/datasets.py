@@ -1,109 +1,113 @@
-"""Labelled photographs to measure with: a webdataset tar with captions, or a folder of class folders.
+"""Pictures to train on and to measure with: the items of any source, with a label and captions where it knows them.
 
-Yields encoded bytes; decoding and encoding happen elsewhere. One archive or folder is listed whole (keys and captions),
-pictures are read one at a time.
+Reads through `sources`, so that a folder, a tar and a Parquet file mean here what they mean to the indexing job.
+Pictures stay unread until `load`, but for those of Parquet files and compressed tars, which are held as encoded bytes.
 """
 
 from __future__ import annotations
 
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from retrieval.errors import SourceError, SourceNotFound
+import numpy as np
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+from retrieval.errors import SourceError
+from sources.folder import FolderSource
+from sources.item import ColumnNames, Item, Source
+from sources.registry import open_sources
+
+LABEL_COLUMNS = ("label_name", "class_name", "category", "class", "label", "cls")
+"""Columns taken for the label, in this order, where the user names none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Captioned:
-    """A photograph and what people wrote about it.
+class Example:
+    """A picture, what class it is of and what people wrote about it, each where known.
 
     Attributes:
-        key: its name in the archive, without the extension.
-        image: encoded bytes (JPEG, PNG, ...).
-        captions: at least one.
+        key: the item's id in its source.
+        load: gives the encoded bytes (JPEG, PNG, ...); raises LookalikeError. Safe to call from any thread.
+        label: the name of its class.
+        captions: perhaps none.
     """
 
     key: str
-    image: bytes
-    captions: tuple[str, ...]
+    load: Callable[[], bytes]
+    label: str | None = None
+    captions: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A photograph and the folder it lay in: `category` is the folder's name with `_` and `-` as spaces."""
-
-    key: str
-    image: bytes
-    category: str
-
-
-def read_captioned(path: Path) -> Iterator[Captioned]:
-    """A tar's `key.jpg` + `key.txt` pairs in the order of keys; a picture without captions is left out.
+def read_examples(
+    sources: Sequence[str],
+    *,
+    label_column: str | None = None,
+    caption_column: str | None = None,
+    image_column: str | None = None,
+    limit: int | None = None,
+) -> list[Example]:
+    """The pictures of some sources, in the order of the sources.
 
     Args:
-        path: a webdataset tar: pictures beside `key.txt`, one caption a line.
+        sources: folders, tars, Parquet files, patterns of them, as `lookalike index` takes them.
+        label_column: column of the label; the first of LABEL_COLUMNS if None, and in a folder the first folder
+            of a picture's path, if it has none of these.
+        caption_column: column of the caption; found by its name if None.
+        image_column: column of the picture; found by its name or type if None.
+        limit: at most so many, taken at even distances so that a table sorted by class keeps all classes.
+
+    Returns:
+        One example for each item. What can't be read is an example whose `load` raises.
 
     Raises:
-        SourceNotFound: no file there.
-        SourceError: not a tar, or not one captioned picture in it.
+        SourceNotFound: nothing stands at a path.
+        SourceError: a source that can't be read, a named column that nothing has, or no picture at all.
+        ValueError: a limit below 1.
     """
-    if not path.is_file():
-        raise SourceNotFound(f"{path} is not a file: expected a tar of key.jpg and key.txt")
-    try:
-        with tarfile.open(path) as archive:
-            yield from _pairs(archive, path)
-    except tarfile.TarError as error:
-        raise SourceError(f"{path} can't be read as a tar: {error}") from error
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; it must be at least 1")
+    opened = open_sources(sources, ColumnNames(image=image_column, caption=caption_column))
+    examples = [example for source in opened for example in _examples(source, label_column)]
+    if not examples:
+        raise SourceError(f"{', '.join(sources)}: no picture in it")
+    if label_column is not None and all(example.label is None for example in examples):
+        raise SourceError(f"{', '.join(sources)}: no picture has a label in column {label_column!r} (--label-column)")
+    return examples if limit is None else spread(examples, limit)
 
 
-def read_labelled(folder: Path) -> Iterator[Labelled]:
-    """The pictures of `folder`/CLASS/**, classes and files in the order of their names.
-
-    Raises:
-        SourceNotFound: no folder there.
-        SourceError: no class folder with a picture in it.
-    """
-    if not folder.is_dir():
-        raise SourceNotFound(f"{folder} is not a folder of class folders")
-    count = 0
-    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
-        category = class_folder.name.replace("_", " ").replace("-", " ").strip()
-        for path in sorted(class_folder.rglob("*")):
-            if path.suffix.lower() in PICTURES and path.is_file():
-                count += 1
-                yield Labelled(path.relative_to(folder).as_posix(), path.read_bytes(), category)
-    if count == 0:
-        raise SourceError(f"{folder} has no class folder with a picture in it")
+def spread(examples: Sequence[Example], limit: int) -> list[Example]:
+    """At most `limit` examples at even distances, in their order."""
+    if len(examples) <= limit:
+        return list(examples)
+    return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
 
 
-def _pairs(archive: tarfile.TarFile, path: Path) -> Iterator[Captioned]:
-    pictures, texts = _members(archive)
-    keys = sorted(pictures.keys() & texts.keys())
-    if not keys:
-        raise SourceError(f"{path} has no picture with a .txt of captions beside it")
-    for key in keys:
-        lines = _bytes(archive, texts[key]).decode("utf-8", errors="replace").splitlines()
-        captions = tuple(line.strip() for line in lines if line.strip())
-        if captions:
-            yield Captioned(key, _bytes(archive, pictures[key]), captions)
+def _examples(source: Source, label_column: str | None) -> Iterator[Example]:
+    folders = isinstance(source, FolderSource)
+    for item in source:
+        label = _label(item.columns, label_column)
+        if label is None and folders and label_column is None:
+            label = _first_folder(item.columns)
+        yield Example(item.id, item.load, label, _captions(item))
 
 
-def _members(archive: tarfile.TarFile) -> tuple[dict[str, tarfile.TarInfo], dict[str, tarfile.TarInfo]]:
-    pictures, texts = {}, {}
-    for member in archive:
-        key, dot, extension = member.name.rpartition(".")
-        if not member.isfile():
-            continue
-        if dot + extension.lower() in PICTURES:
-            pictures[key] = member
-        elif extension.lower() == "txt":
-            texts[key] = member
-    return pictures, texts
+def _label(columns: Mapping[str, Any], named: str | None) -> str | None:
+    # A table's own `path` or `source` stands under another name, see `sources.columns`.
+    names = LABEL_COLUMNS if named is None else (f"source_{named}", named)
+    value = next((columns[name] for name in names if columns.get(name) is not None), None)
+    if value is None or isinstance(value, dict | list | tuple):
+        return None
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    return b"" if file is None else file.read()
+def _first_folder(columns: Mapping[str, Any]) -> str | None:
+    folder, slash, _ = str(columns.get("path", "")).partition("/")
+    return folder if slash and folder else None
+
+
+def _captions(item: Item) -> tuple[str, ...]:
+    captions = item.columns.get("captions")
+    if captions is None:
+        caption = item.columns.get("caption")
+        captions = [] if caption is None else [caption]
+    return tuple(captions)

@@ -1,6 +1,7 @@
-"""Encoded bytes and texts -> embeddings, in batches; pictures that can't be decoded are named and left out.
+"""Encoded bytes and texts -> embeddings, in batches; pictures that can't be read are named and left out.
 
-Memory is bounded by one batch of pictures besides the embeddings.
+While the encoder works on a batch, the next one is read and decoded. Memory is bounded by two batches of pictures
+besides the embeddings.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from retrieval.encoders.protocol import Encoder, TextEncoder
-from retrieval.errors import ImageError, TextUnsupported
+from retrieval.errors import ImageError, SourceError, TextUnsupported
 from retrieval.images import decode
 from retrieval.types import Float32, UInt8
 
@@ -23,13 +24,13 @@ Progress = Callable[[int], object]
 
 
 def embed_images(
-    encoder: Encoder, images: Iterable[bytes], *, progress: Progress | None = None
+    encoder: Encoder, images: Iterable[Callable[[], bytes]], *, progress: Progress | None = None
 ) -> tuple[Float32, list[int]]:
-    """Encoded pictures -> their embeddings, and which positions could be read.
+    """Pictures -> their embeddings, and which positions could be read.
 
     Args:
         encoder: any encoder.
-        images: encoded bytes; consumed lazily, 64 at a time.
+        images: what gives each picture's encoded bytes, `Example.load` for instance; called in threads.
         progress: called with the number of pictures done since the last call.
 
     Returns:
@@ -37,27 +38,27 @@ def embed_images(
     """
     vectors, kept, seen = [np.zeros((0, encoder.spec.dim), np.float32)], [], 0
     with ThreadPoolExecutor() as pool:
-        for batch in chunks(images, BATCH):
-            pixels = list(pool.map(lambda data: _pixels(encoder, data), batch))
+        for pixels in _ahead(chunks(images, BATCH), lambda load: _pixels(encoder, load), pool):
             good = [array for array in pixels if array is not None]
             kept += [seen + i for i, array in enumerate(pixels) if array is not None]
-            seen += len(batch)
+            seen += len(pixels)
             if good:
                 vectors.append(encoder.encode_images(np.stack(good)))
             if progress is not None:
-                progress(len(batch))
+                progress(len(pixels))
     return np.concatenate(vectors), kept
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str]) -> Float32:
-    """Texts -> (q, d) float32 of unit norm.
+    """Texts -> (t, d) float32 of unit norm.
 
     Raises:
         TextUnsupported: the encoder has no text tower here.
     """
     if not (isinstance(encoder, TextEncoder) and encoder.spec.text):
         raise TextUnsupported(f"{encoder.spec.name!r} has no text tower here, and this measurement asks with words")
-    return np.concatenate([encoder.encode_texts(batch) for batch in chunks(texts, BATCH)])
+    empty = [np.zeros((0, encoder.spec.dim), np.float32)]
+    return np.concatenate(empty + [encoder.encode_texts(batch) for batch in chunks(texts, BATCH)])
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -67,8 +68,24 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _pixels(encoder: Encoder, data: bytes) -> UInt8 | None:
+def _ahead(
+    batches: Iterable[list[Callable[[], bytes]]],
+    work: Callable[[Callable[[], bytes]], UInt8 | None],
+    pool: ThreadPoolExecutor,
+) -> Iterator[list[UInt8 | None]]:
+    """The batches' results, the next batch begun before the last one is given away."""
+    waiting = None
+    for batch in batches:
+        following = [pool.submit(work, item) for item in batch]
+        if waiting is not None:
+            yield [future.result() for future in waiting]
+        waiting = following
+    if waiting is not None:
+        yield [future.result() for future in waiting]
+
+
+def _pixels(encoder: Encoder, load: Callable[[], bytes]) -> UInt8 | None:
     try:
-        return encoder.preprocess(decode(data).image)
-    except ImageError:
+        return encoder.preprocess(decode(load()).image)
+    except (ImageError, SourceError):
         return None

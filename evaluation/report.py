@@ -1,95 +1,131 @@
-"""What an evaluation found, as records and as a table for people; measures nothing itself."""
+"""Figures as one flat line of JSON and as a table for people; measures nothing and draws nothing."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from retrieval.types import EncoderSpec
+SHORT = {"labels.": "", "pairs.image_image.": "pairs."}
+"""Prefixes that flat names leave out: what is asked for most has the short name."""
+
+TITLES = {"": "labels", "seen": "labels, seen classes", "unseen": "labels, unseen classes", "pairs": "image pairs"}
+"""Headings of the table, by the flat names' first part."""
 
 
-@dataclass(frozen=True, slots=True)
-class CaptionReport:
-    """Retrieval between photographs and their captions; R@k are hit rates in [0, 1], ranks count from 1.
+def flat(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested figures under dotted names, each class's precision left out.
 
-    Attributes:
-        encoder: the encoder's spec as plain values.
-        photographs: pictures in the gallery.
-        captions: text queries.
-        rejected: pictures that could not be decoded, left out of everything.
-        text_to_image: `R@1`, `R@5`, `R@10`, `mean_rank`, `median_rank`: each caption seeks its photograph.
-        image_to_text: the same: each photograph seeks one of its captions.
+    >>> flat({"images": 3, "labels": {"map_at_r": 0.5, "unseen": {"map_at_r": 0.4}}, "intervals": {"map_at_r": [0, 1]}})
+    {'images': 3, 'map_at_r': 0.5, 'unseen.map_at_r': 0.4}
     """
+    found: dict[str, Any] = {}
+    for name, value in _leaves(figures, ""):
+        for prefix, short in SHORT.items():
+            if name.startswith(prefix):
+                name = short + name.removeprefix(prefix)
+        found[name] = value
+    return found
 
-    encoder: dict[str, object]
-    photographs: int
-    captions: int
-    rejected: int
-    text_to_image: dict[str, float]
-    image_to_text: dict[str, float]
-    kind: str = "captions"
 
+def as_json(figures: Mapping[str, Any], baseline: Mapping[str, Any] | None = None) -> str:
+    """One line: the nested figures and, beside them, the same under flat names.
 
-@dataclass(frozen=True, slots=True)
-class CategoryReport:
-    """Text search by category names.
-
-    Attributes:
-        encoder: the encoder's spec as plain values.
-        photographs: pictures in the gallery.
-        rejected: pictures that could not be decoded, left out of everything.
-        k: depth of the precision.
-        prompt: the query, `{}` standing for the category.
-        precision: category -> P@k in [0, 1].
-        mean_precision: their mean, each category counting alike.
-        zero_shot_accuracy: share of pictures whose best scoring category is their own.
+    With a baseline its nested figures stand under `baseline`, and flat ones under `baseline.<name>`.
     """
-
-    encoder: dict[str, object]
-    photographs: int
-    rejected: int
-    k: int
-    prompt: str
-    precision: dict[str, float] = field(repr=False)
-    mean_precision: float
-    zero_shot_accuracy: float
-    kind: str = "categories"
+    both = dict(figures) | flat(figures)
+    if baseline is not None:
+        both |= {"baseline": dict(baseline)} | {f"baseline.{name}": value for name, value in flat(baseline).items()}
+    return json.dumps(both, ensure_ascii=False, allow_nan=False)
 
 
-Report = CaptionReport | CategoryReport
+def as_table(figures: Mapping[str, Any], baseline: Mapping[str, Any] | None = None) -> str:
+    """The figures for reading, with their intervals, and the baseline's beside them where there is one."""
+    lines = [head(figures)]
+    if baseline is not None:
+        lines.append(f"baseline: {head(baseline)}")
+    section = None
+    for row in rows(figures, baseline):
+        if row.section != section:
+            lines += ["", f"{row.section:<32}{'':>10}" + ("" if baseline is None else f"{'':>18}  baseline")]
+            section = row.section
+        lines.append(_line(row, baseline is not None))
+    lines += _category_lines(figures)
+    if "seconds" in figures:
+        lines += ["", f"{figures['seconds']:.1f} s" + (f"; {figures['command']}" if "command" in figures else "")]
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def as_json(report: Report) -> str:
-    """The report on one line."""
-    return json.dumps(asdict(report), ensure_ascii=False)
+class Row:
+    """One line of the table: a measure, its value, its interval, and the baseline's value."""
+
+    def __init__(self, name: str, value: float, interval: Sequence[float] | None, other: float | None) -> None:
+        part, _, self.label = name.rpartition(".")
+        self.name, self.value, self.interval, self.other = name, value, interval, other
+        self.section = TITLES.get(part, part.replace(".", ", ").replace("_", " "))
+        self.label = self.label.replace("_", " ")
+
+    @staticmethod
+    def text(value: float) -> str:
+        """Counts as they are, everything else to four decimals."""
+        return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+    @property
+    def between(self) -> str:
+        """The interval as `low-high`, nothing where there is none."""
+        return "" if self.interval is None else f"[{self.interval[0]:.4f}, {self.interval[1]:.4f}]"
 
 
-def as_table(report: Report) -> str:
-    """The report for reading: at most 80 columns, no colour."""
-    head = f"{report.encoder['name']}  {report.photographs} photographs, {report.rejected} rejected"
-    body = _caption_rows(report) if isinstance(report, CaptionReport) else _category_rows(report)
-    return "\n".join([head, *body])
-
-
-def describe(spec: EncoderSpec) -> dict[str, object]:
-    """A spec as plain values for a report."""
-    return asdict(spec)
-
-
-def _caption_rows(report: CaptionReport) -> list[str]:
-    columns = list(report.text_to_image)
-    rows = [f"{'':16}" + "".join(f"{name:>13}" for name in columns)]
-    for label, values in (("text -> image", report.text_to_image), ("image -> text", report.image_to_text)):
-        rows.append(f"{label:16}" + "".join(f"{values[name]:>13.3f}" for name in columns))
-    return rows
-
-
-def _category_rows(report: CategoryReport) -> list[str]:
-    width = max(len(name) for name in (*report.precision, "zero-shot accuracy"))
-    rows = [f"{'category':{width}}  P@{report.k}   query: {report.prompt!r}"]
-    rows += [
-        f"{name:{width}}  {value:.2f}" for name, value in sorted(report.precision.items(), key=lambda item: -item[1])
+def rows(figures: Mapping[str, Any], baseline: Mapping[str, Any] | None = None) -> list[Row]:
+    """Every number that is a measure or the size of its sample, section by section."""
+    others = {} if baseline is None else flat(baseline)
+    intervals = figures.get("intervals", {})
+    found = [
+        Row(name, value, intervals.get(name), others.get(name))
+        for name, value in flat(figures).items()
+        if isinstance(value, int | float) and not name.startswith("encoder.") and name not in _HEAD
     ]
-    rows.append(f"{'mean':{width}}  {report.mean_precision:.3f}")
-    rows.append(f"{'zero-shot accuracy':{width}}  {report.zero_shot_accuracy:.3f}")
-    return rows
+    order: list[str] = []
+    for row in found:
+        if row.section not in order:
+            order.append(row.section)
+    return sorted(found, key=lambda row: order.index(row.section))
+
+
+def head(figures: Mapping[str, Any]) -> str:
+    """Which encoder, and how many pictures."""
+    spec = figures["encoder"]
+    how = f"{spec['engine']} {spec['precision']} on {spec['device']}"
+    return f"{spec['name']} ({how}): {figures['images']:,} images, {figures['rejected']:,} rejected"
+
+
+_HEAD = {"images", "rejected", "seed", "seconds"}
+_HIDDEN = {"intervals", "precision_at_10", "encoder.thresholds"}
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        if name in _HIDDEN or path in _HIDDEN:
+            continue
+        if isinstance(value, Mapping):
+            found += _leaves(value, f"{path}.")
+        else:
+            found.append((path, value))
+    return found
+
+
+def _line(row: Row, compared: bool) -> str:
+    other = "" if not compared else f"  {'-' if row.other is None else row.text(row.other):>8}"
+    return f"  {row.label:<30}{row.text(row.value):>10}{row.between:>18}{other}"
+
+
+def _category_lines(figures: Mapping[str, Any]) -> list[str]:
+    found = figures.get("zero_shot")
+    if not found:
+        return []
+    precision = sorted(found["precision_at_10"].items(), key=lambda each: (-each[1], each[0]))
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in precision[:40])
+    more = "" if len(precision) <= 40 else f", and {len(precision) - 40} more classes in the JSON"
+    return ["", f"P@10 of {found['prompt']!r}: {shown}{more}"]

@@ -7,6 +7,7 @@
     ├── StoreError         store_unavailable  dimension_mismatch  unknown_store
     ├── EncoderError       unknown_encoder  weights_missing  weights_invalid  text_unsupported
     ├── QueryError         unknown_item  invalid_limit  text_empty  text_too_long  query_invalid
+    ├── ExtraMissing       extra_missing
     └── SourceError        source_not_found  source_invalid  duplicate_id  disk_full
                            config_invalid
 
@@ -209,3 +210,9 @@ class ConfigInvalid(SourceError):
     """A configuration file with an unknown key, a value of the wrong type or out of range."""
 
     code = "config_invalid"
+
+
+class ExtraMissing(LookalikeError):
+    """A package of an extra (train, demo, ...) is called for and not installed."""
+
+    code = "extra_missing"

@@ -14,13 +14,14 @@ from typing import Literal
 import numpy as np
 
 from retrieval import images
+from retrieval.calibration import PairCalibration
 from retrieval.collection import Collection
 from retrieval.encoders.protocol import Encoder, TextEncoder
 from retrieval.errors import InvalidLimit, TextEmpty, TextTooLong, TextUnsupported
 from retrieval.rerank import rerank
 from retrieval.stopwatch import Stopwatch
 from retrieval.stores.protocol import SearchParameters, VectorStore
-from retrieval.types import Float32, Hit, Neighbors, SearchResult, Thresholds, UInt8
+from retrieval.types import EncoderSpec, Float32, Hit, Neighbors, SearchResult, UInt8
 
 Kind = Literal["image", "text"]
 
@@ -50,12 +51,16 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Two sides compared: cosine in [-1, 1], distance = 1 - cosine, `similar` = distance <= threshold."""
+    """Two sides compared: cosine in [-1, 1], distance = 1 - cosine, `similar` = distance <= threshold.
+
+    `probability` that they belong together is None where the encoder was never calibrated for such a pair.
+    """
 
     cosine: float
     distance: float
     threshold: float
     similar: bool
+    probability: float | None = None
 
 
 class Searcher:
@@ -170,22 +175,33 @@ class Searcher:
         return [Hit(str(record.pop("id")), score, record) for record, score in zip(records, scores, strict=True)]
 
 
-def compare(a: Embedded, b: Embedded, thresholds: Thresholds, threshold: float | None = None) -> Similarity:
+def compare(a: Embedded, b: Embedded, spec: EncoderSpec, threshold: float | None = None) -> Similarity:
     """Compares two unit vectors.
 
     Args:
         a: one side.
         b: the other side.
-        thresholds: the encoder's defaults, by the kinds of the two sides.
+        spec: the encoder's: its calibration, or else its default thresholds, by the kinds of the two sides.
         threshold: a cosine distance in [0, 2] that overrides them.
     """
     cosine = float(np.clip(np.dot(a.vector.astype(np.float64), b.vector.astype(np.float64)), -1.0, 1.0))
-    limit = threshold if threshold is not None else _default_threshold(a.kind, b.kind, thresholds)
+    curve = _calibration(a.kind, b.kind, spec)
+    limit = threshold if threshold is not None else _default_threshold(a.kind, b.kind, spec)
     distance = 1.0 - cosine
-    return Similarity(cosine, distance, limit, distance <= limit)
+    probability = None if curve is None else curve.probability(cosine)
+    return Similarity(cosine, distance, limit, distance <= limit, probability)
 
 
-def _default_threshold(a: Kind, b: Kind, thresholds: Thresholds) -> float:
+def _calibration(a: Kind, b: Kind, spec: EncoderSpec) -> PairCalibration | None:
+    if spec.calibration is None or a == b == "text":
+        return None
+    return spec.calibration.image_image if a == b else spec.calibration.image_text
+
+
+def _default_threshold(a: Kind, b: Kind, spec: EncoderSpec) -> float:
+    measured = _calibration(a, b, spec)
+    if measured is not None:
+        return measured.threshold
     if a != b:
-        return thresholds.image_text
-    return thresholds.image_image if a == "image" else thresholds.text_text
+        return spec.thresholds.image_text
+    return spec.thresholds.image_image if a == "image" else spec.thresholds.text_text

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.calibration import Calibration
+
 Float32 = NDArray[np.float32]
 Float16 = NDArray[np.float16]
 Int64 = NDArray[np.int64]
@@ -48,6 +50,7 @@ class EncoderSpec:
         precision: `fp32`, `bf16` or `fp16`.
         device: `cpu` or `cuda`.
         thresholds: the encoder's default thresholds of similarity.
+        calibration: measured thresholds and probabilities, which go before the defaults.
     """
 
     name: str
@@ -60,6 +63,7 @@ class EncoderSpec:
     precision: str
     device: str = "cpu"
     thresholds: Thresholds = Thresholds()
+    calibration: Calibration | None = None
 
     @property
     def identity(self) -> tuple[str, int, int, str]:

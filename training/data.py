@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evaluation.datasets import Captioned, read_captioned
+from evaluation.datasets import Example, read_examples
 from retrieval.encoders.lite_model.backbones import load_efficientnet
-from retrieval.errors import SourceNotFound
+from retrieval.errors import SourceError, SourceNotFound
 from training.classes import class_texts, class_vectors
 from training.config import LiteConfig
 from training.features import image_features, sentence_vectors
@@ -48,8 +48,8 @@ def load_data(folder: Path, config: LiteConfig, cache: Path) -> LiteData:
     )
 
 
-def read_split(folder: Path, name: str) -> list[Captioned]:
-    """All photographs of one archive, encoded, with their captions.
+def read_split(folder: Path, name: str) -> list[Example]:
+    """All captioned photographs of one archive, sorted by their keys.
 
     Raises:
         SourceNotFound: the folder has no such archive.
@@ -60,7 +60,14 @@ def read_split(folder: Path, name: str) -> list[Captioned]:
         raise SourceNotFound(
             f"no {name} in {folder}: expected a webdataset tar of key.jpg and key.txt, a caption a line"
         )
-    return list(read_captioned(path))
+    examples = read_examples([str(path)])
+    for example in examples:
+        if not example.captions:
+            example.load()  # what a damaged archive lost raises here
+    captioned = sorted((example for example in examples if example.captions), key=lambda example: example.key)
+    if not captioned:
+        raise SourceError(f"{path} has no picture with a .txt of captions beside it")
+    return captioned
 
 
 def _parameter(module: torch.nn.Module, name: str) -> Tensor:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from evaluation.datasets import Captioned
+from evaluation.datasets import Example
 from evaluation.embedding import chunks
 from retrieval.encoders.engines import Tower, choose_engine, make_engine
 from retrieval.encoders.lite_model.backbones import load_efficientnet, load_minilm
@@ -44,7 +44,7 @@ LONGEST_SIDE = 1.2  # of a crop, relative to the other side
 VERSION = 1  # raised whenever the code here changes what it computes
 
 
-def image_features(items: Sequence[Captioned], view: int, seed: int, cache: Path) -> Tensor:
+def image_features(items: Sequence[Example], view: int, seed: int, cache: Path) -> Tensor:
     """Features of one view of every photograph.
 
     Args:
@@ -56,7 +56,7 @@ def image_features(items: Sequence[Captioned], view: int, seed: int, cache: Path
     Returns:
         (n, f) float32.
     """
-    pictures = hashlib.sha256(b"".join(hashlib.sha256(item.image).digest() for item in items)).hexdigest()
+    pictures = hashlib.sha256(b"".join(hashlib.sha256(item.load()).digest() for item in items)).hexdigest()
     key = ["images", VERSION, IMAGE_SHA256, LITE_PREPROCESSING.digest, pictures, view, seed if view > 1 else 0]
     return _cached(cache, key, lambda: _encode_images(items, view, seed))
 
@@ -95,7 +95,7 @@ class _Sentences(nn.Module):
         return mean_pool(self.bert(ids, mask), mask)
 
 
-def _encode_images(items: Sequence[Captioned], view: int, seed: int) -> Float32:
+def _encode_images(items: Sequence[Example], view: int, seed: int) -> Float32:
     side = LITE_PREPROCESSING.size
     example = np.zeros((2, 3, side, side), np.uint8)
     tower = Tower(
@@ -110,8 +110,8 @@ def _encode_images(items: Sequence[Captioned], view: int, seed: int) -> Float32:
     engine = make_engine(tower, choose_engine(precision="fp32"))
     rng = np.random.default_rng([seed, view])
 
-    def pixels(item: Captioned) -> UInt8:
-        return LITE_PREPROCESSING(take_view(decode(item.image).image, view, rng))
+    def pixels(item: Example) -> UInt8:
+        return LITE_PREPROCESSING(take_view(decode(item.load()).image, view, rng))
 
     bar = tqdm(total=len(items), desc=f"features of view {view}", unit=" photographs", disable=None)
     rows = [np.zeros((0, IMAGE_FEATURES), np.float32)]

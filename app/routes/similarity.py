@@ -57,6 +57,7 @@ async def similarity(request: Request, queries: QueriesDep) -> Response:
             "distance": round(1.0 - answers.score(compared.cosine), 6),
             "threshold": compared.threshold,
             "similar": compared.similar,
+            "probability": None if compared.probability is None else round(compared.probability, 4),
             "kinds": [_kind(a), _kind(b)],
             "took_ms": answers.took(stages, started),
             **answers.source(queries),

@@ -54,10 +54,11 @@ async function judge(signal) {
     const answer = await api.compare(sides[0], sides[1], signal);
     const strong = document.createElement("strong");
     strong.textContent = answer.similar ? "Similar" : "Not similar";
-    const { cosine, distance, threshold } = answer;
+    const { cosine, distance, threshold, probability } = answer;
     const sign = answer.similar ? "≤" : ">";
+    const odds = probability === null ? "" : ` · probability ${Math.round(probability * 100)} %`;
     verdict.replaceChildren(
-      strong, ` cosine ${cosine.toFixed(3)} · distance ${distance.toFixed(3)} ${sign} threshold ${threshold.toFixed(2)}`,
+      strong, ` cosine ${cosine.toFixed(3)} · distance ${distance.toFixed(3)} ${sign} threshold ${threshold.toFixed(2)}${odds}`,
     );
   } catch (error) {
     if (error.name !== "AbortError") verdict.textContent = error.message;

@@ -2,7 +2,8 @@
 
 A picture's vector is the mean colour of each cell of a 2 x 2 grid (4 cells x 3 channels), with a thirteenth number 32
 so that black has a direction, scaled to unit norm. A text's vector is the one of a picture of the colours it names:
-"red" is all red; "red blue" has a red left half and a blue right half. A word without a colour is grey.
+"red" is all red; "red blue" has a red left half and a blue right half. A word without a colour is grey. The probability
+of two pictures is their cosine, that of a picture and a text (1 + cosine) / 2.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL.Image import Image
 
+from retrieval.calibration import Calibration, PairCalibration
 from retrieval.encoders.dual import unit_rows
 from retrieval.encoders.preprocessing import Preprocessing
 from retrieval.types import EncoderSpec, Float32, UInt8
@@ -44,6 +46,10 @@ class FakeEncoder:
         text=True,
         engine="numpy",
         precision="fp32",
+        calibration=Calibration(
+            image_image=PairCalibration(threshold=0.3, cosines=(0.0, 1.0), probabilities=(0.0, 1.0)),
+            image_text=PairCalibration(threshold=0.75, cosines=(-1.0, 1.0), probabilities=(0.0, 1.0)),
+        ),
     )
     preprocessing = _PREPROCESSING
 

@@ -102,19 +102,21 @@ def _text_side(described: Description, loader: OpenClipModel) -> TextSide:
         sequence=True,
         batches=TEXT_BATCHES,
     )
-    return TextSide(tower, _Tokens(loader.tokenizer, described))
+    return TextSide(tower, OpenClipTokens(loader.tokenizer, described.end, described.end_id))
 
 
-class _Tokens:
-    """Texts -> (ids,), cut after the longest text's end token where the tower allows it."""
+class OpenClipTokens:
+    """Texts -> (ids,), cut after the longest text's end token where the tower allows it; see `trim`."""
 
-    def __init__(self, tokenizer: Callable[[], Any], described: Description) -> None:
+    def __init__(self, tokenizer: Callable[[], Any], end: str | None, end_id: int) -> None:
         self._get = tokenizer
-        self._described = described
+        self._end = end
+        self._end_id = end_id
 
     def __call__(self, texts: Sequence[str]) -> tuple[NDArray[Any], ...]:
+        """Texts -> ((n, t) int64,)."""
         ids = np.asarray(self._tokenizer(list(texts)).numpy(), np.int64)
-        return (trim(ids, self._described.end, self._described.end_id),)
+        return (trim(ids, self._end, self._end_id),)
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from retrieval.encoders.protocol import Encoder
 from retrieval.errors import EncoderError, UnknownEncoder
 
-FORMS = ("lite", "open_clip:<model>/<pretrained>[@<precision>]")
+FORMS = ("lite", "open_clip:<model>/<pretrained>[@<precision>]", "folder:<path>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def create_encoder(
     """An encoder by name.
 
     Args:
-        name: `lite`, `open_clip:<model>/<pretrained>[@<precision>]`, or `fake` in tests.
+        name: `lite`, `open_clip:<model>/<pretrained>[@<precision>]`, `folder:<path>`, or `fake` in tests.
         device: `auto`, `cpu` or `cuda`.
         engine: `auto`, `torch` or `openvino`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
@@ -49,7 +49,7 @@ def create_encoder(
     kind = name.partition(":")[0]
     factory = _FACTORIES.get(kind)
     if factory is None or (":" in name) != (kind in _WITH_ARGUMENT):
-        raise UnknownEncoder(f"unknown encoder {name!r}{_suggest(name)}; the forms are {' and '.join(FORMS)}")
+        raise UnknownEncoder(f"unknown encoder {name!r}{_suggest(name)}; the forms are {', '.join(FORMS)}")
     return factory(name, device, engine, precision, threads)
 
 
@@ -84,19 +84,26 @@ def _open_clip(name: str, device: str, engine: str, precision: str, threads: int
     return open_clip_encoder(name, device=device, engine=engine, precision=precision, threads=threads)
 
 
+def _folder(name: str, device: str, engine: str, precision: str, threads: int | None) -> Encoder:
+    from retrieval.encoders.folder_encoder import folder_encoder
+
+    return folder_encoder(name, device=device, engine=engine, precision=precision, threads=threads)
+
+
 _FACTORIES: dict[str, Callable[[str, str, str, str, int | None], Encoder]] = {
     "lite": _lite,
     "open_clip": _open_clip,
+    "folder": _folder,
     "fake": _fake,
 }
-_WITH_ARGUMENT = {"open_clip"}
+_WITH_ARGUMENT = {"open_clip", "folder"}
 
 
 def _suggest(name: str) -> str:
     from retrieval.encoders.open_clip_weights import PREFIX, close_matches, model_names
 
     if name in _WITH_ARGUMENT:
-        return " on its own: it needs a model and its weights"
+        return " on its own: it needs " + ("a model and its weights" if name == "open_clip" else "a path")
     model = name.removeprefix(PREFIX).partition("/")[0]
     if model in model_names():
         return f"; did you mean '{PREFIX}{model}/<pretrained>'?"

@@ -34,7 +34,12 @@ def test_every_pair_of_sides_is_symmetric_and_consistent(client: TestClient, a: 
     assert there["cosine"] == pytest.approx(back["cosine"], abs=1e-6)
     assert there["distance"] == pytest.approx(1.0 - there["cosine"], abs=1e-6)
     assert there["similar"] == (there["distance"] <= there["threshold"])
-    assert there["kinds"] == ["text" if side == "text" else "image" for side in (a, b)]
+    kinds = ["text" if side == "text" else "image" for side in (a, b)]
+    assert there["kinds"] == kinds
+    expected = {1: max(0.0, there["cosine"]), 2: (1 + there["cosine"]) / 2}[
+        len(set(kinds))
+    ]  # the fake encoder's curves
+    assert there["probability"] == (None if a == b == "text" else pytest.approx(expected, abs=1e-4))
     if a == b:
         assert there["cosine"] == pytest.approx(1.0, abs=1e-5)
         assert there["similar"] is True

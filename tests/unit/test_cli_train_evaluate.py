@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 from cli.evaluate import evaluate
 from cli.train import train
+from retrieval.calibration import read_calibration
 from retrieval.errors import ConfigInvalid, SourceNotFound, UnknownEncoder
+from tests.unit.small_pictures import write_folders
 
 runner = CliRunner()
 
@@ -44,16 +46,57 @@ def test_json_is_one_line_with_both_directions(tar):
     result = runner.invoke(app(evaluate), ["lite", "--data", str(tar), "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert (report["photographs"], report["captions"]) == (3, 6)
+    assert (report["images"], report["captions"]["captions"]) == (3, 6)
     assert report["encoder"]["name"] == "lite"
+    assert report["command"].startswith("lookalike")
+    assert report["seconds"] > 0
     # every photograph has the same captions, so each caption ranks the three alike: hits are a matter of chance
-    assert report["text_to_image"]["R@5"] == report["image_to_text"]["R@10"] == 1.0
+    assert report["captions.text_to_image.R@5"] == report["captions.image_to_text.R@10"] == 1.0
 
 
 def test_the_table_names_both_directions(tar):
     result = runner.invoke(app(evaluate), ["lite", "--data", str(tar)])
-    assert "text -> image" in result.stdout
-    assert "image -> text" in result.stdout
+    assert "captions, text to image" in result.stdout
+    assert "captions, image to text" in result.stdout
+
+
+def test_labels_a_baseline_a_report_and_a_calibration(tmp_path):
+    colours = {f"{colour}/{i}.png": colour for colour in ("red", "green", "blue") for i in range(4)}
+    data = write_folders(tmp_path / "data", colours)
+    out, curve = tmp_path / "report", tmp_path / "calibration.json"
+    asked = ["fake", "--data", str(data), "--baseline", "fake", "--out", str(out), "--calibrate", str(curve)]
+    more = ["--unseen", "red,blue", "--only", "labels,pairs", "--limit", "9", "--seed", "3", "--resamples", "20"]
+    result = runner.invoke(app(evaluate), [*asked, *more])
+    assert result.exit_code == 0, result.output
+    assert "labels, unseen classes" in result.stdout
+    assert "baseline" in result.stdout
+    figures = json.loads((out / "figures.json").read_text())
+    assert figures["precision_at_1"] == figures["baseline.unseen.precision_at_1"] == figures["pairs.f1"] == 1.0
+    assert (figures["images"], figures["seed"], "zero_shot" in figures) == (9, 3, False)
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+    calibration = read_calibration(curve)
+    assert calibration.image_image is not None
+    assert calibration.image_text is None
+
+
+def test_a_gallery_and_a_list_of_pairs(tmp_path):
+    data = write_folders(tmp_path / "data", {"red/a.png": "red", "blue/b.png": "blue"})
+    gallery = write_folders(tmp_path / "gallery", {"red/c.png": "red", "blue/d.png": "blue"})
+    asked = ["fake", "--data", str(data), "--gallery", str(gallery), "--only", "labels", "--json"]
+    found = json.loads(runner.invoke(app(evaluate), asked).stdout)
+    assert (found["precision_at_1"], found["queries"], found["gallery"]) == (1.0, 2, 2)
+    table = tmp_path / "pairs.csv"
+    rows = ["data/red/a.png,gallery/red/c.png,1", "data/red/a.png,gallery/blue/d.png,0"] * 4
+    table.write_text("\n".join(["a,b,same", *rows]))
+    found = json.loads(runner.invoke(app(evaluate), ["fake", "--data", str(table), "--json"]).stdout)
+    assert found["pairs.f1"] == found["pairs.accuracy"] == 1.0
+
+
+def test_what_makes_no_sense_is_refused(tar):
+    for wrong in (["--only", "beauty"], ["--prompt", "a photo"]):
+        result = runner.invoke(app(evaluate), ["fake", "--data", str(tar), *wrong])
+        assert result.exit_code == 2
+        assert "Invalid value" in result.output
 
 
 def test_unknown_encoder_and_absent_data_are_named(tar, tmp_path):

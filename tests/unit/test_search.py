@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from retrieval.calibration import Calibration, PairCalibration
 from retrieval.collection import Collection, new_version_name, open_collection, publish, staging_folder
+from retrieval.encoders.fake import FakeEncoder
 from retrieval.encoders.registry import create_encoder
 from retrieval.errors import EncoderMismatch, InvalidLimit, TextEmpty, TextTooLong, UnknownItem
 from retrieval.images import encode_thumbnail
@@ -111,10 +114,24 @@ def test_a_batch_answers_each_query_as_it_would_alone(searcher: Searcher) -> Non
 
 def test_compare_uses_the_threshold_of_the_two_kinds_unless_one_is_given() -> None:
     a, b = (np.array(v, np.float32) for v in ([1.0, 0.0], [0.6, 0.8]))
-    thresholds = Thresholds(image_image=0.3, image_text=0.5, text_text=0.1)
-    images = compare(Embedded(a, "image"), Embedded(b, "image"), thresholds)
+    spec = replace(FakeEncoder.spec, calibration=None, thresholds=Thresholds(0.3, image_text=0.5, text_text=0.1))
+    images = compare(Embedded(a, "image"), Embedded(b, "image"), spec)
     assert (images.cosine, images.distance, images.threshold, images.similar) == pytest.approx((0.6, 0.4, 0.3, False))
-    assert compare(Embedded(a, "image"), Embedded(b, "text"), thresholds).similar
-    assert compare(Embedded(a, "text"), Embedded(b, "text"), thresholds).threshold == 0.1
-    assert compare(Embedded(a, "image"), Embedded(b, "image"), thresholds, threshold=0.41).similar
-    assert compare(Embedded(a, "image"), Embedded(a, "image"), thresholds, threshold=0.0).similar
+    assert compare(Embedded(a, "image"), Embedded(b, "text"), spec).similar
+    assert compare(Embedded(a, "text"), Embedded(b, "text"), spec).threshold == 0.1
+    assert compare(Embedded(a, "image"), Embedded(b, "image"), spec, threshold=0.41).similar
+    assert compare(Embedded(a, "image"), Embedded(a, "image"), spec, threshold=0.0).similar
+
+
+def test_a_calibration_gives_threshold_and_probability_by_the_kinds_of_the_sides() -> None:
+    a, b = (np.array(v, np.float32) for v in ([1.0, 0.0], [0.6, 0.8]))
+    pictures = PairCalibration(0.35, (0.5, 0.7), (0.2, 0.8))
+    spec = replace(FakeEncoder.spec, calibration=Calibration(image_image=pictures), thresholds=Thresholds())
+    found = compare(Embedded(a, "image"), Embedded(b, "image"), spec)
+    assert (found.threshold, found.similar, found.probability) == pytest.approx((0.35, False, 0.5))
+    told = compare(Embedded(a, "image"), Embedded(b, "image"), spec, threshold=0.5)
+    assert (told.similar, told.probability) == (True, pytest.approx(0.5))
+    for kinds in (("image", "text"), ("text", "image"), ("text", "text")):
+        other = compare(Embedded(a, kinds[0]), Embedded(b, kinds[1]), spec)
+        assert other.probability is None
+        assert other.threshold == (0.3 if kinds[0] == kinds[1] else 0.75)

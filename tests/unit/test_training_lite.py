@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from retrieval.encoders.lite_model.facts import CLASSES, IMAGE_FEATURES, LITE_PREPROCESSING, POOLED, SENTENCE
 from retrieval.encoders.lite_model.heads import ImageHead, TextHead
 from retrieval.encoders.lite_model.loading import read_heads
-from retrieval.errors import SourceError, SourceNotFound
+from retrieval.errors import LookalikeError, SourceError, SourceNotFound
 from training.config import LiteConfig
-from training.data import load_data
+from training.data import load_data, read_split
 from training.features import image_features, sentence_vectors, take_view
 from training.lite import LiteData, new_heads, train_heads
 from training.run import run_lite, write_heads
@@ -121,12 +121,12 @@ def write_archive(path, count, size=64):
 
 
 def test_features_are_computed_once(tmp_path, monkeypatch):
-    from evaluation.datasets import read_captioned
+    from evaluation.datasets import read_examples
     from training import features
 
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
     write_archive(tmp_path / "train.tar", 3)
-    items = list(read_captioned(tmp_path / "train.tar"))
+    items = read_examples([str(tmp_path / "train.tar")])
     whole = image_features(items, 0, seed=0, cache=tmp_path / "c")
     mirrored = image_features(items, 1, seed=0, cache=tmp_path / "c")
     texts = sentence_vectors(["one", "two words"], tmp_path / "c")
@@ -168,8 +168,17 @@ def test_missing_data_is_named(tmp_path):
     with pytest.raises(SourceNotFound, match=r"no train\.tar in"):
         load_data(tmp_path, SMALL, tmp_path / "cache")
     write_archive(tmp_path / "train.tar", 0)
-    with pytest.raises(SourceError, match=r"no picture with a \.txt"):
+    with pytest.raises(SourceError, match=r"train\.tar: no picture"):
         load_data(tmp_path, SMALL, tmp_path / "cache")
+
+
+def test_an_archive_that_lost_its_end_is_not_trained_on(tmp_path):
+    write_archive(tmp_path / "train.tar", 4)
+    whole = read_split(tmp_path, "train.tar")
+    assert [example.key for example in whole] == [f"train/{number}" for number in range(4)]
+    (tmp_path / "train.tar").write_bytes((tmp_path / "train.tar").read_bytes()[:-30_000])
+    with pytest.raises(LookalikeError, match=r"train\.tar (ends within|is truncated)"):
+        read_split(tmp_path, "train.tar")
 
 
 def test_a_run_leaves_weights_and_a_log_of_losses(world, tmp_path, monkeypatch):

@@ -44,12 +44,13 @@ def run_batched(run: Callable[[Arrays], Float32], inputs: Arrays, batches: tuple
     n = len(inputs[0])
     gathered = np.empty((n, dim), np.float32)
     for start, stop, size in plan(n, batches):
-        rows = run(tuple(_pad(array[start:stop], size) for array in inputs))
+        rows = run(tuple(padded(array[start:stop], size) for array in inputs))
         gathered[start:stop] = rows[: stop - start]
     return gathered
 
 
-def _pad(array: NDArray[Any], size: int) -> NDArray[Any]:
+def padded(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """The array with its last row repeated up to `size` rows, C-contiguous."""
     missing = size - len(array)
     if missing:
         array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])

@@ -1,7 +1,8 @@
 """Marks layers of a saved convolutional OpenVINO graph, so that the compiler leaves them in fp32.
 
-Marked are the first convolutions, whose rounding all that follows inherits, and every sum, so that what a residual
-branch adds is not rounded away; the large matrix products stay in bf16.
+Marked are the first convolutions, whose rounding all that follows inherits, depthwise ones a good way further, since
+they sum so few products that rounding does not average out, and every sum, so that what a residual branch adds is not
+rounded away; the large matrix products stay in bf16.
 
 The mark is the graph format's own attribute `precise`; Python's interface to a graph in memory can't set it, so it is
 written into the saved file.
@@ -16,12 +17,13 @@ _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _COMPUTING = (*_CONVOLUTIONS, "Add", "BatchNormInference", "Clamp", "Divide", "Multiply", "Subtract")
 
 
-def mark_exact(graph: Path, convolutions: int) -> None:
-    """Mark every computing layer up to the given convolution, and every sum.
+def mark_exact(graph: Path, convolutions: int, depthwise: int) -> None:
+    """Mark every computing layer up to one convolution, depthwise convolutions up to another, and every sum.
 
     Args:
         graph: the `.xml` of a saved graph; its layers stand in the order of computation.
         convolutions: how many convolutions are marked, from the input on; 0 marks nothing at all.
+        depthwise: among how many convolutions, from the input on, the depthwise ones are marked.
     """
     if not convolutions:
         return
@@ -30,7 +32,8 @@ def mark_exact(graph: Path, convolutions: int) -> None:
     for layer in tree.getroot().iterfind("layers/layer"):
         kind = layer.get("type")
         met += kind in _CONVOLUTIONS
-        if kind == "Add" or (met <= convolutions and kind in _COMPUTING):
+        early = met <= convolutions and kind in _COMPUTING
+        if kind == "Add" or early or (met <= depthwise and kind == "GroupConvolution"):
             _mark(layer)
     tree.write(graph, encoding="utf-8", xml_declaration=True)
 

@@ -6,15 +6,17 @@ A start from the kept graph imports no torch. The graph is stored in fp32; the p
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from retrieval.encoders.engines.batching import run_batched
+from retrieval.encoders.engines.batching import padded, plan, run_batched
 from retrieval.encoders.engines.cache import find_folder, publish_folder
 from retrieval.encoders.engines.choice import EngineChoice
 from retrieval.encoders.engines.exact import mark_exact
@@ -25,11 +27,16 @@ logger = logging.getLogger(__name__)
 
 _FILE = "graph.xml"
 CONVERSION = 2  # raised whenever the way of converting changes what is stored
+_STREAMS = 2
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVINOEngine:
-    """Runs a tower on the CPU. One stream over all cores: batches and single rows are both at their best so."""
+    """Runs a tower on the CPU.
+
+    A single batch, or texts, get one stream over all cores. Several batches of pictures go through two streams of half
+    the cores: a batch that no core has to wait for another in gives a tenth more pictures a second.
+    """
 
     name = "openvino"
     device = "cpu"
@@ -45,12 +52,39 @@ class OpenVINOEngine:
         }
         if choice.threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = choice.threads
+        self._streams = _STREAMS if (choice.threads or len(os.sched_getaffinity(0))) >= _STREAMS else 1
         self._graph = _load_graph(self._core, tower)
         self._requests: dict[int, openvino.InferRequest] = {}
+        self._queues: dict[int, openvino.AsyncInferQueue] = {}
 
     def __call__(self, *inputs: NDArray[Any]) -> Float32:
         """See `Engine`."""
-        return run_batched(self._run, inputs, self._tower.batches, self._tower.dim)
+        jobs = list(plan(len(inputs[0]), self._tower.batches))
+        if self._tower.sequence or self._streams == 1 or sum(size > 1 for _, _, size in jobs) < self._streams:
+            return run_batched(self._run, inputs, self._tower.batches, self._tower.dim)
+        return self._run_side_by_side(inputs, jobs)
+
+    def _run_side_by_side(self, inputs: Arrays, jobs: list[tuple[int, int, int]]) -> Float32:
+        """As `run_batched`, with as many batches under way as there are streams."""
+        gathered = np.empty((len(inputs[0]), self._tower.dim), np.float32)
+        queues = []
+        for start, stop, size in jobs:
+            rows = tuple(padded(array[start:stop], size) for array in inputs)
+            if size == 1:
+                gathered[start:stop] = self._run(rows)
+            else:
+                queue = self._queue(size)
+                queue.start_async(list(rows), (gathered, start, stop), share_inputs=True)
+                queues.append(queue)
+        for queue in queues:
+            queue.wait_all()
+        return gathered
+
+    def _queue(self, rows: int) -> openvino.AsyncInferQueue:
+        if rows not in self._queues:
+            self._queues[rows] = openvino.AsyncInferQueue(self._compile(rows, self._streams), self._streams)
+            self._queues[rows].set_callback(_collect)
+        return self._queues[rows]
 
     def _run(self, inputs: Arrays) -> Float32:
         request = self._request(len(inputs[0]))
@@ -63,16 +97,25 @@ class OpenVINOEngine:
             self._requests[shape] = self._compile(shape).create_infer_request()
         return self._requests[shape]
 
-    def _compile(self, rows: int) -> openvino.CompiledModel:
+    def _compile(self, rows: int, streams: int = 1) -> openvino.CompiledModel:
         graph = self._graph
         if rows:
             graph = graph.clone()
             graph.reshape({i: [rows, *array.shape[1:]] for i, array in enumerate(self._tower.example)})
-        return self._core.compile_model(graph, "CPU", self._settings)
+        settings = self._settings
+        if streams > 1:
+            settings = {k: v for k, v in settings.items() if k != "PERFORMANCE_HINT"} | {"NUM_STREAMS": streams}
+        return self._core.compile_model(graph, "CPU", settings)
+
+
+def _collect(request: openvino.InferRequest, place: tuple[Float32, int, int]) -> None:
+    """A finished batch -> its rows of the result."""
+    gathered, start, stop = place
+    gathered[start:stop] = request.get_output_tensor(0).data[: stop - start]
 
 
 def _load_graph(core: openvino.Core, tower: Tower) -> openvino.Model:
-    name = f"{tower.name}-{tower.key[:24]}-openvino-{_version()}-{CONVERSION}-{tower.exact}"
+    name = f"{tower.name}-{tower.key[:24]}-openvino-{_version()}-{CONVERSION}-{'-'.join(map(str, tower.exact))}"
     folder = find_folder(name)
     if folder is None:
         graph = _convert(tower)
@@ -94,7 +137,7 @@ def _without_cache(core: openvino.Core, graph: openvino.Model, tower: Tower) -> 
 
 def _save(graph: openvino.Model, tower: Tower, folder: Path) -> None:
     openvino.save_model(graph, folder / _FILE, compress_to_fp16=False)
-    mark_exact(folder / _FILE, tower.exact)
+    mark_exact(folder / _FILE, *tower.exact)
 
 
 def _convert(tower: Tower) -> openvino.Model:

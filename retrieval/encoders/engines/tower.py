@@ -28,9 +28,8 @@ class Tower:
         example: one array for each input, two rows or more, for tracing.
         sequence: whether axis 1 of every input (tokens) varies from call to call as well as axis 0 (rows).
         batches: the row counts the graph is run with, ascending, from 1; other counts are split and padded to them.
-        exact: how many of the first convolutions OpenVINO computes in fp32, with all sums, even where the rest is bf16;
-            0 leaves everything to the precision chosen. A depthwise convolution sums few products, so its rounding
-            does not average out, and all that follows inherits it.
+        exact: how many of the first convolutions OpenVINO computes in fp32, with all sums, even where the rest is bf16,
+            and among how many it does so with the depthwise ones; (0, 0) leaves everything to the precision chosen.
     """
 
     name: str
@@ -40,7 +39,7 @@ class Tower:
     example: Arrays
     sequence: bool
     batches: tuple[int, ...]
-    exact: int = 0
+    exact: tuple[int, int] = (0, 0)
 
 
 class Engine(Protocol):

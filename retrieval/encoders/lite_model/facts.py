@@ -17,6 +17,9 @@ TOKENIZER_FILE = "model/tokenizer.json"
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 HEAD_FILE = Path(__file__).parent.parent / "assets" / "lite.safetensors"
 
+CALIBRATION_FILE = HEAD_FILE.with_name("lite.calibration.json")
+"""Thresholds and probabilities of pairs, of the released heads alone; made by `lookalike evaluate`."""
+
 POOLED = 1280
 STAGES = 112 + 192 + 320
 IMAGE_FEATURES = POOLED + STAGES

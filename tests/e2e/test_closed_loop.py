@@ -1,0 +1,118 @@
+"""From pictures to an encoder that the service serves: train, export, index, serve, query, on real photographs.
+
+What is served must be what was trained: the collection's vectors are the trainer's embeddings.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings as ServiceSettings
+from cli.gallery import write_gallery
+from indexing.job import IndexSettings, run_index
+from retrieval.collection import open_collection
+from retrieval.encoders.protocol import TextEncoder
+from retrieval.encoders.registry import create_encoder
+from retrieval.images import decode
+from tests.api.conftest import wait_until_ready
+from training.live import LiveEncoder
+from training.model import load_base
+from training.settings import Settings, settings_from
+from training.trainer import run_training
+
+METHODS: dict[str, dict[str, Any]] = {
+    "simclr": {"base": {"head": 32, "size": 64, "freeze": 0.5}, "objective": {"name": "simclr"}},
+    "clip": {"base": {"size": 64, "freeze": 0.9}, "objective": {"name": "clip"}},
+}
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Settings]:
+    """The gallery, the encoder's folder, and the configuration that it was made with."""
+    folder = tmp_path_factory.mktemp(request.param)
+    write_gallery(folder / "gallery")
+    settings = settings_from(
+        {
+            **METHODS[request.param],
+            "data": {"train": [str(folder / "gallery")], "holdout": 0.3},
+            "optimizer": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-4},
+        },
+        "test",
+    )
+    result = run_training(settings, folder / "mine", config="# test\n", command="test", workers=0, force=True)
+    assert result.promoted
+    assert result.steps == 4
+    return folder / "gallery", folder / "mine", settings
+
+
+def trainers(mine: Path, settings: Settings) -> LiveEncoder:
+    """The trainer's own modules with the weights that it kept as its best."""
+    model = load_base(settings.base, text=settings.objective.name == "clip")
+    model.modules().load_state_dict(safetensors.torch.load_file(mine.with_name("mine.work") / "best.safetensors"))
+    return LiveEncoder(model, "trainer", torch.device("cpu"))
+
+
+def test_the_exported_folder_tells_what_it_is(trained: tuple[Path, Path, Settings]) -> None:
+    _, mine, settings = trained
+    card, report = (mine / "README.md").read_text(), json.loads((mine / "report.json").read_text())
+    assert settings.objective.name in card
+    assert report["before"] == report["by_step"]["0"]
+    assert report["after"] == max(value for step, value in report["by_step"].items() if step != "0")
+    lines = [json.loads(line) for line in (mine / "metrics.jsonl").read_text().splitlines()]
+    assert sum("loss" in line for line in lines) == 4
+
+
+def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path, Settings], tmp_path: Path) -> None:
+    gallery, mine, settings = trained
+    name, live = f"folder:{mine}", trainers(mine, settings)
+    pictures = [decode(path.read_bytes()).image for path in sorted(gallery.glob("*.png"))]
+    batch = np.stack([live.preprocess(picture) for picture in pictures])
+    expected = live.encode_images(batch)
+    reference = create_encoder(name, device="cpu", engine="torch", precision="fp32")
+    np.testing.assert_allclose(reference.encode_images(batch), expected, atol=1e-5)
+    served = create_encoder(name, device="cpu")
+    assert (served.encode_images(batch) * expected).sum(axis=1).mean() > 0.999  # bf16 where the CPU has it
+    if settings.objective.name == "clip":
+        assert isinstance(reference, TextEncoder)
+        texts = ["a cat", "a cup of coffee"]
+        np.testing.assert_allclose(reference.encode_texts(texts), live.encode_texts(texts), atol=1e-5)
+
+    run_index(IndexSettings((str(gallery),), tmp_path / "found", encoder=name, engine="torch"))
+    collection = open_collection(tmp_path / "found")
+    rows = [collection.metadata.row_of(path.name) for path in sorted(gallery.glob("*.png"))]
+    np.testing.assert_allclose(np.float32(collection.vectors[rows]), expected, atol=1e-3)
+    with TestClient(create_app(ServiceSettings(collection=tmp_path / "found"))) as client:
+        wait_until_ready(client)
+        answer = client.post("/v1/search/image", files={"file": (gallery / "chelsea.png").read_bytes()}).json()
+        assert answer["results"][0]["id"] == "chelsea.png"
+        assert answer["encoder"] == f"folder:{mine}"
+        text = client.post("/v1/search/text", json={"text": "a cat"})
+        assert text.status_code == (200 if settings.objective.name == "clip" else 422)
+
+
+def test_a_folder_that_was_tampered_with_is_refused(trained: tuple[Path, Path, Settings], tmp_path: Path) -> None:
+    from retrieval.errors import WeightsInvalid, WeightsMissing
+
+    _, mine, _ = trained
+    with pytest.raises(WeightsMissing, match="lookalike train"):
+        create_encoder(f"folder:{tmp_path}")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "encoder.json").write_bytes((mine / "encoder.json").read_bytes())
+    with pytest.raises(WeightsMissing, match=r"weights\.safetensors"):
+        create_encoder(f"folder:{copy}")
+    (copy / "weights.safetensors").write_bytes(b"other")
+    with pytest.raises(WeightsInvalid, match="copy the whole folder"):
+        create_encoder(f"folder:{copy}")
+    (copy / "encoder.json").write_text("[]")
+    with pytest.raises(WeightsInvalid, match="not what"):
+        create_encoder(f"folder:{copy}")

@@ -1,0 +1,57 @@
+"""A calibration is monotone, or refused; what is written is read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from retrieval.calibration import Calibration, PairCalibration, read_calibration, write_calibration
+from retrieval.errors import WeightsInvalid
+
+CURVE = PairCalibration(0.4, (0.1, 0.5, 0.7), (0.0, 0.5, 1.0))
+
+
+def test_between_knots_it_is_linear_and_beyond_them_constant() -> None:
+    asked = (-1.0, 0.1, 0.3, 0.5, 0.6, 0.7, 1.0)
+    assert [CURVE.probability(cosine) for cosine in asked] == pytest.approx([0, 0, 0.25, 0.5, 0.75, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (2.1, (0.1,), (0.5,)),
+        (float("nan"), (0.1,), (0.5,)),
+        (0.4, (), ()),
+        (0.4, (0.1, 0.2), (0.5,)),
+        (0.4, (0.2, 0.2), (0.5, 0.5)),
+        (0.4, (0.1, float("inf")), (0.5, 0.6)),
+        (0.4, (0.1, 0.2), (0.6, 0.5)),
+        (0.4, (0.1, 0.2), (0.6, 1.1)),
+        (0.4, (0.1, 0.2), (float("nan"), 0.5)),
+    ],
+)
+def test_what_is_no_curve_is_refused(wrong: tuple) -> None:
+    with pytest.raises(ValueError, match=r"threshold|cosines|probabilities"):
+        PairCalibration(*wrong)
+
+
+@pytest.mark.parametrize("calibration", [Calibration(), Calibration(CURVE), Calibration(CURVE, CURVE)])
+def test_what_is_written_is_read_back(calibration: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "calibration.json"
+    write_calibration(calibration, path)
+    assert read_calibration(path) == calibration
+    assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", '{"text_text": null}', '{"image_image": {"threshold": 0.3}}', '{"image_image": [1]}']
+)
+def test_a_file_that_is_none_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(text)
+    with pytest.raises(WeightsInvalid, match=r"calibration\.json holds no calibration"):
+        read_calibration(path)
+    with pytest.raises(WeightsInvalid, match="absent"):
+        read_calibration(tmp_path / "absent")

@@ -1,0 +1,243 @@
+"""Figures of small sets that a reader can check, with the encoder whose vectors are colours."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from evaluation.classes import unseen_classes
+from evaluation.datasets import Example, read_examples
+from evaluation.evaluate import evaluate, measure
+from evaluation.options import Options
+from evaluation.pairlist import is_pair_list, measure_pair_list, read_pair_list
+from evaluation.report import as_json, as_table, flat
+from evaluation.views import two_views
+from retrieval.bootstrap import load_encoder
+from retrieval.encoders.fake import FakeEncoder
+from retrieval.errors import SourceError, TextUnsupported
+from retrieval.images import decode
+from tests.unit.small_pictures import example, picture, write_folders
+
+ENCODER = FakeEncoder()
+QUICK = Options(resamples=50)
+
+
+class PicturesOnly(FakeEncoder):
+    """The fake encoder without its words."""
+
+    spec = replace(FakeEncoder.spec, text=False)
+
+
+def test_captions_that_name_the_colour_find_their_picture():
+    examples = [example(colour, None, (f"a {colour} thing", f"all {colour}")) for colour in ("red", "green", "blue")]
+    figures = evaluate(ENCODER, examples, options=QUICK)
+    perfect = {"R@1": 1.0, "R@5": 1.0, "R@10": 1.0, "mean_rank": 1.0, "median_rank": 1.0}
+    assert figures["captions"] == {"images": 3, "captions": 6, "text_to_image": perfect, "image_to_text": perfect}
+    assert (figures["images"], figures["rejected"]) == (3, 0)
+    assert "labels" not in figures
+    assert "zero_shot" not in figures
+
+
+def test_wrong_captions_are_counted_as_misses():
+    examples = [example("red", None, ("red",)), example("green", None, ("red again", "grey"))]
+    found = evaluate(ENCODER, examples, options=QUICK)["captions"]["text_to_image"]
+    # "red again" finds the red picture first; the grey one lies as near to red as to green, and a tie counts against it
+    assert found["R@1"] == pytest.approx(1 / 3)
+    assert found["mean_rank"] == pytest.approx((1 + 2 + 2) / 3)
+
+
+def test_unreadable_pictures_are_left_out_and_counted():
+    broken = Example("broken", lambda: b"not a picture", "red", ("green",))
+
+    def fail() -> bytes:
+        raise SourceError("gone")
+
+    figures = evaluate(ENCODER, [broken, example("red", None, ("red",)), Example("gone", fail)], options=QUICK)
+    assert (figures["images"], figures["rejected"], figures["captions"]["captions"]) == (1, 2, 1)
+    with pytest.raises(SourceError, match="of 1 pictures none can be read"):
+        evaluate(ENCODER, [broken])
+
+
+def test_labels_are_searched_among_themselves_or_in_a_gallery():
+    examples = [example("red", "warm"), example("yellow", "warm"), example("blue", "cold"), example("blue", "cold")]
+    figures = evaluate(ENCODER, examples, options=QUICK)["labels"]
+    assert (figures["classes"], figures["queries"], figures["gallery"]) == (2, 4, 4)
+    assert figures["precision_at_1"] == figures["map_at_r"] == 1.0
+    gallery = [example("blue", "warm"), example("red", "cold"), example("green")]
+    figures = evaluate(ENCODER, examples, gallery=gallery, options=QUICK)["labels"]
+    assert (figures["queries"], figures["gallery"]) == (4, 3)  # what has no label is there to be mistaken
+    assert figures["precision_at_1"] == 0.0
+    assert figures["hit_rate_at_5"] == 1.0
+
+
+def test_unseen_classes_are_measured_among_themselves():
+    colours = [("red", "a"), ("red", "a"), ("blue", "b"), ("blue", "b"), ("green", "c"), ("yellow", "c")]
+    examples = [example(colour, label) for colour, label in colours]
+    figures = evaluate(ENCODER, examples, options=replace(QUICK, unseen=("b", "c")))["labels"]
+    assert (figures["seen"]["classes"], figures["unseen"]["classes"]) == (1, 2)
+    assert (figures["seen"]["gallery"], figures["unseen"]["gallery"]) == (2, 4)
+    # yellow is nearer to red than to green as long as red is there
+    alone = evaluate(ENCODER, examples[2:], options=QUICK)["labels"]
+    assert figures["unseen"]["precision_at_1"] == alone["precision_at_1"]
+    assert unseen_classes(["a", "b", "c"], 0.5) == {"b", "c"}
+    for wrong in (("d",), 1.0, 0.0):
+        with pytest.raises(SourceError, match=r"no picture has|leaves none"):
+            unseen_classes(["a", "b"], wrong)
+
+
+def test_class_names_name_pictures():
+    names = ["red_things", "green-things"]
+    examples = [example("red", names[0])] * 3 + [example("green", names[0])] + [example("green", names[1])] * 2
+    figures = evaluate(ENCODER, examples, options=QUICK)["zero_shot"]
+    assert figures["precision_at_10"] == {"green-things": 1.0, "red_things": 1.0}
+    assert figures["accuracy"] == pytest.approx(5 / 6)
+    numbered = [example("red", "0"), example("blue", "1"), example("red", "0"), example("blue", "1")]
+    assert "zero_shot" not in evaluate(ENCODER, numbered, options=QUICK)
+
+
+def test_pairs_of_clear_classes_are_decided_without_error():
+    examples = [example(colour, colour) for colour in ("red", "green", "blue", "yellow") for _ in range(6)]
+    found = measure(ENCODER, examples, options=QUICK)
+    figures = found.figures["pairs"]["image_image"]
+    assert figures["f1"] == figures["roc_auc"] == figures["accuracy"] == 1.0
+    assert figures["expected_calibration_error"] == pytest.approx(0.0, abs=1e-6)
+    assert found.calibration.image_text is None
+    assert found.calibration.image_image is not None
+    assert found.calibration.image_image.probability(1.0) == 1.0
+    assert found.figures["intervals"]["pairs.f1"] == [1.0, 1.0]
+
+
+def test_validation_and_test_pairs_share_no_picture_and_the_seed_decides():
+    colours = ("red", "green", "blue", "yellow", "black", "white")
+    examples = [example(colour, colour[0], (colour,), f"{colour}{i}") for colour in colours for i in range(4)]
+    first, again = (evaluate(ENCODER, examples, options=QUICK)["pairs"] for _ in range(2))
+    assert first == again
+    assert set(first) == {"image_image", "image_text"}
+    assert first["image_text"]["validation_pairs"] == first["image_text"]["test_pairs"] == 24
+    few = evaluate(ENCODER, examples, options=replace(QUICK, pairs=16))["pairs"]["image_text"]
+    assert (few["validation_pairs"], few["test_pairs"]) == (8, 8)
+
+
+def test_an_encoder_without_words_is_measured_by_labels_alone():
+    examples = [example(colour, colour, (colour,)) for colour in ("red", "red", "blue", "blue")]
+    figures = evaluate(PicturesOnly(), examples, options=QUICK)
+    assert "labels" in figures
+    assert not figures.keys() & {"captions", "zero_shot"}
+    with pytest.raises(TextUnsupported, match="'fake'"):
+        evaluate(PicturesOnly(), [example("red", None, ("red",))] * 2)
+    with pytest.raises(SourceError, match="nothing to measure"):
+        evaluate(ENCODER, [example("red", "a"), example("blue", "b")], options=replace(QUICK, measures=("labels",)))
+
+
+def test_two_views_are_parts_of_their_picture_and_the_same_each_time(shared_data: Path):
+    examples = read_examples([str(shared_data / "flickr8k" / "val.tar")], limit=40)
+    views = two_views(examples)
+    assert [view.label for view in views[:4]] == [examples[0].key] * 2 + [examples[1].key] * 2
+    assert views[0].load() == two_views(examples)[0].load() != views[1].load()
+    sizes = [decode(view.load()).image.size for view in views]
+    areas = [width * height / 224**2 for width, height in sizes]
+    assert 0.25 < min(areas) < 0.5 < max(areas) < 0.82
+    lite = load_encoder("lite")
+    figures = evaluate(lite, examples, options=replace(QUICK, views=True, measures=("pairs",)))["pairs"]
+    assert figures["image_image"]["roc_auc"] > 0.97
+    assert figures["image_text"]["roc_auc"] > 0.85
+
+
+def test_lite_decides_about_photographs_as_it_was_calibrated(shared_data: Path):
+    calibration = load_encoder("lite").spec.calibration
+    assert calibration is not None
+    for kind, least in (("image_image", 0.98), ("image_text", 0.9)):
+        curve = getattr(calibration, kind)
+        assert list(curve.probabilities) == sorted(curve.probabilities)
+        assert curve.probability(1.0) > 0.99 > 0.01 > curve.probability(-0.1)
+        figures = _lite_pairs(shared_data)[kind]
+        assert figures["threshold"] == pytest.approx(curve.threshold, abs=0.06)
+        assert figures["f1"] > least
+        assert figures["expected_calibration_error"] < 0.04
+
+
+def _lite_pairs(data: Path) -> dict:
+    if not _PAIRS:
+        examples = read_examples([str(data / "flickr8k" / "val.tar")], limit=500)
+        options = Options(measures=("pairs",), views=True, calibration="platt", resamples=0, seed=1)
+        _PAIRS.update(evaluate(load_encoder("lite"), examples, options=options)["pairs"])
+    return _PAIRS
+
+
+_PAIRS: dict = {}
+
+
+def pair_table(folder: Path, ending: str, texts: bool = False) -> Path:
+    write_folders(folder, {f"{colour}.png": colour for colour in ("red", "green", "blue")})
+    rows = []
+    for a in ("red", "green", "blue"):
+        for b in ("red", "green", "blue"):
+            side = {"text": f"a {b} thing"} if texts else {"b": f"{b}.png"}
+            rows += [{"a": f"{a}.png", **side, "same": int(a == b)}] * 3
+    path = folder / f"pairs{ending}"
+    if ending == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("texts", [False, True])
+def test_a_list_of_pairs_is_decided(tmp_path: Path, ending: str, texts: bool):
+    path = pair_table(tmp_path, ending, texts)
+    assert is_pair_list(path)
+    figures = measure_pair_list(ENCODER, read_pair_list(path), options=QUICK).figures
+    assert list(figures["pairs"]) == ["image_text" if texts else "image_image"]
+    assert flat(figures)["pairs.image_text.f1" if texts else "pairs.f1"] == 1.0
+    assert figures["images"] == 3
+
+
+def test_unreadable_pictures_cost_their_pairs_and_odd_tables_are_named(tmp_path: Path):
+    path = pair_table(tmp_path, ".csv")
+    (tmp_path / "red.png").write_bytes(b"no picture")
+    found = measure_pair_list(ENCODER, read_pair_list(path), options=QUICK).figures
+    assert (found["images"], found["rejected"]) == (2, 1)
+    assert found["pairs"]["image_image"]["validation_pairs"] + found["pairs"]["image_image"]["test_pairs"] == 12
+    for text, why in (("a,b\n1,2\n", "columns a, b"), ("a,b,same\nx,y,maybe\n", "'maybe'"), ("", "holds no pairs")):
+        path.write_text(text)
+        with pytest.raises(SourceError, match=why):
+            read_pair_list(path)
+    path.write_text("a,b,same\ngreen.png,green.png,1\n")
+    with pytest.raises(SourceError, match="1 readable pairs"):
+        measure_pair_list(ENCODER, read_pair_list(path), options=QUICK)
+    pq.write_table(pa.table({"image": [picture("red")], "label": ["a"]}), tmp_path / "labelled.parquet")
+    assert not is_pair_list(tmp_path / "labelled.parquet")
+
+
+def test_options_that_make_no_sense_are_refused():
+    for wrong in ({"measures": ("label",)}, {"prompt": "a photo"}, {"pairs": 2}, {"depths": ()}):
+        with pytest.raises(ValueError, match=r"unknown measure|has no|must be"):
+            Options(**wrong)
+
+
+def test_flat_names_and_the_table():
+    examples = [example(colour, colour, (colour,)) for colour in ("red", "green", "blue") for _ in range(4)]
+    figures = evaluate(ENCODER, examples, options=replace(QUICK, unseen=("red", "green")))
+    line = as_json(figures, figures)
+    assert "\n" not in line
+    read = json.loads(line)
+    for name in ("precision_at_1", "map_at_r", "pairs.f1", "pairs.image_text.f1", "unseen.precision_at_1"):
+        assert isinstance(read[name], float), name
+        assert read[f"baseline.{name}"] == read[name]
+        assert read["intervals"][name][0] <= read[name] <= read["intervals"][name][1]
+    assert read["labels"]["precision_at_1"] == read["precision_at_1"]
+    assert read["captions"]["text_to_image"]["R@1"] == read["captions.text_to_image.R@1"]
+    table = as_table(figures, figures)
+    for text in ("precision at 1", "labels, unseen classes", "image pairs", "baseline", "P@10 of 'a photo of a {}'"):
+        assert text in table
+    assert max(map(len, as_table(figures).splitlines()[:-3])) <= 80

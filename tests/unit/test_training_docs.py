@@ -1,0 +1,35 @@
+"""docs/training.md and configs/: every key, objective and option is documented, and every configuration is valid."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from training.objectives import make_objective, objective_names
+from training.settings import Settings, load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/training.md").read_text()
+
+
+def test_every_key_stands_in_the_page_with_its_default_and_its_sentence() -> None:
+    for table, field in Settings.model_fields.items():
+        kind = field.annotation
+        if table == "objective" or not hasattr(kind, "model_fields"):
+            continue
+        for key, inner in kind.model_fields.items():
+            assert f"| `{table}.{key}` | `" in PAGE, key
+            assert inner.description is not None
+            assert inner.description in PAGE, key
+
+
+@pytest.mark.parametrize("name", objective_names())
+def test_every_objective_has_a_configuration_and_its_options_a_word(name: str) -> None:
+    settings = load_settings(ROOT / f"configs/{name}.toml")
+    assert settings.objective.name == name
+    make_objective(name, **settings.objective.options)
+    (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
+    for option in inspect.signature(type(make_objective(name))).parameters:
+        assert f"`{option} = " in row, option

@@ -1,0 +1,209 @@
+"""The loop on a toy network: one seed gives one curve of losses, a stopped run resumes to it, batches are as asked."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from retrieval.encoders.folder_model import Architecture
+from retrieval.encoders.folder_towers import Towers
+from retrieval.encoders.preprocessing import Preprocessing
+from retrieval.errors import ConfigInvalid
+from retrieval.types import Int64, UInt8
+from training.augment import make_augmentation
+from training.batches import Batches
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.distributed import Process
+from training.loop import Loop, Step
+from training.model import Trainable, start_head
+from training.objectives import make_objective
+from training.pictures import Views
+from training.sampling import epoch_batches
+from training.settings import Augment, Settings, settings_from
+
+SIDE, COUNT, CLASSES = 8, 48, 4
+AUGMENT = Augment(crop=1.0, flip=0.5, pad=1)
+CPU = torch.device("cpu")
+
+
+class Toy(nn.Module):
+    """A small network with batch normalisation and dropout: (n, 3, 8, 8) uint8 -> (n, 6)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 16), nn.BatchNorm1d(16))
+        self.second = nn.Sequential(nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 6))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.second(self.first(pixels.float() / 255))
+        return features
+
+
+def toy_model(seed: int = 0) -> Trainable:
+    torch.manual_seed(seed)
+    preprocessing = Preprocessing(SIDE, SIDE, "squash", "bilinear", (0.0,) * 3, (1.0,) * 3)
+    return Trainable(Towers(Toy(), None), Architecture("lite"), preprocessing, 6)
+
+
+def toy_pictures() -> tuple[UInt8, Int64]:
+    """Pictures whose class is the brightest quarter, in noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(COUNT) % CLASSES
+    pixels = rng.integers(0, 160, (COUNT, 3, SIDE, SIDE), dtype=np.uint8)
+    for row, label in enumerate(labels):
+        top, left = divmod(int(label), 2)
+        pixels[row, :, top * 4 : top * 4 + 4, left * 4 : left * 4 + 4] += 90
+    return pixels, labels.astype(np.int64)
+
+
+def settings(**tables: dict[str, object]) -> Settings:
+    optimizer = {"epochs": 6, "batch_size": 16, "learning_rate": 5e-3, "precision": "fp32"}
+    return settings_from(
+        {**tables, "optimizer": {**optimizer, **tables.get("optimizer", {})}, "sampling": {"per_class": 4}}, "test"
+    )
+
+
+def toy_loop(given: Settings, objective: str = "triplet", workers: int = 0) -> Loop:
+    pixels, labels = toy_pictures()
+    views = Views(pixels, make_augmentation(AUGMENT, SIDE), 2 if objective == "simclr" else 1)
+    by_picture = objective == "simclr"
+    batches = Batches(
+        views,
+        None if by_picture else labels,
+        None,
+        batch_size=given.optimizer.batch_size,
+        per_class=0 if by_picture else given.sampling.per_class,
+        seed=given.seed,
+        workers=workers,
+        by_picture=by_picture,
+    )
+    model = toy_model()
+    torch.manual_seed(1)
+    return Loop(model, make_objective(objective), batches, given, CPU, Process())
+
+
+def losses(steps: list[Step]) -> list[float]:
+    return [step.loss for step in steps]
+
+
+@pytest.mark.parametrize("objective", ["triplet", "contrastive", "cosine_pair", "info_nce", "simclr"])
+def test_every_objective_learns_in_the_loop(objective: str) -> None:
+    loop = toy_loop(settings(optimizer={"epochs": 20}), objective)
+    seen = losses(list(loop.run(loop.total)))
+    assert np.mean(seen[-5:]) < 0.8 * np.mean(seen[:5])
+
+
+def test_the_same_seed_gives_the_same_losses_on_any_number_of_workers() -> None:
+    alone = losses(list(toy_loop(settings()).run(6)))
+    assert losses(list(toy_loop(settings(), workers=2).run(6))) == alone
+    assert losses(list(toy_loop(settings(seed=1)).run(6))) != alone  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("extra", [{}, {"ema": 0.9}, {"memory": 24}], ids=["plain", "ema", "memory"])
+def test_a_stopped_run_resumes_to_the_same_curve_and_the_same_weights(extra: dict[str, object], tmp_path: Path) -> None:
+    whole = toy_loop(settings(optimizer=extra))
+    expected = losses(list(whole.run(12)))
+    first = toy_loop(settings(optimizer=extra))
+    before = losses(list(first.run(5)))  # in the middle of an epoch
+    save_checkpoint(tmp_path, {"settings": "{}", "loop": first.state()})
+    second = toy_loop(settings(optimizer=extra))
+    torch.manual_seed(99)
+    state = load_checkpoint(tmp_path, {})
+    assert state is not None
+    second.restore(state["loop"])
+    assert before + losses(list(second.run(12))) == expected
+    for name, tensor in whole.weights().items():
+        torch.testing.assert_close(second.weights()[name], tensor, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path, {}) is None
+    save_checkpoint(tmp_path, {"settings": '{"a": 1}', "loop": {}})
+    with pytest.raises(ConfigInvalid, match="another configuration"):
+        load_checkpoint(tmp_path, {"a": 2})
+    (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
+    with pytest.raises(ConfigInvalid, match="can't be read"):
+        load_checkpoint(tmp_path, {"a": 1})
+
+
+def test_chunks_give_the_gradient_of_the_whole_batch() -> None:
+    def weights(chunk: int) -> Tensor:
+        given = settings(optimizer={"chunk": chunk, "epochs": 1})
+        loop = toy_loop(given, "contrastive")
+        for module in loop.model.modules().modules():
+            module.eval()
+            if isinstance(module, nn.BatchNorm1d | nn.Dropout):
+                module.train = lambda mode=True: None  # type: ignore[assignment, method-assign, misc, return-value]
+        list(loop.run(2))
+        return torch.cat([p.flatten() for p in loop.model.towers.image.parameters()])
+
+    torch.testing.assert_close(weights(5), weights(0), rtol=0, atol=1e-5)
+
+
+def test_frozen_stages_stay_as_they_are_and_later_ones_learn_faster() -> None:
+    given = settings(base={"freeze": 0.5}, optimizer={"layer_decay": 0.5})
+    loop = toy_loop(given)
+    start = copy.deepcopy(loop.model.towers.image.state_dict())
+    list(loop.run(3))
+    now = loop.model.towers.image.state_dict()
+    for name, tensor in start.items():
+        assert torch.equal(now[name], tensor) == name.startswith("first."), name
+
+
+def test_wise_interpolates_between_the_start_and_the_trained_weights() -> None:
+    half = toy_loop(settings(optimizer={"wise": 0.5}))
+    start = {name: tensor.clone() for name, tensor in half.model.modules().state_dict().items()}
+    list(half.run(3))
+    now = half.model.modules().state_dict()
+    for name, tensor in half.weights().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, (start[name] + now[name]) / 2)
+
+
+def test_an_epoch_holds_every_picture_once_and_balanced_batches_their_share_of_each_class() -> None:
+    rows = epoch_batches(None, 20, 5, 0, seed=3, epoch=0)
+    assert sorted(rows.ravel().tolist()) == list(range(20))
+    assert (epoch_batches(None, 20, 5, 0, seed=3, epoch=0) == rows).all()
+    assert (epoch_batches(None, 20, 5, 0, seed=3, epoch=1) != rows).any()
+    labels = np.repeat(np.arange(4), 6).astype(np.int64)
+    for batch in epoch_batches(labels, 24, 6, 3, seed=0, epoch=0):
+        assert sorted(np.bincount(labels[batch], minlength=4).tolist()) == [0, 0, 3, 3]
+
+
+@pytest.mark.parametrize(("size", "per_class", "match"), [(30, 0, "more than the 24"), (7, 3, "whole groups")])
+def test_batches_that_can_not_be_made_are_refused(size: int, per_class: int, match: str) -> None:
+    with pytest.raises(ConfigInvalid, match=match):
+        epoch_batches(np.repeat(np.arange(4), 6).astype(np.int64), 24, size, per_class, seed=0, epoch=0)
+
+
+def test_a_new_head_starts_with_the_features_principal_axes() -> None:
+    features = torch.randn(200, 10, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.arange(10.0, 0, -1))
+    head = nn.Linear(10, 4)
+    start_head(head, features)
+    projected = (features @ head.weight.T + head.bias).detach()
+    torch.testing.assert_close(projected.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
+    kept = projected.var(0).sum() / features.var(0).sum()
+    best = torch.linalg.svdvals(features - features.mean(0)).square()
+    assert kept == pytest.approx(float(best[:4].sum() / best.sum()), abs=1e-3)
+    small = nn.Linear(10, 8)
+    start_head(small, features[:3])
+    assert torch.isfinite(small.weight).all()
+
+
+@pytest.mark.parametrize(
+    ("document", "match"),
+    [
+        ({"optimizr": {}}, "unknown key 'optimizr'"),
+        ({"optimizer": {"epochs": "3"}}, r"optimizer\.epochs = '3'"),
+        ({"optimizer": {"ema": 1.0}}, r"optimizer\.ema = 1\.0"),
+        ({"base": {"freeze": 2}}, r"base\.freeze = 2"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_names_the_key(document: dict[str, object], match: str) -> None:
+    with pytest.raises(ConfigInvalid, match=match):
+        settings_from(document, "x.toml")

@@ -1,0 +1,104 @@
+"""Kept pictures -> batches of random views, drawn by worker processes ahead of the step that needs them.
+
+Every batch is a function of seed, epoch and position, so a run that resumes, or runs on more workers, sees the same
+ones. Dimension letters: b pictures of a batch, v views of each, S side of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from retrieval.types import Int64
+from training.pictures import Views, view_seed
+from training.sampling import epoch_batches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from.
+
+    Attributes:
+        pixels: (v * b, 3, S, S) uint8; row i and row i + b show the same picture where v is 2.
+        labels: (v * b,) int64 classes or, where views are compared, the pictures' rows; None with captions alone.
+        texts: b captions; None without captions.
+    """
+
+    pixels: Tensor
+    labels: Tensor | None
+    texts: list[str] | None
+
+
+class Batches:
+    """All batches of a run.
+
+    Args:
+        views: the pictures' random views, v of each.
+        labels: (m,) int64 of all m pictures, None where none are used.
+        captions: of all pictures, None where none are used; each time one of a picture's captions is drawn.
+        batch_size: b.
+        per_class: see `epoch_batches`.
+        seed: of the run.
+        workers: processes that draw views; 0 draws them in this one.
+        by_picture: whether rows, not labels, say what belongs together.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        labels: Int64 | None,
+        captions: Sequence[tuple[str, ...]] | None,
+        *,
+        batch_size: int,
+        per_class: int,
+        seed: int,
+        workers: int,
+        by_picture: bool,
+    ) -> None:
+        self._views = views
+        self._labels = labels
+        self._captions = captions
+        self._size = batch_size
+        self._per_class = per_class
+        self._seed = seed
+        self._workers = workers
+        self._by_picture = by_picture
+        self.steps_per_epoch = len(self._rows(0))
+
+    def epoch(self, number: int, first: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+        """An epoch's batches from the given one on; of each, this rank's share: every `ranks`-th picture."""
+        rows = self._rows(number)[first:, rank::ranks]
+        requests = [[(int(row), view_seed(self._seed, number, int(row))) for row in batch] for batch in rows]
+        loader: DataLoader[Tensor] = DataLoader(
+            self._views,
+            batch_sampler=requests,
+            num_workers=self._workers,
+            worker_init_fn=_one_thread if self._workers else None,
+            prefetch_factor=4 if self._workers else None,
+            generator=torch.Generator(),  # else each new loader would draw from the state that dropout draws from
+        )
+        for batch, pictures in zip(rows, loader, strict=True):  # (b, v, 3, S, S)
+            yield self._batch(batch, pictures, number)
+
+    def _rows(self, number: int) -> Int64:
+        balanced = self._labels if self._per_class else None
+        return epoch_batches(balanced, len(self._views), self._size, self._per_class, self._seed, number)
+
+    def _batch(self, rows: Int64, pictures: Tensor, epoch: int) -> Batch:
+        views = pictures.shape[1]
+        pixels = pictures.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        ids = rows if self._by_picture else None if self._labels is None else self._labels[rows]
+        labels = None if ids is None else torch.from_numpy(ids).repeat(views)
+        texts = None
+        if self._captions is not None:
+            chosen = [(self._captions[row], view_seed(self._seed + 1, epoch, int(row))) for row in rows]
+            texts = [captions[seed % len(captions)] for captions, seed in chosen]
+        return Batch(pixels, labels, texts)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,58 @@
+"""What a run needs to go on after it was stopped: written beside and renamed, so that a reader finds it whole.
+
+OUT.work/
+  checkpoint.pt     weights, optimiser, moving average, random state, the step
+  best.safetensors  the weights that did best on the validation data
+  pictures/         decoded pictures, see `training.pictures`
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retrieval.errors import ConfigInvalid
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Writes the state; what stood there before stays until the new one is whole."""
+    part = folder / f"{CHECKPOINT}.part"
+    torch.save(state, part)
+    part.replace(folder / CHECKPOINT)
+
+
+def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The state, None where there is none.
+
+    Args:
+        folder: the work folder.
+        settings: of this run; a state of another configuration is refused.
+
+    Raises:
+        ConfigInvalid: the state belongs to another configuration, or can't be read.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling a damaged file raises nearly anything
+        raise ConfigInvalid(f"{path} can't be read ({error}); remove {folder} to start over") from error
+    if state["settings"] != json.dumps(settings, sort_keys=True):
+        raise ConfigInvalid(
+            f"{folder} holds a run of another configuration or data: remove it to start over, or use another --out"
+        )
+    return state
+
+
+def trim_metrics(path: Path, step: int) -> None:
+    """Drops the lines of steps that come after a checkpoint: they will be written again."""
+    if not path.is_file():
+        return
+    lines = [line for line in path.read_text("utf-8").splitlines() if json.loads(line).get("step", 0) <= step]
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")

@@ -1,0 +1,156 @@
+"""Data-parallel training under `torchrun`: each process embeds its part of the batch, all compare the whole batch.
+
+It knows processes and tensors; data, towers and objectives are others'.
+
+How the gradients come out right: every process computes the same loss over the gathered rows, and `gather` sends into
+its own rows the sum of what all processes ask of them, which is the world size times the loss's gradient. The mean over
+processes, which `average_gradients` (or DistributedDataParallel) takes, gives the gradient of one process with the
+whole batch; a parameter of the objective has that in every process already, and the mean leaves it.
+
+Dimension letters: w processes, n rows in each, d embedding width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from training.objectives.base import Embedded
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One of the processes that train together.
+
+    Attributes:
+        rank: its number, from 0; the first one writes files and shows progress.
+        count: how many there are.
+        local_rank: its number on this machine: the GPU that it takes.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+
+@contextmanager
+def process_group(backend: str | None = None) -> Iterator[Process]:
+    """Join the processes that `torchrun` started, and leave them at the end; alone without it.
+
+    Args:
+        backend: gloo or nccl; None for nccl where there is a GPU.
+
+    Yields:
+        Which process this is.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Process()
+        return
+    dist.init_process_group(backend or ("nccl" if torch.cuda.is_available() else "gloo"))
+    try:
+        yield Process(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+    finally:
+        dist.destroy_process_group()
+
+
+def gather(batch: Embedded) -> Embedded:
+    """The rows of all processes, ordered by rank, with gradients into this process's own.
+
+    Args:
+        batch: n rows, the same n in every process.
+
+    Returns:
+        w n rows, the same in every process; the batch itself without a process group.
+
+    Raises:
+        ValueError: the processes hold different numbers of rows.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return batch
+    _require_equal(batch)
+    labels = None if batch.labels is None else torch.cat(_collect(batch.labels))
+    texts = None if batch.texts is None else _gathered(batch.texts)
+    return Embedded(_gathered(batch.images), labels, texts)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the processes; nothing happens without a process group.
+
+    In place of DistributedDataParallel, whose hooks expect one backward pass for each step: cached gradients make many.
+    A parameter that has a gradient only in other processes counts as 0 here; one that has none anywhere keeps none, so
+    that no optimiser decays it.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not trained:
+        return
+    present = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.float32)
+    present = present.to(trained[0].device)
+    dist.all_reduce(present)
+    for parameter, somewhere in zip(trained, present.tolist(), strict=True):
+        if somewhere:
+            _average(parameter)
+
+
+def _average(parameter: nn.Parameter) -> None:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    dist.all_reduce(parameter.grad)
+    parameter.grad /= dist.get_world_size()
+
+
+def broadcast(module: nn.Module) -> None:
+    """Give every process the first one's weights and buffers."""
+    if dist.is_available() and dist.is_initialized():
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose gradient is the sum over processes; torch's own is deprecated, its successor is private."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        """(n, d) -> (w n, d)."""
+        ctx.count = len(rows)
+        return torch.cat(_collect(rows))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """(w n, d) -> (n, d)."""
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        start = dist.get_rank() * int(ctx.count)
+        return total[start : start + int(ctx.count)]
+
+
+def _gathered(rows: Tensor) -> Tensor:
+    result: Tensor = _Gather.apply(rows)
+    return result
+
+
+def _collect(rows: Tensor) -> list[Tensor]:
+    rows = rows.detach().contiguous()
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows)
+    return parts
+
+
+def _require_equal(batch: Embedded) -> None:
+    """Gloo would hang or mix rows up where the numbers differ."""
+    counts = torch.cat(_collect(torch.tensor([len(batch)], device=batch.images.device))).tolist()
+    if len(set(counts)) > 1:
+        raise ValueError(f"every process must embed the same number of rows; got {counts}")

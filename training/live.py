@@ -1,0 +1,68 @@
+"""A model in training as an encoder, so that everything which measures encoders measures it, too.
+
+Dimension letters: n rows, d joint width, S side of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL.Image import Image
+
+from retrieval.encoders.dual import unit_rows
+from retrieval.encoders.preprocessing import Preprocessing
+from retrieval.errors import TextUnsupported
+from retrieval.types import EncoderSpec, Float32, UInt8
+from training.model import Trainable
+from training.validation import tokenized
+
+
+class LiveEncoder:
+    """See `TextEncoder`; torch in fp32 on the model's device.
+
+    Args:
+        model: in eval mode from now on.
+        name: what reports call it.
+        device: where the towers are.
+    """
+
+    def __init__(self, model: Trainable, name: str, device: torch.device) -> None:
+        self._model = model
+        self._device = device
+        self.preprocessing: Preprocessing = model.preprocessing
+        self.spec = EncoderSpec(
+            name=name,
+            weights="",
+            dim=model.dim,
+            image_size=model.preprocessing.size,
+            preprocessing=model.preprocessing.digest,
+            text=model.tokens is not None,
+            engine="torch",
+            precision="fp32",
+            device=device.type,
+        )
+        model.modules().eval()
+
+    def preprocess(self, image: Image) -> UInt8:
+        """See `Encoder`."""
+        return self.preprocessing(image)
+
+    def encode_images(self, batch: UInt8) -> Float32:
+        """See `Encoder`."""
+        if len(batch) == 0:
+            return np.zeros((0, self.spec.dim), np.float32)
+        with torch.inference_mode():
+            rows = self._model.encode_images(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device))
+        return unit_rows(rows.cpu().numpy())
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """See `TextEncoder`."""
+        if self._model.tokens is None:
+            raise TextUnsupported(f"{self.spec.name!r} was trained on pictures alone")
+        if not texts:
+            return np.zeros((0, self.spec.dim), np.float32)
+        with torch.inference_mode():
+            rows = self._model.encode_texts(tokenized(self._model, texts, self._device))
+        return unit_rows(rows.cpu().numpy())

@@ -1,0 +1,149 @@
+"""What goes into an objective and what comes out; it knows nothing of towers, data, optimisers or processes.
+
+An objective compares n anchors (the batch) with m references: the batch again and, where there is a cross-batch memory,
+its rows after it, so that reference i is anchor i itself for i < n.
+
+Dimension letters: n anchors, m references, d embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from retrieval.errors import ConfigInvalid
+
+Need = Literal["labels", "captions", "views"]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A batch after the towers.
+
+    Attributes:
+        images: (n, d), rows of unit norm, float32 or float64.
+        labels: (n,) int64: the class of each row or, for views of unlabelled pictures, the picture's number; two views
+            of one picture carry the same number. None where nothing is known.
+        texts: (n, d), rows of unit norm; row i belongs to row i of `images`. None without captions.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    texts: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        shape = tuple(self.images.shape)
+        if len(shape) != 2:
+            raise ValueError(f"images must be (n, d), got {shape}")
+        if self.labels is not None and tuple(self.labels.shape) != shape[:1]:
+            raise ValueError(f"labels must be ({shape[0]},) beside images of {shape}, got {tuple(self.labels.shape)}")
+        if self.texts is not None and tuple(self.texts.shape) != shape:
+            raise ValueError(f"texts must be {shape} as the images are, got {tuple(self.texts.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def detached(self) -> Embedded:
+        """The same values outside of any gradient."""
+        return Embedded(self.images.detach(), self.labels, None if self.texts is None else self.texts.detach())
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an objective says about a batch.
+
+    Attributes:
+        loss: a scalar with gradients.
+        stats: figures for the log, finite; one that is undefined in this batch is left out. `positive_cosine` and
+            `negative_cosine` are means over pairs; `accuracy` is the share of anchors whose nearest other row is a
+            positive; `active` is the share of triplets or negative pairs that still have a loss; `temperature`.
+    """
+
+    loss: Tensor
+    stats: dict[str, float] = field(default_factory=dict)
+
+
+class Objective(nn.Module):
+    """Base of all objectives: checks what came, adds the memory to the references, keeps autocast out.
+
+    A product of unit rows in bfloat16 is off by up to 0.004, more than the distance between near duplicates; so cosines
+    are always computed in float32 (or float64), whatever the towers ran in.
+    """
+
+    needs: ClassVar[Need]
+
+    def forward(self, batch: Embedded, memory: Embedded | None = None) -> Outcome:
+        """Compare the batch with itself and with the memory.
+
+        Args:
+            batch: n rows with what `needs` asks for: labels, texts, or labels that number the pictures.
+            memory: older rows to compare with as well, without gradients.
+
+        Returns:
+            The loss, 0 (with zero gradients) where the batch holds nothing to compare, and figures.
+
+        Raises:
+            ValueError: labels or texts are missing, or the batch is empty.
+        """
+        self._check(batch)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            anchors = _raised(batch)
+            references = anchors if memory is None else concat([anchors, _raised(memory.detached())])
+            return self.compare(anchors, references)
+
+    def compare(self, anchors: Embedded, references: Embedded) -> Outcome:
+        """The loss of n anchors against m >= n references, of which the first n are the anchors themselves."""
+        raise NotImplementedError
+
+    def _check(self, batch: Embedded) -> None:
+        if len(batch) == 0:
+            raise ValueError("a batch of no rows has no loss")
+        wanted = "texts" if self.needs == "captions" else "labels"
+        if getattr(batch, wanted) is None:
+            raise ValueError(f"{type(self).__name__} needs {wanted} in the batch, which has none")
+
+
+def concat(parts: Sequence[Embedded]) -> Embedded:
+    """Rows of all parts, in order; labels and texts only where every part has them."""
+    labels = [part.labels for part in parts if part.labels is not None]
+    texts = [part.texts for part in parts if part.texts is not None]
+    return Embedded(
+        torch.cat([part.images for part in parts]),
+        torch.cat(labels) if len(labels) == len(parts) else None,
+        torch.cat(texts) if len(texts) == len(parts) else None,
+    )
+
+
+def known(tensor: Tensor | None) -> Tensor:
+    """A part of the batch that `Objective.forward` has made sure of."""
+    if tensor is None:
+        raise ValueError("this part of the batch is missing")
+    return tensor
+
+
+def require(holds: bool, name: str, value: object, wanted: str) -> None:
+    """An option's value is allowed.
+
+    Raises:
+        ConfigInvalid: it is not.
+    """
+    if not holds:
+        raise ConfigInvalid(f"objective option {name} = {value!r} must be {wanted}")
+
+
+def _raised(batch: Embedded) -> Embedded:
+    """Half precision -> float32; float32 and float64 as they are."""
+    texts = None if batch.texts is None else _to_full(batch.texts)
+    return Embedded(_to_full(batch.images), batch.labels, texts)
+
+
+def _to_full(rows: Tensor) -> Tensor:
+    return rows if rows.dtype == torch.float64 else rows.float()

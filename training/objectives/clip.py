@@ -1,0 +1,84 @@
+"""CLIP's symmetric cross-entropy over pairs of picture and caption.
+
+open_clip's ClipLoss has the same value; it takes no references beyond the batch (a memory) and keeps its logits, which
+the accuracies are read from, to itself.
+
+Dimension letters: n pairs, m references (the first n are the pairs themselves).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.objectives.base import Embedded, Need, Objective, Outcome, known, require
+
+
+class Clip(Objective):
+    """CLIP's loss (Radford et al. 2021, figure 3) with a learned, clamped temperature.
+
+    With s(i, j) = cos(image i, text j) / temperature:
+
+        L = -1/(2n) * sum over i of ( log softmax over j of s(i, j) at j = i + log softmax over j of s(j, i) at j = i )
+
+    What is learned is log(1 / temperature), one parameter, `log_scale`; before each step it is put back into its range.
+    It belongs into an optimiser group without weight decay.
+
+    Args:
+        temperature: at the start; the paper's 0.07.
+        min_temperature: the learned one stays above; the paper's 0.01.
+        max_temperature: and below.
+        learn_temperature: False keeps it at the start.
+
+    Raises:
+        ConfigInvalid: not 0 < min_temperature <= temperature <= max_temperature.
+    """
+
+    needs: ClassVar[Need] = "captions"
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        min_temperature: float = 0.01,
+        max_temperature: float = 1.0,
+        learn_temperature: bool = True,
+    ) -> None:
+        super().__init__()
+        require(min_temperature > 0, "min_temperature", min_temperature, "above 0")
+        require(temperature >= min_temperature, "temperature", temperature, f"at least {min_temperature}, the smallest")
+        require(temperature <= max_temperature, "temperature", temperature, f"at most {max_temperature}, the largest")
+        self.lowest, self.highest = -math.log(max_temperature), -math.log(min_temperature)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learn_temperature)
+
+    def compare(self, anchors: Embedded, references: Embedded) -> Outcome:
+        """The mean of both directions; so is `accuracy`: `image_to_text_accuracy` and `text_to_image_accuracy`."""
+        scale = self._scale().to(anchors.images.dtype)
+        images, texts = anchors.images, known(anchors.texts)
+        to_texts = images @ known(references.texts).T  # (n, m)
+        to_images = texts @ references.images.T
+        own = torch.arange(len(images), device=images.device)
+        loss = (F.cross_entropy(scale * to_texts, own) + F.cross_entropy(scale * to_images, own)) / 2
+        return Outcome(loss, {**_stats(to_texts, to_images, own), "temperature": 1 / scale.item()})
+
+    def _scale(self) -> Tensor:
+        with torch.no_grad():  # the parameter itself: a clamp inside the graph would hold it at the bound for good
+            self.log_scale.clamp_(self.lowest, self.highest)
+        return self.log_scale.exp()
+
+
+@torch.no_grad()
+def _stats(to_texts: Tensor, to_images: Tensor, own: Tensor) -> dict[str, float]:
+    """Cosines (n, m) of both directions -> figures; a pair alone has no negatives and asks nothing."""
+    pairs = len(own)
+    stats = {"positive_cosine": to_texts.diagonal().mean().item()}
+    if to_texts.shape[1] > 1:
+        others = to_texts.sum() - to_texts.diagonal().sum()
+        stats["negative_cosine"] = (others / (to_texts.numel() - pairs)).item()
+        both = [(cosines.argmax(1) == own).float().mean().item() for cosines in (to_texts, to_images)]
+        stats["image_to_text_accuracy"], stats["text_to_image_accuracy"] = both
+        stats["accuracy"] = sum(both) / 2
+    return stats

@@ -1,0 +1,60 @@
+"""Name and options, as a configuration writes them -> an objective."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from retrieval.errors import ConfigInvalid
+from training.objectives.base import Objective
+from training.objectives.clip import Clip
+from training.objectives.contrastive import Contrastive
+from training.objectives.cosine_pair import CosinePair
+from training.objectives.info_nce import InfoNCE
+from training.objectives.simclr import SimCLR
+from training.objectives.triplet import Triplet
+
+_OBJECTIVES: dict[str, type[Objective]] = {
+    "contrastive": Contrastive,
+    "triplet": Triplet,
+    "cosine_pair": CosinePair,
+    "info_nce": InfoNCE,
+    "clip": Clip,
+    "simclr": SimCLR,
+}
+_KINDS = {float: "a number", int: "an integer", bool: "true or false", str: "a word"}
+
+
+def objective_names() -> tuple[str, ...]:
+    """Every name that `make_objective` knows."""
+    return tuple(_OBJECTIVES)
+
+
+def make_objective(name: str, **options: Any) -> Objective:
+    """An objective by its name.
+
+    Args:
+        name: contrastive, triplet, cosine_pair, info_nce, clip or simclr.
+        options: its class's arguments; an integer is accepted where a float is meant.
+
+    Raises:
+        ConfigInvalid: an unknown name or option, a wrong type or a value out of range.
+
+    >>> make_objective("triplet", margin=0.3).margin
+    0.3
+    """
+    kind = _OBJECTIVES.get(name)
+    if kind is None:
+        raise ConfigInvalid(f"unknown objective {name!r}; known: {', '.join(_OBJECTIVES)}")
+    defaults = {key: parameter.default for key, parameter in inspect.signature(kind).parameters.items()}
+    unknown = sorted(options.keys() - defaults.keys())
+    if unknown:
+        raise ConfigInvalid(f"unknown option {unknown[0]!r} of objective {name}; known: {', '.join(defaults)}")
+    return kind(**{key: _coerce(key, value, type(defaults[key])) for key, value in options.items()})
+
+
+def _coerce(key: str, value: Any, kind: type) -> Any:
+    wanted = (int, float) if kind is float else (kind,)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigInvalid(f"objective option {key} = {value!r} must be {_KINDS[kind]}")
+    return kind(value)

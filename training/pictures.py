@@ -1,0 +1,124 @@
+"""Examples -> decoded pictures of one size, kept on disk, and the random views that a step is made of.
+
+A picture is decoded once and kept as uint8 (3, R, R); what can't be decoded is left out and named. Views depend on the
+seed that comes with each request alone, never on the number of worker processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from evaluation.datasets import Example
+from retrieval.encoders.preprocessing import Preprocessing
+from retrieval.errors import LookalikeError, SourceError
+from retrieval.images import decode
+from retrieval.types import Int64, UInt8
+
+PIXELS, ROWS = "pictures.npy", "pictures.json"
+_CHUNK = 256
+
+
+def cache_pictures(
+    examples: Sequence[Example], preprocessing: Preprocessing, folder: Path, progress: Callable[[int], object]
+) -> tuple[UInt8, Int64]:
+    """Decodes every example once; a second call over the same examples reads what the first one wrote.
+
+    Args:
+        examples: N of them.
+        preprocessing: `size` is R.
+        folder: where the pixels are kept.
+        progress: called with the number of pictures done since the last call.
+
+    Returns:
+        (m, 3, R, R) uint8, memory-mapped, and (m,) the examples they belong to, m <= N.
+
+    Raises:
+        SourceError: not one picture can be decoded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = hashlib.sha256(json.dumps([preprocessing.digest, *(e.key for e in examples)]).encode()).hexdigest()
+    kept = _known(folder, identity)
+    if kept is None:
+        kept = _decode_all(examples, preprocessing, folder / PIXELS, progress)
+        (folder / ROWS).write_text(json.dumps({"identity": identity, "kept": kept}))
+    if not kept:
+        raise SourceError(f"none of the {len(examples):,} training pictures can be decoded")
+    pixels: UInt8 = np.load(folder / PIXELS, mmap_mode="r")[: len(kept)]
+    return pixels, np.array(kept, np.int64)
+
+
+def _known(folder: Path, identity: str) -> list[int] | None:
+    try:
+        record = json.loads((folder / ROWS).read_text())
+    except (OSError, ValueError):
+        return None
+    same = record.get("identity") == identity and (folder / PIXELS).is_file()
+    return list(record["kept"]) if same else None
+
+
+def _decode_all(
+    examples: Sequence[Example], preprocessing: Preprocessing, path: Path, progress: Callable[[int], object]
+) -> list[int]:
+    side = preprocessing.size
+    pixels = open_memmap(path, "w+", np.uint8, (len(examples), 3, side, side))
+    kept: list[int] = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(examples), _CHUNK):
+            chunk = examples[start : start + _CHUNK]
+            for row, picture in enumerate(pool.map(lambda example: _pixels(example, preprocessing), chunk), start):
+                if picture is not None:
+                    pixels[len(kept)] = picture
+                    kept.append(row)
+            progress(len(chunk))
+    pixels.flush()
+    return kept
+
+
+def _pixels(example: Example, preprocessing: Preprocessing) -> UInt8 | None:
+    try:
+        return preprocessing(decode(example.load(), target=preprocessing.size).image)
+    except LookalikeError:
+        return None
+
+
+class Views(Dataset[Tensor]):
+    """Random views of kept pictures.
+
+    Args:
+        pixels: (m, 3, R, R) uint8.
+        transform: one random view, (3, R, R) -> (3, S, S).
+        count: v, views of each picture.
+    """
+
+    def __init__(self, pixels: UInt8, transform: v2.Compose, count: int) -> None:
+        self._pixels = pixels
+        self._transform = transform
+        self._count = count
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, request: tuple[int, int]) -> Tensor:
+        """(row, seed) -> (v, 3, S, S) uint8."""
+        row, seed = request
+        picture = torch.from_numpy(np.array(self._pixels[row]))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return torch.stack([self._transform(picture) for _ in range(self._count)])
+
+
+def view_seed(seed: int, epoch: int, row: int) -> int:
+    """The seed of a picture's views in an epoch: 63 bits that differ wherever one of the three does."""
+    digest = hashlib.blake2b(f"{seed} {epoch} {row}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

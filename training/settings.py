@@ -1,0 +1,185 @@
+"""A TOML file -> a checked training configuration. Every key has a default, a range and a sentence; docs list them.
+
+The recipe behind `lite` has a table of its own, `[lite]`, see `training.config`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from retrieval.errors import ConfigInvalid
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Base(_Table):
+    """`[base]`: what training starts from, and what the trained encoder looks like."""
+
+    encoder: str = Field(default="lite", description="`lite`, `open_clip:<model>/<pretrained>` or `folder:PATH`.")
+    head: int = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="Width of a new linear head on the tower's features; 0 keeps the encoder's space.",
+    )
+    size: int = Field(default=0, ge=0, le=1024, description="Side of the square input, pixels; 0 keeps the encoder's.")
+    projection: int = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="Width of a two-layer head that only training sees, as in SimCLR; 0: none.",
+    )
+    freeze: Share = Field(
+        default=0.0, description="Share of the tower's stages, from the input on, that stay as they are."
+    )
+    freeze_text: bool = Field(
+        default=True, description="Whether the text tower's network (not its head) stays as it is."
+    )
+
+
+class Data(_Table):
+    """`[data]`: what is trained on; `--data` and `--validation` go before it."""
+
+    train: list[str] = Field(default=[], description="Folders, tars, Parquet files or patterns of them.")
+    validation: list[str] = Field(
+        default=[], description="What the encoder is chosen by; empty holds a share of `train` out."
+    )
+    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="Share of the training pictures that is held out where no validation data is named."
+    )
+    label_column: str = Field(
+        default="", description="Column of class names; empty finds `label_name`, `class_name`, ..."
+    )
+    classes: list[str] = Field(default=[], description="Only these classes are trained on; empty for all.")
+    limit: int = Field(default=0, ge=0, description="No more than this many training pictures; 0 for all.")
+
+
+class Objective(BaseModel):
+    """`[objective]`: the loss, by name; its own options stand beside it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: str = Field(default="triplet", description="contrastive, triplet, cosine_pair, info_nce, clip or simclr.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class Optimizer(_Table):
+    """`[optimizer]`: AdamW with linear warm-up and half a cosine (Loshchilov and Hutter 2019)."""
+
+    epochs: float = Field(default=4.0, gt=0, description="Passes over the training pictures.")
+    batch_size: int = Field(default=128, ge=2, description="Pictures in a step (all ranks together).")
+    learning_rate: float = Field(default=1e-4, gt=0, description="At the peak, of the tower.")
+    head_learning_rate: float = Field(
+        default=1e-3, gt=0, description="At the peak, of a new head and a learned temperature."
+    )
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="Each stage below the last learns this much slower."
+    )
+    weight_decay: float = Field(default=0.05, ge=0, description="Of matrices; vectors are spared.")
+    warmup: Share = Field(default=0.05, description="Share of all steps until the peak.")
+    clip_norm: float = Field(default=1.0, ge=0, description="The gradient's L2 norm is scaled down to this; 0 never.")
+    precision: Literal["bf16", "fp32"] = Field(
+        default="bf16", description="Of the towers' arithmetic; weights stay fp32."
+    )
+    chunk: int = Field(
+        default=0, ge=0, description="GradCache: pictures that are in memory at once; 0 for all of the batch."
+    )
+    memory: int = Field(
+        default=0, ge=0, description="Cross-batch memory: embeddings of past batches that join as negatives."
+    )
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="Decay of the weights' moving average that is exported; 0 exports the weights themselves.",
+    )
+    wise: Share = Field(
+        default=1.0,
+        description="WiSE-FT: share of the trained weights, the rest is the start's (Wortsman et al. 2022).",
+    )
+
+
+class Sampling(_Table):
+    """`[sampling]`: which pictures meet in a batch."""
+
+    per_class: int = Field(
+        default=0, ge=0, description="Pictures of each class in a batch; 0 draws without regard to class."
+    )
+
+
+class Augment(_Table):
+    """`[augment]`: what happens to a picture before each step, by torchvision's transforms."""
+
+    crop: Share = Field(
+        default=0.6, description="Smallest share of the picture's area that a random crop keeps; 1 for none."
+    )
+    flip: Share = Field(default=0.5, description="How often a picture is mirrored.")
+    jitter: float = Field(
+        default=0.0, ge=0, le=1, description="Strength of random brightness, contrast, saturation and hue."
+    )
+    grey: Share = Field(default=0.0, description="How often a picture loses its colours.")
+    blur: Share = Field(default=0.0, description="How often a picture is blurred.")
+    erase: Share = Field(default=0.0, description="How often a rectangle is blotted out.")
+    pad: int = Field(default=0, ge=0, le=64, description="Random shifts by up to so many pixels, edges reflected.")
+
+
+class Settings(_Table):
+    """A whole configuration."""
+
+    seed: int = Field(default=0, ge=0, description="Of batches, augmentations, initial weights and dropout.")
+    evaluate_every: float = Field(default=1.0, gt=0, description="Epochs between two looks at the validation data.")
+    base: Base = Base()
+    data: Data = Data()
+    objective: Objective = Objective()
+    optimizer: Optimizer = Optimizer()
+    sampling: Sampling = Sampling()
+    augment: Augment = Augment()
+
+
+def load_settings(path: Path) -> Settings:
+    """A configuration file.
+
+    Raises:
+        ConfigInvalid: no such file, not TOML, an unknown key, a wrong type or a value out of range.
+    """
+    return settings_from(read_toml(path), str(path))
+
+
+def settings_from(document: dict[str, Any], where: str) -> Settings:
+    """Tables and keys -> a configuration; an integer is taken where a number is meant.
+
+    Raises:
+        ConfigInvalid: names the key, its value and what is wanted.
+    """
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise ConfigInvalid(f"{where}: unknown key {key!r}; docs/training.md lists all") from error
+        raise ConfigInvalid(f"{where}: {key} = {first['input']!r}: {first['msg'].lower()}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's tables.
+
+    Raises:
+        ConfigInvalid: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(f"{path} can't be read: {error.strerror}; configs/ holds one for each method") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"{path} is not TOML: {error}") from error
