@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from retrieval.types import Int64
 from training.pictures import Views, view_seed
 from training.sampling import epoch_batches
+from training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,35 @@ class Batches:
             chosen = [(self._captions[row], view_seed(self._seed + 1, epoch, int(row))) for row in rows]
             texts = [captions[seed % len(captions)] for captions, seed in chosen]
         return Batch(pixels, labels, texts)
+
+
+def fitting(settings: Settings, count: int, labels: Int64 | None) -> tuple[Settings, str]:
+    """The settings with a batch that few pictures or few classes can fill, and a word about it where it was changed.
+
+    Args:
+        settings: the configuration.
+        count: training pictures.
+        labels: (count,) their classes, None where there are none.
+    """
+    size, group = settings.optimizer.batch_size, settings.sampling.per_class
+    wanted = min(size, max(2, count))
+    if group and labels is not None:
+        classes = len(np.unique(labels))
+        wanted = max(group, wanted // group * group)
+        if wanted // group > classes:
+            group = -(-wanted // classes)
+            wanted = group * min(classes, wanted // group)
+    if (wanted, group) == (size, settings.sampling.per_class):
+        return settings, ""
+    optimizer = settings.optimizer.model_copy(update={"batch_size": wanted})
+    sampling = settings.sampling.model_copy(update={"per_class": group})
+    text = (
+        f"{count:,} training pictures"
+        + (f" of {len(np.unique(labels)):,} classes" if labels is not None else "")
+        + f" make a batch of {wanted} instead of {size}"
+        + (f", {group} of each class" if group else "")
+    )
+    return settings.model_copy(update={"optimizer": optimizer, "sampling": sampling}), text
 
 
 def _one_thread(worker: int) -> None:

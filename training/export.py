@@ -100,10 +100,10 @@ def model_card(report: Mapping[str, Any], config: str) -> str:
         "",
         f"Use it: `lookalike index PICTURES --encoder folder:{report['name']}`.",
         "",
-        f"| {report['figure']} on {report['validation_pictures']:,} held-out pictures | |",
-        "| --- | ---: |",
-        f"| before training | {report['before']:.4f} |",
-        f"| after training | {report['after']:.4f} |",
+        f"| {report['figure']} on held-out pictures | of trained classes | of classes it never saw |",
+        "| --- | ---: | ---: |",
+        f"| {report['base']} | {_figures(report['before'])} |",
+        f"| {report['name']} | {_figures(report['after'])} |",
         "",
         f"Made by: `{report['command']}`, {report['steps']:,} steps, {report['seconds'] / 60:.1f} minutes, seed "
         f"{report['seed']}; torch {torch.__version__}. Figures are in `{REPORT_FILE}`, losses in `{METRICS_FILE}`.",
@@ -117,6 +117,11 @@ def model_card(report: Mapping[str, Any], config: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _figures(standing: Mapping[str, Any]) -> str:
+    unseen = standing["unseen"]
+    return f"{standing['seen']:.4f} | " + ("" if unseen is None else f"{unseen:.4f}")
 
 
 def as_json(report: Mapping[str, Any]) -> str:

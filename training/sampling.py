@@ -6,8 +6,6 @@ Dimension letters: N training pictures, b pictures in a batch.
 from __future__ import annotations
 
 import numpy as np
-from pytorch_metric_learning import samplers
-from pytorch_metric_learning.utils import common_functions
 
 from retrieval.errors import ConfigInvalid
 from retrieval.types import Int64
@@ -42,17 +40,35 @@ def epoch_batches(labels: Int64 | None, count: int, batch_size: int, per_class: 
 
 
 def _balanced(labels: Int64, batch_size: int, per_class: int, generator: np.random.RandomState) -> Int64:
-    classes = len(np.unique(labels))
-    if batch_size % per_class or batch_size // per_class > classes:
+    """The same number of pictures of each class in a batch; each class is dealt like a pack of cards, shuffled anew.
+
+    As pytorch-metric-learning's MPerClassSampler, but importing that library patches FAISS for the whole process
+    (`faiss.contrib.torch_utils` takes the search parameters away), where an index may be searched next.
+    """
+    names = np.unique(labels)
+    groups = batch_size // per_class
+    if batch_size % per_class or groups > len(names):
         raise ConfigInvalid(
-            f"sampling.per_class = {per_class}: a batch of {batch_size} must hold whole groups of at most {classes} "
+            f"sampling.per_class = {per_class}: a batch of {batch_size} must hold whole groups of at most {len(names)} "
             "classes; change one of the two"
         )
-    global_state = common_functions.NUMPY_RANDOM
-    common_functions.NUMPY_RANDOM = generator  # the sampler draws from the library's own, module-wide state
-    try:
-        length = len(labels) // batch_size * batch_size
-        sampler = samplers.MPerClassSampler(labels, per_class, batch_size, length)
-        return np.fromiter(sampler, np.int64)
-    finally:
-        common_functions.NUMPY_RANDOM = global_state
+    packs = {name: _Pack(np.flatnonzero(labels == name), generator) for name in names}
+    steps = max(1, len(labels) // batch_size)
+    chosen = [name for _ in range(steps) for name in generator.permutation(names)[:groups]]
+    return np.concatenate([packs[name].deal(per_class) for name in chosen]).astype(np.int64)
+
+
+class _Pack:
+    """A class's pictures (rows), dealt without repeating one before all have been dealt."""
+
+    def __init__(self, rows: Int64, generator: np.random.RandomState) -> None:
+        self._rows = rows
+        self._generator = generator
+        self._left: list[int] = []
+
+    def deal(self, count: int) -> list[int]:
+        """The next `count` rows."""
+        while len(self._left) < count:
+            self._left = self._generator.permutation(self._rows).tolist() + self._left
+        dealt, self._left = self._left[-count:], self._left[:-count]
+        return dealt

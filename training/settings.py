@@ -55,6 +55,10 @@ class Data(_Table):
     holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="Share of the training pictures that is held out where no validation data is named."
     )
+    unseen: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="Share of the classes that are held out whole: Precision@1 on them must not fall below the base's.",
+    )
     label_column: str = Field(
         default="", description="Column of class names; empty finds `label_name`, `class_name`, ..."
     )

@@ -15,13 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import ImageOps
 from torch import Tensor
 
 from evaluation.captions import caption_ranks
 from evaluation.datasets import Example
+from evaluation.embedded import embed
 from evaluation.labels import label_scores
 from retrieval.encoders.dual import unit_rows
+from retrieval.encoders.protocol import Encoder
 from retrieval.errors import SourceError
+from retrieval.images import decode
 from retrieval.types import Float32, Int64, UInt8
 from training.model import Trainable
 from training.pictures import cache_pictures
@@ -114,6 +118,25 @@ def prepare_validation(
     if np.bincount(labels).max() < 2:
         raise SourceError(f"no two of the {len(read):,} validation pictures share a class: there is nothing to measure")
     return Validation("precision_at_1", pixels, labels, None)
+
+
+def measure_encoder(encoder: Encoder, examples: Sequence[Example], *, captions: bool) -> float:
+    """The figure of `Validation`, of any encoder on pictures that are not decoded yet.
+
+    Args:
+        encoder: any.
+        examples: held-out pictures.
+        captions: whether captions are trained on.
+    """
+    found = embed(encoder, examples)
+    if captions:
+        return _caption_figure(found.vectors[found.captioned], found.caption_vectors, found.owners)
+    labels = label_rows(found.examples)
+    if labels is not None:
+        return float(label_scores(found.vectors, labels)[0]["precision_at_1"].mean())
+    pictures = [decode(example.load()).image for example in found.examples]
+    mirrored = [encoder.encode_images(encoder.preprocess(ImageOps.mirror(picture))[None]) for picture in pictures]
+    return float(((np.concatenate(mirrored) @ found.vectors.T).argmax(1) == np.arange(len(pictures))).mean())
 
 
 def label_rows(examples: Sequence[Example]) -> Int64 | None:

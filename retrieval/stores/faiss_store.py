@@ -58,6 +58,8 @@ class FaissStore:
     def __init__(self, index: Any, defaults: SearchParameters) -> None:
         """Wraps a trained IVF index over inner products; use `open` to read one from disk."""
         self._index = index
+        # `faiss.contrib.torch_utils`, which other libraries import, puts a `search` without parameters in its place.
+        self._search = getattr(index, "search_numpy", index.search)
         self._ivf = faiss.extract_index_ivf(index)
         self._chained = isinstance(index, faiss.IndexPreTransform)
         self.dim = int(index.d)
@@ -108,7 +110,7 @@ class FaissStore:
             return []
         selector = None if mask is None else _wrapped.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         with _translated("the search failed"):
-            scores, rows = self._index.search(
+            scores, rows = self._search(
                 np.ascontiguousarray(queries, dtype=np.float32),
                 min(k, self.count),
                 params=self._parameters(wanted["nprobe"], selector),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +99,24 @@ def make(case: Case, folder: Path) -> Built:
     kind, params = build_store(mapped, folder, case.kind)
     assert kind == case.kind
     return Built(case, folder, mapped, clustered(8, case.d, seed=2), dict(params))
+
+
+def test_a_library_that_patches_faiss_does_no_harm(tmp_path: Path) -> None:
+    """`faiss.contrib.torch_utils` replaces `search` for the whole process; metric learning libraries import it."""
+    script = """
+import sys, faiss, faiss.contrib.torch_utils
+from pathlib import Path
+import numpy as np
+from indexing.stores_build import build_store
+from retrieval.stores.registry import open_store
+vectors = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
+vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+kind, params = build_store(vectors, Path(sys.argv[1]), "faiss")
+store = open_store(kind, Path(sys.argv[1]), vectors, params)
+print(store.search(np.float32(vectors[2:3]), 100, {"nprobe": 300})[0].rows.tolist().count(2))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "1", done.stderr
 
 
 def test_every_registered_kind_is_a_case() -> None:

@@ -1,0 +1,98 @@
+"""What is trained on and what judges: splits by class, classes held out whole, batches that fit, and the promotion."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.datasets import Example
+from training.batches import fitting
+from training.dataset import split, unseen_classes
+from training.promotion import SHARES, Standing, choose, mixed, try_shares
+from training.settings import settings_from
+
+
+def examples(sizes: dict[str, int]) -> list[Example]:
+    return [Example(f"{name}/{i}", lambda: b"", name) for name, size in sizes.items() for i in range(size)]
+
+
+def test_a_share_of_every_class_is_held_out_the_same_in_every_run() -> None:
+    everything = examples({"a": 20, "b": 40, "c": 4, "d": 3})
+    train, held = split(everything, 0.1, seed=0)
+    assert {e.key for e in train} | {e.key for e in held} == {e.key for e in everything}
+    assert not {e.key for e in train} & {e.key for e in held}
+    counts = {name: sum(e.label == name for e in held) for name in "abcd"}
+    assert counts == {"a": 2, "b": 4, "c": 2, "d": 0}  # of three, two held out would leave one to train on
+    assert [e.key for e in split(everything, 0.1, seed=0)[1]] == [e.key for e in held]
+    assert [e.key for e in split(everything, 0.1, seed=1)[1]] != [e.key for e in held]
+
+
+def test_whole_classes_are_held_out() -> None:
+    everything = examples({name: 5 for name in "abcdefghij"} | {"single": 1})
+    chosen = unseen_classes(everything, 0.2, seed=0)
+    assert len(chosen) == 2
+    assert "single" not in chosen
+    assert unseen_classes(everything, 0.2, seed=0) == chosen
+    assert unseen_classes(everything, 0.0, seed=0) == set()
+    assert unseen_classes(examples({"a": 5, "b": 5, "c": 5}), 0.5, seed=0) == set()
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "size", "group", "expected"),
+    [
+        (1000, 20, 64, 4, (64, 4)),
+        (1000, 8, 64, 4, (64, 8)),
+        (40, 10, 64, 4, (40, 4)),
+        (30, 3, 64, 4, (28, 10)),
+        (30, None, 64, 4, (30, 4)),
+    ],
+)
+def test_a_batch_shrinks_to_what_pictures_and_classes_can_fill(
+    count: int, classes: int | None, size: int, group: int, expected: tuple[int, int]
+) -> None:
+    labels = None if classes is None else np.arange(count, dtype=np.int64) % classes
+    given = settings_from({"optimizer": {"batch_size": size}, "sampling": {"per_class": group}}, "test")
+    fitted, said = fitting(given, count, labels)
+    made = fitted.optimizer.batch_size, fitted.sampling.per_class
+    assert bool(said) == (made != (size, group))
+    if classes is not None:
+        assert made[0] % made[1] == 0
+        assert made[0] // made[1] <= classes
+        assert made[0] <= max(size, made[1])
+    assert made == expected if (count, classes) != (30, 3) else made[0] <= 30
+
+
+def test_shares_of_the_trained_weights_are_tried_until_nothing_is_lost() -> None:
+    trained = {"w": torch.ones(2), "steps": torch.tensor(7)}
+    start = {"w": torch.zeros(2), "steps": torch.tensor(0)}
+
+    def measure(weights: dict[str, torch.Tensor], share: float) -> Standing:
+        assert float(weights["w"][0]) == pytest.approx(share)
+        assert int(weights["steps"]) == 7
+        return Standing(0.5 + 0.4 * share, 0.6 - 0.2 * (share - 0.3) ** 2 if share > 0.3 else 0.61, share)
+
+    chosen, tried = try_shares(trained, start, Standing(0.5, 0.6), measure)
+    assert [standing.share for standing in tried] == list(SHARES)
+    assert chosen.share == 0.25
+    assert chosen.holds_against(Standing(0.5, 0.6))
+
+
+def test_where_nothing_holds_the_one_that_loses_least_is_named_and_not_promoted() -> None:
+    base = Standing(0.8, 0.9)
+    worse = choose([Standing(0.9, 0.5), Standing(0.85, 0.7, 0.5)], base)
+    assert worse.share == 0.5
+    assert not worse.holds_against(base)
+
+
+def test_without_unseen_classes_the_seen_ones_decide() -> None:
+    assert Standing(0.9).holds_against(Standing(0.9))
+    assert not Standing(0.8).holds_against(Standing(0.9))
+    assert not Standing(math.nan).holds_against(Standing(0.9))
+
+
+def test_mixing_everything_changes_nothing() -> None:
+    trained = {"w": torch.ones(2)}
+    assert mixed(trained, {}, 1.0) is trained

@@ -1,0 +1,178 @@
+"""The table `[data]` -> pictures to train on and pictures to judge by, decoded; the same ones in every run.
+
+Held out are a share of every class and, where asked for, whole classes: what an encoder learns of some products must not
+cost it the others. Dimension letters: m training pictures, R side of a kept picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+from tqdm import tqdm
+
+from evaluation.datasets import Example, read_examples, spread
+from retrieval.errors import SourceError
+from retrieval.types import Int64, UInt8
+from training.augment import cached_side
+from training.distributed import Process
+from training.model import Trainable
+from training.objectives.base import Need
+from training.pictures import cache_pictures
+from training.settings import Data, Settings
+from training.validation import Validation, label_rows, prepare_validation
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run reads.
+
+    Attributes:
+        examples: the m training pictures that can be decoded.
+        pixels: (m, 3, R, R) uint8, memory-mapped.
+        labels: (m,) int64; None where a picture has no class.
+        captions: of each, where captions are trained on.
+        seen_examples: held-out pictures of classes that are trained on.
+        unseen_examples: pictures of classes that are not.
+        seen: the first of these, decoded.
+        unseen: the second, decoded; None where none were asked for.
+    """
+
+    examples: list[Example]
+    pixels: UInt8
+    labels: Int64 | None
+    captions: list[tuple[str, ...]] | None
+    seen_examples: list[Example]
+    unseen_examples: list[Example]
+    seen: Validation
+    unseen: Validation | None
+
+    @property
+    def held_out(self) -> list[Example]:
+        """What the full evaluation at the end measures."""
+        return self.seen_examples + self.unseen_examples
+
+
+@dataclass(frozen=True)
+class _Parts:
+    train: list[Example]
+    seen: list[Example]
+    unseen: list[Example]
+
+
+def read_data(settings: Settings, model: Trainable, needs: Need, work: Path, process: Process) -> TrainingData:
+    """Reads, splits and decodes.
+
+    Args:
+        settings: the configuration.
+        model: whose input size and normalisation count.
+        needs: of the objective.
+        work: the run's folder, for decoded pictures.
+        process: the first one decodes, the others wait for it.
+
+    Raises:
+        SourceError: no data named, none that can be read, or none with what the objective needs.
+    """
+    parts = _parts(settings.data, settings.seed, captions=needs == "captions")
+    captions = needs == "captions"
+    side = cached_side(settings.augment, model.preprocessing.size)
+    total = len(parts.train) + len(parts.seen) + len(parts.unseen)
+    with tqdm(
+        total=total, desc="decode", unit=" pictures", leave=False, disable=None if process.first else True
+    ) as bar:
+        if not process.first:
+            dist.barrier()
+        kept_at = replace(model.preprocessing, size=side, resize=side)
+        pixels, kept = cache_pictures(parts.train, kept_at, work / "pictures", bar.update)
+        seen = prepare_validation(parts.seen, model, work / "validation", bar.update, captions=captions)
+        unseen = None
+        if parts.unseen:
+            unseen = prepare_validation(parts.unseen, model, work / "unseen", bar.update, captions=captions)
+        if process.first and process.count > 1:
+            dist.barrier()
+    read = [parts.train[row] for row in kept]
+    labels = label_rows(read)
+    if needs == "labels" and labels is None:
+        name = settings.objective.name
+        raise SourceError(
+            f"the objective {name} needs a class for every picture: a folder of class folders, or a column "
+            "(data.label_column)"
+        )
+    texts = [example.captions for example in read] if captions else None
+    return TrainingData(read, pixels, labels, texts, parts.seen, parts.unseen, seen, unseen)
+
+
+def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:
+    if not table.train:
+        raise SourceError("no training data: name it with --data, or in the configuration as [data] train = [...]")
+    column = table.label_column or None
+    examples = read_examples(table.train, label_column=column)
+    if captions:
+        examples = [example for example in examples if example.captions]
+    examples = _of_classes(examples, table.classes)
+    unseen = unseen_classes(examples, table.unseen, seed)
+    apart = [example for example in examples if example.label in unseen]
+    examples = [example for example in examples if example.label not in unseen]
+    if table.validation:
+        seen = read_examples(table.validation, label_column=column)
+    else:
+        examples, seen = split(examples, table.holdout, seed)
+    if table.limit:
+        examples = spread(examples, table.limit)
+    if not examples or not seen:
+        raise SourceError(
+            f"{', '.join(table.train)}: too few pictures to train on some and judge by others, {len(examples)} and "
+            f"{len(seen)} of them"
+        )
+    return _Parts(examples, seen, apart)
+
+
+def unseen_classes(examples: Sequence[Example], share: float, seed: int) -> set[str | None]:
+    """The classes that are held out whole: a share of those with two pictures and more, by the seed.
+
+    None where fewer than four classes would leave too little on either side.
+    """
+    sizes: dict[str, int] = {}
+    for example in examples:
+        if example.label is not None:
+            sizes[example.label] = sizes.get(example.label, 0) + 1
+    names = sorted(name for name, size in sizes.items() if size > 1)
+    count = round(share * len(names))
+    if len(names) < 4 or count == 0:
+        return set()
+    chosen = np.random.default_rng([seed, 1]).permutation(len(names))[:count]
+    return {names[i] for i in chosen}
+
+
+def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Training and held-out pictures; of each class alike, at least two of each held out.
+
+    Args:
+        examples: all of them.
+        share: of the held-out ones, in (0, 1).
+        seed: of the run.
+    """
+    by_class: dict[str | None, list[int]] = {}
+    for row in np.random.default_rng(seed).permutation(len(examples)).tolist():
+        by_class.setdefault(examples[row].label, []).append(row)
+    held = {row for rows in by_class.values() for row in rows[: _held(len(rows), share)]}
+    rows = range(len(examples))
+    return [examples[i] for i in rows if i not in held], [examples[i] for i in rows if i in held]
+
+
+def _held(count: int, share: float) -> int:
+    """Two at least, so that each has another of its class to find; none where too few would be left to train on."""
+    wanted = max(2, round(count * share))
+    return wanted if count - wanted >= 2 else 0
+
+
+def _of_classes(examples: list[Example], classes: Sequence[str]) -> list[Example]:
+    if not classes:
+        return examples
+    unknown = sorted(set(classes) - {example.label for example in examples if example.label})
+    if unknown:
+        raise SourceError(f"data.classes names {unknown[0]!r}, which no training picture is of")
+    return [example for example in examples if example.label in set(classes)]
