@@ -1,6 +1,6 @@
 """The table `[data]` -> pictures to train on and pictures to judge by, decoded; the same ones in every run.
 
-Held out are a share of every class and, where asked for, whole classes: what an encoder learns of some products must not
+Held out are a share of every class and, where asked for, whole classes: what is learned of some products must not
 cost it the others. Dimension letters: m training pictures, R side of a kept picture.
 """
 
