@@ -48,7 +48,10 @@ def evaluate(
         typer.Option(help="Classes that training did not see, measured apart: names between commas, or a share."),
     ] = None,
     metrics: Annotated[
-        Path | None, typer.Option(help="A training run's JSON-lines file; its curves go into the report.")
+        Path | None,
+        typer.Option(
+            help="A training run's JSON lines, for curves in the report.", show_default="a trained encoder's own"
+        ),
     ] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the label; found by its name if absent.")] = None,
     caption_column: Annotated[str | None, typer.Option(help="Column of the caption.")] = None,
@@ -96,11 +99,18 @@ def evaluate(
     if out is not None:
         from evaluation.html import write_report
 
-        write_report(out, found[0], found[1] if baseline else None, metrics=metrics, seed=seed)
+        beside = found[1] if baseline else None
+        write_report(out, found[0], beside, metrics=metrics or _own_metrics(encoder), seed=seed)
     figures = [each.figures for each in found]
     typer.echo(as_json(*figures) if json else as_table(*figures))
     if out is not None and not json:
         typer.echo(f"report: {out / 'report.html'}")
+
+
+def _own_metrics(encoder: str) -> Path | None:
+    """The losses that lie beside a trained encoder's weights."""
+    path = Path(encoder.removeprefix("folder:")).expanduser() / "metrics.jsonl"
+    return path if encoder.startswith("folder:") and path.is_file() else None
 
 
 class _Subject:

@@ -173,7 +173,9 @@ class Loop:
 
     def _backward(self, batch: Batch) -> tuple[Outcome, Embedded]:
         """Forward and backward pass, whole or in chunks; the rows are detached."""
-        memory = None if self._memory is None else self._memory.contents()
+        settings = self.settings.optimizer
+        rising = self.step < settings.warmup * self.total  # old rows are stale while the weights change fastest
+        memory = None if self._memory is None or rising else self._memory.contents()
         seen: list[Embedded] = []
 
         def gathered(rows: Embedded) -> Embedded:
@@ -181,9 +183,8 @@ class Loop:
             seen.append(everything.detached())
             return everything
 
-        chunk = self.settings.optimizer.chunk
-        if chunk:
-            outcome = cached_step(self._embed, _cut(batch, chunk), self.objective, memory, gathered)
+        if settings.chunk:
+            outcome = cached_step(self._embed, _cut(batch, settings.chunk), self.objective, memory, gathered)
         else:
             outcome = self.objective(gathered(self._embed(batch)), memory)
             outcome.loss.backward()

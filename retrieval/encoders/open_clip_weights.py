@@ -69,7 +69,7 @@ def parse_name(name: str) -> OpenClipName:
     precision = "auto"
     if at and suffix in PRECISIONS:
         pretrained, precision = head, suffix
-    elif at and "/" not in suffix and not Path(pretrained).expanduser().exists():
+    elif suffix.isalnum() and at and not Path(pretrained).expanduser().exists():
         raise UnknownEncoder(f"{name!r}: unknown precision {suffix!r}; known are {', '.join(PRECISIONS)}")
     if not (model and slash and pretrained):
         raise UnknownEncoder(f"{name!r} is not of the form {FORM}, <pretrained> being a tag or a file's path")
