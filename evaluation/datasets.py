@@ -30,12 +30,14 @@ class Example:
         load: gives the encoded bytes (JPEG, PNG, ...); raises LookalikeError. Safe to call from any thread.
         label: the name of its class.
         captions: perhaps none.
+        fingerprint: 64 bits that change when the file may have changed, as in `sources.item`; 0 where nothing is known.
     """
 
     key: str
     load: Callable[[], bytes]
     label: str | None = None
     captions: tuple[str, ...] = ()
+    fingerprint: int = 0
 
 
 def read_examples(
@@ -88,7 +90,7 @@ def _examples(source: Source, label_column: str | None) -> Iterator[Example]:
         label = _label(item.columns, label_column)
         if label is None and folders and label_column is None:
             label = _first_folder(item.columns)
-        yield Example(item.id, item.load, label, _captions(item))
+        yield Example(item.id, item.load, label, _captions(item), item.fingerprint)
 
 
 def _label(columns: Mapping[str, Any], named: str | None) -> str | None:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from indexing.disk import disk_errors
 from indexing.join import joined
 from indexing.plan import Plan
 from indexing.rows import Rows, write_rows
@@ -27,6 +26,7 @@ from indexing.shards import Origin
 from indexing.stores_build import build_store
 from indexing.tuning import query_budget, tune
 from retrieval.collection import REJECTED, VECTORS, VERSIONS, new_version_name, publish, staging_folder
+from retrieval.disk import disk_errors
 from retrieval.encoders.protocol import Encoder, TextEncoder
 from retrieval.errors import EncoderError, SourceError
 from retrieval.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry

@@ -1,11 +1,8 @@
-"""Writing that survives a kill: whole files or none, one job for a collection, a full disk told apart from a bug."""
+"""Writing that survives a kill: whole files or none, one job for a collection."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +11,10 @@ from typing import TextIO
 import pyarrow as pa
 
 from retrieval.collection import CURRENT, VERSIONS
-from retrieval.errors import CollectionBusy, CollectionUnwritable, DiskFull, StoreUnavailable
+from retrieval.disk import FULL, take_lock
+from retrieval.errors import CollectionBusy, CollectionUnwritable
 
 LOCK, WORK = ".lock", ".work"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OURS = {LOCK, WORK, CURRENT, VERSIONS}
 
 
@@ -61,15 +58,8 @@ def exclusive(root: Path) -> Iterator[None]:
     """
     _require_collection_or_empty(root)
     with _opened_lock(root) as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.seek(0)
-            owner = stream.read().strip() or "unknown"
-            raise CollectionBusy(f"process {owner} is writing to {root} just now; wait for it, or stop it") from error
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
+        if owner := take_lock(stream):
+            raise CollectionBusy(f"process {owner} is writing to {root} just now; wait for it, or stop it")
         yield
 
 
@@ -78,7 +68,7 @@ def _opened_lock(root: Path) -> TextIO:
         root.mkdir(parents=True, exist_ok=True)
         return (root / LOCK).open("a+")
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise
         raise CollectionUnwritable(f"{root} can't be written to: {error.strerror}") from error
 
@@ -90,22 +80,3 @@ def _require_collection_or_empty(root: Path) -> None:
         raise CollectionUnwritable(
             f"{root} holds other files ({min(strange)!r}, ...); name a new or empty folder with --out"
         )
-
-
-@contextmanager
-def disk_errors(root: Path) -> Iterator[None]:
-    """Turns "no space left" into DiskFull, however the library at work words it.
-
-    Raises:
-        DiskFull: names the folder and the mend.
-    """
-    try:
-        yield
-    except (OSError, StoreUnavailable) as error:
-        # numpy reports a short write without an errno, and FAISS in words.
-        number = getattr(error, "errno", None)
-        if number not in _FULL and not (number is None and shutil.disk_usage(root).free < 1 << 20):
-            raise
-        raise DiskFull(
-            f"the disk of {root} is full; what was encoded is kept: make room and run the same command again"
-        ) from error

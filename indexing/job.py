@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from indexing.build import Wish, build_version, rejected_codes
-from indexing.disk import WORK, disk_errors, exclusive
+from indexing.disk import WORK, exclusive
 from indexing.pipeline import Budget, Effort, encode_sources
 from indexing.plan import Plan, PlanWriter
 from indexing.previous import as_origin, gone, open_previous
@@ -25,6 +25,7 @@ from indexing.progress import Progress
 from indexing.shards import Origin, ShardPool, ShardWriter
 from retrieval.bootstrap import load_encoder
 from retrieval.collection import Collection
+from retrieval.disk import disk_errors
 from retrieval.encoders.protocol import Encoder
 from retrieval.errors import SourceError
 from retrieval.images import DEFAULT_MAX_PIXELS

@@ -54,5 +54,13 @@ def trim_metrics(path: Path, step: int) -> None:
     """Drops the lines of steps that come after a checkpoint: they will be written again."""
     if not path.is_file():
         return
-    lines = [line for line in path.read_text("utf-8").splitlines() if json.loads(line).get("step", 0) <= step]
-    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    lines = path.read_text("utf-8").splitlines()
+    path.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= step), "utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The step that a line tells of; infinite where a kill or a full disk cut the line short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,15 +48,24 @@ def cache_pictures(
         SourceError: not one picture can be decoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    identity = hashlib.sha256(json.dumps([preprocessing.digest, *(e.key for e in examples)]).encode()).hexdigest()
+    identity = f"{preprocessing.digest} {digest_of(examples)}"
     kept = _known(folder, identity)
     if kept is None:
+        (folder / ROWS).unlink(missing_ok=True)  # it would vouch for pixels that are being written over
         kept = _decode_all(examples, preprocessing, folder / PIXELS, progress)
         (folder / ROWS).write_text(json.dumps({"identity": identity, "kept": kept}))
     if not kept:
         raise SourceError(f"none of the {len(examples):,} training pictures can be decoded")
     pixels: UInt8 = np.load(folder / PIXELS, mmap_mode="r")[: len(kept)]
     return pixels, np.array(kept, np.int64)
+
+
+def digest_of(examples: Sequence[Example]) -> str:
+    """SHA-256 over everything that training reads of the examples, hex; a changed picture file changes it."""
+    digest = hashlib.sha256()
+    for each in examples:
+        digest.update(json.dumps([each.key, each.fingerprint, each.label, each.captions]).encode())
+    return digest.hexdigest()
 
 
 def _known(folder: Path, identity: str) -> list[int] | None:
@@ -72,6 +82,8 @@ def _decode_all(
 ) -> list[int]:
     side = preprocessing.size
     pixels = open_memmap(path, "w+", np.uint8, (len(examples), 3, side, side))
+    with path.open("r+b") as file:  # a full disk is an error now; met while writing to the map it would be a SIGBUS
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     kept: list[int] = []
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(examples), _CHUNK):

@@ -10,7 +10,8 @@ import copy
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from torch import Tensor, nn
 
 from evaluation.datasets import Example
 from evaluation.evaluate import Evaluation, measure
+from retrieval.disk import disk_errors, take_lock
 from retrieval.encoders.registry import create_encoder
+from retrieval.errors import SourceError
 from training.augment import make_augmentation
 from training.batches import Batches, fitting
 from training.checkpoint import load_checkpoint, save_checkpoint, trim_metrics
@@ -39,11 +42,12 @@ from training.export import (
     require_free,
 )
 from training.guard import Watch, learning_rate_warning
+from training.heap import keep_freed_memory
 from training.live import LiveEncoder
 from training.loop import Loop
 from training.model import Trainable, load_base, start_head
 from training.objectives import Objective, make_objective
-from training.pictures import Views
+from training.pictures import Views, digest_of
 from training.promotion import Standing, mixed, try_shares
 from training.settings import Settings
 from training.telemetry import Telemetry
@@ -102,16 +106,35 @@ def run_training(
 
     Raises:
         ConfigInvalid: the configuration does not fit itself, the base or the data.
-        SourceError: the data can't be read, or `out` holds something else.
+        SourceError: the data can't be read, `out` holds something else, another run is at work there, or the disk is
+            full; what was done is kept.
         EncoderError: the base's weights are missing or invalid.
     """
     require_free(out)
-    with process_group() as process:
+    keep_freed_memory()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with process_group() as process, disk_errors(out.parent), _alone(_work(out), process):
         run = _Run(settings, out, _device(device, process), workers, process)
         result = run.train(force)
         if result.promoted and process.first:
             run.export(result, config, command)
         return result
+
+
+def _work(out: Path) -> Path:
+    return out.with_name(f"{out.name}.work")
+
+
+@contextmanager
+def _alone(work: Path, process: Process) -> Iterator[None]:
+    """Makes the work folder, and refuses a second run in it."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / ".lock").open("a+") as lock:
+        if process.first and (owner := take_lock(lock)):
+            raise SourceError(
+                f"process {owner} is training in {work} just now; wait for it, stop it, or use another --out"
+            )
+        yield
 
 
 class _Run:
@@ -122,8 +145,7 @@ class _Run:
     ) -> None:
         self.out, self.device, self.process = out, device, process
         self.workers = min(2, os.cpu_count() or 1) if workers is None else workers
-        self.work = out.with_name(f"{out.name}.work")
-        self.work.mkdir(parents=True, exist_ok=True)
+        self.work = _work(out)
         self.begun = time.monotonic()
         self.warnings: list[str] = []
         self.figures: dict[str, float] = {}
@@ -266,7 +288,7 @@ class _Run:
         """What a checkpoint must agree with."""
         return {
             "settings": self.settings.model_dump(exclude={"data": {"train", "validation"}}),
-            "pictures": len(self.data.pixels),
+            "data": digest_of([*self.data.examples, *self.data.held_out]),
             "ranks": self.process.count,
         }
 

@@ -113,11 +113,15 @@ def load_tower(folder: Path, exported: ExportedEncoder, side: Literal["image", "
 
     from retrieval.encoders.folder_towers import build_towers
 
-    towers = build_towers(exported.architecture, exported.preprocessing)
+    try:
+        towers = build_towers(exported.architecture, exported.preprocessing)
+        tensors = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+    except Exception as error:  # what model libraries raise for a name or a width that makes no sense is theirs
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsInvalid(f"{folder / ENCODER_FILE} describes no model that can be built: {reason}") from error
     tower = towers.image if side == "image" else towers.text
     if tower is None:
         raise WeightsInvalid(f"{folder} has no text tower")
-    tensors = safetensors.torch.load_file(folder / WEIGHTS_FILE)
     prefix = f"{side}."
     own: dict[str, Any] = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     try:

@@ -25,13 +25,14 @@ from hypothesis import strategies as st
 
 from indexing import progress as progress_module
 from indexing import tables as tables_module
-from indexing.disk import disk_errors, exclusive
+from indexing.disk import exclusive
 from indexing.identities import _RECENT, IdSet
 from indexing.npyfile import NpyWriter
 from indexing.prefetch import prefetch
 from indexing.progress import Progress
 from indexing.shards import SCHEMA, Encoded, ShardPool, ShardWriter, shard_files, vectors_of
 from indexing.tables import conformed, table_of, unified
+from retrieval.disk import disk_errors
 from retrieval.errors import CollectionBusy, CollectionUnwritable, DiskFull
 
 

@@ -1,0 +1,160 @@
+"""Bad luck while training: a full disk, a kill at the wrong moment, a file changed under us, two runs at once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.datasets import Example, read_examples
+from retrieval.encoders.preprocessing import Preprocessing
+from retrieval.encoders.registry import create_encoder
+from retrieval.errors import DiskFull, SourceError, WeightsInvalid
+from tests.bad_images import bad_images, encoded, picture
+from training import pictures as pictures_module
+from training import trainer as trainer_module
+from training.checkpoint import trim_metrics
+from training.export import export_encoder
+from training.model import load_base
+from training.pictures import ROWS, cache_pictures, digest_of
+from training.settings import Base, settings_from
+from training.trainer import run_training
+
+SIZE = Preprocessing(8, 8, "squash", "bilinear", (0.0,) * 3, (1.0,) * 3)
+
+
+def gallery(folder: Path, count: int = 12) -> list[Example]:
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        (folder / f"{i:02}.png").write_bytes(encoded(picture(seed=i), "PNG"))
+    return read_examples([str(folder)])
+
+
+def silent(count: int) -> None:
+    assert count > 0
+
+
+def test_hostile_pictures_are_left_out_and_the_rest_is_kept(tmp_path: Path) -> None:
+    examples = gallery(tmp_path / "gallery", 3)
+    for odd in bad_images():
+        (tmp_path / "gallery" / f"bad-{odd.name}").write_bytes(odd.data)
+    examples = read_examples([str(tmp_path / "gallery")])
+    pixels, kept = cache_pictures(examples, SIZE, tmp_path / "work", silent)
+    assert [examples[row].key for row in kept] == ["00.png", "01.png", "02.png"]
+    assert pixels.shape == (3, 3, 8, 8)
+
+
+def test_a_picture_that_was_replaced_is_decoded_again(tmp_path: Path) -> None:
+    before, _ = cache_pictures(gallery(tmp_path / "gallery"), SIZE, tmp_path / "work", silent)
+    first = np.array(before)
+    path = tmp_path / "gallery/03.png"
+    path.write_bytes(encoded(picture(seed=99), "PNG"))
+    os.utime(path, ns=(1, 1))
+    after, _ = cache_pictures(read_examples([str(tmp_path / "gallery")]), SIZE, tmp_path / "work", silent)
+    assert [row for row in range(12) if (first[row] != after[row]).any()] == [3]
+
+
+def test_a_kill_while_decoding_never_passes_half_written_pixels_for_whole_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = gallery(tmp_path / "gallery")
+    whole = np.array(cache_pictures(examples, SIZE, tmp_path / "work", silent)[0])
+
+    def killed(count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache_pictures(examples[::-1], SIZE, tmp_path / "work", killed)
+    assert not (tmp_path / "work" / ROWS).exists()
+    np.testing.assert_array_equal(cache_pictures(examples, SIZE, tmp_path / "work", silent)[0], whole)
+
+
+def test_the_digest_follows_everything_that_is_trained_on() -> None:
+    one = Example("a", bytes, "cat", ("a cat",), 7)
+    others = [
+        replace(one, **change) for change in ({"key": "b"}, {"label": "dog"}, {"captions": ()}, {"fingerprint": 8})
+    ]
+    assert len({digest_of([each]) for each in [one, *others]}) == 5
+
+
+def test_a_line_of_metrics_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"step": 3, "lo')
+    trim_metrics(path, 2)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+def settings(folder: Path) -> object:
+    return settings_from(
+        {
+            "base": {"head": 8, "size": 32, "freeze": 0.9},
+            "objective": {"name": "simclr"},
+            "optimizer": {"epochs": 1, "batch_size": 4, "precision": "fp32"},
+            "data": {"train": [str(folder)]},
+        },
+        "test",
+    )
+
+
+def train(folder: Path, out: Path) -> None:
+    run_training(settings(folder), out, config="", command="test", workers=0, force=True)  # type: ignore[arg-type]
+
+
+def test_a_full_disk_while_decoding_is_told_before_anything_is_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    gallery(tmp_path / "gallery")
+    monkeypatch.setattr(pictures_module.os, "posix_fallocate", full)
+    with pytest.raises(DiskFull, match="make room and run the same command again"):
+        train(tmp_path / "gallery", tmp_path / "mine")
+    monkeypatch.undo()
+    train(tmp_path / "gallery", tmp_path / "mine")
+    assert (tmp_path / "mine/encoder.json").is_file()
+
+
+def test_a_full_disk_at_a_checkpoint_is_told_and_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    gallery(tmp_path / "gallery")
+    monkeypatch.setattr(trainer_module, "save_checkpoint", full)
+    with pytest.raises(DiskFull, match="what was done is kept"):
+        train(tmp_path / "gallery", tmp_path / "mine")
+    monkeypatch.undo()
+    train(tmp_path / "gallery", tmp_path / "mine")
+
+
+def test_two_runs_do_not_share_a_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery(tmp_path / "gallery")
+
+    def second(*_: object, **__: object) -> None:
+        with pytest.raises(SourceError, match=rf"process {os.getpid()} is training in"):
+            train(tmp_path / "gallery", tmp_path / "mine")
+        raise KeyboardInterrupt
+
+    real = trainer_module.read_data
+    monkeypatch.setattr(trainer_module, "read_data", second)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "gallery", tmp_path / "mine")
+    monkeypatch.setattr(trainer_module, "read_data", real)
+    train(tmp_path / "gallery", tmp_path / "mine")
+
+
+@pytest.mark.parametrize("change", [{"model": "no-such"}, {"family": "other"}, {"head": -3}])
+def test_an_architecture_that_makes_no_sense_is_one_clear_error(tmp_path: Path, change: dict[str, object]) -> None:
+    model = load_base(Base(head=8, size=32), text=False)
+    export_encoder(tmp_path / "mine", model, model.modules().state_dict(), base="lite", extra={})
+    path = tmp_path / "mine/encoder.json"
+    record = json.loads(path.read_text())
+    record["architecture"] |= {"family": "open_clip", **change}
+    path.write_text(json.dumps(record))
+    with pytest.raises(WeightsInvalid, match=r"encoder\.json"):
+        create_encoder(f"folder:{tmp_path / 'mine'}", engine="torch").encode_images(np.zeros((1, 3, 32, 32), np.uint8))
