@@ -82,7 +82,7 @@ class Loop:
         mixed = settings.optimizer.wise < 1
         self._start = {name: value.clone() for name, value in self._modules.state_dict().items()} if mixed else {}
         self._still = freeze(model, settings.base)
-        if settings.optimizer.chunk:  # statistics over a chunk are not those of the batch
+        if settings.base.freeze_norm or settings.optimizer.chunk:  # a chunk's statistics are not the batch's
             self._still += [module for module in self._modules.modules() if isinstance(module, _BatchNorm)]
         self._optimizer = make_optimizer(model, objective, settings.base, settings.optimizer)
         self._average = self._moving_average()

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -149,23 +148,6 @@ def parameters_of(stage: Sequence[nn.Module | nn.Parameter]) -> Iterator[nn.Para
             yield part
         else:
             yield from part.parameters()
-
-
-@torch.no_grad()
-def start_head(head: nn.Linear, features: Tensor) -> None:
-    """Fill a new head with the features' principal axes, so that training starts where the network stands.
-
-    Args:
-        head: (d, f).
-        features: (m, f) of training pictures; with fewer than d of them, the remaining axes are zero.
-    """
-    features = features.float()
-    mean = features.mean(0)
-    _, _, axes = torch.linalg.svd(features - mean, full_matrices=False)  # (min(m, f), f), strongest first
-    kept = axes[: head.out_features]
-    head.weight.zero_()
-    head.weight[: len(kept)] = kept
-    head.bias.copy_(-(head.weight @ mean))
 
 
 def _lite(head: int, text: bool) -> Trainable:

@@ -40,6 +40,10 @@ class Base(_Table):
     freeze: Share = Field(
         default=0.0, description="Share of the tower's stages, from the input on, that stay as they are."
     )
+    freeze_norm: bool = Field(
+        default=False,
+        description="Whether batch normalisation keeps the base's statistics instead of taking each batch's.",
+    )
     freeze_text: bool = Field(
         default=True, description="Whether the text tower's network (not its head) stays as it is."
     )

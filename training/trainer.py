@@ -42,10 +42,11 @@ from training.export import (
     require_free,
 )
 from training.guard import Watch, learning_rate_warning
+from training.head import start_head
 from training.heap import keep_freed_memory
 from training.live import LiveEncoder
 from training.loop import Loop
-from training.model import Trainable, load_base, start_head
+from training.model import Trainable, load_base
 from training.objectives import Objective, make_objective
 from training.pictures import Views, digest_of
 from training.promotion import Standing, mixed, try_shares
@@ -53,7 +54,6 @@ from training.settings import Settings
 from training.telemetry import Telemetry
 from training.validation import measure_encoder
 
-_HEAD_SAMPLE = 2048
 _CHECKPOINT_SECONDS = 300.0
 BEST = "best.safetensors"
 
@@ -157,7 +157,7 @@ class _Run:
         self.settings, shrunk = fitting(settings, len(self.data.pixels), self.data.labels)
         self.warnings += [shrunk] if shrunk else []
         if settings.base.head:
-            _start_head(model, self.data)
+            start_head(model, self.data.pixels)
         for module in (model.modules(), self.objective, model.projector or nn.Identity()):
             module.to(device)
             broadcast(module)
@@ -333,22 +333,6 @@ class _Run:
             "seed": self.settings.seed,
             "warnings": list(result.warnings),
         }
-
-
-@torch.inference_mode()
-def _start_head(model: Trainable, data: TrainingData) -> None:
-    """The new head starts as the principal axes of what the network says of some training pictures."""
-    head, network = model.towers.image.head, model.towers.image.network
-    assert isinstance(head, nn.Linear)
-    assert isinstance(network, nn.Module)
-    count, side = len(data.pixels), model.preprocessing.size
-    rows = np.linspace(0, count - 1, min(_HEAD_SAMPLE, count)).astype(int)
-    network.eval()
-    parts = []
-    for chunk in np.array_split(rows, max(1, len(rows) // 64)):
-        batch = torch.from_numpy(np.array(data.pixels[chunk]))
-        parts.append(network(nn.functional.interpolate(batch, (side, side), mode="bilinear", antialias=True)))
-    start_head(head, torch.cat(parts))
 
 
 def _measured(encoder: LiveEncoder, examples: Sequence[Example]) -> Evaluation | None:

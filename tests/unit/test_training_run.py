@@ -22,8 +22,9 @@ from training.augment import make_augmentation
 from training.batches import Batches
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.distributed import Process
+from training.head import align_head
 from training.loop import Loop, Step
-from training.model import Trainable, start_head
+from training.model import Trainable
 from training.objectives import make_objective
 from training.pictures import Views
 from training.sampling import epoch_batches
@@ -192,14 +193,14 @@ def test_batches_that_can_not_be_made_are_refused(size: int, per_class: int, mat
 def test_a_new_head_starts_with_the_features_principal_axes() -> None:
     features = torch.randn(200, 10, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.arange(10.0, 0, -1))
     head = nn.Linear(10, 4)
-    start_head(head, features)
+    align_head(head, features)
     projected = (features @ head.weight.T + head.bias).detach()
     torch.testing.assert_close(projected.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
     kept = projected.var(0).sum() / features.var(0).sum()
     best = torch.linalg.svdvals(features - features.mean(0)).square()
     assert kept == pytest.approx(float(best[:4].sum() / best.sum()), abs=1e-3)
     small = nn.Linear(10, 8)
-    start_head(small, features[:3])
+    align_head(small, features[:3])
     assert torch.isfinite(small.weight).all()
 
 

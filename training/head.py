@@ -1,0 +1,54 @@
+"""Where a new head starts: at the principal axes of what the pretrained network says of the training pictures.
+
+Dimension letters: n pictures, f features, d joint width, S side of a picture.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrieval.types import UInt8
+from training.model import Trainable
+
+_SAMPLE = 2048
+_BATCH = 128
+
+
+def start_head(model: Trainable, pixels: UInt8) -> None:
+    """Fits the image tower's new head to a sample of the training pictures.
+
+    Args:
+        model: its image tower has a head of its own (`base.head`).
+        pixels: (n, 3, R, R) uint8, the pictures kept for training; R may differ from S.
+    """
+    network, head, side = model.towers.image.network, model.towers.image.head, model.preprocessing.size
+    assert isinstance(network, nn.Module)
+    assert isinstance(head, nn.Linear)
+    rows = np.linspace(0, len(pixels) - 1, min(_SAMPLE, len(pixels))).astype(int)
+    parts = np.array_split(rows, -(-len(rows) // _BATCH))
+    network.eval()
+    with torch.inference_mode():
+        align_head(head, torch.cat([network(_resized(pixels[part], side)) for part in parts]))
+
+
+@torch.no_grad()
+def align_head(head: nn.Linear, features: Tensor) -> None:
+    """Fills a head with the features' principal axes.
+
+    Args:
+        head: (d, f).
+        features: (n, f) of training pictures; with fewer than d of them, the remaining axes are zero.
+    """
+    features = features.float()
+    mean = features.mean(0)
+    _, _, axes = torch.linalg.svd(features - mean, full_matrices=False)  # (min(n, f), f), strongest first
+    kept = axes[: head.out_features]
+    head.weight.zero_()
+    head.weight[: len(kept)] = kept
+    head.bias.copy_(-(head.weight @ mean))
+
+
+def _resized(pixels: UInt8, side: int) -> Tensor:
+    return nn.functional.interpolate(torch.from_numpy(pixels), (side, side), mode="bilinear", antialias=True)
