@@ -19,6 +19,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.errors import Base64Invalid, FormInvalid, MediaTypeUnsupported, RequestError, validation_error
 from retrieval.errors import InvalidLimit
+from retrieval.filters import filter_error
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -50,8 +51,11 @@ async def read_json(request: Request, model: type[Model]) -> Model:
         return model.model_validate_json(await request.body())
     except ValidationError as error:
         mapped = validation_error(error)
-        if error.errors()[0]["loc"][-1:] == ("limit",):
+        where = error.errors()[0]["loc"]
+        if where[-1:] == ("limit",):
             raise InvalidLimit(str(mapped)) from error
+        if where[:1] == ("filter",):
+            raise filter_error(error, skip=1) from error
         raise mapped from error
 
 

@@ -15,12 +15,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.errors import MEDIA_TYPE
-from app.schemas import ImageSearch, ItemSearch, Problem, SimilarityRequest, TextSearch
+from app.schemas import ImageSearch, ItemSearch, Params, Problem, SimilarityRequest, TextSearch
+from retrieval.filters import Filter
 
 Schema = dict[str, Any]
 
 _REF = "#/components/schemas/{model}"
-_REQUESTS = (TextSearch, ImageSearch, ItemSearch, SimilarityRequest, Problem)
+_REQUESTS = (TextSearch, ImageSearch, ItemSearch, SimilarityRequest, Filter, Params, Problem)
 _DESCRIPTION = """\
 Finds pictures by picture, by text and by pair. Scores are exact cosine similarities: the same picture scores 1.0.
 Every error is `application/problem+json` with a stable `code`.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from app.batching import Device
-from retrieval.errors import InvalidLimit
+from retrieval.nearest import SearchOptions
 from retrieval.search import Embedded, Searcher, Similarity, compare
 from retrieval.stopwatch import Stopwatch
 from retrieval.types import Float32, Hit, SearchResult
@@ -54,17 +54,16 @@ class Queries:
         self._device = device
         self._pool = pool
 
-    async def search(self, query: Side, limit: int) -> SearchResult:
+    async def search(self, query: Side, options: SearchOptions) -> SearchResult:
         """The items nearest to a picture, a text or an item (which then finds itself first).
 
         Raises:
-            ImageError, QueryError: as `Searcher` says; the limit is checked before any work is done.
+            ImageError, QueryError: as `Searcher` says; the options are checked before any work is done.
         """
-        if not 1 <= limit <= self.searcher.limits.results:
-            raise InvalidLimit(f"limit is {limit}; it must be between 1 and {self.searcher.limits.results:,}")
+        self.searcher.check(options)
         watch = Stopwatch()
         vector = (await self.embed(query, watch)).vector
-        hits = await self.in_pool(lambda: self._nearest(vector, limit, watch))
+        hits = await self.in_pool(lambda: self._nearest(vector, options, watch))
         return SearchResult(hits, watch.took_ms)
 
     async def compare(self, a: Side, b: Side, threshold: float | None) -> tuple[Similarity, dict[str, float]]:
@@ -111,5 +110,5 @@ class Queries:
         collection = self.searcher.collection
         return collection.thumbnails.complete or collection.thumbnails.has(collection.metadata.row_of(item_id))
 
-    def _nearest(self, vector: Float32, limit: int, watch: Stopwatch) -> list[Hit]:
-        return self.searcher.nearest(vector[None], limit, watch)[0]
+    def _nearest(self, vector: Float32, options: SearchOptions, watch: Stopwatch) -> list[Hit]:
+        return self.searcher.nearest(vector[None], options, watch)[0]

@@ -6,10 +6,15 @@ describe; a test validates real answers against them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
+from app.bodies import parse_whole
+from app.errors import RequestError, validation_error
+from retrieval.filters import Filter, parse_filter
+from retrieval.nearest import SearchOptions
 from retrieval.stopwatch import STAGES
 
 DEFAULT_LIMIT = 10
@@ -34,6 +39,7 @@ _TOOK: dict[str, Any] = {
     "decode": 1.9,
     "preprocess": 0.4,
     "encode": 3.6,
+    "filter": 0.0,
     "search": 0.2,
     "rerank": 0.0,
     "metadata": 0.1,
@@ -45,31 +51,85 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class TextSearch(_Request):
+Positive = Annotated[int, Field(strict=True, ge=1)]
+
+
+class Params(_Request):
+    """How thoroughly to search; what is absent stays as it was tuned when the collection was built."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"nprobe": 64, "candidates": 400}]})
+
+    nprobe: Positive | None = Field(default=None, description="Lists of the index to visit.")
+    candidates: Positive | None = Field(
+        default=None, description="Rows to re-rank exactly; at most `LOOKALIKE_MAX_CANDIDATES`."
+    )
+    exact: StrictBool = Field(default=False, description="Compare with every vector instead of asking the index.")
+
+
+class _Search(_Request):
+    limit: Limit = DEFAULT_LIMIT
+    filter: Filter | None = Field(default=None, description="Which items may be found, by their metadata.")
+    params: Params | None = None
+
+    @property
+    def options(self) -> SearchOptions:
+        """As the library takes them."""
+        return options_of(self.limit, self.filter, self.params)
+
+
+class TextSearch(_Search):
     """Search by text."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "a cat on a sofa", "limit": 10}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"text": "a cat on a sofa", "limit": 10},
+                {"text": "a red shoe", "filter": {"must": [{"field": "price", "range": {"lt": 50}}]}},
+            ]
+        }
+    )
 
     text: str = Field(description="What to look for, in words.")
-    limit: Limit = DEFAULT_LIMIT
 
 
-class ImageSearch(_Request):
+class ImageSearch(_Search):
     """Search by picture, as JSON."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"image": "data:image/png;base64,iVBORw0", "limit": 10}]})
 
     image: str = Field(description="The picture file, base64 or a base64 data URI.")
-    limit: Limit | None = None
 
 
-class ItemSearch(_Request):
+class ItemSearch(_Search):
     """More like an item of the collection."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"id": "animals/cat.jpg", "limit": 10}]})
 
     id: str = Field(description="The item's id.")
-    limit: Limit = DEFAULT_LIMIT
+
+
+OPTIONS = ("limit", "filter", "params")
+
+
+def parse_options(fields: Mapping[str, str | None]) -> SearchOptions:
+    """Options from the text fields of a form or a query string; filter and params are JSON.
+
+    Raises:
+        InvalidLimit, FilterInvalid, RequestError: as their names say.
+    """
+    limit = parse_whole("limit", fields["limit"], DEFAULT_LIMIT)
+    wanted, params = fields["filter"], fields["params"]
+    try:
+        asked = Params.model_validate_json(params) if params else None
+    except ValidationError as error:
+        raise RequestError(f"params: {validation_error(error)}") from error
+    return options_of(limit, parse_filter(wanted) if wanted else None, asked)
+
+
+def options_of(limit: int, wanted: Filter | None, params: Params | None) -> SearchOptions:
+    """A request's options as the library takes them."""
+    given = {} if params is None else params.model_dump(include={"nprobe", "candidates"}, exclude_none=True)
+    return SearchOptions(limit, wanted, given or None, params is not None and params.exact)
 
 
 class Side(_Request):
@@ -112,6 +172,7 @@ class TookMs(BaseModel):
     decode: float
     preprocess: float
     encode: float
+    filter: float
     search: float
     rerank: float
     metadata: float

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
         default=DEFAULT_MAX_PIXELS, ge=1, description="Largest picture, width x height in pixels; above it, 422."
     )
     max_results: int = Field(default=1_000, ge=1, description="Largest `limit` of a search, items.")
+    max_candidates: int = Field(
+        default=10_000, ge=1, description="Most rows that a search may have re-ranked (`params.candidates`)."
+    )
     max_text: int = Field(default=1_000, ge=1, description="Longest text query, characters.")
     worker_threads: int = Field(
         default=max(2, min(8, os.cpu_count() or 2)),
@@ -58,4 +61,6 @@ class Settings(BaseSettings):
 
     def limits(self) -> Limits:
         """What a single query may ask for."""
-        return Limits(results=self.max_results, text=self.max_text, pixels=self.max_pixels)
+        return Limits(
+            results=self.max_results, candidates=self.max_candidates, text=self.max_text, pixels=self.max_pixels
+        )

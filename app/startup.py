@@ -15,6 +15,7 @@ from app.errors import NotReady
 from app.queries import ImageSide, Queries, TextSide
 from app.settings import Settings
 from retrieval.errors import LookalikeError
+from retrieval.nearest import SearchOptions
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +90,9 @@ class Service:
             )
         )
         queries = Queries(searcher, self._device, self._pool)
-        await queries.search(ImageSide(_PIXEL), 1)
+        await queries.search(ImageSide(_PIXEL), SearchOptions(limit=1))
         if searcher.encoder.spec.text:
-            await queries.search(TextSide("a photograph"), 1)
+            await queries.search(TextSide("a photograph"), SearchOptions(limit=1))
         return queries
 
     def _fail(self, error: LookalikeError) -> None:

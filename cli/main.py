@@ -16,6 +16,7 @@ from cli.demo import demo
 from cli.encoders import encoders
 from cli.evaluate import evaluate
 from cli.gallery import gallery
+from cli.imports import import_embeddings
 from cli.index import index
 from cli.search import search
 from cli.serve import serve
@@ -54,6 +55,7 @@ def _common(
 
 for command in (demo, index, search, serve, encoders, evaluate, train, gallery):
     app.command()(command)
+app.command("import")(import_embeddings)
 
 
 def main() -> None:

@@ -19,6 +19,11 @@ def search(
     text: Annotated[str | None, typer.Option(help="What to look for, in words.")] = None,
     image: Annotated[Path | None, typer.Option(help="A picture file to find the like of.")] = None,
     limit: Annotated[int, typer.Option(help="How many items to show.", min=1)] = 10,
+    wanted: Annotated[
+        str | None,
+        typer.Option("--filter", help='Which items may be found, as JSON: {"must": [{"field": F, "equals": V}]}.'),
+    ] = None,
+    exact: Annotated[bool, typer.Option(help="Compare with every vector instead of asking the index.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON, as the HTTP API answers, but for thumbnail_url.")
     ] = False,
@@ -37,10 +42,13 @@ def search(
     data = _read(image) if image is not None else None
 
     from retrieval.bootstrap import open_searcher  # torch and FAISS: only when there is something to search
+    from retrieval.filters import parse_filter
+    from retrieval.nearest import SearchOptions
 
+    options = SearchOptions(limit, parse_filter(wanted) if wanted else None, exact=exact)
     searcher = open_searcher(collection, encoder=encoder)
     started = time.perf_counter()
-    found = searcher.search_image(data, limit) if data is not None else searcher.search_text(text or "", limit)
+    found = searcher.search_image(data, options) if data is not None else searcher.search_text(text or "", options)
     total = (time.perf_counter() - started) * 1000.0
     manifest = searcher.collection.manifest
     source = {"collection": manifest.name, "version": manifest.version, "encoder": manifest.encoder.name}

@@ -1,4 +1,4 @@
-"""Plan and origins -> a published version: row files, store, recall report, manifest, and `CURRENT` last.
+"""Rows -> a published version: row files, store, recall report, manifest, and `CURRENT` last.
 
 Everything is written into a staging folder, so a reader sees the version before until the new one is whole.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from indexing.join import joined
-from indexing.plan import Plan
+from indexing.join import Joined
 from indexing.rows import Rows, write_rows
-from indexing.shards import Origin
 from indexing.stores_build import build_store
 from indexing.tuning import query_budget, tune
 from retrieval.collection import REJECTED, VECTORS, VERSIONS, new_version_name, publish, staging_folder
@@ -54,7 +53,22 @@ class Wish:
     inputs: str
 
 
-def build_version(root: Path, plan: Plan, origins: Sequence[Origin], encoder: Encoder, wish: Wish) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the rows are made of.
+
+    Attributes:
+        chunks: in row order.
+        schema: of the metadata, without what is measured on pictures.
+        seen: items in all, those rejected included.
+    """
+
+    chunks: Iterable[Joined]
+    schema: pa.Schema
+    seen: int
+
+
+def build_version(root: Path, content: Content, encoder: Encoder, wish: Wish) -> Manifest:
     """Builds and publishes a version.
 
     Raises:
@@ -65,8 +79,8 @@ def build_version(root: Path, plan: Plan, origins: Sequence[Origin], encoder: En
     staging = staging_folder(root, version)
     try:
         with disk_errors(root):  # in here, since what fills the disk is removed below
-            rows = write_rows(staging, joined(plan, origins), plan.schema, encoder.spec.dim)
-            _check_counts(plan, rows)
+            rows = write_rows(staging, content.chunks, content.schema, encoder.spec.dim)
+            _check_counts(content.seen, rows)
             store, recall = _build_store(staging, encoder, rows, wish)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
@@ -76,7 +90,7 @@ def build_version(root: Path, plan: Plan, origins: Sequence[Origin], encoder: En
             lookalike=_release(),
             encoder=EncoderEntry.of(encoder.spec),
             store=store,
-            counts=Counts(seen=plan.count, indexed=rows.indexed, rejected=rows.rejected.total()),
+            counts=Counts(seen=content.seen, indexed=rows.indexed, rejected=rows.rejected.total()),
             recall=recall,
             sources=list(wish.sources),
             inputs=wish.inputs,
@@ -101,13 +115,13 @@ def _release() -> str:
         return "unknown"
 
 
-def _check_counts(plan: Plan, rows: Rows) -> None:
+def _check_counts(seen: int, rows: Rows) -> None:
     """In = indexed + rejected, and something was indexed."""
-    if plan.count != rows.indexed + rows.rejected.total():
-        raise SourceError(f"{plan.count} seen, but {rows.indexed} indexed and {rows.rejected.total()} rejected")
+    if seen != rows.indexed + rows.rejected.total():
+        raise SourceError(f"{seen} seen, but {rows.indexed} indexed and {rows.rejected.total()} rejected")
     if not rows.indexed:
         reasons = ", ".join(f"{count:,} {code}" for code, count in rows.rejected.most_common())
-        what = f"nothing could be indexed, {plan.count:,} rejected ({reasons})"
+        what = f"nothing could be indexed, {seen:,} rejected ({reasons})"
         raise SourceError(f"{what}; the first: {rows.example}")
 
 

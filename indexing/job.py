@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from indexing.build import Wish, build_version, rejected_codes
+from indexing.build import Content, Wish, build_version, rejected_codes
 from indexing.disk import WORK, exclusive
+from indexing.join import joined
 from indexing.pipeline import Budget, Effort, encode_sources
 from indexing.plan import Plan, PlanWriter
 from indexing.previous import as_origin, gone, open_previous
@@ -144,8 +145,9 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summ
         else:
             _allow_replacing(settings, previous, change.dropped)
             shown.phase("building the store")
+            content = Content(joined(plan, origins), plan.schema, plan.count)
             wish = Wish(settings.store, settings.recall, settings.sources, inputs)
-            manifest, unchanged = build_version(settings.out, plan, origins, encoder, wish), False
+            manifest, unchanged = build_version(settings.out, content, encoder, wish), False
         _clean_up(work)
         return _summary(settings, manifest, encoder, effort, change, unchanged, time.perf_counter() - begun)
 

@@ -7,9 +7,10 @@
     ├── StoreError         store_unavailable  dimension_mismatch  unknown_store
     ├── EncoderError       unknown_encoder  weights_missing  weights_invalid  text_unsupported
     ├── QueryError         unknown_item  invalid_limit  text_empty  text_too_long  query_invalid
+    │                      filter_invalid
     ├── ExtraMissing       extra_missing
     └── SourceError        source_not_found  source_invalid  duplicate_id  disk_full
-                           config_invalid
+                           config_invalid  vector_invalid
 
 `code` is stable: the same word stands in `rejected.parquet`, in the JSON problem's `type`, in the service's telemetry
 and as a heading in `docs/errors.md`. Messages name the offending value and the mend.
@@ -170,6 +171,12 @@ class InvalidLimit(QueryError):
     code = "invalid_limit"
 
 
+class FilterInvalid(QueryError):
+    """A filter that names an unknown column, compares with a value of another type, or is no filter at all."""
+
+    code = "filter_invalid"
+
+
 class TextEmpty(QueryError):
     """The text query is empty or white space."""
 
@@ -210,6 +217,12 @@ class ConfigInvalid(SourceError):
     """A configuration file with an unknown key, a value of the wrong type or out of range."""
 
     code = "config_invalid"
+
+
+class VectorInvalid(SourceError):
+    """An imported vector that is zero, or holds a value that is not finite."""
+
+    code = "vector_invalid"
 
 
 class ExtraMissing(LookalikeError):

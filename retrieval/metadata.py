@@ -101,6 +101,10 @@ class Metadata:
         """Column names, `id` among them."""
         return list(self._rows.schema.names)
 
+    def column(self, name: str) -> pa.ChunkedArray:
+        """(n,) values of a column, memory-mapped."""
+        return self._rows.column(name)
+
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """JSON-ready records of the given rows, in the order given; columns without a value are left out."""
         return [{k: json_ready(v) for k, v in record.items() if v is not None} for record in self._rows.rows(rows)]

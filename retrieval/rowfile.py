@@ -86,6 +86,10 @@ class RowFile:
         """One cell as a Python object."""
         return self._slice(row).column(column)[0].as_py()
 
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A whole column; its buffers are the file's own pages, read as they are touched."""
+        return pa.chunked_array([batch.column(name) for batch in self._batches], self.schema.field(name).type)
+
     def null_count(self, column: str) -> int:
         """How many cells of a column are null, from the validity bitmaps alone."""
         return sum(batch.column(column).null_count for batch in self._batches)

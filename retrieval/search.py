@@ -17,13 +17,14 @@ from retrieval import images
 from retrieval.calibration import PairCalibration
 from retrieval.collection import Collection
 from retrieval.encoders.protocol import Encoder, TextEncoder
-from retrieval.errors import InvalidLimit, TextEmpty, TextTooLong, TextUnsupported
-from retrieval.rerank import rerank
+from retrieval.errors import InvalidLimit, QueryError, TextEmpty, TextTooLong, TextUnsupported
+from retrieval.nearest import NearestRows, SearchOptions
 from retrieval.stopwatch import Stopwatch
-from retrieval.stores.protocol import SearchParameters, VectorStore
+from retrieval.stores.protocol import VectorStore
 from retrieval.types import EncoderSpec, Float32, Hit, Neighbors, SearchResult, UInt8
 
 Kind = Literal["image", "text"]
+_DEFAULTS = SearchOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,13 @@ class Limits:
 
     Attributes:
         results: the largest `limit`.
+        candidates: the most rows that a query may have re-ranked.
         text: the longest text query, characters.
         pixels: the largest picture, width x height.
     """
 
     results: int = 1_000
+    candidates: int = 10_000
     text: int = 1_000
     pixels: int = images.DEFAULT_MAX_PIXELS
 
@@ -78,6 +81,7 @@ class Searcher:
         self.store = store
         self.encoder = encoder
         self.limits = limits or Limits()
+        self._rows = NearestRows(store, collection.vectors, collection.metadata)
 
     def prepare_image(self, data: bytes, watch: Stopwatch) -> UInt8:
         """File bytes -> (3, S, S) uint8. Raises ImageError."""
@@ -120,54 +124,51 @@ class Searcher:
         vector = np.asarray(self.collection.vectors[self.collection.metadata.row_of(item_id)], np.float32)
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
-    def nearest(
-        self, queries: Float32, limit: int, watch: Stopwatch, params: SearchParameters | None = None
-    ) -> list[list[Hit]]:
+    def check(self, options: SearchOptions) -> None:
+        """Refuses what is out of range, before any work is done.
+
+        Raises:
+            InvalidLimit: `limit` is.
+            QueryError: a search parameter is.
+        """
+        if not 1 <= options.limit <= self.limits.results:
+            raise InvalidLimit(f"limit is {options.limit}; it must be between 1 and {self.limits.results:,}")
+        candidates = (options.params or {}).get("candidates", 0)
+        if candidates > self.limits.candidates:
+            raise QueryError(f"params.candidates is {candidates}; at most {self.limits.candidates:,} are re-ranked")
+
+    def nearest(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[list[Hit]]:
         """Nearest items by exact cosine.
 
         Args:
             queries: (q, d) float32 of unit norm.
-            limit: how many items a query gets, 1 to `limits.results`.
-            watch: gets the stages search, rerank and metadata.
-            params: search parameters for this call only.
+            options: how many, which, and how thoroughly.
+            watch: gets the stages filter, search, rerank and metadata.
 
         Raises:
-            InvalidLimit: `limit` is out of range.
+            InvalidLimit, FilterInvalid, QueryError: what `options` ask for can't be given.
         """
-        if not 1 <= limit <= self.limits.results:
-            raise InvalidLimit(f"limit is {limit}; it must be between 1 and {self.limits.results}")
-        found = self._neighbors(queries, limit, watch, params)
+        self.check(options)
+        found = self._rows.find(queries, options, watch)
         with watch.stage("metadata"):
             return [self._hits(neighbors) for neighbors in found]
 
-    def search_text(self, text: str, limit: int = 10) -> SearchResult:
+    def search_text(self, text: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Text -> nearest items."""
         watch = Stopwatch()
         vectors = self.encode_texts([self.prepare_text(text)], watch)
-        return SearchResult(self.nearest(vectors, limit, watch)[0], watch.took_ms)
+        return SearchResult(self.nearest(vectors, options, watch)[0], watch.took_ms)
 
-    def search_image(self, data: bytes, limit: int = 10) -> SearchResult:
+    def search_image(self, data: bytes, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Picture file -> nearest items."""
         watch = Stopwatch()
         vectors = self.encode_images(self.prepare_image(data, watch)[None], watch)
-        return SearchResult(self.nearest(vectors, limit, watch)[0], watch.took_ms)
+        return SearchResult(self.nearest(vectors, options, watch)[0], watch.took_ms)
 
-    def search_item(self, item_id: str, limit: int = 10) -> SearchResult:
+    def search_item(self, item_id: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Item of the collection -> nearest items, itself first."""
         watch = Stopwatch()
-        return SearchResult(self.nearest(self.item_vector(item_id)[None], limit, watch)[0], watch.took_ms)
-
-    def _neighbors(
-        self, queries: Float32, limit: int, watch: Stopwatch, params: SearchParameters | None
-    ) -> list[Neighbors]:
-        if self.store.exact:
-            with watch.stage("search"):
-                return self.store.search(queries, limit, params)
-        wanted = {**self.store.defaults, **(params or {})}
-        with watch.stage("search"):
-            candidates = self.store.search(queries, max(limit, wanted.get("candidates", limit)), params)
-        with watch.stage("rerank"):
-            return rerank(queries, candidates, self.collection.vectors, limit)
+        return SearchResult(self.nearest(self.item_vector(item_id)[None], options, watch)[0], watch.took_ms)
 
     def _hits(self, neighbors: Neighbors) -> list[Hit]:
         records = self.collection.metadata.records([int(row) for row in neighbors.rows])

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STAGES = ("decode", "preprocess", "encode", "search", "rerank", "metadata")
+STAGES = ("decode", "preprocess", "encode", "filter", "search", "rerank", "metadata")
 
 
 class Stopwatch:

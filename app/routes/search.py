@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -13,16 +14,32 @@ from app.dependencies import QueriesDep
 from app.errors import MediaTypeUnsupported, RequestError
 from app.openapi import errors, form_body, json_body, raw_body, request_body
 from app.queries import ImageSide, ItemSide, Queries, Side, TextSide
-from app.schemas import DEFAULT_LIMIT, ImageSearch, ItemSearch, SearchResponse, TextSearch
+from app.schemas import DEFAULT_LIMIT, OPTIONS, ImageSearch, ItemSearch, SearchResponse, TextSearch, parse_options
+from retrieval.nearest import SearchOptions
 
 router = APIRouter(prefix="/v1/search", tags=["search"])
 
-_LIMIT_PARAMETER = {
-    "name": "limit",
-    "in": "query",
-    "description": "How many items to return, where the body does not say.",
-    "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT},
-}
+_PARAMETERS = [
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "How many items to return, where the body does not say.",
+        "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT},
+    },
+    {
+        "name": "filter",
+        "in": "query",
+        "description": "A `Filter` as JSON text, where the body does not say.",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "params",
+        "in": "query",
+        "description": "`Params` as JSON text, where the body does not say.",
+        "schema": {"type": "string"},
+    },
+]
+_FORM = {"file": "binary", "limit": "integer", "filter": "string", "params": "string"}
 
 
 @router.post(
@@ -34,7 +51,7 @@ _LIMIT_PARAMETER = {
 async def search_text(request: Request, queries: QueriesDep) -> Response:
     """Find pictures by a description in words."""
     body = await read_json(request, TextSearch)
-    return await _answer(request, queries, TextSide(body.text), body.limit)
+    return await _answer(request, queries, TextSide(body.text), body.options)
 
 
 @router.post(
@@ -42,14 +59,14 @@ async def search_text(request: Request, queries: QueriesDep) -> Response:
     response_model=SearchResponse,
     responses=errors(400, 413, 415, 422, 503),
     openapi_extra={
-        **request_body(form_body({"file": "binary", "limit": "integer"}, ["file"]), json_body(ImageSearch), raw_body()),
-        "parameters": [_LIMIT_PARAMETER],
+        **request_body(form_body(_FORM, ["file"]), json_body(ImageSearch), raw_body()),
+        "parameters": _PARAMETERS,
     },
 )
 async def search_image(request: Request, queries: QueriesDep) -> Response:
     """Find pictures that look like a picture: a multipart `file`, a raw `image/*` body, or base64 in JSON."""
-    data, limit = await _read_picture(request)
-    return await _answer(request, queries, data, limit)
+    data, options = await _read_picture(request)
+    return await _answer(request, queries, data, options)
 
 
 @router.post(
@@ -61,32 +78,34 @@ async def search_image(request: Request, queries: QueriesDep) -> Response:
 async def search_item(request: Request, queries: QueriesDep) -> Response:
     """Find more like an item of the collection; the item itself comes first, with score 1.0."""
     body = await read_json(request, ItemSearch)
-    return await _answer(request, queries, ItemSide(body.id), body.limit)
+    return await _answer(request, queries, ItemSide(body.id), body.options)
 
 
-async def _read_picture(request: Request) -> tuple[Side | str, int]:
+async def _read_picture(request: Request) -> tuple[Side | str, SearchOptions]:
+    """The picture, and options from the body before those from the query string."""
     kind = media_type(request)
-    fallback = parse_whole("limit", request.query_params.get("limit"), DEFAULT_LIMIT)
+    asked = {name: request.query_params.get(name) for name in OPTIONS}
+    limit = parse_whole("limit", asked["limit"], DEFAULT_LIMIT)
     if kind == FORM:
         form = await read_form(request, files=1)
         data = form.file("file")
         if data is None:
             raise RequestError("the form has no part named 'file'; send the picture as that")
-        return ImageSide(data), parse_whole("limit", form.text("limit"), fallback)
+        return ImageSide(data), parse_options({name: form.text(name) or asked[name] for name in OPTIONS})
     if is_json(kind):
         body = await read_json(request, ImageSearch)
-        return body.image, fallback if body.limit is None else body.limit
+        return body.image, body.options if "limit" in body.model_fields_set else replace(body.options, limit=limit)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        return ImageSide(await request.body()), fallback
+        return ImageSide(await request.body()), parse_options(asked)
     raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {FORM}, image/* or application/json")
 
 
-async def _answer(request: Request, queries: Queries, query: Side | str, limit: int) -> Response:
+async def _answer(request: Request, queries: Queries, query: Side | str, options: SearchOptions) -> Response:
     started = time.perf_counter()
     if isinstance(query, str):
         text = query
         query = ImageSide(await queries.in_pool(lambda: decode_base64(text)))
-    found = await queries.search(query, limit)
+    found = await queries.search(query, options)
     results = [answers.hit(hit, queries, request) for hit in found.hits]
     return answers.json_response(
         {"results": results, "took_ms": answers.took(found.took_ms, started), **answers.source(queries)}

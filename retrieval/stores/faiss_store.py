@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ import numpy as np
 
 from retrieval.errors import DimensionMismatch, QueryError, StoreUnavailable
 from retrieval.stores.protocol import SearchParameters
-from retrieval.types import Bool, Float32, Int64, Neighbors
+from retrieval.types import Bool, Float32, Int64, Neighbors, UInt8
 
 INDEX_FILE = "index.faiss"
 
 _wrapped: Any = faiss  # where FAISS's own stubs describe the C++ constructor instead of its Python wrapper
 
+_PLAIN = (faiss.IndexFlat, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
+"""Indexes that hold the vectors themselves."""
 _PARAMETERS = ("nprobe", "candidates")
 _CANDIDATES = (50, 100, 150, 200, 400)
 _DEFAULT_CANDIDATES = 100
@@ -39,6 +42,8 @@ _LARGEST_NLIST = 16_384
 # Re-ranking gathers single rows from a memory map and converts them; scanning streams packed codes. Measured on two
 # AVX-512 cores, a re-ranked byte costs about eight scanned ones. Only the order of trials depends on this.
 _RERANKED_BYTE = 8
+# Of f allowed rows in n, (n / f) ** _WIDENING times as many lists are visited: keeps the tuned recall under a mask.
+_WIDENING = 0.5
 
 
 class FaissStore:
@@ -94,7 +99,8 @@ class FaissStore:
     ) -> list[Neighbors]:
         """At most k candidates of each query; see `VectorStore.search`.
 
-        A query gets fewer than k where the visited lists hold fewer allowed rows.
+        A query gets fewer than k where the visited lists hold fewer rows. Under a mask more lists are visited, since
+        the nearest allowed rows lie farther away; where those hold fewer than k allowed rows, all lists are.
 
         Raises:
             DimensionMismatch: queries or mask of another size than the store's.
@@ -108,13 +114,28 @@ class FaissStore:
         wanted = _checked({**self.defaults, **(params or {})})
         if len(queries) == 0:
             return []
-        selector = None if mask is None else _wrapped.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        nlist = int(self._ivf.nlist)
+        nprobe, most = min(wanted["nprobe"], nlist), min(k, self.count)
+        if mask is None:
+            return self._found(queries, most, nprobe, None)
+        bits = np.packbits(mask, bitorder="little")
+        allowed = int(np.count_nonzero(mask))
+        if not allowed:
+            return [Neighbors(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
+        nprobe = min(nlist, math.ceil(nprobe * (self.count / allowed) ** _WIDENING))
+        found = self._found(queries, most, nprobe, bits)
+        short = [i for i, neighbors in enumerate(found) if len(neighbors.rows) < min(k, allowed)]
+        if short and nprobe < nlist:
+            for i, neighbors in zip(short, self._found(queries[short], most, nlist, bits), strict=True):
+                found[i] = neighbors
+        return found
+
+    def _found(self, queries: Float32, k: int, nprobe: int, bits: UInt8 | None) -> list[Neighbors]:
+        """One call of FAISS; `bits` is the mask, eight rows to a byte."""
+        selector = None if bits is None else _wrapped.IDSelectorBitmap(bits)
+        asked = np.ascontiguousarray(queries, dtype=np.float32)
         with _translated("the search failed"):
-            scores, rows = self._search(
-                np.ascontiguousarray(queries, dtype=np.float32),
-                min(k, self.count),
-                params=self._parameters(wanted["nprobe"], selector),
-            )
+            scores, rows = self._search(asked, k, params=self._parameters(nprobe, selector))
         return _neighbors(rows, scores)
 
     def trials(self) -> Sequence[SearchParameters]:
@@ -132,7 +153,7 @@ class FaissStore:
         return scanned + _RERANKED_BYTE * params["candidates"] * 2 * self.dim
 
     def _parameters(self, nprobe: int, selector: Any) -> Any:
-        given = {"nprobe": min(nprobe, int(self._ivf.nlist))} | ({} if selector is None else {"sel": selector})
+        given = {"nprobe": nprobe} | ({} if selector is None else {"sel": selector})
         inner = faiss.SearchParametersIVF(**given)
         return _wrapped.SearchParametersPreTransform(index_params=inner) if self._chained else inner
 
@@ -224,6 +245,39 @@ class FaissBuilder:
     def _check(self, vectors: Float32) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self._index.d:
             raise DimensionMismatch(f"vectors of shape {vectors.shape} for an index of width {self._index.d}")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexVectors:
+    """The vectors that a foreign index holds; `exact` is False where it stores codes and gives back guesses."""
+
+    count: int
+    dim: int
+    exact: bool
+    read: Callable[[int, int], Float32]
+
+
+def open_vectors(path: Path) -> IndexVectors:
+    """Vectors of an index that another tool wrote, in the order of its ids.
+
+    Raises:
+        StoreUnavailable: it can't be read, or can't give its vectors back.
+    """
+    with _translated(f"{path} can't be read as a FAISS index"):
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        ivf = faiss.try_extract_index_ivf(index)
+        if ivf is not None:
+            ivf.make_direct_map()
+    count, dim = int(index.ntotal), int(index.d)
+
+    def read(start: int, stop: int) -> Float32:
+        with _translated(f"{path} does not give its vectors back"):
+            vectors: Float32 = index.reconstruct_n(start, stop - start)
+            return vectors
+
+    if count:
+        read(0, 1)
+    return IndexVectors(count, dim, isinstance(index, _PLAIN), read)
 
 
 def choose_nlist(count: int) -> int:

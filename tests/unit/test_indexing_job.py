@@ -22,6 +22,7 @@ from retrieval.bootstrap import open_searcher
 from retrieval.collection import REJECTED, Collection, current_version, open_collection
 from retrieval.encoders.fake import FakeEncoder
 from retrieval.errors import DiskFull, EncoderError, SourceError, SourceNotFound
+from retrieval.nearest import SearchOptions
 from retrieval.types import Float32, UInt8
 from sources import folder as folder_module
 from sources.item import ColumnNames
@@ -85,7 +86,7 @@ class TestOneRun:
         searcher = open_searcher(out)
         for row in range(COUNT):
             data = (gallery / f"{row:03}.jpg").read_bytes()
-            best = searcher.search_image(data, limit=1).hits[0]
+            best = searcher.search_image(data, SearchOptions(limit=1)).hits[0]
             assert best.id == f"{row:03}.jpg"
             assert best.score == pytest.approx(1.0, abs=1e-6)
             with Image.open(io.BytesIO(searcher.collection.thumbnails.get(row) or b"")) as thumbnail:

@@ -18,6 +18,7 @@ from retrieval.errors import EncoderMismatch, InvalidLimit, TextEmpty, TextTooLo
 from retrieval.images import encode_thumbnail
 from retrieval.manifest import Counts, EncoderEntry, Manifest, StoreEntry
 from retrieval.metadata import write_metadata
+from retrieval.nearest import SearchOptions
 from retrieval.search import Embedded, Limits, Searcher, compare
 from retrieval.stopwatch import Stopwatch
 from retrieval.stores.registry import open_store
@@ -58,7 +59,7 @@ def searcher(tmp_path: Path) -> Searcher:
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_text_finds_its_own_item_with_score_one(searcher: Searcher, colour: str) -> None:
-    result = searcher.search_text(f"  {colour} ", limit=2)
+    result = searcher.search_text(f"  {colour} ", SearchOptions(limit=2))
     assert [hit.id for hit in result.hits][:1] == [f"{colour}.png"]
     assert result.hits[0].score == pytest.approx(1.0, abs=1e-3)
     assert result.hits[0].metadata == {"caption": colour}
@@ -66,25 +67,25 @@ def test_a_text_finds_its_own_item_with_score_one(searcher: Searcher, colour: st
 
 
 def test_an_item_finds_itself_first_and_an_unknown_one_is_an_error(searcher: Searcher) -> None:
-    assert searcher.search_item("blue.png", limit=1).hits[0].id == "blue.png"
+    assert searcher.search_item("blue.png", SearchOptions(limit=1)).hits[0].id == "blue.png"
     with pytest.raises(UnknownItem, match=r"grey\.png"):
         searcher.search_item("grey.png")
 
 
 def test_a_picture_is_searched_by_its_bytes(searcher: Searcher) -> None:
-    result = searcher.search_image(encode_thumbnail(Image.new("RGB", (40, 30), "red")), limit=1)
+    result = searcher.search_image(encode_thumbnail(Image.new("RGB", (40, 30), "red")), SearchOptions(limit=1))
     assert result.hits[0].id == "red.png"
     assert {"decode", "preprocess", "encode", "search", "metadata"} <= set(result.took_ms)
 
 
 def test_a_limit_above_the_number_of_items_gives_all_of_them(searcher: Searcher) -> None:
-    assert len(searcher.search_text("red", limit=5).hits) == 3
+    assert len(searcher.search_text("red", SearchOptions(limit=5)).hits) == 3
 
 
 @pytest.mark.parametrize("limit", [0, -1, 6])
 def test_a_limit_out_of_range_is_refused(searcher: Searcher, limit: int) -> None:
     with pytest.raises(InvalidLimit, match=f"{limit}; it must be between 1 and 5"):
-        searcher.search_text("red", limit=limit)
+        searcher.search_text("red", SearchOptions(limit=limit))
 
 
 def test_empty_and_overlong_texts_are_refused(searcher: Searcher) -> None:
@@ -107,8 +108,8 @@ def test_another_encoder_is_refused_by_both_names(searcher: Searcher, tmp_path: 
 
 def test_a_batch_answers_each_query_as_it_would_alone(searcher: Searcher) -> None:
     vectors = searcher.encode_texts(["blue", "red"], Stopwatch())
-    together = searcher.nearest(vectors, 3, Stopwatch())
-    alone = [searcher.nearest(vector[None], 3, Stopwatch())[0] for vector in vectors]
+    together = searcher.nearest(vectors, SearchOptions(limit=3), Stopwatch())
+    alone = [searcher.nearest(vector[None], SearchOptions(limit=3), Stopwatch())[0] for vector in vectors]
     assert [[hit.id for hit in hits] for hits in together] == [[hit.id for hit in hits] for hits in alone]
 
 

@@ -1,0 +1,340 @@
+"""Another tool's embeddings -> a collection: vectors are taken as they are, and nothing is encoded again.
+
+They are scaled to unit norm and kept as float16. Where a row's picture is at hand it gets a thumbnail, and a few
+pictures are encoded to see whether the vectors are this encoder's at all. m rows of a piece, d embedding width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from indexing.build import Content, Wish, build_version, rejected_codes
+from indexing.disk import exclusive
+from indexing.embeddings import Embeddings, Piece
+from indexing.identities import IdSet
+from indexing.join import REJECTED_SCHEMA, Joined
+from indexing.progress import Progress
+from indexing.shards import SCHEMA
+from indexing.tables import unified
+from retrieval import images
+from retrieval.bootstrap import load_encoder
+from retrieval.collection import CURRENT
+from retrieval.disk import disk_errors
+from retrieval.encoders.protocol import Encoder
+from retrieval.errors import DuplicateId, EncoderMismatch, LookalikeError, SourceError, VectorInvalid
+from retrieval.manifest import Manifest
+from retrieval.metadata import id_hash
+from retrieval.stores.registry import resolve_kind
+from retrieval.types import Float32
+from sources.columns import OWN
+from sources.item import ColumnNames, read_range
+from sources.parquet import CAPTION_COLUMNS, ID_COLUMNS, PATH_COLUMNS
+
+_CHECKED = 16
+_AGREEING = 0.9
+"""Cosine of a stored vector and the picture encoded again; engines and decoders differ by far less."""
+_NAMES_OF_IDS = (*ID_COLUMNS, "image_path")
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSettings:
+    """Every setting of an import.
+
+    Attributes:
+        source: a folder of embeddings, a `.npy` file or a FAISS index.
+        out: the collection's folder.
+        encoder: name of the encoder that made the vectors; queries are encoded by it.
+        metadata: Parquet file or folder, where it does not lie beside the vectors.
+        pictures: folder under which the pictures are looked for; None for the paths as they stand.
+        columns: which columns play a part.
+        store: a registered kind, or `auto`.
+        recall: ann_recall_at_10 that an approximate store has to reach.
+        workers: decode threads.
+        replace: whether a collection at `out` may be replaced.
+        unchecked: take vectors that do not look like the encoder's.
+    """
+
+    source: Path
+    out: Path
+    encoder: str
+    metadata: Path | None = None
+    pictures: Path | None = None
+    columns: ColumnNames = field(default_factory=ColumnNames)
+    store: str = "auto"
+    recall: float = 0.95
+    workers: int = 2
+    replace: bool = False
+    unchecked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSummary:
+    """What an import did.
+
+    Attributes:
+        collection: the folder.
+        version: the new version's name.
+        encoder: name of the encoder.
+        store: kind of the store.
+        seen: rows of the source; seen = indexed + rejected.
+        indexed: rows of the version.
+        rejected: rows in `rejected.parquet`.
+        rejected_by_code: error code -> count.
+        pictures: rows whose picture was at hand, and that got a thumbnail.
+        approximate: whether the vectors were guessed from an index's codes.
+        checked: how many pictures were encoded again.
+        agreement: median cosine of their vectors with those imported; None where none was at hand.
+        seconds: of the whole run.
+        recall: the manifest's report, without the parameters that were tried.
+    """
+
+    collection: str
+    version: str
+    encoder: str
+    store: str
+    seen: int
+    indexed: int
+    rejected: int
+    rejected_by_code: dict[str, int]
+    pictures: int
+    approximate: bool
+    checked: int
+    agreement: float | None
+    seconds: float
+    recall: dict[str, Any]
+
+
+def run_import(settings: ImportSettings, progress: Progress | None = None) -> ImportSummary:
+    """Imports the embeddings as a new version of the collection.
+
+    Raises:
+        SourceError: the source can't be read, its counts disagree, no row could be taken, a collection is in the way,
+            or the disk is full.
+        EncoderMismatch: the encoder has another width, or its vectors of the pictures at hand are others.
+        EncoderError: the encoder can't be loaded.
+        CollectionBusy: another job writes to the collection.
+    """
+    begun = time.perf_counter()
+    resolve_kind(settings.store, 0)
+    embeddings = Embeddings(settings.source, settings.metadata)
+    if (settings.out / CURRENT).exists() and not settings.replace:
+        raise SourceError(
+            f"{settings.out} holds a collection; name another --out, or --replace to put this in its place"
+        )
+    with disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as shown:
+        encoder = load_encoder(settings.encoder)
+        if encoder.spec.dim != embeddings.dim:
+            raise EncoderMismatch(
+                f"{settings.source} holds vectors of width {embeddings.dim}, encoder {settings.encoder!r} makes "
+                f"{encoder.spec.dim}; name the encoder that made them"
+            )
+        with ThreadPoolExecutor(settings.workers, thread_name_prefix="decode") as pool:
+            rows = _Rows(settings, embeddings, encoder, pool, shown)
+            shown.begin(embeddings.count)
+            wish = Wish(settings.store, settings.recall, (str(settings.source),), "")
+            manifest = build_version(settings.out, Content(iter(rows), rows.schema, embeddings.count), encoder, wish)
+        return _summary(settings, manifest, embeddings, rows, time.perf_counter() - begun)
+
+
+class _Rows:
+    """The source's pieces as the builder takes them; counts on the way."""
+
+    def __init__(
+        self, settings: ImportSettings, embeddings: Embeddings, encoder: Encoder, pool: ThreadPoolExecutor,
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        self._settings, self._embeddings, self._encoder = settings, embeddings, encoder
+        self._pool, self._progress = pool, progress
+        self._columns = _Columns(embeddings.schema, settings.columns, embeddings.source)
+        self._seen = IdSet()
+        self.schema = unified([self._columns.schema])
+        self.pictures = 0
+        self.cosines: list[float] = []
+
+    def __iter__(self) -> Iterator[Joined]:
+        for piece in self._embeddings:
+            yield self._joined(piece)
+
+    def _joined(self, piece: Piece) -> Joined:
+        norms = np.sqrt(np.vecdot(piece.vectors, piece.vectors, dtype=np.float64))
+        metadata = self._columns.renamed(piece)
+        reasons = self._reasons(metadata.column("id").to_pylist(), norms)
+        good = np.array([reason is None for reason in reasons])
+        unit = (piece.vectors[good] / norms[good, None]).astype(np.float32)
+        kept = metadata.filter(pa.array(good))
+        pictures = self._decoded(kept)
+        self._check(unit, pictures)
+        self._progress.add(reused=int(good.sum()), rejected=int((~good).sum()))
+        return Joined(_kept(kept, unit, pictures), kept, _rejected(metadata, reasons))
+
+    def _reasons(self, ids: Sequence[str | None], norms: Float32) -> list[LookalikeError | None]:
+        reasons: list[LookalikeError | None] = []
+        for item_id, norm in zip(ids, norms, strict=True):
+            if not item_id:
+                reasons.append(SourceError("the row has no id"))
+            elif not (np.isfinite(norm) and norm > 0):
+                reasons.append(VectorInvalid(f"the vector has norm {norm}; nothing can be compared with it"))
+            elif not self._seen.add(id_hash(item_id)):
+                reasons.append(DuplicateId(f"id {item_id!r} occurs twice"))
+            else:
+                reasons.append(None)
+        return reasons
+
+    def _decoded(self, kept: pa.Table) -> list[images.Picture | None]:
+        """The pictures of rows that name a file at hand."""
+        if "path" not in kept.column_names:
+            return [None] * len(kept)
+        found = list(self._pool.map(self._decode, kept.column("path").to_pylist()))
+        self.pictures += sum(picture is not None for picture in found)
+        return found
+
+    def _decode(self, path: str | None) -> images.Picture | None:
+        file = None if not path else _at_hand(path, self._settings.pictures, self._embeddings.source)
+        if file is None:
+            return None
+        try:
+            return images.decode(read_range(file), target=self._encoder.preprocessing.resize)
+        except LookalikeError:
+            return None
+
+    def _check(self, unit: Float32, pictures: Sequence[images.Picture | None]) -> None:
+        """Encodes the first pictures at hand and compares."""
+        at_hand = [row for row, picture in enumerate(pictures) if picture is not None]
+        for row in at_hand[: _CHECKED - len(self.cosines)]:
+            picture = pictures[row]
+            assert picture is not None
+            again = self._encoder.encode_images(self._encoder.preprocess(picture.image)[None])[0]
+            self.cosines.append(float(again @ unit[row]))
+        if len(self.cosines) == min(_CHECKED, len(at_hand)) and self.agreement is not None:
+            self._require(self.agreement)
+
+    @property
+    def agreement(self) -> float | None:
+        """Median cosine of the pictures that were encoded again."""
+        return float(np.median(self.cosines)) if self.cosines else None
+
+    def _require(self, agreement: float) -> None:
+        if agreement < _AGREEING and not self._settings.unchecked:
+            raise EncoderMismatch(
+                f"{len(self.cosines)} pictures encoded with {self._settings.encoder!r} have a median cosine of "
+                f"{agreement:.2f} with their vectors in {self._settings.source}: another encoder made those. Name it, "
+                "or take them all the same by --unchecked"
+            )
+
+
+class _Columns:
+    """Which of the source's columns become which of the collection's."""
+
+    def __init__(self, schema: pa.Schema, named: ColumnNames, source: Path) -> None:
+        for option, name in (("id", named.id), ("image", named.image), ("caption", named.caption)):
+            if name is not None and name not in schema.names:
+                raise SourceError(
+                    f"{source} has no column {name!r} (--{option}-column); it has {', '.join(schema.names)}"
+                )
+        texts = [
+            field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        self._id = named.id or _first(_NAMES_OF_IDS, schema.names)
+        if self._id is None and schema.names:
+            raise SourceError(f"{source}: no column holds ids; name one with --id-column of {', '.join(schema.names)}")
+        self._path = named.image or _first(PATH_COLUMNS, texts)
+        self._caption = named.caption or _first(CAPTION_COLUMNS, texts)
+        own = {self._path: "path", self._caption: "caption"}
+        measured = {name: name for name in ("width", "height")}
+        self._names: dict[str, str] = {}
+        for name in schema.names:
+            if name == self._id and name not in own:
+                continue
+            fresh = own.get(name) or (f"source_{name.lstrip('_')}" if name in OWN or name.startswith("_") else name)
+            self._names[name] = fresh if name not in measured else f"_{name}"
+        kept = [pa.field(fresh, schema.field(name).type) for name, fresh in self._names.items() if fresh[0] != "_"]
+        self.schema = pa.schema([pa.field("id", pa.string()), *kept])
+
+    def renamed(self, piece: Piece) -> pa.Table:
+        """`id` and the other columns under their new names; `_width` and `_height` where the source has them."""
+        if self._id is None:
+            rows = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in piece.vectors]
+            return pa.table({"id": pa.array(rows, pa.string())})
+        values = piece.metadata.column(self._id)
+        ids = pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
+        rest = {fresh: piece.metadata.column(name) for name, fresh in self._names.items()}
+        return pa.table({"id": ids, **rest})
+
+
+def _first(wanted: Sequence[str], there: Sequence[str]) -> str | None:
+    return next((name for name in wanted if name in there), None)
+
+
+def _at_hand(path: str, pictures: Path | None, source: Path) -> Path | None:
+    """The file that a path means here: as it stands, beside the source, or its longest end under `pictures`."""
+    if pictures is None:
+        beside = source if source.is_dir() else source.parent
+        candidates = [Path(path), beside / path]
+    else:
+        parts = PurePosixPath(path).parts
+        candidates = [pictures.joinpath(*parts[i:]) for i in range(len(parts)) if parts[i] not in ("/", "..")]
+    try:
+        return next((candidate for candidate in candidates if candidate.is_file()), None)
+    except (OSError, ValueError):  # a name too long, a NUL character
+        return None
+
+
+def _kept(metadata: pa.Table, unit: Float32, pictures: Sequence[images.Picture | None]) -> pa.Table:
+    count = len(metadata)
+    halves = unit.astype(np.float16)
+    columns = {
+        "id_hash": pa.array([id_hash(item_id) for item_id in metadata.column("id").to_pylist()], pa.uint64()),
+        "fingerprint": pa.array(np.zeros(count, np.uint64)),
+        "vector": pa.array([row.tobytes() for row in halves], pa.binary()),
+        "thumbnail": pa.array([p and images.encode_thumbnail(p.image) for p in pictures], pa.binary()),
+        **{name: _measured(name, metadata, pictures) for name in ("width", "height")},
+        "format": pa.array([p and p.format for p in pictures], pa.string()),
+        "code": pa.nulls(count, pa.string()),
+        "message": pa.nulls(count, pa.string()),
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _measured(name: str, metadata: pa.Table, pictures: Sequence[images.Picture | None]) -> pa.Array:
+    """Width or height of the picture at hand, else what the source says of it."""
+    said = metadata.column(f"_{name}").to_pylist() if f"_{name}" in metadata.column_names else [None] * len(metadata)
+    whole = [int(value) if isinstance(value, int | float) and 0 < value < 2**31 else None for value in said]
+    return pa.array([getattr(p, name) if p else value for p, value in zip(pictures, whole, strict=True)], pa.int32())
+
+
+def _rejected(metadata: pa.Table, reasons: Sequence[LookalikeError | None]) -> pa.Table:
+    paths = metadata.column("path").to_pylist() if "path" in metadata.column_names else [None] * len(metadata)
+    listed = [
+        {"id": item_id, "source": None, "path": path, "code": reason.code, "message": str(reason)}
+        for item_id, path, reason in zip(metadata.column("id").to_pylist(), paths, reasons, strict=True)
+        if reason is not None
+    ]
+    return pa.Table.from_pylist(listed, schema=REJECTED_SCHEMA)
+
+
+def _summary(
+    settings: ImportSettings, manifest: Manifest, embeddings: Embeddings, rows: _Rows, seconds: float
+) -> ImportSummary:
+    return ImportSummary(
+        collection=str(settings.out),
+        version=manifest.version,
+        encoder=manifest.encoder.name,
+        store=manifest.store.kind,
+        **manifest.counts.model_dump(),
+        rejected_by_code=rejected_codes(settings.out, manifest.version),
+        pictures=rows.pictures,
+        approximate=embeddings.approximate,
+        checked=len(rows.cosines),
+        agreement=None if rows.agreement is None else round(rows.agreement, 4),
+        seconds=round(seconds, 3),
+        recall={name: value for name, value in manifest.recall.items() if name != "sweep"},
+    )

@@ -1,0 +1,99 @@
+"""Query vectors -> the nearest allowed rows by exact cosine: store or brute force, then re-ranking.
+
+It decides which of them a filter is searched with. q queries, d embedding width, n rows of the collection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from retrieval.filters import Filter, mask_of
+from retrieval.metadata import Metadata
+from retrieval.rerank import rerank
+from retrieval.stopwatch import Stopwatch
+from retrieval.stores.exact import ExactStore
+from retrieval.stores.protocol import SearchParameters, VectorStore
+from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
+
+_FEW_ROWS, _FEW_SHARE = 2_000, 0.01
+_MASK_BYTES = 64 << 20
+_MOST_MASKS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What a search may ask for beside its query.
+
+    Attributes:
+        limit: how many items.
+        filter: which items may be found; None for all.
+        params: the store's search parameters for this search alone, such as `nprobe` and `candidates`.
+        exact: compare with every allowed vector instead of asking the index.
+    """
+
+    limit: int = 10
+    filter: Filter | None = None
+    params: SearchParameters | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowed:
+    """The rows that a filter lets through; `rows` where there are so few that scanning them beats the index."""
+
+    mask: Bool
+    rows: Int64 | None
+
+
+class NearestRows:
+    """Finds rows of one opened collection; safe to call from several threads."""
+
+    def __init__(self, store: VectorStore, vectors: Float16, metadata: Metadata) -> None:
+        self._store = store
+        self._vectors = vectors
+        self._metadata = metadata
+        self._brute_force = ExactStore(vectors)
+        kept = min(_MOST_MASKS, max(1, _MASK_BYTES // max(1, len(vectors))))
+        self._allowed = lru_cache(kept)(self._evaluate)  # a page of results, and the next one, ask the same filter
+
+    def find(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[Neighbors]:
+        """At most `options.limit` rows of each query, best first.
+
+        Args:
+            queries: (q, d) float32 of unit norm.
+            options: limit, filter and search parameters.
+            watch: gets the stages filter, search and rerank.
+
+        Raises:
+            FilterInvalid: the filter does not fit the metadata.
+            QueryError: a search parameter that the store does not have.
+        """
+        mask = None
+        if options.filter is not None:
+            with watch.stage("filter"):
+                allowed = self._allowed(options.filter.model_dump_json(by_alias=True, exclude_unset=True))
+            if allowed.rows is not None:
+                with watch.stage("search"):
+                    return self._scan(queries, allowed.rows, options.limit)
+            mask = allowed.mask
+        if options.exact or self._store.exact:
+            with watch.stage("search"):
+                return self._brute_force.search(queries, options.limit, mask=mask)
+        wanted = {**self._store.defaults, **(options.params or {})}
+        with watch.stage("search"):
+            most = max(options.limit, wanted.get("candidates", 0))
+            candidates = self._store.search(queries, most, options.params, mask)
+        with watch.stage("rerank"):
+            return rerank(queries, candidates, self._vectors, options.limit)
+
+    def _scan(self, queries: Float32, rows: Int64, limit: int) -> list[Neighbors]:
+        scores = np.empty(0, np.float32)  # rerank reads rows alone
+        return rerank(queries, [Neighbors(rows, scores)] * len(queries), self._vectors, limit)
+
+    def _evaluate(self, text: str) -> _Allowed:
+        mask = mask_of(Filter.model_validate_json(text), self._metadata)
+        few = int(mask.sum()) <= max(_FEW_ROWS, _FEW_SHARE * len(mask))
+        return _Allowed(mask, np.flatnonzero(mask) if few else None)

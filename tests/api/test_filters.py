@@ -1,0 +1,99 @@
+"""`filter` and `params` of the three searches, in every form that a request may take."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.schemas import SearchResponse
+from tests.api.small_collection import ITEMS, photograph
+
+CAT = "animals/cat.png"
+ANIMALS = {"must": [{"field": "path", "prefix": "animals/"}]}
+NOT_THE_CAT = {**ANIMALS, "must_not": [{"field": "caption", "equals": "a cat"}]}
+HORSE = "animals/höhe & breite?#100%.png"
+
+
+def ids(answer: Any) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    SearchResponse.model_validate(answer.json(), extra="forbid")
+    return [result["id"] for result in answer.json()["results"]]
+
+
+def test_a_text_search_finds_only_what_the_filter_lets_through(client: TestClient) -> None:
+    answer = client.post("/v1/search/text", json={"text": "a rocket", "filter": ANIMALS, "limit": 50})
+    assert sorted(ids(answer)) == sorted([CAT, HORSE])
+    assert answer.json()["took_ms"]["filter"] > 0
+
+
+def test_an_item_search_need_not_find_itself(client: TestClient) -> None:
+    assert ids(client.post("/v1/search/item", json={"id": CAT, "filter": NOT_THE_CAT})) == [HORSE]
+
+
+def test_a_picture_is_filtered_however_it_is_sent(client: TestClient) -> None:
+    data, text = photograph(CAT), json.dumps(NOT_THE_CAT)
+    encoded = base64.b64encode(data).decode()
+    answers = [
+        client.post("/v1/search/image", files={"file": ("cat.png", data)}, data={"filter": text}),
+        client.post("/v1/search/image", params={"filter": text}, files={"file": ("cat.png", data)}),
+        client.post("/v1/search/image", params={"filter": text}, content=data, headers={"Content-Type": "image/png"}),
+        client.post("/v1/search/image", json={"image": encoded, "filter": NOT_THE_CAT}),
+    ]
+    assert [ids(answer) for answer in answers] == [[HORSE]] * 4
+
+
+def test_a_filter_that_lets_nothing_through_finds_nothing(client: TestClient) -> None:
+    nothing = {"must": [{"field": "width", "range": {"gt": 10**6}}]}
+    assert ids(client.post("/v1/search/text", json={"text": "a cat", "filter": nothing})) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "match"),
+    [
+        ({"must": [{"field": "widht", "equals": 3}]}, "did you mean 'width'?"),
+        ({"must": [{"field": "width", "equals": "wide"}]}, "'width' holds int32; value 'wide'"),
+        ({"must": [{"field": "width"}]}, "filter.must.0: give exactly one of equals"),
+        ({"most": []}, "filter.most: "),
+        ("width > 3", "filter: "),
+    ],
+)
+def test_what_is_wrong_with_a_filter_is_told(client: TestClient, wanted: Any, match: str) -> None:
+    by_json = client.post("/v1/search/text", json={"text": "a cat", "filter": wanted})
+    by_form = client.post(
+        "/v1/search/image", files={"file": ("cat.png", photograph(CAT))}, data={"filter": json.dumps(wanted)}
+    )
+    for answer in (by_json, by_form):
+        assert (answer.status_code, answer.json()["code"]) == (422, "filter_invalid"), answer.text
+        assert match in answer.json()["detail"]
+
+
+def test_params_ask_for_more_within_limits(client: TestClient) -> None:
+    asked = {"text": "a cat", "limit": 50, "params": {"nprobe": 3, "candidates": 9, "exact": True}}
+    assert len(ids(client.post("/v1/search/text", json=asked))) == len(ITEMS)
+    form = {"params": json.dumps({"exact": True})}
+    assert ids(client.post("/v1/search/image", files={"file": ("x.png", photograph(CAT))}, data=form))[0] == CAT
+
+
+@pytest.mark.parametrize(
+    ("params", "code", "match"),
+    [
+        ({"candidates": 10_001}, "query_invalid", "at most 10,000"),
+        ({"candidates": 0}, "request_invalid", "candidates"),
+        ({"nprobe": "3"}, "request_invalid", "nprobe"),
+        ({"exact": 1}, "request_invalid", "exact"),
+        ({"efSearch": 3}, "request_invalid", "efSearch"),
+        ("fast", "request_invalid", "params"),
+    ],
+)
+def test_params_out_of_range_are_refused(client: TestClient, params: Any, code: str, match: str) -> None:
+    by_json = client.post("/v1/search/text", json={"text": "a cat", "params": params})
+    by_form = client.post(
+        "/v1/search/image", files={"file": ("cat.png", photograph(CAT))}, data={"params": json.dumps(params)}
+    )
+    for answer in (by_json, by_form):
+        assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+        assert match in answer.json()["detail"]

@@ -1,0 +1,273 @@
+"""Embeddings of other tools become collections: every layout, every disagreement, and the pictures at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from indexing.embeddings import Embeddings
+from indexing.importing import ImportSettings, run_import
+from retrieval import bootstrap
+from retrieval.bootstrap import load_encoder, open_searcher
+from retrieval.collection import REJECTED, open_collection
+from retrieval.encoders.fake import FakeEncoder
+from retrieval.errors import EncoderMismatch, SourceError, SourceNotFound, StoreUnavailable
+from retrieval.images import decode
+from retrieval.nearest import SearchOptions
+from retrieval.types import Float32, UInt8
+from sources.item import ColumnNames
+from tests.bad_images import encoded, picture
+
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gallery") / "content" / "catalog"
+    folder.mkdir(parents=True)
+    for i in range(COUNT):
+        (folder / f"{i:02}.png").write_bytes(encoded(picture(seed=i), "PNG"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vectors(gallery: Path) -> Float32:
+    encoder = load_encoder("fake")
+    pictures = [decode(path.read_bytes()).image for path in sorted(gallery.iterdir())]
+    return encoder.encode_images(np.stack([encoder.preprocess(image) for image in pictures]))
+
+
+def table(start: int, stop: int, **more: Any) -> pa.Table:
+    rows = range(start, stop)
+    columns = {"image_path": [f"/content/catalog/{i:02}.png" for i in rows], "caption": [f"picture {i}" for i in rows]}
+    return pa.table({**columns, "width": [40] * len(rows), "_x": list(rows), **more})
+
+
+def clip_retrieval(folder: Path, vectors: Float32, dtype: str = "float16") -> Path:
+    """Two pairs of files, numbered so that text order is not number order."""
+    for name in ("img_emb", "metadata"):
+        (folder / name).mkdir(parents=True)
+    for number, (start, stop) in {2: (0, 5), 10: (5, COUNT)}.items():
+        np.save(folder / f"img_emb/img_emb_{number}.npy", (7 * vectors[start:stop]).astype(dtype))
+        pq.write_table(table(start, stop), folder / f"metadata/metadata_{number}.parquet")
+    return folder
+
+
+def flat_folder(folder: Path, vectors: Float32) -> Path:
+    folder.mkdir()
+    np.save(folder / "a.npy", vectors[:4])
+    np.save(folder / "b.npy", vectors[4:])
+    pq.write_table(table(0, COUNT), folder / "everything.parquet")
+    return folder
+
+
+def one_index(folder: Path, vectors: Float32) -> Path:
+    (folder / "metadata").mkdir(parents=True)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    faiss.write_index(index, str(folder / "image.index"))
+    pq.write_table(table(0, COUNT), folder / "metadata/metadata_0.parquet")
+    return folder / "image.index"
+
+
+def imported(source: Path, out: Path, **more: Any) -> Any:
+    return run_import(ImportSettings(source, out, "fake", **more))
+
+
+@pytest.mark.parametrize("layout", [clip_retrieval, flat_folder, one_index])
+def test_every_layout_gives_the_same_rows_in_the_same_order(
+    layout: Callable[[Path, Float32], Path], vectors: Float32, tmp_path: Path
+) -> None:
+    summary = imported(layout(tmp_path / "source", vectors), tmp_path / "mine")
+    assert (summary.seen, summary.indexed, summary.rejected, summary.pictures) == (COUNT, COUNT, 0, 0)
+    collection = open_collection(tmp_path / "mine")
+    np.testing.assert_allclose(np.asarray(collection.vectors, np.float32), vectors, atol=2e-3)
+    record = collection.metadata.records([7])[0]
+    path = "/content/catalog/07.png"
+    assert record == {"id": path, "path": path, "caption": "picture 7", "width": 40, "source_x": 7}
+    assert collection.thumbnails.get(7) is None
+    searcher = open_searcher(tmp_path / "mine")
+    hit = searcher.search_item(path, SearchOptions(limit=1)).hits[0]
+    assert (hit.id, hit.score) == (path, pytest.approx(1.0, abs=1e-3))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_vectors_of_any_norm_and_precision_become_unit_vectors(dtype: str, vectors: Float32, tmp_path: Path) -> None:
+    imported(clip_retrieval(tmp_path / "source", vectors, dtype), tmp_path / "mine")
+    norms = np.linalg.norm(np.asarray(open_collection(tmp_path / "mine").vectors, np.float32), axis=1)
+    np.testing.assert_allclose(norms, 1.0, atol=1e-3)
+
+
+def test_pictures_at_hand_get_thumbnails_and_vouch_for_the_encoder(
+    gallery: Path, vectors: Float32, tmp_path: Path
+) -> None:
+    source = clip_retrieval(tmp_path / "source", vectors)
+    summary = imported(source, tmp_path / "mine", pictures=gallery.parent)
+    assert (summary.pictures, summary.checked) == (COUNT, COUNT)
+    assert summary.agreement > 0.999
+    collection = open_collection(tmp_path / "mine")
+    thumbnail = collection.thumbnails.get(3)
+    assert thumbnail is not None
+    assert decode(thumbnail).width > 1
+    assert collection.metadata.records([3])[0]["format"] == "PNG"
+
+
+def test_vectors_of_another_encoder_are_noticed(gallery: Path, vectors: Float32, tmp_path: Path) -> None:
+    source = clip_retrieval(tmp_path / "source", vectors[::-1] * np.float32(-1))
+    with pytest.raises(EncoderMismatch, match="another encoder made those"):
+        imported(source, tmp_path / "mine", pictures=gallery)
+    assert not (tmp_path / "mine/CURRENT").exists()
+    assert imported(source, tmp_path / "mine", pictures=gallery, unchecked=True).indexed == COUNT
+    wide = tmp_path / "wide.npy"
+    np.save(wide, np.ones((3, 512), np.float32))
+    with pytest.raises(EncoderMismatch, match="width 512, encoder 'fake' makes 13"):
+        imported(wide, tmp_path / "other")
+
+
+def test_rows_that_can_not_be_taken_are_listed(vectors: Float32, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    spoilt = vectors.copy()
+    spoilt[2], spoilt[5, 3], spoilt[6, 0] = 0, np.nan, np.inf
+    np.save(source / "v.npy", spoilt)
+    ids = ["a", "b", "c", "d", "a", "f", "g", None, "", "j", "k", "l"]
+    pq.write_table(pa.table({"id": ids, "path": ids}), source / "m.parquet")
+    summary = imported(source, tmp_path / "mine")
+    assert summary.rejected_by_code == {"vector_invalid": 3, "source_invalid": 2, "duplicate_id": 1}
+    assert summary.indexed == COUNT - 6
+    rejected = pq.read_table(open_collection(tmp_path / "mine").folder / REJECTED).to_pylist()
+    assert {(row["id"], row["code"]) for row in rejected} >= {("c", "vector_invalid"), ("a", "duplicate_id")}
+
+
+def test_vectors_without_metadata_are_known_by_their_content(vectors: Float32, tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", vectors)
+    imported(tmp_path / "v.npy", tmp_path / "one")
+    np.save(tmp_path / "v.npy", vectors[::-1])
+    imported(tmp_path / "v.npy", tmp_path / "two")
+    first, second = (
+        [record["id"] for record in open_collection(tmp_path / name).metadata.records(range(COUNT))]
+        for name in ("one", "two")
+    )
+    assert first == second[::-1]
+
+
+def test_columns_can_be_named(vectors: Float32, tmp_path: Path) -> None:
+    source = flat_folder(tmp_path / "source", vectors)
+    more = {"sku": [f"s{i}" for i in range(COUNT)], "title": ["x"] * COUNT}
+    pq.write_table(table(0, COUNT, **more), source / "everything.parquet")
+    imported(source, tmp_path / "mine", columns=ColumnNames("sku", None, "title"))
+    record = open_collection(tmp_path / "mine").metadata.records([1])[0]
+    assert (record["id"], record["caption"], record["source_caption"]) == ("s1", "x", "picture 1")
+    with pytest.raises(SourceError, match=r"no column 'skuu' \(--id-column\)"):
+        imported(source, tmp_path / "other", columns=ColumnNames("skuu"))
+
+
+def _drop_a_row(source: Path) -> None:
+    path = source / "metadata/metadata_2.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+
+
+def _narrow(source: Path) -> None:
+    np.save(source / "img_emb/img_emb_2.npy", np.ones((5, 12), np.float16))
+
+
+def _cut(source: Path) -> None:
+    path = source / "img_emb/img_emb_10.npy"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def _cut_table(source: Path) -> None:
+    path = source / "metadata/metadata_10.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def _one_row(source: Path) -> None:
+    np.save(source / "img_emb/img_emb_2.npy", np.ones(13, np.float16))
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (_drop_a_row, r"img_emb_2\.npy holds 5 vectors, metadata_2\.parquet 4 rows"),
+        (_narrow, "img_emb_10.npy has width 13, img_emb_2.npy 12"),
+        (_cut, r"img_emb_10\.npy is not a readable"),
+        (_cut_table, r"metadata_10\.parquet can't be read"),
+        (_one_row, r"img_emb_2\.npy holds float16 \(13,\)"),
+    ],
+)
+def test_files_that_do_not_fit_together_are_named_before_anything_is_written(
+    damage: Callable[[Path], None], match: str, vectors: Float32, tmp_path: Path
+) -> None:
+    source = clip_retrieval(tmp_path / "source", vectors)
+    damage(source)
+    with pytest.raises(SourceError, match=match):
+        imported(source, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_sources_that_are_none(vectors: Float32, tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFound, match="does not exist"):
+        Embeddings(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match=r"holds no \.npy file"):
+        Embeddings(tmp_path)
+    (tmp_path / "x.index").write_bytes(b"no index")
+    with pytest.raises(StoreUnavailable, match=r"x\.index can't be read"):
+        Embeddings(tmp_path)
+
+
+def test_a_collection_is_replaced_only_on_demand(vectors: Float32, tmp_path: Path) -> None:
+    source = flat_folder(tmp_path / "source", vectors)
+    first = imported(source, tmp_path / "mine")
+    with pytest.raises(SourceError, match="--replace"):
+        imported(source, tmp_path / "mine")
+    assert imported(source, tmp_path / "mine", replace=True).version != first.version
+
+
+def test_an_index_of_codes_says_that_its_vectors_are_guesses(vectors: Float32, tmp_path: Path) -> None:
+    many = np.repeat(vectors, 30, axis=0) + np.random.default_rng(0).normal(0, 0.01, (30 * COUNT, 13)).astype(
+        np.float32
+    )
+    index = faiss.index_factory(13, "IVF4,SQ8", faiss.METRIC_INNER_PRODUCT)
+    index.train(many)
+    index.add(many)
+    faiss.write_index(index, str(tmp_path / "v.index"))
+    assert imported(tmp_path / "v.index", tmp_path / "mine").approximate
+
+
+class _Wide(FakeEncoder):
+    """As wide as ViT-B/32, whose weights no test has; sees the same in every picture."""
+
+    spec = replace(FakeEncoder.spec, name="wide", dim=512)
+
+    def encode_images(self, batch: UInt8) -> Float32:
+        return np.tile(np.eye(1, 512, dtype=np.float32), (len(batch), 1))
+
+
+def test_what_clip_retrieval_wrote_gives_its_own_neighbours(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "create_encoder", lambda name, **_: _Wide())
+    source = shared_data / "clip-retrieval-output"
+    run_import(ImportSettings(source / "embeddings", tmp_path / "mine", "wide"))
+    theirs = faiss.read_index(str(source / "index/image.index"))
+    collection, searcher = open_collection(tmp_path / "mine"), open_searcher(tmp_path / "mine")
+    ids = [record["id"] for record in collection.metadata.records(range(9))]
+    scores, rows = theirs.search(theirs.reconstruct_n(0, 9), 9)
+    for item_id, expected, cosines in zip(ids, rows, scores, strict=True):
+        hits = searcher.search_item(item_id, SearchOptions(limit=9)).hits
+        said = {ids[row]: float(cosine) for row, cosine in zip(expected, cosines, strict=True)}
+        assert [hit.score for hit in hits] == pytest.approx([said[hit.id] for hit in hits], abs=2e-3)
+        ordered = [said[hit.id] for hit in hits]  # theirs are products of vectors that are not quite of unit norm
+        assert ordered == pytest.approx(sorted(ordered, reverse=True), abs=1e-3)
+    with pytest.raises(EncoderMismatch, match="another encoder"):
+        run_import(ImportSettings(source / "embeddings", tmp_path / "x", "wide", pictures=source / "catalog"))
+    run_import(ImportSettings(source / "index", tmp_path / "index", "wide"))
+    np.testing.assert_array_equal(open_collection(tmp_path / "index").vectors, collection.vectors)

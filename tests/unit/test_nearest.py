@@ -1,0 +1,105 @@
+"""Filtered search over a real inverted file equals exact search over the rows that the filter lets through."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexing.stores_build import build_store
+from retrieval import nearest as nearest_module
+from retrieval.filters import parse_filter
+from retrieval.metadata import Metadata, write_metadata
+from retrieval.nearest import NearestRows, SearchOptions
+from retrieval.rerank import rerank
+from retrieval.stopwatch import Stopwatch
+from retrieval.stores.registry import open_store
+from retrieval.types import Float16, Float32, Neighbors
+
+COUNT, DIM, K = 6_000, 16, 10
+
+
+def clustered(seed: int, count: int) -> Float32:
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).standard_normal((40, DIM))
+    rows = centres[random.integers(0, 40, count)] + 0.4 * random.standard_normal((count, DIM))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Float16:
+    return clustered(1, COUNT).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def rows(vectors: Float16, tmp_path_factory: pytest.TempPathFactory) -> NearestRows:
+    folder: Path = tmp_path_factory.mktemp("filtered")
+    number = np.arange(COUNT)
+    table = pa.table({"id": [f"{i}" for i in number], "n": number, "colour": [f"c{i % 7}" for i in number]})
+    write_metadata(folder, table.schema, [table])
+    kind, params = build_store(vectors, folder, "faiss")
+    store = open_store(kind, folder, vectors, {**params, "nprobe": 8, "candidates": 200})
+    return NearestRows(store, vectors, Metadata(folder))
+
+
+def exactly(vectors: Float16, queries: Float32, allowed: np.ndarray) -> list[Neighbors]:
+    everything = Neighbors(np.flatnonzero(allowed), np.empty(0, np.float32))
+    return rerank(queries, [everything] * len(queries), vectors, K)
+
+
+def options(document: dict[str, Any], **more: Any) -> SearchOptions:
+    return SearchOptions(K, parse_filter(json.dumps(document)), **more)
+
+
+NUMBERS = np.arange(COUNT)
+
+
+@settings(deadline=None, max_examples=40)
+@given(low=st.integers(0, COUNT), width=st.integers(0, COUNT), colour=st.integers(0, 6), seed=st.integers(2, 99))
+def test_filtered_search_finds_what_an_exact_search_over_the_filtered_rows_finds(
+    rows: NearestRows, vectors: Float16, low: int, width: int, colour: int, seed: int
+) -> None:
+    document = {
+        "must": [{"field": "n", "range": {"gte": low, "lt": low + width}}],
+        "must_not": [{"field": "colour", "equals": f"c{colour}"}],
+    }
+    allowed = (low <= NUMBERS) & (low + width > NUMBERS) & (colour != NUMBERS % 7)
+    queries = clustered(seed, 20)
+    truth = exactly(vectors, queries, allowed)
+    exact = rows.find(queries, options(document, exact=True), Stopwatch())
+    for found, wanted in zip(exact, truth, strict=True):
+        np.testing.assert_array_equal(found.rows, wanted.rows)
+        np.testing.assert_array_equal(found.scores, wanted.scores)
+    shared = 0
+    for found, wanted in zip(rows.find(queries, options(document), Stopwatch()), truth, strict=True):
+        assert len(found.rows) == len(wanted.rows)  # the limit is honoured
+        assert allowed[found.rows].all()
+        shared += len(set(found.rows.tolist()) & set(wanted.rows.tolist()))
+    assert shared >= 0.85 * sum(len(wanted.rows) for wanted in truth)
+
+
+@pytest.mark.parametrize(("few", "share"), [(0, 0.0), (COUNT, 1.0)])
+def test_the_way_that_is_taken_does_not_change_a_score(
+    rows: NearestRows, vectors: Float16, few: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest_module, "_FEW_ROWS", few)
+    monkeypatch.setattr(nearest_module, "_FEW_SHARE", share)
+    queries = clustered(5, 10)
+    document = {"must": [{"field": "colour", "in": ["c1", f"no {few}"]}]}  # another filter each time: masks are kept
+    found = rows.find(queries, options(document, params={"nprobe": 10_000, "candidates": COUNT}), Stopwatch())
+    for answer, wanted in zip(found, exactly(vectors, queries, NUMBERS % 7 == 1), strict=True):
+        np.testing.assert_array_equal(answer.scores, wanted.scores)
+
+
+def test_a_filter_asked_again_is_not_evaluated_again(rows: NearestRows, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"must": [{"field": "n", "range": {"lt": 4321}}]}
+    before = rows.find(clustered(6, 1), options(document), Stopwatch())
+    monkeypatch.setattr(nearest_module, "mask_of", None)
+    after = rows.find(clustered(6, 1), options(document), Stopwatch())
+    np.testing.assert_array_equal(before[0].rows, after[0].rows)
