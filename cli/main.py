@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from cli.demo import demo
+from cli.duplicates import duplicates
 from cli.encoders import encoders
 from cli.evaluate import evaluate
 from cli.gallery import gallery
@@ -53,7 +54,7 @@ def _common(
     )
 
 
-for command in (demo, index, search, serve, encoders, evaluate, train, gallery):
+for command in (demo, index, search, serve, duplicates, encoders, evaluate, train, gallery):
     app.command()(command)
 app.command("import")(import_embeddings)
 

@@ -41,7 +41,7 @@ class Base(_Table):
         default=0.0, description="Share of the tower's stages, from the input on, that stay as they are."
     )
     freeze_norm: bool = Field(
-        default=False,
+        default=True,
         description="Whether batch normalisation keeps the base's statistics instead of taking each batch's.",
     )
     freeze_text: bool = Field(

@@ -1,0 +1,41 @@
+"""Collections of every format that was released are opened and searched for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval.bootstrap import open_searcher
+from retrieval.filters import parse_filter
+from retrieval.images import decode
+from retrieval.nearest import SearchOptions
+from tests.bad_images import encoded
+from tests.golden.make import COUNT, HERE, pixels
+
+GOLDEN = sorted(HERE.glob("format-*"))
+
+
+def test_there_is_one_for_each_kind_of_store() -> None:
+    assert {"format-1-exact", "format-1-faiss"} <= {path.name for path in GOLDEN}
+
+
+@pytest.mark.parametrize("root", GOLDEN, ids=lambda path: path.name)
+def test_it_opens_and_answers(root: Path) -> None:
+    searcher = open_searcher(root)
+    collection = searcher.collection
+    assert collection.manifest.store.kind == root.name.rpartition("-")[2]
+    assert (len(collection), collection.manifest.counts.rejected) == (COUNT, 1)
+    for i in range(0, COUNT, 37):
+        found = searcher.search_image(encoded(Image.fromarray(pixels(i)), "PNG"), SearchOptions(limit=3)).hits
+        assert (found[0].id, found[0].score) == (f"p{i:03}", pytest.approx(1.0, abs=1e-3))
+        assert (found[0].metadata["price"], found[0].metadata["caption"]) == (i / 4, f"picture {i}")
+    even = parse_filter('{"must": [{"field": "tags", "equals": "even"}, {"field": "price", "range": {"lt": 2}}]}')
+    hits = searcher.search_text("red blue", SearchOptions(limit=50, filter=even)).hits
+    assert {hit.id for hit in hits} == {"p000", "p002", "p004", "p006"}
+    thumbnail = collection.thumbnails.get(5)
+    assert thumbnail is not None
+    shown = np.asarray(decode(thumbnail).image, np.int16)
+    assert np.abs(shown - pixels(5)).mean() < 40

@@ -1,0 +1,103 @@
+"""Near-identical pictures: groups against a naive search, and the command on real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from typer.testing import CliRunner
+
+from cli.main import app
+from indexing import duplicates as duplicates_module
+from indexing.duplicates import Group, duplicate_groups
+from indexing.job import IndexSettings, run_index
+from retrieval.stores.exact import ExactStore
+from retrieval.types import Float16
+from tests.bad_images import encoded, picture
+
+
+def naive(vectors: Float16, threshold: float) -> set[tuple[int, ...]]:
+    """Connected components by repeated merging of sets."""
+    full = vectors.astype(np.float64)
+    full /= np.linalg.norm(full, axis=1, keepdims=True)
+    groups = [{row} for row in range(len(full))]
+    for row, other in zip(*np.nonzero(np.triu(full @ full.T >= threshold, 1)), strict=True):
+        joined = [group for group in groups if row in group or other in group]
+        groups = [group for group in groups if group not in joined] + [set().union(*joined)]
+    return {tuple(sorted(group)) for group in groups if len(group) > 1}
+
+
+def family(seed: int, count: int) -> Float16:
+    random = np.random.default_rng(seed)
+    rows = random.standard_normal((count, 6))[random.integers(0, count, count)] + random.normal(0, 0.15, (count, 6))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+
+
+@pytest.mark.parametrize("exact_up_to", [0, 1000])
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 30), threshold=st.sampled_from([0.9, 0.97, 0.995]))
+def test_groups_are_the_connected_components(exact_up_to: int, seed: int, count: int, threshold: float) -> None:
+    vectors = family(seed, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates_module, "_BLOCK", 7)
+        patch.setattr(duplicates_module, "_QUERIES", 7)
+        patch.setattr(duplicates_module, "EXACT_UP_TO", exact_up_to)
+        compared: list[int] = []
+        groups = duplicate_groups(vectors, threshold, ExactStore(vectors), compared.append)
+    assert {group.rows for group in groups} == naive(vectors, threshold)
+    assert sum(compared) == count
+    assert all(threshold - 1e-4 <= group.cosine <= 1 for group in groups)
+    assert [len(group.rows) for group in groups] == sorted((len(group.rows) for group in groups), reverse=True)
+
+
+def test_equal_vectors_make_one_group_with_cosine_one() -> None:
+    vectors = np.eye(4, dtype=np.float16)[[0, 1, 0, 2, 0]]
+    assert duplicate_groups(vectors, 0.99, ExactStore(vectors)) == [Group((0, 2, 4), pytest.approx(1.0))]
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures, one of them three times: as it is, saved worse, and under a name that HTML must escape."""
+    folder = tmp_path_factory.mktemp("duplicates")
+    gallery = folder / "gallery"
+    gallery.mkdir()
+    for colour in ("red", "lime", "blue"):
+        (gallery / f"{colour}.png").write_bytes(encoded(Image.new("RGB", (40, 40), colour), "PNG"))
+    for name, data in {
+        "a.png": encoded(picture(seed=5), "PNG"),
+        "b.jpg": encoded(picture(seed=5), "JPEG"),
+        "<b>&.png": encoded(picture(seed=5).resize((80, 60)), "PNG"),
+    }.items():
+        (gallery / name).write_bytes(data)
+    run_index(IndexSettings((str(gallery),), folder / "collection", encoder="fake"))
+    return folder / "collection"
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["duplicates", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_command_lists_writes_a_page_and_prints_json(collection: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    text = run(str(collection), "--page", str(page), "--threshold", "0.99")
+    assert "1 groups of pictures" in text
+    assert "2 of 6 could go" in text
+    html = page.read_text()
+    assert html.count("<figure>") == html.count("data:image/jpeg;base64,") == 3
+    assert "&lt;b&gt;&amp;.png" in html
+    assert "<b>&.png" not in html
+    found = json.loads(run(str(collection), "--threshold", "0.99", "--json"))
+    assert found["items"] == 6
+    assert [sorted(group["ids"]) for group in found["groups"]] == [["<b>&.png", "a.png", "b.jpg"]]
+
+
+def test_a_page_that_can_not_be_written_is_one_clear_line(collection: Path, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="can't be written"):
+        run(str(collection), "--page", str(tmp_path / "no" / "page.html"))
