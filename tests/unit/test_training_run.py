@@ -67,9 +67,13 @@ def toy_pictures() -> tuple[UInt8, Int64]:
 
 def settings(**tables: dict[str, object]) -> Settings:
     optimizer = {"epochs": 6, "batch_size": 16, "learning_rate": 5e-3, "precision": "fp32"}
-    return settings_from(
-        {**tables, "optimizer": {**optimizer, **tables.get("optimizer", {})}, "sampling": {"per_class": 4}}, "test"
-    )
+    base = {"freeze_norm": False}  # the toy network's statistics are of no pictures at all
+    own = {
+        "base": {**base, **tables.get("base", {})},
+        "optimizer": {**optimizer, **tables.get("optimizer", {})},
+        "sampling": {"per_class": 4},
+    }
+    return settings_from({**tables, **own}, "test")
 
 
 def toy_loop(given: Settings, objective: str = "triplet", workers: int = 0) -> Loop:
