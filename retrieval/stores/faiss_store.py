@@ -43,7 +43,7 @@ _LARGEST_NLIST = 16_384
 # AVX-512 cores, a re-ranked byte costs about eight scanned ones. Only the order of trials depends on this.
 _RERANKED_BYTE = 8
 # Of f allowed rows in n, (n / f) ** _WIDENING times as many lists are visited: keeps the tuned recall under a mask.
-_WIDENING = 0.5
+_WIDENING = 0.25
 
 
 class FaissStore:

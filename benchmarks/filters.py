@@ -1,0 +1,89 @@
+"""`python -m benchmarks.filters`: what a metadata filter costs a single query, and what recall it leaves.
+
+Vectors come from `cliplike.py` of the shared data folder (LOOKALIKE_TEST_DATA); everything goes through the pieces that
+serve a query. n vectors, q queries, d width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from indexing.stores_build import build_store
+from indexing.tuning import tune
+from retrieval.filters import parse_filter
+from retrieval.metadata import Metadata, write_metadata
+from retrieval.nearest import NearestRows, SearchOptions
+from retrieval.rerank import rerank
+from retrieval.stopwatch import Stopwatch
+from retrieval.stores.registry import open_store
+from retrieval.types import Bool, Float16, Float32, Neighbors
+
+K = 10
+_SHARES = (1.0, 0.5, 0.1, 0.05, 0.02, 0.011, 0.005)
+_JUDGED = 100
+
+
+def main() -> None:
+    """Builds a store over generated vectors and prints a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.filters", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--n", type=int, default=200_000, help="vectors to generate")
+    parser.add_argument("--queries", type=int, default=300, help="single queries to time")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        _run(Path(folder), args.n, args.queries)
+
+
+def _run(folder: Path, count: int, asked: int) -> None:
+    shared = Path(os.environ.get("LOOKALIKE_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not (shared / "cliplike.py").is_file():
+        sys.exit(f"{shared / 'cliplike.py'} is missing: set LOOKALIKE_TEST_DATA to the shared data folder")
+    subprocess.run([sys.executable, str(shared / "cliplike.py"), str(count), str(asked), str(folder)], check=True)
+    vectors, queries = np.load(folder / "X.npy").astype(np.float16), np.load(folder / "q.npy")
+    uniform = np.random.default_rng(1).random(count)
+    table = pa.table({"id": [str(i) for i in range(count)], "u": uniform})
+    write_metadata(folder, table.schema, [table])
+    kind, params = build_store(vectors, folder, "faiss")
+    chosen = tune(open_store(kind, folder, vectors, params), vectors).params
+    rows = NearestRows(open_store(kind, folder, vectors, {**params, **chosen}), vectors, Metadata(folder))
+    print(f"{params['factory']}, {chosen}\n\n| rows that pass | filter, first time, ms | p50, ms | recall at 10 |")
+    print("| ---: | ---: | ---: | ---: |")
+    for share in _SHARES:
+        wanted = parse_filter(json.dumps({"must": [{"field": "u", "range": {"lt": share}}]})) if share < 1 else None
+        options, watch = SearchOptions(K, wanted), Stopwatch()
+        rows.find(queries[:1], options, watch)
+        found = _recall(rows, options, vectors, queries[:_JUDGED], uniform < share)
+        first = watch.took_ms.get("filter", 0.0)
+        print(f"| {share:.1%} | {first:.2f} | {_p50(rows, options, queries):.2f} | {found:.3f} |")
+
+
+def _p50(rows: NearestRows, options: SearchOptions, queries: Float32) -> float:
+    took = []
+    for i in range(len(queries)):
+        begun = time.perf_counter()
+        rows.find(queries[i : i + 1], options, Stopwatch())
+        took.append(1000 * (time.perf_counter() - begun))
+    return statistics.median(took)
+
+
+def _recall(rows: NearestRows, options: SearchOptions, vectors: Float16, queries: Float32, passing: Bool) -> float:
+    everything = Neighbors(np.flatnonzero(passing), np.empty(0, np.float32))
+    shared = 0
+    for i, found in enumerate(rows.find(queries, options, Stopwatch())):
+        true = rerank(queries[i : i + 1], [everything], vectors, K)[0]
+        shared += len(set(found.rows.tolist()) & set(true.rows.tolist()))
+    return shared / (K * len(queries))
+
+
+if __name__ == "__main__":
+    main()
