@@ -18,6 +18,7 @@ RUNS = (
     ("index", "--n", "500000"),
     ("triplets",),
     ("gradcache",),
+    ("training_step",),
 )
 
 

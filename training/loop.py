@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +18,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.batches import Batch, Batches
+from training.depthwise import DepthwiseGradients
 from training.distributed import Process, average_gradients, gather
 from training.gradcache import cached_step
 from training.guard import spread
 from training.memory import CrossBatchMemory
 from training.model import Trainable
 from training.objectives import Embedded, Objective, Outcome
-from training.schedule import freeze, make_optimizer, set_rate
+from training.precision import computes_in_bf16
+from training.schedule import freeze, make_optimizer, set_rate, side_at
 from training.settings import Settings
 from training.validation import tokenized
 
@@ -99,10 +102,12 @@ class Loop:
                 if self.step >= until:
                     return
 
-    def autocast(self) -> torch.autocast:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         """The towers' precision."""
-        half = self.settings.optimizer.precision == "bf16"
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=half)
+        half = computes_in_bf16(self.settings.optimizer.precision, self._device.type)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=half), DepthwiseGradients():
+            yield
 
     def weights(self) -> dict[str, Tensor]:
         """What would be exported now: moving average or weights, mixed with the start's as `wise` says; copies."""
@@ -191,13 +196,21 @@ class Loop:
         return outcome, seen[0]
 
     def _embed(self, batch: Batch) -> Embedded:
+        pixels = self._sized(batch.pixels.to(self._device, non_blocking=True))
         with self.autocast():
-            images = self.model.compare_images(batch.pixels.to(self._device, non_blocking=True))
+            images = self.model.compare_images(pixels)
             texts = None
             if batch.texts is not None:
                 texts = self.model.encode_texts(tokenized(self.model, batch.texts, self._device))
         labels = None if batch.labels is None else batch.labels.to(self._device)
         return Embedded(images, labels, texts)
+
+    def _sized(self, pixels: Tensor) -> Tensor:
+        """Pictures at the side that this step trains at."""
+        side = side_at(self.step, self.total, self.settings.augment.grow_from, self.model.preprocessing.size)
+        if side == pixels.shape[-1]:
+            return pixels
+        return nn.functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
 
     def _moving_average(self) -> AveragedModel | None:
         decay = self.settings.optimizer.ema

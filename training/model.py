@@ -113,6 +113,25 @@ def load_base(base: Base, *, text: bool) -> Trainable:
     return _resized(trainable, base.size)
 
 
+def require_growable(trainable: Trainable, grow_from: int) -> None:
+    """Raises ConfigInvalid for `augment.grow_from` with a tower that takes pictures of one size alone."""
+    size = trainable.preprocessing.size
+    if grow_from and _fixed_size(trainable):
+        raise ConfigInvalid(
+            f"augment.grow_from = {grow_from}: a vision transformer takes {size} pixels only; leave it at 0"
+        )
+    if grow_from > size:
+        raise ConfigInvalid(
+            f"augment.grow_from = {grow_from}: the encoder's input is {size} pixels; it can't grow to less"
+        )
+
+
+def _fixed_size(trainable: Trainable) -> bool:
+    return trainable.architecture.family == "open_clip" and hasattr(
+        trainable.towers.model.visual, "positional_embedding"
+    )
+
+
 def stages(tower: nn.Module) -> list[list[nn.Module | nn.Parameter]]:
     """The tower's parts from the input to the output: what freezing and layer-wise learning rates count by.
 
@@ -224,7 +243,7 @@ def _resized(trainable: Trainable, size: int) -> Trainable:
     had = trainable.preprocessing
     if size in (0, had.size):
         return trainable
-    if trainable.architecture.family == "open_clip" and hasattr(trainable.towers.model.visual, "positional_embedding"):
+    if _fixed_size(trainable):
         raise ConfigInvalid(f"base.size = {size}: a vision transformer takes {had.size} pixels only; leave it at 0")
     trainable.preprocessing = replace(had, size=size, resize=size)
     return trainable

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms import v2
 
 from evaluation.datasets import Example
@@ -125,9 +125,15 @@ class Views(Dataset[Tensor]):
         """(row, seed) -> (v, 3, S, S) uint8."""
         row, seed = request
         picture = torch.from_numpy(np.array(self._pixels[row]))
+        if get_worker_info() is not None:  # nobody else draws in a worker: its state need not be kept
+            torch.default_generator.manual_seed(seed)
+            return self._views(picture)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return torch.stack([self._transform(picture) for _ in range(self._count)])
+            return self._views(picture)
+
+    def _views(self, picture: Tensor) -> Tensor:
+        return torch.stack([self._transform(picture) for _ in range(self._count)])
 
 
 def view_seed(seed: int, epoch: int, row: int) -> int:

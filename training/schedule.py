@@ -72,6 +72,24 @@ def set_rate(optimizer: torch.optim.Optimizer, done: int, total: int, warmup: fl
     return factor
 
 
+def side_at(done: int, total: int, first: int, last: int) -> int:
+    """Side of the input at a step: from `first` to `last` over three quarters of the run, in 16s (Tan and Le 2021).
+
+    Args:
+        done: steps taken so far.
+        total: of the whole run.
+        first: pixels at the beginning; 0: no growth.
+        last: pixels that the encoder takes.
+
+    >>> [side_at(step, 100, 64, 128) for step in (0, 20, 40, 74, 75, 99)]
+    [64, 80, 96, 112, 128, 128]
+    """
+    if not first:
+        return last
+    reached = min(1.0, done / (0.75 * total))
+    return last if reached == 1 else min(last, first + int((last - first) * reached) // 16 * 16)
+
+
 def _rates(
     trainable: Trainable, objective: nn.Module, base: Base, settings: Optimizer
 ) -> Iterator[tuple[nn.Parameter, float]]:

@@ -98,8 +98,9 @@ class Optimizer(_Table):
     weight_decay: float = Field(default=0.05, ge=0, description="Of matrices; vectors are spared.")
     warmup: Share = Field(default=0.05, description="Share of all steps until the peak.")
     clip_norm: float = Field(default=1.0, ge=0, description="The gradient's L2 norm is scaled down to this; 0 never.")
-    precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="Of the towers' arithmetic; weights stay fp32."
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto",
+        description="Of the towers' arithmetic, weights stay fp32; `auto` is bf16 where the device computes in it.",
     )
     chunk: int = Field(
         default=0, ge=0, description="GradCache: pictures that are in memory at once; 0 for all of the batch."
@@ -139,6 +140,13 @@ class Augment(_Table):
     blur: Share = Field(default=0.0, description="How often a picture is blurred.")
     erase: Share = Field(default=0.0, description="How often a rectangle is blotted out.")
     pad: int = Field(default=0, ge=0, le=64, description="Random shifts by up to so many pixels, edges reflected.")
+    grow_from: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="Side that the input begins at; it grows to the encoder's over three quarters of the run, "
+        "which saves time (progressive learning, Tan and Le 2021); 0: no growth.",
+    )
 
 
 class Settings(_Table):

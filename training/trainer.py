@@ -46,7 +46,7 @@ from training.head import start_head
 from training.heap import keep_freed_memory
 from training.live import LiveEncoder
 from training.loop import Loop
-from training.model import Trainable, load_base
+from training.model import Trainable, load_base, require_growable
 from training.objectives import Objective, make_objective
 from training.pictures import Views, digest_of
 from training.promotion import Standing, mixed, try_shares
@@ -153,6 +153,7 @@ class _Run:
         torch.manual_seed(settings.seed)
         self.objective: Objective = make_objective(settings.objective.name, **settings.objective.options)
         model = load_base(settings.base, text=self.objective.needs == "captions")
+        require_growable(model, settings.augment.grow_from)
         self.data: TrainingData = read_data(settings, model, self.objective.needs, self.work, process)
         self.settings, shrunk = fitting(settings, len(self.data.pixels), self.data.labels)
         self.warnings += [shrunk] if shrunk else []

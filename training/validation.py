@@ -10,6 +10,7 @@ Dimension letters: m held-out pictures, d joint width, S side of a picture.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from training.model import Trainable
 from training.pictures import cache_pictures
 
 _BATCH = 64
+Precision = Callable[[], AbstractContextManager[None]]
+"""Enters the towers' precision."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Validation:
     labels: Int64 | None
     captions: list[tuple[str, ...]] | None
 
-    def measure(self, model: Trainable, autocast: Callable[[], torch.autocast], device: torch.device) -> float:
+    def measure(self, model: Trainable, autocast: Precision, device: torch.device) -> float:
         """The figure, in [0, 1]; the model is put into eval mode and left so."""
         model.modules().eval()
         images = self._images(model, autocast, device)
@@ -61,7 +64,7 @@ class Validation:
         return float(((mirrored @ images.T).argmax(1) == np.arange(len(images))).mean())
 
     def _images(
-        self, model: Trainable, autocast: Callable[[], torch.autocast], device: torch.device, *, mirrored: bool = False
+        self, model: Trainable, autocast: Precision, device: torch.device, *, mirrored: bool = False
     ) -> Float32:
         parts = []
         for start in range(0, len(self.pixels), _BATCH):
@@ -71,9 +74,7 @@ class Validation:
                 parts.append(_numpy(model.encode_images(pixels)))
         return unit_rows(np.concatenate(parts))
 
-    def _texts(
-        self, model: Trainable, autocast: Callable[[], torch.autocast], device: torch.device
-    ) -> tuple[Float32, Int64]:
+    def _texts(self, model: Trainable, autocast: Precision, device: torch.device) -> tuple[Float32, Int64]:
         captions = self.captions or []
         texts = [text for of_one in captions for text in of_one]
         owners = np.repeat(np.arange(len(captions)), [len(of_one) for of_one in captions])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.distributed import Process
 from training.head import align_head
 from training.loop import Loop, Step
-from training.model import Trainable
+from training.model import Trainable, require_growable
 from training.objectives import make_objective
 from training.pictures import Views
 from training.sampling import epoch_batches
@@ -220,3 +222,39 @@ def test_a_new_head_starts_with_the_features_principal_axes() -> None:
 def test_a_configuration_that_makes_no_sense_names_the_key(document: dict[str, object], match: str) -> None:
     with pytest.raises(ConfigInvalid, match=match):
         settings_from(document, "x.toml")
+
+
+class AnySize(nn.Module):
+    """Takes pictures of any side and remembers which: (n, 3, S, S) uint8 -> (n, 6)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.sides = nn.Linear(3, 6), []
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.sides.append(pixels.shape[-1])
+        features: Tensor = self.layer(pixels.float().mean((2, 3)) / 255)
+        return features
+
+
+def test_the_input_grows_to_the_encoder_s_side() -> None:
+    loop = toy_loop(settings(augment={"grow_from": 8}))
+    tower = AnySize()
+    loop.model.towers.image = tower
+    loop.model.preprocessing = replace(loop.model.preprocessing, size=40)
+    list(loop.run(loop.total))
+    assert tower.sides == sorted(tower.sides)
+    assert set(tower.sides) == {8, 24, 40}
+    assert tower.sides.count(40) == 4  # the last quarter of 18 steps
+
+
+def test_a_tower_of_one_size_and_a_side_above_the_encoder_s_are_refused() -> None:
+    model = toy_model()
+    require_growable(model, 0)
+    require_growable(model, SIDE)
+    with pytest.raises(ConfigInvalid, match=r"grow_from = 9.*8 pixels"):
+        require_growable(model, 9)
+    model.architecture = Architecture("open_clip")
+    model.towers.model = SimpleNamespace(visual=SimpleNamespace(positional_embedding=1))
+    with pytest.raises(ConfigInvalid, match="vision transformer"):
+        require_growable(model, 4)
