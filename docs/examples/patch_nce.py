@@ -1,0 +1,168 @@
+"""PatchNCE on photographs and their negatives: `python docs/examples/patch_nce.py` draws what it learned.
+
+CUT (Park, Efros, Zhang and Zhu 2020) asks of a translated picture that each of its patches can still be recognised as
+the one at the same place of the original. Here the "translation" is given, inverted colours with noise on top, and only
+CUT's small heads are learned, one for each layer, on frozen features of EfficientNet-Lite0: after training a patch of
+the negative should be nearest to its own place in the photograph. Judged on photographs that training did not see.
+
+Dimension letters: B pictures, C channels of a layer, S places, W width of a head.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from cli.gallery import write_gallery
+from retrieval.encoders.lite_model.backbones import load_efficientnet
+from training.objectives.patch_nce import patch_nce
+
+SIDE, WIDTH, PLACES, STEPS, HELD_OUT = 224, 64, 64, 400, 8
+LAYERS = (1, 2, 3)  # stages of 24, 40 and 80 channels, 56, 28 and 14 places wide
+
+
+def photographs() -> Tensor:
+    """The sample gallery, (B, 3, 224, 224) in [0, 1]."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_gallery(Path(folder))
+        files = sorted(path for path in Path(folder).iterdir() if path.suffix in {".png", ".jpg"})
+        pictures = [Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC) for path in files]
+    return torch.stack([pil_to_tensor(picture) for picture in pictures]) / 255
+
+
+def negatives(pictures: Tensor) -> Tensor:
+    """Inverted colours with noise on top."""
+    return (1 - pictures + 0.1 * torch.randn_like(pictures)).clamp(0, 1)
+
+
+@torch.inference_mode()
+def features(pictures: Tensor) -> list[Tensor]:
+    """For each layer, (B, C, H, W) of the frozen network."""
+    network = load_efficientnet()
+    x = network.bn1(network.conv_stem(pictures * 2 - 1))
+    found = []
+    for stage, block in enumerate(network.blocks):
+        x = block(x)
+        if stage in LAYERS:
+            found.append(x)
+    return [layer.clone() for layer in found]
+
+
+class Heads(nn.ModuleList):
+    """CUT's two-layer perceptron for each layer: (B, C, S) -> (B, W, S)."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__(
+            [nn.Sequential(nn.Conv1d(c, WIDTH, 1), nn.ReLU(), nn.Conv1d(WIDTH, WIDTH, 1)) for c in channels]
+        )
+
+    def forward(self, layers: list[Tensor]) -> list[Tensor]:
+        """A list of (B, C, S), one for each layer."""
+        return [head(layer) for head, layer in zip(self, layers, strict=True)]
+
+
+def sampled(layers: list[Tensor], seed: int) -> list[Tensor]:
+    """The same random places of every picture: (B, C, H, W) -> (B, C, S)."""
+    generator = torch.Generator().manual_seed(seed)
+    flat = [layer.flatten(2) for layer in layers]
+    return [layer[:, :, torch.randperm(layer.shape[2], generator=generator)[:PLACES]] for layer in flat]
+
+
+def learn(made: list[Tensor], given: list[Tensor], steps: int = STEPS) -> tuple[Heads, list[float]]:
+    """The heads, and the loss of every step."""
+    torch.manual_seed(0)
+    heads = Heads([layer.shape[1] for layer in given])
+    optimizer = torch.optim.Adam(heads.parameters(), lr=2e-3)
+    losses = []
+    for step in range(steps):
+        loss = patch_nce(heads(sampled(made, step)), heads(sampled(given, step)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return heads, losses
+
+
+@torch.no_grad()
+def accuracy(made: list[Tensor], given: list[Tensor]) -> float:
+    """Share of places (all layers, (B, C, S) each) whose patch is nearest to its own among its picture's others."""
+    hits = []
+    for q, k in zip(made, given, strict=True):
+        cosines = F.normalize(q, dim=1).transpose(1, 2) @ F.normalize(k, dim=1)  # (B, S, S)
+        hits.append((cosines.argmax(2) == torch.arange(cosines.shape[2])).float().mean())
+    return float(torch.stack(hits).mean())
+
+
+@torch.no_grad()
+def draw(pictures: Tensor, translated: Tensor, maps: list[tuple[str, Tensor, Tensor]], place: int, out: Path) -> None:
+    """A place of the negative, and how near each place of the photograph is to it.
+
+    Args:
+        pictures: (3, 224, 224), the photograph.
+        translated: its negative.
+        maps: title, layer of the negative and layer of the photograph, (C, H, W).
+        place: which place, row by row.
+        out: where the drawing goes.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")  # a file, no window
+    from matplotlib import pyplot
+
+    width = maps[0][1].shape[2]
+    y, x = ((place // width + 0.5) * SIDE / width, (place % width + 0.5) * SIDE / width)
+    figure, axes = pyplot.subplots(1, 2 + len(maps), figsize=(3 * (2 + len(maps)), 3.3), layout="constrained")
+    for panel, title, picture in zip(
+        axes, ("negative, and a place in it", "photograph"), (translated, pictures), strict=False
+    ):
+        panel.imshow(picture.permute(1, 2, 0))
+        panel.set_title(title, fontsize=10)
+    axes[0].plot(x, y, "o", ms=12, mfc="none", mec="red", mew=2)
+    for panel, (title, made, given) in zip(axes[2:], maps, strict=True):
+        near = F.normalize(given.flatten(1), dim=0).T @ F.normalize(made.flatten(1)[:, place], dim=0)
+        panel.imshow(near.reshape(given.shape[1:]), extent=(0, SIDE, SIDE, 0), cmap="viridis")
+        panel.plot(x, y, "o", ms=12, mfc="none", mec="red", mew=2)
+        panel.set_title(title, fontsize=10)
+    for panel in axes:
+        panel.set_axis_off()
+    figure.savefig(out, dpi=85)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Parse the command line, learn, print, draw."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"), help="where the picture goes")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    pictures = photographs()
+    translated = negatives(pictures)
+    given, made = features(pictures), features(translated)
+    train, rest = slice(HELD_OUT, None), slice(HELD_OUT)
+    heads, losses = learn([layer[train] for layer in made], [layer[train] for layer in given])
+    asked, there = sampled([layer[rest] for layer in made], -1), sampled([layer[rest] for layer in given], -1)
+    print(f"{HELD_OUT} photographs that training did not see, {PLACES} places of each in {len(LAYERS)} layers")
+    print(f"own place nearest, frozen features:  {accuracy(asked, there):.3f}")
+    with torch.no_grad():
+        print(f"own place nearest, PatchNCE's heads: {accuracy(heads(asked), heads(there)):.3f}")
+        middle_made, middle_given = made[1][4], given[1][4]
+        after = [
+            heads[1](layer.flatten(1)[None])[0].reshape(WIDTH, *layer.shape[1:])
+            for layer in (middle_made, middle_given)
+        ]
+    print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; by chance it is {torch.tensor(PLACES).log():.2f}")
+    titles = ("nearness, frozen features", "nearness, PatchNCE's heads")
+    maps = [(titles[0], middle_made, middle_given), (titles[1], *after)]
+    draw(pictures[4], translated[4], maps, place=28 * 12 + 13, out=options.out)
+    print(f"wrote {options.out}")
+
+
+if __name__ == "__main__":
+    main()
