@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -86,6 +87,7 @@ def evaluate(
 
     if out is not None:
         require(REPORT, "the report")
+    _require_writable(out, calibrate)
     options = _options(only, unseen, prompt, pairs, views, platt, resamples, seed)
     read = partial(read_examples, label_column=label_column, caption_column=caption_column, image_column=image_column)
     subject = _Subject(data, gallery, read, limit, options)
@@ -105,6 +107,21 @@ def evaluate(
     typer.echo(as_json(*figures) if json else as_table(*figures))
     if out is not None and not json:
         typer.echo(f"report: {out / 'report.html'}")
+
+
+def _require_writable(out: Path | None, calibrate: Path | None) -> None:
+    """Makes the folders that results go to: what can't be written must come to light before minutes of work."""
+    from retrieval.errors import SourceError
+
+    for option, folder in (("--out", out), ("--calibrate", calibrate and calibrate.parent)):
+        if folder is None:
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise SourceError(f"{option}: {folder} can't be written: {error.strerror}; name another") from error
 
 
 def _own_metrics(encoder: str) -> Path | None:

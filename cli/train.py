@@ -78,15 +78,18 @@ def train(
 
 def _train(document: dict[str, Any], config: Path, out: Path, given: dict[str, Any], **options: Any) -> Result:
     from training.settings import settings_from
-    from training.trainer import run_training
 
+    settings_from(document, str(config))  # what is wrong in the file itself is said of the file, and before torch loads
     for key, value in given.items():
         table, _, name = key.partition(".")
         if value is not None:
             document.setdefault(table, {})[name] = value
+    settings = settings_from(document, "the command line")
+
+    from training.trainer import run_training
+
     command = shlex.join(["lookalike", *sys.argv[1:]])
-    text = config.read_text("utf-8")
-    return run_training(settings_from(document, str(config)), out, config=text, command=command, **options)
+    return run_training(settings, out, config=config.read_text("utf-8"), command=command, **options)
 
 
 def _train_lite(config: Path, data: list[str], out: Path, metrics: Path | None, cache: Path | None) -> None:

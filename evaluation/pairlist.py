@@ -6,6 +6,7 @@ CSV or Parquet; pictures are paths relative to the table. `same` is 1/0, true/fa
 from __future__ import annotations
 
 import csv
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,6 +98,7 @@ def measure_pair_list(
         TextUnsupported: the pairs have texts and the encoder has no text tower here.
         ExtraMissing: scikit-learn is not installed.
     """
+    started = time.perf_counter()
     chosen = options or Options()
     require(PAIRS, "measuring pairs")
     examples = [Example(path, partial(read_range, listed.folder / path)) for path in listed.pictures]
@@ -116,6 +118,7 @@ def measure_pair_list(
         raise SourceError(
             f"{len(pairs)} readable pairs: at least two that belong together and two that don't are needed"
         )
+    found.figures["seconds"] = round(time.perf_counter() - started, 3)
     return found
 
 

@@ -27,19 +27,20 @@ def curves_plot(lines: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss, validation figures and learning rate over the steps of a training run.
 
     Args:
-        lines: records with `step` and any of `loss`, `learning_rate`, `validation.<name>`.
+        lines: records with `step` and any of `loss`, `accuracy`, `learning_rate`, `validation.<name>`.
     """
     names = sorted({name for line in lines for name in line if name.startswith("validation.")})
     losses = [name for name in names if name.endswith("loss")]
     figure, axes = _figure(1, 3, 11, 3.1)
-    _smoothed(axes[0], *_series(lines, "loss"))
+    _smoothed(axes[0], "loss", *_series(lines, "loss"))
+    _smoothed(axes[1], "accuracy in the batch", *_series(lines, "accuracy"))
     for axis, shown in ((axes[0], losses), (axes[1], [name for name in names if name not in losses])):
         for name in shown:
             axis.plot(*_series(lines, name), "o-", ms=3, lw=1.4, label=name)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=7, frameon=False)
     axes[2].plot(*_series(lines, "learning_rate"), color=INK, lw=1.2)
-    for axis, title in zip(axes, ("loss", "validation", "learning rate"), strict=True):
+    for axis, title in zip(axes, ("loss", "accuracy and validation", "learning rate"), strict=True):
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
     return _png(figure)
@@ -155,12 +156,12 @@ def _series(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float],
     return [line["step"] for line in known], [line[name] for line in known]
 
 
-def _smoothed(axis: Any, steps: list[float], values: list[float]) -> None:
+def _smoothed(axis: Any, name: str, steps: list[float], values: list[float]) -> None:
     axis.plot(steps, values, color=GREY, lw=0.6, alpha=0.8)
     width = max(1, len(values) // _SMOOTHING)
     if width > 1:
         mean = np.convolve(values, np.full(width, 1 / width), "valid")
-        axis.plot(steps[width - 1 :], mean, color=BLUE, lw=1.6, label=f"loss, mean of {width} steps")
+        axis.plot(steps[width - 1 :], mean, color=BLUE, lw=1.6, label=f"{name}, mean of {width} steps")
 
 
 def _thumbnail(

@@ -6,7 +6,8 @@ cost it the others. Dimension letters: m training pictures, R side of a kept pic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch.distributed as dist
 from tqdm import tqdm
 
+from evaluation.classes import unseen_classes
 from evaluation.datasets import Example, read_examples, spread
 from retrieval.errors import SourceError
 from retrieval.types import Int64, UInt8
@@ -112,12 +114,19 @@ def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:
     examples = read_examples(table.train, label_column=column)
     if captions:
         examples = [example for example in examples if example.captions]
+        if not examples:
+            raise SourceError(
+                f"no picture of {', '.join(table.train)} has a caption, and this objective learns from captions: a "
+                ".txt beside each picture, or a column `caption`; configs/simclr.toml needs neither that nor classes"
+            )
     examples = _of_classes(examples, table.classes)
-    unseen = unseen_classes(examples, table.unseen, seed)
+    unseen = classes_apart(examples, table.unseen)
     apart = [example for example in examples if example.label in unseen]
     examples = [example for example in examples if example.label not in unseen]
     if table.validation:
-        seen = read_examples(table.validation, label_column=column)
+        others = _of_classes(read_examples(table.validation, label_column=column), table.classes)
+        apart += [example for example in others if example.label in unseen]
+        seen = [example for example in others if example.label not in unseen]
     else:
         examples, seen = split(examples, table.holdout, seed)
     if table.limit:
@@ -125,30 +134,28 @@ def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:
     if not examples or not seen:
         raise SourceError(
             f"{', '.join(table.train)}: too few pictures to train on some and judge by others, {len(examples)} and "
-            f"{len(seen)} of them"
+            f"{len(seen)} of them; add pictures, or name those to judge by with --validation"
         )
     return _Parts(examples, seen, apart)
 
 
-def unseen_classes(examples: Sequence[Example], share: float, seed: int) -> set[str | None]:
-    """The classes that are held out whole: a share of those with two pictures and more, by the seed.
+def classes_apart(examples: Sequence[Example], share: float) -> frozenset[str]:
+    """The classes that are held out whole: those that `lookalike evaluate --unseen SHARE` measures apart.
 
-    None where fewer than four classes would leave too little on either side.
+    Two classes at least. None where fewer than four classes would leave too little on either side, or where fewer
+    than two of those held out have two pictures.
     """
-    sizes: dict[str, int] = {}
-    for example in examples:
-        if example.label is not None:
-            sizes[example.label] = sizes.get(example.label, 0) + 1
-    names = sorted(name for name, size in sizes.items() if size > 1)
-    count = round(share * len(names))
-    if len(names) < 4 or count == 0:
-        return set()
-    chosen = np.random.default_rng([seed, 1]).permutation(len(names))[:count]
-    return {names[i] for i in chosen}
+    sizes = Counter(example.label for example in examples if example.label is not None)
+    if len(sizes) < 4 or not share:
+        return frozenset()
+    chosen = unseen_classes(sizes, max(share, 2 / len(sizes)))  # of one class alone every neighbour is right
+    return chosen if sum(sizes[name] > 1 for name in chosen) > 1 else frozenset()
 
 
 def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """Training and held-out pictures; of each class alike, at least two of each held out.
+
+    Where no class has two to spare, whole classes are held out instead.
 
     Args:
         examples: all of them.
@@ -159,8 +166,16 @@ def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Ex
     for row in np.random.default_rng(seed).permutation(len(examples)).tolist():
         by_class.setdefault(examples[row].label, []).append(row)
     held = {row for rows in by_class.values() for row in rows[: _held(len(rows), share)]}
+    held = held or _whole_classes(by_class, share)
     rows = range(len(examples))
     return [examples[i] for i in rows if i not in held], [examples[i] for i in rows if i in held]
+
+
+def _whole_classes(by_class: Mapping[str | None, Sequence[int]], share: float) -> set[int]:
+    """The rows of a share of the classes that have a pair, at least two classes; none where that leaves none."""
+    pairs = [rows for rows in by_class.values() if len(rows) > 1]
+    count = max(2, round(share * len(pairs)))
+    return {row for rows in pairs[:count] for row in rows} if count < len(pairs) else set()
 
 
 def _held(count: int, share: float) -> int:

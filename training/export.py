@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ def model_card(report: Mapping[str, Any], config: str) -> str:
         f"| {report['base']} | {_figures(report['before'])} |",
         f"| {report['name']} | {_figures(report['after'])} |",
         "",
+        *_unseen(report.get("unseen_classes", [])),
         f"Made by: `{report['command']}`, {report['steps']:,} steps, {report['seconds'] / 60:.1f} minutes, seed "
         f"{report['seed']}; torch {torch.__version__}. Figures are in `{REPORT_FILE}`, losses in `{METRICS_FILE}`.",
         "",
@@ -117,6 +118,11 @@ def model_card(report: Mapping[str, Any], config: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _unseen(classes: Sequence[str]) -> list[str]:
+    """Which classes were held out whole, so that they can be named to `lookalike evaluate --unseen`."""
+    return [f"Classes it never saw: {', '.join(classes)}.", ""] if classes else []
 
 
 def _figures(standing: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from training.depthwise import DepthwiseGradients
 from training.distributed import Process, average_gradients, gather
 from training.gradcache import cached_step
 from training.guard import spread
+from training.interrupt import held_back
 from training.memory import CrossBatchMemory
 from training.model import Trainable
 from training.objectives import Embedded, Objective, Outcome
@@ -98,7 +99,9 @@ class Loop:
         while self.step < until:
             epoch, first = divmod(self.step, self._batches.steps_per_epoch)
             for batch in self._batches.epoch(epoch, first, self._process.rank, self._process.count):
-                yield self._advance(batch)
+                with held_back():
+                    step = self._advance(batch)
+                yield step
                 if self.step >= until:
                     return
 

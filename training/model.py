@@ -27,7 +27,7 @@ from retrieval.encoders.open_clip_weights import PREFIX as OPEN_CLIP
 from retrieval.encoders.open_clip_weights import find_checkpoint, parse_name
 from retrieval.encoders.preprocessing import Preprocessing
 from retrieval.errors import ConfigInvalid
-from training.settings import Base
+from training.settings import Augment, Base
 
 Tokens = Callable[[Sequence[str]], tuple[Any, ...]]
 
@@ -63,10 +63,12 @@ class Trainable:
         return F.normalize(self.towers.image(pixels).float(), dim=-1)
 
     def compare_images(self, pixels: Tensor) -> Tensor:
-        """What the loss compares: `encode_images`, or what the projector makes of the tower's output, unit rows."""
-        if self.projector is None:
-            return self.encode_images(pixels)
-        return F.normalize(self.projector(self.towers.image(pixels).float()).float(), dim=-1)
+        """(n, 3, S, S) uint8 -> what the loss compares, see `compare`."""
+        return self.compare(self.towers.image(pixels).float())
+
+    def compare(self, outputs: Tensor) -> Tensor:
+        """The image tower's outputs (n, d), or what the projector makes of them, as unit rows for the loss."""
+        return F.normalize((outputs if self.projector is None else self.projector(outputs)).float(), dim=-1)
 
     def encode_texts(self, tokens: Sequence[Tensor]) -> Tensor:
         """Arrays of `tokens` as tensors -> (n, d) float32, unit rows."""
@@ -113,9 +115,15 @@ def load_base(base: Base, *, text: bool) -> Trainable:
     return _resized(trainable, base.size)
 
 
-def require_growable(trainable: Trainable, grow_from: int) -> None:
-    """Raises ConfigInvalid for `augment.grow_from` with a tower that takes pictures of one size alone."""
-    size = trainable.preprocessing.size
+def require_fitting(trainable: Trainable, augment: Augment) -> None:
+    """Whether the augmentations suit the tower's input.
+
+    Raises:
+        ConfigInvalid: it is too small for them, or a vision transformer's, which can't grow.
+    """
+    size, grow_from = trainable.preprocessing.size, augment.grow_from
+    if augment.pad >= size:
+        raise ConfigInvalid(f"augment.pad = {augment.pad}: the encoder's input is {size} pixels; pad by less than that")
     if grow_from and _fixed_size(trainable):
         raise ConfigInvalid(
             f"augment.grow_from = {grow_from}: a vision transformer takes {size} pixels only; leave it at 0"

@@ -29,7 +29,7 @@ def epoch_batches(labels: Int64 | None, count: int, batch_size: int, per_class: 
         ConfigInvalid: fewer pictures than a batch, or a batch that can't be made of whole groups.
     """
     if count < batch_size:
-        raise ConfigInvalid(f"optimizer.batch_size = {batch_size} is more than the {count:,} training pictures")
+        raise ConfigInvalid(f"a batch of {batch_size} is more than the {count:,} training pictures; add pictures")
     generator = np.random.RandomState([seed, epoch])
     if not per_class or labels is None:
         order = generator.permutation(count).astype(np.int64)

@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Base(_Table):
@@ -106,7 +106,10 @@ class Optimizer(_Table):
         default=0, ge=0, description="GradCache: pictures that are in memory at once; 0 for all of the batch."
     )
     memory: int = Field(
-        default=0, ge=0, description="Cross-batch memory: embeddings of past batches that join as negatives."
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Cross-batch memory: embeddings of past batches that join as negatives.",
     )
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
@@ -152,7 +155,7 @@ class Augment(_Table):
 class Settings(_Table):
     """A whole configuration."""
 
-    seed: int = Field(default=0, ge=0, description="Of batches, augmentations, initial weights and dropout.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Of batches, augmentations, initial weights and dropout.")
     evaluate_every: float = Field(default=1.0, gt=0, description="Epochs between two looks at the validation data.")
     base: Base = Base()
     data: Data = Data()

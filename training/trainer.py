@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -17,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from evaluation.datasets import Example
 from evaluation.evaluate import Evaluation, measure
+from evaluation.options import Options
 from retrieval.disk import disk_errors, take_lock
 from retrieval.encoders.registry import create_encoder
-from retrieval.errors import SourceError
+from retrieval.errors import ConfigInvalid, SourceError
 from training.augment import make_augmentation
 from training.batches import Batches, fitting
 from training.checkpoint import load_checkpoint, save_checkpoint, trim_metrics
@@ -46,7 +49,7 @@ from training.head import start_head
 from training.heap import keep_freed_memory
 from training.live import LiveEncoder
 from training.loop import Loop
-from training.model import Trainable, load_base, require_growable
+from training.model import Trainable, load_base, require_fitting
 from training.objectives import Objective, make_objective
 from training.pictures import Views, digest_of
 from training.promotion import Standing, mixed, try_shares
@@ -56,6 +59,8 @@ from training.validation import measure_encoder
 
 _CHECKPOINT_SECONDS = 300.0
 BEST = "best.safetensors"
+_ISOTONIC_FROM = 2000
+"""Held-out pictures, which give about as many pairs; with fewer, isotonic regression claims too much certainty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +158,20 @@ class _Run:
         torch.manual_seed(settings.seed)
         self.objective: Objective = make_objective(settings.objective.name, **settings.objective.options)
         model = load_base(settings.base, text=self.objective.needs == "captions")
-        require_growable(model, settings.augment.grow_from)
+        require_fitting(model, settings.augment)
         self.data: TrainingData = read_data(settings, model, self.objective.needs, self.work, process)
         self.settings, shrunk = fitting(settings, len(self.data.pixels), self.data.labels)
         self.warnings += [shrunk] if shrunk else []
+        if settings.data.unseen and not self.data.unseen:
+            self.warnings.append(
+                f"data.unseen = {settings.data.unseen:g} wants four classes or more, some with two pictures: no class "
+                "is held out whole, and what is learned of some may cost the others unnoticed"
+            )
+        if self.settings.optimizer.batch_size % process.count:
+            raise ConfigInvalid(
+                f"a batch of {self.settings.optimizer.batch_size} can't be shared alike by {process.count} processes; "
+                "change optimizer.batch_size, or their number"
+            )
         if settings.base.head:
             start_head(model, self.data.pixels)
         for module in (model.modules(), self.objective, model.projector or nn.Identity()):
@@ -212,12 +227,23 @@ class _Run:
                 telemetry.step(step)
                 for text in watch.look(step.loss, step.spread, step.stats):
                     self._warn(telemetry, step.step, text)
+                if not math.isfinite(step.loss):
+                    return self._require_best(step.step)  # no weights come back from there
                 if time.monotonic() - saved > _CHECKPOINT_SECONDS:
                     self._save()
                     saved = time.monotonic()
             self._look(telemetry)
             self._save()
             saved = time.monotonic()
+
+    def _require_best(self, step: int) -> None:
+        """Weights from before the loss became infinite may be good; where there are none, the run has failed."""
+        if max(map(int, self.figures)) == 0:
+            raise ConfigInvalid(
+                f"the loss was not finite any more at step {step:,}, before the first look at held-out pictures: "
+                f"lower optimizer.learning_rate = {self.settings.optimizer.learning_rate:g}, or set "
+                "optimizer.precision to fp32"
+            )
 
     def _next_look(self) -> int:
         every = max(1, round(self.settings.evaluate_every * self.loop.total / self.settings.optimizer.epochs))
@@ -226,10 +252,13 @@ class _Run:
     def _look(self, telemetry: Telemetry) -> None:
         """Measures what would be exported now, and keeps it where it is the best so far."""
         weights = self.loop.weights()
-        value = self._measure(weights, 1.0, unseen=False).seen
+        self.shown.modules().load_state_dict(weights)
+        self.shown.projector = self.loop.model.projector
+        size = self.settings.optimizer.batch_size
+        value, loss = self.data.seen.look(self.shown, self.loop.autocast, self.device, self.objective, size)
         best = max((v for step, v in self.figures.items() if step != "0"), default=float("-inf"))
         self.figures[str(self.loop.step)] = value
-        telemetry.validation(self.loop.step, self.data.seen.figure, value)
+        telemetry.validation(self.loop.step, self.data.seen.figure, value, loss)
         if self.process.first and self.loop.step and value > best:
             tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in weights.items()}
             safetensors.torch.save_file(tensors, self.work / f"{BEST}.part")
@@ -240,7 +269,7 @@ class _Run:
         base = self._base()
         trained = Standing(max(value for step, value in self.figures.items() if step != "0"))
         if self.process.first:
-            best = safetensors.torch.load_file(self.work / BEST)
+            best = self._load_best()
             if self.data.unseen:
                 trained, self.tried = try_shares(best, self.start, base, self._measure)
                 for each in self.tried:
@@ -251,6 +280,13 @@ class _Run:
         seconds, steps = time.monotonic() - self.begun, max(map(int, self.figures))
         figure = self.data.seen.figure
         return Result(str(self.out), promoted, figure, base, trained, seconds, steps, tuple(self.warnings))
+
+    def _load_best(self) -> dict[str, Tensor]:
+        path = self.work / BEST
+        try:
+            return safetensors.torch.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise SourceError(f"{path} can't be read ({error}); remove {self.work} to start over") from error
 
     def _base(self) -> Standing:
         """The base encoder itself, at its own input size and in its own space, on the same pictures."""
@@ -307,7 +343,7 @@ class _Run:
     def _rate_warning(self) -> list[str]:
         base, settings = self.settings.base, self.settings.optimizer
         text = learning_rate_warning(self.loop.model.architecture.family, settings.learning_rate, base.freeze)
-        return [text] if text and settings.wise == 1 and not self.data.unseen else []
+        return [text] if text else []
 
     def _warn(self, telemetry: Telemetry, step: int, text: str) -> None:
         if text not in self.warnings:
@@ -324,6 +360,7 @@ class _Run:
             "training_pictures": len(self.data.examples),
             "classes": 0 if labels is None else len(np.unique(labels)),
             "validation_pictures": len(self.data.seen.pixels),
+            "unseen_classes": sorted({example.label for example in self.data.unseen_examples if example.label}),
             "figure": result.figure,
             "before": asdict(result.base),
             "after": asdict(result.trained),
@@ -337,10 +374,13 @@ class _Run:
 
 
 def _measured(encoder: LiveEncoder, examples: Sequence[Example]) -> Evaluation | None:
-    """The full evaluation; None for pictures without labels or captions, which leave nothing to measure by."""
-    if not any(example.label or (example.captions and encoder.spec.text) for example in examples):
+    """The full evaluation; pictures without classes are paired by their views. None where they are too few for that."""
+    try:
+        views = not any(example.label for example in examples)
+        few = len(examples) < _ISOTONIC_FROM
+        return measure(encoder, examples, options=Options(views=views, calibration="platt" if few else "isotonic"))
+    except SourceError:
         return None
-    return measure(encoder, examples)
 
 
 def _copied(model: Trainable) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ from retrieval.errors import SourceError
 from retrieval.images import decode
 from retrieval.types import Float32, Int64, UInt8
 from training.model import Trainable
+from training.objectives.base import Embedded, Objective
 from training.pictures import cache_pictures
 
 _BATCH = 64
@@ -52,38 +53,94 @@ class Validation:
     labels: Int64 | None
     captions: list[tuple[str, ...]] | None
 
-    def measure(self, model: Trainable, autocast: Precision, device: torch.device) -> float:
+    def measure(self, model: Trainable, precision: Precision, device: torch.device) -> float:
         """The figure, in [0, 1]; the model is put into eval mode and left so."""
         model.modules().eval()
-        images = self._images(model, autocast, device)
-        if self.captions is not None:
-            return _caption_figure(images, *self._texts(model, autocast, device))
+        outputs = self._images(model, precision, device)
+        texts = None if self.captions is None else self._texts(model, precision, device)
+        return self._figure(outputs, texts, lambda: self._images(model, precision, device, mirrored=True))
+
+    def look(
+        self, model: Trainable, precision: Precision, device: torch.device, objective: Objective, size: int
+    ) -> tuple[float, float]:
+        """The figure, and the mean of the objective's loss over batches of held-out pictures, always the same ones.
+
+        Args:
+            model: put into eval mode; its projector, where it has one, stands between the tower and the loss.
+            precision: of the towers.
+            device: where they are.
+            objective: what training minimises; an objective of views meets each picture's mirror image.
+            size: of a batch.
+        """
+        model.modules().eval()
+        outputs = self._images(model, precision, device)
+        texts = None if self.captions is None else self._texts(model, precision, device)
+        mirrored = self._images(model, precision, device, mirrored=True) if objective.needs == "views" else None
+        figure = self._figure(outputs, texts, lambda: self._images(model, precision, device, mirrored=True))
+        order = np.random.default_rng(0).permutation(len(outputs))
+        batches = np.array_split(order, max(1, len(order) // size))
+        with torch.no_grad():
+            losses = [objective(self._batch(model, rows, outputs, texts, mirrored, device)).loss for rows in batches]
+        return figure, float(torch.stack(losses).mean())
+
+    def _batch(
+        self,
+        model: Trainable,
+        rows: Int64,
+        outputs: Float32,
+        texts: Float32 | None,
+        mirrored: Float32 | None,
+        device: torch.device,
+    ) -> Embedded:
+        """Some of the held-out pictures as the objective takes them; of captions each picture's first one."""
+
+        def compared(of_all: Float32) -> Tensor:
+            return model.compare(torch.from_numpy(of_all[rows]).to(device))
+
+        if mirrored is not None:
+            return Embedded(
+                torch.cat([compared(outputs), compared(mirrored)]), torch.from_numpy(rows).to(device).repeat(2)
+            )
+        if texts is not None:
+            first = np.unique(self._owners(), return_index=True)[1]
+            return Embedded(compared(outputs), texts=torch.from_numpy(texts[first[rows]]).to(device))
+        labels = None if self.labels is None else torch.from_numpy(self.labels[rows]).to(device)
+        return Embedded(compared(outputs), labels)
+
+    def _figure(self, outputs: Float32, texts: Float32 | None, mirror: Callable[[], Float32]) -> float:
+        images = unit_rows(outputs)
+        if texts is not None:
+            return _caption_figure(images, texts, self._owners())
         if self.labels is not None:
             return float(label_scores(images, self.labels)[0]["precision_at_1"].mean())
-        mirrored = self._images(model, autocast, device, mirrored=True)
-        return float(((mirrored @ images.T).argmax(1) == np.arange(len(images))).mean())
+        return float(((unit_rows(mirror()) @ images.T).argmax(1) == np.arange(len(images))).mean())
 
     def _images(
-        self, model: Trainable, autocast: Precision, device: torch.device, *, mirrored: bool = False
+        self, model: Trainable, precision: Precision, device: torch.device, *, mirrored: bool = False
     ) -> Float32:
+        """(m, d) what the image tower says, not normalised."""
         parts = []
         for start in range(0, len(self.pixels), _BATCH):
             batch = np.array(self.pixels[start : start + _BATCH])
             pixels = torch.from_numpy(batch[..., ::-1].copy() if mirrored else batch).to(device)
-            with torch.inference_mode(), autocast():
-                parts.append(_numpy(model.encode_images(pixels)))
-        return unit_rows(np.concatenate(parts))
+            with torch.inference_mode(), precision():
+                parts.append(_numpy(model.towers.image(pixels)))
+        return np.concatenate(parts)
 
-    def _texts(self, model: Trainable, autocast: Precision, device: torch.device) -> tuple[Float32, Int64]:
-        captions = self.captions or []
-        texts = [text for of_one in captions for text in of_one]
-        owners = np.repeat(np.arange(len(captions)), [len(of_one) for of_one in captions])
+    def _texts(self, model: Trainable, precision: Precision, device: torch.device) -> Float32:
+        """Unit rows of all captions, those of the first picture first."""
+        texts = [text for of_one in self.captions or [] for text in of_one]
         parts = []
         for start in range(0, len(texts), _BATCH):
             tokens = tokenized(model, texts[start : start + _BATCH], device)
-            with torch.inference_mode(), autocast():
+            with torch.inference_mode(), precision():
                 parts.append(_numpy(model.encode_texts(tokens)))
-        return unit_rows(np.concatenate(parts)), owners
+        return unit_rows(np.concatenate(parts))
+
+    def _owners(self) -> Int64:
+        """The picture of each caption."""
+        captions = self.captions or []
+        return np.repeat(np.arange(len(captions)), [len(of_one) for of_one in captions])
 
 
 def prepare_validation(

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.classes import unseen_classes
 from evaluation.datasets import Example
 from training.batches import fitting
-from training.dataset import split, unseen_classes
+from training.dataset import classes_apart, split
 from training.promotion import SHARES, Standing, choose, mixed, try_shares
 from training.settings import settings_from
 
@@ -32,12 +33,12 @@ def test_a_share_of_every_class_is_held_out_the_same_in_every_run() -> None:
 
 def test_whole_classes_are_held_out() -> None:
     everything = examples({name: 5 for name in "abcdefghij"} | {"single": 1})
-    chosen = unseen_classes(everything, 0.2, seed=0)
-    assert len(chosen) == 2
-    assert "single" not in chosen
-    assert unseen_classes(everything, 0.2, seed=0) == chosen
-    assert unseen_classes(everything, 0.0, seed=0) == set()
-    assert unseen_classes(examples({"a": 5, "b": 5, "c": 5}), 0.5, seed=0) == set()
+    assert classes_apart(everything, 0.25) == {"i", "j", "single"}
+    assert classes_apart(everything, 0.25) == unseen_classes({*"abcdefghij", "single"}, 0.25)  # as evaluation has it
+    assert classes_apart(everything, 0.01) == set()  # of two classes only one has a pair: nothing to be mistaken for
+    assert classes_apart(examples({name: 5 for name in "abcd"}), 0.01) == {"c", "d"}
+    assert classes_apart(everything, 0.0) == set()
+    assert classes_apart(examples({"a": 5, "b": 5, "c": 5}), 0.5) == set()
 
 
 @pytest.mark.parametrize(

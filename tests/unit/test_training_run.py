@@ -26,7 +26,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.distributed import Process
 from training.head import align_head
 from training.loop import Loop, Step
-from training.model import Trainable, require_growable
+from training.model import Trainable, require_fitting
 from training.objectives import make_objective
 from training.pictures import Views
 from training.sampling import epoch_batches
@@ -250,11 +250,13 @@ def test_the_input_grows_to_the_encoder_s_side() -> None:
 
 def test_a_tower_of_one_size_and_a_side_above_the_encoder_s_are_refused() -> None:
     model = toy_model()
-    require_growable(model, 0)
-    require_growable(model, SIDE)
+    require_fitting(model, Augment())
+    require_fitting(model, Augment(grow_from=SIDE, pad=SIDE - 1))
+    with pytest.raises(ConfigInvalid, match=r"pad = 8.*8 pixels"):
+        require_fitting(model, Augment(pad=SIDE))
     with pytest.raises(ConfigInvalid, match=r"grow_from = 9.*8 pixels"):
-        require_growable(model, 9)
+        require_fitting(model, Augment(grow_from=9))
     model.architecture = Architecture("open_clip")
     model.towers.model = SimpleNamespace(visual=SimpleNamespace(positional_embedding=1))
     with pytest.raises(ConfigInvalid, match="vision transformer"):
-        require_growable(model, 4)
+        require_fitting(model, Augment(grow_from=4))
