@@ -35,7 +35,13 @@ def evaluate(
         list[str] | None,
         typer.Option("--gallery", help="Labelled pictures to search in; default: DATA itself, each without itself."),
     ] = None,
-    baseline: Annotated[str | None, typer.Option(help="Another encoder, measured on the same beside it.")] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Another encoder, measured on the same beside it; none for none.",
+            show_default="in a trained encoder's report what it was trained from",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.html and figures.json.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of the table.")] = False,
     calibrate: Annotated[
@@ -90,12 +96,15 @@ def evaluate(
     _require_writable(out, calibrate)
     options = _options(only, unseen, prompt, pairs, views, platt, resamples, seed)
     read = partial(read_examples, label_column=label_column, caption_column=caption_column, image_column=image_column)
+    baseline = _baseline(baseline, encoder, reported=out is not None)
     subject = _Subject(data, gallery, read, limit, options)
     names = [encoder] if baseline is None else [encoder, baseline]
     started = datetime.now(UTC).isoformat(timespec="seconds")
     found = [subject.measure(load_encoder(name, device=device, engine=engine, precision=precision)) for name in names]
     for each in found:
         each.figures |= {"started": started, "command": shlex.join(["lookalike", *sys.argv[1:]])}
+    figures = [each.figures for each in found]
+    typer.echo(as_json(*figures) if json else as_table(*figures))
     if calibrate is not None:
         write_calibration(found[0].calibration, calibrate)
     if out is not None:
@@ -103,8 +112,6 @@ def evaluate(
 
         beside = found[1] if baseline else None
         write_report(out, found[0], beside, metrics=metrics or _own_metrics(encoder), seed=seed)
-    figures = [each.figures for each in found]
-    typer.echo(as_json(*figures) if json else as_table(*figures))
     if out is not None and not json:
         typer.echo(f"report: {out / 'report.html'}")
 
@@ -122,6 +129,15 @@ def _require_writable(out: Path | None, calibrate: Path | None) -> None:
                 pass
         except OSError as error:
             raise SourceError(f"{option}: {folder} can't be written: {error.strerror}; name another") from error
+
+
+def _baseline(wanted: str | None, encoder: str, *, reported: bool) -> str | None:
+    """What stands beside the encoder: in a report on a trained one, if nothing else is said, what it began as."""
+    if wanted is not None or not (reported and encoder.startswith("folder:")):
+        return None if wanted == "none" else wanted
+    from retrieval.encoders.folder_model import read_encoder
+
+    return read_encoder(Path(encoder.removeprefix("folder:")).expanduser()).base
 
 
 def _own_metrics(encoder: str) -> Path | None:
@@ -143,8 +159,13 @@ class _Subject:
     ) -> None:
         from evaluation.pairlist import is_pair_list, read_pair_list
 
+        listed = len(data) == 1 and is_pair_list(Path(data[0]))
+        if listed and (gallery or limit or options.unseen is not None or options.views):
+            raise typer.BadParameter(
+                f"{data[0]} is a list of pairs: --gallery, --limit, --unseen and --views mean nothing"
+            )
         self._options = options
-        self._listed = read_pair_list(Path(data[0])) if len(data) == 1 and is_pair_list(Path(data[0])) else None
+        self._listed = read_pair_list(Path(data[0])) if listed else None
         self._examples = [] if self._listed else read(data, limit=limit)
         self._gallery = read(gallery) if gallery else None
 

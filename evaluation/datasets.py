@@ -97,7 +97,7 @@ def _label(columns: Mapping[str, Any], named: str | None) -> str | None:
     # A table's own `path` or `source` stands under another name, see `sources.columns`.
     names = LABEL_COLUMNS if named is None else (f"source_{named}", named)
     value = next((columns[name] for name in names if columns.get(name) is not None), None)
-    if value is None or isinstance(value, dict | list | tuple):
+    if value is None or value != value or isinstance(value, dict | list | tuple):  # NaN is a table's way to say None
         return None
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 

@@ -14,7 +14,7 @@ from typing import Any
 from evaluation.evaluate import Evaluation
 from evaluation.gallery import Thumbnails
 from evaluation.illustrations import Illustration, illustrate
-from evaluation.report import as_json, head, rows
+from evaluation.report import Row, as_json, head, rows
 from retrieval.errors import SourceError
 
 _STYLE = """
@@ -112,17 +112,17 @@ def _table(figures: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> st
     for row in rows(figures, baseline):
         if row.section != section:
             section = row.section
-            beside = "" if baseline is None else "<th>baseline</th><th>difference</th>"
+            beside = "" if baseline is None else "<th>baseline</th><th>95 % interval</th><th>difference</th>"
             lines.append(f"<tr><th>{escape(section)}</th><th></th><th>95 % interval</th>{beside}</tr>")
         cells = f'<td>{escape(row.label)}</td><td class="n">{row.text(row.value)}</td><td class="i">{row.between}</td>'
-        lines.append(f"<tr>{cells}{'' if baseline is None else _beside(row.value, row.other)}</tr>")
+        lines.append(f"<tr>{cells}{'' if baseline is None else _beside(row)}</tr>")
     return f"<table>{''.join(lines)}</table>"
 
 
-def _beside(value: float, other: float | None) -> str:
-    if other is None:
-        return "<td></td><td></td>"
-    shown = f"{other:,}" if isinstance(other, int) else f"{other:.4f}"
-    if isinstance(value, int) or value == other:
-        return f'<td class="n">{shown}</td><td></td>'
-    return f'<td class="n">{shown}</td><td class="n">{value - other:+.4f}</td>'
+def _beside(row: Row) -> str:
+    if row.other is None:
+        return "<td></td><td></td><td></td>"
+    equal = isinstance(row.value, int) or row.value == row.other
+    difference = "" if equal else f"{row.value - row.other:+.4f}"
+    shown = f'<td class="n">{row.text(row.other)}</td><td class="i">{row.other_between}</td>'
+    return f'{shown}<td class="n">{difference}</td>'

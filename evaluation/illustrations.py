@@ -70,7 +70,9 @@ def _titled(found: Evaluation, baseline: Evaluation | None) -> dict[str, Evaluat
 
 def _curves(lines: Sequence[Mapping[str, Any]]) -> Illustration:
     return Illustration(
-        "Training", "Loss of each step, and what was measured on validation data.", _plot(curves_plot(lines))
+        "Training",
+        "Loss of each step, and what was measured on validation data.",
+        _plot(curves_plot(lines), "loss, accuracy and learning rate over the steps"),
     )
 
 
@@ -81,7 +83,10 @@ def _histogram(both: Mapping[str, Evaluation], kind: str) -> Illustration:
         f"Cosines of {KINDS[kind]}",
         "Test pairs that belong together and that do not. The less the two overlap, the surer the decision; the "
         "threshold was chosen on other pictures.",
-        _plot(histogram_plot({title: each.test for title, each in pairs.items()}, thresholds, KINDS[kind])),
+        _plot(
+            histogram_plot({title: each.test for title, each in pairs.items()}, thresholds, KINDS[kind]),
+            "histograms of the cosines of pairs",
+        ),
     )
 
 
@@ -89,7 +94,9 @@ def _reliability(found: Evaluation) -> Illustration:
     stated = {KINDS[kind]: probabilities_of(each.calibration, each.test.cosines) for kind, each in found.pairs.items()}
     truth = {KINDS[kind]: each.test.same for kind, each in found.pairs.items()}
     caption = "Of the test pairs given a probability, the share that does belong together; the diagonal is honest."
-    return Illustration("Probabilities", caption, _plot(reliability_plot(stated, truth)))
+    return Illustration(
+        "Probabilities", caption, _plot(reliability_plot(stated, truth), "stated probability against truth")
+    )
 
 
 def _heat_map(both: Mapping[str, Evaluation], thumbnails: Thumbnails, seed: int) -> Illustration:
@@ -101,7 +108,9 @@ def _heat_map(both: Mapping[str, Evaluation], thumbnails: Thumbnails, seed: int)
     caption = (
         "Cosine of each picture to each other. Pictures of a class stand together, so good classes are bright squares."
     )
-    return Illustration("Cosines of sample pictures", caption, _plot(heat_map_plot(vectors, pictures)))
+    return Illustration(
+        "Cosines of sample pictures", caption, _plot(heat_map_plot(vectors, pictures), "heat map of cosines")
+    )
 
 
 def _maps(data: EmbeddedSet, thumbnails: Thumbnails, seed: int) -> list[Illustration]:
@@ -118,7 +127,7 @@ def _maps(data: EmbeddedSet, thumbnails: Thumbnails, seed: int) -> list[Illustra
         Illustration(
             name,
             caption,
-            _plot(map_plot(project(vectors, seed), labels, pictures, f"{name} of {len(rows):,} pictures")),
+            _plot(map_plot(project(vectors, seed), labels, pictures, f"{name} of {len(rows):,} pictures"), name),
         )
         for name, project in maps
     ]
@@ -189,8 +198,8 @@ def _picture(example: Example, role: str, said: str, thumbnails: Thumbnails) -> 
     return f'<figure class="{role}">{image}{escape(said)}</figure>'
 
 
-def _plot(png: bytes) -> str:
-    return f'<img class="plot" src="{data_url(png, "image/png")}" alt="">'
+def _plot(png: bytes, shows: str) -> str:
+    return f'<img class="plot" src="{data_url(png, "image/png")}" alt="{escape(shows)}">'
 
 
 def _readable_by_all(evaluations: Sequence[Evaluation]) -> list[tuple[int, ...]]:

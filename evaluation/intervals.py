@@ -6,7 +6,7 @@ time. It knows nothing of what is measured. The gallery is not drawn anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -26,13 +26,6 @@ def mean_interval(values: Float64, *, resamples: int = 1000, seed: int = 0, leve
     """
     means = [float(counts @ values) / len(values) for counts in draws(len(values), resamples, seed)]
     return interval_of(means, level)
-
-
-def interval(
-    statistic: Callable[[Int64], float], count: int, *, resamples: int = 1000, seed: int = 0, level: float = LEVEL
-) -> Interval:
-    """Interval of any statistic: it is called with (count,) int64, how often each query was drawn."""
-    return interval_of([statistic(counts) for counts in draws(count, resamples, seed)], level)
 
 
 def draws(count: int, resamples: int, seed: int) -> Iterator[Int64]:

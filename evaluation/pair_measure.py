@@ -1,6 +1,7 @@
 """Embedded examples, or a list of pairs -> threshold and curve from validation pairs, figures from test pairs.
 
-No picture is in a validation pair and in a test pair at once, so the figures hold for pictures the threshold never met.
+No picture is in a validation pair and in a test pair at once, so the figures hold for pictures the threshold never met;
+only a list of pairs is halved as it comes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from evaluation.calibrate import expected_calibration_error, fit, probabilities_of
 from evaluation.classes import encode_labels
 from evaluation.embedded import EmbeddedSet
-from evaluation.intervals import interval
+from evaluation.intervals import draws, interval_of
 from evaluation.labels import Float64
 from evaluation.options import Options
 from evaluation.pairs import (
@@ -22,8 +23,8 @@ from evaluation.pairs import (
     pairs_by_caption,
     pairs_by_label,
     roc_figures,
-    weighted_figures,
 )
+from evaluation.weighted_pairs import WeightedPairs
 from retrieval.calibration import PairCalibration
 from retrieval.types import Bool, Int64
 
@@ -54,7 +55,7 @@ class PairMeasure:
     Attributes:
         figures: threshold, accuracy, precision, recall, f1, roc_auc, equal_error_rate, expected_calibration_error,
             positive_cosine, negative_cosine, cosine_gap, and the number of pairs.
-        intervals: of accuracy, precision, recall and f1.
+        intervals: of each figure but threshold and counts.
         calibration: fitted on the validation pairs.
         test: the test pairs.
     """
@@ -81,7 +82,7 @@ def measure_pairs(validation: PairSample, test: PairSample, options: Options) ->
         "validation_pairs": len(validation.same),
         "test_pairs": len(test.same),
     }
-    return PairMeasure(figures, _intervals(test, calibration.threshold, options), calibration, test)
+    return PairMeasure(figures, _intervals(test, calibration, options), calibration, test)
 
 
 def label_pairs(data: EmbeddedSet, options: Options, *, whole_classes: bool = False) -> tuple[PairSample, PairSample]:
@@ -137,18 +138,13 @@ def _at_most(pairs: Pairs, count: int, rng: np.random.Generator) -> Pairs:
     return Pairs(pairs.left[kept], pairs.right[kept], pairs.same[kept])
 
 
-def _intervals(test: PairSample, threshold: float, options: Options) -> dict[str, tuple[float, float]]:
+def _intervals(test: PairSample, calibration: PairCalibration, options: Options) -> dict[str, tuple[float, float]]:
+    """Of every figure: anchors are drawn anew, each with its pairs."""
     if options.resamples == 0:
         return {}
     anchors, place = np.unique(test.anchors, return_inverse=True)
-    similar = 1 - test.cosines <= threshold
-
-    def figure(name: str) -> tuple[float, float]:
-        return interval(
-            lambda counts: weighted_figures(similar, test.same, counts[place])[name],
-            len(anchors),
-            resamples=options.resamples,
-            seed=options.seed,
-        )
-
-    return {name: figure(name) for name in ("accuracy", "precision", "recall", "f1")}
+    stated = probabilities_of(calibration, test.cosines)
+    pairs = WeightedPairs(test.cosines, test.same, calibration.threshold, stated)
+    drawn = [pairs.figures(counts[place]) for counts in draws(len(anchors), options.resamples, options.seed)]
+    names = max(drawn, key=len)
+    return {name: interval_of([figures.get(name, np.nan) for figures in drawn]) for name in names}

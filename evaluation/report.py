@@ -57,11 +57,19 @@ def as_table(figures: Mapping[str, Any], baseline: Mapping[str, Any] | None = No
 
 
 class Row:
-    """One line of the table: a measure, its value, its interval, and the baseline's value."""
+    """One line of the table: a measure, its value, its interval, and both of the baseline."""
 
-    def __init__(self, name: str, value: float, interval: Sequence[float] | None, other: float | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        value: float,
+        interval: Sequence[float] | None,
+        other: float | None,
+        other_interval: Sequence[float] | None,
+    ) -> None:
         part, _, self.label = name.rpartition(".")
-        self.name, self.value, self.interval, self.other = name, value, interval, other
+        self.name, self.value, self.other = name, value, other
+        self.between, self.other_between = _ends(interval), _ends(other_interval)
         self.section = TITLES.get(part, part.replace(".", ", ").replace("_", " "))
         self.label = self.label.replace("_", " ")
 
@@ -70,18 +78,18 @@ class Row:
         """Counts as they are, everything else to four decimals."""
         return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
-    @property
-    def between(self) -> str:
-        """The interval as `low-high`, nothing where there is none."""
-        return "" if self.interval is None else f"[{self.interval[0]:.4f}, {self.interval[1]:.4f}]"
+
+def _ends(interval: Sequence[float] | None) -> str:
+    """An interval for reading, nothing where there is none."""
+    return "" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
 def rows(figures: Mapping[str, Any], baseline: Mapping[str, Any] | None = None) -> list[Row]:
     """Every number that is a measure or the size of its sample, section by section."""
     others = {} if baseline is None else flat(baseline)
-    intervals = figures.get("intervals", {})
+    intervals, other_intervals = figures.get("intervals", {}), (baseline or {}).get("intervals", {})
     found = [
-        Row(name, value, intervals.get(name), others.get(name))
+        Row(name, value, intervals.get(name), others.get(name), other_intervals.get(name))
         for name, value in flat(figures).items()
         if isinstance(value, int | float) and not name.startswith("encoder.") and name not in _HEAD
     ]
@@ -117,7 +125,7 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
 
 
 def _line(row: Row, compared: bool) -> str:
-    other = "" if not compared else f"  {'-' if row.other is None else row.text(row.other):>8}"
+    other = "" if not compared else f"  {'-' if row.other is None else row.text(row.other):>8}{row.other_between:>18}"
     return f"  {row.label:<30}{row.text(row.value):>10}{row.between:>18}{other}"
 
 

@@ -97,9 +97,8 @@ class Searcher:
             TextEmpty, TextTooLong, TextUnsupported: as their names say.
         """
         if not self.encoder.spec.text:
-            raise TextUnsupported(
-                f"encoder {self.encoder.spec.name!r} has no text tower here; for `lite`: pip install 'lookalike[text]'"
-            )
+            mend = "pip install 'lookalike[text]'" if self.encoder.spec.name == "lite" else "search by picture"
+            raise TextUnsupported(f"encoder {self.encoder.spec.name!r} has no text tower here: {mend}")
         cleaned = text.strip()
         if not cleaned:
             raise TextEmpty("the text is empty; say what to look for")

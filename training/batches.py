@@ -125,7 +125,8 @@ def fitting(settings: Settings, count: int, labels: Int64 | None) -> tuple[Setti
     text = (
         f"{count:,} training pictures"
         + (f" of {len(np.unique(labels)):,} classes" if labels is not None else "")
-        + f" make a batch of {wanted} instead of {size}"
+        + f" make a batch of {wanted}"
+        + (f" instead of {size}" if wanted != size else "")
         + (f", {group} of each class" if group else "")
     )
     return settings.model_copy(update={"optimizer": optimizer, "sampling": sampling}), text

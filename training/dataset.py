@@ -27,6 +27,9 @@ from training.pictures import cache_pictures
 from training.settings import Data, Settings
 from training.validation import Validation, label_rows, prepare_validation
 
+MOST_JUDGES = 5_000
+"""Pictures that are held out of trained classes, and of whole classes: more would only be looked at for longer."""
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -97,11 +100,15 @@ def read_data(settings: Settings, model: Trainable, needs: Need, work: Path, pro
             dist.barrier()
     read = [parts.train[row] for row in kept]
     labels = label_rows(read)
-    if needs == "labels" and labels is None:
+    if needs == "labels" and (labels is None or seen.views):
         name = settings.objective.name
         raise SourceError(
             f"the objective {name} needs a class for every picture: a folder of class folders, or a column "
-            "(data.label_column)"
+            "(data.label_column)" + (f"; the {len(parts.seen):,} to judge by have none" if labels is not None else "")
+        )
+    if needs == "labels" and labels is not None and labels.max() == 0:
+        raise SourceError(
+            f"all {len(read):,} training pictures are of one class, {read[0].label!r}: there is nothing to tell it from"
         )
     texts = [example.captions for example in read] if captions else None
     return TrainingData(read, pixels, labels, texts, parts.seen, parts.unseen, seen, unseen)
@@ -128,7 +135,7 @@ def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:
         apart += [example for example in others if example.label in unseen]
         seen = [example for example in others if example.label not in unseen]
     else:
-        examples, seen = split(examples, table.holdout, seed)
+        examples, seen = split(examples, min(table.holdout, MOST_JUDGES / max(1, len(examples))), seed)
     if table.limit:
         examples = spread(examples, table.limit)
     if not examples or not seen:
@@ -136,7 +143,7 @@ def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:
             f"{', '.join(table.train)}: too few pictures to train on some and judge by others, {len(examples)} and "
             f"{len(seen)} of them; add pictures, or name those to judge by with --validation"
         )
-    return _Parts(examples, seen, apart)
+    return _Parts(examples, seen, spread(apart, MOST_JUDGES) if len(apart) > MOST_JUDGES else apart)
 
 
 def classes_apart(examples: Sequence[Example], share: float) -> frozenset[str]:

@@ -45,7 +45,7 @@ class Base(_Table):
         description="Whether batch normalisation keeps the base's statistics instead of taking each batch's.",
     )
     freeze_text: bool = Field(
-        default=True, description="Whether the text tower's network (not its head) stays as it is."
+        default=True, description="Whether the text tower stays as it is, `lite`'s head excepted."
     )
 
 
@@ -61,7 +61,8 @@ class Data(_Table):
     )
     unseen: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
-        description="Share of the classes that are held out whole: Precision@1 on them must not fall below the base's.",
+        description="Share of the classes that are held out whole, the last by name, two at least: Precision@1 on them "
+        "must not fall below the base's.",
     )
     label_column: str = Field(
         default="", description="Column of class names; empty finds `label_name`, `class_name`, ..."

@@ -55,12 +55,14 @@ class Telemetry:
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
-    def validation(self, step: int, name: str, value: float, loss: float) -> None:
-        """A figure and the objective's loss on the held-out pictures."""
+    def validation(self, step: int, name: str, value: float, loss: float | None) -> None:
+        """A figure and, where it has one there, the objective's loss on the held-out pictures."""
         if self._quiet:
             return
-        self._write(step, {f"validation.{name}": value, "validation.loss": loss})
-        self.say(f"step {step:,}: {name} {value:.4f}, loss {loss:.4f} on held-out pictures")
+        self._write(step, {f"validation.{name}": value} | ({} if loss is None else {"validation.loss": loss}))
+        self.say(
+            f"step {step:,}: {name} {value:.4f}{'' if loss is None else f', loss {loss:.4f}'} on held-out pictures"
+        )
 
     def warn(self, step: int, text: str) -> None:
         """Something that a person should know now."""

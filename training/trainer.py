@@ -27,6 +27,7 @@ from evaluation.datasets import Example
 from evaluation.evaluate import Evaluation, measure
 from evaluation.options import Options
 from retrieval.disk import disk_errors, take_lock
+from retrieval.encoders.engines.choice import cuda_available, require_device
 from retrieval.encoders.registry import create_encoder
 from retrieval.errors import ConfigInvalid, SourceError
 from training.augment import make_augmentation
@@ -58,7 +59,7 @@ from training.telemetry import Telemetry
 from training.validation import measure_encoder
 
 _CHECKPOINT_SECONDS = 300.0
-BEST = "best.safetensors"
+BEST, _LOCK = "best.safetensors", ".lock"
 _ISOTONIC_FROM = 2000
 """Held-out pictures, which give about as many pairs; with fewer, isotonic regression claims too much certainty."""
 
@@ -105,7 +106,7 @@ def run_training(
         out: the encoder's folder; work is kept in `OUT.work` beside it.
         config: the configuration's text, for the export.
         command: what the user typed, for the model card.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu` or `cuda`; EncoderError where there is no such thing here.
         workers: processes that draw views; None for two at most.
         force: export even what is worse than the base.
 
@@ -116,8 +117,8 @@ def run_training(
         EncoderError: the base's weights are missing or invalid.
     """
     require_free(out)
+    require_device(device)
     keep_freed_memory()
-    out.parent.mkdir(parents=True, exist_ok=True)
     with process_group() as process, disk_errors(out.parent), _alone(_work(out), process):
         run = _Run(settings, out, _device(device, process), workers, process)
         result = run.train(force)
@@ -132,14 +133,22 @@ def _work(out: Path) -> Path:
 
 @contextmanager
 def _alone(work: Path, process: Process) -> Iterator[None]:
-    """Makes the work folder, and refuses a second run in it."""
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / ".lock").open("a+") as lock:
+    """Makes the work folder, and refuses a second run in it; one in which nothing came to be goes again."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SourceError(f"{work} can't be made: {error.strerror}; name another --out") from error
+    with (work / _LOCK).open("a+") as lock:
         if process.first and (owner := take_lock(lock)):
             raise SourceError(
                 f"process {owner} is training in {work} just now; wait for it, stop it, or use another --out"
             )
-        yield
+        try:
+            yield
+        finally:
+            if process.first and os.listdir(work) == [_LOCK]:
+                (work / _LOCK).unlink()
+                work.rmdir()
 
 
 class _Run:
@@ -365,6 +374,7 @@ class _Run:
             "before": asdict(result.base),
             "after": asdict(result.trained),
             "by_step": self.figures,
+            "settings": self.settings.model_dump(exclude={"data": {"train", "validation"}}),
             "shares": [asdict(standing) for standing in self.tried],
             "steps": result.steps,
             "seconds": round(result.seconds, 1),
@@ -393,6 +403,6 @@ def _watch(objective: Objective) -> Watch:
 
 
 def _device(wanted: str, process: Process) -> torch.device:
-    if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
+    if wanted == "cuda" or (wanted == "auto" and cuda_available()):
         return torch.device("cuda", process.local_rank)
     return torch.device("cpu")

@@ -2,7 +2,7 @@
 
     labels      Precision@1, each picture among the others (Musgrave et al. 2020)
     captions    mean of R@1 text to image and image to text
-    neither     share of pictures whose mirrored self is their nearest neighbour
+    neither     the same, two views of each picture being its class
 
 Dimension letters: m held-out pictures, d joint width, S side of a picture.
 """
@@ -16,23 +16,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ImageOps
 from torch import Tensor
 
 from evaluation.captions import caption_ranks
 from evaluation.datasets import Example
 from evaluation.embedded import embed
 from evaluation.labels import label_scores
+from evaluation.views import two_views
 from retrieval.encoders.dual import unit_rows
 from retrieval.encoders.protocol import Encoder
 from retrieval.errors import SourceError
-from retrieval.images import decode
 from retrieval.types import Float32, Int64, UInt8
 from training.model import Trainable
 from training.objectives.base import Embedded, Objective
 from training.pictures import cache_pictures
 
-_BATCH = 64
+_BATCH, VIEWS = 64, "view_recall_at_1"
 Precision = Callable[[], AbstractContextManager[None]]
 """Enters the towers' precision."""
 
@@ -44,85 +43,78 @@ class Validation:
     Attributes:
         figure: name of what is measured.
         pixels: (m, 3, S, S) uint8.
-        labels: (m,) int64, where classes are known.
+        labels: (m,) int64: classes or, where there are none, the pictures that the views show; None with captions.
         captions: of each picture, where captions are trained on.
+        views: whether rows 2i and 2i + 1 are views of picture i.
     """
 
     figure: str
     pixels: UInt8
     labels: Int64 | None
     captions: list[tuple[str, ...]] | None
+    views: bool = False
 
     def measure(self, model: Trainable, precision: Precision, device: torch.device) -> float:
         """The figure, in [0, 1]; the model is put into eval mode and left so."""
-        model.modules().eval()
-        outputs = self._images(model, precision, device)
-        texts = None if self.captions is None else self._texts(model, precision, device)
-        return self._figure(outputs, texts, lambda: self._images(model, precision, device, mirrored=True))
+        return self._figure(*self._outputs(model, precision, device))
 
     def look(
         self, model: Trainable, precision: Precision, device: torch.device, objective: Objective, size: int
-    ) -> tuple[float, float]:
-        """The figure, and the mean of the objective's loss over batches of held-out pictures, always the same ones.
+    ) -> tuple[float, float | None]:
+        """The figure, and the mean of the objective's loss over batches of held-out rows, always the same ones.
 
         Args:
             model: put into eval mode; its projector, where it has one, stands between the tower and the loss.
             precision: of the towers.
             device: where they are.
-            objective: what training minimises; an objective of views meets each picture's mirror image.
+            objective: what training minimises. Views are its matter alone: it has no loss here where classes are known.
             size: of a batch.
         """
-        model.modules().eval()
-        outputs = self._images(model, precision, device)
-        texts = None if self.captions is None else self._texts(model, precision, device)
-        mirrored = self._images(model, precision, device, mirrored=True) if objective.needs == "views" else None
-        figure = self._figure(outputs, texts, lambda: self._images(model, precision, device, mirrored=True))
-        order = np.random.default_rng(0).permutation(len(outputs))
-        batches = np.array_split(order, max(1, len(order) // size))
+        outputs, texts = self._outputs(model, precision, device)
+        figure = self._figure(outputs, texts)
+        if objective.needs == "views" and not self.views:
+            return figure, None
         with torch.no_grad():
-            losses = [objective(self._batch(model, rows, outputs, texts, mirrored, device)).loss for rows in batches]
-        return figure, float(torch.stack(losses).mean())
+            batches = [self._batch(model, rows, outputs, texts, device) for rows in self._order(size)]
+            return figure, float(torch.stack([objective(batch).loss for batch in batches]).mean())
+
+    def _order(self, size: int) -> list[Int64]:
+        """All rows in batches of about `size`; two views of a picture stay together."""
+        group = 2 if self.views else 1
+        count = len(self.pixels) // group
+        mixed = np.random.default_rng(0).permutation(count)
+        parts = np.array_split(mixed, max(1, count * group // size))
+        return [(part[:, None] * group + np.arange(group)).ravel() for part in parts]
 
     def _batch(
-        self,
-        model: Trainable,
-        rows: Int64,
-        outputs: Float32,
-        texts: Float32 | None,
-        mirrored: Float32 | None,
-        device: torch.device,
+        self, model: Trainable, rows: Int64, outputs: Float32, texts: Float32 | None, device: torch.device
     ) -> Embedded:
-        """Some of the held-out pictures as the objective takes them; of captions each picture's first one."""
-
-        def compared(of_all: Float32) -> Tensor:
-            return model.compare(torch.from_numpy(of_all[rows]).to(device))
-
-        if mirrored is not None:
-            return Embedded(
-                torch.cat([compared(outputs), compared(mirrored)]), torch.from_numpy(rows).to(device).repeat(2)
-            )
+        """Some of the held-out rows as the objective takes them; of captions each picture's first one."""
+        compared = model.compare(torch.from_numpy(outputs[rows]).to(device))
         if texts is not None:
             first = np.unique(self._owners(), return_index=True)[1]
-            return Embedded(compared(outputs), texts=torch.from_numpy(texts[first[rows]]).to(device))
+            return Embedded(compared, texts=torch.from_numpy(texts[first[rows]]).to(device))
         labels = None if self.labels is None else torch.from_numpy(self.labels[rows]).to(device)
-        return Embedded(compared(outputs), labels)
+        return Embedded(compared, labels)
 
-    def _figure(self, outputs: Float32, texts: Float32 | None, mirror: Callable[[], Float32]) -> float:
+    def _outputs(self, model: Trainable, precision: Precision, device: torch.device) -> tuple[Float32, Float32 | None]:
+        """(m, d) of the image tower, not normalised, and unit rows of all captions."""
+        model.modules().eval()
+        texts = None if self.captions is None else self._texts(model, precision, device)
+        return self._images(model, precision, device), texts
+
+    def _figure(self, outputs: Float32, texts: Float32 | None) -> float:
         images = unit_rows(outputs)
         if texts is not None:
             return _caption_figure(images, texts, self._owners())
-        if self.labels is not None:
-            return float(label_scores(images, self.labels)[0]["precision_at_1"].mean())
-        return float(((unit_rows(mirror()) @ images.T).argmax(1) == np.arange(len(images))).mean())
+        if self.labels is None:
+            raise ValueError("held-out pictures have classes, captions or views")
+        return float(label_scores(images, self.labels)[0]["precision_at_1"].mean())
 
-    def _images(
-        self, model: Trainable, precision: Precision, device: torch.device, *, mirrored: bool = False
-    ) -> Float32:
-        """(m, d) what the image tower says, not normalised."""
+    def _images(self, model: Trainable, precision: Precision, device: torch.device) -> Float32:
         parts = []
         for start in range(0, len(self.pixels), _BATCH):
-            batch = np.array(self.pixels[start : start + _BATCH])
-            pixels = torch.from_numpy(batch[..., ::-1].copy() if mirrored else batch).to(device)
+            pixels = torch.from_numpy(np.array(self.pixels[start : start + _BATCH])).to(device)
             with torch.inference_mode(), precision():
                 parts.append(_numpy(model.towers.image(pixels)))
         return np.concatenate(parts)
@@ -163,6 +155,9 @@ def prepare_validation(
     Raises:
         SourceError: no picture can be read, or labels that no two pictures share.
     """
+    views = not captions and label_rows(examples) is None
+    if views:
+        examples = two_views(examples)
     pixels, kept = cache_pictures(examples, model.preprocessing, folder, progress)
     read = [examples[row] for row in kept]
     if captions:
@@ -171,11 +166,9 @@ def prepare_validation(
             raise SourceError(f"none of the {len(read):,} validation pictures has a caption")
         return Validation("recall_at_1", pixels[with_text], None, [read[row].captions for row in with_text])
     labels = label_rows(read)
-    if labels is None:
-        return Validation("mirror_recall_at_1", pixels, None, None)
-    if np.bincount(labels).max() < 2:
+    if labels is None or np.bincount(labels).max() < 2:
         raise SourceError(f"no two of the {len(read):,} validation pictures share a class: there is nothing to measure")
-    return Validation("precision_at_1", pixels, labels, None)
+    return Validation(VIEWS if views else "precision_at_1", pixels, labels, None, views)
 
 
 def measure_encoder(encoder: Encoder, examples: Sequence[Example], *, captions: bool) -> float:
@@ -186,15 +179,15 @@ def measure_encoder(encoder: Encoder, examples: Sequence[Example], *, captions: 
         examples: held-out pictures.
         captions: whether captions are trained on.
     """
+    if not captions and label_rows(examples) is None:
+        examples = two_views(examples)
     found = embed(encoder, examples)
     if captions:
         return _caption_figure(found.vectors[found.captioned], found.caption_vectors, found.owners)
     labels = label_rows(found.examples)
-    if labels is not None:
-        return float(label_scores(found.vectors, labels)[0]["precision_at_1"].mean())
-    pictures = [decode(example.load()).image for example in found.examples]
-    mirrored = [encoder.encode_images(encoder.preprocess(ImageOps.mirror(picture))[None]) for picture in pictures]
-    return float(((np.concatenate(mirrored) @ found.vectors.T).argmax(1) == np.arange(len(pictures))).mean())
+    if labels is None:
+        raise ValueError("pictures without classes have views")
+    return float(label_scores(found.vectors, labels)[0]["precision_at_1"].mean())
 
 
 def label_rows(examples: Sequence[Example]) -> Int64 | None:

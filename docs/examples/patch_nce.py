@@ -122,12 +122,12 @@ def draw(pictures: Tensor, translated: Tensor, maps: list[tuple[str, Tensor, Ten
     for panel, title, picture in zip(
         axes, ("negative, and a place in it", "photograph"), (translated, pictures), strict=False
     ):
-        panel.imshow(picture.permute(1, 2, 0))
+        panel.imshow(picture.permute(1, 2, 0).numpy())
         panel.set_title(title, fontsize=10)
     axes[0].plot(x, y, "o", ms=12, mfc="none", mec="red", mew=2)
     for panel, (title, made, given) in zip(axes[2:], maps, strict=True):
         near = F.normalize(given.flatten(1), dim=0).T @ F.normalize(made.flatten(1)[:, place], dim=0)
-        panel.imshow(near.reshape(given.shape[1:]), extent=(0, SIDE, SIDE, 0), cmap="viridis")
+        panel.imshow(near.reshape(given.shape[1:]).numpy(), extent=(0, SIDE, SIDE, 0), cmap="viridis")
         panel.plot(x, y, "o", ms=12, mfc="none", mec="red", mew=2)
         panel.set_title(title, fontsize=10)
     for panel in axes:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ENCODER_FILE, WEIGHTS_FILE, CALIBRATION_FILE = "encoder.json", "weights.safetensors", "calibration.json"
 FORMAT = 1
+_LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,23 @@ def read_encoder(folder: Path) -> ExportedEncoder:
         preprocessing |= {name: tuple(map(float, preprocessing[name])) for name in ("mean", "std")}
         record |= {"preprocessing": Preprocessing(**preprocessing)}
         exported = ExportedEncoder(**{**record, "architecture": Architecture(**record["architecture"])})
+        _require_sound(exported)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsInvalid(f"{path} is not what `lookalike train` writes: {error!r}") from error
     if sha256_file(weights) != exported.weights:
         raise WeightsInvalid(f"{weights} is not the file that {ENCODER_FILE} was written with: copy the whole folder")
     return exported
+
+
+def _require_sound(exported: ExportedEncoder) -> None:
+    """Raises ValueError for numbers that no encoder has."""
+    taken = exported.preprocessing
+    if not 1 <= taken.size <= taken.resize <= _LARGEST_SIDE:
+        raise ValueError(f"size {taken.size} and resize {taken.resize} must be 1 to {_LARGEST_SIDE}, size the smaller")
+    if exported.dim < 1 or exported.architecture.head not in (0, exported.dim):
+        raise ValueError(f"dim {exported.dim} does not fit a head of {exported.architecture.head}")
+    if len(taken.mean) != 3 or len(taken.std) != 3 or min(taken.std) <= 0:
+        raise ValueError(f"mean {taken.mean} and std {taken.std} must be three numbers each, std above 0")
 
 
 def load_tower(folder: Path, exported: ExportedEncoder, side: Literal["image", "text"]) -> nn.Module:

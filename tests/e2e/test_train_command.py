@@ -118,6 +118,11 @@ def test_a_run_that_makes_the_base_worse_is_not_promoted(tmp_path: Path, gallery
         ("[objective]\nmargn = 3\n", "unknown option 'margn'"),
         ("[objective\n", "is not TOML"),
         ("[base]\nencoder = 'resnet'\n", "can't be trained"),
+        ("data = 3\n", "data = 3"),
+        ("[optimizer]\nepochs = inf\n", "optimizer.epochs = inf"),
+        ("[optimizer]\nlearning_rate = nan\n", "optimizer.learning_rate = nan"),
+        ("seed = 4294967296\n", "seed = 4294967296"),
+        ("[base]\nsize = 32\n[augment]\npad = 32\n", "augment.pad = 32"),
     ],
 )
 def test_a_wrong_configuration_is_one_clear_line(tmp_path: Path, gallery: Path, text: str, said: str) -> None:

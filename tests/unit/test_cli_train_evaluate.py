@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cli.evaluate import evaluate
 from cli.train import train
 from retrieval.calibration import read_calibration
-from retrieval.errors import ConfigInvalid, SourceNotFound, UnknownEncoder
+from retrieval.errors import ConfigInvalid, SourceError, SourceNotFound, UnknownEncoder
 from tests.unit.small_pictures import write_folders
 
 runner = CliRunner()
@@ -116,3 +116,12 @@ def test_training_names_what_is_missing(tmp_path):
     assert isinstance(missing.exception, SourceNotFound)
     assert "no train.tar" in str(missing.exception)
     assert not (tmp_path / "lite.safetensors").exists()
+
+
+def test_places_that_results_can_not_go_to_are_named_before_the_work(tmp_path):
+    data = write_folders(tmp_path / "data", {"red/a.png": "red", "red/b.png": "red"})
+    (tmp_path / "file").write_text("")
+    for option, place in (("--out", tmp_path / "file/report"), ("--calibrate", tmp_path / "file/curve.json")):
+        result = runner.invoke(app(evaluate), ["nonesuch", "--data", str(data), option, str(place)])
+        assert isinstance(result.exception, SourceError)
+        assert option in str(result.exception)

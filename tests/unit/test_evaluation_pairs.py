@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evaluation.calibrate import expected_calibration_error, fit, probabilities_of
 from evaluation.extras import need, require
-from evaluation.intervals import interval, mean_interval
+from evaluation.intervals import mean_interval
 from evaluation.options import Options
 from evaluation.pair_measure import PairSample, listed_pairs, measure_pairs
 from evaluation.pairs import (
@@ -23,6 +23,7 @@ from evaluation.pairs import (
     roc_figures,
     weighted_figures,
 )
+from evaluation.weighted_pairs import WeightedPairs
 from retrieval.errors import ExtraMissing
 
 seeds = st.integers(0, 10_000)
@@ -199,10 +200,6 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         low, high = mean_interval((rng.random(60) < 0.7).astype(float), resamples=200, seed=number)
         covered += low <= 0.7 <= high
     assert 0.88 <= covered / 200 <= 0.99
-    values = rng.random(50)
-    assert interval(lambda counts: float(counts @ values) / 50, 50, seed=3) == pytest.approx(
-        mean_interval(values, seed=3)
-    )
 
 
 def test_a_missing_package_is_named_with_its_extra():
@@ -210,3 +207,23 @@ def test_a_missing_package_is_named_with_its_extra():
         need("no_such_package.inside")
     with pytest.raises(ExtraMissing, match=r"the report needs no_such, nor_this: pip install 'lookalike\[train\]'"):
         require(("numpy", "no_such", "nor_this"), "the report")
+
+
+def test_with_weights_of_one_the_figures_are_the_plain_ones_and_weights_are_repetitions():
+    rng = np.random.default_rng(5)
+    same = rng.random(300) < 0.4
+    cosines = np.round(rng.normal(same * 0.5, 0.3), 2)  # rounded, so that there are ties
+    stated = rng.random(300)
+    pairs = WeightedPairs(cosines, same, 0.7, stated)
+    plain = {
+        **decision_figures(cosines, same, 0.7),
+        **roc_figures(cosines, same),
+        **cosine_gap(cosines, same),
+        "expected_calibration_error": expected_calibration_error(stated, same),
+    }
+    assert pairs.figures(np.ones(300, np.int64)) == pytest.approx(plain)
+    counts = rng.integers(0, 4, 300)
+    many = [np.repeat(each, counts) for each in (cosines, same, stated)]
+    repeated = WeightedPairs(many[0], many[1], 0.7, many[2]).figures(np.ones(len(many[0]), np.int64))
+    assert pairs.figures(counts) == pytest.approx(repeated)
+    assert "roc_auc" not in pairs.figures(same.astype(np.int64))  # no negative pair was drawn

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from evaluation.datasets import Example, read_examples
+from retrieval.calibration import read_calibration
 from retrieval.encoders.preprocessing import Preprocessing
 from retrieval.encoders.registry import create_encoder
-from retrieval.errors import DiskFull, SourceError, WeightsInvalid
+from retrieval.errors import ConfigInvalid, DiskFull, EncoderError, SourceError, WeightsInvalid
 from tests.bad_images import bad_images, encoded, picture
+from tests.unit.small_pictures import write_folders
 from training import pictures as pictures_module
 from training import trainer as trainer_module
 from training.checkpoint import trim_metrics
@@ -148,6 +150,20 @@ def test_two_runs_do_not_share_a_work_folder(tmp_path: Path, monkeypatch: pytest
     train(tmp_path / "gallery", tmp_path / "mine")
 
 
+@pytest.mark.parametrize(
+    "change", [{"dim": 12}, {"size": 0}, {"size": 1_000_000}, {"std": [0, 0, 0]}, {"mean": [0.5]}, {"resize": -5}]
+)
+def test_numbers_that_no_encoder_has_are_one_clear_error(tmp_path: Path, change: dict[str, object]) -> None:
+    model = load_base(Base(head=8, size=32), text=False)
+    export_encoder(tmp_path / "mine", model, model.modules().state_dict(), base="lite", extra={})
+    path = tmp_path / "mine/encoder.json"
+    record = json.loads(path.read_text())
+    (record if "dim" in change else record["preprocessing"]).update(change)
+    path.write_text(json.dumps(record))
+    with pytest.raises(WeightsInvalid, match=r"encoder\.json"):
+        create_encoder(f"folder:{tmp_path / 'mine'}", engine="torch")
+
+
 @pytest.mark.parametrize("change", [{"model": "no-such"}, {"family": "other"}, {"head": -3}])
 def test_an_architecture_that_makes_no_sense_is_one_clear_error(tmp_path: Path, change: dict[str, object]) -> None:
     model = load_base(Base(head=8, size=32), text=False)
@@ -158,3 +174,83 @@ def test_an_architecture_that_makes_no_sense_is_one_clear_error(tmp_path: Path, 
     path.write_text(json.dumps(record))
     with pytest.raises(WeightsInvalid, match=r"encoder\.json"):
         create_encoder(f"folder:{tmp_path / 'mine'}", engine="torch").encode_images(np.zeros((1, 3, 32, 32), np.uint8))
+
+
+def test_captions_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
+    write_folders(tmp_path / "data", {f"red/{i}.png": "red" for i in range(8)})
+    asked = settings_from({"objective": {"name": "clip"}, "data": {"train": [str(tmp_path / "data")]}}, "test")
+    with pytest.raises(SourceError, match="has a caption"):
+        run_training(asked, tmp_path / "mine", config="", command="test", workers=0)
+    assert not (tmp_path / "mine.work").exists()  # nothing came to be
+
+
+def test_one_class_alone_and_pictures_to_judge_by_without_classes_are_refused(tmp_path: Path) -> None:
+    one = write_folders(tmp_path / "one", {f"red/{i}.png": "red" for i in range(8)})
+    asked = settings_from({"objective": {"name": "triplet"}, "data": {"train": [str(one)]}}, "test")
+    with pytest.raises(SourceError, match="one class, 'red'"):
+        run_training(asked, tmp_path / "mine", config="", command="test", workers=0)
+    both = write_folders(tmp_path / "both", {f"{name}/{i}.png": name for i in range(8) for name in ("red", "blue")})
+    bare = write_folders(tmp_path / "bare", {"a.png": "red", "b.png": "blue"})
+    data = {"train": [str(both)], "validation": [str(bare)]}
+    asked = settings_from({"objective": {"name": "triplet"}, "data": data}, "test")
+    with pytest.raises(SourceError, match="the 2 to judge by have none"):
+        run_training(asked, tmp_path / "mine", config="", command="test", workers=0)
+
+
+@pytest.mark.parametrize("out", ["file/mine", "/proc/mine"])
+def test_a_place_that_can_not_be_written_is_named(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SourceError, match="can't be made"):
+        train(tmp_path, tmp_path / out)
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.encoders.engines.choice.cuda_available", lambda: False)
+    for device, said in (("potato", "unknown device 'potato'"), ("cuda", "no CUDA device")):
+        with pytest.raises(EncoderError, match=said):
+            run_training(settings(tmp_path), tmp_path / "mine", config="", command="test", device=device)  # type: ignore[arg-type]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_best_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery(tmp_path / "gallery")
+    real = trainer_module.Loop._advance
+
+    def diverging(loop: object, batch: object) -> object:
+        step = real(loop, batch)  # type: ignore[arg-type]
+        return replace(step, loss=float("nan")) if step.step == broken else step
+
+    monkeypatch.setattr(trainer_module.Loop, "_advance", diverging)
+    broken = 1
+    with pytest.raises(ConfigInvalid, match=r"not finite any more at step 1.*optimizer\.learning_rate"):
+        train(tmp_path / "gallery", tmp_path / "early")
+    broken = 2
+    asked = settings(tmp_path / "gallery").model_copy(update={"evaluate_every": 0.1})  # type: ignore[attr-defined]
+    result = run_training(asked, tmp_path / "late", config="", command="test", workers=0, force=True)
+    assert any("not finite" in text for text in result.warnings)
+    assert (tmp_path / "late/encoder.json").is_file()
+
+
+def test_best_weights_that_were_damaged_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery(tmp_path / "gallery")
+    real = trainer_module._Run._load_best
+
+    def damaged(run: trainer_module._Run) -> object:
+        (run.work / trainer_module.BEST).write_bytes(b"not a tensor in sight")
+        return real(run)
+
+    monkeypatch.setattr(trainer_module._Run, "_load_best", damaged)
+    with pytest.raises(SourceError, match=r"best\.safetensors can't be read.*remove"):
+        train(tmp_path / "gallery", tmp_path / "mine")
+
+
+def test_pictures_without_classes_calibrate_by_their_views(tmp_path: Path) -> None:
+    gallery(tmp_path / "gallery")
+    asked = settings(tmp_path / "gallery")
+    asked = asked.model_copy(update={"data": asked.data.model_copy(update={"holdout": 0.5})})  # type: ignore[attr-defined]
+    run_training(asked, tmp_path / "mine", config="", command="test", workers=0, force=True)
+    calibration = read_calibration(tmp_path / "mine/calibration.json")
+    assert calibration.image_image is not None
+    lines = map(json.loads, (tmp_path / "mine/metrics.jsonl").read_text().splitlines())
+    assert next(line["step"] for line in lines if "validation.loss" in line) == 0

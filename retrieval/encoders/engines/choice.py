@@ -64,7 +64,7 @@ def choose_engine(
     """
     for word, allowed, what in ((engine, ENGINES, "engine"), (precision, PRECISIONS, "precision")):
         _require(word in allowed, f"unknown {what} {word!r}; known are {', '.join(allowed)}")
-    _require(device in DEVICES, f"unknown device {device!r}; known are {', '.join(DEVICES)}")
+    require_device(device)
     _require(threads is None or threads >= 1, f"{threads} threads can't run anything; give 1 or more")
     device = _device(device, engine)
     engine = _engine(engine, device)
@@ -79,9 +79,15 @@ def choose_engine(
     return choice
 
 
-def _device(device: str, engine: str) -> str:
+def require_device(device: str) -> None:
+    """Raises EncoderError for a device that is not known, or CUDA where there is none."""
+    _require(device in DEVICES, f"unknown device {device!r}; known are {', '.join(DEVICES)}")
     if device == "cuda":
         _require(cuda_available(), "device 'cuda' was asked for, but torch sees no CUDA device; use 'auto' or 'cpu'")
+
+
+def _device(device: str, engine: str) -> str:
+    if device == "cuda":
         _require(engine != "openvino", "OpenVINO runs on the CPU here; use engine 'torch' with device 'cuda'")
     if device == "auto":
         return "cuda" if engine != "openvino" and cuda_available() else "cpu"
