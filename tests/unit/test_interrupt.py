@@ -10,7 +10,6 @@ import pytest
 from tests.conftest import REPOSITORY
 from training.interrupt import held_back
 
-
 SCRIPT = """
 import signal, sys
 from training.interrupt import held_back
