@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     engine: Literal["auto", "torch", "openvino"] = Field(
         default="auto", description="What runs the encoder; `auto` takes OpenVINO on a CPU and torch on CUDA."
     )
+    store_device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="Where vectors are searched. `auto`: on CUDA, exactly, where there is one, its memory holds them, "
+        "and the collection's store is `exact` or was chosen by `auto`; never on CUDA with `LOOKALIKE_DEVICE=cpu`. "
+        "`cuda` insists, `cpu` keeps the collection's store.",
+    )
     verify: bool = Field(
         default=True, description="Whether the collection's checksums are computed at start, about a second a gigabyte."
     )

@@ -85,6 +85,7 @@ class Service:
                 encoder=settings.encoder,
                 device=settings.device,
                 engine=settings.engine,
+                store_device=settings.store_device,
                 verify=settings.verify,
                 limits=settings.limits(),
             )

@@ -38,7 +38,9 @@ def import_embeddings(
     caption_column: Annotated[
         str | None, typer.Option(help="Column of captions.", show_default="caption or text")
     ] = None,
-    store: Annotated[str, typer.Option(help="auto, exact or faiss; auto is exact below 10,000 vectors.")] = "auto",
+    store: Annotated[
+        str, typer.Option(help="auto, exact, faiss or torch-exact; auto is exact below 10,000 vectors, else faiss.")
+    ] = "auto",
     recall: Annotated[
         float, typer.Option(help="Share of the true ten nearest that an approximate store must find.", min=0.5, max=1.0)
     ] = 0.95,

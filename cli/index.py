@@ -32,7 +32,9 @@ def index(
         str | None,
         typer.Option(help="Encoder's name, see `lookalike encoders`.", show_default="the collection's, or lite"),
     ] = None,
-    store: Annotated[str, typer.Option(help="auto, exact or faiss; auto is exact below 10,000 pictures.")] = "auto",
+    store: Annotated[
+        str, typer.Option(help="auto, exact, faiss or torch-exact; auto is exact below 10,000 pictures, else faiss.")
+    ] = "auto",
     batch_size: Annotated[
         int | None, typer.Option(help="Pictures per call of the encoder.", min=1, show_default="32, on a GPU 256")
     ] = None,
@@ -131,7 +133,7 @@ def _quality(summary: Summary) -> list[str]:
         if (report := summary.recall.get(kind))
     ]
     line = f"  store {summary.store}"
-    if measured and summary.store != "exact":  # exact search finds all, by construction
+    if measured and not summary.store.endswith("exact"):  # exact search finds all, by construction
         line += f": ann_recall_at_10 {', '.join(measured)}"
     if summary.recall.get("met") is False:
         line += f"; below the {summary.recall['target']:.2f} asked for, these are the best parameters that were tried"

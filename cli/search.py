@@ -46,7 +46,7 @@ def search(
     from retrieval.nearest import SearchOptions
 
     options = SearchOptions(limit, parse_filter(wanted) if wanted else None, exact=exact)
-    searcher = open_searcher(collection, encoder=encoder)
+    searcher = open_searcher(collection, encoder=encoder, store_device="cpu")  # one query does not repay an upload
     started = time.perf_counter()
     found = searcher.search_image(data, options) if data is not None else searcher.search_text(text or "", options)
     total = (time.perf_counter() - started) * 1000.0

@@ -131,7 +131,7 @@ def _build_store(staging: Path, encoder: Encoder, rows: Rows, wish: Wish) -> tup
     store = open_store(kind, staging, vectors, params)
     captions = rows.captions[: query_budget(*vectors.shape, exact=store.exact)]
     report = tune(store, vectors, text=_encode_captions(encoder, captions), target=wish.recall)
-    return StoreEntry(kind=kind, params={**params, **report.params}), report.to_dict()
+    return StoreEntry(kind=kind, params={"asked": wish.store, **params, **report.params}), report.to_dict()
 
 
 def _encode_captions(encoder: Encoder, captions: Sequence[str]) -> Float32 | None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Literal
 
-from retrieval.collection import open_collection
+from retrieval.collection import Collection, open_collection
+from retrieval.encoders.engines.choice import cuda_available
 from retrieval.encoders.protocol import Encoder
 from retrieval.encoders.registry import create_encoder
+from retrieval.errors import StoreUnavailable
 from retrieval.search import Limits, Searcher
-from retrieval.stores.registry import open_store
+from retrieval.stores.protocol import VectorStore
+from retrieval.stores.registry import AUTO, EXACT, TORCH_EXACT, open_store
+
+StoreDevice = Literal["auto", "cpu", "cuda"]
+
+logger = logging.getLogger(__name__)
 
 
 def load_encoder(
@@ -35,6 +44,7 @@ def open_searcher(
     encoder: str | None = None,
     device: str = "auto",
     engine: str = "auto",
+    store_device: StoreDevice = "auto",
     verify: bool = True,
     limits: Limits | None = None,
 ) -> Searcher:
@@ -45,6 +55,7 @@ def open_searcher(
         encoder: a name that overrides the manifest's, for weights that moved; it must still be the same encoder.
         device: `auto`, `cpu` or `cuda`.
         engine: `auto`, `torch` or `openvino`.
+        store_device: as `open_collection_store` takes it; `auto` leaves CUDA alone where `device` is `cpu`.
         verify: whether checksums are computed first.
         limits: what a query may ask for.
 
@@ -56,6 +67,33 @@ def open_searcher(
     collection = open_collection(root, verify=verify)
     loaded = load_encoder(encoder or collection.manifest.encoder.name, device=device, engine=engine)
     collection.require(loaded.spec)  # before the store is opened: the likelier mistake
+    searched_on: StoreDevice = "cpu" if store_device == "auto" and device == "cpu" else store_device
+    return Searcher(collection, open_collection_store(collection, searched_on), loaded, limits)
+
+
+def open_collection_store(collection: Collection, device: StoreDevice = "auto") -> VectorStore:
+    """What a collection is searched with on this machine: its own store, or `torch-exact` on CUDA in its place.
+
+    `exact` and `torch-exact` have no files and give the same answers, so each may take the other's place, and a
+    collection stays portable. An inverted file gives way only where `auto` chose it, since then the choice is ours and
+    exact search on a device is never less right; who asked for `faiss` gets it.
+
+    Args:
+        collection: as opened.
+        device: `cuda` insists on it, whatever the collection's store; `auto` takes it where there is one, its memory
+            holds the vectors and the store may give way; `cpu` never does.
+
+    Raises:
+        StoreError: the store can't be opened; with `cuda`, the device does not take the vectors.
+    """
     entry = collection.manifest.store
-    store = open_store(entry.kind, collection.folder, collection.vectors, entry.params)
-    return Searcher(collection, store, loaded, limits)
+    own = EXACT if entry.kind == TORCH_EXACT else entry.kind
+    gives_way = own == EXACT or entry.params.get("asked") == AUTO
+    if device == "cuda" or (device == "auto" and gives_way and cuda_available()):
+        try:
+            return open_store(TORCH_EXACT, collection.folder, collection.vectors, {"device": "cuda"})
+        except StoreUnavailable as error:
+            if device == "cuda":
+                raise
+            logger.warning("store_fallback kind=%s: %s", own, error)
+    return open_store(own, collection.folder, collection.vectors, entry.params)

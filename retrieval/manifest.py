@@ -48,7 +48,10 @@ class EncoderEntry(_Record):
 
 
 class StoreEntry(_Record):
-    """The vector store: registered kind and whatever parameters it wants to be opened with."""
+    """The vector store: registered kind and whatever parameters it wants to be opened with.
+
+    `asked` among the parameters is the kind that the job was asked for, `auto` included.
+    """
 
     kind: str
     params: dict[str, Any] = Field(default_factory=dict)

@@ -55,7 +55,7 @@ class NearestRows:
         self._store = store
         self._vectors = vectors
         self._metadata = metadata
-        self._brute_force = ExactStore(vectors)
+        self._exact: VectorStore = store if store.exact else ExactStore(vectors)
         kept = min(_MOST_MASKS, max(1, _MASK_BYTES // max(1, len(vectors))))
         self._allowed = lru_cache(kept)(self._evaluate)  # a page of results, and the next one, ask the same filter
 
@@ -81,7 +81,7 @@ class NearestRows:
             mask = allowed.mask
         if options.exact or self._store.exact:
             with watch.stage("search"):
-                return self._brute_force.search(queries, options.limit, mask=mask)
+                return self._exact.search(queries, options.limit, mask=mask)
         wanted = {**self._store.defaults, **(options.params or {})}
         with watch.stage("search"):
             most = max(options.limit, wanted.get("candidates", 0))

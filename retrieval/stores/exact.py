@@ -15,7 +15,7 @@ import numpy as np
 
 from retrieval.errors import DimensionMismatch
 from retrieval.rerank import rerank, unit_block, unit_queries
-from retrieval.stores.protocol import SearchParameters
+from retrieval.stores.protocol import SearchParameters, check_mask
 from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
 
 _BLOCK_ROWS = 8192
@@ -54,8 +54,7 @@ class ExactStore:
             DimensionMismatch: queries or mask of another size than the store's.
             QueryError: a query is zero or not finite.
         """
-        if mask is not None and mask.shape != (self.count,):
-            raise DimensionMismatch(f"a mask of shape {mask.shape} for {self.count} rows; need ({self.count},)")
+        check_mask(mask, self.count)
         unit = unit_queries(queries, self.dim)
         answers: list[Neighbors] = []
         for top in range(0, len(unit), _QUERY_BLOCK):

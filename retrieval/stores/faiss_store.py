@@ -22,7 +22,7 @@ import faiss
 import numpy as np
 
 from retrieval.errors import DimensionMismatch, QueryError, StoreUnavailable
-from retrieval.stores.protocol import SearchParameters
+from retrieval.stores.protocol import SearchParameters, check_mask
 from retrieval.types import Bool, Float32, Int64, Neighbors, UInt8
 
 INDEX_FILE = "index.faiss"
@@ -109,8 +109,7 @@ class FaissStore:
         """
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise DimensionMismatch(f"queries of shape {queries.shape} for a store of width {self.dim}")
-        if mask is not None and mask.shape != (self.count,):
-            raise DimensionMismatch(f"a mask of shape {mask.shape} for {self.count} rows; need ({self.count},)")
+        check_mask(mask, self.count)
         wanted = _checked({**self.defaults, **(params or {})})
         if len(queries) == 0:
             return []

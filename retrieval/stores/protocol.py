@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from retrieval.errors import DimensionMismatch
 from retrieval.types import Bool, Float32, Neighbors
 
 SearchParameters = Mapping[str, int]
@@ -50,6 +51,16 @@ class VectorStore(Protocol):
             StoreUnavailable: the library behind the store refused.
         """
         ...
+
+
+def check_mask(mask: Bool | None, count: int) -> None:
+    """Refuses a mask that is not one of `count` rows.
+
+    Raises:
+        DimensionMismatch: its shape is another than (n,).
+    """
+    if mask is not None and mask.shape != (count,):
+        raise DimensionMismatch(f"a mask of shape {mask.shape} for {count} rows; need ({count},)")
 
 
 class VectorStoreBuilder(Protocol):

@@ -12,7 +12,7 @@ from retrieval.stores.faiss_store import FaissBuilder, FaissStore
 from retrieval.stores.protocol import VectorStore, VectorStoreBuilder
 from retrieval.types import Float16
 
-AUTO = "auto"
+AUTO, EXACT, TORCH_EXACT = "auto", "exact", "torch-exact"
 EXACT_BELOW = 10_000
 """Under this many vectors `auto` is the exact store: a brute-force query is then about as fast as an index."""
 
@@ -30,9 +30,18 @@ class StoreKind:
     builder: Callable[[int, int], VectorStoreBuilder]
 
 
+def _open_torch(folder: Path, vectors: Float16, params: Mapping[str, object]) -> VectorStore:
+    """`device` in the parameters, never in a manifest, insists on one; without it CUDA is taken where there is one."""
+    from retrieval.stores.torch_store import TorchStore  # torch: seconds that the other stores need not wait for
+
+    device = params.get("device")
+    return TorchStore(vectors, None if device is None else str(device))
+
+
 _KINDS = {
-    "exact": StoreKind(lambda folder, vectors, params: ExactStore(vectors), lambda count, dim: ExactBuilder(dim)),
+    EXACT: StoreKind(lambda folder, vectors, params: ExactStore(vectors), lambda count, dim: ExactBuilder(dim)),
     "faiss": StoreKind(lambda folder, vectors, params: FaissStore.open(folder, params), FaissBuilder),
+    TORCH_EXACT: StoreKind(_open_torch, lambda count, dim: ExactBuilder(dim)),
 }
 
 
@@ -48,7 +57,7 @@ def resolve_kind(name: str, count: int) -> str:
         UnknownStore: no store goes by that name.
     """
     if name == AUTO:
-        return "exact" if count < EXACT_BELOW else "faiss"
+        return EXACT if count < EXACT_BELOW else "faiss"
     _lookup(name)
     return name
 

@@ -1,4 +1,7 @@
-"""What every registered store promises, against naive search; `faiss` in several sizes and widths."""
+"""What every registered store promises, against naive search; `faiss` in several sizes and widths.
+
+`torch-exact` runs on the CPU, or on CUDA where there is one.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,9 @@ CASES = [
     Case("exact", 1, 8),
     Case("exact", 700, 33),
     Case("exact", 9_000, 16),
+    Case("torch-exact", 1, 8),
+    Case("torch-exact", 700, 33),
+    Case("torch-exact", 9_000, 16),
     Case("faiss", 1, 8),
     Case("faiss", 30, 16),
     Case("faiss", 700, 33),
@@ -63,7 +69,7 @@ class Built:
 
     def everything(self) -> SearchParameters:
         """Parameters under which an approximate store visits every list."""
-        return {} if self.case.kind == "exact" else {"nprobe": max(1, self.case.n), "candidates": self.case.n}
+        return {} if self.case.kind != "faiss" else {"nprobe": max(1, self.case.n), "candidates": self.case.n}
 
     def searched(self, k: int, mask: np.ndarray | None = None) -> list[Neighbors]:
         """Through both steps, as the searcher does it, with nothing skipped."""
@@ -242,7 +248,7 @@ def test_other_widths_are_refused(built: Built) -> None:
 
 
 def test_vectors_that_are_not_the_stores(built: Built) -> None:
-    if built.case.kind == "exact":
+    if built.case.kind != "faiss":
         return  # its vectors are the store
     with pytest.raises(StoreUnavailable, match="rows"):
         open_store(built.case.kind, built.folder, np.concatenate([built.vectors, built.vectors]), built.params)
@@ -340,9 +346,10 @@ def test_a_missing_index_is_unavailable(tmp_path: Path) -> None:
         built.open()
 
 
-def test_an_empty_exact_store(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wish", ["auto", "exact", "torch-exact"])
+def test_an_empty_exact_store(wish: str, tmp_path: Path) -> None:
     vectors = np.empty((0, 8), dtype=np.float16)
-    kind, params = build_store(vectors, tmp_path)
+    kind, params = build_store(vectors, tmp_path, wish)
     found = open_store(kind, tmp_path, vectors, params).search(clustered(2, 8, seed=1), 5)
     assert [f.rows.size for f in found] == [0, 0]
 

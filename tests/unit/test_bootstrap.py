@@ -1,0 +1,148 @@
+"""Which store a collection is searched with: its own, or exact search on CUDA in its place. No GPU is needed for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexing.job import IndexSettings, run_index
+from retrieval import bootstrap
+from retrieval.bootstrap import StoreDevice, open_collection_store, open_searcher
+from retrieval.collection import Collection, open_collection
+from retrieval.errors import StoreUnavailable
+from retrieval.manifest import StoreEntry
+from retrieval.nearest import NearestRows, SearchOptions
+from retrieval.stopwatch import Stopwatch
+from retrieval.stores.exact import ExactStore
+from retrieval.stores.protocol import VectorStore
+from retrieval.stores.registry import open_store
+from retrieval.stores.torch_store import TorchStore
+from retrieval.types import Float16
+from tests.unit.small_pictures import picture
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+
+
+@pytest.fixture
+def golden() -> Collection:
+    return open_collection(GOLDEN / "format-1-faiss")
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Says whether there is CUDA; the CPU plays its part."""
+
+    def opened(kind: str, folder: Path, vectors: Float16, params: Mapping[str, object] | None = None) -> VectorStore:
+        assert (kind == "torch-exact") == ((params or {}).get("device") == "cuda")
+        return open_store(kind, folder, vectors, {**(params or {}), "device": "cpu"})
+
+    def there_is(available: bool) -> None:
+        monkeypatch.setattr(bootstrap, "cuda_available", lambda: available)
+        if available:
+            monkeypatch.setattr(bootstrap, "open_store", opened)
+
+    return there_is
+
+
+def with_store(collection: Collection, kind: str, asked: str | None) -> Collection:
+    """The collection as a job would have left it that was asked for this."""
+    own = collection.manifest.store
+    params = own.params if kind == own.kind else {}
+    entry = StoreEntry(kind=kind, params=params if asked is None else {**params, "asked": asked})
+    manifest = collection.manifest.model_copy(update={"store": entry})
+    return Collection(**{**vars(collection), "manifest": manifest})
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "device", "on_a_gpu", "on_a_cpu"),
+    [
+        ("exact", "exact", "auto", "torch-exact", "exact"),
+        ("exact", "auto", "auto", "torch-exact", "exact"),
+        ("exact", None, "auto", "torch-exact", "exact"),
+        ("torch-exact", "torch-exact", "auto", "torch-exact", "exact"),
+        ("faiss", "auto", "auto", "torch-exact", "faiss"),
+        ("faiss", "faiss", "auto", "faiss", "faiss"),
+        ("faiss", None, "auto", "faiss", "faiss"),
+        ("faiss", "faiss", "cuda", "torch-exact", None),
+        ("exact", "exact", "cuda", "torch-exact", None),
+        ("exact", "exact", "cpu", "exact", "exact"),
+        ("torch-exact", "torch-exact", "cpu", "exact", "exact"),
+        ("faiss", "auto", "cpu", "faiss", "faiss"),
+    ],
+)
+def test_which_store_searches(
+    kind: str,
+    asked: str | None,
+    device: StoreDevice,
+    on_a_gpu: str,
+    on_a_cpu: str | None,
+    golden: Collection,
+    cuda: Callable[[bool], None],
+) -> None:
+    collection = with_store(golden, kind, asked)
+    cuda(False)
+    if on_a_cpu is None:
+        with pytest.raises(StoreUnavailable, match="CUDA"):
+            open_collection_store(collection, device)
+    else:
+        assert open_collection_store(collection, device).kind == on_a_cpu
+    cuda(True)
+    assert open_collection_store(collection, device).kind == on_a_gpu
+
+
+def test_a_device_that_refuses_leaves_the_collection_its_own_store(
+    golden: Collection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(self: TorchStore, vectors: Float16, device: str | None = None) -> None:
+        raise StoreUnavailable("the vectors need 9 GB")
+
+    monkeypatch.setattr(TorchStore, "__init__", refused)
+    monkeypatch.setattr(bootstrap, "cuda_available", lambda: True)
+    collection = with_store(golden, "faiss", "auto")
+    with caplog.at_level(logging.WARNING):
+        assert open_collection_store(collection).kind == "faiss"
+    assert "the vectors need 9 GB" in caplog.text
+    with pytest.raises(StoreUnavailable, match="9 GB"):
+        open_collection_store(collection, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "store_device", "kind"),
+    [
+        ("auto", "auto", "torch-exact"),
+        ("cpu", "auto", "exact"),
+        ("cpu", "cuda", "torch-exact"),
+        ("auto", "cpu", "exact"),
+    ],
+)
+def test_a_searcher_kept_off_cuda_keeps_its_vectors_off_it(
+    device: str, store_device: StoreDevice, kind: str, cuda: Callable[[bool], None]
+) -> None:
+    cuda(True)
+    searcher = open_searcher(GOLDEN / "format-1-exact", device=device, engine="openvino", store_device=store_device)
+    assert searcher.store.kind == kind
+
+
+def test_an_exact_store_is_what_answers(golden: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the memory map beside it."""
+    store = TorchStore(golden.vectors, "cpu")
+    queries = np.array(golden.vectors[:3], np.float32)
+    truth = ExactStore(golden.vectors).search(queries, 4)
+    monkeypatch.setattr(ExactStore, "search", None)
+    rows = NearestRows(store, golden.vectors, golden.metadata)
+    for options in (SearchOptions(4), SearchOptions(4, exact=True)):
+        for found, wanted in zip(rows.find(queries, options, Stopwatch()), truth, strict=True):
+            np.testing.assert_array_equal(found.rows, wanted.rows)
+            np.testing.assert_array_equal(found.scores, wanted.scores)
+
+
+@pytest.mark.parametrize("asked", ["auto", "exact", "torch-exact"])
+def test_the_manifest_remembers_what_was_asked_for(asked: str, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(picture("red"))
+    run_index(IndexSettings((str(tmp_path / "red.png"),), tmp_path / "out", encoder="fake", store=asked))
+    entry = open_collection(tmp_path / "out").manifest.store
+    assert (entry.kind, entry.params["asked"]) == ("exact" if asked == "auto" else asked, asked)

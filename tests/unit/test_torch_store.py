@@ -1,0 +1,304 @@
+"""What is `torch-exact`'s own: the exact store's answers to the bit, whatever the device rounds; memory; refusals.
+
+It runs on the CPU. What a GPU does otherwise (queries rounded to float16, products with another error) is put in the
+place of the CPU's products, at its worst.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from retrieval.errors import QueryError, StoreUnavailable
+from retrieval.stores import torch_store
+from retrieval.stores.exact import ExactStore
+from retrieval.stores.torch_store import TorchStore, device_bytes
+from retrieval.types import Bool, Float16, Float32
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GB = 10**9
+
+
+def spread(n: int, d: int, seed: int = 1) -> Float16:
+    """Unit vectors in all directions."""
+    rows = np.random.default_rng(seed).standard_normal((n, d))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+
+
+def crowded(n: int, d: int, seed: int, distinct: int) -> Float16:
+    """A few vectors, each many times: half of the copies to the bit, half with one value moved to its neighbour."""
+    random = np.random.default_rng(seed)
+    rows = spread(distinct, d, seed)[random.integers(0, distinct, n)]
+    moved = np.flatnonzero(random.random(n) < 0.5)
+    columns = random.integers(0, d, len(moved))
+    rows[moved, columns] = np.nextafter(rows[moved, columns], np.float16(1))
+    return rows
+
+
+def queries_of(q: int, d: int, seed: int = 2) -> Float32:
+    return spread(q, d, seed).astype(np.float32)
+
+
+def assert_same_as_exact(store: TorchStore, vectors: Float16, queries: Float32, k: int, mask: Bool | None) -> None:
+    truth = ExactStore(vectors).search(queries, k, mask=mask)
+    for found, wanted in zip(store.search(queries, k, mask=mask), truth, strict=True):
+        np.testing.assert_array_equal(found.rows, wanted.rows)
+        np.testing.assert_array_equal(found.scores, wanted.scores)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a few rows and queries, so that small stores have many of both."""
+    monkeypatch.setattr(torch_store, "_BLOCK_ELEMENTS", {"cpu": 700})
+    monkeypatch.setattr(torch_store, "_UPLOAD_ROWS", 50)
+
+
+class Coarse:
+    """Products as a GPU may compute them: queries rounded to float16, and sums with an error as large as is allowed."""
+
+    def __init__(self) -> None:
+        self._random = torch.Generator().manual_seed(0)
+
+    def __call__(self, asked: Tensor, block: Tensor) -> Tensor:
+        assert asked.dtype == torch.float16
+        products = asked.float() @ block.float().T
+        noise = 2 * torch.rand(products.shape, generator=self._random) - 1
+        return products + noise * 0.7 * asked.shape[1] * torch_store._ROUNDING  # the rest is for the final score
+
+
+@pytest.fixture
+def gpu_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores that are opened from now on treat the CPU as if it multiplied halves, coarsely."""
+    opened = TorchStore._upload
+
+    def upload(store: TorchStore) -> None:
+        opened(store)
+        store._query_type = np.float16
+
+    monkeypatch.setattr(TorchStore, "_upload", upload)
+    monkeypatch.setattr(torch_store, "_products", Coarse())
+
+
+@pytest.fixture(params=["cpu", "gpu_like"])
+def device(request: pytest.FixtureRequest) -> None:
+    """The CPU as it is, and as a GPU."""
+    if request.param == "gpu_like":
+        request.getfixturevalue("gpu_like")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**16),
+    n=st.integers(1, 300),
+    distinct=st.sampled_from([1, 2, 7, 300]),
+    k=st.sampled_from([1, 3, 40, 1_000]),
+    share=st.sampled_from([None, 0.0, 0.05, 0.5, 1.0]),
+)
+@pytest.mark.usefixtures("small_blocks", "device")
+def test_answers_are_the_exact_stores_to_the_bit(seed: int, n: int, distinct: int, k: int, share: float | None) -> None:
+    vectors = crowded(n, 24, seed, distinct)
+    mask = None if share is None else np.random.default_rng(seed).random(n) < share
+    queries = np.concatenate([queries_of(3, 24, seed + 1), vectors[:1].astype(np.float32)])
+    assert_same_as_exact(TorchStore(vectors, "cpu"), vectors, queries, k, mask)
+
+
+@pytest.mark.usefixtures("device")
+def test_ties_beyond_what_is_proposed_break_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More copies than the device proposes: which of them it proposes is chance, which are returned is not."""
+    vectors = spread(2_000, 32)
+    copies = np.sort(np.random.default_rng(0).choice(2_000, 700, replace=False))
+    vectors[copies] = vectors[0]
+    store, query = TorchStore(vectors, "cpu"), vectors[:1].astype(np.float32)
+    widened = counted(monkeypatch)
+    found = store.search(query, 5)[0]
+    assert found.rows.tolist() == np.union1d(copies, [0])[:5].tolist()
+    assert len(set(found.scores.tolist())) == 1
+    assert len(widened) == 1
+    assert_same_as_exact(store, vectors, np.concatenate([query, queries_of(4, 32)]), 600, None)
+
+
+def test_a_query_that_rounding_turns_to_another_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float16 the query's first two values lose half a step each and its third gains one: row 40 falls behind."""
+    step = 2.0**-12  # of float16 numbers between 0.25 and 0.5
+    query = 0.4375 + step * np.array([[0.49, 0.49, 0.51, 0.43, 0.0]])
+    query[0, 4] = np.sqrt(1 - (query[0, :4] ** 2).sum())
+    vectors = np.array([[0, 0, 1, 1, 0]] * 40 + [[1, 1, 0, 0, 0]], np.float16)  # more of the wrong than is proposed
+    store = TorchStore(vectors, "cpu")
+    monkeypatch.setattr(store, "_query_type", np.float16)
+    monkeypatch.setattr(torch_store, "_products", lambda asked, block: asked.float() @ block.float().T)
+    assert store.search(query.astype(np.float32), 1)[0].rows.tolist() == [40]
+
+
+def test_errors_of_both_signs_at_their_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 40 is best by half of the allowed error; the device makes it worse by 0.9 of it and the others better."""
+    error = (2 + 8) * torch_store._ROUNDING
+    query = np.float32([[np.sqrt(0.5) + error / 4, np.sqrt(0.5) - error / 4]])
+    vectors = np.array([[0, 1]] * 40 + [[1, 0]], np.float16)
+    off = torch.tensor([0.9 * error] * 40 + [-0.9 * error])
+    monkeypatch.setattr(torch_store, "_products", lambda asked, block: asked @ block.float().T + off)
+    assert TorchStore(vectors, "cpu").search(query, 1)[0].rows.tolist() == [40]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The floors of the second looks that are taken from now on."""
+    floors: list[float] = []
+    real = TorchStore._all_above
+
+    def spy(store: TorchStore, asked: Tensor, floor: float, denied: Tensor | None) -> object:
+        floors.append(floor)
+        return real(store, asked, floor, denied)
+
+    monkeypatch.setattr(TorchStore, "_all_above", spy)
+    return floors
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_no_second_look_where_the_best_stand_apart(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = spread(3_000, 64)
+    store, widened = TorchStore(vectors, "cpu"), counted(monkeypatch)
+    assert_same_as_exact(store, vectors, queries_of(20, 64), k, None)
+    assert widened == []
+
+
+@pytest.mark.usefixtures("device")
+def test_a_second_look_is_not_needed_where_everything_was_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = crowded(30, 16, seed=3, distinct=1)
+    store, widened = TorchStore(vectors, "cpu"), counted(monkeypatch)
+    assert_same_as_exact(store, vectors, queries_of(3, 16), 2, None)
+    assert widened == []
+
+
+@pytest.mark.usefixtures("small_blocks", "device")
+def test_vectors_of_any_norm() -> None:
+    vectors = spread(200, 16) * np.random.default_rng(0).choice([0.01, 0.5, 3.0, 100.0], (200, 1))
+    vectors = vectors.astype(np.float16)
+    vectors[[3, 90]] = 0
+    queries = 7 * queries_of(5, 16)
+    assert_same_as_exact(TorchStore(vectors, "cpu"), vectors, queries, 200, None)
+    assert_same_as_exact(TorchStore(vectors, "cpu"), vectors, queries, 4, np.arange(200) % 3 == 0)
+
+
+def test_many_queries_go_in_several_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_store, "_QUERIES", 4)
+    vectors = spread(300, 16)
+    assert_same_as_exact(TorchStore(vectors, "cpu"), vectors, queries_of(11, 16), 3, None)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_no_intermediate_exceeds_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    real = torch_store._products
+
+    def spy(asked: Tensor, block: Tensor) -> Tensor:
+        sizes.extend([block.numel(), len(asked) * len(block)])
+        return real(asked, block)
+
+    monkeypatch.setattr(torch_store, "_products", spy)
+    TorchStore(spread(400, 16), "cpu").search(queries_of(60, 16), 5)
+    assert 350 < max(sizes) <= 700
+
+
+def test_read_only_vectors_and_masks() -> None:
+    vectors, mask = spread(100, 16), np.arange(100) < 50
+    vectors.flags.writeable = mask.flags.writeable = False
+    assert_same_as_exact(TorchStore(vectors, "cpu"), vectors, queries_of(2, 16), 3, mask)
+
+
+def test_queries_without_a_direction() -> None:
+    store = TorchStore(spread(10, 4), "cpu")
+    for bad in (0.0, np.nan, np.inf):
+        with pytest.raises(QueryError, match="query 1"):
+            store.search(np.stack([np.ones(4), np.full(4, bad)]).astype(np.float32), 3)
+
+
+def test_a_vector_that_is_not_finite_is_refused() -> None:
+    vectors = spread(100, 4)
+    vectors[70, 2] = np.nan
+    with pytest.raises(StoreUnavailable, match="not finite"):
+        TorchStore(vectors, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), "out of memory"),
+        (RuntimeError("CUDA error: an illegal address\nand much advice"), "an illegal address;"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_the_devices_refusals_become_ours_with_a_mend(
+    error: Exception, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> Tensor:
+        raise error
+
+    vectors = spread(10, 4)
+    store = TorchStore(vectors, "cpu")
+    monkeypatch.setattr(torch_store, "_products", refuse)
+    with pytest.raises(StoreUnavailable, match=rf"search failed.*{says}.*--store faiss or exact") as raised:
+        store.search(queries_of(1, 4), 3)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(StoreUnavailable, match=says):  # the first query, at opening
+        TorchStore(vectors, "cpu")
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(StoreUnavailable, match=rf"to the device.*{says}.*--store faiss or exact"):
+        TorchStore(vectors, "cpu")
+
+
+def test_no_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(StoreUnavailable, match="no CUDA device"):
+        TorchStore(spread(10, 4), "cuda")
+    assert TorchStore(spread(10, 4)).device == "cpu"
+
+
+def test_memory_is_reckoned_before_anything_is_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (14 * GB, 16 * GB))
+    torch_store._require_room(10**7, 512)  # 10.3 of the 14 GB; 3.2 stay in reserve
+    with pytest.raises(StoreUnavailable, match=r"11,000,000 .* 11\.31 GB .* 14\.00 GB are free and 3\.20 GB .*exact"):
+        torch_store._require_room(11 * 10**6, 512)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 16 * GB))
+    monkeypatch.setattr(torch, "empty", None)
+    with pytest.raises(StoreUnavailable, match="GB of the GPU's memory"):
+        TorchStore(spread(10, 4), "cuda")
+
+
+def test_the_estimate_is_what_is_held() -> None:
+    store = TorchStore(spread(123, 40), "cpu")
+    assert device_bytes(123, 40) == store._vectors.nbytes + store._inverse_norms.nbytes
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("distinct", [5, 20_000])
+def test_on_cuda_itself(distinct: int) -> None:
+    vectors = crowded(20_000, 512, seed=4, distinct=distinct)
+    store, queries = TorchStore(vectors, "cuda"), queries_of(40, 512)
+    for k, mask in ((1, None), (10, np.arange(20_000) % 7 == 0), (1_000, None)):
+        assert_same_as_exact(store, vectors, queries, k, mask)
+
+
+def test_torch_is_imported_only_when_such_a_store_is_opened() -> None:
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from retrieval.stores.registry import create_builder, open_store, resolve_kind
+vectors = np.eye(4, dtype=np.float16)
+create_builder(resolve_kind("torch-exact", 4), 4, 4).finish(Path())
+open_store("exact", Path(), vectors)
+assert "torch" not in sys.modules
+assert open_store("torch-exact", Path(), vectors, {"device": "cpu"}).kind == "torch-exact"
+assert "torch" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
