@@ -22,7 +22,6 @@ from training.depthwise import DepthwiseGradients
 from training.distributed import Process, average_gradients, gather
 from training.gradcache import cached_step
 from training.guard import spread
-from training.interrupt import held_back
 from training.memory import CrossBatchMemory
 from training.model import Trainable
 from training.objectives import Embedded, Objective, Outcome
@@ -99,9 +98,7 @@ class Loop:
         while self.step < until:
             epoch, first = divmod(self.step, self._batches.steps_per_epoch)
             for batch in self._batches.epoch(epoch, first, self._process.rank, self._process.count):
-                with held_back():
-                    step = self._advance(batch)
-                yield step
+                yield self._advance(batch)
                 if self.step >= until:
                     return
 

@@ -48,6 +48,7 @@ from training.export import (
 from training.guard import Watch, learning_rate_warning
 from training.head import start_head
 from training.heap import keep_freed_memory
+from training.interrupt import HeldBack
 from training.live import LiveEncoder
 from training.loop import Loop
 from training.model import Trainable, load_base, require_fitting
@@ -202,7 +203,8 @@ class _Run:
         files = self.work / METRICS_FILE, self.work / "tensorboard"
         with Telemetry(*files, self.loop.step, self.loop.total, quiet=not self.process.first) as telemetry:
             try:
-                self._steps(telemetry, fresh=state is None)
+                with HeldBack() as signals:
+                    self._steps(telemetry, signals, fresh=state is None)
             except KeyboardInterrupt:
                 self._save()
                 raise
@@ -223,7 +225,7 @@ class _Run:
         weights = self.shown.modules().state_dict()
         export_encoder(self.out, self.shown, weights, base=base, extra=extra, calibration=calibration)
 
-    def _steps(self, telemetry: Telemetry, *, fresh: bool) -> None:
+    def _steps(self, telemetry: Telemetry, signals: HeldBack, *, fresh: bool) -> None:
         if fresh:
             for text in [*self.warnings, *self._rate_warning()]:
                 self._warn(telemetry, 0, text)
@@ -238,6 +240,7 @@ class _Run:
                     self._warn(telemetry, step.step, text)
                 if not math.isfinite(step.loss):
                     return self._require_best(step.step)  # no weights come back from there
+                signals.deliver()
                 if time.monotonic() - saved > _CHECKPOINT_SECONDS:
                     self._save()
                     saved = time.monotonic()

@@ -8,34 +8,48 @@ import threading
 import pytest
 
 from tests.conftest import REPOSITORY
-from training.interrupt import held_back
+from training.interrupt import HeldBack
 
-SCRIPT = """
+BEGIN = """
 import signal, sys
-from training.interrupt import held_back
+from training.interrupt import HeldBack
 number = int(sys.argv[1])
 signal.signal(number, signal.default_int_handler)
-done = False
+said = []
 try:
-    with held_back():
+    with HeldBack() as signals:
+        signals.deliver()
         signal.raise_signal(number)
-        done = True
+        said.append("held")
+"""
+END = """
 except KeyboardInterrupt:
-    print("interrupted", done, signal.getsignal(number) is signal.default_int_handler)
+    print(*said, signal.getsignal(number) is signal.default_int_handler)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_answered_when_the_step_is_done(number):
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("        signals.deliver()\n        said.append('swallowed')", "held True"),
+        ("", "held True"),  # the end of the context delivers, too
+        (
+            "        signal.raise_signal(number)\n        said.append('swallowed')",
+            "held True",
+        ),  # a second one is urgent
+    ],
+)
+def test_a_first_signal_waits_and_then_interrupts(number, step, said):
     # In a process of its own: a signal is no business of whoever runs the tests.
-    command = [sys.executable, "-c", SCRIPT, str(int(number))]
+    command = [sys.executable, "-c", f"{BEGIN}{step}{END}", str(int(number))]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "interrupted True True", done.stderr
+    assert done.stdout.strip() == said, done.stderr
 
 
 def test_what_a_step_raises_goes_on_and_handlers_come_back():
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(ZeroDivisionError), held_back():
+    with pytest.raises(ZeroDivisionError), HeldBack():
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -44,7 +58,8 @@ def test_threads_that_get_no_signals_are_left_alone():
     seen = []
 
     def work():
-        with held_back():
+        with HeldBack() as signals:
+            signals.deliver()
             seen.append(True)
 
     thread = threading.Thread(target=work)
