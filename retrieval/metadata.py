@@ -26,6 +26,8 @@ from retrieval.types import UInt64
 PARQUET, ROWS, IDS = "metadata.parquet", "metadata.arrow", "ids.npy"
 FILES = (PARQUET, ROWS, IDS)
 _ROWS_PER_BATCH = 65_536
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""What JSON carries as it is: most of what there is."""
 
 
 def write_metadata(folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
@@ -128,6 +130,8 @@ class Metadata:
 
 def json_ready(value: Any) -> Any:
     """A metadata value as JSON can carry it: dates as ISO 8601, NaN and infinity as None, bytes by their length."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, datetime | date | time):

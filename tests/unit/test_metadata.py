@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval import metadata as metadata_module
@@ -82,6 +84,7 @@ class TestMetadata:
         with pytest.raises(ManifestInvalid, match="does not describe"):
             Metadata(tmp_path)
 
+    @settings(deadline=None)
     @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=4), unique=True, max_size=30))
     def test_the_hash_is_stable_and_tells_ids_apart(self, names: list[str]) -> None:
         assert len({id_hash(name) for name in names}) == len(names)
@@ -110,7 +113,38 @@ def test_values_become_what_json_can_carry(value: Any, expected: Any) -> None:
     assert json_ready(value) == expected
 
 
+def all_kinds_of_columns(count: int) -> pa.Table:
+    """Every type that metadata of another tool may have, a third of the cells null."""
+    moment = datetime(2026, 1, 2, 3, tzinfo=UTC)
+    kinds: dict[str, tuple[pa.DataType, Any]] = {
+        "text": (pa.string(), lambda i: "ü" * i),
+        "long": (pa.large_string(), str),
+        "view": (pa.string_view(), lambda i: f"{i} is longer than twelve bytes"),
+        "bytes": (pa.binary(), lambda i: bytes([i])),
+        "fixed": (pa.binary(2), lambda i: bytes([i, i])),
+        "truth": (pa.bool_(), lambda i: i % 2 == 0),
+        "small": (pa.int8(), lambda i: i - 20),
+        "large": (pa.uint64(), lambda i: 2**64 - 1 - i),
+        "real": (pa.float32(), lambda i: i / 4),
+        "money": (pa.decimal128(9, 2), lambda i: Decimal(i) / 4),
+        "day": (pa.date32(), lambda i: date(2026, 1, 1 + i % 28)),
+        "moment": (pa.timestamp("us", "UTC"), lambda i: moment + timedelta(hours=i)),
+        "length": (pa.duration("s"), lambda i: timedelta(seconds=i)),
+        "class": (pa.dictionary(pa.int8(), pa.string()), lambda i: "abc"[i % 3]),
+        "tags": (pa.list_(pa.string()), lambda i: [str(i)] * (i % 3)),
+        "box": (pa.list_(pa.float32(), 2), lambda i: [i, i + 1]),
+        "camera": (pa.struct([("name", pa.string()), ("iso", pa.int32())]), lambda i: {"name": str(i), "iso": i}),
+        "pairs": (pa.map_(pa.string(), pa.int32()), lambda i: [("a", i)]),
+        "nothing": (pa.null(), lambda i: None),
+    }
+    columns = {
+        name: pa.array([make(i) if i % 3 else None for i in range(count)], kind) for name, (kind, make) in kinds.items()
+    }
+    return pa.table(columns)
+
+
 class TestRowFile:
+    @settings(deadline=None)
     @given(st.lists(st.integers(0, 7), max_size=12), st.integers(1, 5))
     def test_pieces_of_any_length_make_one_file(self, lengths: list[int], size: int) -> None:
         import tempfile
@@ -133,6 +167,40 @@ class TestRowFile:
         for row in (-1, 3):
             with pytest.raises(IndexError):
                 rows.value("x", row)
+
+    @settings(deadline=None)
+    @given(st.lists(st.integers(0, 39), max_size=60), st.sampled_from([1, 3, 16, 64]), st.booleans())
+    def test_many_rows_are_the_rows_one_by_one(self, asked: list[int], size: int, views: bool) -> None:
+        import tempfile
+
+        everything = all_kinds_of_columns(40)
+        if not views:  # pyarrow can't take string views: with them, rows are fetched in another way
+            everything = everything.drop_columns("view")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "x.arrow"
+            with RowFileWriter(path, everything.schema, size) as writer:
+                writer.add(everything)
+            rows = RowFile(path)
+            found = rows.rows(asked)
+            assert found == [{name: rows.value(name, row) for name in rows.schema.names} for row in asked]
+            assert len({id(record) for record in found}) == len(asked)  # a caller may change what it got
+
+    def test_fetching_rows_does_not_import_pandas(self, tmp_path: Path) -> None:
+        write_metadata(tmp_path, SCHEMA, [table(*map(str, range(50)))])
+        code = (
+            "import sys; from pathlib import Path; from retrieval.metadata import Metadata; "
+            "print(len(Metadata(Path(sys.argv[1])).records(list(range(50)))), 'pandas' in sys.modules)"
+        )
+        run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+        assert run.stdout.split() == ["50", "False"]
+
+    @pytest.mark.parametrize("wrong", [-1, 20])
+    @pytest.mark.parametrize("others", [[], list(range(20))])
+    def test_many_rows_with_one_out_of_range_are_refused(self, tmp_path: Path, wrong: int, others: list[int]) -> None:
+        with RowFileWriter(tmp_path / "x.arrow", pa.schema([("x", pa.int64())]), 8) as writer:
+            writer.add(pa.table({"x": range(20)}))
+        with pytest.raises(IndexError, match=f"row {wrong} of 20"):
+            RowFile(tmp_path / "x.arrow").rows([*others, wrong])
 
     def test_a_file_that_is_none_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "x.arrow").write_bytes(b"ARROW1 or not")
