@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.vectors import generate, load
 from indexing.stores_build import build_store
 from indexing.tuning import tune
 from retrieval.filters import parse_filter
@@ -45,11 +43,9 @@ def main() -> None:
 
 
 def _run(folder: Path, count: int, asked: int) -> None:
-    shared = Path(os.environ.get("LOOKALIKE_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-    if not (shared / "cliplike.py").is_file():
-        sys.exit(f"{shared / 'cliplike.py'} is missing: set LOOKALIKE_TEST_DATA to the shared data folder")
-    subprocess.run([sys.executable, str(shared / "cliplike.py"), str(count), str(asked), str(folder)], check=True)
-    vectors, queries = np.load(folder / "X.npy").astype(np.float16), np.load(folder / "q.npy")
+    generate(folder, count, asked)
+    originals, queries = load(folder)
+    vectors = originals.astype(np.float16)
     uniform = np.random.default_rng(1).random(count)
     table = pa.table({"id": [str(i) for i in range(count)], "u": uniform})
     write_metadata(folder, table.schema, [table])

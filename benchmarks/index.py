@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,20 +24,16 @@ from typing import Any
 import faiss
 import numpy as np
 
-from indexing.stores_build import build_store
-from indexing.tuning import tune
-from retrieval.rerank import rerank
+from benchmarks.ours import answer, built, open_tuned, remembered, tuned
+from benchmarks.recall import K, ann_recall, floors
+from benchmarks.vectors import CHUNK, FOLDER, generate, halves, load
 from retrieval.stores.faiss_store import choose_nlist
-from retrieval.stores.registry import open_store
 from retrieval.types import Float16, Float32, Int64
 
-K = 10
-_CHUNK = 50_000
 _PLAIN_NPROBE = 96
 _SINGLES = 100
 _JUDGED = 1000  # queries that recall is computed on
 _FLAT_BATCH = 500  # flat search is slow enough to be timed on fewer
-_SAME_COSINE = 1e-6  # a row this close to the tenth counts as the tenth
 
 Search = Callable[[Float32], Int64]
 """(q, d) -> (q, K) rows, -1 where there were too few."""
@@ -88,10 +82,9 @@ def main() -> None:
     faiss.omp_set_num_threads(args.threads)
     args.folder.mkdir(parents=True, exist_ok=True)
     vectors, queries = _data(args)
-    halves = _halves(args.folder, vectors)
     flat = _flat(vectors)
-    floors = _floors(vectors, queries[:_JUDGED], flat.search)
-    ours, facts = _ours(args.folder, halves, args.target, args.threads)
+    tenth = floors(vectors, queries[:_JUDGED], flat.search(queries[:_JUDGED]))
+    ours, facts = _ours(args.folder, halves(args.folder, vectors), args.target, args.threads)
     contenders = [flat, _plain(args.folder, vectors), ours]
     for contender in contenders:
         contender.search(queries[:64])  # warm
@@ -99,14 +92,14 @@ def main() -> None:
         for contender in contenders:
             contender.measure(queries)
     base = statistics.median(flat.rates)
-    lines = [_line(contender, vectors, queries[:_JUDGED], floors, base) for contender in contenders]
+    lines = [_line(contender, vectors, queries[:_JUDGED], tenth, base) for contender in contenders]
     _print(lines, {**_machine(args.threads), "n": len(vectors), "d": vectors.shape[1], **facts}, args.json)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.index", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--n", type=int, default=500_000, help="vectors to generate")
-    parser.add_argument("--folder", type=Path, default=Path(".lookalike/benchmarks/index"), help="kept between runs")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="kept between runs")
     parser.add_argument("--vectors", type=Path, help="a .npy of (n, d) float32 unit vectors instead of generated ones")
     parser.add_argument("--queries", type=Path, help="a .npy of (q, d) float32 unit vectors, with --vectors")
     parser.add_argument("--target", type=float, default=0.95, help="ann_recall_at_10 to tune for")
@@ -119,35 +112,16 @@ def _arguments() -> argparse.Namespace:
 def _data(args: argparse.Namespace) -> tuple[Float32, Float32]:
     if args.vectors:
         return np.load(args.vectors, mmap_mode="r"), np.load(args.queries)
-    folder = args.folder / str(args.n)
-    args.folder = folder
-    if not (folder / "q.npy").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        shared = Path(os.environ.get("LOOKALIKE_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-        script = shared / "cliplike.py"
-        if not script.is_file():
-            sys.exit(f"{script} is missing: set LOOKALIKE_TEST_DATA to the shared data folder, or give --vectors")
-        subprocess.run([sys.executable, str(script), str(args.n), "2000", str(folder)], check=True)
-    return np.load(folder / "X.npy", mmap_mode="r"), np.load(folder / "q.npy")
-
-
-def _halves(folder: Path, vectors: Float32) -> Float16:
-    """The collection's `vectors.npy`, memory-mapped."""
-    path = folder / "vectors.npy"
-    if not path.is_file():
-        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=vectors.shape)
-        for start in range(0, len(vectors), _CHUNK):
-            out[start : start + _CHUNK] = vectors[start : start + _CHUNK]
-        out.flush()
-    halves: Float16 = np.load(path, mmap_mode="r")
-    return halves
+    args.folder = args.folder / str(args.n)
+    generate(args.folder, args.n)
+    return load(args.folder)
 
 
 def _flat(vectors: Float32) -> Contender:
     started = time.perf_counter()
     index = faiss.IndexFlatIP(vectors.shape[1])
-    for start in range(0, len(vectors), _CHUNK):
-        index.add(np.ascontiguousarray(vectors[start : start + _CHUNK]))
+    for start in range(0, len(vectors), CHUNK):
+        index.add(np.ascontiguousarray(vectors[start : start + CHUNK]))
     seconds = time.perf_counter() - started
     return Contender("flat", lambda q: index.search(q, K)[1], seconds, 4.0 * vectors.shape[1], _FLAT_BATCH)
 
@@ -155,12 +129,12 @@ def _flat(vectors: Float32) -> Contender:
 def _plain(folder: Path, vectors: Float32) -> Contender:
     """Inverted lists of 64-byte product codes whose own scores are the answer."""
     path, nlist = folder / "plain.faiss", choose_nlist(len(vectors))
-    built = _remembered(folder / "plain.json", lambda: _build_plain(path, nlist, vectors))
+    note = remembered(folder / "plain.json", lambda: _build_plain(path, nlist, vectors))
     index = faiss.read_index(str(path))
     wrapped: Any = faiss  # its stubs describe the C++ constructor, not the Python wrapper
     params = wrapped.SearchParametersIVF(nprobe=min(_PLAIN_NPROBE, nlist))
     size = path.stat().st_size / len(vectors)
-    return Contender(f"IVF{nlist},PQ64", lambda q: index.search(q, K, params=params)[1], built["seconds"], size)
+    return Contender(f"IVF{nlist},PQ64", lambda q: index.search(q, K, params=params)[1], note["seconds"], size)
 
 
 def _build_plain(path: Path, nlist: int, vectors: Float32) -> dict[str, Any]:
@@ -168,67 +142,34 @@ def _build_plain(path: Path, nlist: int, vectors: Float32) -> dict[str, Any]:
     index.cp.niter = index.pq.cp.niter = 10  # as ours is trained
     rows = np.random.default_rng(0).choice(len(vectors), min(len(vectors), 64 * nlist), replace=False)
     index.train(vectors[np.sort(rows)])
-    for start in range(0, len(vectors), _CHUNK):
-        index.add(np.ascontiguousarray(vectors[start : start + _CHUNK]))
+    for start in range(0, len(vectors), CHUNK):
+        index.add(np.ascontiguousarray(vectors[start : start + CHUNK]))
     faiss.write_index(index, str(path))
     return {}
 
 
-def _ours(folder: Path, halves: Float16, target: float, threads: int) -> tuple[Contender, dict[str, Any]]:
+def _ours(folder: Path, vectors: Float16, target: float, threads: int) -> tuple[Contender, dict[str, Any]]:
     """The faiss store, built and tuned once; both are remembered in the folder."""
-    built = _remembered(folder / "build.json", lambda: dict(build_store(halves, folder, "faiss")[1]))
-    info = built["value"]
-    opened = open_store("faiss", folder, halves, info)
-    tuned = _remembered(folder / f"tune-{target}.json", lambda: tune(opened, halves, target=target).to_dict())
-    params: dict[str, int] = tuned["value"]["params"]
-    store = open_store("faiss", folder, halves, {**info, **params})
-
-    def search(queries: Float32) -> Int64:
-        found = rerank(queries, store.search(queries, params["candidates"]), halves, K, threads)
-        rows = np.full((len(queries), K), -1, dtype=np.int64)
-        for line, answer in zip(rows, found, strict=True):
-            line[: len(answer.rows)] = answer.rows
-        return rows
-
+    build, tuning = built(folder, vectors), tuned(folder, vectors, target)
+    info, params = build["value"], tuning["value"]["params"]
+    store = open_tuned(folder, vectors, target)
     facts = {
         "factory": info["factory"],
         **params,
-        "tuned_on": tuned["value"]["image"],
-        "tune_seconds": round(tuned["seconds"], 1),
+        "tuned_on": tuning["value"]["image"],
+        "tune_seconds": round(tuning["seconds"], 1),
     }
     name = f"{info['factory']} nprobe {params['nprobe']} re-ranked {params['candidates']}"
-    return Contender(name, search, built["seconds"], info["bytes_per_vector"]), facts
+    return Contender(
+        name, lambda q: answer(store, vectors, q, params, threads), build["seconds"], info["bytes_per_vector"]
+    ), facts
 
 
-def _remembered(path: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """{"seconds", "value"} of work that is done once and noted at `path`."""
-    if not path.is_file():
-        started = time.perf_counter()
-        value = work()
-        path.write_text(json.dumps({"seconds": time.perf_counter() - started, "value": value}), encoding="utf-8")
-    note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return note
-
-
-def _floors(vectors: Float32, queries: Float32, exact: Search) -> Float32:
-    """(q,) the tenth best cosine of each query, recomputed."""
-    floors: Float32 = _cosines(vectors, queries, exact(queries)).min(axis=1)
-    return floors
-
-
-def _cosines(vectors: Float32, queries: Float32, rows: Int64) -> Float32:
-    """(q, K) cosines of found rows from the original vectors; -1 for rows that are missing."""
-    scores: Float32 = np.stack([vectors[r] @ q for q, r in zip(queries, np.maximum(rows, 0), strict=True)])
-    scores[rows < 0] = -1.0
-    return scores
-
-
-def _line(c: Contender, vectors: Float32, queries: Float32, floors: Float32, base: float) -> Line:
-    found = _cosines(vectors, queries, c.search(queries)) >= floors[:, None] - _SAME_COSINE
+def _line(c: Contender, vectors: Float32, queries: Float32, tenth: Float32, base: float) -> Line:
     rate = statistics.median(c.rates)
     return Line(
         name=c.name,
-        ann_recall_at_10=round(float(found.mean()), 4),
+        ann_recall_at_10=round(ann_recall(vectors, queries, c.search(queries), tenth), 4),
         queries_per_second=round(rate, 1),
         times_flat=round(rate / base, 2),
         single_ms=round(statistics.median(c.singles), 2),
