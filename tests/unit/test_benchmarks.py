@@ -1,18 +1,50 @@
-"""The benchmarks' own judgement: recall counted right."""
+"""The benchmarks' own judgement: recall, memory and pages counted right, reports that say what was measured.
+
+Nothing here asserts a time; vectors are random and few, so no data is fetched.
+"""
 
 from __future__ import annotations
+
+import json
+import mmap
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import index_frontier, pages, vectors
+from benchmarks.frontier.process import Assignment, Process, Unavailable
+from benchmarks.frontier.report import Point, Row, fastest, parse_systems, plot, staircase, summary, table
+from benchmarks.frontier.systems import SYSTEMS, Settings
 from benchmarks.recall import K, ann_recall, cosines, floors
+from benchmarks.resident import MEGABYTE, AnonymousPeak, mapped, resident
 from retrieval.types import Float32
+
+needs_linux = pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="counts memory by Linux's /proc")
 
 
 def unit(count: int, dim: int, seed: int = 0) -> Float32:
     drawn = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
     normed: Float32 = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     return normed
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Path:
+    """A folder of 1,500 vectors and 40 queries, on a file system whose pages can be dropped."""
+    folder = tmp_path / "1500"
+    folder.mkdir()
+    np.save(folder / vectors.VECTORS, unit(1500, 16))
+    np.save(folder / vectors.QUERIES, unit(40, 16, seed=1))
+    vectors.halves(folder, vectors.load(folder)[0])
+    try:
+        pages.drop(folder / vectors.HALVES)
+    except OSError as error:
+        pytest.skip(str(error))
+    return folder
 
 
 class TestRecall:
@@ -39,3 +71,165 @@ class TestRecall:
         given = np.array([[best, best, best, -1, -1, *truth[0, 1:6]]])
         assert ann_recall(gallery, queries, given, floors(gallery, queries, truth)) == pytest.approx(0.6)
         assert (cosines(gallery, queries, given)[0, 1:5] == -1).all()
+
+
+def a_row(system: str, recall: float, qps: float, **more: object) -> Row:
+    row = Row(
+        system=system,
+        params={"ef": 32},
+        recall=recall,
+        qps=qps,
+        single_ms=0.5,
+        build_s=12.5,
+        bytes_per_vector=150.0,
+        reclaimable_bytes_per_vector=0.0,
+        index_bytes_per_vector=149.0,
+        chosen=False,
+        tune_s=0.0,
+        build_own_mb=300.0,
+        build_peak_mb=400.0,
+        index="IVF4",
+        library="lib 1.0",
+        n=1000,
+    )
+    return replace(row, **more)  # type: ignore[arg-type]
+
+
+ROWS = [
+    a_row("flat", 1.0, 100.0, params={}),
+    a_row("lookalike", 0.94, 4000.0),
+    a_row("lookalike", 0.96, 2000.0, chosen=True),
+    a_row("peer", 0.95, 500.0),
+    a_row("peer", 0.99, 50.0),
+]
+
+
+class TestFrontierReport:
+    def test_systems_are_parsed_in_order_and_once(self) -> None:
+        assert parse_systems("lookalike, flat,lookalike,", SYSTEMS) == ["lookalike", "flat"]
+
+    @pytest.mark.parametrize(("text", "says"), [("flat,annoy", "annoy"), ("", "at least one"), (" , ", "at least one")])
+    def test_unknown_systems_are_refused_with_those_there_are(self, text: str, says: str) -> None:
+        with pytest.raises(ValueError, match=says) as caught:
+            parse_systems(text, SYSTEMS)
+        assert "hnswlib" in str(caught.value)
+
+    def test_points_that_tell_nothing_new_are_left_out(self) -> None:
+        tried = [Point({"p": i}, recall, 1.0) for i, recall in enumerate([0.5, 0.45, 0.503, 0.948, 0.9501, 0.96])]
+        assert [p.params["p"] for p in staircase(tried, 0.95)] == [0, 3, 4, 5]
+        tried[1] = replace(tried[1], chosen=True)
+        assert [p.params["p"] for p in staircase(tried, 0.95)] == [0, 1, 3, 4, 5]
+
+    def test_the_fastest_of_a_recall(self) -> None:
+        assert fastest(ROWS, "lookalike", 0.9) == ROWS[1]
+        assert fastest(ROWS, "lookalike", 0.95) == ROWS[2]
+        assert fastest(ROWS, "lookalike", 0.97) is None
+
+    def test_tables_compare_at_equal_recall(self) -> None:
+        lines = table(ROWS).splitlines()
+        assert len({line.count("|") for line in lines}) == 1
+        assert lines[4] == "| lookalike | ef 32 (its choice) | 0.9600 | 2,000 | 20.0 | 0.50 |  |"
+        assert [line.split("|")[-2].strip() for line in lines[2:]] == ["-", "", "", "4.0 x", "-"]
+        lines = summary(ROWS, 0.95).splitlines()
+        assert len({line.count("|") for line in lines}) == 1
+        assert [line.split("|")[-4].strip() for line in lines[2:]] == ["100", "2,000", "500"]
+        assert summary(ROWS[1:2], 0.95).splitlines()[2].endswith("| - | - | - |")
+
+    def test_the_plot_is_a_picture(self, tmp_path: Path) -> None:
+        plot(ROWS, tmp_path / "frontier.png")
+        assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+@needs_linux
+class TestFrontier:
+    def test_runs_and_leaves_out_who_is_missing(
+        self, on_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        command = "index_frontier --n 1500 --systems flat,lookalike,autofaiss --autofaiss-python /none --rounds 1"
+        monkeypatch.setattr(
+            sys, "argv", [*command.split(), "--singles", "2", "--json", "--folder", str(on_disk.parent)]
+        )
+        assert index_frontier.main() == 0
+        said = capsys.readouterr()
+        rows = [json.loads(line) for line in said.out.splitlines()]
+        assert {"system", "params", "recall", "qps", "single_ms", "build_s", "bytes_per_vector"} <= rows[0].keys()
+        assert [(row["system"], row["recall"]) for row in rows if row["system"] == "flat"] == [("flat", 1.0)]
+        own = [row for row in rows if row["system"] == "lookalike"]
+        assert sum(row["chosen"] for row in own) == 1
+        assert all(row["qps"] > 0 and row["index"].startswith("IVF") for row in own)
+        assert max(row["recall"] for row in own) > 0.9
+        assert "autofaiss is left out: /none can't be run" in said.err
+
+    def test_an_unknown_system_is_an_error_of_the_command_line(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["index_frontier", "--systems", "annoy"])
+        with pytest.raises(SystemExit, match="2"):
+            index_frontier.main()
+        assert "unknown: annoy; there are flat, lookalike" in capsys.readouterr().err
+
+    def test_a_process_that_dies_says_why(self, on_disk: Path) -> None:
+        with (
+            pytest.raises(Unavailable, match="its process ended: KeyError: 'nobody'"),
+            Process(Assignment("nobody", Settings(), on_disk, on_disk / "nobody")),
+        ):
+            pass
+
+    def test_a_missing_library_is_named(self, on_disk: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "hnswlib.py").write_text("raise ModuleNotFoundError(name='hnswlib')")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        with (
+            pytest.raises(Unavailable, match="hnswlib is not installed: pip install hnswlib"),
+            Process(Assignment("hnswlib", Settings(), on_disk, on_disk / "hnswlib")),
+        ):
+            pass
+
+
+@needs_linux
+class TestMemory:
+    def test_own_memory_and_mapped_files_are_told_apart(self, tmp_path: Path) -> None:
+        path, before = tmp_path / "x.npy", resident()
+        held = np.ones(8 * MEGABYTE, np.uint64)
+        assert 60 < resident().since(before).anonymous / MEGABYTE < 80
+        np.save(path, held)
+        before = resident()
+        assert mapped(path) == 0
+        content = np.load(path, mmap_mode="r")
+        assert content.sum() == held.sum()
+        assert resident().since(before).file >= 60 * MEGABYTE
+        assert mapped(path) == pytest.approx(path.stat().st_size, abs=2 * mmap.PAGESIZE)
+
+    def test_a_watched_process_peaks(self) -> None:
+        code = "x = bytearray(64 << 20); print('there', flush=True); input()"
+        command = [sys.executable, "-c", code]
+        with (
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+            AnonymousPeak(process.pid) as peak,
+        ):
+            assert process.stdout is not None
+            process.stdout.readline()
+            while (most := peak.take()) < 64 * MEGABYTE:
+                pass
+            process.communicate("\n")
+        assert most < 96 * MEGABYTE
+
+    def test_pages_are_dropped_and_come_back(self, on_disk: Path) -> None:
+        path = on_disk / vectors.HALVES
+        halves = np.load(path, mmap_mode="r")
+        expected = np.array(halves)
+        pages.fetch(path)
+        assert (pages.cached_share(path), mapped(path)) == (1.0, pytest.approx(path.stat().st_size, abs=4096))
+        pages.drop(path)
+        assert (pages.cached_share(path), mapped(path)) == (0.0, 0)
+        assert (halves == expected).all()
+
+    def test_pages_of_a_file_that_others_hold_do_not_go_unnoticed(self, on_disk: Path) -> None:
+        path = on_disk / vectors.HALVES
+        code = "import sys, numpy as np; x = np.load(sys.argv[1], mmap_mode='r'); print(x.sum(), flush=True); input()"
+        command = [sys.executable, "-c", code, str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            with pytest.raises(OSError, match="mapped by another process"):
+                pages.drop(path)
+            process.communicate("\n")
