@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import index_frontier, pages, vectors
+from benchmarks import cold_cache, index_frontier, ours, pages, vectors
 from benchmarks.frontier.process import Assignment, Process, Unavailable
 from benchmarks.frontier.report import Point, Row, fastest, parse_systems, plot, staircase, summary, table
 from benchmarks.frontier.systems import SYSTEMS, Settings
 from benchmarks.recall import K, ann_recall, cosines, floors
 from benchmarks.resident import MEGABYTE, AnonymousPeak, mapped, resident
-from retrieval.types import Float32
+from retrieval.stores.faiss_store import INDEX_FILE
+from retrieval.types import Float32, Int64
 
 needs_linux = pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="counts memory by Linux's /proc")
 
@@ -233,3 +234,22 @@ class TestMemory:
             with pytest.raises(OSError, match="mapped by another process"):
                 pages.drop(path)
             process.communicate("\n")
+
+
+@needs_linux
+class TestColdCache:
+    def test_cold_queries_meet_no_page_and_warm_ones_all(self, on_disk: Path) -> None:
+        halves, queries = vectors.halves(on_disk, vectors.load(on_disk)[0]), vectors.load(on_disk)[1]
+        store = ours.open_tuned(on_disk, halves, 0.9)
+
+        def search(query: Float32) -> Int64:
+            return ours.answer(store, halves, query, {}, 1)
+
+        rows = cold_cache.measure(on_disk, search, queries, cold_cache.WAYS, rounds=1, singles=3)
+        assert [row.way for row in rows] == [way.name for way in cold_cache.WAYS]
+        assert [(row.vectors_in_memory, row.index_in_memory) for row in rows[:3]] == [(1, 1), (0, 1), (0, 0)]
+        assert all(0 < row.p50_ms <= row.p99_ms and row.queries == 3 for row in rows)
+        assert rows[0].major_faults == 0 < rows[2].major_faults
+        lines = cold_cache.table(rows).splitlines()
+        assert len({line.count("|") for line in lines}) == 1
+        assert (on_disk / INDEX_FILE).is_file()
