@@ -16,6 +16,7 @@ RUNS = (
     ("encoders", "--encoder", "lite"),
     ("indexing", "--encoder", "lite"),
     ("index", "--n", "500000"),
+    ("metadata",),
     ("triplets",),
     ("gradcache",),
     ("training_step",),

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cold_cache, index_frontier, ours, pages, vectors
+from benchmarks import cold_cache, index_frontier, metadata, ours, pages, vectors
 from benchmarks.frontier.process import Assignment, Process, Unavailable
 from benchmarks.frontier.report import Point, Row, fastest, parse_systems, plot, staircase, summary, table
 from benchmarks.frontier.systems import SYSTEMS, Settings
@@ -253,3 +253,19 @@ class TestColdCache:
         lines = cold_cache.table(rows).splitlines()
         assert len({line.count("|") for line in lines}) == 1
         assert (on_disk / INDEX_FILE).is_file()
+
+
+@needs_linux
+class TestMetadata:
+    def test_measures_what_was_generated(self, on_disk: Path) -> None:
+        folder = on_disk / "metadata"
+        metadata.generate(folder, 300)
+        assert len(metadata.Metadata(folder)) == 300
+        assert metadata.Metadata(folder).row_of(metadata.item_id(123)) == 123
+        figures = metadata.measure(folder)
+        assert figures.rows == 300
+        assert figures.rows_100_warm_ms > 0
+        assert figures.used_mapped_mb <= figures.files_mb + 0.1
+        lines = metadata.table([figures, figures]).splitlines()
+        assert lines[0] == "| | 300 rows | 300 rows | asked |"
+        assert len({line.count("|") for line in lines}) == 1
