@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cold_cache, index_frontier, metadata, ours, pages, vectors
+from benchmarks import build_memory, cold_cache, index_frontier, metadata, ours, pages, vectors
 from benchmarks.frontier.process import Assignment, Process, Unavailable
 from benchmarks.frontier.report import Point, Row, fastest, parse_systems, plot, staircase, summary, table
 from benchmarks.frontier.systems import SYSTEMS, Settings
@@ -269,3 +269,31 @@ class TestMetadata:
         lines = metadata.table([figures, figures]).splitlines()
         assert lines[0] == "| | 300 rows | 300 rows | asked |"
         assert len({line.count("|") for line in lines}) == 1
+
+
+class TestBuildMemory:
+    def test_ten_million_on_paper(self) -> None:
+        """Training scales with the sample, adding with twice the file, or with its slope where that is more."""
+        idle = build_memory.Figures(0, 0, 100, 100, 0, 0, 0)
+        sample = build_memory.create_builder("faiss", 10_000_000, 512).sample_size
+        built = [
+            build_memory.Figures(n, 500, 100 + 200 * n / 1_000_000, 0, 150 * n / 1_000_000, sample // 2, 1)
+            for n in (2_000_000, 1_000_000)
+        ]
+        estimate = build_memory.on_paper(idle, built, 512)
+        assert estimate.train_mb == pytest.approx(900)
+        assert estimate.add_mb == pytest.approx(500 + 8 * 300)
+        assert (estimate.index_mb, estimate.peak_mb) == (pytest.approx(1500), estimate.add_mb)
+        steep = [replace(f, add_mb=100 + 400 * f.n / 1_000_000) for f in built]
+        assert build_memory.on_paper(idle, steep, 512).add_mb == pytest.approx(4100)
+        lines = build_memory.table(idle, built, estimate).splitlines()
+        assert len({line.count("|") for line in lines}) == 1
+
+    @needs_linux
+    def test_a_build_is_watched(self, on_disk: Path) -> None:
+        before = sorted(on_disk.iterdir())
+        figures = build_memory.watch(on_disk / vectors.HALVES, 1200, threads=1)
+        assert (figures.n, figures.sample) == (1200, 1200)
+        assert 0 < figures.index_mb < 1
+        assert 10 < figures.add_mb < figures.peak_mb < 2000
+        assert sorted(on_disk.iterdir()) == before

@@ -1,0 +1,179 @@
+"""`python -m benchmarks.build_memory`: the memory that building a store takes, by size, and on paper at ten million.
+
+Each size is built by `indexing.stores_build.build_store` in a process of its own over the first n of the same
+memory-mapped float16 vectors. Counted are the process's anonymous memory (sampled every 10 ms from outside, training
+and adding apart) and its peak with all mapped pages of the vectors (the kernel's VmHWM), which are clean and which the
+kernel takes back when others want memory: the anonymous part is what must fit. "idle" is a process that has loaded
+everything and builds nothing.
+
+On paper: training holds a sample, whose rows the builder states for any n, so what training took above idle is scaled
+by the sample; adding holds the index, so its slope between the smallest and the largest size is continued. The lists
+of an index grow by doubling, so the slope lies between one and two times the file's bytes a vector; the estimate takes
+the larger of the slope and twice the file. Buffers hide the slope below some 200,000 vectors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.encoders import machine
+from benchmarks.frontier.process import threads_environment
+from benchmarks.ours import KIND
+from benchmarks.resident import MEGABYTE, AnonymousPeak, peak_resident
+from benchmarks.vectors import FOLDER, HALVES, generate, halves, load
+from indexing.stores_build import build_store
+from retrieval.stores.registry import create_builder
+
+ON_PAPER = 10_000_000
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one process took; MB of 2**20 bytes.
+
+    Attributes:
+        n: vectors; 0 for the idle process.
+        train_mb: peak of anonymous memory until training ended.
+        add_mb: peak of anonymous memory from then on, writing the file included.
+        peak_mb: the most ever resident, mapped vectors included.
+        index_mb: size of `index.faiss`.
+        sample: rows that training drew.
+        seconds: of the build.
+    """
+
+    n: int
+    train_mb: float
+    add_mb: float
+    peak_mb: float
+    index_mb: float
+    sample: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Anonymous memory at a size that was not built, MB."""
+
+    n: int
+    train_mb: float
+    add_mb: float
+    index_mb: float
+
+    @property
+    def peak_mb(self) -> float:
+        """The larger of the two."""
+        return max(self.train_mb, self.add_mb)
+
+
+def build(vectors: Path, count: int) -> None:
+    """Builds in this process and says on stdout when training ended, and what was made."""
+    mapped = np.load(vectors, mmap_mode="r")[:count]
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage == "train":
+            _say("train", {})
+
+    started = time.perf_counter()
+    facts = {"index_mb": 0.0, "sample": 0}
+    if count:
+        with tempfile.TemporaryDirectory(dir=vectors.parent) as folder:
+            build_store(mapped, Path(folder), KIND, report)
+            facts["index_mb"] = sum(file.stat().st_size for file in Path(folder).iterdir()) / MEGABYTE
+        facts["sample"] = create_builder(KIND, count, mapped.shape[1]).sample_size
+    _say("done", {**facts, "seconds": time.perf_counter() - started, "peak_mb": peak_resident() / MEGABYTE})
+
+
+def _say(what: str, facts: dict[str, float]) -> None:
+    print(json.dumps({"what": what, **facts}), flush=True)
+
+
+def watch(vectors: Path, count: int, threads: int) -> Figures:
+    """Has `count` vectors built in a process of its own and looks on."""
+    command = [sys.executable, "-m", "benchmarks.build_memory", "--build", str(vectors), str(count)]
+    peaks = {"train": 0, "done": 0}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=threads_environment(threads)) as process:
+        assert process.stdout is not None
+        with AnonymousPeak(process.pid) as peak:
+            for line in process.stdout:
+                said = json.loads(line)
+                peaks[said.pop("what")] = peak.take()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Figures(n=count, train_mb=peaks["train"] / MEGABYTE, add_mb=peaks["done"] / MEGABYTE, **said)
+
+
+def on_paper(idle: Figures, built: Sequence[Figures], dim: int, count: int = ON_PAPER) -> Estimate:
+    """What building `count` vectors of width `dim` would take, from two sizes or more; see the module's docstring."""
+    small, large = min(built, key=lambda f: f.n), max(built, key=lambda f: f.n)
+    sample = create_builder(KIND, count, dim).sample_size
+    file = large.index_mb / large.n
+    slope = (large.add_mb - small.add_mb) / max(1, large.n - small.n)
+    return Estimate(
+        n=count,
+        train_mb=idle.add_mb + (large.train_mb - idle.add_mb) * sample / large.sample,
+        add_mb=large.add_mb + max(slope, 2 * file) * (count - large.n),
+        index_mb=file * count,
+    )
+
+
+def table(idle: Figures, built: Sequence[Figures], estimate: Estimate) -> str:
+    """Markdown, MB."""
+    lines = [
+        "| vectors | own MB, training | own MB, adding | MB with mapped pages | index file, MB | sample, rows | s |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| idle | | {idle.add_mb:,.0f} | {idle.peak_mb:,.0f} | | | |",
+    ]
+    lines += [
+        f"| {f.n:,} | {f.train_mb:,.0f} | {f.add_mb:,.0f} | {f.peak_mb:,.0f} | {f.index_mb:,.0f} | {f.sample:,} "
+        f"| {f.seconds:.0f} |"
+        for f in built
+    ]
+    e = estimate
+    return "\n".join([*lines, f"| {e.n:,}, on paper | {e.train_mb:,.0f} | {e.add_mb:,.0f} | | {e.index_mb:,.0f} | | |"])
+
+
+def main() -> None:
+    """Parses the arguments, generates, builds, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, nargs="+", default=[1_000_000, 2_000_000], help="vectors to build from")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="kept between runs")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--json", action="store_true", help="one JSON object a size instead of a table")
+    parser.add_argument("--build", nargs=2, metavar=("VECTORS", "N"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.build:
+        build(Path(options.build[0]), int(options.build[1]))
+        return
+    vectors, dim = _halves(options.folder / str(max(options.n)), max(options.n))
+    idle, *built = (watch(vectors, count, options.threads) for count in [0, *sorted(options.n)])
+    estimate = on_paper(idle, built, dim)
+    if options.json:
+        lines = [*({"measured": True, **asdict(f)} for f in (idle, *built)), {"measured": False, **asdict(estimate)}]
+        print("\n".join(json.dumps({"machine": machine(), **line}) for line in lines))
+        return
+    print(f"{machine()}, {options.threads} threads, {dim} dimensions\n\n{table(idle, built, estimate)}")
+    print(
+        f"\nOn paper, {estimate.n:,} vectors take {estimate.peak_mb / 1024:.1f} GB beside pages that can be taken back."
+    )
+
+
+def _halves(folder: Path, count: int) -> tuple[Path, int]:
+    """The float16 vectors, and their width; the float32 ones that they are made of are needed for making them alone."""
+    if not (folder / HALVES).is_file():
+        generate(folder, count)
+        halves(folder, load(folder)[0])
+    return folder / HALVES, np.load(folder / HALVES, mmap_mode="r").shape[1]
+
+
+if __name__ == "__main__":
+    main()
