@@ -9,7 +9,8 @@ everything and builds nothing.
 On paper: training holds a sample, whose rows the builder states for any n, so what training took above idle is scaled
 by the sample; adding holds the index, so its slope between the smallest and the largest size is continued. The lists
 of an index grow by doubling, so the slope lies between one and two times the file's bytes a vector; the estimate takes
-the larger of the slope and twice the file. Buffers hide the slope below some 200,000 vectors.
+the larger of the slope and twice the file. Below 200,000 vectors buffers hide the slope, so
+nothing is put on paper.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from indexing.stores_build import build_store
 from retrieval.stores.registry import create_builder
 
 ON_PAPER = 10_000_000
+_CONTINUED_FROM = 200_000
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,11 @@ def watch(vectors: Path, count: int, threads: int) -> Figures:
     return Figures(n=count, train_mb=peaks["train"] / MEGABYTE, add_mb=peaks["done"] / MEGABYTE, **said)
 
 
-def on_paper(idle: Figures, built: Sequence[Figures], dim: int, count: int = ON_PAPER) -> Estimate:
-    """What building `count` vectors of width `dim` would take, from two sizes or more; see the module's docstring."""
+def on_paper(idle: Figures, built: Sequence[Figures], dim: int, count: int = ON_PAPER) -> Estimate | None:
+    """What building `count` vectors of width `dim` would take; None where the sizes built are too small to tell."""
     small, large = min(built, key=lambda f: f.n), max(built, key=lambda f: f.n)
+    if small.n < _CONTINUED_FROM:
+        return None
     sample = create_builder(KIND, count, dim).sample_size
     file = large.index_mb / large.n
     slope = (large.add_mb - small.add_mb) / max(1, large.n - small.n)
@@ -126,7 +130,7 @@ def on_paper(idle: Figures, built: Sequence[Figures], dim: int, count: int = ON_
     )
 
 
-def table(idle: Figures, built: Sequence[Figures], estimate: Estimate) -> str:
+def table(idle: Figures, built: Sequence[Figures], estimate: Estimate | None) -> str:
     """Markdown, MB."""
     lines = [
         "| vectors | own MB, training | own MB, adding | MB with mapped pages | index file, MB | sample, rows | s |",
@@ -138,8 +142,9 @@ def table(idle: Figures, built: Sequence[Figures], estimate: Estimate) -> str:
         f"| {f.seconds:.0f} |"
         for f in built
     ]
-    e = estimate
-    return "\n".join([*lines, f"| {e.n:,}, on paper | {e.train_mb:,.0f} | {e.add_mb:,.0f} | | {e.index_mb:,.0f} | | |"])
+    if (e := estimate) is not None:
+        lines.append(f"| {e.n:,}, on paper | {e.train_mb:,.0f} | {e.add_mb:,.0f} | | {e.index_mb:,.0f} | | |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -158,13 +163,14 @@ def main() -> None:
     idle, *built = (watch(vectors, count, options.threads) for count in [0, *sorted(options.n)])
     estimate = on_paper(idle, built, dim)
     if options.json:
-        lines = [*({"measured": True, **asdict(f)} for f in (idle, *built)), {"measured": False, **asdict(estimate)}]
+        lines = [{"measured": True, **asdict(figures)} for figures in (idle, *built)]
+        lines += [{"measured": False, **asdict(estimate)}] if estimate else []
         print("\n".join(json.dumps({"machine": machine(), **line}) for line in lines))
         return
     print(f"{machine()}, {options.threads} threads, {dim} dimensions\n\n{table(idle, built, estimate)}")
-    print(
-        f"\nOn paper, {estimate.n:,} vectors take {estimate.peak_mb / 1024:.1f} GB beside pages that can be taken back."
-    )
+    if estimate:
+        gigabytes = estimate.peak_mb / 1024
+        print(f"\nOn paper, {estimate.n:,} vectors take {gigabytes:.1f} GB beside pages that can be taken back.")
 
 
 def _halves(folder: Path, count: int) -> tuple[Path, int]:

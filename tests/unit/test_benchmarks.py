@@ -281,11 +281,15 @@ class TestBuildMemory:
             for n in (2_000_000, 1_000_000)
         ]
         estimate = build_memory.on_paper(idle, built, 512)
+        assert estimate is not None
         assert estimate.train_mb == pytest.approx(900)
         assert estimate.add_mb == pytest.approx(500 + 8 * 300)
         assert (estimate.index_mb, estimate.peak_mb) == (pytest.approx(1500), estimate.add_mb)
         steep = [replace(f, add_mb=100 + 400 * f.n / 1_000_000) for f in built]
-        assert build_memory.on_paper(idle, steep, 512).add_mb == pytest.approx(4100)
+        steeper = build_memory.on_paper(idle, steep, 512)
+        assert steeper is not None
+        assert steeper.add_mb == pytest.approx(4100)
+        assert build_memory.on_paper(idle, [*built, replace(built[0], n=100_000)], 512) is None  # nothing but buffers
         lines = build_memory.table(idle, built, estimate).splitlines()
         assert len({line.count("|") for line in lines}) == 1
 
