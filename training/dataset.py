@@ -147,10 +147,10 @@ def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:
 
 
 def classes_apart(examples: Sequence[Example], share: float) -> frozenset[str]:
-    """The classes that are held out whole: those that `lookalike evaluate --unseen SHARE` measures apart.
+    """The classes that are held out whole: the last by name, as `lookalike evaluate --unseen SHARE` counts them.
 
-    Two classes at least. None where fewer than four classes would leave too little on either side, or where fewer
-    than two of those held out have two pictures.
+    Two classes at least, also where the share is less. None where fewer than four classes would leave too little on
+    either side, or where fewer than two of those held out have two pictures.
     """
     sizes = Counter(example.label for example in examples if example.label is not None)
     if len(sizes) < 4 or not share:
