@@ -11,14 +11,14 @@ import math
 import torch
 
 
-def contrastive(x, labels, refs, ref_labels, margin=1.0, balance=True):
+def contrastive(x, labels, refs, ref_labels, margin=1.0, balance=True, mining="all"):
     positive, negative = [], []
     for i in range(len(x)):
         for j in range(len(refs)):
             d = ((x[i] - refs[j]) ** 2).sum().sqrt() if i != j else None
             if i != j and labels[i] == ref_labels[j]:
                 positive.append(d**2)
-            elif i != j:
+            elif i != j and (mining == "all" or d < margin):
                 negative.append(max(margin - d, 0 * d) ** 2)
     return _pair_mean(positive, negative, balance, x)
 
@@ -35,8 +35,8 @@ def cosine_pair(x, labels, refs, ref_labels, balance=True, floor=-1.0):
     return _pair_mean(positive, negative, balance, x)
 
 
-def triplet(x, labels, refs, ref_labels, margin=0.2, mining="easy_excluded"):
-    losses = []
+def triplet(x, labels, refs, ref_labels, margin=0.2, mining="easy_excluded", average="triplets"):
+    losses, owners = [], []
     for a in range(len(x)):
         for p in range(len(refs)):
             for n in range(len(refs)):
@@ -52,7 +52,12 @@ def triplet(x, labels, refs, ref_labels, margin=0.2, mining="easy_excluded"):
                 }
                 if wanted[mining]:
                     losses.append((near - far + margin) if not kept else 0 * near)
-    return _mean(losses, x)
+                    owners.append({"triplets": len(losses), "pairs": (a, p), "anchors": a}[average])
+    means = []
+    for owner in dict.fromkeys(owners):
+        own = [loss for loss, its in zip(losses, owners, strict=True) if its == owner]
+        means.append(sum(own) / len(own))
+    return _mean(means, x)
 
 
 def info_nce(x, labels, refs, ref_labels, temperature=0.1, positives=None):

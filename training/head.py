@@ -5,15 +5,14 @@ Dimension letters: n pictures, f features, d joint width, S side of a picture.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from retrieval.types import UInt8
 from training.model import Trainable
+from training.pictures import spread_sample
 
 _SAMPLE = 2048
-_BATCH = 128
 
 
 def start_head(model: Trainable, pixels: UInt8) -> None:
@@ -26,11 +25,9 @@ def start_head(model: Trainable, pixels: UInt8) -> None:
     network, head, side = model.towers.image.network, model.towers.image.head, model.preprocessing.size
     assert isinstance(network, nn.Module)
     assert isinstance(head, nn.Linear)
-    rows = np.linspace(0, len(pixels) - 1, min(_SAMPLE, len(pixels))).astype(int)
-    parts = np.array_split(rows, -(-len(rows) // _BATCH))
     network.eval()
     with torch.inference_mode():
-        align_head(head, torch.cat([network(_resized(pixels[part], side)) for part in parts]))
+        align_head(head, torch.cat([network(batch) for batch in spread_sample(pixels, _SAMPLE, side)]))
 
 
 @torch.no_grad()
@@ -48,7 +45,3 @@ def align_head(head: nn.Linear, features: Tensor) -> None:
     head.weight.zero_()
     head.weight[: len(kept)] = kept
     head.bias.copy_(-(head.weight @ mean))
-
-
-def _resized(pixels: UInt8, side: int) -> Tensor:
-    return nn.functional.interpolate(torch.from_numpy(pixels), (side, side), mode="bilinear", antialias=True)

@@ -24,6 +24,7 @@ from training.gradcache import cached_step
 from training.guard import spread
 from training.memory import CrossBatchMemory
 from training.model import Trainable
+from training.norm import norms_learn
 from training.objectives import Embedded, Objective, Outcome
 from training.precision import computes_in_bf16
 from training.schedule import freeze, make_optimizer, set_rate, side_at
@@ -85,7 +86,7 @@ class Loop:
         mixed = settings.optimizer.wise < 1
         self._start = {name: value.clone() for name, value in self._modules.state_dict().items()} if mixed else {}
         self._still = freeze(model, settings.base)
-        if settings.base.freeze_norm or settings.optimizer.chunk:  # a chunk's statistics are not the batch's
+        if not norms_learn(settings):
             self._still += [module for module in self._modules.modules() if isinstance(module, _BatchNorm)]
         self._optimizer = make_optimizer(model, objective, settings.base, settings.optimizer)
         self._average = self._moving_average()

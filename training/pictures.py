@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms import v2
 
@@ -28,6 +28,7 @@ from retrieval.types import Int64, UInt8
 
 PIXELS, ROWS = "pictures.npy", "pictures.json"
 _CHUNK = 256
+_SAMPLE_BATCH = 128
 
 
 def cache_pictures(
@@ -58,6 +59,23 @@ def cache_pictures(
         raise SourceError(f"none of the {len(examples):,} training pictures can be decoded")
     pixels: UInt8 = np.load(folder / PIXELS, mmap_mode="r")[: len(kept)]
     return pixels, np.array(kept, np.int64)
+
+
+def spread_sample(pixels: UInt8, count: int, side: int) -> Iterator[Tensor]:
+    """Pictures from all over the training data, in batches.
+
+    Args:
+        pixels: (m, 3, R, R) uint8.
+        count: how many at most.
+        side: S.
+
+    Yields:
+        (at most 128, 3, S, S) uint8.
+    """
+    rows = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(int)
+    for part in np.array_split(rows, -(-len(rows) // _SAMPLE_BATCH)):
+        batch = torch.from_numpy(pixels[part])
+        yield nn.functional.interpolate(batch, (side, side), mode="bilinear", antialias=True)
 
 
 def digest_of(examples: Sequence[Example]) -> str:

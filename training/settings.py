@@ -42,7 +42,8 @@ class Base(_Table):
     )
     freeze_norm: bool = Field(
         default=True,
-        description="Whether batch normalisation keeps the base's statistics instead of taking each batch's.",
+        description="Whether batch normalisation keeps the base's statistics; if not, it takes each batch's, starting "
+        "from where the base stands.",
     )
     freeze_text: bool = Field(
         default=True, description="Whether the text tower stays as it is, `lite`'s head excepted."

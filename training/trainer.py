@@ -52,6 +52,7 @@ from training.interrupt import HeldBack
 from training.live import LiveEncoder
 from training.loop import Loop
 from training.model import Trainable, load_base, require_fitting
+from training.norm import norms_learn, restate_norms
 from training.objectives import Objective, make_objective
 from training.pictures import Views, digest_of
 from training.promotion import Standing, mixed, try_shares
@@ -182,6 +183,9 @@ class _Run:
                 f"a batch of {self.settings.optimizer.batch_size} can't be shared alike by {process.count} processes; "
                 "change optimizer.batch_size, or their number"
             )
+        if norms_learn(settings):
+            side = settings.augment.grow_from or model.preprocessing.size
+            restate_norms(model.towers.image, self.data.pixels, side)
         if settings.base.head:
             start_head(model, self.data.pixels)
         for module in (model.modules(), self.objective, model.projector or nn.Identity()):

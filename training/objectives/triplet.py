@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from training.objectives.base import Embedded, Need, Objective, Outcome, known, require
 from training.objectives.pairs import cosine_stats, pair_masks
 
+AVERAGES = ("triplets", "pairs", "anchors")
 MINING = ("all", "hard", "semihard", "easy_excluded")
 
 
@@ -37,9 +38,18 @@ class Triplet(Objective):
     * `semihard`: D(a, p) < D(a, n) < D(a, p) + margin, the order is right, the margin is not kept;
     * `easy_excluded`: hard and semihard together, whatever still costs.
 
+    The mean weighs what is mined in one of three ways:
+
+    * `triplets`: every triplet alike; an anchor among many wrong negatives weighs as much as it has of them;
+    * `pairs`: every anchor with a positive alike, of which FaceNet takes one negative each and this the mean of all;
+    * `anchors`: every anchor alike.
+
+    Pairs and anchors of which nothing was mined do not count.
+
     Args:
         margin: in squared distance, in (0, 4).
         mining: one of the four.
+        average: one of the three.
 
     Raises:
         ConfigInvalid: an option is out of range.
@@ -47,14 +57,15 @@ class Triplet(Objective):
 
     needs: ClassVar[Need] = "labels"
 
-    def __init__(self, margin: float = 0.2, mining: str = "easy_excluded") -> None:
+    def __init__(self, margin: float = 0.2, mining: str = "easy_excluded", average: str = "triplets") -> None:
         super().__init__()
         require(0 < margin < 4, "margin", margin, "in (0, 4), in squared distance of unit rows")
         require(mining in MINING, "mining", mining, f"one of {', '.join(MINING)}")
-        self.margin, self.mining = margin, mining
+        require(average in AVERAGES, "average", average, f"one of {', '.join(AVERAGES)}")
+        self.margin, self.mining, self.average = margin, mining, average
 
     def compare(self, anchors: Embedded, references: Embedded) -> Outcome:
-        """The mean over the mined triplets; `active` is the share of valid ones with a loss, `triplets` their number.
+        """The mean over what was mined; `active` is the share of valid ones with a loss, `triplets` their number.
 
         A collapsed batch has active = 1 and a loss of the margin.
         """
@@ -67,13 +78,21 @@ class Triplet(Objective):
         wrong = torch.searchsorted(ranked, distances.detach(), right=True).minimum(active)
         first, last = self._mined(wrong, active)
         costs = (last - first) * limits - (sums.gather(1, last) - sums.gather(1, first))
-        valid = (positives.sum(1) * negatives.sum(1)).sum()
-        counted = valid if self.mining == "all" else ((last - first) * positives).sum()
-        loss = (costs * positives).sum() / counted.clamp(min=1)
+        against = negatives.sum(1, keepdim=True) * positives  # valid triplets of each anchor and positive, (n, m)
+        loss = self._mean(costs * positives, against if self.mining == "all" else (last - first) * positives)
+        valid = against.sum()
         stats = {**cosine_stats(cosines, positives, negatives), "triplets": float(valid)}
         if valid:
             stats["active"] = ((active * positives).sum() / valid).item()
         return Outcome(loss.to(distances.dtype), stats)
+
+    def _mean(self, costs: Tensor, counts: Tensor) -> Tensor:
+        """The loss from the summed costs (n, m) of each anchor and positive and the number of their triplets."""
+        if self.average == "triplets":
+            return costs.sum() / counts.sum().clamp(min=1)
+        if self.average == "anchors":
+            costs, counts = costs.sum(1), counts.sum(1)
+        return (costs / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
 
     def _mined(self, wrong: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """From which to which of an anchor's ranked negatives a positive is held against."""
