@@ -96,11 +96,14 @@ def evaluate(
     _require_writable(out, calibrate)
     options = _options(only, unseen, prompt, pairs, views, platt, resamples, seed)
     read = partial(read_examples, label_column=label_column, caption_column=caption_column, image_column=image_column)
-    baseline = _baseline(baseline, encoder, reported=out is not None)
+    beside = _baseline(baseline, encoder, reported=out is not None)
+    load = partial(load_encoder, device=device, engine=engine, precision=precision)
+    encoders = [load(encoder)]
+    if beside is not None:
+        encoders.append(load(beside) if baseline is not None else _beginning(beside, encoder, load))
     subject = _Subject(data, gallery, read, limit, options)
-    names = [encoder] if baseline is None else [encoder, baseline]
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    found = [subject.measure(load_encoder(name, device=device, engine=engine, precision=precision)) for name in names]
+    found = [subject.measure(each) for each in encoders]
     for each in found:
         each.figures |= {"started": started, "command": shlex.join(["lookalike", *sys.argv[1:]])}
     figures = [each.figures for each in found]
@@ -110,8 +113,8 @@ def evaluate(
     if out is not None:
         from evaluation.html import write_report
 
-        beside = found[1] if baseline else None
-        write_report(out, found[0], beside, metrics=metrics or _own_metrics(encoder), seed=seed)
+        other = found[1] if beside else None
+        write_report(out, found[0], other, metrics=metrics or _own_metrics(encoder), seed=seed)
     if out is not None and not json:
         typer.echo(f"report: {out / 'report.html'}")
 
@@ -138,6 +141,16 @@ def _baseline(wanted: str | None, encoder: str, *, reported: bool) -> str | None
     from retrieval.encoders.folder_model import read_encoder
 
     return read_encoder(Path(encoder.removeprefix("folder:")).expanduser()).base
+
+
+def _beginning(base: str, encoder: str, load: Callable[[str], Encoder]) -> Encoder:
+    """What a trained encoder began as, which nobody asked for by name."""
+    from retrieval.errors import EncoderError
+
+    try:
+        return load(base)
+    except EncoderError as error:
+        raise type(error)(f"{error}. It is what {encoder} began as: --baseline none leaves it out") from error
 
 
 def _own_metrics(encoder: str) -> Path | None:

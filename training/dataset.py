@@ -138,6 +138,11 @@ def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:
         examples, seen = split(examples, min(table.holdout, MOST_JUDGES / max(1, len(examples))), seed)
     if table.limit:
         examples = spread(examples, table.limit)
+    if not (examples or seen or apart):
+        raise SourceError(
+            f"no pictures in {', '.join(table.train)}: name folders of pictures, tars or Parquet files; a damaged one "
+            "gives none"
+        )
     if not examples or not seen:
         raise SourceError(
             f"{', '.join(table.train)}: too few pictures to train on some and judge by others, {len(examples)} and "

@@ -68,7 +68,7 @@ def folder_encoder(
         engine=choice.engine,
         precision=choice.precision,
         device=choice.device,
-        calibration=read_calibration(notes) if (notes := folder / CALIBRATION_FILE).is_file() else None,
+        calibration=read_calibration(notes) if (notes := folder / CALIBRATION_FILE).exists() else None,
     )
     return _assemble(folder, exported, spec, choice)
 

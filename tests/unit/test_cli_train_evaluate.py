@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cli.evaluate import evaluate
 from cli.train import train
 from retrieval.calibration import read_calibration
-from retrieval.errors import ConfigInvalid, SourceError, SourceNotFound, UnknownEncoder
+from retrieval.errors import ConfigInvalid, SourceError, SourceNotFound, UnknownEncoder, WeightsMissing
 from tests.unit.small_pictures import write_folders
 
 runner = CliRunner()
@@ -52,6 +52,19 @@ def test_json_is_one_line_with_both_directions(tar):
     assert report["seconds"] > 0
     # every photograph has the same captions, so each caption ranks the three alike: hits are a matter of chance
     assert report["captions.text_to_image.R@5"] == report["captions.image_to_text.R@10"] == 1.0
+
+
+def test_a_beginning_that_is_not_at_hand_says_how_to_leave_it_out(tar, tmp_path, monkeypatch):
+    def load(name, **_):
+        if name == "gone":
+            raise WeightsMissing("no weights of 'gone' here")
+        return name
+
+    monkeypatch.setattr("retrieval.bootstrap.load_encoder", load)
+    monkeypatch.setattr("cli.evaluate._baseline", lambda *_, **__: "gone")
+    asked = ["folder:mine", "--data", str(tar), "--out", str(tmp_path / "report")]
+    with pytest.raises(WeightsMissing, match=r"no weights of 'gone' here.*folder:mine began as: --baseline none"):
+        runner.invoke(app(evaluate), asked, catch_exceptions=False)
 
 
 def test_the_table_names_both_directions(tar):
