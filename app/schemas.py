@@ -38,12 +38,13 @@ _SOURCE: dict[str, Any] = {"collection": "pictures", "version": "20260101T120000
 _TOOK: dict[str, Any] = {
     "decode": 1.9,
     "preprocess": 0.4,
+    "wait": 0.1,
     "encode": 3.6,
     "filter": 0.0,
     "search": 0.2,
     "rerank": 0.0,
     "metadata": 0.1,
-    "total": 6.5,
+    "total": 6.6,
 }
 
 
@@ -59,7 +60,12 @@ class Params(_Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"nprobe": 64, "candidates": 400}]})
 
-    nprobe: Positive | None = Field(default=None, description="Lists of the index to visit.")
+    nprobe: Positive | None = Field(default=None, description="Lists to visit, where the index is made of lists.")
+    ef_search: Positive | None = Field(
+        default=None,
+        alias="efSearch",
+        description="Rows to keep in sight, where the index is a graph; at most `LOOKALIKE_MAX_CANDIDATES`.",
+    )
     candidates: Positive | None = Field(
         default=None, description="Rows to re-rank exactly; at most `LOOKALIKE_MAX_CANDIDATES`."
     )
@@ -128,7 +134,7 @@ def parse_options(fields: Mapping[str, str | None]) -> SearchOptions:
 
 def options_of(limit: int, wanted: Filter | None, params: Params | None) -> SearchOptions:
     """A request's options as the library takes them."""
-    given = {} if params is None else params.model_dump(include={"nprobe", "candidates"}, exclude_none=True)
+    given = {} if params is None else params.model_dump(exclude={"exact"}, exclude_none=True, by_alias=True)
     return SearchOptions(limit, wanted, given or None, params is not None and params.exact)
 
 
@@ -171,7 +177,8 @@ class TookMs(BaseModel):
 
     decode: float
     preprocess: float
-    encode: float
+    wait: float = Field(description="For the encoder, while it worked for others.")
+    encode: float = Field(description="Of the batch that the query was in.")
     filter: float
     search: float
     rerank: float

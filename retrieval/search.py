@@ -33,7 +33,7 @@ class Limits:
 
     Attributes:
         results: the largest `limit`.
-        candidates: the most rows that a query may have re-ranked.
+        candidates: the most rows that a query may have re-ranked, or kept in sight on a graph.
         text: the longest text query, characters.
         pixels: the largest picture, width x height.
     """
@@ -132,9 +132,10 @@ class Searcher:
         """
         if not 1 <= options.limit <= self.limits.results:
             raise InvalidLimit(f"limit is {options.limit}; it must be between 1 and {self.limits.results:,}")
-        candidates = (options.params or {}).get("candidates", 0)
-        if candidates > self.limits.candidates:
-            raise QueryError(f"params.candidates is {candidates}; at most {self.limits.candidates:,} are re-ranked")
+        for name in ("candidates", "efSearch"):
+            asked = (options.params or {}).get(name, 0)
+            if asked > self.limits.candidates:
+                raise QueryError(f"params.{name} is {asked}; at most {self.limits.candidates:,} are taken")
 
     def nearest(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[list[Hit]]:
         """Nearest items by exact cosine.

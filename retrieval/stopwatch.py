@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STAGES = ("decode", "preprocess", "encode", "filter", "search", "rerank", "metadata")
+STAGES = ("decode", "preprocess", "wait", "encode", "filter", "search", "rerank", "metadata")
 
 
 class Stopwatch:
@@ -22,4 +22,8 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.took_ms[name] = self.took_ms.get(name, 0.0) + (time.perf_counter() - start) * 1000.0
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Seconds that were measured elsewhere: by a batch for all that were in it."""
+        self.took_ms[name] = self.took_ms.get(name, 0.0) + seconds * 1000.0

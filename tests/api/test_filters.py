@@ -85,7 +85,9 @@ def test_params_ask_for_more_within_limits(client: TestClient) -> None:
         ({"candidates": 0}, "request_invalid", "candidates"),
         ({"nprobe": "3"}, "request_invalid", "nprobe"),
         ({"exact": 1}, "request_invalid", "exact"),
-        ({"efSearch": 3}, "request_invalid", "efSearch"),
+        ({"efSearch": 10_001}, "query_invalid", "at most 10,000"),
+        ({"efSearch": 0}, "request_invalid", "efSearch"),
+        ({"breadth": 3}, "request_invalid", "breadth"),
         ("fast", "request_invalid", "params"),
     ],
 )

@@ -1,0 +1,194 @@
+"""Queries that meet at the device leave together, and each gets its own answer or its own error."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.batching import LARGEST, Device
+from retrieval.errors import EncoderError
+from retrieval.stopwatch import Stopwatch
+from retrieval.types import Float32, UInt8
+
+BAD = "bad"
+
+
+class FakeSearcher:
+    """Texts become their lengths, pictures their means; `BAD` fails; every call is noted."""
+
+    def __init__(self) -> None:
+        self.encoder = SimpleNamespace()
+        self.batches: list[Any] = []
+        self.threads: set[str] = set()
+
+    def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
+        self.batches.append(list(texts))
+        self.threads.add(threading.current_thread().name)
+        if BAD in texts:
+            raise EncoderError("a bad text")
+        return np.array([[len(text)] for text in texts], np.float32)
+
+    def encode_images(self, batch: UInt8, watch: Stopwatch) -> Float32:
+        self.batches.append(batch.shape)
+        return batch.reshape(len(batch), -1).mean(1, keepdims=True).astype(np.float32)
+
+
+@asynccontextmanager
+async def busy(device: Device) -> AsyncIterator[asyncio.Task[None]]:
+    """The device at work until the block ends, so that what comes in between has to wait."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        gate.wait(10)
+
+    task = asyncio.create_task(device.run(work))
+    await asyncio.to_thread(begun.wait, 10)
+    try:
+        yield task
+    finally:
+        gate.set()
+
+
+@pytest.fixture
+def device() -> Any:
+    made = Device()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def searcher() -> Any:
+    return FakeSearcher()
+
+
+def text(device: Device, searcher: Any, words: str) -> asyncio.Task[Float32]:
+    return asyncio.create_task(device.encode_text(searcher, words, Stopwatch()))
+
+
+async def arrived(device: Device, count: int) -> None:
+    while device.waiting() < count:
+        await asyncio.sleep(0.001)
+
+
+def test_a_lone_query_is_a_batch_of_one(device: Device, searcher: Any) -> None:
+    watch = Stopwatch()
+    assert asyncio.run(device.encode_text(searcher, "four", watch)).tolist() == [4.0]
+    assert searcher.batches == [["four"]]
+    assert searcher.threads == {"device"}
+    assert set(watch.took_ms) == {"wait", "encode"}
+
+
+def test_what_comes_while_the_device_is_busy_leaves_together(device: Device, searcher: Any) -> None:
+    async def main() -> list[list[float]]:
+        async with busy(device):
+            tasks = [text(device, searcher, "x" * i) for i in range(1, 6)]
+            await arrived(device, 5)
+        return [vector.tolist() for vector in await asyncio.gather(*tasks)]
+
+    assert asyncio.run(main()) == [[1.0], [2.0], [3.0], [4.0], [5.0]]
+    assert [len(batch) for batch in searcher.batches] == [5]
+
+
+def test_a_batch_has_a_largest_size(device: Device, searcher: Any) -> None:
+    count = 2 * LARGEST["text"] + 3
+
+    async def main() -> None:
+        async with busy(device):
+            tasks = [text(device, searcher, "x") for _ in range(count)]
+            await arrived(device, count)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert [len(batch) for batch in searcher.batches] == [LARGEST["text"], LARGEST["text"], 3]
+
+
+def test_pictures_and_texts_stand_in_lanes_of_their_own(device: Device, searcher: Any) -> None:
+    async def main() -> list[Any]:
+        async with busy(device):
+            tasks: list[asyncio.Task[Float32]] = [text(device, searcher, "one")]
+            await arrived(device, 1)
+            for value in (3, 5):
+                pixels = np.full((3, 4, 4), value, np.uint8)
+                tasks.append(asyncio.create_task(device.encode_image(searcher, pixels, Stopwatch())))
+            await arrived(device, 3)
+            tasks.append(text(device, searcher, "seven"))
+            await arrived(device, 4)
+        return [float(vector[0]) for vector in await asyncio.gather(*tasks)]
+
+    assert asyncio.run(main()) == [3.0, 3.0, 5.0, 5.0]
+    assert searcher.batches == [["one", "seven"], (2, 3, 4, 4)]  # the lane whose first query waited longest goes first
+
+
+def test_encoders_do_not_share_a_batch(device: Device) -> None:
+    one, other = FakeSearcher(), FakeSearcher()
+
+    async def main() -> None:
+        async with busy(device):
+            tasks = [text(device, each, "x") for each in (one, other, one)]
+            await arrived(device, 3)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert (one.batches, other.batches) == ([["x", "x"]], [["x"]])
+
+
+def test_a_bad_query_fails_alone(device: Device, searcher: Any) -> None:
+    async def main() -> list[Any]:
+        async with busy(device):
+            tasks = [text(device, searcher, words) for words in ("a", BAD, "ccc")]
+            await arrived(device, 3)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, bad, last = asyncio.run(main())
+    assert (first.tolist(), last.tolist()) == ([1.0], [3.0])
+    assert isinstance(bad, EncoderError)
+    assert searcher.batches == [["a", BAD, "ccc"], ["a"], [BAD], ["ccc"]]
+
+
+def test_a_query_whose_caller_has_gone_is_dropped(device: Device, searcher: Any) -> None:
+    async def main() -> None:
+        async with busy(device):
+            gone, stays = text(device, searcher, "gone"), text(device, searcher, "stays")
+            await arrived(device, 2)
+            gone.cancel()
+            await asyncio.sleep(0.01)
+        assert (await stays).tolist() == [5.0]
+        assert gone.cancelled()
+
+    asyncio.run(main())
+    assert searcher.batches == [["stays"]]
+
+
+def test_calls_give_back_what_they_give_or_raise(device: Device) -> None:
+    async def main() -> None:
+        assert await device.run(lambda: None) is None
+        assert await device.run(lambda: 7) == 7
+        with pytest.raises(ZeroDivisionError):
+            await device.run(lambda: 1 // 0)
+        assert await device.run(lambda: threading.current_thread().name) == "device"
+
+    asyncio.run(main())
+
+
+def test_closing_drops_what_waits(device: Device, searcher: Any) -> None:
+    async def main() -> None:
+        async with busy(device) as running:
+            waiting = text(device, searcher, "x")
+            await arrived(device, 1)
+            device.close()
+        await running
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        with pytest.raises(asyncio.CancelledError):
+            await device.encode_text(searcher, "late", Stopwatch())
+
+    asyncio.run(main())
+    assert searcher.batches == []
