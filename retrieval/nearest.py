@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from retrieval.filters import Filter, mask_of
+from retrieval.mapping import scattered
 from retrieval.metadata import Metadata
 from retrieval.rerank import rerank
 from retrieval.stopwatch import Stopwatch
@@ -53,7 +54,7 @@ class NearestRows:
 
     def __init__(self, store: VectorStore, vectors: Float16, metadata: Metadata) -> None:
         self._store = store
-        self._vectors = vectors
+        self._vectors = vectors if store.exact else scattered(vectors)
         self._metadata = metadata
         self._exact: VectorStore = store if store.exact else ExactStore(vectors)
         kept = min(_MOST_MASKS, max(1, _MASK_BYTES // max(1, len(vectors))))

@@ -1,0 +1,50 @@
+"""Vectors are mapped a second time for single rows, and are the same vectors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.pages import cached_share, drop
+from benchmarks.resident import mapped
+from retrieval.mapping import scattered
+from retrieval.types import Float16
+
+SHAPE = (4_096, 512)
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Float16:
+    path = tmp_path / "vectors.npy"
+    np.save(path, np.random.default_rng(0).standard_normal(SHAPE).astype(np.float16))
+    opened: Float16 = np.load(path, mmap_mode="r")
+    return opened
+
+
+def test_the_same_vectors(vectors: Float16) -> None:
+    again = scattered(vectors)
+    assert again is not vectors
+    assert (again.shape, again.dtype) == (vectors.shape, vectors.dtype)
+    assert np.array_equal(again, vectors)
+    assert not again.flags.writeable
+
+
+def test_what_is_no_whole_mapped_file_stays_as_it_is(vectors: Float16) -> None:
+    for given in (np.array(vectors), vectors[10:], np.asarray(vectors)):
+        assert scattered(given) is given
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the page cache is looked at by Linux's ways")
+def test_a_row_brings_in_its_page_alone(vectors: Float16, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npy"
+    again = scattered(vectors)
+    try:
+        drop(path)
+    except OSError as error:
+        pytest.skip(str(error))
+    again[2_000].sum()
+    assert mapped(path) <= 2 * 4096
+    assert cached_share(path) * path.stat().st_size <= 2 * 4096
