@@ -28,7 +28,7 @@ from benchmarks.encoders import machine
 from benchmarks.ours import answer, built, open_tuned
 from benchmarks.pages import advise, cached_share, drop, fetch
 from benchmarks.vectors import FOLDER, HALVES, generate, halves, load
-from retrieval.stores.faiss_store import INDEX_FILE
+from retrieval.stores.faiss_common import INDEX_FILE
 from retrieval.types import Float32, Int64
 
 MEGABYTE = 1e6

@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.ours import answer, built, open_tuned, remembered, tuned
 from benchmarks.recall import K, ann_recall, floors
 from benchmarks.vectors import CHUNK, FOLDER, generate, halves, load
-from retrieval.stores.faiss_store import choose_nlist
+from retrieval.stores.presets import choose_nlist
 from retrieval.types import Float16, Float32, Int64
 
 _PLAIN_NPROBE = 96

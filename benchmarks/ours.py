@@ -24,24 +24,25 @@ from retrieval.types import Float16, Float32, Int64
 KIND = "faiss"
 
 
-def built(folder: Path, halves: Float16) -> dict[str, Any]:
+def built(folder: Path, halves: Float16, preset: str = KIND) -> dict[str, Any]:
     """{"seconds", "value": parameters} of the store in `folder`, built unless it is there."""
-    return remembered(folder / "build.json", lambda: dict(build_store(halves, folder, KIND)[1]))
+    return remembered(folder / "build.json", lambda: dict(build_store(halves, folder, preset)[1]))
 
 
-def tuned(folder: Path, halves: Float16, target: float) -> dict[str, Any]:
+def tuned(folder: Path, halves: Float16, target: float, preset: str = KIND) -> dict[str, Any]:
     """{"seconds", "value": tuning report} of that store for a recall, measured unless that was done."""
 
     def measure() -> dict[str, Any]:
-        return tune(open_store(KIND, folder, halves, built(folder, halves)["value"]), halves, target=target).to_dict()
+        store = open_store(KIND, folder, halves, built(folder, halves, preset)["value"])
+        return tune(store, halves, target=target).to_dict()
 
     return remembered(folder / f"tune-{target}.json", measure)
 
 
-def open_tuned(folder: Path, halves: Float16, target: float) -> VectorStore:
+def open_tuned(folder: Path, halves: Float16, target: float, preset: str = KIND) -> VectorStore:
     """The store with the parameters that tuning chose as its defaults."""
-    chosen = tuned(folder, halves, target)["value"]["params"]
-    return open_store(KIND, folder, halves, {**built(folder, halves)["value"], **chosen})
+    chosen = tuned(folder, halves, target, preset)["value"]["params"]
+    return open_store(KIND, folder, halves, {**built(folder, halves, preset)["value"], **chosen})
 
 
 def answer(

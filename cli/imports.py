@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.store_options import Explain, Latency, Memory, Recall, Store, index_budget, quality
+
 if TYPE_CHECKING:
     from indexing.importing import ImportSummary
 
@@ -38,12 +40,11 @@ def import_embeddings(
     caption_column: Annotated[
         str | None, typer.Option(help="Column of captions.", show_default="caption or text")
     ] = None,
-    store: Annotated[
-        str, typer.Option(help="auto, exact, faiss or torch-exact; auto is exact below 10,000 vectors, else faiss.")
-    ] = "auto",
-    recall: Annotated[
-        float, typer.Option(help="Share of the true ten nearest that an approximate store must find.", min=0.5, max=1.0)
-    ] = 0.95,
+    store: Store = "auto",
+    memory: Memory = None,
+    recall: Recall = 0.95,
+    latency: Latency = None,
+    explain: Explain = False,
     replace: Annotated[bool, typer.Option("--replace", help="Put the import in a collection's place.")] = False,
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Take vectors that do not look like the encoder's.")
@@ -65,8 +66,9 @@ def import_embeddings(
     from sources.item import ColumnNames
 
     columns = ColumnNames(id_column, path_column, caption_column)
+    budget = index_budget(recall, memory, latency, explain)
     settings = ImportSettings(
-        source, out, encoder, metadata, pictures, columns, store, recall, replace=replace, unchecked=unchecked
+        source, out, encoder, metadata, pictures, columns, store, budget, replace=replace, unchecked=unchecked
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
@@ -89,7 +91,7 @@ def _report(summary: ImportSummary) -> str:
     ]
     if summary.approximate:
         lines.append("  the index holds codes, not vectors: what it gave back is approximate, and so are scores")
-    lines.append(f"  store {summary.store}; {summary.seconds:.1f} s")
+    lines += [*quality(summary.store, summary.recall), f"  {summary.seconds:.1f} s"]
     return "\n".join([*lines, f"next:  lookalike serve {out}"])
 
 

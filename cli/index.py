@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.store_options import Explain, Latency, Memory, Recall, Store, index_budget, quality
+
 if TYPE_CHECKING:
     from indexing.job import Summary
 
@@ -32,9 +34,11 @@ def index(
         str | None,
         typer.Option(help="Encoder's name, see `lookalike encoders`.", show_default="the collection's, or lite"),
     ] = None,
-    store: Annotated[
-        str, typer.Option(help="auto, exact, faiss or torch-exact; auto is exact below 10,000 pictures, else faiss.")
-    ] = "auto",
+    store: Store = "auto",
+    memory: Memory = None,
+    recall: Recall = 0.95,
+    latency: Latency = None,
+    explain: Explain = False,
     batch_size: Annotated[
         int | None, typer.Option(help="Pictures per call of the encoder.", min=1, show_default="32, on a GPU 256")
     ] = None,
@@ -53,9 +57,6 @@ def index(
     ] = 64_000_000,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
-    recall: Annotated[
-        float, typer.Option(help="Share of the true ten nearest that an approximate store must find.", min=0.5, max=1.0)
-    ] = 0.95,
     replace: Annotated[
         bool, typer.Option("--replace", help="Let pictures of other sources take the place of all the collection has.")
     ] = False,
@@ -69,6 +70,8 @@ def index(
     Example:  lookalike index ~/Pictures --out pictures
 
     Example:  lookalike index 'part-*.tar' more=extra.tar --out gallery --encoder open_clip:ViT-B-32/laion2b_s34b_b79k
+
+    Example:  lookalike index ~/Pictures --out pictures --memory 300MB --recall 0.97 --latency 5ms --explain
 
     Example:  lookalike index products.parquet --id-column sku --caption-column title --out products
     """
@@ -87,7 +90,7 @@ def index(
         max_pixels=max_pixels,
         device=device,
         engine=engine,
-        recall=recall,
+        budget=index_budget(recall, memory, latency, explain),
         replace=replace,
     )
     for number in (signal.SIGTERM, signal.SIGINT):  # `docker stop` and Ctrl-C alike, in a script's background, too
@@ -106,7 +109,7 @@ def _report(summary: Summary) -> str:
         first = f"unchanged: {summary.indexed:,} pictures in {summary.collection}, version {summary.version}"
     else:
         first = f"indexed {summary.indexed:,} pictures into {summary.collection}, version {summary.version}"
-    lines = [first, *_counts(summary), *_quality(summary)]
+    lines = [first, *_counts(summary), *quality(summary.store, summary.recall)]
     return "\n".join([*lines, f"next:  lookalike serve {out}   or   lookalike search {out} --text '...'"])
 
 
@@ -124,17 +127,3 @@ def _counts(summary: Summary) -> list[str]:
     if summary.dropped:
         lines.append(f"  {summary.dropped:,} pictures of the version before are not in these sources and were dropped")
     return lines
-
-
-def _quality(summary: Summary) -> list[str]:
-    measured = [
-        f"{report['ann_recall_at_10']:.3f} on {report['queries']:,} {kind} queries"
-        for kind in ("image", "text")
-        if (report := summary.recall.get(kind))
-    ]
-    line = f"  store {summary.store}"
-    if measured and not summary.store.endswith("exact"):  # exact search finds all, by construction
-        line += f": ann_recall_at_10 {', '.join(measured)}"
-    if summary.recall.get("met") is False:
-        line += f"; below the {summary.recall['target']:.2f} asked for, these are the best parameters that were tried"
-    return [line]

@@ -20,16 +20,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from indexing.budget import IndexBudget
+from indexing.choice import Say, build_chosen
 from indexing.join import Joined
+from indexing.prompts import prompts
 from indexing.rows import Rows, write_rows
-from indexing.stores_build import build_store
-from indexing.tuning import query_budget, tune
+from indexing.tuning import query_budget
 from retrieval.collection import REJECTED, VECTORS, VERSIONS, new_version_name, publish, staging_folder
 from retrieval.disk import disk_errors
 from retrieval.encoders.protocol import Encoder, TextEncoder
 from retrieval.errors import EncoderError, SourceError
 from retrieval.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry
-from retrieval.stores.registry import open_store
+from retrieval.stores.registry import EXACT, TORCH_EXACT, resolve_kind
 from retrieval.types import Float32
 
 _TEXTS_AT_ONCE = 256
@@ -41,14 +43,14 @@ class Wish:
     """What the version is to be.
 
     Attributes:
-        store: a registered kind, or `auto`.
-        recall: ann_recall_at_10 that an approximate store has to reach.
+        store: a registered kind, a preset of `faiss`, or `auto`.
+        budget: what the index may cost.
         sources: the arguments, for the manifest.
         inputs: digest of everything that decides the version's content.
     """
 
     store: str
-    recall: float
+    budget: IndexBudget
     sources: tuple[str, ...]
     inputs: str
 
@@ -68,8 +70,8 @@ class Content:
     seen: int
 
 
-def build_version(root: Path, content: Content, encoder: Encoder, wish: Wish) -> Manifest:
-    """Builds and publishes a version.
+def build_version(root: Path, content: Content, encoder: Encoder, wish: Wish, say: Say | None = None) -> Manifest:
+    """Builds and publishes a version; `say` is called with what is being done.
 
     Raises:
         SourceError: nothing could be indexed; the version before stays.
@@ -81,7 +83,7 @@ def build_version(root: Path, content: Content, encoder: Encoder, wish: Wish) ->
         with disk_errors(root):  # in here, since what fills the disk is removed below
             rows = write_rows(staging, content.chunks, content.schema, encoder.spec.dim)
             _check_counts(content.seen, rows)
-            store, recall = _build_store(staging, encoder, rows, wish)
+            store, recall = _build_store(staging, encoder, rows, wish, say)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             name=root.resolve().name,
@@ -125,20 +127,27 @@ def _check_counts(seen: int, rows: Rows) -> None:
         raise SourceError(f"{what}; the first: {rows.example}")
 
 
-def _build_store(staging: Path, encoder: Encoder, rows: Rows, wish: Wish) -> tuple[StoreEntry, dict[str, Any]]:
+def _build_store(
+    staging: Path, encoder: Encoder, rows: Rows, wish: Wish, say: Say | None
+) -> tuple[StoreEntry, dict[str, Any]]:
     vectors = np.load(staging / VECTORS, mmap_mode="r")
-    kind, params = build_store(vectors, staging, wish.store)
-    store = open_store(kind, staging, vectors, params)
-    captions = rows.captions[: query_budget(*vectors.shape, exact=store.exact)]
-    report = tune(store, vectors, text=_encode_captions(encoder, captions), target=wish.recall)
-    return StoreEntry(kind=kind, params={"asked": wish.store, **params, **report.params}), report.to_dict()
+    exact = not wish.budget.tight and resolve_kind(wish.store, len(vectors)) in (EXACT, TORCH_EXACT)
+    most = query_budget(*vectors.shape, exact=exact)
+    asked = rows.captions[:most] or ([] if exact else prompts(most))  # an exact store finds all, whatever is asked
+    built = build_chosen(vectors, staging, wish.store, wish.budget, _encode_texts(encoder, asked), say)
+    report = built.report if built.report["text"] is None else {**built.report, "texts": _origin(rows)}
+    return StoreEntry(kind=built.kind, params=built.params), report
 
 
-def _encode_captions(encoder: Encoder, captions: Sequence[str]) -> Float32 | None:
-    """(m, d) unit vectors of the captions, None where there are none or the encoder has no text tower."""
-    if not (captions and encoder.spec.text and isinstance(encoder, TextEncoder)):
+def _origin(rows: Rows) -> str:
+    return "captions" if rows.captions else "prompts"
+
+
+def _encode_texts(encoder: Encoder, texts: Sequence[str]) -> Float32 | None:
+    """(m, d) unit vectors of the texts, None where there are none or the encoder has no text tower."""
+    if not (texts and encoder.spec.text and isinstance(encoder, TextEncoder)):
         return None
-    pieces = [captions[i : i + _TEXTS_AT_ONCE] for i in range(0, len(captions), _TEXTS_AT_ONCE)]
+    pieces = [texts[i : i + _TEXTS_AT_ONCE] for i in range(0, len(texts), _TEXTS_AT_ONCE)]
     try:
         return np.concatenate([encoder.encode_texts(piece) for piece in pieces])
     except EncoderError as error:  # the vectors are sound: a report without texts beats losing hours of work

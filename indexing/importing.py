@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from indexing.budget import IndexBudget
 from indexing.build import Content, Wish, build_version, rejected_codes
+from indexing.choice import candidates, require_possible
 from indexing.disk import exclusive
 from indexing.embeddings import Embeddings, Piece
 from indexing.identities import IdSet
@@ -57,7 +59,7 @@ class ImportSettings:
         pictures: folder under which the pictures are looked for; None for the paths as they stand.
         columns: which columns play a part.
         store: a registered kind, or `auto`.
-        recall: ann_recall_at_10 that an approximate store has to reach.
+        budget: what the index may cost.
         workers: decode threads.
         replace: whether a collection at `out` may be replaced.
         unchecked: take vectors that do not look like the encoder's.
@@ -70,7 +72,7 @@ class ImportSettings:
     pictures: Path | None = None
     columns: ColumnNames = field(default_factory=ColumnNames)
     store: str = "auto"
-    recall: float = 0.95
+    budget: IndexBudget = field(default_factory=IndexBudget)
     workers: int = 2
     replace: bool = False
     unchecked: bool = False
@@ -137,11 +139,15 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
                 f"{settings.source} holds vectors of width {embeddings.dim}, encoder {settings.encoder!r} makes "
                 f"{encoder.spec.dim}; name the encoder that made them"
             )
+        if settings.budget.tight:
+            presets = candidates(settings.store, embeddings.count)
+            require_possible(presets, embeddings.count, embeddings.dim, settings.budget)
         with ThreadPoolExecutor(settings.workers, thread_name_prefix="decode") as pool:
             rows = _Rows(settings, embeddings, encoder, pool, shown)
             shown.begin(embeddings.count)
-            wish = Wish(settings.store, settings.recall, (str(settings.source),), "")
-            manifest = build_version(settings.out, Content(iter(rows), rows.schema, embeddings.count), encoder, wish)
+            wish = Wish(settings.store, settings.budget, (str(settings.source),), "")
+            content = Content(iter(rows), rows.schema, embeddings.count)
+            manifest = build_version(settings.out, content, encoder, wish, shown.phase)
         return _summary(settings, manifest, embeddings, rows, time.perf_counter() - begun)
 
 

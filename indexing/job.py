@@ -16,7 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from indexing.budget import IndexBudget
 from indexing.build import Content, Wish, build_version, rejected_codes
+from indexing.choice import candidates, require_possible
 from indexing.disk import WORK, exclusive
 from indexing.join import joined
 from indexing.pipeline import Budget, Effort, encode_sources
@@ -31,12 +33,13 @@ from retrieval.encoders.protocol import Encoder
 from retrieval.errors import SourceError
 from retrieval.images import DEFAULT_MAX_PIXELS
 from retrieval.manifest import FORMAT_VERSION, Manifest
-from retrieval.stores.registry import resolve_kind
+from retrieval.stores.registry import EXACT_BELOW, resolve_kind
 from sources.item import ColumnNames, Source
 from sources.registry import open_sources
 
 DEFAULT_ENCODER = "lite"
 _BATCH_SIZES = {"cpu": 32, "cuda": 256}
+_LIKELY_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,14 @@ class IndexSettings:
         sources: folders, tars, Parquet files, or patterns of them; `NAME=PATH` puts `NAME/` before the ids.
         out: the collection's folder.
         encoder: its name; None for the collection's own, or `lite` for a new one.
-        store: a registered kind, or `auto`.
+        store: a registered kind, a preset of `faiss`, or `auto`.
         batch_size: pictures a call of the encoder gets; None for 32 on a CPU, 256 on a GPU.
         workers: decode threads; None for one a core.
         columns: which columns of a table play a part.
         max_pixels: width x height above which a picture is rejected.
         device: `auto`, `cpu` or `cuda`.
         engine: `auto`, `torch` or `openvino`.
-        recall: ann_recall_at_10 that an approximate store has to reach, in (0, 1].
+        budget: what the index may cost.
         replace: whether sources that hold none of the collection's pictures may take their place.
     """
 
@@ -68,7 +71,7 @@ class IndexSettings:
     max_pixels: int = DEFAULT_MAX_PIXELS
     device: str = "auto"
     engine: str = "auto"
-    recall: float = 0.95
+    budget: IndexBudget = field(default_factory=IndexBudget)
     replace: bool = False
 
 
@@ -127,10 +130,10 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summ
             altogether, or the disk is full.
         CollectionBusy: another job writes to the collection.
         EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
-        StoreError: the store can't be built.
+        StoreError: the store can't be built, or no index keeps the budget.
     """
     begun = time.perf_counter()
-    resolve_kind(settings.store, 0)  # a mistyped name must not come to light after hours of encoding
+    _require_sound(settings)
     sources = open_sources(settings.sources, settings.columns)
     with disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as shown:
         previous = open_previous(settings.out)
@@ -146,10 +149,17 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summ
             _allow_replacing(settings, previous, change.dropped)
             shown.phase("building the store")
             content = Content(joined(plan, origins), plan.schema, plan.count)
-            wish = Wish(settings.store, settings.recall, settings.sources, inputs)
-            manifest, unchanged = build_version(settings.out, content, encoder, wish), False
+            wish = Wish(settings.store, settings.budget, settings.sources, inputs)
+            manifest, unchanged = build_version(settings.out, content, encoder, wish, shown.phase), False
         _clean_up(work)
         return _summary(settings, manifest, encoder, effort, change, unchanged, time.perf_counter() - begun)
+
+
+def _require_sound(settings: IndexSettings) -> None:
+    """A mistyped name, or a limit that a store does not keep, must not come to light after hours of encoding."""
+    resolve_kind(settings.store, 0)
+    if settings.budget.tight:
+        candidates(settings.store, EXACT_BELOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +204,13 @@ def _encode(
     """Encodes what neither the version before nor a run that was stopped has; returns where everything now lies."""
     copied = as_origin(previous, encoder.spec) if previous else None
     known: list[Origin] = [copied] if copied else []
-    budget = _budget(settings, encoder)
+    budget, expected = _budget(settings, encoder), _expected(sources)
+    if settings.budget.memory is not None and expected:
+        # Of what can't be read there may be some; an index that is too large all the same is refused before encoding.
+        likely = int(_LIKELY_SHARE * expected)
+        require_possible(candidates(settings.store, likely), likely, encoder.spec.dim, settings.budget)
     with ShardWriter(work) as shards:
-        progress.begin(_expected(sources))
+        progress.begin(expected)
         kept = [*known, ShardPool(work, rejected=False)]
         plan, effort = encode_sources(sources, kept, encoder, PlanWriter(work / "plan"), shards, budget, progress)
     if not plan.count:
@@ -224,7 +238,8 @@ def _budget(settings: IndexSettings, encoder: Encoder) -> Budget:
 
 def _choices(settings: IndexSettings) -> dict[str, Any]:
     """What decides the version's content besides sources and encoder; the pixel limit is in every fingerprint."""
-    return {"store": settings.store, "recall": settings.recall, "columns": asdict(settings.columns)}
+    limits = {name: value for name, value in asdict(settings.budget).items() if value not in (None, False)}
+    return {"store": settings.store, **limits, "columns": asdict(settings.columns)}
 
 
 def _digest(*parts: object) -> str:

@@ -29,7 +29,7 @@ def build_store(
     Args:
         vectors: (n, d) float16 of about unit norm, usually a memory map.
         folder: where the store's files go.
-        kind: a registered name, or `auto`, which decides by n.
+        kind: a registered kind, a preset of `faiss`, or `auto`, which decides by n.
         progress: called after training and after each piece that was added.
 
     Returns:
@@ -41,7 +41,7 @@ def build_store(
     """
     count, dim = vectors.shape
     resolved = resolve_kind(kind, count)
-    builder = create_builder(resolved, count, dim)
+    builder = create_builder(resolved if kind == AUTO else kind, count, dim)
     report = progress or _silent
     if builder.sample_size:
         builder.train(_sample(vectors, builder.sample_size))

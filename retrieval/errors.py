@@ -4,7 +4,7 @@
     ├── ImageError         image_too_large  image_undecodable  image_unsupported
     ├── CollectionError    collection_not_found  manifest_invalid  encoder_mismatch  format_too_new  checksum_mismatch
     │                      collection_busy  collection_unwritable
-    ├── StoreError         store_unavailable  dimension_mismatch  unknown_store
+    ├── StoreError         store_unavailable  dimension_mismatch  unknown_store  budget_impossible
     ├── EncoderError       unknown_encoder  weights_missing  weights_invalid  text_unsupported
     ├── QueryError         unknown_item  invalid_limit  text_empty  text_too_long  query_invalid
     │                      filter_invalid
@@ -121,6 +121,12 @@ class UnknownStore(StoreError):
     """No store goes by that name."""
 
     code = "unknown_store"
+
+
+class BudgetImpossible(StoreError):
+    """No index keeps the memory, recall and time that were asked for."""
+
+    code = "budget_impossible"
 
 
 class EncoderError(LookalikeError):

@@ -15,6 +15,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from retrieval.types import Float32, Int64
 Params = dict[str, int]
 _BREADTHS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # rows in sight while a graph is walked
 _CONNECTIVITY, _BREADTH_ADDING = 16, 200  # M and efConstruction of hnswlib's own examples
+_PRESETS = ("ivf-rabitq", "opq-ivf-pq4", "ivf-sq8", "ivf-flat", "hnsw-sq8")
 _AUTOFAISS_MEMORY = "16GB"
 _AUTOFAISS_REMEDY = (
     "make it an environment, whose Python --autofaiss-python names: "
@@ -139,31 +141,31 @@ class Flat(_Peer):
 
 
 class Lookalike:
-    """Ours, by the product's own path: build_store, tune, open_store, store.search, rerank."""
+    """Ours, by the product's own path: build_store, tune, open_store, store.search, rerank; the default or a preset."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, preset: str = "faiss") -> None:
         import faiss
 
         from benchmarks import ours
 
         faiss.omp_set_num_threads(settings.threads)
-        self._ours, self._settings = ours, settings
+        self._ours, self._settings, self._preset = ours, settings, preset
         self.library = f"lookalike, faiss-cpu {metadata.version('faiss-cpu')}"
 
     def build(self, vectors: Path, folder: Path) -> str:
         """See `System`."""
-        return str(self._ours.built(folder, _mapped(vectors, HALVES))["value"]["factory"])
+        return str(self._ours.built(folder, _mapped(vectors, HALVES), self._preset)["value"]["factory"])
 
     def tune(self, vectors: Path, folder: Path) -> Params | None:
         """See `System`."""
-        report = self._ours.tuned(folder, _mapped(vectors, HALVES), self._settings.target)
+        report = self._ours.tuned(folder, _mapped(vectors, HALVES), self._settings.target, self._preset)
         chosen: Params = report["value"]["params"]
         return chosen
 
     def open(self, vectors: Path, folder: Path) -> None:
         """See `System`."""
         self._halves = _mapped(vectors, HALVES)
-        self._store = self._ours.open_tuned(folder, self._halves, self._settings.target)
+        self._store = self._ours.open_tuned(folder, self._halves, self._settings.target, self._preset)
 
     def trials(self) -> Sequence[Params]:
         """See `System`."""
@@ -308,6 +310,7 @@ class Autofaiss(_Peer):
 SYSTEMS: Mapping[str, Callable[[Settings], System]] = {
     "flat": Flat,
     "lookalike": Lookalike,
+    **{f"lookalike-{name}": partial(Lookalike, preset=name) for name in _PRESETS},
     "hnswlib": Hnswlib,
     "usearch": Usearch,
     "usearch-i8": lambda settings: Usearch(settings, "i8"),

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from retrieval.errors import DimensionMismatch, StoreUnavailable, UnknownStore
 from retrieval.stores.exact import ExactBuilder, ExactStore
-from retrieval.stores.faiss_store import FaissBuilder, FaissStore
+from retrieval.stores.faiss_builder import FaissBuilder
+from retrieval.stores.faiss_store import FaissStore
+from retrieval.stores.presets import PRESETS
 from retrieval.stores.protocol import VectorStore, VectorStoreBuilder
 from retrieval.types import Float16
 
-AUTO, EXACT, TORCH_EXACT = "auto", "exact", "torch-exact"
+AUTO, EXACT, FAISS, TORCH_EXACT = "auto", "exact", "faiss", "torch-exact"
 EXACT_BELOW = 10_000
 """Under this many vectors `auto` is the exact store: a brute-force query is then about as fast as an index."""
 
@@ -40,7 +42,7 @@ def _open_torch(folder: Path, vectors: Float16, params: Mapping[str, object]) ->
 
 _KINDS = {
     EXACT: StoreKind(lambda folder, vectors, params: ExactStore(vectors), lambda count, dim: ExactBuilder(dim)),
-    "faiss": StoreKind(lambda folder, vectors, params: FaissStore.open(folder, params), FaissBuilder),
+    FAISS: StoreKind(lambda folder, vectors, params: FaissStore.open(folder, params), FaissBuilder),
     TORCH_EXACT: StoreKind(_open_torch, lambda count, dim: ExactBuilder(dim)),
 }
 
@@ -51,15 +53,22 @@ def store_kinds() -> tuple[str, ...]:
 
 
 def resolve_kind(name: str, count: int) -> str:
-    """The registered kind for a name that may be `auto`: exact below 10,000 vectors, faiss from there on.
+    """The registered kind for a kind, a preset, or `auto`: exact below 10,000 vectors, faiss from there on.
 
     Raises:
         UnknownStore: no store goes by that name.
     """
     if name == AUTO:
-        return EXACT if count < EXACT_BELOW else "faiss"
+        return EXACT if count < EXACT_BELOW else FAISS
+    if name not in _KINDS and name in PRESETS:
+        return FAISS
     _lookup(name)
     return name
+
+
+def store_names() -> tuple[str, ...]:
+    """What may be asked for: `auto`, the registered kinds, and the presets of `faiss`."""
+    return (AUTO, *_KINDS, *(name for name in PRESETS if name not in _KINDS))
 
 
 def open_store(kind: str, folder: Path, vectors: Float16, params: Mapping[str, object] | None = None) -> VectorStore:
@@ -87,18 +96,20 @@ def open_store(kind: str, folder: Path, vectors: Float16, params: Mapping[str, o
     return store
 
 
-def create_builder(kind: str, count: int, dim: int) -> VectorStoreBuilder:
-    """A builder for `count` vectors of width `dim`.
+def create_builder(name: str, count: int, dim: int) -> VectorStoreBuilder:
+    """A builder for `count` vectors of width `dim`; the name is a registered kind's or a preset's.
 
     Raises:
         UnknownStore: no store goes by that name.
-        StoreUnavailable: the kind can't hold that many (an inverted file of none).
+        StoreUnavailable: the kind can't hold that many (an index of none), or so few.
     """
-    return _lookup(kind).builder(count, dim)
+    if name not in _KINDS and name in PRESETS:
+        return FaissBuilder(count, dim, PRESETS[name])
+    return _lookup(name).builder(count, dim)
 
 
 def _lookup(kind: str) -> StoreKind:
     try:
         return _KINDS[kind]
     except KeyError:
-        raise UnknownStore(f"no store is called {kind!r}; there are {AUTO}, {', '.join(_KINDS)}") from None
+        raise UnknownStore(f"no store is called {kind!r}; there are {', '.join(store_names())}") from None

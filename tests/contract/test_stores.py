@@ -1,4 +1,4 @@
-"""What every registered store promises, against naive search; `faiss` in several sizes and widths.
+"""What every registered store promises, against naive search; `faiss` in several sizes and widths, and every preset.
 
 `torch-exact` runs on the CPU, or on CUDA where there is one.
 """
@@ -22,22 +22,31 @@ from indexing.stores_build import build_store
 from retrieval.errors import DimensionMismatch, QueryError, StoreError, StoreUnavailable, UnknownStore
 from retrieval.rerank import rerank
 from retrieval.stores.exact import ExactStore
-from retrieval.stores.faiss_store import INDEX_FILE, choose_factory, choose_nlist
+from retrieval.stores.faiss_common import INDEX_FILE
+from retrieval.stores.presets import PRESETS, Preset, choose_nlist, default_preset
 from retrieval.stores.protocol import SearchParameters, VectorStore
-from retrieval.stores.registry import create_builder, open_store, resolve_kind, store_kinds
+from retrieval.stores.registry import create_builder, open_store, resolve_kind, store_kinds, store_names
 from retrieval.types import Float16, Float32, Neighbors
 
 
 @dataclass(frozen=True)
 class Case:
-    """A store over n clustered vectors of width d."""
+    """A store over n clustered vectors of width d, by its kind's or its preset's name."""
 
-    kind: str
+    name: str
     n: int
     d: int
 
     def __str__(self) -> str:
-        return f"{self.kind}-{self.n}x{self.d}"
+        return f"{self.name}-{self.n}x{self.d}"
+
+    @property
+    def kind(self) -> str:
+        return resolve_kind(self.name, self.n)
+
+    @property
+    def graph(self) -> bool:
+        return self.name.startswith("hnsw")
 
 
 CASES = [
@@ -53,6 +62,16 @@ CASES = [
     Case("faiss", 1_500, 15),
     Case("faiss", 4_000, 64),
     Case("faiss", 1_200, 640),
+    Case("ivf-pq4", 2_000, 32),
+    Case("ivf-rabitq", 4_000, 64),
+    Case("ivf-rabitq", 1_500, 33),
+    Case("opq-ivf-pq4", 4_000, 64),
+    Case("opq-ivf-pq4", 1_100, 30),
+    Case("ivf-sq8", 5, 16),
+    Case("ivf-sq8", 700, 33),
+    Case("ivf-flat", 3_000, 33),
+    Case("hnsw-sq8", 1, 8),
+    Case("hnsw-sq8", 2_000, 33),
 ]
 
 
@@ -68,8 +87,10 @@ class Built:
         return open_store(self.case.kind, self.folder, self.vectors, self.params)
 
     def everything(self) -> SearchParameters:
-        """Parameters under which an approximate store visits every list."""
-        return {} if self.case.kind != "faiss" else {"nprobe": max(1, self.case.n), "candidates": self.case.n}
+        """Parameters under which an approximate store visits everything."""
+        if self.case.kind != "faiss":
+            return {}
+        return {"efSearch" if self.case.graph else "nprobe": max(1, self.case.n), "candidates": self.case.n}
 
     def searched(self, k: int, mask: np.ndarray | None = None) -> list[Neighbors]:
         """Through both steps, as the searcher does it, with nothing skipped."""
@@ -102,7 +123,7 @@ def make(case: Case, folder: Path) -> Built:
     vectors[case.n // 2] = vectors[0]  # a duplicate, so that there is a tie
     np.save(folder / "vectors.npy", vectors)
     mapped = np.load(folder / "vectors.npy", mmap_mode="r")
-    kind, params = build_store(mapped, folder, case.kind)
+    kind, params = build_store(mapped, folder, case.name)
     assert kind == case.kind
     return Built(case, folder, mapped, clustered(8, case.d, seed=2), dict(params))
 
@@ -125,8 +146,9 @@ print(store.search(np.float32(vectors[2:3]), 100, {"nprobe": 300})[0].rows.tolis
     assert done.stdout.strip() == "1", done.stderr
 
 
-def test_every_registered_kind_is_a_case() -> None:
+def test_every_registered_kind_and_preset_is_a_case() -> None:
     assert {case.kind for case in CASES} == set(store_kinds())
+    assert {case.name for case in CASES} | {"auto"} == set(store_names())
 
 
 def test_facts(built: Built) -> None:
@@ -148,9 +170,14 @@ def test_equals_naive_search_when_nothing_is_skipped(built: Built) -> None:
 def test_defaults_find_most_true_neighbours(built: Built) -> None:
     store = built.open()
     truth = ExactStore(built.vectors).search(built.queries, 10)
-    found = rerank(built.queries, store.search(built.queries, 100), built.vectors, 10)
+    found = rerank(built.queries, store.search(built.queries, candidates(store)), built.vectors, 10)
     overlap = [len(np.intersect1d(t.rows, f.rows)) / len(t.rows) for t, f in zip(truth, found, strict=True)]
     assert np.mean(overlap) >= 0.9
+
+
+def candidates(store: VectorStore) -> int:
+    """How many it wants to have re-ranked where nothing was measured yet."""
+    return store.defaults.get("candidates", 100)
 
 
 @pytest.mark.parametrize("k", [1, 7, 10_000_000])
@@ -175,7 +202,8 @@ def assert_sorted(found: Neighbors) -> None:
 
 def test_a_stored_vector_finds_itself_with_score_one(built: Built) -> None:
     queries = np.array(built.vectors[:1], dtype=np.float32)
-    found = rerank(queries, built.open().search(queries, 50), built.vectors, 50)[0]
+    store = built.open()
+    found = rerank(queries, store.search(queries, candidates(store)), built.vectors, 50)[0]
     assert found.rows[0] == 0
     assert found.scores[0] == pytest.approx(1.0, abs=1e-6)
     assert found.scores.max() <= 1.0
@@ -276,7 +304,7 @@ def test_parameters_travel_with_the_call(built: Built) -> None:
     store = built.open()
     ways: list[SearchParameters] = [{}, built.everything()]
     if built.case.kind == "faiss":
-        ways.append({"nprobe": 1})
+        ways.append({"efSearch" if built.case.graph else "nprobe": 1})
     expected = [store.search(built.queries, 10, way) for way in ways]
     before, barrier = dict(store.defaults), threading.Barrier(2 * len(ways))
 
@@ -296,11 +324,13 @@ def test_reopening_gives_the_same(built: Built) -> None:
 
 def test_the_manifests_parameters_become_the_defaults(built: Built) -> None:
     if built.case.kind == "faiss":
-        store = open_store("faiss", built.folder, built.vectors, {**built.params, "nprobe": 3, "candidates": 17})
-        assert store.defaults == {"nprobe": 3, "candidates": 17}
+        chosen = {"efSearch" if built.case.graph else "nprobe": 3, "candidates": 17}
+        assert open_store("faiss", built.folder, built.vectors, {**built.params, **chosen}).defaults == chosen
 
 
 def test_building_twice_gives_the_same_files(built: Built, tmp_path: Path) -> None:
+    if built.case.graph:
+        return  # which links a row gets depends on which thread was first
     again = make(built.case, tmp_path)
     for path in sorted(tmp_path.iterdir()):
         assert path.read_bytes() == (built.folder / path.name).read_bytes(), path.name
@@ -397,7 +427,22 @@ def test_names() -> None:
 def test_the_chosen_sizes_can_be_trained(n: int, d: int) -> None:
     nlist = choose_nlist(n)
     assert 1 <= nlist <= max(1, n // 39)
-    assert f"IVF{nlist}," in choose_factory(n, d)
+    assert f"IVF{nlist}," in default_preset(n).factory(n, d)
+
+
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS.values() if preset.indexed], ids=lambda p: p.name)
+@pytest.mark.parametrize(("n", "d"), [(20_000, 64), (20_000, 33)])
+def test_memory_is_told_beforehand(preset: Preset, n: int, d: int, tmp_path: Path) -> None:
+    """All of the file can become resident while it is searched."""
+    make(Case(preset.name, n, d), tmp_path)
+    size = (tmp_path / INDEX_FILE).stat().st_size
+    assert preset.memory(n, d) == pytest.approx(size, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["ivf-pq4", "ivf-rabitq", "opq-ivf-pq4"])
+def test_too_few_rows_for_codes_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match=f"{name} needs 1,024 vectors.*ivf-flat"):
+        make(Case(name, 1_000, 16), tmp_path)
 
 
 def test_no_library_warning_at_any_small_size(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

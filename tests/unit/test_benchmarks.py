@@ -21,7 +21,7 @@ from benchmarks.frontier.report import Point, Row, fastest, parse_systems, plot,
 from benchmarks.frontier.systems import SYSTEMS, Settings
 from benchmarks.recall import K, ann_recall, cosines, floors
 from benchmarks.resident import MEGABYTE, AnonymousPeak, mapped
-from retrieval.stores.faiss_store import INDEX_FILE
+from retrieval.stores.faiss_common import INDEX_FILE
 from retrieval.types import Float32, Int64
 
 needs_linux = pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="counts memory by Linux's /proc")

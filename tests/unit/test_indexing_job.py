@@ -15,13 +15,14 @@ from PIL import Image
 
 from indexing import job as job_module
 from indexing import shards as shards_module
+from indexing.budget import IndexBudget
 from indexing.disk import WORK, write_table
 from indexing.job import IndexSettings, Summary, run_index
 from indexing.shards import ShardPool
 from retrieval.bootstrap import open_searcher
 from retrieval.collection import REJECTED, Collection, current_version, open_collection
 from retrieval.encoders.fake import FakeEncoder
-from retrieval.errors import DiskFull, EncoderError, SourceError, SourceNotFound
+from retrieval.errors import BudgetImpossible, DiskFull, EncoderError, SourceError, SourceNotFound
 from retrieval.nearest import SearchOptions
 from retrieval.types import Float32, UInt8
 from sources import folder as folder_module
@@ -98,6 +99,39 @@ class TestOneRun:
         assert summary.recall["image"] == {"queries": COUNT, "ann_recall_at_10": 1.0}
         assert summary.recall["text"] == {"queries": COUNT, "ann_recall_at_10": 1.0}
         assert open_collection(out).manifest.recall["text"] == summary.recall["text"]
+
+    def test_presets_are_compared_when_asked(self, gallery: Path, out: Path) -> None:
+        summary = index(out, gallery, budget=IndexBudget(explain=True))
+        plan = open_collection(out).manifest.recall["plan"]
+        assert plan == summary.recall["plan"]
+        assert {line["preset"] for line in plan["options"]} == {"exact", "ivf-sq8", "ivf-flat", "hnsw-sq8"}
+        assert all(line["image"] == line["text"] == 1.0 for line in plan["options"])
+        picked = [line for line in plan["options"] if line["preset"] == plan["chosen"]]
+        assert [line["verdict"] for line in picked] == ["chosen"]
+        assert open_searcher(out).search_text("blue").hits
+
+    def test_a_budget_makes_another_version_without_encoding(self, gallery: Path, out: Path) -> None:
+        index(out, gallery)
+        again = index(out, gallery, budget=IndexBudget(latency=1_000.0))
+        assert (again.encoded, again.reused, again.unchanged) == (0, COUNT, False)
+        assert index(out, gallery, budget=IndexBudget(latency=1_000.0)).unchanged
+
+    def test_memory_that_cannot_suffice_is_refused_before_encoding(self, gallery: Path, out: Path) -> None:
+        with pytest.raises(BudgetImpossible, match=r"24 vectors.*give --memory"):
+            index(out, gallery, budget=IndexBudget(memory=100))
+        assert not list(out.rglob("*.arrow"))
+
+    def test_texts_are_prompts_where_there_are_no_captions(self, gallery: Path, out: Path) -> None:
+        for path in gallery.glob("*.txt"):
+            path.unlink()
+        summary = index(out, gallery, store="ivf-flat")
+        assert summary.recall["texts"] == "prompts"
+        assert summary.recall["text"]["queries"] > 100
+        assert (summary.store, summary.recall["met"]) == ("faiss", True)
+
+    def test_a_budget_for_a_store_that_has_no_choice(self, gallery: Path, out: Path) -> None:
+        with pytest.raises(SourceError, match="leave them out with --store torch-exact"):
+            index(out, gallery, store="torch-exact", budget=IndexBudget(latency=5.0))
 
     def test_bad_pictures_are_rejected_and_odd_ones_converted(self, tmp_path: Path, out: Path) -> None:
         folder = tmp_path / "odd"

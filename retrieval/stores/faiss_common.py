@@ -1,0 +1,29 @@
+"""What the modules that use FAISS share: its errors as ours, and the name of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import faiss
+
+from retrieval.errors import StoreUnavailable
+
+INDEX_FILE = "index.faiss"
+
+wrapped: Any = faiss
+"""FAISS where its own stubs describe the C++ constructor instead of its Python wrapper."""
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """FAISS's exceptions (C++ ones arrive as RuntimeError or MemoryError, its wrappers assert) as our own."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, AssertionError) as error:
+        raise StoreUnavailable(f"{what}: {_last_line(error)}") from error
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().rpartition("Error: ")[2][:200] or type(error).__name__

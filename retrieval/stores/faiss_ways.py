@@ -1,0 +1,168 @@
+"""How the two shapes of a FAISS index are searched: lists around centroids, and a graph.
+
+Each knows the names of its search parameters, a first guess, a ladder to tune on, and how to search more widely where
+a mask leaves few rows.
+
+Dimension letters: n rows, q queries, d embedding width, k neighbours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import faiss
+
+from retrieval.stores.faiss_common import wrapped
+from retrieval.stores.protocol import SearchParameters
+from retrieval.types import Float32
+
+CANDIDATES = "candidates"
+_DEFAULT_CANDIDATES, _COARSEST_CANDIDATES = 100, 400
+_COARSE, _FINE = (50, 100, 150, 200, 400, 800), (20, 50, 100)
+_FINE_BITS = 8
+"""Bits of a code for each dimension, from which on the order of candidates is nearly the true one."""
+# Re-ranking gathers single rows from a memory map and converts them; scanning streams packed codes. Measured on two
+# AVX-512 cores, a re-ranked byte costs about eight scanned ones. Only the order of trials depends on this.
+_RERANKED_BYTE = 8
+# Of f allowed rows in n, (n / f) ** _WIDENING times as many lists are visited: keeps the tuned recall under a mask.
+_WIDENING = 0.25
+_BREADTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_LINKS_FOLLOWED = 20  # distances that a graph computes for each row that it keeps in sight, about
+
+Found = tuple[Any, Any]
+"""(q, k) scores and rows; rows are -1 where there were too few."""
+
+
+class Way(Protocol):
+    """One shape of index."""
+
+    names: tuple[str, ...]
+    """Its search parameters."""
+
+    def guess(self) -> dict[str, int]:
+        """Search parameters until tuning has measured better ones."""
+        ...
+
+    def trials(self) -> Sequence[SearchParameters]:
+        """Search parameters worth trying, the cheapest first by the bytes they make a query read."""
+        ...
+
+    def widened(self, params: SearchParameters, factor: float) -> SearchParameters:
+        """Parameters for a mask that allows one row in `factor`."""
+        ...
+
+    def search(self, queries: Float32, k: int, params: SearchParameters, selector: Any) -> Found:
+        """The index's own search."""
+        ...
+
+    def search_all(self, queries: Float32, k: int, selector: Any) -> Found:
+        """Search that no allowed row escapes."""
+        ...
+
+
+def way_of(index: Any) -> Way | None:
+    """The shape of an index; None for one that is neither."""
+    if faiss.try_extract_index_ivf(index) is not None:
+        return Lists(index)
+    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    return Graph(inner) if isinstance(inner, faiss.IndexHNSW) and inner is index else None
+
+
+class Lists:
+    """An inverted file: `nprobe` lists are visited."""
+
+    names: tuple[str, ...] = ("nprobe", CANDIDATES)
+
+    def __init__(self, index: Any) -> None:
+        self._search = unpatched(index)
+        self._chained = isinstance(index, faiss.IndexPreTransform)
+        self._count, self._dim = int(index.ntotal), int(index.d)
+        ivf = faiss.extract_index_ivf(index)
+        self._nlist, self._code_size = int(ivf.nlist), int(ivf.code_size)
+
+    def guess(self) -> dict[str, int]:
+        """About every twentieth list; of codes of a bit a dimension more is re-ranked."""
+        most = _DEFAULT_CANDIDATES if self._code_size >= self._dim / 5 else _COARSEST_CANDIDATES
+        return {"nprobe": min(self._nlist, max(16, self._nlist // 20)), CANDIDATES: most}
+
+    def trials(self) -> Sequence[SearchParameters]:
+        """From a 64th of the lists (fewer save nothing worth having) to all of them, by cube roots of two."""
+        ladder = sorted({max(1, round(self._nlist * 2 ** (-step / 3))) for step in range(3 * 6 + 1)})
+        gathered = _gathered(self._count, 8 * self._code_size / self._dim)
+        grid = [{"nprobe": nprobe, CANDIDATES: most} for nprobe, most in itertools.product(ladder, gathered)]
+        return sorted(grid, key=self._bytes_read)
+
+    def widened(self, params: SearchParameters, factor: float) -> SearchParameters:
+        """More lists."""
+        return {**params, "nprobe": min(self._nlist, math.ceil(params["nprobe"] * factor**_WIDENING))}
+
+    def search(self, queries: Float32, k: int, params: SearchParameters, selector: Any) -> Found:
+        """See `Way`."""
+        given = {"nprobe": min(params["nprobe"], self._nlist)} | ({} if selector is None else {"sel": selector})
+        inner = faiss.SearchParametersIVF(**given)
+        found: Found = self._search(
+            queries, k, params=wrapped.SearchParametersPreTransform(index_params=inner) if self._chained else inner
+        )
+        return found
+
+    def search_all(self, queries: Float32, k: int, selector: Any) -> Found:
+        """All lists."""
+        return self.search(queries, k, {"nprobe": self._nlist}, selector)
+
+    def _bytes_read(self, params: SearchParameters) -> float:
+        """What a query has to read: codes of the visited lists, and the rows of its candidates."""
+        scanned = params["nprobe"] * self._count / self._nlist * self._code_size
+        return scanned + _RERANKED_BYTE * params[CANDIDATES] * 2 * self._dim
+
+
+class Graph:
+    """A navigable graph (HNSW): `efSearch` rows are kept in sight while it is walked."""
+
+    names: tuple[str, ...] = ("efSearch", CANDIDATES)
+
+    def __init__(self, index: Any) -> None:
+        self._search = unpatched(index)
+        self._codes = faiss.downcast_index(index.storage)
+        self._count, self._dim = int(index.ntotal), int(index.d)
+
+    def guess(self) -> dict[str, int]:
+        """See `Way`."""
+        return {"efSearch": 64, CANDIDATES: _DEFAULT_CANDIDATES}
+
+    def trials(self) -> Sequence[SearchParameters]:
+        """See `Way`."""
+        grid = itertools.product(_BREADTHS, _gathered(self._count, _FINE_BITS))
+        useful = [{"efSearch": breadth, CANDIDATES: most} for breadth, most in grid if most <= breadth or most == 20]
+        return sorted(useful, key=self._bytes_read)
+
+    def widened(self, params: SearchParameters, factor: float) -> SearchParameters:
+        """As many times more in sight as rows are hidden."""
+        return {**params, "efSearch": min(self._count, math.ceil(params["efSearch"] * factor))}
+
+    def search(self, queries: Float32, k: int, params: SearchParameters, selector: Any) -> Found:
+        """See `Way`."""
+        given = {"efSearch": params["efSearch"]} | ({} if selector is None else {"sel": selector})
+        found: Found = self._search(queries, k, params=wrapped.SearchParametersHNSW(**given))
+        return found
+
+    def search_all(self, queries: Float32, k: int, selector: Any) -> Found:
+        """Every code, in the order of the rows: a mask can cut a graph into pieces that no walk joins."""
+        found: Found = unpatched(self._codes)(queries, k, params=wrapped.SearchParameters(sel=selector))
+        return found
+
+    def _bytes_read(self, params: SearchParameters) -> float:
+        read = params["efSearch"] * _LINKS_FOLLOWED * self._dim
+        return read + _RERANKED_BYTE * params[CANDIDATES] * 2 * self._dim
+
+
+def unpatched(index: Any) -> Any:
+    """FAISS's own `search`, where `faiss.contrib.torch_utils` has put one without parameters in its place."""
+    return getattr(index, "search_numpy", index.search)
+
+
+def _gathered(count: int, bits: float) -> list[int]:
+    """Numbers of candidates to try."""
+    return [most for most in (_FINE if bits >= _FINE_BITS else _COARSE) if most <= count] or [count]

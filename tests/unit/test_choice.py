@@ -1,0 +1,187 @@
+"""The index is the fastest that keeps memory, recall and time, and where none does it is said what would."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indexing import choice
+from indexing.budget import IndexBudget, megabytes, parse_latency, parse_memory
+from indexing.choice import build_chosen, candidates
+from indexing.prompts import prompts
+from indexing.tuning import Measured, TuningReport
+from retrieval.errors import BudgetImpossible, ConfigInvalid, SourceError, StoreUnavailable
+from retrieval.stores.presets import PRESETS
+from retrieval.stores.registry import open_store
+from retrieval.types import Float16, Float32
+
+N, D = 3_000, 32
+FAST = {"ivf-pq4": (0.96, 0.3), "ivf-rabitq": (0.97, 0.2), "ivf-flat": (1.0, 0.5), "exact": (1.0, 2.0)}
+
+
+def unit(n: int, d: int, seed: int) -> Float32:
+    x = np.random.default_rng(seed).standard_normal((n, d)) + 0.5
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def vectors() -> Float16:
+    return unit(N, D, seed=1).astype(np.float16)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float]]:
+    """Preset -> (recall, milliseconds) that tuning will report; presets that are not there miss the recall."""
+    table: dict[str, tuple[float, float]] = {}
+    last, build = [""], choice.build_store
+
+    def build_store(vectors: Float16, folder: Path, name: str) -> tuple[str, Mapping[str, object]]:
+        last[0] = name
+        return build(vectors, folder, name)
+
+    def tune(store: object, vectors: Float16, image: object, text: object, target: float) -> TuningReport:
+        recall, took = table.get(last[0], (0.5, 0.1))
+        return TuningReport(target, recall >= target, {}, Measured(9, recall), None, took)
+
+    monkeypatch.setattr(choice, "build_store", build_store)
+    monkeypatch.setattr(
+        choice,
+        "tune",
+        lambda store, vectors, image=None, text=None, target=0.0: tune(store, vectors, image, text, target),
+    )
+    return table
+
+
+def chosen(vectors: Float16, folder: Path, budget: IndexBudget, store: str = "auto") -> tuple[str, dict[str, Any]]:
+    built = build_chosen(vectors, folder, store, budget)
+    options = {line["preset"]: line for line in built.report["plan"]["options"]}
+    return built.report["plan"]["chosen"], options
+
+
+def test_the_fastest_that_reaches_the_recall(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
+    measured |= FAST
+    name, options = chosen(vectors, tmp_path, IndexBudget(0.95, latency=5.0))
+    assert name == "ivf-rabitq"
+    assert options["ivf-rabitq"]["verdict"] == "chosen"
+    assert options["ivf-pq4"]["verdict"] == "keeps the budget"
+    assert options["hnsw-sq8"]["verdict"] == "recall 0.500 for image queries"
+    assert list(options) == list(PRESETS)
+
+
+def test_memory_is_a_limit(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
+    measured |= {**FAST, "ivf-flat": (1.0, 0.01)}
+    memory = PRESETS["ivf-flat"].memory(N, D) - 1
+    name, options = chosen(vectors, tmp_path, IndexBudget(0.95, memory))
+    assert name == "ivf-rabitq"
+    assert options["ivf-flat"]["sample_ms"] is None
+    assert options["ivf-flat"]["verdict"] == f"takes {megabytes(memory + 1)}"
+
+
+def test_what_fails_over_all_vectors_gives_way_to_the_next(
+    vectors: Float16, tmp_path: Path, measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured |= FAST
+    build = choice._build
+
+    def slow(vectors: Float16, folder: Path, store: str, *rest: Any, **named: Any) -> choice.Built:
+        built = build(vectors, folder, store, *rest, **named)
+        return choice.Built(
+            built.kind, built.params, {**built.report, "query_ms": 9.0} if store == "ivf-rabitq" else built.report
+        )
+
+    monkeypatch.setattr(choice, "_build", slow)
+    name, options = chosen(vectors, tmp_path, IndexBudget(0.95, latency=1.0))
+    assert name == "ivf-pq4"
+    assert options["ivf-rabitq"]["verdict"] == "over all vectors a query takes 9 ms"
+
+
+def test_too_little_memory_names_what_suffices(vectors: Float16, tmp_path: Path) -> None:
+    with pytest.raises(BudgetImpossible, match=r"the smallest, \S+, takes") as caught:
+        build_chosen(vectors, tmp_path, "auto", IndexBudget(0.5, 1_000))
+    advice = re.search(r"give --memory (\S+)", str(caught.value))
+    assert advice
+    built = build_chosen(vectors, tmp_path, "auto", IndexBudget(0.5, parse_memory(advice[1])))
+    assert built.report["met"]
+    assert (tmp_path / "index.faiss").stat().st_size <= parse_memory(advice[1])
+
+
+def test_too_little_time_names_what_suffices(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
+    measured |= FAST
+    with pytest.raises(BudgetImpossible) as caught:
+        build_chosen(vectors, tmp_path, "auto", IndexBudget(0.95, latency=0.1))
+    assert "ivf-rabitq: 0.2 ms a query" in str(caught.value)
+    advice = re.search(r"--latency (\S+) would do for ivf-rabitq", str(caught.value))
+    assert advice
+    assert chosen(vectors, tmp_path, IndexBudget(0.95, latency=parse_latency(advice[1])))[0] == "ivf-rabitq"
+
+
+def test_a_recall_out_of_reach_names_the_best(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
+    measured |= {"ivf-pq4": (0.914, 0.1)}
+    memory = PRESETS["exact"].memory(N, D) - 1
+    with pytest.raises(BudgetImpossible, match=r"--recall 0.91 would do for ivf-pq4, or --memory \S+ would let exact"):
+        build_chosen(vectors, tmp_path, "auto", IndexBudget(0.99, memory))
+
+
+def test_a_default_that_misses_the_recall_makes_the_others_try(tmp_path: Path, measured: dict[str, Any]) -> None:
+    said: list[str] = []
+    measured |= {"auto": (0.9, 0.1), "ivf-flat": (1.0, 0.4), "exact": (1.0, 3.0)}
+    vectors = unit(10_001, 16, seed=2).astype(np.float16)
+    built = build_chosen(vectors, tmp_path, "auto", IndexBudget(0.99), say=said.append)
+    assert built.params["preset"] == "ivf-flat"
+    assert said[0] == "the default index does not reach the recall; trying the others"
+    assert built.params["asked"] == "auto"
+
+
+def test_measured_for_real(tmp_path: Path) -> None:
+    """Nothing is scripted: the chosen index, opened by the manifest's parameters, keeps what was promised."""
+    vectors = unit(60_000, 24, seed=3).astype(np.float16)
+    text = unit(150, 24, seed=4)
+    budget = IndexBudget(0.9, PRESETS["ivf-pq4"].memory(*vectors.shape) + 1_000, 100.0)
+    built = build_chosen(vectors, tmp_path, "auto", budget, text)
+    plan = built.report["plan"]
+    assert plan["sample"] == 50_000
+    assert built.report["met"]
+    assert built.report["text"]["ann_recall_at_10"] >= 0.9
+    assert (tmp_path / "index.faiss").stat().st_size <= budget.memory
+    line = next(option for option in plan["options"] if option["preset"] == plan["chosen"])
+    assert line["expected_ms"] > line["sample_ms"] > 0
+    store = open_store(built.kind, tmp_path, vectors, built.params)
+    assert store.defaults == built.report["params"]
+
+
+def test_names() -> None:
+    assert [preset.name for preset in candidates("auto", 500)] == ["exact", "ivf-sq8", "ivf-flat", "hnsw-sq8"]
+    assert [preset.name for preset in candidates("auto", 5_000)] == list(PRESETS)
+    assert [preset.name for preset in candidates("faiss", 5_000)] == ["ivf-pq4"]
+    assert [preset.name for preset in candidates("ivf-sq8", 5_000)] == ["ivf-sq8"]
+    with pytest.raises(SourceError, match="--store torch-exact"):
+        candidates("torch-exact", 5_000)
+
+
+def test_a_preset_that_wants_more_rows(vectors: Float16, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="1,024"):
+        build_chosen(vectors[:500], tmp_path, "ivf-pq4", IndexBudget())
+
+
+@pytest.mark.parametrize("text", ["", "much", "0MB", "-3MB", "3 apples", "MB"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(ConfigInvalid, match="300MB"):
+        parse_memory(text)
+
+
+@pytest.mark.parametrize("text", ["", "5", "0ms", "-1ms", "5 years", "ms", "1e3ms"])
+def test_no_times(text: str) -> None:
+    with pytest.raises(ConfigInvalid, match="5ms"):
+        parse_latency(text)
+
+
+def test_prompts_begin_with_every_thing_once() -> None:
+    many = prompts(10_000)
+    assert len(set(many)) == len(many) > 300
+    assert many[:2] == ["a photo of a dog", "a photo of a cat"]
+    assert all(text == " ".join(text.split()) for text in many)

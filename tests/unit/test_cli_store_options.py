@@ -1,0 +1,56 @@
+"""What the shell says about the index that was chosen."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.store_options import index_budget, quality
+from indexing.budget import IndexBudget
+from retrieval.errors import ConfigInvalid
+
+LINE = {"image": None, "text": None, "sample_ms": None, "expected_ms": None}
+TRIED = {"image": 0.953, "text": 0.9512, "sample_ms": 0.31, "expected_ms": 0.43, "verdict": "chosen"}
+PLAN = {
+    "sample": 50_000,
+    "chosen": "ivf-pq4",
+    "options": [
+        {"preset": "ivf-pq4", "memory": 14_100_000, **TRIED},
+        {"preset": "ivf-flat", "memory": 206_000_000, **LINE, "verdict": "takes 206MB"},
+    ],
+}
+REPORT = {
+    "target": 0.95,
+    "met": True,
+    "image": {"queries": 1000, "ann_recall_at_10": 0.9581},
+    "text": {"queries": 389, "ann_recall_at_10": 0.9502},
+    "texts": "prompts",
+    "query_ms": 0.4412,
+}
+
+
+def test_options_become_a_budget() -> None:
+    assert index_budget(0.95, None, None, False) == IndexBudget()
+    assert index_budget(0.9, "300MB", "5ms", True) == IndexBudget(0.9, 300_000_000, 5.0, True)
+    with pytest.raises(ConfigInvalid, match="'soon' is no time"):
+        index_budget(0.9, None, "soon", False)
+
+
+def test_recall_of_either_kind_of_query() -> None:
+    assert quality("faiss", REPORT) == [
+        "  store faiss: ann_recall_at_10 0.958 on 1,000 image queries, 0.950 on 389 text queries (prompts)"
+    ]
+    assert quality("exact", REPORT) == ["  store exact"]
+    missed = quality("faiss", {**REPORT, "met": False})[0]
+    assert missed.endswith("below the 0.95 asked for, these are the best parameters that were tried")
+
+
+def test_the_table_of_what_was_tried() -> None:
+    first, *table = quality("faiss", {**REPORT, "plan": PLAN})
+    assert first.startswith("  store faiss (ivf-pq4): ann_recall_at_10 0.958")
+    assert first.endswith("; 0.44 ms a query")
+    assert table == [
+        "  tried on 50,000 vectors:",
+        "    preset      memory  recall, image   text  ms on sample  ms expected",
+        "    ivf-pq4    14.1 MB          0.953  0.951         0.310        0.430  chosen",
+        "    ivf-flat  206.0 MB                                                   takes 206MB",
+    ]
