@@ -11,14 +11,14 @@ import math
 import torch
 
 
-def contrastive(x, labels, refs, ref_labels, margin=1.0, balance=True, mining="all"):
+def contrastive(x, labels, refs, ref_labels, margin=1.0, balance=True):
     positive, negative = [], []
     for i in range(len(x)):
         for j in range(len(refs)):
             d = ((x[i] - refs[j]) ** 2).sum().sqrt() if i != j else None
             if i != j and labels[i] == ref_labels[j]:
                 positive.append(d**2)
-            elif i != j and (mining == "all" or d < margin):
+            elif i != j:
                 negative.append(max(margin - d, 0 * d) ** 2)
     return _pair_mean(positive, negative, balance, x)
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from training.objectives.base import Embedded, Need, Objective, Outcome, known, require
 from training.objectives.pairs import cosine_stats, masked_mean, pair_masks, pair_mean
 
-MINING = ("all", "active")
-
 
 class Contrastive(Objective):
     """Pairwise contrastive loss (Hadsell, Chopra and LeCun 2006, equation 4, without its factor 1/2).
@@ -29,8 +27,6 @@ class Contrastive(Objective):
     Args:
         margin: m, in (0, 2]; two orthogonal rows are sqrt(2) apart.
         balance: True gives (mean over positives + mean over negatives) / 2, False the mean over all pairs.
-        mining: `all` negatives, or those that are `active`, nearer than the margin: the mean is then over what still
-            costs, as the triplet loss has it, and does not fade as the easy ones win.
 
     Raises:
         ConfigInvalid: the margin is out of range.
@@ -38,14 +34,13 @@ class Contrastive(Objective):
 
     needs: ClassVar[Need] = "labels"
 
-    def __init__(self, margin: float = 1.0, balance: bool = True, mining: str = "all") -> None:
+    def __init__(self, margin: float = 1.0, balance: bool = True) -> None:
         super().__init__()
         require(0 < margin <= 2, "margin", margin, "in (0, 2]: unit rows are at most 2 apart")
-        require(mining in MINING, "mining", mining, f"one of {', '.join(MINING)}")
-        self.margin, self.balance, self.mining = margin, balance, mining
+        self.margin, self.balance = margin, balance
 
     def compare(self, anchors: Embedded, references: Embedded) -> Outcome:
-        """The loss over the mined pairs; `active` is the share of negatives inside the margin."""
+        """The loss over all pairs; `active` is the share of negatives inside the margin."""
         positives, negatives = pair_masks(known(anchors.labels), known(references.labels))
         cosines = anchors.images @ references.images.T  # (n, m)
         squared = (2 - 2 * cosines).clamp(min=0)
@@ -54,8 +49,7 @@ class Contrastive(Objective):
         stats = cosine_stats(cosines, positives, negatives)
         if negatives.any():
             stats["active"] = masked_mean((gap > 0).float(), negatives).item()
-        mined = negatives & (gap > 0) if self.mining == "active" else negatives
-        return Outcome(pair_mean(losses, positives, mined, self.balance), stats)
+        return Outcome(pair_mean(losses, positives, negatives, self.balance), stats)
 
 
 def _root(squared: Tensor) -> Tensor:
