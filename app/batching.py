@@ -137,10 +137,15 @@ class Device:
 def _outcomes(batch: Sequence[_Job]) -> list[Any]:
     """A result or an exception for each."""
     try:
-        return list(batch[0].work([job.payload for job in batch]))
-    except Exception as error:  # whatever it is, it belongs to a query, and the thread must live on
+        results = list(batch[0].work([job.payload for job in batch]))
+        if len(results) != len(batch):
+            raise RuntimeError(f"{len(results)} results for {len(batch)} queries")
+    except BaseException as error:  # a Rust panic is no Exception: whatever it is, the thread must live on
         if len(batch) == 1:
-            return [error]
+            plain = isinstance(error, Exception) and not isinstance(error, StopIteration)  # a future takes no other
+            return [error if plain else RuntimeError(f"{type(error).__name__}: {error}")]
+    else:
+        return results
     return [outcome for job in batch for outcome in _outcomes([job])]
 
 

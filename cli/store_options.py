@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retrieval.stores.presets import DEFAULT, PRESETS
+
 if TYPE_CHECKING:
     from indexing.budget import IndexBudget
+
+_INDEXES = [name for name, preset in PRESETS.items() if preset.indexed]
 
 Store = Annotated[
     str,
     typer.Option(
-        help="auto, exact, faiss, torch-exact, or a preset: ivf-pq4, ivf-rabitq, opq-ivf-pq4, ivf-sq8, ivf-flat, "
-        "hnsw-sq8. auto is exact below 10,000 vectors, else faiss (ivf-pq4); with --memory, --latency or --explain it "
-        "is the fastest preset that keeps them."
+        help=f"auto, exact, faiss, torch-exact, or a preset: {', '.join(_INDEXES)}. auto is exact below 10,000 "
+        f"vectors, else faiss ({DEFAULT}); with --memory, --latency or --explain it is the fastest preset that keeps "
+        "them."
     ),
 ]
 Memory = Annotated[

@@ -105,7 +105,8 @@ def build_chosen(
         if built.report["met"] or store != AUTO:
             return built
         tell("the default index does not reach the recall; trying the others")
-    options = compare(vectors, candidates(store, len(vectors)), budget, text, tell)
+        _clear(folder)
+    options = compare(vectors, candidates(store, len(vectors)), budget, folder, text, tell)
     return _build_best(vectors, folder, store, budget, text, options, tell)
 
 
@@ -141,9 +142,9 @@ def require_possible(presets: Sequence[Preset], count: int, dim: int, budget: In
 
 
 def compare(
-    vectors: Float16, presets: Sequence[Preset], budget: IndexBudget, text: Float32 | None, say: Say
+    vectors: Float16, presets: Sequence[Preset], budget: IndexBudget, folder: Path, text: Float32 | None, say: Say
 ) -> list[Option]:
-    """The table: each preset on a sample of at most 50,000 vectors, in a folder that goes again.
+    """The table: each preset on a sample of about 50,000 vectors, in a folder inside `folder` that goes again.
 
     Raises:
         BudgetImpossible: no preset fits the memory.
@@ -159,7 +160,7 @@ def compare(
             options.append(Option(preset.name, memory, verdict=f"wants {preset.fewest:,} vectors to learn from"))
         else:
             say(f"trying {preset.name} on {len(trial.sample):,} vectors")
-            options.append(trial.take(preset, memory, budget))
+            options.append(trial.take(preset, memory, budget, folder))
     return options
 
 
@@ -179,16 +180,16 @@ class _Trial:
     def of(cls, vectors: Float16, text: Float32 | None) -> _Trial:
         """Some rows as the sample and others as queries; all rows, and themselves as queries, where there are few."""
         count = len(vectors)
-        if count <= _SAMPLE + _HELD_OUT:
+        if _sampled(count) == count:
             return cls(vectors, None, text, 1.0)
         rows = np.random.default_rng(_SEED).choice(count, _SAMPLE + _HELD_OUT, replace=False)
         held_out = QuerySet(unit_block(vectors[np.sort(rows[_SAMPLE:])]))
         return cls(vectors[np.sort(rows[:_SAMPLE])], held_out, text, count / _SAMPLE)
 
-    def take(self, preset: Preset, memory: int, budget: IndexBudget) -> Option:
+    def take(self, preset: Preset, memory: int, budget: IndexBudget, beside: Path) -> Option:
         """Builds and measures."""
         begun = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="lookalike-trial-") as folder:
+        with tempfile.TemporaryDirectory(prefix="trial-", dir=beside) as folder:  # /tmp may be small, or memory
             kind, params = build_store(self.sample, Path(folder), preset.name)
             seconds = time.perf_counter() - begun
             opened = open_store(kind, Path(folder), self.sample, params)
@@ -230,13 +231,13 @@ def _build_best(
         built = _build(vectors, folder, option.preset, budget, text, asked=store)
         verdict = _broken(built, folder, budget)
         if not verdict:
-            table = plan(options, option.preset, min(len(vectors), _SAMPLE))
+            table = plan(options, option.preset, _sampled(len(vectors)))
             return replace(built, report={**built.report, "plan": table})
-        for path in folder.glob("index.*"):
-            path.unlink()
+        size = _clear(folder)
         options[options.index(option)] = replace(
             option,
             fit=False,
+            memory=max(option.memory, size),
             verdict=f"over all vectors {verdict}",
             expected_ms=built.report["query_ms"],
             **{kind: found["ann_recall_at_10"] for kind in ("image", "text") if (found := built.report[kind])},
@@ -259,10 +260,29 @@ def _broken(built: Built, folder: Path, budget: IndexBudget) -> str:
         return f"it stays below recall {budget.recall:g}"
     if budget.latency is not None and (report["query_ms"] or 0.0) > budget.latency:
         return f"a query takes {report['query_ms']:.2g} ms"
-    size = sum(path.stat().st_size for path in folder.glob("index.*"))
+    size = sum(path.stat().st_size for path in _files(folder))
     if budget.memory is not None and size > budget.memory:
         return f"it takes {megabytes(size)}"
     return ""
+
+
+def _files(folder: Path) -> list[Path]:
+    """What a store left there."""
+    return list(folder.glob("index.*"))
+
+
+def _clear(folder: Path) -> int:
+    """Removes a store that is not wanted; returns its bytes."""
+    size = 0
+    for path in _files(folder):
+        size += path.stat().st_size
+        path.unlink()
+    return size
+
+
+def _sampled(count: int) -> int:
+    """How many of n vectors the presets are tried on; all of them where too few would be left as queries."""
+    return count if count <= _SAMPLE + _HELD_OUT else _SAMPLE
 
 
 def _nearest(options: Sequence[Option], budget: IndexBudget) -> str:
@@ -273,9 +293,12 @@ def _nearest(options: Sequence[Option], budget: IndexBudget) -> str:
         return f"no index keeps {budget} ({'; '.join(lines)})"
     enough = [option for option in tried if option.worst >= budget.recall]
     advice = []
-    if enough:
+    if enough and budget.latency is not None:
         quickest = min(enough, key=lambda option: option.expected_ms or 0.0)
         advice.append(f"--latency {_rounded_up(quickest.expected_ms or 0.0):g}ms would do for {quickest.preset}")
+    elif enough:  # only its size over all vectors can be in the way
+        least = min(enough, key=lambda option: option.memory)
+        advice.append(f"--memory {megabytes(least.memory)} would do for {least.preset}")
     else:
         best = max(tried, key=lambda option: option.worst)
         advice.append(f"--recall {int(best.worst * 100) / 100:g} would do for {best.preset}")

@@ -208,7 +208,7 @@ def _encode(
     if settings.budget.memory is not None and expected:
         # Of what can't be read there may be some; an index that is too large all the same is refused before encoding.
         likely = int(_LIKELY_SHARE * expected)
-        require_possible(candidates(settings.store, likely), likely, encoder.spec.dim, settings.budget)
+        require_possible(candidates(settings.store, expected), likely, encoder.spec.dim, settings.budget)
     with ShardWriter(work) as shards:
         progress.begin(expected)
         kept = [*known, ShardPool(work, rejected=False)]

@@ -23,7 +23,10 @@ def scattered(vectors: Float16) -> Float16:
     whole = isinstance(given, np.memmap) and isinstance(given.base, mmap.mmap)  # a slice tells the file's offset
     if not (whole and given.filename and hasattr(mmap, "MADV_RANDOM")):
         return vectors
-    again: Any = np.memmap(given.filename, given.dtype, "r", given.offset, given.shape)
+    try:
+        again: Any = np.memmap(given.filename, given.dtype, "r", given.offset, given.shape)
+    except OSError:  # a newer version has taken the file's place; what is mapped stays
+        return vectors
     again.base.madvise(mmap.MADV_RANDOM)
     mapped: Float16 = again
     return mapped

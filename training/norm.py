@@ -65,9 +65,11 @@ class _Moments:
     def add(self, inputs: Tensor) -> None:
         """(n, c, ...)."""
         others = [axis for axis in range(inputs.ndim) if axis != 1]
-        self.count += inputs.numel() // inputs.shape[1]
-        self._sum = self._sum + inputs.double().sum(others)
-        self._squares = self._squares + inputs.double().square().sum(others)
+        variance, mean = (each.double() for each in torch.var_mean(inputs.float(), others, correction=0))
+        count = inputs.numel() // inputs.shape[1]
+        self.count += count
+        self._sum = self._sum + count * mean
+        self._squares = self._squares + count * (variance + mean.square())
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Mean and variance."""

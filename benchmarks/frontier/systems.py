@@ -24,12 +24,12 @@ import numpy as np
 
 from benchmarks.recall import K
 from benchmarks.vectors import CHUNK, HALVES, VECTORS
+from retrieval.stores.presets import DEFAULT, PRESETS
 from retrieval.types import Float32, Int64
 
 Params = dict[str, int]
 _BREADTHS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # rows in sight while a graph is walked
 _CONNECTIVITY, _BREADTH_ADDING = 16, 200  # M and efConstruction of hnswlib's own examples
-_PRESETS = ("ivf-rabitq", "opq-ivf-pq4", "ivf-sq8", "ivf-flat", "hnsw-sq8")
 _AUTOFAISS_MEMORY = "16GB"
 _AUTOFAISS_REMEDY = (
     "make it an environment, whose Python --autofaiss-python names: "
@@ -310,7 +310,11 @@ class Autofaiss(_Peer):
 SYSTEMS: Mapping[str, Callable[[Settings], System]] = {
     "flat": Flat,
     "lookalike": Lookalike,
-    **{f"lookalike-{name}": partial(Lookalike, preset=name) for name in _PRESETS},
+    **{
+        f"lookalike-{name}": partial(Lookalike, preset=name)
+        for name, preset in PRESETS.items()
+        if preset.indexed and name != DEFAULT
+    },
     "hnswlib": Hnswlib,
     "usearch": Usearch,
     "usearch-i8": lambda settings: Usearch(settings, "i8"),

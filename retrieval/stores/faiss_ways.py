@@ -67,8 +67,7 @@ def way_of(index: Any) -> Way | None:
     """The shape of an index; None for one that is neither."""
     if faiss.try_extract_index_ivf(index) is not None:
         return Lists(index)
-    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
-    return Graph(inner) if isinstance(inner, faiss.IndexHNSW) and inner is index else None
+    return Graph(index) if isinstance(index, faiss.IndexHNSW) else None
 
 
 class Lists:

@@ -153,6 +153,37 @@ def test_a_bad_query_fails_alone(device: Device, searcher: Any) -> None:
     assert searcher.batches == [["a", BAD, "ccc"], ["a"], [BAD], ["ccc"]]
 
 
+class Panic(BaseException):
+    """What an extension module may raise: no `Exception`."""
+
+
+@pytest.mark.parametrize("error", [Panic("rust"), StopIteration("no more"), MemoryError()])
+def test_nothing_that_is_raised_ends_the_thread(device: Device, searcher: Any, error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    async def main() -> Float32:
+        with pytest.raises((RuntimeError, MemoryError)):
+            await asyncio.wait_for(device.run(fail), 10)
+        return await asyncio.wait_for(device.encode_text(searcher, "four", Stopwatch()), 10)
+
+    assert asyncio.run(main()).tolist() == [4.0]
+
+
+def test_too_few_results_are_an_error_and_not_a_mix_up(device: Device) -> None:
+    class Forgetful(FakeSearcher):
+        def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
+            return super().encode_texts(texts, watch)[1:]
+
+    async def main() -> list[Any]:
+        async with busy(device):
+            tasks = [text(device, Forgetful(), words) for words in ("a", "bb")]
+            await arrived(device, 2)
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+
+    assert all("0 results for 1 queries" in str(error) for error in asyncio.run(main()))
+
+
 def test_a_query_whose_caller_has_gone_is_dropped(device: Device, searcher: Any) -> None:
     async def main() -> None:
         async with busy(device):

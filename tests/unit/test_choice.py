@@ -137,6 +137,26 @@ def test_a_default_that_misses_the_recall_makes_the_others_try(tmp_path: Path, m
     assert built.params["asked"] == "auto"
 
 
+def test_what_was_built_and_not_taken_goes(tmp_path: Path, measured: dict[str, Any]) -> None:
+    """The default was built first; `exact`, which is taken, has no files at all."""
+    measured |= {"auto": (0.9, 0.1), "exact": (1.0, 3.0)}
+    vectors = unit(10_001, 16, seed=2).astype(np.float16)
+    assert build_chosen(vectors, tmp_path, "auto", IndexBudget(0.99)).kind == "exact"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_that_grew_too_large_asks_for_memory(
+    vectors: Float16, tmp_path: Path, measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured |= {"ivf-flat": (1.0, 0.5)}
+    memory = PRESETS["ivf-flat"].memory(N, D)
+    monkeypatch.setattr(choice, "_broken", lambda built, folder, budget: "it takes more")
+    with pytest.raises(BudgetImpossible, match=rf"--memory {megabytes(memory)} would do for ivf-flat") as caught:
+        build_chosen(vectors, tmp_path, "ivf-flat", IndexBudget(0.95, memory))
+    assert "--latency" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_measured_for_real(tmp_path: Path) -> None:
     """Nothing is scripted: the chosen index, opened by the manifest's parameters, keeps what was promised."""
     vectors = unit(60_000, 24, seed=3).astype(np.float16)

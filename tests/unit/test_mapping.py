@@ -37,6 +37,11 @@ def test_what_is_no_whole_mapped_file_stays_as_it_is(vectors: Float16) -> None:
         assert scattered(given) is given
 
 
+def test_a_file_that_is_gone_stays_mapped_as_it_was(vectors: Float16, tmp_path: Path) -> None:
+    (tmp_path / "vectors.npy").unlink()
+    assert scattered(vectors) is vectors
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the page cache is looked at by Linux's ways")
 def test_a_row_brings_in_its_page_alone(vectors: Float16, tmp_path: Path) -> None:
     path = tmp_path / "vectors.npy"
