@@ -78,9 +78,9 @@ def parse_latency(text: str) -> float:
 def megabytes(size: float) -> str:
     """A size for people to read, and for `--memory` to take; rounded up, so that it suffices.
 
-    >>> megabytes(74_100_000), megabytes(1_340), megabytes(2_340_000_001)
-    ('75MB', '2KB', '2.4GB')
+    >>> megabytes(74_100_000), megabytes(1_340), megabytes(2_340_000_001), megabytes(1_000_000)
+    ('75MB', '2KB', '2.4GB', '1MB')
     """
-    if size > 1e9:
+    if size >= 1e9:
         return f"{-(-size // 1e8) / 10:g}GB"
-    return f"{-(-size // 1e6):.0f}MB" if size > 1e6 else f"{-(-size // 1e3):.0f}KB"
+    return f"{-(-size // 1e6):.0f}MB" if size >= 1e6 else f"{-(-size // 1e3):.0f}KB"

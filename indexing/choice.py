@@ -125,8 +125,15 @@ def candidates(store: str, count: int) -> list[Preset]:
     raise SourceError(f"--memory, --latency and --explain choose among presets; leave them out with --store {store}")
 
 
-def require_possible(presets: Sequence[Preset], count: int, dim: int, budget: IndexBudget) -> None:
+def require_possible(presets: Sequence[Preset], count: int, dim: int, budget: IndexBudget, surely: float = 1.0) -> None:
     """Whether any of the presets fits the memory.
+
+    Args:
+        presets: to choose among.
+        count: n.
+        dim: d.
+        budget: its memory counts.
+        surely: the share of n that there will be at least; what holds so many is not refused.
 
     Raises:
         BudgetImpossible: none does; names the smallest.
@@ -134,7 +141,8 @@ def require_possible(presets: Sequence[Preset], count: int, dim: int, budget: In
     if budget.memory is None or not count:
         return
     smallest = min(presets, key=lambda preset: preset.memory(count, dim))
-    if (needed := smallest.memory(count, dim)) > budget.memory:
+    needed = smallest.memory(count, dim)
+    if needed > budget.memory and smallest.memory(max(1, int(surely * count)), dim) > budget.memory:
         raise BudgetImpossible(
             f"no index of {count:,} vectors of width {dim} fits into {megabytes(budget.memory)}: the smallest, "
             f"{smallest.name}, takes {megabytes(needed)}; give --memory {megabytes(needed)}"

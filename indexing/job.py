@@ -40,6 +40,7 @@ from sources.registry import open_sources
 DEFAULT_ENCODER = "lite"
 _BATCH_SIZES = {"cpu": 32, "cuda": 256}
 _LIKELY_SHARE = 0.8
+"""Of the pictures that sources announce; the rest may turn out to be unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +207,8 @@ def _encode(
     known: list[Origin] = [copied] if copied else []
     budget, expected = _budget(settings, encoder), _expected(sources)
     if settings.budget.memory is not None and expected:
-        # Of what can't be read there may be some; an index that is too large all the same is refused before encoding.
-        likely = int(_LIKELY_SHARE * expected)
-        require_possible(candidates(settings.store, expected), likely, encoder.spec.dim, settings.budget)
+        presets = candidates(settings.store, expected)  # an index that is too large is refused before encoding
+        require_possible(presets, expected, encoder.spec.dim, settings.budget, _LIKELY_SHARE)
     with ShardWriter(work) as shards:
         progress.begin(expected)
         kept = [*known, ShardPool(work, rejected=False)]

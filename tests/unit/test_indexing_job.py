@@ -117,7 +117,7 @@ class TestOneRun:
         assert index(out, gallery, budget=IndexBudget(latency=1_000.0)).unchanged
 
     def test_memory_that_cannot_suffice_is_refused_before_encoding(self, gallery: Path, out: Path) -> None:
-        with pytest.raises(BudgetImpossible, match=r"24 vectors.*give --memory"):
+        with pytest.raises(BudgetImpossible, match=r"30 vectors.*give --memory"):
             index(out, gallery, budget=IndexBudget(memory=100))
         assert not list(out.rglob("*.arrow"))
 
