@@ -27,8 +27,9 @@ T = TypeVar("T")
 Work = Callable[[Sequence[Any]], Iterable[Any]]
 """Payloads -> results, one each, in order; runs on the device's thread."""
 
-LARGEST = {"image": 16, "text": 64}
-"""Queries in a batch at most: beyond these a CPU gains nothing more, and the first one would wait for the last."""
+LARGEST = {"image": 4, "text": 32}
+"""Queries in a batch at most: beyond these a CPU encodes no more a second (benchmarks/RESULTS.md), and the first one
+would wait for the last. What a GPU wants has not been measured."""
 _DROPPED = object()
 
 
