@@ -50,8 +50,11 @@ def drop(path: Path) -> None:
 
 def advise(path: Path, advice: int) -> None:
     """madvise(2) on this process's mappings of a file: `mmap.MADV_RANDOM` reads a page at a time, not far ahead."""
-    for start, length in _mappings(path):
-        _check(_LIBC.madvise(start, length, advice))
+    for mapping in _mappings(path):
+        if _LIBC.madvise(*mapping, advice):
+            error = ctypes.get_errno()
+            if mapping in _mappings(path):  # else it was let go of meanwhile, and wants no advice
+                raise OSError(error, os.strerror(error))
 
 
 def fetch(path: Path) -> None:

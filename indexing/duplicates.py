@@ -23,7 +23,8 @@ EXACT_UP_TO = 200_000
 _BLOCK = 4_096
 _QUERIES = 1_024
 _NEIGHBOURS = 32
-_SLACK = 1e-5  # a block's product differs from the final score by rounding
+_SLACK = 1e-5  # float32 cosines err by less; what is nearer to the threshold is decided in float64
+_EXACT_SLACK = 1e-12
 
 Pairs = tuple[Int64, Int64, Float32]
 """(rows, other rows, cosines) of pairs above the threshold."""
@@ -73,7 +74,7 @@ def _all_pairs(vectors: Float16, threshold: float, told: Callable[[int], object]
             rows, columns = np.nonzero(cosines >= threshold - _SLACK)
             once = left + columns > top + rows
             rows, columns = rows[once], columns[once]
-            yield top + rows, left + columns, cosines[rows, columns]
+            yield _decided(vectors, top + rows, left + columns, cosines[rows, columns], threshold)
         told(len(block))
 
 
@@ -86,8 +87,18 @@ def _nearest_pairs(
         for row, neighbours in enumerate(found, top):
             near = (neighbours.scores >= threshold - _SLACK) & (neighbours.rows != row)
             others = neighbours.rows[near]
-            yield np.full(len(others), row), others, neighbours.scores[near]
+            yield _decided(vectors, np.full(len(others), row), others, neighbours.scores[near], threshold)
         told(len(queries))
+
+
+def _decided(vectors: Float16, rows: Int64, others: Int64, cosines: Float32, threshold: float) -> Pairs:
+    """Without those pairs whose cosine only rounding lifts to the threshold."""
+    keep = cosines >= threshold + _SLACK
+    close = np.flatnonzero(~keep)
+    a, b = vectors[rows[close]].astype(np.float64), vectors[others[close]].astype(np.float64)
+    norms = np.sqrt(np.vecdot(a, a) * np.vecdot(b, b))
+    keep[close] = np.vecdot(a, b) >= (threshold - _EXACT_SLACK) * norms
+    return rows[keep], others[keep], cosines[keep]
 
 
 class _Forest:
