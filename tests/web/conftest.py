@@ -34,7 +34,7 @@ _FLAGS = (
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a service over nine photographs, on a thread of this process."""
     collection = build_collection(tmp_path_factory.mktemp("web") / "photographs")
@@ -61,9 +61,13 @@ def _address(server: uvicorn.Server) -> str:
     raise AssertionError("the service was not ready in time")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium; the tests are skipped where there is none."""
+    """Chromium; the tests are skipped where there is none.
+
+    It lives no longer than its module: Playwright leaves an event loop running on the thread of the tests, and one
+    that comes after could not start its own.
+    """
     executable = os.environ.get("LOOKALIKE_CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
     if executable is None:
         pytest.skip("needs Chromium: apt-get install chromium, or set LOOKALIKE_CHROMIUM to its path")
@@ -102,7 +106,7 @@ def page(context: BrowserContext) -> Page:
     return opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A photograph of the collection as a file."""
     path = tmp_path_factory.mktemp("upload") / "my motorcycle.png"
