@@ -13,7 +13,7 @@ Dimension letters: w processes, n rows in each, d embedding width.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from training.objectives.base import Embedded
+
+_BUCKET = 8_000_000
+"""Numbers in one message between processes: 32 MB in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +103,32 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     present = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.float32)
     present = present.to(trained[0].device)
     dist.all_reduce(present)
-    for parameter, somewhere in zip(trained, present.tolist(), strict=True):
-        if somewhere:
-            _average(parameter)
+    for bucket in _buckets([p for p, somewhere in zip(trained, present.tolist(), strict=True) if somewhere]):
+        _average(bucket)
 
 
-def _average(parameter: nn.Parameter) -> None:
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    dist.all_reduce(parameter.grad)
-    parameter.grad /= dist.get_world_size()
+def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Neighbours of one type that together make a message of a size that pays; a network has hundreds of small ones."""
+    bucket: list[nn.Parameter] = []
+    for parameter in parameters:
+        full = sum(p.numel() for p in bucket) + parameter.numel() > _BUCKET
+        if bucket and (full or bucket[0].dtype != parameter.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
+
+
+def _average(bucket: Sequence[nn.Parameter]) -> None:
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+    flat = torch.cat([gradient.ravel() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for parameter, gradient, part in zip(
+        bucket, gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
+    ):
+        parameter.grad = gradient.copy_(part.view_as(gradient))
 
 
 def broadcast(module: nn.Module) -> None:
