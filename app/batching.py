@@ -12,7 +12,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -24,6 +24,8 @@ from retrieval.stopwatch import Stopwatch
 from retrieval.types import Float32, UInt8
 
 T = TypeVar("T")
+Lane = str | tuple[int, str]
+"""A kind of query, of an encoder."""
 Work = Callable[[Sequence[Any]], Iterable[Any]]
 """Payloads -> results, one each, in order; runs on the device's thread."""
 
@@ -42,17 +44,21 @@ class _Job:
     watch: Stopwatch
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    kind: str
     since: float = field(default_factory=time.perf_counter)
 
 
 class Device:
     """Runs calls and batches of queries one after another on its own thread."""
 
-    def __init__(self) -> None:
-        self._lanes: dict[Hashable, deque[_Job]] = {}
-        self._largest: dict[Hashable, int] = {}
+    def __init__(self, observe: Callable[[str, int], None] = lambda kind, size: None) -> None:
+        """`observe` hears of every batch: its kind, and how many queries are in it."""
+        self._observe = observe
+        self._lanes: dict[Lane, deque[_Job]] = {}
+        self._largest: dict[Lane, int] = {}
         self._changed = threading.Condition()
         self._closed = False
+        self._begun: float | None = None
         self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
         self._thread.start()
 
@@ -82,6 +88,11 @@ class Device:
         with self._changed:
             return sum(map(len, self._lanes.values()))
 
+    def busy_for(self) -> float:
+        """Seconds that the batch on the device has taken so far; 0.0 where there is none."""
+        begun = self._begun
+        return 0.0 if begun is None else time.perf_counter() - begun
+
     def close(self) -> None:
         """Lets the running batch finish and drops what waits."""
         with self._changed:
@@ -92,9 +103,9 @@ class Device:
         for job in dropped:
             _tell(job.loop, [(job, _DROPPED)])
 
-    async def _queue(self, lane: Hashable, largest: int, payload: Any, work: Work, watch: Stopwatch) -> Any:
+    async def _queue(self, lane: Lane, largest: int, payload: Any, work: Work, watch: Stopwatch) -> Any:
         loop = asyncio.get_running_loop()
-        job = _Job(payload, work, watch, loop, loop.create_future())
+        job = _Job(payload, work, watch, loop, loop.create_future(), lane if isinstance(lane, str) else lane[-1])
         with self._changed:
             if self._closed:
                 raise asyncio.CancelledError("the device is closed")
@@ -105,9 +116,11 @@ class Device:
 
     def _serve(self) -> None:
         while (batch := self._next()) is not None:
-            begun = time.perf_counter()
+            begun = self._begun = time.perf_counter()
             outcomes = _outcomes(batch)
             took = time.perf_counter() - begun
+            self._begun = None
+            self._observe(batch[0].kind, len(batch))
             for job in batch:
                 job.watch.add("wait", begun - job.since)
                 job.watch.add("encode", took)

@@ -21,9 +21,15 @@ async def _queries(request: Request) -> Queries:
     return service(request).queries
 
 
+async def _ready(request: Request) -> Queries:
+    return service(request).require_ready()
+
+
 async def _settings(request: Request) -> Settings:
     return service(request).settings
 
 
 QueriesDep = Annotated[Queries, Depends(_queries)]
+ReadyDep = Annotated[Queries, Depends(_ready)]
+ServiceDep = Annotated[Service, Depends(service)]
 SettingsDep = Annotated[Settings, Depends(_settings)]

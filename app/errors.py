@@ -80,10 +80,78 @@ class NoThumbnail(RequestError):
     code = "no_thumbnail"
 
 
-class NotReady(RequestError):
-    """The collection is still being opened, or could not be."""
+class KeyMissing(RequestError):
+    """The service has API keys, and the request shows none."""
+
+    code = "key_missing"
+
+
+class KeyInvalid(RequestError):
+    """The key is none of the service's."""
+
+    code = "key_invalid"
+
+
+class RoleMissing(RequestError):
+    """The key is known but may not do this."""
+
+    code = "role_missing"
+
+
+class Later(RequestError):
+    """A request that may succeed when it comes again; never raised itself.
+
+    Attributes:
+        retry_after: in how many seconds, at least 1.
+    """
+
+    code = "later"
+
+    def __init__(self, detail: str, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class NotReady(Later):
+    """The collection is still being opened, or could not be; or the service is about to end."""
 
     code = "not_ready"
+
+
+class RateLimited(Later):
+    """More queries than the rate limit allows."""
+
+    code = "rate_limited"
+
+
+class Overloaded(Later):
+    """More queries are waiting than can be answered in time."""
+
+    code = "overloaded"
+
+
+class DeadlineExceeded(Later):
+    """The query was not answered before its deadline."""
+
+    code = "deadline_exceeded"
+
+
+class BodyTooSlow(RequestError):
+    """The body did not arrive in time."""
+
+    code = "body_too_slow"
+
+
+class UnknownCollection(RequestError):
+    """No collection of the service has this name."""
+
+    code = "unknown_collection"
+
+
+class VersionRefused(Later):
+    """The collection's newest version could not be opened; the one before serves on."""
+
+    code = "version_refused"
 
 
 STATUS: dict[type[LookalikeError], HTTPStatus] = {
@@ -93,7 +161,13 @@ STATUS: dict[type[LookalikeError], HTTPStatus] = {
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     MediaTypeUnsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     NoThumbnail: HTTPStatus.NOT_FOUND,
-    NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+    KeyMissing: HTTPStatus.UNAUTHORIZED,
+    KeyInvalid: HTTPStatus.UNAUTHORIZED,
+    UnknownCollection: HTTPStatus.NOT_FOUND,
+    RoleMissing: HTTPStatus.FORBIDDEN,
+    BodyTooSlow: HTTPStatus.REQUEST_TIMEOUT,
+    RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
+    Later: HTTPStatus.SERVICE_UNAVAILABLE,
     ImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
     QueryError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownItem: HTTPStatus.NOT_FOUND,
@@ -140,7 +214,11 @@ def problem_of(request_path: str, error: LookalikeError) -> Response:
     """The problem document of a deliberate error."""
     status = status_of(type(error))
     errors = error.errors if isinstance(error, RequestError) else None
-    headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    headers: dict[str, str] = {}
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        headers["Retry-After"] = str(error.retry_after if isinstance(error, Later) else 1)
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     detail = str(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("%s: %s", error.code, detail)
@@ -168,8 +246,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_surprise)
 
 
+def _count(request: Request, code: str) -> None:
+    request.app.state.service.telemetry.error(code)
+
+
 async def _on_deliberate(request: Request, error: Exception) -> Response:
     assert isinstance(error, LookalikeError)
+    _count(request, error.code)
     return problem_of(request.url.path, error)
 
 
@@ -181,6 +264,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not served at {path}; see /docs",
     }.get(status, str(error.detail))
     code = _HTTP_CODES.get(status, "http_error")
+    _count(request, code)
     return problem(path, status, code, detail, headers=dict(error.headers or {}))
 
 
@@ -190,5 +274,6 @@ async def _on_hang_up(request: Request, error: Exception) -> Response:
 
 
 async def _on_surprise(request: Request, error: Exception) -> Response:
+    _count(request, "internal_error")
     detail = "the service failed on this request; its log says why"
     return problem(request.url.path, 500, "internal_error", detail)

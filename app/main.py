@@ -6,7 +6,6 @@ lookalike serve COLLECTION
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,10 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from app import errors, openapi
-from app.routes import health, items, pages, search, similarity
+from app.routes import collections, health, items, pages, search, similarity, stats
 from app.security import BodyLimit, SecurityHeaders
 from app.settings import Settings
 from app.startup import Service
+from app.telemetry import Watched
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -33,9 +33,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Lookalike", version=_version(), docs_url=None, redoc_url=None, lifespan=_lifespan)
     app.state.service = service
     errors.install(app)
-    app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes, timeout=service.settings.body_timeout)
     app.add_middleware(SecurityHeaders)
-    for resource in (search, similarity, items, health):
+    app.add_middleware(Watched, telemetry=service.telemetry)
+    for resource in (search, similarity, items, collections, stats, health):
         app.include_router(resource.router)
     pages.mount(app)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
@@ -45,12 +46,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    opening = asyncio.create_task(service.start(), name="open-collection")
+    service.start()
     try:
         yield
     finally:
-        opening.cancel()
-        service.close()
+        await service.close()
 
 
 def _version() -> str:

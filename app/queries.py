@@ -10,9 +10,11 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+from app.admission import Gates
 from app.batching import Device
+from app.telemetry import Telemetry
 from retrieval.nearest import SearchOptions
 from retrieval.search import Embedded, Searcher, Similarity, compare
 from retrieval.stopwatch import Stopwatch
@@ -26,6 +28,7 @@ class ImageSide:
     """A picture file's bytes."""
 
     data: bytes
+    kind: ClassVar = "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class TextSide:
     """A text."""
 
     text: str
+    kind: ClassVar = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class ItemSide:
     """An item of the collection."""
 
     id: str
+    kind: ClassVar = "item"
 
 
 Side = ImageSide | TextSide | ItemSide
@@ -49,27 +54,37 @@ Side = ImageSide | TextSide | ItemSide
 class Queries:
     """Answers queries against one opened collection."""
 
-    def __init__(self, searcher: Searcher, device: Device, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, searcher: Searcher, device: Device, pool: ThreadPoolExecutor, gates: Gates, telemetry: Telemetry
+    ) -> None:
         self.searcher = searcher
         self._device = device
         self._pool = pool
+        self._gates = gates
+        self._telemetry = telemetry
 
     async def search(self, query: Side, options: SearchOptions) -> SearchResult:
         """The items nearest to a picture, a text or an item (which then finds itself first).
 
         Raises:
             ImageError, QueryError: as `Searcher` says; the options are checked before any work is done.
+            Overloaded, DeadlineExceeded: too many others ask.
         """
         self.searcher.check(options)
         watch = Stopwatch()
-        vector = (await self.embed(query, watch)).vector
-        hits = await self.in_pool(lambda: self._nearest(vector, options, watch))
+        async with self._gates[query.kind].enter():
+            vector = (await self.embed(query, watch)).vector
+            hits = await self.nearest(vector, options, watch)
+        self._telemetry.query(watch.took_ms)
         return SearchResult(hits, watch.took_ms)
 
     async def compare(self, a: Side, b: Side, threshold: float | None) -> tuple[Similarity, dict[str, float]]:
-        """Two sides compared, and the stages' milliseconds summed over both."""
+        """Two sides compared, and the stages' milliseconds summed over both. Raises as `search` does."""
         watches = Stopwatch(), Stopwatch()
-        first, second = await asyncio.gather(self.embed(a, watches[0]), self.embed(b, watches[1]))
+        async with self._gates["pair"].enter():
+            first, second = await asyncio.gather(self.embed(a, watches[0]), self.embed(b, watches[1]))
+        for watch in watches:
+            self._telemetry.query(watch.took_ms)
         similarity = compare(first, second, self.searcher.encoder.spec, threshold)
         stages = {stage for watch in watches for stage in watch.took_ms}
         return similarity, {stage: sum(watch.took_ms.get(stage, 0.0) for watch in watches) for stage in stages}
@@ -84,6 +99,10 @@ class Queries:
             text = searcher.prepare_text(query.text)
             return Embedded(await self._device.encode_text(searcher, text, watch), "text")
         return Embedded(await self.in_pool(lambda: searcher.item_vector(query.id)), "image")
+
+    async def nearest(self, vector: Float32, options: SearchOptions, watch: Stopwatch) -> list[Hit]:
+        """The items nearest to a unit vector (d,)."""
+        return await self.in_pool(lambda: self.searcher.nearest(vector[None], options, watch)[0])
 
     async def item(self, item_id: str) -> dict[str, Any]:
         """An item's record. Raises UnknownItem."""
@@ -109,6 +128,3 @@ class Queries:
         """Whether an item of the collection has a thumbnail; microseconds, and nothing at all where every item has."""
         collection = self.searcher.collection
         return collection.thumbnails.complete or collection.thumbnails.has(collection.metadata.row_of(item_id))
-
-    def _nearest(self, vector: Float32, options: SearchOptions, watch: Stopwatch) -> list[Hit]:
-        return self.searcher.nearest(vector[None], options, watch)[0]

@@ -276,6 +276,69 @@ class ItemsResponse(_Source):
     total: int = Field(description="How many items the collection holds.")
 
 
+class Failure(BaseModel):
+    """Why a version was refused."""
+
+    code: str = Field(description="As in a problem document.")
+    detail: str
+    version: str | None = Field(description="The version that was refused, where it is known.")
+
+
+_COLLECTION: dict[str, Any] = {
+    "name": "gallery",
+    "version": "20260101T000000Z-a1b2c3",
+    "items": 24,
+    "encoder": "lite",
+    "text": True,
+    "created": "2026-01-01T00:00:00Z",
+    "swaps": 0,
+    "failure": None,
+}
+
+
+class CollectionResponse(BaseModel):
+    """A collection of the service; what needs an open version is null while there is none."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_COLLECTION]})
+
+    name: str = Field(description="Its folder's name.")
+    version: str | None = Field(description="The version that answers.")
+    items: int | None = Field(description="How many items it holds.")
+    encoder: str | None
+    text: bool | None = Field(description="Whether the encoder takes text queries.")
+    created: str | None = Field(description="When the version was made.")
+    swaps: int = Field(description="How often a version has been replaced since the service started.")
+    failure: Failure | None = Field(description="Why the newest version is not served; null while all is well.")
+
+
+class CollectionsResponse(BaseModel):
+    """All collections of the service."""
+
+    collections: list[CollectionResponse]
+
+
+class StageStats(BaseModel):
+    """Of the last 1,000 queries that needed a stage: how many, and what it took, ms."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+
+
+class StatsResponse(BaseModel):
+    """What each stage takes; one that no query needed yet is left out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"stages": {"encode": {"count": 1000, "p50": 3.6, "p90": 4.4, "p99": 7.1, "mean": 3.8}}}]
+        }
+    )
+
+    stages: dict[str, StageStats]
+
+
 class Alive(BaseModel):
     """The process answers."""
 

@@ -5,10 +5,13 @@ Both are plain ASGI, so that they cost nothing where they have nothing to do. Th
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyTooLarge, problem_of
+from app.errors import BodyTooLarge, BodyTooSlow, problem_of
 
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -19,24 +22,39 @@ _DOCS_POLICY = _PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsaf
 
 
 class BodyLimit:
-    """Refuses a request body over `max_bytes`: by its Content-Length at once, else while it streams in."""
+    """Refuses a request body over `max_bytes`: by its Content-Length at once, else while it streams in.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    One that has not arrived after `timeout` seconds is refused as well, however busily it drips.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout: float) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with a counting `receive`."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         if _content_length(scope) > self.max_bytes:
+            scope["app"].state.service.telemetry.error(BodyTooLarge.code)
             return await problem_of(scope["path"], self._error())(scope, receive, send)
-        seen = 0
+        seen, whole = 0, False
+        deadline = time.monotonic() + self.timeout
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, whole
+            if whole:
+                return await receive()  # what comes now is the client's leaving
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise BodyTooSlow(
+                    f"the body did not arrive within {self.timeout:g} s; send faster, or raise LOOKALIKE_BODY_TIMEOUT"
+                ) from None
             seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if seen > self.max_bytes:
                 raise self._error()
             return message

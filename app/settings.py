@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from retrieval.images import DEFAULT_MAX_PIXELS
@@ -54,6 +54,47 @@ class Settings(BaseSettings):
     max_results: int = Field(default=1_000, ge=1, description="Largest `limit` of a search, items.")
     max_candidates: int = Field(
         default=10_000, ge=1, description="Most rows that a search may have re-ranked (`params.candidates`)."
+    )
+    max_wait: float = Field(
+        default=2.0, gt=0, description="Longest expected wait at which a query is let in, seconds; beyond it, 503."
+    )
+    deadline: float = Field(
+        default=10.0, gt=0, description="Seconds from a query's body to its answer at most; beyond them, 503."
+    )
+    body_timeout: float = Field(
+        default=30.0, gt=0, description="Seconds that a request's body may take to arrive; beyond them, 408."
+    )
+    rate_limit: str = Field(
+        default="",
+        description="Queries of one key, or of one address where there are no keys: `20/second`, `600/minute`; "
+        "beyond it, 429. Empty for no limit.",
+    )
+    keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="API keys, `read:KEY` or `admin:KEY`, between blanks. Without any key, anyone may ask.",
+    )
+    keys_file: Path | None = Field(
+        default=None, description="Key file that `lookalike key` writes; it holds SHA-256 digests only."
+    )
+    anonymous: bool = Field(
+        default=False,
+        description="Whether to answer anyone on an address that other machines reach; without keys, that is refused.",
+    )
+    watch_seconds: float = Field(
+        default=2.0, ge=0, description="How often to look for a new version of the collection; 0 for never."
+    )
+    probe_seconds: float = Field(default=5.0, gt=0, description="How often /readyz's probe queries are sent.")
+    probe_timeout: float = Field(
+        default=10.0, gt=0, description="Seconds after which a probe, or a batch on the device, counts as stuck."
+    )
+    open_timeout: float = Field(
+        default=120.0, gt=0, description="Seconds that the first queries to a newly opened version may take."
+    )
+    drain_seconds: float = Field(
+        default=1.0, ge=0, description="After SIGTERM: seconds of answering while /readyz says 503 already."
+    )
+    shutdown_seconds: int = Field(
+        default=10, ge=1, description="Seconds that requests in flight have to finish, once no more are taken."
     )
     max_text: int = Field(default=1_000, ge=1, description="Longest text query, characters.")
     worker_threads: int = Field(

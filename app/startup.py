@@ -1,101 +1,110 @@
-"""Opening the collection behind an open port: /livez answers at once, /readyz when the first queries have passed.
+"""What the application holds from start to end: threads, keys, gates, and the collection behind an open port.
 
-The service holds one collection, or the reason why it could not be opened. It knows nothing of routes.
+/livez answers at once, /readyz when the first queries have passed. It knows nothing of routes.
 """
 
 from __future__ import annotations
 
-import base64
-import logging
-from collections.abc import Callable
+import asyncio
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+from app.access import Access
+from app.admission import Gates
 from app.batching import Device
 from app.errors import NotReady
-from app.queries import ImageSide, Queries, TextSide
+from app.keys import load_keyring
+from app.queries import Queries
+from app.served import Served, Shared
 from app.settings import Settings
-from retrieval.errors import LookalikeError
-from retrieval.nearest import SearchOptions
-
-logger = logging.getLogger(__name__)
-
-# One grey pixel as a PNG: enough to walk every stage once.
-_PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNoAAAAggCB2kUIOwAAAABJRU5ErkJggg=="
-)
+from app.telemetry import Telemetry
 
 
 class Service:
-    """What the application holds from start to end.
+    """The service's parts.
 
     Attributes:
         settings: as given.
-        failure: why the collection could not be opened, None while all is well.
-        on_ready: called once when the first queries have passed.
-        on_failure: called once when the collection could not be opened; logs it unless replaced.
+        access: keys and rate limit.
+        gates: who is let in under load.
+        served: the collection.
+        draining: whether the service is about to end: it answers still, but is not ready for more.
     """
 
     def __init__(self, settings: Settings) -> None:
+        """Starts the threads; raises ConfigInvalid where keys or the rate limit make no sense."""
+        keyring = load_keyring(settings.keys.get_secret_value(), settings.keys_file)
         self.settings = settings
-        self.failure: LookalikeError | None = None
-        self.on_ready: Callable[[Queries], None] = lambda queries: None
-        self.on_failure: Callable[[LookalikeError], None] = lambda error: logger.error("%s [%s]", error, error.code)
-        self._device = Device()
+        self.access = Access(keyring, "read" if settings.anonymous else "admin", settings.rate_limit)
+        self.gates = Gates(settings.max_wait, settings.deadline)
+        self.draining = False
+        self.telemetry = Telemetry()
+        self._device = Device(self.telemetry.batch)
         self._pool = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="work")
-        self._queries: Queries | None = None
+        self.served = Served(
+            settings.collection, Shared(settings, self._device, self._pool, self.gates, self.telemetry)
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._measure()
 
     @property
     def queries(self) -> Queries:
-        """What answers queries.
+        """What answers queries. Raises NotReady."""
+        return self.served.queries
+
+    def require_ready(self) -> Queries:
+        """What answers queries, where a query of each kind has passed of late.
 
         Raises:
-            NotReady: the collection is still being opened, or could not be.
+            NotReady: says which part fails, or that the service is about to end.
         """
-        if self._queries is None:
-            if self.failure is not None:
-                raise NotReady(f"the collection could not be opened: {self.failure} [{self.failure.code}]")
-            raise NotReady("the collection is being opened; try again in a moment")
-        return self._queries
-
-    async def start(self) -> None:
-        """Opens and warms up; a failure is kept and told, not raised."""
-        try:
-            queries = await self._open()
-        except LookalikeError as error:
-            self._fail(error)
-        except Exception as error:  # whatever it is, the service must say so instead of staying silently unready
-            logger.exception("the collection could not be opened")
-            self._fail(LookalikeError(f"{type(error).__name__}: {error}"))
-        else:
-            self._queries = queries
-            self.on_ready(queries)
-
-    def close(self) -> None:
-        """Drops what waits; what runs may finish."""
-        self._device.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    async def _open(self) -> Queries:
-        from retrieval.bootstrap import open_searcher  # torch, FAISS and Arrow: seconds that /livez need not wait for
-
-        settings = self.settings
-        searcher = await self._device.run(
-            lambda: open_searcher(
-                settings.collection,
-                encoder=settings.encoder,
-                device=settings.device,
-                engine=settings.engine,
-                store_device=settings.store_device,
-                verify=settings.verify,
-                limits=settings.limits(),
-            )
-        )
-        queries = Queries(searcher, self._device, self._pool)
-        await queries.search(ImageSide(_PIXEL), SearchOptions(limit=1))
-        if searcher.encoder.spec.text:
-            await queries.search(TextSide("a photograph"), SearchOptions(limit=1))
+        queries = self.queries
+        if self.draining:
+            raise NotReady("the service is about to end")
+        stuck = self._device.busy_for()
+        if stuck > self.settings.probe_timeout:
+            raise NotReady(f"the device's thread is stuck: one batch has taken {stuck:.0f} s so far")
+        if trouble := self.served.probe.trouble():
+            raise NotReady(f"a probe did not pass: {trouble}")
         return queries
 
-    def _fail(self, error: LookalikeError) -> None:
-        self.failure = error
-        self.on_failure(error)
+    def start(self) -> None:
+        """Opens the collection and watches over it, beside what the event loop does otherwise."""
+        watched = [self.served.start(), self.served.keep_probing()]
+        if self.settings.watch_seconds:
+            watched.append(self.served.watch())
+        self._tasks = [asyncio.create_task(work) for work in watched]
+
+    def is_ready(self) -> bool:
+        """Whether /readyz says so."""
+        try:
+            self.require_ready()
+        except NotReady:
+            return False
+        return True
+
+    def _measure(self) -> None:
+        gauge, served = self.telemetry.gauge, self.served
+        gauge("ready", "Whether /readyz says 200.", self.is_ready)
+        gauge("waiting", "Queries that wait for the device.", self._device.waiting)
+        gauge("swaps", "Versions replaced since the start.", lambda: served.swaps)
+        gauge(
+            "items",
+            "Items in the collection.",
+            lambda: len(served.queries.searcher.collection) if served.version else 0,
+        )
+        gauge("index_bytes", "Files of the version that serves; most are mapped.", served.size)
+        for kind, gate in self.gates.by_kind.items():
+            gauge("under_way", "Queries let in and not answered yet.", partial(getattr, gate, "under_way"), kind=kind)
+            gauge("refused", "Queries refused since the start.", partial(getattr, gate, "refused"), kind=kind)
+            gauge("expected_wait_seconds", "What a query would wait now.", gate.expected_wait, kind=kind)
+
+    async def close(self) -> None:
+        """Drops what waits; what runs may finish."""
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._device.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)

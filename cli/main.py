@@ -19,6 +19,7 @@ from cli.evaluate import evaluate
 from cli.gallery import gallery
 from cli.imports import import_embeddings
 from cli.index import index
+from cli.key import key
 from cli.search import search
 from cli.serve import serve
 from cli.train import train
@@ -54,7 +55,7 @@ def _common(
     )
 
 
-for command in (demo, index, search, serve, duplicates, encoders, evaluate, train, gallery):
+for command in (demo, index, search, serve, key, duplicates, encoders, evaluate, train, gallery):
     app.command()(command)
 app.command("import")(import_embeddings)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import signal
 import socket
 import sys
 from pathlib import Path
+from threading import Timer
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -14,6 +17,7 @@ from retrieval.errors import LookalikeError
 
 if TYPE_CHECKING:
     import uvicorn
+    from fastapi import FastAPI
 
     from app.queries import Queries
     from app.settings import Settings
@@ -49,7 +53,15 @@ def serve(
     from retrieval.collection import current_version
 
     current_version(collection)  # a folder that is no collection is told before anything is loaded
-    app = create_app(_settings({"collection": collection, "encoder": encoder, "device": device, "engine": engine}))
+    settings = _settings({"collection": collection, "encoder": encoder, "device": device, "engine": engine})
+    app = create_app(settings)
+    if not (len(app.state.service.access.keyring) or settings.anonymous or _is_loopback(host)):
+        typer.echo(
+            f"error: {host} can be reached from other machines, and the service has no keys: make one (`lookalike key "
+            "NAME`, then LOOKALIKE_KEYS_FILE=keys.toml), or let anyone in with LOOKALIKE_ANONYMOUS=true",
+            err=True,
+        )
+        raise typer.Exit(1)
     listener = _listen(host, port)
     server = _server(app, log_level, access_log)
     failures: list[LookalikeError] = []
@@ -58,8 +70,8 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    app.state.service.on_ready = lambda queries: _announce(queries, host, port)
-    app.state.service.on_failure = failed
+    app.state.service.served.on_ready = lambda queries: _announce(queries, host, port)
+    app.state.service.served.on_failure = failed
     _run(server, listener)
     if failures:
         raise failures[0]
@@ -80,6 +92,15 @@ def _settings(given: dict[str, Any]) -> Settings:
         raise typer.Exit(1) from None
 
 
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address; a name counts by what it resolves to."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return True  # listening on it will say what is wrong
+    return all(ipaddress.ip_address(entry[4][0]).is_loopback for entry in found)
+
+
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket; a port that is taken ends the command with one line."""
     try:
@@ -94,14 +115,32 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _server(app: object, log_level: str, access_log: bool) -> uvicorn.Server:
+def _server(app: FastAPI, log_level: str, access_log: bool) -> uvicorn.Server:
     import logging
 
     import uvicorn
 
+    class Server(uvicorn.Server):
+        """Answers on for a while after SIGTERM, so that who sends it requests can hear of it first."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if sig == signal.SIGTERM and not service.draining:
+                service.draining = True
+                Timer(service.settings.drain_seconds, super().handle_exit, (sig, frame)).start()
+            else:
+                super().handle_exit(sig, frame)
+
+    service = app.state.service
     logging.getLogger().setLevel(log_level.upper())
-    config = uvicorn.Config(app, log_config=None, log_level=log_level, access_log=access_log)  # type: ignore[arg-type]
-    return uvicorn.Server(config)
+    return Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            log_level=log_level,
+            access_log=access_log,
+            timeout_graceful_shutdown=service.settings.shutdown_seconds,
+        )
+    )
 
 
 def _run(server: uvicorn.Server, listener: socket.socket) -> None:

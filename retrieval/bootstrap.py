@@ -47,6 +47,7 @@ def open_searcher(
     store_device: StoreDevice = "auto",
     verify: bool = True,
     limits: Limits | None = None,
+    loaded: Encoder | None = None,
 ) -> Searcher:
     """A collection, its store and its encoder, checked against each other.
 
@@ -58,6 +59,7 @@ def open_searcher(
         store_device: as `open_collection_store` takes it; `auto` leaves CUDA alone where `device` is `cpu`.
         verify: whether checksums are computed first.
         limits: what a query may ask for.
+        loaded: an encoder that is loaded already; taken where it is the collection's.
 
     Raises:
         CollectionError: the folder is no sound collection, or the encoder is another one (names both).
@@ -65,7 +67,8 @@ def open_searcher(
         StoreError: the store can't be opened.
     """
     collection = open_collection(root, verify=verify)
-    loaded = load_encoder(encoder or collection.manifest.encoder.name, device=device, engine=engine)
+    if loaded is None or loaded.spec.identity != collection.manifest.encoder.identity:
+        loaded = load_encoder(encoder or collection.manifest.encoder.name, device=device, engine=engine)
     collection.require(loaded.spec)  # before the store is opened: the likelier mistake
     searched_on: StoreDevice = "cpu" if store_device == "auto" and device == "cpu" else store_device
     return Searcher(collection, open_collection_store(collection, searched_on), loaded, limits)

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app import answers
-from app.dependencies import QueriesDep
+from app.dependencies import ReadyDep
 from app.openapi import errors
 from app.schemas import Alive, Ready
 
@@ -22,8 +22,8 @@ async def livez() -> Response:
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", response_model=Ready, responses=errors(503))
-async def readyz(queries: QueriesDep) -> Response:
-    """Whether queries are answered: the collection is open and an image and a text query have passed through."""
+async def readyz(queries: ReadyDep) -> Response:
+    """Whether queries are answered: a picture and a text pass through every stage each few seconds."""
     searcher = queries.searcher
     facts = {"status": "ready", "items": len(searcher.collection), "text": searcher.encoder.spec.text}
     return answers.json_response({**facts, **answers.source(queries)})

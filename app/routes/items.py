@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from starlette.responses import Response
 
 from app import answers
+from app.access import requires
 from app.bodies import parse_whole
 from app.dependencies import QueriesDep, SettingsDep
 from app.errors import NoThumbnail, RequestError
@@ -21,7 +22,7 @@ from app.queries import Queries
 from app.schemas import ItemResponse, ItemsResponse
 from retrieval.errors import InvalidLimit
 
-router = APIRouter(prefix="/v1/items", tags=["items"])
+router = APIRouter(prefix="/v1/items", tags=["items"], dependencies=[Depends(requires("read"))])
 
 ItemId = Annotated[
     str, Path(description="The item's id; its slashes may be percent-encoded.", examples=["animals/cat.jpg"])
@@ -51,7 +52,7 @@ _PAGING: dict[str, Any] = {
 }
 
 
-@router.get("", response_model=ItemsResponse, responses=errors(422, 503), openapi_extra=_PAGING)
+@router.get("", response_model=ItemsResponse, responses=errors(401, 422, 503), openapi_extra=_PAGING)
 async def list_items(request: Request, queries: QueriesDep) -> Response:
     """Leaf through the collection, in the order of its rows."""
     limit = parse_whole("limit", request.query_params.get("limit"), 24)
@@ -66,7 +67,7 @@ async def list_items(request: Request, queries: QueriesDep) -> Response:
 
 
 @router.head("/{item_id:path}/thumbnail", include_in_schema=False)
-@router.get("/{item_id:path}/thumbnail", responses={**errors(404, 503), **_THUMBNAIL}, response_class=Response)
+@router.get("/{item_id:path}/thumbnail", responses={**errors(401, 404, 503), **_THUMBNAIL}, response_class=Response)
 async def get_thumbnail(item_id: ItemId, request: Request, queries: QueriesDep, settings: SettingsDep) -> Response:
     """An item's thumbnail."""
     if not request.scope.get("raw_path", b"/thumbnail").endswith(b"/thumbnail"):
@@ -82,7 +83,7 @@ async def get_thumbnail(item_id: ItemId, request: Request, queries: QueriesDep, 
 
 
 @router.head("/{item_id:path}", include_in_schema=False)
-@router.get("/{item_id:path}", response_model=ItemResponse, responses=errors(404, 503))
+@router.get("/{item_id:path}", response_model=ItemResponse, responses=errors(401, 404, 503))
 async def get_item(item_id: ItemId, request: Request, queries: QueriesDep) -> Response:
     """What the collection knows of an item."""
     return await _item(item_id, request, queries)

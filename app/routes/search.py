@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from app import answers
+from app.access import requires
 from app.bodies import FORM, decode_base64, is_json, media_type, parse_whole, read_form, read_json
 from app.dependencies import QueriesDep
 from app.errors import MediaTypeUnsupported, RequestError
@@ -17,7 +18,7 @@ from app.queries import ImageSide, ItemSide, Queries, Side, TextSide
 from app.schemas import DEFAULT_LIMIT, OPTIONS, ImageSearch, ItemSearch, SearchResponse, TextSearch, parse_options
 from retrieval.nearest import SearchOptions
 
-router = APIRouter(prefix="/v1/search", tags=["search"])
+router = APIRouter(prefix="/v1/search", tags=["search"], dependencies=[Depends(requires("read", counted=True))])
 
 _PARAMETERS = [
     {
@@ -45,7 +46,7 @@ _FORM = {"file": "binary", "limit": "integer", "filter": "string", "params": "st
 @router.post(
     "/text",
     response_model=SearchResponse,
-    responses=errors(400, 413, 415, 422, 503),
+    responses=errors(400, 401, 408, 413, 415, 422, 429, 503),
     openapi_extra=request_body(json_body(TextSearch)),
 )
 async def search_text(request: Request, queries: QueriesDep) -> Response:
@@ -57,7 +58,7 @@ async def search_text(request: Request, queries: QueriesDep) -> Response:
 @router.post(
     "/image",
     response_model=SearchResponse,
-    responses=errors(400, 413, 415, 422, 503),
+    responses=errors(400, 401, 408, 413, 415, 422, 429, 503),
     openapi_extra={
         **request_body(form_body(_FORM, ["file"]), json_body(ImageSearch), raw_body()),
         "parameters": _PARAMETERS,
@@ -72,7 +73,7 @@ async def search_image(request: Request, queries: QueriesDep) -> Response:
 @router.post(
     "/item",
     response_model=SearchResponse,
-    responses=errors(400, 404, 413, 415, 422, 503),
+    responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra=request_body(json_body(ItemSearch)),
 )
 async def search_item(request: Request, queries: QueriesDep) -> Response:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from app import answers, schemas
+from app.access import requires
 from app.bodies import (
     FORM,
     Form,
@@ -25,7 +26,7 @@ from app.openapi import errors, form_body, json_body, request_body
 from app.queries import ImageSide, ItemSide, Queries, Side, TextSide
 from app.schemas import SimilarityRequest, SimilarityResponse
 
-router = APIRouter(prefix="/v1", tags=["similarity"])
+router = APIRouter(prefix="/v1", tags=["similarity"], dependencies=[Depends(requires("read", counted=True))])
 
 _FORM = form_body(
     {"a": "binary", "b": "binary", "a_text": "string", "b_text": "string", "a_id": "string", "b_id": "string",
@@ -37,7 +38,7 @@ _FORM = form_body(
 @router.post(
     "/similarity",
     response_model=SimilarityResponse,
-    responses=errors(400, 404, 413, 415, 422, 503),
+    responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra=request_body(json_body(SimilarityRequest), _FORM),
 )
 async def similarity(request: Request, queries: QueriesDep) -> Response:

@@ -1,5 +1,7 @@
 // The public HTTP API, as this page uses it. Addresses are relative, so that the service may live under a prefix.
 
+import * as key from "./key.js";
+
 /** An answer that is no success: `title`, `detail` and `code` come from its problem document. */
 export class Problem extends Error {
   constructor(status, body) {
@@ -13,14 +15,16 @@ export class Problem extends Error {
 async function ask(path, options) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: { ...options.headers, ...key.headers() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, { title: "No connection", detail: "The service can't be reached. Is it still running?" });
   }
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Problem(response.status, body);
-  return body;
+  if (response.ok) return body;
+  const problem = new Problem(response.status, body);
+  if (response.status !== 401 || !(await key.ask(problem))) throw problem;
+  return ask(path, options);
 }
 
 const post = (path, body, signal) =>

@@ -1,6 +1,7 @@
 // The tray at the bottom: two pictures, from the grid or from files, and how alike the service says they are.
 
 import * as api from "./api.js";
+import * as key from "./key.js";
 import { nameOf } from "./view.js";
 
 const find = (id) => document.getElementById(id);
@@ -43,7 +44,7 @@ function showSlot(slot, side) {
   if (!side) return;
   const image = document.createElement("img");
   image.alt = side.name;
-  if (side.url) image.src = side.url;
+  if (side.url) key.show(image, side.url);
   slot.append(image);
 }
 

@@ -1,5 +1,6 @@
-// Records -> elements. Nothing here asks the service or reads the address.
+// Records -> elements. Nothing here asks the service, pictures apart, or reads the address.
 
+import * as key from "./key.js";
 import { address } from "./state.js";
 
 const find = (id) => document.getElementById(id);
@@ -43,9 +44,9 @@ function ratio({ width, height }) {
 /** Shows a picture, or its name where there is none. */
 export function showPicture(image, url, name) {
   image.alt = name;
-  if (url) image.src = url;
-  else image.classList.add("missing");
   image.addEventListener("error", () => image.classList.add("missing"), { once: true });
+  if (url) key.show(image, url);
+  else image.classList.add("missing");
 }
 
 function showScore(element, score, best) {
@@ -77,7 +78,7 @@ export function showProblem(problem) {
 export function showChip(picture) {
   find("chip").hidden = !picture;
   if (!picture) return find("chip-image").removeAttribute("src");
-  if (picture.url) find("chip-image").src = picture.url;
+  if (picture.url) key.show(find("chip-image"), picture.url);
   find("chip-image").hidden = !picture.url;
   find("chip-text").textContent = picture.name;
 }

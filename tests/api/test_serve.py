@@ -20,6 +20,7 @@ import pytest
 
 from retrieval.bootstrap import load_encoder
 from tests.api.small_collection import build_collection, photograph
+from tests.api.waiting import eventually
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -112,6 +113,37 @@ def send_endlessly(port: int, declared: bool) -> int:
 def resident_bytes(pid: int) -> int:
     fields = Path(f"/proc/{pid}/statm").read_text().split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_body_that_drips_in_is_refused_in_time(collection: Path) -> None:
+    with serving(collection, LOOKALIKE_BODY_TIMEOUT="0.5") as (_, client):
+        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as dripping:
+            dripping.sendall(b"POST /v1/search/image HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n")
+            dripping.sendall(b"Content-Length: 100000\r\n\r\n")
+            for _ in range(8):
+                dripping.sendall(b"x")
+                time.sleep(0.1)
+            answer = dripping.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"body_too_slow" in answer
+        assert client.post("/v1/search/text", json={"text": "a cat"}).status_code == 200
+
+
+def test_sigterm_fails_readiness_first_and_lets_requests_finish(collection: Path) -> None:
+    with serving(collection, LOOKALIKE_DRAIN_SECONDS="1.5") as (process, client):
+        process.terminate()
+        eventually(lambda: client.get("/readyz").status_code == 503, 1.0)
+        assert client.get("/readyz").json()["detail"] == "the service is about to end"
+        assert client.post("/v1/search/text", json={"text": "a cat"}).status_code == 200
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+
+
+def test_an_address_that_others_reach_wants_keys(collection: Path) -> None:
+    line = refused("serve", collection, "--host", "0.0.0.0", "--port", str(free_port()))
+    assert "lookalike key" in line
+    assert "LOOKALIKE_ANONYMOUS" in line
 
 
 def test_a_client_that_leaves_costs_nothing(collection: Path) -> None:

@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -38,7 +39,14 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a service over nine photographs, on a thread of this process."""
     collection = build_collection(tmp_path_factory.mktemp("web") / "photographs")
-    app = create_app(Settings(collection=collection, max_body_bytes=2_000_000))
+    with serving(Settings(collection=collection, max_body_bytes=2_000_000)) as address:
+        yield address
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """A ready service's address."""
+    app = create_app(settings)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,0 +1,96 @@
+"""Who is let in under load: queries whose expected wait is bearable, and none of the others.
+
+A query's wait is the number of those before it times the mean time between two completions (Little 1961), measured
+over the last completions of its kind. Time in which nothing of the kind was under way does not count, so that a quiet
+hour does not look like a slow service. Beyond the bound a query is refused at once, where the answer costs next to
+nothing; what is let in has a deadline. It knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from app.errors import DeadlineExceeded, Overloaded
+
+_REMEMBERED = 64
+"""Completions that the mean is taken over: several batches."""
+
+
+class Gates:
+    """A gate for each kind of query: a text costs a fraction of what a picture costs."""
+
+    def __init__(self, max_wait: float, deadline: float) -> None:
+        """As `Gate` has it."""
+        self.by_kind = {kind: Gate(max_wait, deadline) for kind in ("image", "text", "item", "pair")}
+
+    def __getitem__(self, kind: str) -> Gate:
+        return self.by_kind[kind]
+
+
+class Gate:
+    """Lets queries of one kind in. Lives on the event loop's thread.
+
+    Attributes:
+        under_way: queries that were let in and have not ended.
+        refused: queries that were not let in, since the start.
+    """
+
+    def __init__(self, max_wait: float, deadline: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Bounds in seconds: of the expected wait, and of a query from entering to its answer."""
+        self.under_way = 0
+        self.refused = 0
+        self._max_wait = max_wait
+        self._deadline = deadline
+        self._clock = clock
+        self._intervals: deque[float] = deque(maxlen=_REMEMBERED)
+        self._since = 0.0  # the last completion, or when the first of those under way came in
+
+    def expected_wait(self) -> float:
+        """Seconds until a query that came now would be answered; 0 where none is before it."""
+        if not self._intervals:
+            return 0.0
+        return self.under_way * sum(self._intervals) / len(self._intervals)
+
+    def check(self) -> None:
+        """Refuses a query that would wait too long.
+
+        Raises:
+            Overloaded: says when to come again.
+        """
+        wait = self.expected_wait()
+        if wait > self._max_wait:
+            self.refused += 1
+            raise Overloaded(
+                f"{self.under_way:,} queries are waiting, for about {wait:.1f} s; come again as Retry-After says",
+                max(1, math.ceil(wait - self._max_wait)),
+            )
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
+        """For as long as a query takes; its work is cancelled at the deadline.
+
+        Raises:
+            Overloaded: not let in.
+            DeadlineExceeded: let in, but not answered in time.
+        """
+        self.check()
+        if not self.under_way:
+            self._since = self._clock()
+        self.under_way += 1
+        try:
+            async with asyncio.timeout(self._deadline):
+                yield
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"no answer within {self._deadline:g} s; come again when there is less to do"
+            ) from error
+        finally:
+            self.under_way -= 1
+            now = self._clock()
+            self._intervals.append(now - self._since)
+            self._since = now

@@ -1,0 +1,81 @@
+"""Whether queries pass: one of each kind walks every stage, and what it could not pass is named.
+
+A picture of one pixel is decoded, preprocessed, encoded and searched for, and a text where the encoder takes one, on
+the same threads and through the same lanes as everybody's queries; only the gate is not asked, so that a service that
+is full does not look broken. It knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from app.queries import ImageSide, Queries, TextSide
+from retrieval.errors import LookalikeError
+from retrieval.nearest import SearchOptions
+from retrieval.stopwatch import Stopwatch
+
+T = TypeVar("T")
+
+# One grey pixel as a PNG: enough to walk every stage once.
+_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNoAAAAggCB2kUIOwAAAABJRU5ErkJggg=="
+)
+
+
+class Probe:
+    """The last probe of a collection.
+
+    Attributes:
+        failure: the stage that the last probe failed at and why; empty while all is well.
+        passed: when a probe last passed (`time.monotonic`), 0.0 before the first.
+    """
+
+    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """From the seconds that a stage may take."""
+        self.failure = ""
+        self.passed = 0.0
+        self._timeout = timeout
+        self._clock = clock
+        self._stage = ""
+        self._entered = 0.0
+
+    def trouble(self) -> str:
+        """What is wrong now, also while a probe is stuck; empty where nothing is."""
+        if self._stage and (stuck := self._clock() - self._entered) > self._timeout:
+            return f"{self._stage} has not answered for {stuck:.0f} s"
+        return self.failure
+
+    async def run(self, queries: Queries) -> None:
+        """Probes; a failure is kept, not raised."""
+        try:
+            await self.require(queries)
+        except Exception as error:  # whatever it is: the probe is there to tell it
+            self.failure = f"{self._stage or 'probe'} failed: {type(error).__name__}: {error}"
+        else:
+            self.failure, self.passed = "", self._clock()
+        finally:
+            self._stage = ""
+
+    async def require(self, queries: Queries) -> None:
+        """Probes.
+
+        Raises:
+            LookalikeError: a stage failed, or took longer than it may.
+        """
+        searcher = queries.searcher
+        vector = (await self._within("decode and encode", queries.embed(ImageSide(_PIXEL), Stopwatch()))).vector
+        if searcher.encoder.spec.text:
+            await self._within("encode (text)", queries.embed(TextSide("a photograph"), Stopwatch()))
+        await self._within("search", queries.nearest(vector, SearchOptions(limit=1), Stopwatch()))
+
+    async def _within(self, stage: str, work: Awaitable[T]) -> T:
+        self._stage, self._entered = stage, self._clock()
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await work
+        except TimeoutError as error:
+            raise LookalikeError(f"no answer within {self._timeout:g} s") from error

@@ -1,0 +1,124 @@
+"""What the service tells of itself: counts and times for Prometheus, recent times for people, a name for each request.
+
+The one door to prometheus_client. Others hand in what happened; nothing of a key, a text or a picture comes in here.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_RECENT = 1000
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Telemetry:
+    """The service's counters."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter(
+            "lookalike_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
+        )
+        self._request_seconds = Histogram(
+            "lookalike_request_seconds", "From a request's head to its answer.", ["route"], buckets=_SECONDS,
+            registry=self._registry,
+        )  # fmt: skip
+        self._stages = Histogram(
+            "lookalike_stage_seconds", "What a stage of a query took.", ["stage"], buckets=_SECONDS,
+            registry=self._registry,
+        )  # fmt: skip
+        self._batches = Histogram(
+            "lookalike_batch_size", "Queries in a batch of the encoder.", ["kind"], buckets=_SIZES,
+            registry=self._registry,
+        )  # fmt: skip
+        self._errors = Counter("lookalike_errors", "Problems answered.", ["code"], registry=self._registry)
+        self._gauges: dict[str, Gauge] = {}
+        self._recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT))
+
+    def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
+        """A value that is read whenever somebody asks: `lookalike_<name>`."""
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(f"lookalike_{name}", text, list(labels), registry=self._registry)
+        gauge = self._gauges[name]
+        (gauge.labels(**labels) if labels else gauge).set_function(read)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """A request came to its end."""
+        self._requests.labels(route, method, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def query(self, took_ms: Mapping[str, float]) -> None:
+        """A query passed; stage -> milliseconds."""
+        for stage, milliseconds in took_ms.items():
+            self._stages.labels(stage).observe(milliseconds / 1000.0)
+            self._recent[stage].append(milliseconds)
+
+    def batch(self, kind: str, size: int) -> None:
+        """A batch left for the device."""
+        self._batches.labels(kind).observe(size)
+
+    def error(self, code: str) -> None:
+        """A problem was answered."""
+        self._errors.labels(code).inc()
+
+    def prometheus(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def stages(self) -> dict[str, dict[str, float]]:
+        """Stage -> of the last 1,000 queries that needed it: how many, and the median, p90, p99 and mean, ms."""
+        table = {}
+        for stage, times in self._recent.items():
+            p50, p90, p99 = np.percentile(times, (50, 90, 99))
+            numbers = {"p50": p50, "p90": p90, "p99": p99, "mean": np.mean(times)}
+            table[stage] = {"count": len(times), **{name: round(float(value), 3) for name, value in numbers.items()}}
+        return table
+
+
+class Watched:
+    """Counts and names every request: `X-Request-ID` is the client's if it makes sense, else a new one."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self.app = app
+        self.telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on with a `send` that adds the name and sees the status."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        begun, status = time.perf_counter(), 499  # nobody waits for an answer any more
+        given = Headers(scope=scope).get("x-request-id", "")
+        name = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = name
+
+        async def named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = name
+            await send(message)
+
+        try:
+            await self.app(scope, receive, named)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self.telemetry.answered(route, _method(scope), status, time.perf_counter() - begun)
+
+
+def _method(scope: Scope) -> str:
+    """A method that HTTP knows; a client may invent others, and each would be a time series of its own."""
+    method = scope["method"]
+    return method if method in ("GET", "HEAD", "POST", "OPTIONS") else "other"

@@ -1,0 +1,36 @@
+"""`lookalike key`: a new API key for the service, and the entry by which the service knows it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def key(
+    name: Annotated[str, typer.Argument(help="Whose key it is, as logs call it: letters, digits, - and _.")],
+    file: Annotated[Path, typer.Option(help="Key file to add it to; LOOKALIKE_KEYS_FILE tells the service.")] = Path(
+        "keys.toml"
+    ),
+    role: Annotated[
+        Literal["read", "admin"], typer.Option(help="`read` searches; `admin` reloads collections as well.")
+    ] = "read",
+) -> None:
+    """Make an API key and print it, this once: the file keeps its SHA-256 only.
+
+    Example:  lookalike key website   then   LOOKALIKE_KEYS_FILE=keys.toml lookalike serve pictures --host 0.0.0.0
+    """
+    from app.keys import load_keyring, new_key
+
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise typer.BadParameter(f"{name!r} is not 1 to 64 letters, digits, - and _", param_hint="NAME")
+    if file.exists() and name in load_keyring("", file).names:
+        raise typer.BadParameter(f"{file} has a key named {name!r}; take its table out first", param_hint="NAME")
+    made, digest = new_key()
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(f'[{name}]\nrole = "{role}"\nsha256 = "{digest}"\n')
+    file.chmod(0o600)
+    typer.echo(made)
+    typer.echo(f"{name} ({role}) stands in {file} now; the key above is not shown again.", err=True)

@@ -1,0 +1,119 @@
+"""Keys, roles and rates as a client meets them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+from retrieval.errors import ConfigInvalid
+from tests.api.conftest import wait_until_ready
+from tests.api.small_collection import photograph
+
+READ, ADMIN = "read-0123456789abcdef", "admin-0123456789abcdef"
+TEXT = {"json": {"text": "a cat"}}
+RELOAD = "/v1/collections/photographs/reload"
+
+
+@pytest.fixture(scope="module")
+def guarded(collection: Path) -> Iterator[TestClient]:
+    settings = Settings(collection=collection, keys=f"read:{READ} admin:{ADMIN}")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as opened:
+        wait_until_ready(opened)
+        yield opened
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize("headers", [bearer(READ), {"X-API-Key": READ}, bearer(ADMIN), {"x-api-key": ADMIN}])
+def test_a_known_key_searches(guarded: TestClient, headers: dict[str, str]) -> None:
+    assert guarded.post("/v1/search/text", headers=headers, **TEXT).status_code == 200
+    assert guarded.get("/v1/items", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/search/text", "/v1/search/image", "/v1/search/item", "/v1/similarity", RELOAD])
+def test_without_a_key_nothing_is_read(guarded: TestClient, path: str) -> None:
+    answer = guarded.post(path, content=b"{")  # not even the body is looked at
+    assert (answer.status_code, answer.json()["code"]) == (401, "key_missing")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", ["/v1/items", "/v1/items/cup", "/v1/items/cup/thumbnail", "/v1/collections"])
+def test_without_a_key_nothing_is_shown(guarded: TestClient, path: str) -> None:
+    assert guarded.get(path).status_code == 401
+
+
+@pytest.mark.parametrize("headers", [bearer("read"), bearer(READ + "x"), {"X-API-Key": "é"}, bearer("\x7f" * 5000)])
+def test_an_unknown_key(guarded: TestClient, headers: dict[str, str]) -> None:
+    sent = {name: value.encode() for name, value in headers.items()}
+    answer = guarded.post("/v1/search/text", headers=sent, **TEXT)  # type: ignore[arg-type]
+    assert (answer.status_code, answer.json()["code"]) == (401, "key_invalid")
+
+
+def test_pages_and_health_need_no_key(guarded: TestClient) -> None:
+    for path in ("/", "/docs", "/openapi.json", "/static/app.js", "/livez", "/readyz"):
+        assert guarded.get(path).status_code == 200, path
+
+
+def test_roles(guarded: TestClient) -> None:
+    refused = guarded.post(RELOAD, headers=bearer(READ))
+    assert (refused.status_code, refused.json()["code"]) == (403, "role_missing")
+    assert guarded.post(RELOAD, headers=bearer(ADMIN)).status_code == 200
+
+
+def test_no_key_and_no_picture_enters_a_log(guarded: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    picture = photograph("cup")
+    for headers in (bearer(READ), bearer("wrong-0123456789"), {"X-API-Key": ADMIN}):
+        guarded.post("/v1/search/image", headers=headers, files={"file": ("holiday.png", picture)})
+        guarded.post("/v1/search/image", headers=headers, files={"file": ("holiday.png", picture[:100])})
+    logged = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
+    told = "\n".join(record.getMessage() for record in logged)
+    assert not any(secret in told for secret in (READ, ADMIN, "wrong-0123456789", repr(picture[:20])))
+
+
+def test_a_rate_is_counted_for_each_key(collection: Path) -> None:
+    settings = Settings(collection=collection, keys=f"read:{READ} admin:{ADMIN}", rate_limit="3/minute")
+    with TestClient(create_app(settings)) as client:
+        wait_until_ready(client)
+        answers = [client.post("/v1/search/text", headers=bearer(READ), **TEXT) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        assert answers[-1].json()["code"] == "rate_limited"
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+        assert client.post("/v1/search/text", headers=bearer(ADMIN), **TEXT).status_code == 200
+        assert client.get("/v1/items", headers=bearer(READ)).status_code == 200  # thumbnails are no queries
+
+
+def test_without_keys_a_rate_is_counted_for_each_address(collection: Path) -> None:
+    with TestClient(create_app(Settings(collection=collection, rate_limit="1/hour"))) as client:
+        wait_until_ready(client)
+        assert [client.post("/v1/search/text", **TEXT).status_code for _ in range(2)] == [200, 429]
+
+
+def test_anyone_may_search_but_not_administer_where_strangers_are_let_in(collection: Path) -> None:
+    with TestClient(create_app(Settings(collection=collection, anonymous=True))) as client:
+        wait_until_ready(client)
+        assert client.post("/v1/search/text", **TEXT).status_code == 200
+        assert client.post(RELOAD).status_code == 403
+
+
+def test_a_rate_that_makes_no_sense(collection: Path) -> None:
+    with pytest.raises(ConfigInvalid, match="LOOKALIKE_RATE_LIMIT is 'often'"):
+        create_app(Settings(collection=collection, rate_limit="often"))
+
+
+def test_keys_are_never_shown(collection: Path) -> None:
+    assert READ not in repr(Settings(collection=collection, keys=f"read:{READ}"))
+
+
+def test_browsers_of_other_origins_are_told_nothing(guarded: TestClient) -> None:
+    asked = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    for answer in (guarded.options("/v1/search/text", headers=asked), guarded.get("/livez", headers=asked)):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]

@@ -1,0 +1,193 @@
+"""A new version under load, a broken one, and readiness that tells the truth."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+from retrieval.collection import CURRENT, VECTORS, VERSIONS, current_version
+from retrieval.encoders.fake import FakeEncoder
+from tests.api.conftest import wait_until_ready
+from tests.api.small_collection import build_collection
+from tests.api.waiting import eventually
+
+SEARCH = {"json": {"id": "left.png", "limit": 3}}
+
+
+def reload_path(root: Path) -> str:
+    return f"/v1/collections/{root.name}/reload"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return build_collection(tmp_path / "gallery")
+
+
+def test_ten_swaps_under_load_fail_no_request_and_mix_no_answer(root: Path) -> None:
+    answers: list[tuple[int, str, str]] = []
+    stop = threading.Event()
+
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0))) as client:
+        wait_until_ready(client)
+
+        def ask() -> None:
+            while not stop.is_set():
+                found = client.post("/v1/search/item", **SEARCH)
+                body = found.json()
+                answers.append((found.status_code, body.get("version"), body["results"][0]["id"]))
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        versions = [current_version(root)]
+        for _ in range(10):
+            build_collection(root)
+            versions.append(current_version(root))
+            swapped = client.post(reload_path(root))
+            assert swapped.status_code == 200, swapped.text
+            assert swapped.json()["version"] == versions[-1]
+            eventually(lambda: any(version == versions[-1] for _, version, _ in list(answers)))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert client.get(f"/v1/collections/{root.name}").json()["swaps"] == 10
+    assert {status for status, _, _ in answers} == {200}
+    assert {first for _, _, first in answers} == {"left.png"}
+    assert {version for _, version, _ in answers} == set(versions)
+
+
+def test_the_watcher_swaps_by_itself(root: Path) -> None:
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
+        wait_until_ready(client)
+        before = client.get("/readyz").json()["version"]
+        build_collection(root)
+        eventually(lambda: client.get("/readyz").json()["version"] == current_version(root))
+        assert before != current_version(root)
+
+
+def break_newest(root: Path) -> str:
+    """Publishes a version and flips a bit of its vectors; returns its name."""
+    build_collection(root)
+    version = current_version(root)
+    path = root / VERSIONS / version / VECTORS
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    return version
+
+
+def test_a_broken_version_is_refused_and_the_old_one_serves_on(root: Path) -> None:
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
+        wait_until_ready(client)
+        good = client.get("/readyz").json()["version"]
+        # Broken before the watcher can have seen it whole: CURRENT is put back meanwhile.
+        broken = break_newest_unseen(root, good)
+        facts = f"/v1/collections/{root.name}"
+        eventually(lambda: client.get(facts).json()["failure"] is not None)
+        told = client.get(facts).json()
+        assert told["version"] == good
+        assert (told["failure"]["code"], told["failure"]["version"]) == ("checksum_mismatch", broken)
+        assert client.post("/v1/search/item", **SEARCH).json()["version"] == good
+        assert client.get("/readyz").status_code == 200
+        refused = client.post(reload_path(root))
+        assert (refused.status_code, refused.json()["code"]) == (503, "version_refused")
+        assert "checksum_mismatch" in refused.json()["detail"]
+        build_collection(root)  # and the next sound one is taken
+        eventually(lambda: client.get(facts).json()["version"] == current_version(root))
+        assert client.get(facts).json()["failure"] is None
+
+
+def break_newest_unseen(root: Path, good: str) -> str:
+    """A broken version that only then becomes the current one."""
+    aside = root.with_name("aside") / root.name
+    build_collection(aside)
+    version = break_newest(aside)
+    (aside / VERSIONS / version).rename(root / VERSIONS / version)
+    replacement = root / "CURRENT.new"
+    replacement.write_text(version)
+    replacement.replace(root / CURRENT)
+    return version
+
+
+def test_a_collection_that_vanishes_is_no_reason_to_stop(root: Path) -> None:
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.02))) as client:
+        wait_until_ready(client)
+        root.rename(root.with_name("gone"))
+        time.sleep(0.1)
+        assert client.post("/v1/search/item", **SEARCH).status_code == 200
+        assert client.post(reload_path(root)).json()["code"] == "version_refused"
+        assert client.post("/v1/search/item", **SEARCH).status_code == 200
+
+
+def test_a_collection_that_comes_later_is_opened_when_it_comes(tmp_path: Path) -> None:
+    root = tmp_path / "gallery"
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
+        eventually(lambda: "collection_not_found" in client.get("/readyz").json()["detail"])
+        assert client.get("/v1/collections").json()["collections"][0]["version"] is None
+        build_collection(root)
+        wait_for = current_version(root)
+        eventually(lambda: client.get("/readyz").json().get("version") == wait_for)
+
+
+def test_an_unknown_collection(client: TestClient) -> None:
+    for answer in (client.get("/v1/collections/other"), client.post("/v1/collections/other/reload")):
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_collection")
+
+
+def test_a_stuck_device_is_told_while_the_loop_lives(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, real = threading.Event(), FakeEncoder.encode_images
+    stuck = threading.Event()
+
+    def slow(self: FakeEncoder, batch: Any) -> Any:
+        if stuck.is_set():
+            free.wait(30)
+        return real(self, batch)
+
+    monkeypatch.setattr(FakeEncoder, "encode_images", slow)
+    settings = Settings(collection=root, probe_seconds=0.05, probe_timeout=0.3)
+    with TestClient(create_app(settings)) as client:
+        wait_until_ready(client)
+        stuck.set()
+        eventually(lambda: client.get("/readyz").status_code == 503)
+        detail = client.get("/readyz").json()["detail"]
+        assert "device's thread is stuck" in detail or "encode" in detail
+        assert client.get("/livez").status_code == 200
+        stuck.clear()
+        free.set()
+        eventually(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_a_search_that_fails_makes_the_service_unready(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrieval.search import Searcher
+
+    broken, real = threading.Event(), Searcher.nearest
+
+    def nearest(self: Searcher, *args: Any) -> Any:
+        if broken.is_set():
+            raise OSError("input/output error")
+        return real(self, *args)
+
+    monkeypatch.setattr(Searcher, "nearest", nearest)
+    with TestClient(create_app(Settings(collection=root, probe_seconds=0.02))) as client:
+        wait_until_ready(client)
+        broken.set()
+        eventually(lambda: client.get("/readyz").status_code == 503)
+        assert "search failed: OSError: input/output error" in client.get("/readyz").json()["detail"]
+        broken.clear()
+        eventually(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_a_service_about_to_end_answers_but_is_not_ready(root: Path) -> None:
+    app = create_app(Settings(collection=root))
+    with TestClient(app) as client:
+        wait_until_ready(client)
+        app.state.service.draining = True
+        assert client.get("/readyz").status_code == 503
+        assert client.post("/v1/search/item", **SEARCH).status_code == 200

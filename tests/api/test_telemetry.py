@@ -1,0 +1,99 @@
+"""/metrics, /v1/stats and request ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from app import schemas
+from app.main import create_app
+from app.settings import Settings
+from tests.api.conftest import wait_until_ready
+from tests.api.small_collection import ITEMS, photograph
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(client: TestClient) -> Samples:
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    return found.get((name, frozenset(labels.items())), 0.0)
+
+
+def test_what_happened_is_counted(client: TestClient) -> None:
+    before = samples(client)
+    client.post("/v1/search/text", json={"text": "a cat"})
+    client.post("/v1/search/image", files={"file": photograph("cup")})
+    client.post("/v1/search/text", json={"text": ""})
+    client.get("/v1/items/animals%2Fcat.png")
+    client.get("/nowhere/at-all")
+    after = samples(client)
+
+    def grown(name: str, **labels: str) -> float:
+        return value(after, name, **labels) - value(before, name, **labels)
+
+    assert grown("lookalike_requests_total", route="/v1/search/text", method="POST", status="200") == 1
+    assert grown("lookalike_requests_total", route="/v1/search/text", method="POST", status="422") == 1
+    assert grown("lookalike_requests_total", route="/v1/items/{item_id:path}", method="GET", status="200") == 1
+    assert grown("lookalike_errors_total", code="text_empty") == 1
+    assert grown("lookalike_errors_total", code="not_found") == 1
+    assert grown("lookalike_stage_seconds_count", stage="decode") == 1
+    assert grown("lookalike_stage_seconds_count", stage="search") == 2
+    assert grown("lookalike_batch_size_count", kind="image") >= 1
+    assert value(after, "lookalike_items") == len(ITEMS)
+    assert value(after, "lookalike_ready") == 1
+    assert value(after, "lookalike_under_way", kind="text") == 0
+    assert value(after, "lookalike_index_bytes") > 1000
+    assert value(after, "process_resident_memory_bytes") > 10_000_000
+
+
+def test_no_client_can_make_time_series(client: TestClient) -> None:
+    client.request("BREW", "/v1/search/text")
+    for path in ("/a", "/b", "/v1/items/c", "/v1/items/d", "/static/e.js"):
+        client.get(path)
+    names = {dict(labels).get("route") for name, labels in samples(client) if name == "lookalike_requests_total"}
+    assert not names & {"/a", "/b", "/v1/items/c", "/v1/items/d", "/static/e.js"}
+    methods = {dict(labels).get("method") for name, labels in samples(client) if name == "lookalike_requests_total"}
+    assert "BREW" not in methods
+
+
+def test_stats_for_people(client: TestClient) -> None:
+    client.post("/v1/search/image", files={"file": photograph("cup")})
+    found = client.get("/v1/stats").json()
+    schemas.StatsResponse.model_validate(found)
+    decode = found["stages"]["decode"]
+    assert 0 < decode["p50"] <= decode["p90"] <= decode["p99"]
+    table = client.get("/v1/stats", headers={"Accept": "text/plain"}).text.splitlines()
+    assert table[0].split() == ["stage,", "ms", "count", "p50", "p90", "p99", "mean"]
+    assert [line.split()[0] for line in table[1:]] == list(found["stages"])
+
+
+@pytest.mark.parametrize("given", ["abc-123", "00-4bf92f3577b34da6a3ce929d0e0e4736"])
+def test_a_request_keeps_its_name(client: TestClient, given: str) -> None:
+    assert client.get("/livez", headers={"X-Request-ID": given}).headers["x-request-id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "line\\nbreak", "<script>"])
+def test_a_name_that_makes_no_sense_is_replaced(client: TestClient, given: str) -> None:
+    names = [client.get("/livez", headers={"X-Request-ID": given}).headers["x-request-id"] for _ in range(2)]
+    assert given not in names
+    assert names[0] != names[1]
+
+
+def test_telemetry_is_guarded_like_everything_else(collection: Path) -> None:
+    with TestClient(create_app(Settings(collection=collection, keys="read:0123456789abcdef"))) as client:
+        wait_until_ready(client)
+        for path in ("/metrics", "/v1/stats"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers={"X-API-Key": "0123456789abcdef"}).status_code == 200

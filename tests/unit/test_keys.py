@@ -1,0 +1,81 @@
+"""Keys: only digests are kept, roles decide, what can't be read is told without telling a key."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.keys import Caller, Keyring, load_keyring, new_key
+from cli.main import app
+from retrieval.errors import ConfigInvalid
+
+
+def test_a_key_is_known_by_its_digest_and_by_nothing_else() -> None:
+    key, digest = new_key()
+    ring = Keyring({"website": ("read", digest)})
+    assert ring.caller(key) == Caller("website", "read")
+    assert [ring.caller(other) for other in ("", digest, key[:-1], key + "x", key.upper(), "\udcff")] == [None] * 6
+    assert key not in repr(vars(ring))
+
+
+def test_roles() -> None:
+    assert [Caller("", "admin").may(role) for role in ("read", "admin")] == [True, True]
+    assert [Caller("", "read").may(role) for role in ("read", "admin")] == [True, False]
+
+
+def test_keys_of_the_environment() -> None:
+    ring = load_keyring("read:0123456789abcdef, admin:fedcba9876543210", None)
+    assert ring.caller("0123456789abcdef") == Caller("environment-1", "read")
+    assert ring.caller("fedcba9876543210") == Caller("environment-2", "admin")
+    assert len(load_keyring(" ", None)) == 0
+
+
+@pytest.mark.parametrize("listed", ["0123456789abcdef", "write:0123456789abcdef", "read:short-secret", "read:"])
+def test_a_listed_key_that_makes_no_sense_is_told_without_telling_it(listed: str) -> None:
+    with pytest.raises(ConfigInvalid, match="entry 2") as caught:
+        load_keyring(f"read:aaaaaaaaaaaaaaaaaaaaaa {listed}", None)
+    assert "0123456789abcdef" not in str(caught.value)
+    assert "short-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[a]\nrole = 'write'\nsha256 = '" + "0" * 64 + "'", "a.role"),
+        ("[a]\nrole = 'read'\nsha256 = 'secret-in-plain-text'", "a.sha256"),
+        ("[a]\nrole = 'read'", "a.sha256"),
+        ("a = 1", "a"),
+        ("[a", "not TOML"),
+    ],
+)
+def test_a_key_file_that_makes_no_sense(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "keys.toml").write_text(text)
+    with pytest.raises(ConfigInvalid, match=told) as caught:
+        load_keyring("", tmp_path / "keys.toml")
+    assert "secret-in-plain-text" not in str(caught.value)
+
+
+def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match="LOOKALIKE_KEYS_FILE"):
+        load_keyring("", tmp_path / "keys.toml")
+
+
+def test_the_command_makes_keys_that_the_service_knows(tmp_path: Path) -> None:
+    path, run = tmp_path / "keys.toml", CliRunner().invoke
+    made = {}
+    for name, role in (("website", "read"), ("ops", "admin")):
+        done = run(app, ["key", name, "--role", role, "--file", str(path)])
+        assert done.exit_code == 0, done.output
+        made[name] = done.stdout.strip()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not any(key in path.read_text() for key in made.values())
+    ring = load_keyring("", path)
+    assert ring.caller(made["website"]) == Caller("website", "read")
+    assert ring.caller(made["ops"]) == Caller("ops", "admin")
+    before = path.read_bytes()
+    assert run(app, ["key", "ops", "--file", str(path)]).exit_code == 2
+    assert run(app, ["key", "no blanks", "--file", str(path)]).exit_code == 2
+    assert path.read_bytes() == before

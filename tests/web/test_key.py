@@ -1,0 +1,50 @@
+"""The search page in front of a service that wants a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import BrowserContext, expect
+
+from app.settings import Settings
+from tests.api.small_collection import ITEMS, build_collection
+from tests.api.waiting import eventually
+from tests.web.conftest import serving
+
+KEY = "0123456789abcdef"
+SHOWN = "[...document.querySelectorAll('.card img')].filter((image) => image.naturalWidth > 0).length"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    collection = build_collection(tmp_path_factory.mktemp("guarded") / "photographs")
+    with serving(Settings(collection=collection, keys=f"read:{KEY}")) as address:
+        yield address
+
+
+def test_the_page_asks_for_a_key_and_shows_pictures_with_it(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/")
+    dialog = page.get_by_role("dialog", name="This service wants a key")
+    expect(dialog).to_be_visible()
+    dialog.get_by_label("API key").fill("a wrong one")
+    dialog.get_by_role("button", name="Use it").click()
+    expect(page.locator("#key-detail")).to_contain_text("none of this service's")
+    dialog.get_by_label("API key").fill(KEY)
+    dialog.get_by_role("button", name="Use it").click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator(".card")).to_have_count(len(ITEMS))
+    thumbnails = len(ITEMS) - 1  # one item has none
+    eventually(lambda: page.evaluate(SHOWN) == thumbnails)
+    page.reload()
+    expect(page.locator(".card")).to_have_count(len(ITEMS))
+    expect(dialog).to_be_hidden()
+
+
+def test_who_gives_no_key_is_told(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/")
+    expect(page.get_by_role("dialog", name="This service wants a key")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#problem")).to_contain_text("send Authorization")
