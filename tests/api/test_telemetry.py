@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from app.settings import Settings
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import ITEMS, photograph
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+METRIC = re.compile(r"\b(?:lookalike|process)_\w+")
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -97,3 +101,13 @@ def test_telemetry_is_guarded_like_everything_else(collection: Path) -> None:
         for path in ("/metrics", "/v1/stats"):
             assert client.get(path).status_code == 401
             assert client.get(path, headers={"X-API-Key": "0123456789abcdef"}).status_code == 200
+
+
+def test_the_dashboard_asks_for_what_is_told(client: TestClient) -> None:
+    client.post("/v1/search/text", json={"text": "a cat"})
+    client.post("/v1/search/text", json={"text": ""})
+    told = {name for name, _ in samples(client)}
+    panels = json.loads((REPOSITORY / "deploy/grafana/dashboards/lookalike.json").read_text())["panels"]
+    asked = {name for panel in panels for target in panel["targets"] for name in METRIC.findall(target["expr"])}
+    assert len(asked) > 10
+    assert asked <= told

@@ -1,0 +1,100 @@
+"""What may go wrong around a service, and that it goes on."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+from retrieval.encoders.fake import FakeEncoder
+from tests.api.conftest import wait_until_ready
+from tests.api.small_collection import photograph
+from tests.api.test_serve import serving
+
+TEXT, IMAGE = "/v1/search/text", "/v1/search/image"
+AS_JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": ' + b"[" * 200_000,
+        b'{"text": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+        b'{"text": "a", "filter": ' + b'{"must": [' * 5_000 + b"]}" * 5_000 + b"}",
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    ],
+    ids=["never closed", "nested lists", "nested filters", "nested objects"],
+)
+def test_nested_json_is_refused(client: TestClient, body: bytes) -> None:
+    answer = client.post(TEXT, content=body, headers=AS_JSON)
+    assert answer.status_code in (400, 422), answer.text[:200]
+    assert len(answer.content) < 10_000
+    assert client.post(TEXT, json={"text": "a cat"}).status_code == 200
+
+
+def test_a_text_of_a_million_characters_is_refused(client: TestClient) -> None:
+    answer = client.post(TEXT, json={"text": "a " * 500_000})
+    assert (answer.status_code, answer.json()["code"]) == (422, "text_too_long")
+    assert len(answer.content) < 10_000
+
+
+@pytest.fixture
+def files() -> Iterator[None]:
+    """Room for a thousand sockets at both ends."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        pytest.skip(f"needs 4,096 open files; the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("files")
+def test_a_thousand_idle_connections_keep_nobody_out(collection: Path) -> None:
+    with serving(collection) as (process, client), ExitStack() as idle:
+        for number in range(1000):
+            opened = idle.enter_context(socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30))
+            if number % 2:
+                opened.sendall(b"POST /v1/search/image HTTP/1.1\r\nHost: x\r\nContent-Le")  # and then nothing
+        for _ in range(5):
+            assert client.post(TEXT, json={"text": "a cat"}).status_code == 200
+        assert process.poll() is None
+
+
+def test_a_batch_that_does_not_fit_memory_is_answered_one_by_one(
+    collection: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, sizes = FakeEncoder.encode_images, []
+    busy = threading.Event()
+
+    def small_memory(self: FakeEncoder, batch: Any) -> Any:
+        sizes.append(len(batch))
+        if len(batch) > 1:
+            raise MemoryError
+        busy.wait(0.05)
+        return real(self, batch)
+
+    monkeypatch.setattr(FakeEncoder, "encode_images", small_memory)
+    statuses: list[int] = []
+    with TestClient(create_app(Settings(collection=collection))) as own:
+        wait_until_ready(own)
+        picture = photograph("cup")
+        threads = [
+            threading.Thread(target=lambda: statuses.append(own.post(IMAGE, files={"file": picture}).status_code))
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert statuses == [200] * 8
+    assert max(sizes) > 1  # it did come to a batch
