@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ import numpy as np
 
 from benchmarks.encoders import machine
 
-_CONNECTIONS = 400
+_CONNECTIONS = 8000  # more than the service lets wait: where all were taken, the load would wait for the service
 _WORDS = [
     "red",
     "blue",
@@ -111,7 +112,8 @@ async def capacity(client: Client, seconds: float) -> tuple[float, float]:
         nonlocal done
         number = first
         while time.perf_counter() < end:
-            done += await client.search(_text(number)) == 200
+            status = await client.search(_text(number))
+            done += status == 200
             number += 32
 
     await asyncio.gather(*(one(1000 + start) for start in range(32)))
@@ -215,6 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--deadline", type=float, default=10.0, help="of the service, seconds")
     parser.add_argument("--plot", type=Path, help="PNG to draw")
     options = parser.parse_args(arguments)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
