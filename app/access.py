@@ -29,11 +29,7 @@ Guard = Callable[..., Awaitable[Caller]]
 
 
 class Access:
-    """The keys and the rate limit of a service.
-
-    Attributes:
-        keyring: the keys, replaced when their file changes.
-    """
+    """The keys, as they were read at the start, and the rate limit of a service."""
 
     def __init__(self, keyring: Keyring, anonymous: Role, rate: str) -> None:
         """From the keys, what anyone may where there are none, and a rate such as `20/second`; empty for no limit.

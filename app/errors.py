@@ -276,4 +276,5 @@ async def _on_hang_up(request: Request, error: Exception) -> Response:
 async def _on_surprise(request: Request, error: Exception) -> Response:
     _count(request, "internal_error")
     detail = "the service failed on this request; its log says why"
-    return problem(request.url.path, 500, "internal_error", detail)
+    named = {"X-Request-ID": request.state.request_id}  # this answer passes no middleware
+    return problem(request.url.path, 500, "internal_error", detail, headers=named)

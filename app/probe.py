@@ -31,13 +31,11 @@ class Probe:
 
     Attributes:
         failure: the stage that the last probe failed at and why; empty while all is well.
-        passed: when a probe last passed (`time.monotonic`), 0.0 before the first.
     """
 
     def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
         """From the seconds that a stage may take."""
         self.failure = ""
-        self.passed = 0.0
         self._timeout = timeout
         self._clock = clock
         self._stage = ""
@@ -56,7 +54,7 @@ class Probe:
         except Exception as error:  # whatever it is: the probe is there to tell it
             self.failure = f"{self._stage or 'probe'} failed: {type(error).__name__}: {error}"
         else:
-            self.failure, self.passed = "", self._clock()
+            self.failure = ""
         finally:
             self._stage = ""
 

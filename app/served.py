@@ -11,7 +11,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from app.admission import Gates
@@ -104,34 +106,17 @@ class Served:
             LookalikeError: the version is no good; what served before serves on.
         """
         async with self._opening:
-            before = self.version
-            try:
-                queries = await self._open()
-            except Exception as error:
-                self.failure = _told(error)
-                self.refused = await self._named()
-                if before:
-                    logger.error("version_refused version=%s: %s [%s]", self.refused, error, self.failure.code)
-                if isinstance(error, LookalikeError):
-                    raise
-                logger.exception("the collection could not be opened")
-                raise self.failure from error
-            self._queries, self.failure, self.refused = queries, None, ""
-            if before:
-                self.swaps += 1
-                logger.warning("version_swapped from=%s to=%s", before, self.version)
-            return queries
+            return await self._swap()
 
     async def watch(self) -> None:
         """Reloads whenever `CURRENT` names a version that neither serves nor was refused; never ends by itself."""
         while True:
             await asyncio.sleep(self._shared.settings.watch_seconds)
-            named = await self._named()
-            if named and named not in (self.version, self.refused):
-                try:
-                    await self.reload()
-                except LookalikeError:
-                    continue  # logged, and kept as `failure`
+            async with self._opening:  # what is being opened just now is not opened once more
+                named = await self._named()
+                if named and named not in (self.version, self.refused):
+                    with suppress(LookalikeError):  # logged, and kept as `failure`
+                        await self._swap()
 
     async def keep_probing(self) -> None:
         """Sends a query of each kind every few seconds; never ends by itself."""
@@ -140,12 +125,30 @@ class Served:
             if self._queries is not None:
                 await self.probe.run(self._queries)
 
+    async def _swap(self) -> Queries:
+        before = self.version
+        try:
+            queries = await self._open()
+        except Exception as error:
+            self.failure = _told(error)
+            self.refused = await self._named()
+            if before:
+                logger.error("version_refused version=%s: %s [%s]", self.refused, error, self.failure.code)
+            if isinstance(error, LookalikeError):
+                raise
+            logger.exception("the collection could not be opened")
+            raise self.failure from error
+        self._queries, self.failure, self.refused = queries, None, ""
+        if before and before != self.version:
+            self.swaps += 1
+            logger.warning("version_swapped from=%s to=%s", before, self.version)
+        return queries
+
     async def _open(self) -> Queries:
         from retrieval.bootstrap import open_searcher  # torch, FAISS and Arrow: seconds that /livez need not wait for
 
         shared, settings = self._shared, self._shared.settings
-        loaded = self._queries.searcher.encoder if self._queries else None
-        searcher = await asyncio.to_thread(
+        call = partial(
             open_searcher,
             self.root,
             encoder=settings.encoder,
@@ -154,8 +157,10 @@ class Served:
             store_device=settings.store_device,
             verify=settings.verify,
             limits=settings.limits(),
-            loaded=loaded,
+            loaded=self._queries.searcher.encoder if self._queries else None,
         )
+        # The first on the thread that owns the device; while others are answered there, beside it.
+        searcher = await (asyncio.to_thread(call) if self._queries else shared.device.run(call))
         queries = Queries(searcher, shared.device, shared.pool, shared.gates, shared.telemetry)
         await Probe(settings.open_timeout).require(queries)
         return queries

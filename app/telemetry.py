@@ -12,11 +12,19 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _RECENT = 1000
@@ -113,6 +121,9 @@ class Watched:
 
         try:
             await self.app(scope, receive, named)
+        except Exception:
+            status = 500  # answered outside of this, by `app.errors`
+            raise
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self.telemetry.answered(route, _method(scope), status, time.perf_counter() - begun)

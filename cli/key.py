@@ -29,8 +29,22 @@ def key(
     if file.exists() and name in load_keyring("", file).names:
         raise typer.BadParameter(f"{file} has a key named {name!r}; take its table out first", param_hint="NAME")
     made, digest = new_key()
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write(f'[{name}]\nrole = "{role}"\nsha256 = "{digest}"\n')
-    file.chmod(0o600)
+    try:
+        _add(file, f'[{name}]\nrole = "{role}"\nsha256 = "{digest}"\n')
+    except OSError as error:
+        typer.echo(f"error: {file} can't be written: {error.strerror}; it is as it was, no key was made", err=True)
+        raise typer.Exit(1) from None
     typer.echo(made)
     typer.echo(f"{name} ({role}) stands in {file} now; the key above is not shown again.", err=True)
+
+
+def _add(file: Path, table: str) -> None:
+    """Writes the whole file anew beside it, so that a full disk leaves the old one."""
+    known = file.read_text(encoding="utf-8").rstrip("\n") if file.exists() else ""
+    beside = file.with_name(f"{file.name}.new")
+    try:
+        beside.touch(0o600)
+        beside.write_text(f"{known}\n\n{table}" if known else table, encoding="utf-8")
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -81,6 +81,8 @@ def current_version(root: Path) -> str:
         raise CollectionNotFound(
             f"no collection at {root}: make one with `lookalike index SOURCE --out {root}`"
         ) from error
+    except UnicodeDecodeError as error:
+        raise ManifestInvalid(f"{root / CURRENT} names no version: {error}; restore it from a copy") from error
     if not version or Path(version).name != version:
         raise ManifestInvalid(f"{root / CURRENT} names no version: {version!r}")
     return version

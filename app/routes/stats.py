@@ -28,7 +28,7 @@ async def metrics(service: ServiceDep) -> Response:
     return Response(service.telemetry.prometheus(), media_type=CONTENT_TYPE)
 
 
-@router.get("/v1/stats", response_model=StatsResponse, responses=errors(401))
+@router.get("/v1/stats", response_model=StatsResponse, responses={**errors(401), 200: {"content": {"text/plain": {}}}})
 async def stats(request: Request, service: ServiceDep) -> Response:
     """What each stage of the last 1,000 queries took, ms; a table in plain text for `Accept: text/plain`."""
     known = service.telemetry.stages()

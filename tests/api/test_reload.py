@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
+from retrieval import bootstrap
 from retrieval.collection import CURRENT, VECTORS, VERSIONS, current_version
 from retrieval.encoders.fake import FakeEncoder
 from tests.api.conftest import wait_until_ready
@@ -191,3 +192,30 @@ def test_a_service_about_to_end_answers_but_is_not_ready(root: Path) -> None:
         app.state.service.draining = True
         assert client.get("/readyz").status_code == 503
         assert client.post("/v1/search/item", **SEARCH).status_code == 200
+
+
+def test_a_slow_first_opening_is_not_begun_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, real = [], bootstrap.open_searcher
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        opened.append(args)
+        time.sleep(0.3)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(bootstrap, "open_searcher", slow)
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.02))) as client:
+        wait_until_ready(client)
+        time.sleep(0.2)
+        assert client.get("/v1/collections").json()["collections"][0]["swaps"] == 0
+    assert len(opened) == 1
+
+
+def test_a_current_that_is_no_text_is_told_and_watched_on(root: Path) -> None:
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.02))) as client:
+        wait_until_ready(client)
+        (root / CURRENT).write_bytes(b"\xff\xfe")
+        time.sleep(0.1)
+        refused = client.post(reload_path(root))
+        assert "manifest_invalid" in refused.json()["detail"]
+        build_collection(root)
+        eventually(lambda: client.get("/readyz").json()["version"] == current_version(root))

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from app import schemas
 from app.main import create_app
+from app.queries import Queries
 from app.settings import Settings
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import ITEMS, photograph
@@ -111,3 +112,17 @@ def test_the_dashboard_asks_for_what_is_told(client: TestClient) -> None:
     asked = {name for panel in panels for target in panel["targets"] for name in METRIC.findall(target["expr"])}
     assert len(asked) > 10
     assert asked <= told
+
+
+def test_a_fault_is_counted_and_named(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Queries, *_: object) -> None:
+        raise ZeroDivisionError
+
+    with TestClient(create_app(Settings(collection=collection)), raise_server_exceptions=False) as own:
+        wait_until_ready(own)
+        monkeypatch.setattr(Queries, "item", broken)
+        answer = own.get("/v1/items/cup", headers={"X-Request-ID": "abc"})
+        assert (answer.status_code, answer.headers["x-request-id"]) == (500, "abc")
+        found = samples(own)
+    assert value(found, "lookalike_errors_total", code="internal_error") == 1
+    assert value(found, "lookalike_requests_total", route="/v1/items/{item_id:path}", method="GET", status="500") == 1

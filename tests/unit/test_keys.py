@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from pathlib import Path
 
@@ -77,5 +78,26 @@ def test_the_command_makes_keys_that_the_service_knows(tmp_path: Path) -> None:
     assert ring.caller(made["ops"]) == Caller("ops", "admin")
     before = path.read_bytes()
     assert run(app, ["key", "ops", "--file", str(path)]).exit_code == 2
+    path.write_bytes(before.rstrip(b"\n"))  # as an editor may leave it
+    assert run(app, ["key", "third", "--file", str(path)]).exit_code == 0
+    assert load_keyring("", path).names == {"website", "ops", "third"}
+    before = path.read_bytes()
     assert run(app, ["key", "no blanks", "--file", str(path)]).exit_code == 2
     assert path.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_key_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keys.toml"
+    assert CliRunner().invoke(app, ["key", "first", "--file", str(path)]).exit_code == 0
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    done = CliRunner().invoke(app, ["key", "second", "--file", str(path)])
+    assert done.exit_code == 1
+    assert "No space left" in done.stderr
+    assert done.stdout == ""
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
