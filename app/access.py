@@ -6,9 +6,12 @@ then counts by the client's address. It knows nothing of what is asked.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Request, Security
@@ -18,8 +21,11 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from app.errors import KeyInvalid, KeyMissing, RateLimited, RoleMissing
-from app.keys import Caller, Keyring, Role
+from app.keys import Caller, Role, load_keyring
+from app.settings import Settings
 from retrieval.errors import ConfigInvalid
+
+logger = logging.getLogger(__name__)
 
 _DESCRIPTION = "A key that `lookalike key` made; not needed where the service has none."
 _bearer = HTTPBearer(auto_error=False, description=_DESCRIPTION)
@@ -29,18 +35,47 @@ Guard = Callable[..., Awaitable[Caller]]
 
 
 class Access:
-    """The keys, as they were read at the start, and the rate limit of a service."""
+    """The keys and the rate limit of a service.
 
-    def __init__(self, keyring: Keyring, anonymous: Role, rate: str) -> None:
-        """From the keys, what anyone may where there are none, and a rate such as `20/second`; empty for no limit.
+    Attributes:
+        guarded: whether a key is wanted. Decided at the start: a key file that loses its keys lets nobody in.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Reads the keys.
 
         Raises:
-            ConfigInvalid: the rate can't be understood.
+            ConfigInvalid: the keys can't be read, or the rate can't be understood.
         """
-        self.keyring = keyring
-        self._anyone = Caller("", anonymous)
-        self._rate = _parse_rate(rate) if rate else None
+        self._listed, self._file = settings.keys.get_secret_value(), settings.keys_file
+        self._keyring = load_keyring(self._listed, self._file)
+        self._read = _stamp(self._file)
+        self.guarded = len(self._keyring) > 0 or self._file is not None
+        self._anyone = Caller("", "read" if settings.anonymous else "admin")
+        self._rate = _parse_rate(settings.rate_limit) if settings.rate_limit else None
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def watch(self, seconds: float) -> None:
+        """Reads the key file again whenever it has changed, so that keys come and go without a restart; never ends.
+
+        A file that can't be read is refused: the keys before it stay valid.
+        """
+        while self._file is not None:
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(self.refresh)
+
+    def refresh(self) -> None:
+        """Reads the key file again where it has changed."""
+        stamp = _stamp(self._file)
+        if stamp == self._read:
+            return
+        self._read = stamp
+        try:
+            self._keyring = load_keyring(self._listed, self._file)
+        except ConfigInvalid as error:
+            logger.error("keys_refused: %s; the keys before stay valid", error)
+        else:
+            logger.warning("keys_read count=%d", len(self._keyring))
 
     def identify(self, key: str | None) -> Caller:
         """The caller of a request.
@@ -48,11 +83,11 @@ class Access:
         Raises:
             KeyMissing, KeyInvalid: the service has keys and this is none of them.
         """
-        if not len(self.keyring):
+        if not self.guarded:
             return self._anyone
         if not key:
             raise KeyMissing("this service wants a key: send Authorization: Bearer KEY, or X-API-Key: KEY")
-        caller = self.keyring.caller(key)
+        caller = self._keyring.caller(key)
         if caller is None:
             raise KeyInvalid("the key is none of this service's")
         return caller
@@ -89,6 +124,7 @@ def requires(role: Role, *, counted: bool = False) -> Guard:
     ) -> Caller:
         access: Access = request.app.state.service.access
         caller = access.identify(bearer.credentials if bearer else header)
+        request.state.caller = caller.name
         if not caller.may(role):
             raise RoleMissing(f"this needs the role {role!r}; the key has {caller.role!r}")
         if counted:
@@ -96,6 +132,15 @@ def requires(role: Role, *, counted: bool = False) -> Guard:
         return caller
 
     return guard
+
+
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    """What changes when a file is written; None where there is none."""
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
 
 
 def _parse_rate(text: str) -> RateLimitItem:

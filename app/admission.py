@@ -2,20 +2,17 @@
 
 A query's wait is the number of those before it times the mean time between two completions (Little 1961), measured
 over the last completions of its kind. Time in which nothing of the kind was under way does not count, so that a quiet
-hour does not look like a slow service. Beyond the bound a query is refused at once, where the answer costs next to
-nothing; what is let in has a deadline. It knows nothing of HTTP.
+hour does not look like a slow service. It knows nothing of HTTP; `app.door` asks it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
-from app.errors import DeadlineExceeded, Overloaded
+from app.errors import Overloaded
 
 _REMEMBERED = 64
 """Completions that the mean is taken over: several batches."""
@@ -24,9 +21,9 @@ _REMEMBERED = 64
 class Gates:
     """A gate for each kind of query: a text costs a fraction of what a picture costs."""
 
-    def __init__(self, max_wait: float, deadline: float) -> None:
+    def __init__(self, max_wait: float) -> None:
         """As `Gate` has it."""
-        self.by_kind = {kind: Gate(max_wait, deadline) for kind in ("image", "text", "item", "pair")}
+        self.by_kind = {kind: Gate(max_wait) for kind in ("image", "text", "item", "pair")}
 
     def __getitem__(self, kind: str) -> Gate:
         return self.by_kind[kind]
@@ -36,16 +33,15 @@ class Gate:
     """Lets queries of one kind in. Lives on the event loop's thread.
 
     Attributes:
-        under_way: queries that were let in and have not ended.
+        under_way: queries that entered and have not left.
         refused: queries that were not let in, since the start.
     """
 
-    def __init__(self, max_wait: float, deadline: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Bounds in seconds: of the expected wait, and of a query from entering to its answer."""
+    def __init__(self, max_wait: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """From the longest bearable wait, seconds."""
         self.under_way = 0
         self.refused = 0
         self._max_wait = max_wait
-        self._deadline = deadline
         self._clock = clock
         self._intervals: deque[float] = deque(maxlen=_REMEMBERED)
         self._since = 0.0  # the last completion, or when the first of those under way came in
@@ -70,27 +66,16 @@ class Gate:
                 max(1, math.ceil(wait - self._max_wait)),
             )
 
-    @asynccontextmanager
-    async def enter(self) -> AsyncIterator[None]:
-        """For as long as a query takes; its work is cancelled at the deadline.
-
-        Raises:
-            Overloaded: not let in.
-            DeadlineExceeded: let in, but not answered in time.
-        """
-        self.check()
+    def enter(self) -> None:
+        """A query begins; it must leave."""
         if not self.under_way:
             self._since = self._clock()
         self.under_way += 1
-        try:
-            async with asyncio.timeout(self._deadline):
-                yield
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"no answer within {self._deadline:g} s; come again when there is less to do"
-            ) from error
-        finally:
-            self.under_way -= 1
+
+    def leave(self, *, worked: bool) -> None:
+        """A query ended; `worked` says whether it took its turn, or ended early for a fault of its own."""
+        self.under_way -= 1
+        if worked:
             now = self._clock()
             self._intervals.append(now - self._since)
             self._since = now

@@ -24,7 +24,7 @@ def json_response(body: Mapping[str, Any]) -> Response:
 def source(queries: Queries) -> dict[str, str]:
     """Which collection, version and encoder answered."""
     manifest = queries.searcher.collection.manifest
-    return {"collection": manifest.name, "version": manifest.version, "encoder": manifest.encoder.name}
+    return {"collection": queries.name, "version": manifest.version, "encoder": manifest.encoder.name}
 
 
 def took(stages: Mapping[str, float], started: float) -> dict[str, float]:
@@ -56,7 +56,12 @@ def score(cosine: float) -> float:
 
 
 def thumbnail_url(item_id: str, queries: Queries, request: Request) -> str | None:
-    """Where an item's thumbnail is; slashes in the id are encoded, so that no id can be mistaken for another path."""
+    """Where an item's thumbnail is, under the collection that was asked.
+
+    Slashes in the id are encoded, so that no id can be mistaken for another path.
+    """
     if not queries.has_thumbnail(item_id):
         return None
-    return f"{request.scope.get('root_path', '')}/v1/items/{quote(item_id, safe='')}/thumbnail"
+    named = request.path_params.get("name")
+    collection = f"/collections/{quote(named, safe='')}" if named else ""
+    return f"{request.scope.get('root_path', '')}/v1{collection}/items/{quote(item_id, safe='')}/thumbnail"

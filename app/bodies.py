@@ -102,6 +102,20 @@ async def read_form(request: Request, files: int) -> Form:
         await data.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Base64:
+    """A picture as base64, or a base64 data URI."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A picture's URL."""
+
+    url: str
+
+
 def parse_whole(name: str, text: str | None, default: int) -> int:
     """The field `name` of a form or of the query string; `default` where it is absent or empty.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
 from app.queries import Queries
 from app.settings import Settings
@@ -17,8 +17,25 @@ def service(request: Request) -> Service:
     return found
 
 
+Name = Annotated[str, Path(description="The collection's name.", examples=["gallery"])]
+
+
+SHORT, NAMED = "/v1", "/v1/collections/{name}"
+"""Where resources that belong to a collection are found; the short paths mean the default one."""
+
+
+async def short(request: Request) -> None:
+    """Notes under which prefix a route was found, for telemetry: a route itself knows only the rest of its path."""
+    request.state.prefix = SHORT
+
+
+async def named(request: Request, name: Name) -> None:
+    """As `short`; `name` is read from the path by whoever needs it, and stands here for the API's document."""
+    request.state.prefix = NAMED
+
+
 async def _queries(request: Request) -> Queries:
-    return service(request).queries
+    return await service(request).catalog.queries(request.path_params.get("name"))
 
 
 async def _ready(request: Request) -> Queries:

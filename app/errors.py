@@ -148,6 +148,24 @@ class UnknownCollection(RequestError):
     code = "unknown_collection"
 
 
+class UrlDisabled(RequestError):
+    """The service fetches no pictures."""
+
+    code = "url_disabled"
+
+
+class UrlRefused(RequestError):
+    """A URL that the service would not ask."""
+
+    code = "url_refused"
+
+
+class UrlFailed(RequestError):
+    """The picture at a URL could not be fetched."""
+
+    code = "url_failed"
+
+
 class VersionRefused(Later):
     """The collection's newest version could not be opened; the one before serves on."""
 

@@ -12,9 +12,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
-from app import errors, openapi
+from app import errors, openapi, tracing
+from app.dependencies import NAMED, SHORT, named, short
+from app.door import Door
 from app.routes import collections, health, items, pages, search, similarity, stats
 from app.security import BodyLimit, SecurityHeaders
 from app.settings import Settings
@@ -23,7 +26,7 @@ from app.telemetry import Watched
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application over one collection.
+    """The application over the collections of its settings.
 
     Args:
         settings: read from the environment where not given.
@@ -34,10 +37,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     errors.install(app)
     app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes, timeout=service.settings.body_timeout)
+    app.add_middleware(Door, gates=service.gates, deadline=service.settings.deadline, telemetry=service.telemetry)
     app.add_middleware(SecurityHeaders)
+    if origins := service.settings.cors_origins.split():
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "X-API-Key", "X-Request-ID", "Content-Type"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
     app.add_middleware(Watched, telemetry=service.telemetry)
-    for resource in (search, similarity, items, collections, stats, health):
-        app.include_router(resource.router)
+    if service.settings.tracing:
+        tracing.install(app, service.telemetry)
+    for resource in (search, similarity, items):
+        app.include_router(resource.router, prefix=SHORT, dependencies=[Depends(short)])
+        app.include_router(resource.router, prefix=NAMED, dependencies=[Depends(named)], responses=openapi.errors(404))
+    for other in (collections, stats, health):
+        app.include_router(other.router)
     pages.mount(app)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app

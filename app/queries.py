@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
-from app.admission import Gates
 from app.batching import Device
 from app.telemetry import Telemetry
 from retrieval.nearest import SearchOptions
@@ -28,7 +27,6 @@ class ImageSide:
     """A picture file's bytes."""
 
     data: bytes
-    kind: ClassVar = "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,6 @@ class TextSide:
     """A text."""
 
     text: str
-    kind: ClassVar = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,6 @@ class ItemSide:
     """An item of the collection."""
 
     id: str
-    kind: ClassVar = "item"
 
 
 Side = ImageSide | TextSide | ItemSide
@@ -55,12 +51,13 @@ class Queries:
     """Answers queries against one opened collection."""
 
     def __init__(
-        self, searcher: Searcher, device: Device, pool: ThreadPoolExecutor, gates: Gates, telemetry: Telemetry
+        self, name: str, searcher: Searcher, device: Device, pool: ThreadPoolExecutor, telemetry: Telemetry
     ) -> None:
+        """`name` is what the collection is called in paths and answers."""
+        self.name = name
         self.searcher = searcher
         self._device = device
         self._pool = pool
-        self._gates = gates
         self._telemetry = telemetry
 
     async def search(self, query: Side, options: SearchOptions) -> SearchResult:
@@ -68,21 +65,18 @@ class Queries:
 
         Raises:
             ImageError, QueryError: as `Searcher` says; the options are checked before any work is done.
-            Overloaded, DeadlineExceeded: too many others ask.
         """
         self.searcher.check(options)
         watch = Stopwatch()
-        async with self._gates[query.kind].enter():
-            vector = (await self.embed(query, watch)).vector
-            hits = await self.nearest(vector, options, watch)
+        vector = (await self.embed(query, watch)).vector
+        hits = await self.nearest(vector, options, watch)
         self._telemetry.query(watch.took_ms)
         return SearchResult(hits, watch.took_ms)
 
     async def compare(self, a: Side, b: Side, threshold: float | None) -> tuple[Similarity, dict[str, float]]:
         """Two sides compared, and the stages' milliseconds summed over both. Raises as `search` does."""
         watches = Stopwatch(), Stopwatch()
-        async with self._gates["pair"].enter():
-            first, second = await asyncio.gather(self.embed(a, watches[0]), self.embed(b, watches[1]))
+        first, second = await asyncio.gather(self.embed(a, watches[0]), self.embed(b, watches[1]))
         for watch in watches:
             self._telemetry.query(watch.took_ms)
         similarity = compare(first, second, self.searcher.encoder.spec, threshold)

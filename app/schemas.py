@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from app.bodies import parse_whole
+from app.bodies import Base64, Link, parse_whole
 from app.errors import RequestError, validation_error
 from retrieval.filters import Filter, parse_filter
 from retrieval.nearest import SearchOptions
@@ -46,6 +46,9 @@ _TOOK: dict[str, Any] = {
     "metadata": 0.1,
     "total": 6.6,
 }
+
+
+_URL = "The picture's URL, http or https, where the service fetches pictures (`LOOKALIKE_URLS`)."
 
 
 class _Request(BaseModel):
@@ -101,9 +104,28 @@ class TextSearch(_Search):
 class ImageSearch(_Search):
     """Search by picture, as JSON."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"image": "data:image/png;base64,iVBORw0", "limit": 10}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"image": "data:image/png;base64,iVBORw0", "limit": 10},
+                {"url": "https://example.com/cat.jpg", "limit": 10},
+            ]
+        }
+    )
 
-    image: str = Field(description="The picture file, base64 or a base64 data URI.")
+    image: str | None = Field(default=None, description="The picture file, base64 or a base64 data URI.")
+    url: str | None = Field(default=None, description=_URL)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ImageSearch:
+        if (self.image is None) == (self.url is None):
+            raise ValueError("give exactly one of image and url")
+        return self
+
+    @property
+    def picture(self) -> Base64 | Link:
+        """What to search by."""
+        return Link(self.url) if self.url is not None else Base64(self.image or "")
 
 
 class ItemSearch(_Search):
@@ -139,16 +161,17 @@ def options_of(limit: int, wanted: Filter | None, params: Params | None) -> Sear
 
 
 class Side(_Request):
-    """One side of a comparison: exactly one of the three."""
+    """One side of a comparison: exactly one of the four."""
 
     image: str | None = Field(default=None, description="A picture file, base64 or a base64 data URI.")
     text: str | None = Field(default=None, description="A text.")
     id: str | None = Field(default=None, description="An item of the collection.")
+    url: str | None = Field(default=None, description=_URL)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Side:
-        if sum(value is not None for value in (self.image, self.text, self.id)) != 1:
-            raise ValueError("give exactly one of image, text and id")
+        if sum(value is not None for value in (self.image, self.text, self.id, self.url)) != 1:
+            raise ValueError("give exactly one of image, text, id and url")
         return self
 
 
@@ -297,7 +320,7 @@ _COLLECTION: dict[str, Any] = {
 
 
 class CollectionResponse(BaseModel):
-    """A collection of the service; what needs an open version is null while there is none."""
+    """A collection of the service; what needs an open version is null while it is closed: it opens on first use."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_COLLECTION]})
 

@@ -12,11 +12,12 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
-from app.admission import Gates
 from app.batching import Device
 from app.errors import NotReady
 from app.probe import Probe
@@ -25,22 +26,36 @@ from app.settings import Settings
 from app.telemetry import Telemetry
 from retrieval.errors import LookalikeError
 
+if TYPE_CHECKING:
+    from retrieval.encoders.protocol import Encoder
+    from retrieval.types import Identity
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all collections of a service use together."""
+    """What all collections of a service use together.
+
+    Attributes:
+        encoders: those in use, by identity: collections of the same encoder share it.
+        opening: held while a collection is opened, one at a time.
+    """
 
     settings: Settings
     device: Device
     pool: ThreadPoolExecutor
-    gates: Gates
     telemetry: Telemetry
+    encoders: WeakValueDictionary[Identity, Encoder] = field(default_factory=WeakValueDictionary)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+Room = Callable[["Served", int], None]
+"""Called before a version of so many bytes is opened, and once more (0) when its encoder is known."""
 
 
 class Served:
-    """One collection, opened or about to be.
+    """One collection, opened or to be opened.
 
     Attributes:
         failure: why the first version, or the newest, could not be opened; None while all is well.
@@ -51,7 +66,7 @@ class Served:
         on_failure: called when the first version could not be opened.
     """
 
-    def __init__(self, root: Path, shared: Shared) -> None:
+    def __init__(self, root: Path, shared: Shared, make_room: Room = lambda served, more: None) -> None:
         self.root = root
         self.failure: LookalikeError | None = None
         self.refused = ""
@@ -60,8 +75,9 @@ class Served:
         self.on_ready: Callable[[Queries], None] = lambda queries: None
         self.on_failure: Callable[[LookalikeError], None] = lambda error: logger.error("%s [%s]", error, error.code)
         self._shared = shared
+        self._make_room = make_room
         self._queries: Queries | None = None
-        self._opening = asyncio.Lock()
+        self._first: asyncio.Task[None] | None = None
 
     @property
     def queries(self) -> Queries:
@@ -86,6 +102,15 @@ class Served:
         """The version that answers; empty while none does."""
         return self._queries.searcher.collection.manifest.version if self._queries else ""
 
+    @property
+    def encoder(self) -> Encoder | None:
+        """What encodes its queries; None while it is not open."""
+        return self._queries.searcher.encoder if self._queries else None
+
+    def items(self) -> int:
+        """How many items the version holds that answers, 0 while none does."""
+        return len(self._queries.searcher.collection) if self._queries else 0
+
     def size(self) -> int:
         """Bytes of the files of the version that answers, 0 while none does."""
         return (
@@ -93,11 +118,30 @@ class Served:
         )
 
     async def start(self) -> None:
-        """Opens the first version; a failure is kept and told, not raised."""
-        try:
-            self.on_ready(await self.reload())
-        except LookalikeError as error:
-            self.on_failure(error)
+        """Opens the first version where it is not open; a failure is kept and told, not raised."""
+        async with self._shared.opening:
+            if self._queries is not None or self.failure is not None:
+                return
+            try:
+                self.on_ready(await self._swap())
+            except LookalikeError as error:
+                self.on_failure(error)
+
+    async def opened(self) -> Queries:
+        """What answers queries, opened now where it is not; it opens on where the caller leaves.
+
+        Raises:
+            NotReady: the collection could not be opened.
+        """
+        if self._queries is None and self.failure is None:
+            if self._first is None or self._first.done():
+                self._first = asyncio.create_task(self.start())
+            await asyncio.shield(self._first)
+        return self.queries
+
+    def close(self) -> None:
+        """Lets go of what is open; queries under way end in peace, and the next one opens it again."""
+        self._queries = None
 
     async def reload(self) -> Queries:
         """Opens the current version, sends it a first query of each kind, and puts it in the old one's place.
@@ -105,14 +149,19 @@ class Served:
         Raises:
             LookalikeError: the version is no good; what served before serves on.
         """
-        async with self._opening:
+        async with self._shared.opening:
             return await self._swap()
 
     async def watch(self) -> None:
-        """Reloads whenever `CURRENT` names a version that neither serves nor was refused; never ends by itself."""
+        """Reloads whenever `CURRENT` names a version that neither serves nor was refused; never ends by itself.
+
+        What was never asked for, or was closed, stays closed.
+        """
         while True:
             await asyncio.sleep(self._shared.settings.watch_seconds)
-            async with self._opening:  # what is being opened just now is not opened once more
+            if self._queries is None and self.failure is None:
+                continue
+            async with self._shared.opening:  # what is being opened just now is not opened once more
                 named = await self._named()
                 if named and named not in (self.version, self.refused):
                     with suppress(LookalikeError):  # logged, and kept as `failure`
@@ -139,6 +188,7 @@ class Served:
             logger.exception("the collection could not be opened")
             raise self.failure from error
         self._queries, self.failure, self.refused = queries, None, ""
+        self._make_room(self, 0)
         if before and before != self.version:
             self.swaps += 1
             logger.warning("version_swapped from=%s to=%s", before, self.version)
@@ -148,22 +198,29 @@ class Served:
         from retrieval.bootstrap import open_searcher  # torch, FAISS and Arrow: seconds that /livez need not wait for
 
         shared, settings = self._shared, self._shared.settings
+        self._make_room(self, await asyncio.to_thread(version_bytes, self.root))
         call = partial(
             open_searcher,
             self.root,
-            encoder=settings.encoder,
+            encoder=self._encoder_name(),
             device=settings.device,
             engine=settings.engine,
             store_device=settings.store_device,
             verify=settings.verify,
             limits=settings.limits(),
-            loaded=self._queries.searcher.encoder if self._queries else None,
+            loaded=shared.encoders,
         )
         # The first on the thread that owns the device; while others are answered there, beside it.
-        searcher = await (asyncio.to_thread(call) if self._queries else shared.device.run(call))
-        queries = Queries(searcher, shared.device, shared.pool, shared.gates, shared.telemetry)
+        searcher = await (asyncio.to_thread(call) if shared.encoders else shared.device.run(call))
+        shared.encoders[searcher.encoder.spec.identity] = searcher.encoder
+        queries = Queries(self.name, searcher, shared.device, shared.pool, shared.telemetry)
         await Probe(settings.open_timeout).require(queries)
         return queries
+
+    def _encoder_name(self) -> str | None:
+        """What overrides the manifest's encoder; it is meant for the default collection."""
+        settings = self._shared.settings
+        return settings.encoder if self.root == settings.collection else None
 
     async def _named(self) -> str:
         """What `CURRENT` says; empty where it can't be read."""
@@ -173,6 +230,16 @@ class Served:
             return await asyncio.to_thread(current_version, self.root)
         except LookalikeError:
             return ""
+
+
+def version_bytes(root: Path) -> int:
+    """The bytes of the current version's files; 0 where they can't be known, which opening will say."""
+    from retrieval.collection import current_manifest
+
+    try:
+        return sum(entry.size for entry in current_manifest(root).files.values())
+    except LookalikeError:
+        return 0
 
 
 def _told(error: Exception) -> LookalikeError:

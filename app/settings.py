@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from retrieval.images import DEFAULT_MAX_PIXELS
 from retrieval.search import Limits
@@ -25,9 +25,23 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LOOKALIKE_", frozen=True)
 
     collection: Path = Field(default=Path("collection"), description="Folder of the collection to serve.")
+    collections: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="More collections, folders between colons: each is served under its folder's name, at "
+        "`/v1/collections/{name}/...`. A folder that is no collection stands for the collections in it.",
+    )
+    preload: bool = Field(
+        default=True, description="Whether they are opened at start; else each when it is first asked for."
+    )
+    memory_budget: int = Field(
+        default=0,
+        ge=0,
+        description="Bytes that open collections and their encoders may take, counted as files and weights; beyond "
+        "them, whichever was not asked for longest is closed, but never the default one. 0 for no bound.",
+    )
     encoder: str | None = Field(
         default=None,
-        description="Encoder's name, for weights that moved; by default the one that the collection names. "
+        description="Encoder's name, for weights of the default collection that moved; by default the one it names. "
         "Another encoder than the collection's is refused.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -56,7 +70,7 @@ class Settings(BaseSettings):
         default=10_000, ge=1, description="Most rows that a search may have re-ranked (`params.candidates`)."
     )
     max_wait: float = Field(
-        default=2.0, gt=0, description="Longest expected wait at which a query is let in, seconds; beyond it, 503."
+        default=1.0, gt=0, description="Longest expected wait at which a query is let in, seconds; beyond it, 503."
     )
     deadline: float = Field(
         default=10.0, gt=0, description="Seconds from a query's body to its answer at most; beyond them, 503."
@@ -80,8 +94,33 @@ class Settings(BaseSettings):
         default=False,
         description="Whether to answer anyone on an address that other machines reach; without keys, that is refused.",
     )
+    cors_origins: str = Field(
+        default="",
+        description="Origins whose pages may ask from a browser, between blanks: `https://shop.example`, or `*` for "
+        "all. Empty for none but the service's own page.",
+    )
+    urls: bool = Field(default=False, description="Whether pictures may be given as URLs, which the service fetches.")
+    urls_allowed: str = Field(
+        default="",
+        description="Host names, addresses and networks between blanks that pictures are fetched from although they "
+        "are not on the public internet: `images.internal 10.1.0.0/16`.",
+    )
+    url_timeout: float = Field(
+        default=5.0, gt=0, description="Seconds that a picture at a URL may take to arrive; beyond them, 422."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Form of the log on stderr; `json` for an object a line."
+    )
+    access_log: bool = Field(default=False, description="Whether every request is logged, too.")
+    tracing: bool = Field(
+        default=False,
+        description="Whether traces are sent by OpenTelemetry (`pip install lookalike[tracing]`), which its own "
+        "`OTEL_*` variables configure.",
+    )
     watch_seconds: float = Field(
-        default=2.0, ge=0, description="How often to look for a new version of the collection; 0 for never."
+        default=2.0,
+        ge=0,
+        description="How often to look for new versions of collections, and for a changed key file; 0 for never.",
     )
     probe_seconds: float = Field(default=5.0, gt=0, description="How often /readyz's probe queries are sent.")
     probe_timeout: float = Field(
@@ -105,6 +144,11 @@ class Settings(BaseSettings):
     thumbnail_max_age: int = Field(
         default=3_600, ge=0, description="How long a browser may keep a thumbnail without asking again, seconds."
     )
+
+    @field_validator("collections", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
 
     def limits(self) -> Limits:
         """What a single query may ask for."""

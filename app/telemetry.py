@@ -5,11 +5,13 @@ The one door to prometheus_client. Others hand in what happened; nothing of a ke
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
+from urllib.parse import quote
 
 import numpy as np
 from prometheus_client import (
@@ -24,17 +26,27 @@ from prometheus_client import (
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import logs
+
+logger = logging.getLogger(__name__)
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _RECENT = 1000
+_LONGEST_PATH = 300
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class Telemetry:
-    """The service's counters."""
+    """The service's counters.
+
+    Attributes:
+        on_query: told of every query's stages, too: milliseconds by stage.
+    """
 
     def __init__(self) -> None:
+        self.on_query: Callable[[Mapping[str, float]], None] = lambda took_ms: None
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
@@ -73,6 +85,7 @@ class Telemetry:
         for stage, milliseconds in took_ms.items():
             self._stages.labels(stage).observe(milliseconds / 1000.0)
             self._recent[stage].append(milliseconds)
+        self.on_query(took_ms)
 
     def batch(self, kind: str, size: int) -> None:
         """A batch left for the device."""
@@ -97,7 +110,10 @@ class Telemetry:
 
 
 class Watched:
-    """Counts and names every request: `X-Request-ID` is the client's if it makes sense, else a new one."""
+    """Counts, names and logs every request: `X-Request-ID` is the client's if it makes sense, else a new one.
+
+    The access log is this module's logger at level INFO.
+    """
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self.app = app
@@ -108,9 +124,12 @@ class Watched:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         begun, status = time.perf_counter(), 499  # nobody waits for an answer any more
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         name = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = name
+        logs.request_id.set(name)
+        logs.trace_id.set(logs.trace_of(headers.get("traceparent", "")))
 
         async def named(message: Message) -> None:
             nonlocal status
@@ -125,8 +144,24 @@ class Watched:
             status = 500  # answered outside of this, by `app.errors`
             raise
         finally:
-            route = getattr(scope.get("route"), "path", "other")
-            self.telemetry.answered(route, _method(scope), status, time.perf_counter() - begun)
+            state, found = scope["state"], getattr(scope.get("route"), "path", None)
+            route = state.get("prefix", "") + found if found else state.get("route", "other")
+            seconds = time.perf_counter() - begun
+            self.telemetry.answered(route, _method(scope), status, seconds)
+            if logger.isEnabledFor(logging.INFO):
+                _log(scope, status, seconds)
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    """A line of the access log; the path is percent-encoded again, so that it stays one line."""
+    facts = {
+        "method": _method(scope),
+        "path": quote(scope["path"])[:_LONGEST_PATH],
+        "status": status,
+        "milliseconds": round(seconds * 1000.0, 1),
+        "caller": scope["state"].get("caller", ""),
+    }
+    logger.info("request method=%(method)s path=%(path)s status=%(status)d", facts, extra=facts)
 
 
 def _method(scope: Scope) -> str:

@@ -14,10 +14,6 @@ import asyncio
 import json
 import os
 import resource
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -27,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.encoders import machine
+from benchmarks.serving import serving
 
 _CONNECTIONS = 8000  # more than the service lets wait: where all were taken, the load would wait for the service
 _WORDS = [
@@ -219,20 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "LOOKALIKE_DEADLINE": str(options.deadline)}
-    command = [sys.executable, "-m", "cli.main", "serve", str(options.collection), "--port", str(port)]
-    service = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert service.stdout is not None
-        service.stdout.readline()  # it says when it is ready
+    with serving(options.collection, LOOKALIKE_DEADLINE=str(options.deadline)) as (port, pid):
         print(machine())
-        asyncio.run(measure(port, service.pid, options))
-    finally:
-        service.send_signal(signal.SIGINT)
-        service.wait()
+        asyncio.run(measure(port, pid, options))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""`lookalike serve`: the service over one collection, in this process, until Ctrl-C or SIGTERM."""
+"""`lookalike serve`: the service over collections, in this process, until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
+import faulthandler
 import ipaddress
+import logging
+import resource
 import signal
 import socket
 import sys
@@ -22,9 +25,17 @@ if TYPE_CHECKING:
     from app.queries import Queries
     from app.settings import Settings
 
+_MOST_FILES = 65_536
+
 
 def serve(
-    collection: Annotated[Path, typer.Argument(help="Folder of the collection, as `lookalike index` made it.")],
+    collections: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="COLLECTION...",
+            help="Folders of collections, as `lookalike index` made them; the first is the default one.",
+        ),
+    ],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     encoder: Annotated[
@@ -40,22 +51,45 @@ def serve(
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], typer.Option(help="How much to log, on stderr.")
     ] = "warning",
-    access_log: Annotated[bool, typer.Option("--access-log", help="Log every request, too.")] = False,
+    access_log: Annotated[bool | None, typer.Option("--access-log", help="Log every request, too.")] = None,
+    log_format: Annotated[
+        Literal["text", "json"] | None, typer.Option(help="Form of the log; json for an object a line.")
+    ] = None,
 ) -> None:
-    """Serve a collection: the search page at /, the API at /v1, its documentation at /docs.
+    """Serve collections: the search page at /, the API at /v1, its documentation at /docs.
 
     It listens at once, opens the collection, sends itself a first query, and says when it is ready (as /readyz does).
     Every other setting is read from the environment as LOOKALIKE_<NAME>; docs/settings.md lists them.
 
+    The short paths (/v1/search/text) ask the first, /v1/collections/NAME/search/text any by its folder's name.
+
     Example:  lookalike serve pictures --port 8001
     """
+    from app import logs
     from app.main import create_app
     from retrieval.collection import current_version
 
-    current_version(collection)  # a folder that is no collection is told before anything is loaded
-    settings = _settings({"collection": collection, "encoder": encoder, "device": device, "engine": engine})
+    for folder in collections:
+        current_version(folder)  # a folder that is no collection is told before anything is loaded
+    first, more = collections[0], tuple(collections[1:]) or None
+    settings = _settings(
+        {
+            "collection": first,
+            "collections": more,
+            "encoder": encoder,
+            "device": device,
+            "engine": engine,
+            "access_log": access_log,
+            "log_format": log_format,
+        }
+    )
+    logs.configure(log_level, settings.log_format)
+    faulthandler.enable()  # a mapped file that is cut short ends the process: where, the log shall say
+    _allow_many_connections()
+    if settings.access_log:
+        logging.getLogger("app.telemetry").setLevel(logging.INFO)
     app = create_app(settings)
-    if not (len(app.state.service.access.keyring) or settings.anonymous or _is_loopback(host)):
+    if not (app.state.service.access.guarded or settings.anonymous or _is_loopback(host)):
         typer.echo(
             f"error: {host} can be reached from other machines, and the service has no keys: make one (`lookalike key "
             "NAME`, then LOOKALIKE_KEYS_FILE=keys.toml), or let anyone in with LOOKALIKE_ANONYMOUS=true",
@@ -63,15 +97,16 @@ def serve(
         )
         raise typer.Exit(1)
     listener = _listen(host, port)
-    server = _server(app, log_level, access_log)
+    server = _server(app, log_level)
     failures: list[LookalikeError] = []
 
     def failed(error: LookalikeError) -> None:
         failures.append(error)
         server.should_exit = True
 
-    app.state.service.served.on_ready = lambda queries: _announce(queries, host, port)
-    app.state.service.served.on_failure = failed
+    default = app.state.service.catalog.default
+    default.on_ready = lambda queries: _announce(queries, len(collections) - 1, host, port)
+    default.on_failure = failed
     _run(server, listener)
     if failures:
         raise failures[0]
@@ -90,6 +125,12 @@ def _settings(given: dict[str, Any]) -> Settings:
         name = f"LOOKALIKE_{str(first['loc'][0]).upper()}"
         typer.echo(f"error: {name} is {first['input']!r}: {first['msg']}; see docs/settings.md", err=True)
         raise typer.Exit(1) from None
+
+
+def _allow_many_connections() -> None:
+    """Lifts the limit of open files, which is one for each connection, as far as this user may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MOST_FILES)), hard))
 
 
 def _is_loopback(host: str) -> bool:
@@ -115,9 +156,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _server(app: FastAPI, log_level: str, access_log: bool) -> uvicorn.Server:
-    import logging
-
+def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -131,13 +170,12 @@ def _server(app: FastAPI, log_level: str, access_log: bool) -> uvicorn.Server:
                 super().handle_exit(sig, frame)
 
     service = app.state.service
-    logging.getLogger().setLevel(log_level.upper())
     return Server(
         uvicorn.Config(
             app,
             log_config=None,
             log_level=log_level,
-            access_log=access_log,
+            access_log=False,  # our own names the request and leaves out the query string
             timeout_graceful_shutdown=service.settings.shutdown_seconds,
         )
     )
@@ -155,11 +193,12 @@ def _run(server: uvicorn.Server, listener: socket.socket) -> None:
         server.run(sockets=[listener])
 
 
-def _announce(queries: Queries, host: str, port: int) -> None:
+def _announce(queries: Queries, others: int, host: str, port: int) -> None:
     manifest = queries.searcher.collection.manifest
     shown = f"[{host}]" if ":" in host else host
+    beside = f", and {others} more" if others else ""
     typer.echo(
-        f"Serving {manifest.name} ({len(queries.searcher.collection):,} pictures, encoder {manifest.encoder.name}) at "
-        f"http://{shown}:{port}/  API: /docs  Ctrl-C stops."
+        f"Serving {manifest.name} ({len(queries.searcher.collection):,} pictures, encoder {manifest.encoder.name})"
+        f"{beside} at http://{shown}:{port}/  API: /docs  Ctrl-C stops."
     )
     sys.stdout.flush()

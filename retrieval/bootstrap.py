@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from retrieval.errors import StoreUnavailable
 from retrieval.search import Limits, Searcher
 from retrieval.stores.protocol import VectorStore
 from retrieval.stores.registry import AUTO, EXACT, TORCH_EXACT, open_store
+from retrieval.types import Identity
 
 StoreDevice = Literal["auto", "cpu", "cuda"]
 
@@ -47,7 +49,7 @@ def open_searcher(
     store_device: StoreDevice = "auto",
     verify: bool = True,
     limits: Limits | None = None,
-    loaded: Encoder | None = None,
+    loaded: Mapping[Identity, Encoder] | None = None,
 ) -> Searcher:
     """A collection, its store and its encoder, checked against each other.
 
@@ -59,7 +61,7 @@ def open_searcher(
         store_device: as `open_collection_store` takes it; `auto` leaves CUDA alone where `device` is `cpu`.
         verify: whether checksums are computed first.
         limits: what a query may ask for.
-        loaded: an encoder that is loaded already; taken where it is the collection's.
+        loaded: encoders that are loaded already, by identity; the collection's is taken where it is among them.
 
     Raises:
         CollectionError: the folder is no sound collection, or the encoder is another one (names both).
@@ -67,11 +69,11 @@ def open_searcher(
         StoreError: the store can't be opened.
     """
     collection = open_collection(root, verify=verify)
-    if loaded is None or loaded.spec.identity != collection.manifest.encoder.identity:
-        loaded = load_encoder(encoder or collection.manifest.encoder.name, device=device, engine=engine)
-    collection.require(loaded.spec)  # before the store is opened: the likelier mistake
+    at_hand = (loaded or {}).get(collection.manifest.encoder.identity)
+    used = at_hand or load_encoder(encoder or collection.manifest.encoder.name, device=device, engine=engine)
+    collection.require(used.spec)  # before the store is opened: the likelier mistake
     searched_on: StoreDevice = "cpu" if store_device == "auto" and device == "cpu" else store_device
-    return Searcher(collection, open_collection_store(collection, searched_on), loaded, limits)
+    return Searcher(collection, open_collection_store(collection, searched_on), used, limits)
 
 
 def open_collection_store(collection: Collection, device: StoreDevice = "auto") -> VectorStore:

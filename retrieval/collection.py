@@ -88,6 +88,15 @@ def current_version(root: Path) -> str:
     return version
 
 
+def current_manifest(root: Path) -> Manifest:
+    """The manifest of the version being served, read without opening anything.
+
+    Raises:
+        CollectionNotFound, ManifestInvalid, FormatTooNew: as their names say.
+    """
+    return read_manifest(root / VERSIONS / current_version(root))
+
+
 def open_collection(root: Path, *, verify: bool = True) -> Collection:
     """Opens the current version.
 

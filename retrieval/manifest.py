@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retrieval.errors import ChecksumMismatch, FormatTooNew, ManifestInvalid
-from retrieval.types import EncoderSpec, Thresholds
+from retrieval.types import EncoderSpec, Identity, Thresholds
 
 FORMAT_VERSION = 1
 FILE = "manifest.json"
@@ -42,7 +42,7 @@ class EncoderEntry(_Record):
         return cls(**{name: fields[name] for name in cls.model_fields})
 
     @property
-    def identity(self) -> tuple[str, int, int, str]:
+    def identity(self) -> Identity:
         """As `EncoderSpec.identity`."""
         return EncoderSpec(**self.model_dump(), thresholds=Thresholds()).identity
 

@@ -35,6 +35,10 @@ class Thresholds:
     text_text: float = 0.3
 
 
+Identity = tuple[str, int, int, str]
+"""Of an encoder: weights, width, input side and preprocessing."""
+
+
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
     """What an encoder is. Two encoders whose `identity` agrees give comparable vectors.
@@ -66,7 +70,7 @@ class EncoderSpec:
     calibration: Calibration | None = None
 
     @property
-    def identity(self) -> tuple[str, int, int, str]:
+    def identity(self) -> Identity:
         """What decides comparability; engine, precision and device do not."""
         return (self.weights, self.dim, self.image_size, self.preprocessing)
 

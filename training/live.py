@@ -45,6 +45,11 @@ class LiveEncoder:
         )
         model.modules().eval()
 
+    @property
+    def weight_bytes(self) -> int:
+        """See `Encoder`."""
+        return sum(tensor.nbytes for tensor in self._model.modules().state_dict().values())
+
     def preprocess(self, image: Image) -> UInt8:
         """See `Encoder`."""
         return self.preprocessing(image)

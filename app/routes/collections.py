@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from app import answers
 from app.access import requires
-from app.dependencies import ServiceDep
-from app.errors import UnknownCollection, VersionRefused
+from app.dependencies import Name, ServiceDep
+from app.errors import VersionRefused
 from app.openapi import errors
 from app.schemas import CollectionResponse, CollectionsResponse
 from app.served import Served
-from app.startup import Service
 from retrieval.errors import LookalikeError
 
 router = APIRouter(prefix="/v1/collections", tags=["collections"], dependencies=[Depends(requires("read"))])
-
-Name = Annotated[str, Path(description="The collection's name.", examples=["gallery"])]
 
 
 @router.get("", response_model=CollectionsResponse, responses=errors(401))
 async def list_collections(service: ServiceDep) -> Response:
     """What the service holds."""
-    return answers.json_response({"collections": [_facts(service.served)]})
+    return answers.json_response({"collections": [_facts(served) for served in service.catalog]})
 
 
 @router.get("/{name}", response_model=CollectionResponse, responses=errors(401, 404))
 async def get_collection(name: Name, service: ServiceDep) -> Response:
     """One collection: its version, its size, and what went wrong with it last."""
-    return answers.json_response(_facts(_find(name, service)))
+    return answers.json_response(_facts(service.catalog.find(name)))
 
 
 @router.post(
@@ -46,18 +43,12 @@ async def reload_collection(name: Name, service: ServiceDep) -> Response:
     A version that can't be opened is refused with the reason, and the old one serves on. The service looks for new
     versions by itself, too (`LOOKALIKE_WATCH_SECONDS`).
     """
-    served = _find(name, service)
+    served = service.catalog.find(name)
     try:
         await served.reload()
     except LookalikeError as error:
         raise VersionRefused(f"{error} [{error.code}]; {served.version or 'no version'} serves on") from error
     return answers.json_response(_facts(served))
-
-
-def _find(name: str, service: Service) -> Served:
-    if name != service.served.name:
-        raise UnknownCollection(f"no collection is named {name!r}; GET /v1/collections lists them")
-    return service.served
 
 
 def _facts(served: Served) -> dict[str, Any]:

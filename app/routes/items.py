@@ -22,7 +22,7 @@ from app.queries import Queries
 from app.schemas import ItemResponse, ItemsResponse
 from retrieval.errors import InvalidLimit
 
-router = APIRouter(prefix="/v1/items", tags=["items"], dependencies=[Depends(requires("read"))])
+router = APIRouter(prefix="/items", tags=["items"], dependencies=[Depends(requires("read"))])
 
 ItemId = Annotated[
     str, Path(description="The item's id; its slashes may be percent-encoded.", examples=["animals/cat.jpg"])

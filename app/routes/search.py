@@ -10,15 +10,15 @@ from starlette.responses import Response
 
 from app import answers
 from app.access import requires
-from app.bodies import FORM, decode_base64, is_json, media_type, parse_whole, read_form, read_json
-from app.dependencies import QueriesDep
+from app.bodies import FORM, Base64, Link, decode_base64, is_json, media_type, parse_whole, read_form, read_json
+from app.dependencies import QueriesDep, ServiceDep
 from app.errors import MediaTypeUnsupported, RequestError
 from app.openapi import errors, form_body, json_body, raw_body, request_body
 from app.queries import ImageSide, ItemSide, Queries, Side, TextSide
 from app.schemas import DEFAULT_LIMIT, OPTIONS, ImageSearch, ItemSearch, SearchResponse, TextSearch, parse_options
 from retrieval.nearest import SearchOptions
 
-router = APIRouter(prefix="/v1/search", tags=["search"], dependencies=[Depends(requires("read", counted=True))])
+router = APIRouter(prefix="/search", tags=["search"], dependencies=[Depends(requires("read", counted=True))])
 
 _PARAMETERS = [
     {
@@ -64,10 +64,16 @@ async def search_text(request: Request, queries: QueriesDep) -> Response:
         "parameters": _PARAMETERS,
     },
 )
-async def search_image(request: Request, queries: QueriesDep) -> Response:
-    """Find pictures that look like a picture: a multipart `file`, a raw `image/*` body, or base64 in JSON."""
-    data, options = await _read_picture(request)
-    return await _answer(request, queries, data, options)
+async def search_image(request: Request, queries: QueriesDep, service: ServiceDep) -> Response:
+    """Find pictures that look like a picture: a multipart `file`, a raw `image/*` body, or base64 or a URL in JSON."""
+    source, options = await _read_picture(request)
+    started = time.perf_counter()
+    if isinstance(source, Link):
+        source = ImageSide(await service.fetcher.get(source.url))
+    elif isinstance(source, Base64):
+        text = source.text
+        source = ImageSide(await queries.in_pool(lambda: decode_base64(text)))
+    return await _answer(request, queries, source, options, started)
 
 
 @router.post(
@@ -82,7 +88,7 @@ async def search_item(request: Request, queries: QueriesDep) -> Response:
     return await _answer(request, queries, ItemSide(body.id), body.options)
 
 
-async def _read_picture(request: Request) -> tuple[Side | str, SearchOptions]:
+async def _read_picture(request: Request) -> tuple[ImageSide | Base64 | Link, SearchOptions]:
     """The picture, and options from the body before those from the query string."""
     kind = media_type(request)
     asked = {name: request.query_params.get(name) for name in OPTIONS}
@@ -95,17 +101,16 @@ async def _read_picture(request: Request) -> tuple[Side | str, SearchOptions]:
         return ImageSide(data), parse_options({name: form.text(name) or asked[name] for name in OPTIONS})
     if is_json(kind):
         body = await read_json(request, ImageSearch)
-        return body.image, body.options if "limit" in body.model_fields_set else replace(body.options, limit=limit)
+        return body.picture, body.options if "limit" in body.model_fields_set else replace(body.options, limit=limit)
     if kind.startswith("image/") or kind == "application/octet-stream":
         return ImageSide(await request.body()), parse_options(asked)
     raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {FORM}, image/* or application/json")
 
 
-async def _answer(request: Request, queries: Queries, query: Side | str, options: SearchOptions) -> Response:
-    started = time.perf_counter()
-    if isinstance(query, str):
-        text = query
-        query = ImageSide(await queries.in_pool(lambda: decode_base64(text)))
+async def _answer(
+    request: Request, queries: Queries, query: Side, options: SearchOptions, started: float | None = None
+) -> Response:
+    started = started or time.perf_counter()
     found = await queries.search(query, options)
     results = [answers.hit(hit, queries, request) for hit in found.hits]
     return answers.json_response(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Literal
 
@@ -20,13 +21,14 @@ from app.bodies import (
     read_form,
     read_json,
 )
-from app.dependencies import QueriesDep
+from app.dependencies import QueriesDep, ServiceDep
 from app.errors import MediaTypeUnsupported, RequestError
+from app.fetch import Fetcher
 from app.openapi import errors, form_body, json_body, request_body
 from app.queries import ImageSide, ItemSide, Queries, Side, TextSide
 from app.schemas import SimilarityRequest, SimilarityResponse
 
-router = APIRouter(prefix="/v1", tags=["similarity"], dependencies=[Depends(requires("read", counted=True))])
+router = APIRouter(tags=["similarity"], dependencies=[Depends(requires("read", counted=True))])
 
 _FORM = form_body(
     {"a": "binary", "b": "binary", "a_text": "string", "b_text": "string", "a_id": "string", "b_id": "string",
@@ -41,13 +43,13 @@ _FORM = form_body(
     responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra=request_body(json_body(SimilarityRequest), _FORM),
 )
-async def similarity(request: Request, queries: QueriesDep) -> Response:
+async def similarity(request: Request, queries: QueriesDep, service: ServiceDep) -> Response:
     """Compare two sides: JSON, or a form with the files `a` and `b` (or the fields a_text, a_id, b_text, b_id)."""
     kind = media_type(request)
     if kind == FORM:
         a, b, threshold = await _read_form(request)
     elif is_json(kind):
-        a, b, threshold = await _read_json(request, queries)
+        a, b, threshold = await _read_json(request, queries, service.fetcher)
     else:
         raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send application/json or {FORM}")
     started = time.perf_counter()
@@ -66,14 +68,17 @@ async def similarity(request: Request, queries: QueriesDep) -> Response:
     )
 
 
-async def _read_json(request: Request, queries: Queries) -> tuple[Side, Side, float | None]:
+async def _read_json(request: Request, queries: Queries, fetcher: Fetcher) -> tuple[Side, Side, float | None]:
     body = await read_json(request, SimilarityRequest)
-    return await queries.in_pool(lambda: (_side(body.a), _side(body.b), body.threshold))
+    a, b = await asyncio.gather(_side(body.a, queries, fetcher), _side(body.b, queries, fetcher))
+    return a, b, body.threshold
 
 
-def _side(side: schemas.Side) -> Side:
-    if side.image is not None:
-        return ImageSide(decode_base64(side.image))
+async def _side(side: schemas.Side, queries: Queries, fetcher: Fetcher) -> Side:
+    if side.url is not None:
+        return ImageSide(await fetcher.get(side.url))
+    if (text := side.image) is not None:
+        return ImageSide(await queries.in_pool(lambda: decode_base64(text)))
     return TextSide(side.text) if side.text is not None else ItemSide(side.id or "")
 
 

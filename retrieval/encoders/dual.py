@@ -83,6 +83,12 @@ class DualEncoder:
         """See `Encoder`."""
         return self._preprocessing
 
+    @property
+    def weight_bytes(self) -> int:
+        """See `Encoder`."""
+        loaded = (self.__dict__.get(name) for name in ("_image_engine", "_text_engine"))  # cached_property keeps them
+        return sum(engine.weight_bytes for engine in loaded if engine is not None)
+
     def preprocess(self, image: Image) -> UInt8:
         """See `Encoder`."""
         return self._preprocessing(image)

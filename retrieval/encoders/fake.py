@@ -52,6 +52,7 @@ class FakeEncoder:
         ),
     )
     preprocessing = _PREPROCESSING
+    weight_bytes = 0
 
     def preprocess(self, image: Image) -> UInt8:
         """See `Encoder`."""

@@ -31,6 +31,11 @@ class Encoder(Protocol):
         """The pure, picklable function behind `preprocess`, for worker processes that must not load a model."""
         ...
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights that are loaded, as their engine holds them; towers not needed yet count nothing."""
+        ...
+
     def preprocess(self, image: Image) -> UInt8:
         """RGB picture of any size -> (3, S, S) uint8, S = spec.image_size. Pure CPU and thread-safe."""
         ...

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
+from app.keys import new_key
 from app.main import create_app
 from app.settings import Settings
 from retrieval.errors import ConfigInvalid
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import photograph
+from tests.api.waiting import eventually
 
 READ, ADMIN = "read-0123456789abcdef", "admin-0123456789abcdef"
 TEXT = {"json": {"text": "a cat"}}
@@ -117,3 +120,43 @@ def test_browsers_of_other_origins_are_told_nothing(guarded: TestClient) -> None
     asked = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
     for answer in (guarded.options("/v1/search/text", headers=asked), guarded.get("/livez", headers=asked)):
         assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_an_origin_that_is_allowed_may_ask_from_a_browser(collection: Path) -> None:
+    settings = Settings(collection=collection, cors_origins="https://shop.example", keys=f"read:{READ}")
+    with TestClient(create_app(settings)) as client:
+        wait_until_ready(client)
+        asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+        preflight = client.options("/v1/search/text", headers=asked)
+        assert preflight.headers["access-control-allow-origin"] == "https://shop.example"
+        refused = client.post("/v1/search/text", headers={"Origin": "https://shop.example"}, **TEXT)
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == "https://shop.example"
+        other = client.get("/livez", headers={"Origin": "https://elsewhere.example"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+def key_file(path: Path, **digests: str) -> None:
+    path.write_text("".join(f'[{name}]\nrole = "read"\nsha256 = "{digest}"\n' for name, digest in digests.items()))
+
+
+def test_keys_come_and_go_without_a_restart(collection: Path, tmp_path: Path) -> None:
+    (first, digest), (second, other) = new_key(), new_key()
+    path = tmp_path / "keys.toml"
+    key_file(path, first=digest)
+    settings = Settings(collection=collection, keys_file=path, watch_seconds=0.02)
+    with TestClient(create_app(settings)) as client:
+        wait_until_ready(client)
+
+        def status(key: str) -> int:
+            return client.post("/v1/search/text", headers=bearer(key), **TEXT).status_code
+
+        assert (status(first), status(second)) == (200, 401)
+        key_file(path, second=other)
+        eventually(lambda: (status(first), status(second)) == (401, 200))
+        path.write_text("[second")  # half written: what was known stays
+        time.sleep(0.1)
+        assert status(second) == 200
+        key_file(path)
+        eventually(lambda: status(second) == 401)
+        assert client.post("/v1/search/text", **TEXT).status_code == 401  # no key left is not the same as no keys

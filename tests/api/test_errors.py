@@ -139,7 +139,7 @@ def test_pictures_of_one_pixel_and_of_one_row_are_answered(client: TestClient) -
 def test_a_surprise_is_a_500_that_tells_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with TestClient(create_app(settings), raise_server_exceptions=False) as own:
         wait_until_ready(own)
-        searcher = own.app.state.service.queries.searcher  # type: ignore[attr-defined]
+        searcher = own.app.state.service.catalog.default.queries.searcher  # type: ignore[attr-defined]
 
         def explode(*_: object) -> None:
             raise RuntimeError("the secret path /root/weights")

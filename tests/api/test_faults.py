@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
+import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,10 +19,11 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
+from retrieval.collection import VECTORS, VERSIONS, current_version
 from retrieval.encoders.fake import FakeEncoder
 from tests.api.conftest import wait_until_ready
-from tests.api.small_collection import photograph
-from tests.api.test_serve import serving
+from tests.api.small_collection import build_collection, photograph
+from tests.api.test_serve import free_port, refused, serving
 
 TEXT, IMAGE = "/v1/search/text", "/v1/search/image"
 AS_JSON = {"Content-Type": "application/json"}
@@ -98,3 +103,27 @@ def test_a_batch_that_does_not_fit_memory_is_answered_one_by_one(
             thread.join()
     assert statuses == [200] * 8
     assert max(sizes) > 1  # it did come to a batch
+
+
+def test_uploads_need_no_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", full)
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    large = photograph("cup") + b"\0" * 1_500_000  # more than a form keeps in memory by default
+    answer = client.post(IMAGE, files={"file": ("a.png", large)})
+    assert (answer.status_code, answer.json()["results"][0]["id"]) == (200, "cup")
+
+
+def test_a_file_cut_short_under_the_service_ends_it_and_is_refused_when_it_starts_again(tmp_path: Path) -> None:
+    root = build_collection(tmp_path / "gallery")
+    vectors = root / VERSIONS / current_version(root) / VECTORS
+    with serving(root, LOOKALIKE_PROBE_SECONDS="0.1") as (process, _):
+        os.truncate(vectors, 0)  # what no program of ours does: published files never change
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGBUS
+        assert "Bus error" in err
+    assert "[checksum_mismatch]" in refused("serve", root, "--port", str(free_port()))

@@ -56,10 +56,10 @@ def test_what_happened_is_counted(client: TestClient) -> None:
     assert grown("lookalike_stage_seconds_count", stage="decode") == 1
     assert grown("lookalike_stage_seconds_count", stage="search") == 2
     assert grown("lookalike_batch_size_count", kind="image") >= 1
-    assert value(after, "lookalike_items") == len(ITEMS)
+    assert value(after, "lookalike_items", collection="photographs") == len(ITEMS)
     assert value(after, "lookalike_ready") == 1
     assert value(after, "lookalike_under_way", kind="text") == 0
-    assert value(after, "lookalike_index_bytes") > 1000
+    assert value(after, "lookalike_index_bytes", collection="photographs") > 1000
     assert value(after, "process_resident_memory_bytes") > 10_000_000
 
 

@@ -1,14 +1,11 @@
-"""The gate: what it expects a query to wait, whom it refuses, and what a deadline ends."""
+"""The gate: what it expects a query to wait, and whom it refuses."""
 
 from __future__ import annotations
-
-import asyncio
-from contextlib import AsyncExitStack
 
 import pytest
 
 from app.admission import Gate
-from app.errors import DeadlineExceeded, Overloaded
+from app.errors import Overloaded
 
 
 class Clock:
@@ -20,85 +17,67 @@ class Clock:
         return self.now
 
 
-async def take(gate: Gate, clock: Clock, seconds: float) -> None:
-    async with gate.enter():
-        clock.now += seconds
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def take(gate: Gate, clock: Clock, seconds: float) -> None:
+    gate.enter()
+    clock.now += seconds
+    gate.leave(worked=True)
 
 
 def test_nothing_is_known_before_the_first_query_has_ended() -> None:
-    assert Gate(1.0, 10.0).expected_wait() == 0.0
+    assert Gate(1.0).expected_wait() == 0.0
 
 
-def test_the_expected_wait_is_littles() -> None:
-    async def main() -> None:
-        clock = Clock()
-        gate = Gate(max_wait=100.0, deadline=10.0, clock=clock)
-        for seconds in (1.0, 3.0):
-            await take(gate, clock, seconds)
-            clock.now += 1000.0  # a quiet hour counts for nothing
-        assert gate.expected_wait() == 0.0  # none is before it
-        async with gate.enter(), gate.enter(), gate.enter():
-            assert gate.expected_wait() == 3 * (1.0 + 3.0) / 2
-
-    asyncio.run(main())
+def test_the_expected_wait_is_littles(clock: Clock) -> None:
+    gate = Gate(max_wait=100.0, clock=clock)
+    for seconds in (1.0, 3.0):
+        take(gate, clock, seconds)
+        clock.now += 1000.0  # a quiet hour counts for nothing
+    assert gate.expected_wait() == 0.0  # none is before it
+    for _ in range(3):
+        gate.enter()
+    assert gate.expected_wait() == 3 * (1.0 + 3.0) / 2
 
 
-def test_queries_that_end_together_share_the_time() -> None:
-    async def main() -> None:
-        clock = Clock()
-        gate = Gate(max_wait=100.0, deadline=10.0, clock=clock)
-        async with gate.enter(), gate.enter(), gate.enter(), gate.enter():
-            clock.now += 2.0
-        async with gate.enter():
-            assert gate.expected_wait() == 2.0 / 4
-
-    asyncio.run(main())
-
-
-def test_who_would_wait_too_long_is_refused_and_told_when_to_come_again() -> None:
-    async def main() -> None:
-        clock = Clock()
-        gate = Gate(max_wait=2.0, deadline=10.0, clock=clock)
-        await take(gate, clock, 1.5)
-        async with AsyncExitStack() as held:
-            for _ in range(2):  # 0 and 1.5 seconds are bearable
-                await held.enter_async_context(gate.enter())
-            with pytest.raises(Overloaded, match=r"3\.0 s") as caught:
-                await held.enter_async_context(gate.enter())
-            assert caught.value.retry_after == 1
-            assert (gate.under_way, gate.refused) == (2, 1)
-        assert gate.under_way == 0
-        await take(gate, clock, 0.1)  # and in again
-
-    asyncio.run(main())
+def test_queries_that_end_together_share_the_time(clock: Clock) -> None:
+    gate = Gate(max_wait=100.0, clock=clock)
+    for _ in range(4):
+        gate.enter()
+    clock.now += 2.0
+    for _ in range(4):
+        gate.leave(worked=True)
+    gate.enter()
+    assert gate.expected_wait() == 2.0 / 4
 
 
-def test_a_deadline_cancels_the_work() -> None:
-    ended: list[str] = []
-
-    async def work() -> None:
-        try:
-            await asyncio.sleep(30)
-        finally:
-            ended.append("cancelled")
-
-    async def main() -> None:
-        gate = Gate(max_wait=2.0, deadline=0.01)
-        with pytest.raises(DeadlineExceeded, match=r"0\.01 s"):
-            async with gate.enter():
-                await work()
-        assert gate.under_way == 0
-
-    asyncio.run(main())
-    assert ended == ["cancelled"]
+def test_who_would_wait_too_long_is_refused_and_told_when_to_come_again(clock: Clock) -> None:
+    gate = Gate(max_wait=2.0, clock=clock)
+    take(gate, clock, 1.5)
+    for _ in range(2):  # 0 and 1.5 seconds are bearable
+        gate.check()
+        gate.enter()
+    with pytest.raises(Overloaded, match=r"3\.0 s") as caught:
+        gate.check()
+    assert caught.value.retry_after == 1
+    assert (gate.under_way, gate.refused) == (2, 1)
+    for _ in range(2):
+        gate.leave(worked=True)
+    gate.check()  # and in again
 
 
-def test_an_error_of_the_query_is_its_own() -> None:
-    async def main() -> None:
-        gate = Gate(max_wait=2.0, deadline=1.0)
-        with pytest.raises(ZeroDivisionError):
-            async with gate.enter():
-                raise ZeroDivisionError
-        assert gate.under_way == 0
-
-    asyncio.run(main())
+def test_queries_that_fail_of_themselves_make_nobody_look_fast(clock: Clock) -> None:
+    gate = Gate(max_wait=2.0, clock=clock)
+    take(gate, clock, 1.0)
+    gate.enter()
+    for _ in range(100):
+        gate.enter()
+        gate.leave(worked=False)
+    assert gate.expected_wait() == 1.0
+    clock.now += 3.0
+    gate.leave(worked=True)
+    gate.enter()
+    assert gate.expected_wait() == (1.0 + 3.0) / 2

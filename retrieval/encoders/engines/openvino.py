@@ -54,6 +54,7 @@ class OpenVINOEngine:
             self._settings["INFERENCE_NUM_THREADS"] = choice.threads
         self._streams = _STREAMS if (choice.threads or len(os.sched_getaffinity(0))) >= _STREAMS else 1
         self._graph = _load_graph(self._core, tower)
+        self.weight_bytes = sum(op.get_byte_size() for op in self._graph.get_ops() if op.get_type_name() == "Constant")
         self._requests: dict[int, openvino.InferRequest] = {}
         self._queues: dict[int, openvino.AsyncInferQueue] = {}
 

@@ -32,6 +32,11 @@ class TorchEngine:
         self._module = tower.build().eval().to(choice.device)
         self._module = self._module.to(memory_format=torch.channels_last)  # convolutions; other layers don't mind
 
+    @property
+    def weight_bytes(self) -> int:
+        """See `Engine`."""
+        return sum(tensor.nbytes for tensor in self._module.state_dict().values())
+
     def __call__(self, *inputs: NDArray[Any]) -> Float32:
         """See `Engine`."""
         largest = _LARGEST[self.device]

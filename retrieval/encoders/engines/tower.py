@@ -60,6 +60,11 @@ class Engine(Protocol):
         """`cpu` or `cuda`."""
         ...
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the tower's weights as they were loaded, before a compiler packs them anew."""
+        ...
+
     def __call__(self, *inputs: NDArray[Any]) -> Float32:
         """One array for each input, n rows each, any n including 0 -> (n, d) float32. Inputs are left unmodified."""
         ...

@@ -1,0 +1,127 @@
+"""All collections of a service by name: which are open, and which must go when memory is short.
+
+The first is the default and stays open. The others are opened at the start or on first use, and whichever has not been
+asked for longest is closed where the budget is exceeded; it opens again when it is asked. Memory is counted as the
+bytes of a version's files and of the encoders' weights: files are mapped, so what a process really takes is less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from app.errors import UnknownCollection
+from app.queries import Queries
+from app.served import Served, Shared, version_bytes
+from retrieval.errors import ConfigInvalid
+
+logger = logging.getLogger(__name__)
+
+
+class Catalog:
+    """The collections of a service. Lives on the event loop's thread."""
+
+    def __init__(self, roots: Sequence[Path], shared: Shared, budget: int) -> None:
+        """Opens nothing yet.
+
+        Args:
+            roots: folders of collections, the default one first.
+            shared: what all of them use.
+            budget: bytes that open collections and their encoders may take; 0 for no bound.
+
+        Raises:
+            ConfigInvalid: two folders have the same name.
+        """
+        self._by_name: dict[str, Served] = {}
+        self._budget = budget
+        for root in roots:
+            served = Served(root, shared, self._make_room)
+            if served.name in self._by_name:
+                raise ConfigInvalid(
+                    f"{self._by_name[served.name].root} and {root} are both called {served.name!r}; rename one folder"
+                )
+            self._by_name[served.name] = served
+        self.default = next(iter(self._by_name.values()))
+        self._used = list(self._by_name)  # longest unused first
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(self._by_name.values())
+
+    def find(self, name: str | None) -> Served:
+        """A collection by name, None for the default one.
+
+        Raises:
+            UnknownCollection: there is none of that name.
+        """
+        if name is None:
+            return self.default
+        if name not in self._by_name:
+            raise UnknownCollection(f"no collection is named {name[:80]!r}; GET /v1/collections lists them")
+        return self._by_name[name]
+
+    async def queries(self, name: str | None) -> Queries:
+        """What answers queries about a collection, which is opened where it is not.
+
+        Raises:
+            UnknownCollection: there is none of that name.
+            NotReady: it could not be opened, or the default one is still being opened.
+        """
+        served = self.find(name)
+        self._used.remove(served.name)
+        self._used.append(served.name)
+        return served.queries if served is self.default else await served.opened()
+
+    async def open_all(self) -> None:
+        """Opens the default collection, then one after another those that the budget has room for."""
+        await self.default.start()
+        for served in self:
+            if self._budget and self.memory() + await asyncio.to_thread(version_bytes, served.root) > self._budget:
+                logger.info("collection_left name=%s: opened on first use, for want of memory", served.name)
+            else:
+                await served.start()
+
+    def weight_bytes(self) -> int:
+        """Bytes of the weights of all encoders in use, each counted once."""
+        encoders = {id(served.encoder): served.encoder for served in self if served.encoder is not None}
+        return sum(encoder.weight_bytes for encoder in encoders.values())
+
+    def memory(self) -> int:
+        """Bytes that count against the budget."""
+        return self.weight_bytes() + sum(served.size() for served in self)
+
+    def _make_room(self, wanted: Served, more: int) -> None:
+        """Closes what has not been used longest until `more` bytes fit, but never `wanted` or the default."""
+        if not self._budget:
+            return
+        for name in list(self._used):
+            if self.memory() + more <= self._budget:
+                return
+            served = self._by_name[name]
+            if served not in (wanted, self.default) and served.version:
+                logger.warning("collection_closed name=%s: unused longest, and the memory budget is reached", name)
+                served.close()
+        if (needed := self.memory() + more) > self._budget:
+            logger.warning(
+                "memory_budget_exceeded needed=%d budget=%d: %s and the default one do not fit together",
+                needed,
+                self._budget,
+                wanted.name,
+            )
+
+
+def collection_folders(first: Path, more: Sequence[Path]) -> list[Path]:
+    """The folders to serve: a folder that is no collection stands for the collections in it, by name.
+
+    Args:
+        first: the default collection, whatever it is.
+        more: further ones.
+    """
+    from retrieval.collection import CURRENT
+
+    folders = [first]
+    for folder in more:
+        inside = [] if (folder / CURRENT).exists() else sorted(path.parent for path in folder.glob(f"*/{CURRENT}"))
+        folders += [path for path in inside or [folder] if path.resolve() != first.resolve()]
+    return folders

@@ -1,0 +1,63 @@
+"""Traces by OpenTelemetry, an extra: each request a span under its client's (W3C trace context), stages as attributes.
+
+`pip install lookalike[tracing]`, `LOOKALIKE_TRACING=true`; where to and how much is OpenTelemetry's own affair, by its
+variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from app.telemetry import Telemetry
+from retrieval.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+
+def install(app: FastAPI, telemetry: Telemetry, provider: TracerProvider | None = None) -> None:
+    """Makes a span of every request.
+
+    Args:
+        app: the application; its outermost middleware is added here.
+        telemetry: tells of every query's stages.
+        provider: sends to an OTLP collector over HTTP by default.
+
+    Raises:
+        ConfigInvalid: the extra is not installed.
+    """
+    try:
+        from opentelemetry import trace
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+    except ImportError as error:
+        raise ConfigInvalid(
+            f"LOOKALIKE_TRACING needs OpenTelemetry ({error}): pip install lookalike[tracing]"
+        ) from error
+
+    def annotate(took_ms: Mapping[str, float]) -> None:
+        span = trace.get_current_span()
+        for stage, milliseconds in took_ms.items():
+            span.set_attribute(f"lookalike.{stage}_ms", round(milliseconds, 3))
+
+    telemetry.on_query = annotate
+    app.add_middleware(
+        OpenTelemetryMiddleware,
+        tracer_provider=provider or _to_collector(),
+        exclude_spans=["send", "receive"],
+        excluded_urls="/livez,/readyz,/metrics",
+    )
+
+
+def _to_collector() -> TracerProvider:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    resource = Resource({SERVICE_NAME: "lookalike"}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider

@@ -1,0 +1,170 @@
+"""`python -m benchmarks.service COLLECTION`: requests a second and their times, alone and with many clients.
+
+`lookalike serve` runs as a process of its own and wrk (Debian's package) sends the load from another, both on the same
+cores: every text another, one photograph of 224 pixels as it comes out of a camera's resize. Cases are measured in
+turn, several rounds over, and medians reported. `--peer URL` measures clip-retrieval's back end in the same rounds, by
+its own requests (`clip-retrieval back`, `/knn-service`). What HTTP, batching and JSON cost is the time of a lone
+request less the times that its answer states for decode, preprocess, encode and search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import skimage
+from PIL import Image
+
+from benchmarks.encoders import machine
+from benchmarks.serving import serving
+
+CASES = (("text", 1), ("text", 32), ("image", 1), ("image", 16))
+_STAGES = ("decode", "preprocess", "encode", "filter", "search", "rerank", "metadata")
+
+_LUA = """
+local number = 0
+local words = {"red", "blue", "dog", "cat", "car", "street", "beach", "snow", "child", "woman", "man", "two", "three"}
+request = function()
+  number = number + 1
+  local text = "a " .. words[number % 13 + 1] .. " and a " .. words[math.floor(number / 13) % 13 + 1] .. " " .. number
+  return wrk.format("POST", nil, nil, string.format(%s, text))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom to ask, and how it wants to be asked: a JSON body with `%s` for the text, and a body for the picture."""
+
+    name: str
+    text: tuple[str, str]
+    image: tuple[str, str, bytes]
+
+
+def photograph() -> bytes:
+    """A JPEG of 224 x 224 pixels."""
+    with Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png") as picture:
+        out = io.BytesIO()
+        picture.convert("RGB").resize((224, 224)).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def ours(base: str) -> Target:
+    """The service."""
+    return Target(
+        "lookalike",
+        (f"{base}/v1/search/text", '{"text": "%s", "limit": 10}'),
+        (f"{base}/v1/search/image?limit=10", "image/jpeg", photograph()),
+    )
+
+
+def peer(base: str, indice: str) -> Target:
+    """clip-retrieval's back end; it takes pictures as base64 in JSON."""
+    asked = {"num_images": 10, "num_result_ids": 10, "modality": "image", "indice_name": indice, "deduplicate": False,
+             "use_safety_model": False, "use_violence_detector": False}  # fmt: skip
+    image = json.dumps({**asked, "image": base64.b64encode(photograph()).decode()}).encode()
+    text = json.dumps({**asked, "text": "%s"})
+    return Target("clip-retrieval", (f"{base}/knn-service", text), (f"{base}/knn-service", "application/json", image))
+
+
+def load(target: Target, kind: str, clients: int, seconds: int, folder: Path) -> tuple[float, float, float, int]:
+    """Requests/s, p50 and p99 in ms, and answers that were not 2xx or 3xx, by wrk."""
+    script, body = folder / "load.lua", folder / "body"
+    if kind == "text":
+        url, form = target.text
+        template = json.dumps(form.replace("%", "%%").replace("%%s", "%s"))
+        script.write_text(_LUA % template + '\nwrk.headers["Content-Type"] = "application/json"\n')
+    else:
+        url, media_type, data = target.image
+        body.write_bytes(data)
+        script.write_text(
+            f'wrk.method = "POST"\nlocal f = io.open("{body}", "rb")\nwrk.body = f:read("*a")\nf:close()\n'
+            f'wrk.headers["Content-Type"] = "{media_type}"\n'
+        )
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "--timeout", "30s", "-s", str(script), url]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
+    assert rate is not None, out
+    return float(rate[1]), _milliseconds(out, "50"), _milliseconds(out, "99"), int(bad[1]) if bad else 0
+
+
+def _milliseconds(out: str, share: str) -> float:
+    found = re.search(rf"^\s+{share}%\s+([\d.]+)(us|ms|s|m)$", out, re.MULTILINE)
+    assert found is not None, out
+    scale = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
+    milliseconds: float = float(found[1]) * scale[found[2]]
+    return milliseconds
+
+
+def overhead(base: str, kind: str, rounds: int = 200) -> float:
+    """Median ms of a lone request beyond what its answer says that its stages took."""
+    target, beyond = ours(base), []
+    with httpx.Client() as client:
+        for number in range(rounds):
+            begun = time.perf_counter()
+            if kind == "text":
+                answer = client.post(target.text[0], json={"text": f"a dog in the snow {number}"})
+            else:
+                url, media_type, data = target.image
+                answer = client.post(url, content=data, headers={"Content-Type": media_type})
+            took = (time.perf_counter() - begun) * 1e3
+            stages = answer.json()["took_ms"]
+            beyond.append(took - sum(stages[stage] for stage in _STAGES))
+    return statistics.median(beyond)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, serve, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("collection", type=Path)
+    parser.add_argument("--seconds", type=int, default=8, help="of each case")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peer", help="address of a running clip-retrieval back end, http://127.0.0.1:1234")
+    parser.add_argument("--peer-indice", default="gallery", help="name of its index")
+    options = parser.parse_args(arguments)
+    if not shutil.which("wrk"):
+        sys.exit("wrk is missing: apt install wrk")
+    with serving(options.collection) as (port, _), _scratch() as folder:
+        base = f"http://127.0.0.1:{port}"
+        targets = [ours(base), *([peer(options.peer, options.peer_indice)] if options.peer else [])]
+        print(machine())
+        for kind in ("text", "image"):
+            print(f"{kind}: HTTP, batching and JSON beyond the stages: {overhead(base, kind):.2f} ms", flush=True)
+        found: dict[tuple[str, str, int], list[tuple[float, float, float, int]]] = {}
+        for _ in range(options.rounds):
+            for kind, clients in CASES:
+                for target in targets:
+                    figures = load(target, kind, clients, options.seconds, folder)
+                    found.setdefault((target.name, kind, clients), []).append(figures)
+        print("| who | query | clients | requests/s | p50, ms | p99, ms | failed |\n" + "| --- " * 7 + "|")
+        for (who, kind, clients), runs in found.items():
+            rate, p50, p99 = (statistics.median(run[i] for run in runs) for i in range(3))
+            print(
+                f"| {who} | {kind} | {clients} | {rate:.0f} | {p50:.1f} | {p99:.1f} | {sum(run[3] for run in runs)} |"
+            )
+        print(httpx.get(f"{base}/v1/stats", headers={"Accept": "text/plain"}).text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""A `lookalike serve` of its own for the benchmarks of the service."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def serving(collection: Path, **environment: str) -> Iterator[tuple[int, int]]:
+    """Port and process id of a `lookalike serve` that is ready; it is ended afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "cli.main", "serve", str(collection), "--port", str(port)]
+    service = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
+    try:
+        assert service.stdout is not None
+        service.stdout.readline()  # it says when it is ready
+        yield port, service.pid
+    finally:
+        service.send_signal(signal.SIGINT)
+        service.wait()

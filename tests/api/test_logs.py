@@ -1,0 +1,100 @@
+"""What the service writes of itself, and the traces that it sends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.testclient import TestClient
+
+from app import logs, tracing
+from app.main import create_app
+from app.settings import Settings
+from tests.api.conftest import wait_until_ready
+from tests.api.test_serve import serving
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+KEY = "read-0123456789abcdef"
+
+
+def test_json_logs_name_request_and_trace_and_no_secret(collection: Path) -> None:
+    settings = {"LOOKALIKE_LOG_FORMAT": "json", "LOOKALIKE_ACCESS_LOG": "true", "LOOKALIKE_KEYS": f"read:{KEY}"}
+    with serving(collection, **settings) as (process, client):
+        headers = {"Authorization": f"Bearer {KEY}", "X-Request-ID": "abc-123", "traceparent": TRACEPARENT}
+        for query in ({"text": "a secret wish"}, {"text": ""}):
+            client.post(f"/v1/search/text?key={KEY}", json=query, headers=headers)
+        client.get("/v1/items/animals%09cat.png", headers=headers)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    records = [json.loads(line) for line in err.splitlines()]
+    ours = [record for record in records if record["request_id"] == "abc-123"]
+    assert [(record["status"], record["path"]) for record in ours] == [
+        (200, "/v1/search/text"),
+        (422, "/v1/search/text"),
+        (404, "/v1/items/animals%09cat.png"),
+    ]
+    assert {record["trace_id"] for record in ours} == {TRACE}
+    assert {record["caller"] for record in ours} == {"environment-1"}
+    assert all(record["level"] == "INFO" and record["time"] and record["milliseconds"] >= 0 for record in ours)
+    assert KEY not in err
+    assert "wish" not in err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "", TRACE, "00-" + "0" * 32 + f"-{PARENT}-01", f"00-{TRACE}-{'0' * 16}-01", f"ff-{TRACE}-{PARENT}-01",
+        f"00-{TRACE.upper()}-{PARENT}-01", f"00-{TRACE}-{PARENT}-0", f"00-{TRACE}\n-{PARENT}-01",
+    ],
+)  # fmt: skip
+def test_a_traceparent_that_makes_no_sense_is_left_out(given: str) -> None:
+    assert logs.trace_of(given) == ""
+
+
+def test_a_traceparent_of_a_later_version_is_read() -> None:
+    assert logs.trace_of(f"01-{TRACE}-{PARENT}-01-more") == TRACE
+
+
+@pytest.fixture
+def spans(collection: Path) -> Iterator[tuple[TestClient, InMemorySpanExporter]]:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    app = create_app(Settings(collection=collection))
+    tracing.install(app, app.state.service.telemetry, provider)
+    with TestClient(app) as client:
+        wait_until_ready(client)
+        yield client, exporter
+
+
+def test_a_request_is_a_span_of_its_clients_trace_with_its_stages(
+    spans: tuple[TestClient, InMemorySpanExporter],
+) -> None:
+    client, exporter = spans
+    client.post("/v1/search/text", json={"text": "a cat"}, headers={"traceparent": TRACEPARENT})
+    (span,) = exporter.get_finished_spans()
+    assert span.context is not None
+    assert span.parent is not None
+    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, PARENT)
+    assert span.attributes is not None
+    assert {"lookalike.encode_ms", "lookalike.search_ms"} <= set(span.attributes)
+
+
+def test_plain_logs_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        logs.configure("warning", "text")
+        logging.getLogger("app.somewhere").warning("it happened")
+        logging.getLogger("app.somewhere").info("it did not matter")
+        assert capsys.readouterr().err == "WARNING app.somewhere: it happened\n"
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)

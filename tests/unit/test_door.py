@@ -1,0 +1,240 @@
+"""The door: who is refused before anything is read, what a deadline ends, and what a client's leaving drops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.admission import Gates
+from app.door import Door
+from app.telemetry import Telemetry
+
+TEXT = "/v1/search/text"
+
+
+class Client:
+    """One request as ASGI has it: sends what it is given, then nothing until `leave`."""
+
+    def __init__(self, path: str = TEXT, body: tuple[bytes, ...] = (b"{}",), method: str = "POST") -> None:
+        self.scope: Scope = {"type": "http", "method": method, "path": path, "headers": [], "state": {}}
+        self.sent: list[Message] = []
+        self._parts = [
+            {"type": "http.request", "body": part, "more_body": number < len(body)}
+            for number, part in enumerate(body, start=1)
+        ]
+        self._gone = asyncio.Event()
+
+    def leave(self) -> None:
+        self._gone.set()
+
+    async def receive(self) -> Message:
+        if self._parts:
+            return self._parts.pop(0)
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+
+def application(work: Callable[[], Awaitable[Any]], status: int = 200) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await work()
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+async def nothing() -> None:
+    """Takes no time."""
+
+
+def door(app: ASGIApp, max_wait: float = 1.0, deadline: float = 5.0) -> Door:
+    return Door(app, Gates(max_wait), deadline, Telemetry())
+
+
+def full(gates: Gates, kind: str) -> None:
+    """Makes a gate believe that the next query would wait for long."""
+    gate = gates[kind]
+    gate._intervals.append(10.0)
+    gate.enter()
+
+
+def run(main: Awaitable[None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await main
+
+    asyncio.run(bounded())
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "route"),
+    [
+        (TEXT, "text", TEXT),
+        ("/v1/search/image", "image", "/v1/search/image"),
+        ("/v1/search/item", "item", "/v1/search/item"),
+        ("/v1/similarity", "pair", "/v1/similarity"),
+        ("/v1/collections/a b/search/text", "text", "/v1/collections/{name}/search/text"),
+        ("/v1/collections/gallery/similarity", "pair", "/v1/collections/{name}/similarity"),
+    ],
+)
+def test_a_query_that_would_wait_too_long_is_refused_before_it_is_read(path: str, kind: str, route: str) -> None:
+    async def untouched(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("the application was asked")
+
+    async def main() -> None:
+        tested, client = door(untouched), Client(path)
+        full(tested.gates, kind)
+        await tested(client.scope, client.receive, client.send)
+        assert client.status == 503
+        headers = dict(client.sent[0]["headers"])
+        assert int(headers[b"retry-after"]) >= 1
+        assert headers[b"content-type"] == b"application/problem+json"
+        assert client.scope["state"]["route"] == route
+        assert tested.gates[kind].refused == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("path", "method"), [("/livez", "GET"), ("/v1/items", "GET"), ("/v1/items/v1/search/text", "GET")]
+)
+def test_what_is_no_query_passes_a_full_gate(path: str, method: str) -> None:
+    async def main() -> None:
+        tested, client = door(application(nothing)), Client(path, method=method)
+        for kind in ("text", "image", "item", "pair"):
+            full(tested.gates, kind)
+        await tested(client.scope, client.receive, client.send)
+        assert client.status == 200
+
+    run(main())
+
+
+def test_a_query_counts_from_its_last_byte_to_its_answer() -> None:
+    counts: list[int] = []
+
+    async def main() -> None:
+        tested = door(nothing_app)
+        gate = tested.gates["text"]
+
+        async def watching(scope: Scope, receive: Receive, send: Send) -> None:
+            counts.append(gate.under_way)
+            for _ in range(3):
+                await receive()
+                counts.append(gate.under_way)
+            await application_end(send)
+
+        tested.app = watching
+        client = Client(body=(b"a", b"b", b"c"))
+        await tested(client.scope, client.receive, client.send)
+        counts.append(gate.under_way)
+
+    run(main())
+    assert counts == [0, 0, 0, 1, 0]
+
+
+async def nothing_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Replaced by the test."""
+
+
+async def application_end(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def test_a_deadline_ends_the_work_with_503() -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.append("cancelled")
+
+    async def main() -> None:
+        tested, client = door(application(work), deadline=0.01), Client()
+        await tested(client.scope, client.receive, client.send)
+        assert client.status == 503
+        assert b"deadline_exceeded" in client.sent[1]["body"]
+        assert tested.gates["text"].under_way == 0
+
+    run(main())
+    assert ended == ["cancelled"]
+
+
+def test_a_client_that_leaves_ends_the_work_and_is_answered_nothing() -> None:
+    ended: list[str] = []
+
+    async def main() -> None:
+        client = Client()
+
+        async def work() -> None:
+            client.leave()
+            try:
+                await asyncio.sleep(30)
+            finally:
+                ended.append("cancelled")
+
+        tested = door(application(work))
+        await tested(client.scope, client.receive, client.send)
+        assert client.sent == []
+        assert tested.gates["text"].under_way == 0
+
+    run(main())
+    assert ended == ["cancelled"]
+
+
+def test_a_client_that_leaves_while_it_is_answered_ends_nothing() -> None:
+    async def main() -> None:
+        client = Client()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            client.leave()
+            await asyncio.sleep(0.05)
+            await send({"type": "http.response.body", "body": b""})
+
+        await door(app, deadline=0.01)(client.scope, client.receive, client.send)
+        assert [message["type"] for message in client.sent] == ["http.response.start", "http.response.body"]
+
+    run(main())
+
+
+def test_an_error_of_the_application_is_its_own() -> None:
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    async def slow() -> None:
+        raise TimeoutError("not the door's")
+
+    async def main() -> None:
+        for work, error in ((broken, ZeroDivisionError), (slow, TimeoutError)):
+            tested, client = door(application(work)), Client()
+            with pytest.raises(error):
+                await tested(client.scope, client.receive, client.send)
+            assert tested.gates["text"].under_way == 0
+
+    run(main())
+
+
+def test_a_bad_query_tells_nothing_of_the_speed() -> None:
+    async def main() -> None:
+        for status, known in ((422, 0), (200, 1), (500, 1)):
+            tested, client = door(application(nothing, status)), Client()
+            await tested(client.scope, client.receive, client.send)
+            assert len(tested.gates["text"]._intervals) == known
+
+    run(main())
