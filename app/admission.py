@@ -16,6 +16,8 @@ from app.errors import Overloaded
 
 _REMEMBERED = 64
 """Completions that the mean is taken over: several batches."""
+_AT_FIRST = 64
+"""Queries let in before the first has ended, and tells how long they take."""
 
 
 class Gates:
@@ -59,7 +61,8 @@ class Gate:
             Overloaded: says when to come again.
         """
         wait = self.expected_wait()
-        if wait > self._max_wait:
+        unknown = not self._intervals and self.under_way >= _AT_FIRST
+        if wait > self._max_wait or unknown:
             self.refused += 1
             raise Overloaded(
                 f"{self.under_way:,} queries are waiting, for about {wait:.1f} s; come again as Retry-After says",

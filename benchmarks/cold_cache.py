@@ -4,8 +4,8 @@ One process serves, as the product does: index and vectors memory-mapped, candid
 Before every cold query the pages of `vectors.npy` alone, or of `index.faiss` too, are dropped from this machine's
 memory (see `benchmarks.pages.drop`) and mincore(2) must say that they are gone; the mappings stay open, so what is
 measured is a query after other work took the memory, not the opening of a collection. The file system's own tables
-stay warm, and a disk or host below may hold copies: "cold" is cold for this machine. *Read by page* gives the mappings
-MADV_RANDOM, which the product does not; otherwise a fault makes the kernel read ahead (its
+stay warm, and a disk or host below may hold copies: "cold" is cold for this machine. *Read by page* gives both mappings
+MADV_RANDOM, as the product does for the vectors; otherwise a fault makes the kernel read ahead (its
 `/sys/block/*/queue/read_ahead_kb`, printed). All ways take turns, several rounds over.
 """
 

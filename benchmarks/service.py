@@ -41,7 +41,7 @@ local words = {"red", "blue", "dog", "cat", "car", "street", "beach", "snow", "c
 request = function()
   number = number + 1
   local text = "a " .. words[number % 13 + 1] .. " and a " .. words[math.floor(number / 13) % 13 + 1] .. " " .. number
-  return wrk.format("POST", nil, nil, string.format(%s, text))
+  return wrk.format("POST", nil, nil, string.format(TEMPLATE, text))
 end
 """
 
@@ -86,8 +86,8 @@ def load(target: Target, kind: str, clients: int, seconds: int, folder: Path) ->
     script, body = folder / "load.lua", folder / "body"
     if kind == "text":
         url, form = target.text
-        template = json.dumps(form.replace("%", "%%").replace("%%s", "%s"))
-        script.write_text(_LUA % template + '\nwrk.headers["Content-Type"] = "application/json"\n')
+        header = '\nwrk.headers["Content-Type"] = "application/json"\n'
+        script.write_text(_LUA.replace("TEMPLATE", json.dumps(form)) + header)
     else:
         url, media_type, data = target.image
         body.write_bytes(data)
@@ -113,7 +113,8 @@ def _milliseconds(out: str, share: str) -> float:
 
 def overhead(base: str, kind: str, rounds: int = 200) -> float:
     """Median ms of a lone request beyond what its answer says that its stages took."""
-    target, beyond = ours(base), []
+    target = ours(base)
+    beyond: list[float] = []
     with httpx.Client() as client:
         for number in range(rounds):
             begun = time.perf_counter()

@@ -32,6 +32,17 @@ def test_nothing_is_known_before_the_first_query_has_ended() -> None:
     assert Gate(1.0).expected_wait() == 0.0
 
 
+def test_before_anything_is_known_only_so_many_are_let_in() -> None:
+    gate = Gate(1.0)
+    for _ in range(64):
+        gate.check()
+        gate.enter()
+    with pytest.raises(Overloaded):
+        gate.check()
+    gate.leave(worked=True)  # at once: the next may come in
+    gate.check()
+
+
 def test_the_expected_wait_is_littles(clock: Clock) -> None:
     gate = Gate(max_wait=100.0, clock=clock)
     for seconds in (1.0, 3.0):

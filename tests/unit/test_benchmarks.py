@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import build_memory, cold_cache, index_frontier, metadata, ours, pages, vectors
+from benchmarks import build_memory, cold_cache, index_frontier, metadata, ours, pages, service, vectors
 from benchmarks.frontier.process import Assignment, Process, Unavailable
 from benchmarks.frontier.report import Point, Row, fastest, parse_systems, plot, staircase, summary, table
 from benchmarks.frontier.systems import SYSTEMS, Settings
@@ -313,3 +313,32 @@ class TestBuildMemory:
         assert 0 < figures.index_mb < 1
         assert 10 < figures.add_mb < figures.peak_mb < 2000
         assert sorted(on_disk.iterdir()) == before
+
+
+WRK = """
+  Latency Distribution
+     50%   64.21ms
+     75%  100.00ms
+     99%    1.25s
+  3848 requests in 8.01s, 6.11MB read
+Requests/sec:    480.53
+"""
+
+
+def test_what_wrk_says_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def wrk(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, WRK, "")
+
+    monkeypatch.setattr(subprocess, "run", wrk)
+    for target in (service.ours("http://h"), service.peer("http://h", "gallery")):
+        for kind in ("text", "image"):
+            assert service.load(target, kind, 32, 8, tmp_path) == (480.53, 64.21, 1250.0, 0)
+            script = (tmp_path / "load.lua").read_text()
+            assert "TEMPLATE" not in script
+            assert ("string.format(" in script) == (kind == "text")
+    assert {command[2] for command in asked} == {"-c32"}
+    json.loads(service.ours("").text[1] % "a dog")
+    json.loads(service.peer("", "x").text[1] % "a dog")
