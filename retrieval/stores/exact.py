@@ -9,6 +9,7 @@ Dimension letters: n rows of the collection, q queries, d embedding width, b row
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
 
 _BLOCK_ROWS = 8192
 _QUERY_BLOCK = 256
+_KEPT_BYTES = 64 * 1024 * 1024
 # A blocked float32 product and one dot product differ by rounding, about d * 2**-24 at worst and far less in practice:
 # whatever comes this close to the k-th best is scored again, so that ties and the order are those of the final scores.
 _SLACK = np.float32(1e-5)
@@ -27,6 +29,8 @@ _SLACK = np.float32(1e-5)
 
 class ExactStore:
     """Brute force over the memory-mapped float16 vectors; O(q n d), memory bounded by a block.
+
+    Of a small collection the vectors are kept in float32, too: widening them costs ten times what comparing does.
 
     Attributes:
         kind: `exact`.
@@ -40,7 +44,7 @@ class ExactStore:
     exact = True
 
     def __init__(self, vectors: Float16) -> None:
-        """Wraps (n, d) float16 vectors of about unit norm; nothing is copied."""
+        """Wraps (n, d) float16 vectors of about unit norm; copied only on first use, where they are few."""
         self._vectors = vectors
         self.count, self.dim = (int(size) for size in vectors.shape)
         self.defaults: SearchParameters = {}
@@ -82,11 +86,22 @@ class ExactStore:
         for start in range(0, self.count, _BLOCK_ROWS):
             stop = min(start + _BLOCK_ROWS, self.count)
             if mask is None:
-                yield np.arange(start, stop), unit_block(self._vectors[start:stop])
+                yield np.arange(start, stop), self._unit(slice(start, stop))
                 continue
             rows = start + np.flatnonzero(mask[start:stop])
             if rows.size:
-                yield rows, unit_block(self._vectors[rows])
+                yield rows, self._unit(rows)
+
+    def _unit(self, rows: slice | Int64) -> Float32:
+        """The unit vectors of some rows, in float32."""
+        if self.count * self.dim * 4 > _KEPT_BYTES:
+            return unit_block(self._vectors[rows])
+        kept: Float32 = self._kept[rows]
+        return kept
+
+    @cached_property
+    def _kept(self) -> Float32:
+        return unit_block(self._vectors[:])
 
 
 class _Pool:
