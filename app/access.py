@@ -48,8 +48,8 @@ class Access:
             ConfigInvalid: the keys can't be read, or the rate can't be understood.
         """
         self._listed, self._file = settings.keys.get_secret_value(), settings.keys_file
+        self._read = _stamp(self._file)  # before the file is read: what is written in between is read again
         self._keyring = load_keyring(self._listed, self._file)
-        self._read = _stamp(self._file)
         self.guarded = len(self._keyring) > 0 or self._file is not None
         self._anyone = Caller("", "read" if settings.anonymous else "admin")
         self._rate = _parse_rate(settings.rate_limit) if settings.rate_limit else None

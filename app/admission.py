@@ -64,8 +64,9 @@ class Gate:
         unknown = not self._intervals and self.under_way >= _AT_FIRST
         if wait > self._max_wait or unknown:
             self.refused += 1
+            how_long = "nobody knows yet how long" if unknown else f"for about {wait:.1f} s"
             raise Overloaded(
-                f"{self.under_way:,} queries are waiting, for about {wait:.1f} s; come again as Retry-After says",
+                f"{self.under_way:,} queries are waiting, {how_long}; come again as Retry-After says",
                 max(1, math.ceil(wait - self._max_wait)),
             )
 

@@ -2,7 +2,8 @@
 
 The first is the default and stays open. The others are opened at the start or on first use, and whichever has not been
 asked for longest is closed where the budget is exceeded; it opens again when it is asked. Memory is counted as the
-bytes of a version's files and of the encoders' weights: files are mapped, so what a process really takes is less.
+bytes of a version's files and of the encoders' weights. Files are mapped, so what a large collection really takes is
+less; a small one's vectors are kept in float32 besides (64 MB at most, `retrieval.stores.exact`).
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is no query, and queries that are let in."""
-        query = _QUERY.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return await self.app(scope, receive, send)
+        query = _QUERY.fullmatch(scope["path"].removeprefix(scope.get("root_path", "")))
         if query is None:
             return await self.app(scope, receive, send)
         kind = query["kind"] or "pair"

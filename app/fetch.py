@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 
 import httpcore
@@ -259,7 +260,9 @@ def _plain(host: str) -> str:
     return host.lower().rstrip(".")
 
 
+@cache
 def _tls() -> ssl.SSLContext:
+    """Made once: reading all certificate authorities takes longer than many a picture."""
     return ssl.create_default_context()
 
 

@@ -174,6 +174,13 @@ class Side(_Request):
             raise ValueError("give exactly one of image, text, id and url")
         return self
 
+    @property
+    def picture(self) -> Base64 | Link | None:
+        """The picture that it is, None for a text or an item."""
+        if self.url is not None:
+            return Link(self.url)
+        return None if self.image is None else Base64(self.image)
+
 
 class SimilarityRequest(_Request):
     """Two sides to compare."""

@@ -38,7 +38,7 @@ class Shared:
     """What all collections of a service use together.
 
     Attributes:
-        encoders: those in use, by identity: collections of the same encoder share it.
+        encoders: those in use, by the name they were asked for and identity: collections of the same one share it.
         opening: held while a collection is opened, one at a time.
     """
 
@@ -46,7 +46,7 @@ class Shared:
     device: Device
     pool: ThreadPoolExecutor
     telemetry: Telemetry
-    encoders: WeakValueDictionary[Identity, Encoder] = field(default_factory=WeakValueDictionary)
+    encoders: WeakValueDictionary[tuple[str, Identity], Encoder] = field(default_factory=WeakValueDictionary)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -131,12 +131,12 @@ class Served:
         """What answers queries, opened now where it is not; it opens on where the caller leaves.
 
         Raises:
-            NotReady: the collection could not be opened.
+            NotReady: the collection could not be opened, or not within a query's deadline.
         """
         if self._queries is None and self.failure is None:
             if self._first is None or self._first.done():
                 self._first = asyncio.create_task(self.start())
-            await asyncio.shield(self._first)
+            await asyncio.wait([self._first], timeout=self._shared.settings.deadline)
         return self.queries
 
     def close(self) -> None:
@@ -212,7 +212,8 @@ class Served:
         )
         # The first on the thread that owns the device; while others are answered there, beside it.
         searcher = await (asyncio.to_thread(call) if shared.encoders else shared.device.run(call))
-        shared.encoders[searcher.encoder.spec.identity] = searcher.encoder
+        asked = self._encoder_name() or searcher.collection.manifest.encoder.name
+        shared.encoders[asked, searcher.encoder.spec.identity] = searcher.encoder
         queries = Queries(self.name, searcher, shared.device, shared.pool, shared.telemetry)
         await Probe(settings.open_timeout).require(queries)
         return queries

@@ -74,22 +74,29 @@ class Client:
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         async with self._free:
+            status = 0
+            while not status and self._idle:  # the service may have closed what was idle: then the next, as clients do
+                status = await self._ask(*self._idle.pop(), head.encode() + body)
             try:
-                reader, writer = (
-                    self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
+                return status or await self._ask(
+                    *await asyncio.open_connection("127.0.0.1", self._port), head.encode() + body
                 )
-                writer.write(head.encode() + body)
-                answer = await reader.readuntil(b"\r\n\r\n")
-                length = next(
-                    int(line.split(b":")[1])
-                    for line in answer.lower().split(b"\r\n")
-                    if line.startswith(b"content-length")
-                )
-                await reader.readexactly(length)
-            except (OSError, asyncio.IncompleteReadError):
+            except OSError:
                 return 0
-            self._idle.append((reader, writer))
-            return int(answer[9:12])
+
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> int:
+        try:
+            writer.write(request)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = next(
+                int(line.split(b":")[1]) for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length")
+            )
+            await reader.readexactly(length)
+        except (OSError, asyncio.IncompleteReadError):
+            writer.close()
+            return 0
+        self._idle.append((reader, writer))
+        return int(answer[9:12])
 
 
 def _text(number: int) -> str:

@@ -66,12 +66,13 @@ def serve(
     Example:  lookalike serve pictures --port 8001
     """
     from app import logs
+    from app.catalog import collection_folders
     from app.main import create_app
     from retrieval.collection import current_version
 
-    for folder in collections:
-        current_version(folder)  # a folder that is no collection is told before anything is loaded
     first, more = collections[0], tuple(collections[1:]) or None
+    for folder in collection_folders(first, more or ()):
+        current_version(folder)  # a folder that is no collection is told before anything is loaded
     settings = _settings(
         {
             "collection": first,
@@ -104,8 +105,9 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    default = app.state.service.catalog.default
-    default.on_ready = lambda queries: _announce(queries, len(collections) - 1, host, port)
+    catalog = app.state.service.catalog
+    default = catalog.default
+    default.on_ready = lambda queries: _announce(queries, len(list(catalog)) - 1, host, port)
     default.on_failure = failed
     _run(server, listener)
     if failures:

@@ -49,7 +49,7 @@ def open_searcher(
     store_device: StoreDevice = "auto",
     verify: bool = True,
     limits: Limits | None = None,
-    loaded: Mapping[Identity, Encoder] | None = None,
+    loaded: Mapping[tuple[str, Identity], Encoder] | None = None,
 ) -> Searcher:
     """A collection, its store and its encoder, checked against each other.
 
@@ -61,7 +61,8 @@ def open_searcher(
         store_device: as `open_collection_store` takes it; `auto` leaves CUDA alone where `device` is `cpu`.
         verify: whether checksums are computed first.
         limits: what a query may ask for.
-        loaded: encoders that are loaded already, by identity; the collection's is taken where it is among them.
+        loaded: encoders that are loaded already, by name and identity; the collection's is taken where it is among
+            them. Under another name equal weights may have another calibration.
 
     Raises:
         CollectionError: the folder is no sound collection, or the encoder is another one (names both).
@@ -69,8 +70,9 @@ def open_searcher(
         StoreError: the store can't be opened.
     """
     collection = open_collection(root, verify=verify)
-    at_hand = (loaded or {}).get(collection.manifest.encoder.identity)
-    used = at_hand or load_encoder(encoder or collection.manifest.encoder.name, device=device, engine=engine)
+    name = encoder or collection.manifest.encoder.name
+    at_hand = (loaded or {}).get((name, collection.manifest.encoder.identity))
+    used = at_hand or load_encoder(name, device=device, engine=engine)
     collection.require(used.spec)  # before the store is opened: the likelier mistake
     searched_on: StoreDevice = "cpu" if store_device == "auto" and device == "cpu" else store_device
     return Searcher(collection, open_collection_store(collection, searched_on), used, limits)

@@ -10,10 +10,11 @@ from starlette.responses import Response
 
 from app import answers
 from app.access import requires
-from app.bodies import FORM, Base64, Link, decode_base64, is_json, media_type, parse_whole, read_form, read_json
+from app.bodies import FORM, Base64, Link, is_json, media_type, parse_whole, read_form, read_json
 from app.dependencies import QueriesDep, ServiceDep
 from app.errors import MediaTypeUnsupported, RequestError
 from app.openapi import errors, form_body, json_body, raw_body, request_body
+from app.pictures import read_picture
 from app.queries import ImageSide, ItemSide, Queries, Side, TextSide
 from app.schemas import DEFAULT_LIMIT, OPTIONS, ImageSearch, ItemSearch, SearchResponse, TextSearch, parse_options
 from retrieval.nearest import SearchOptions
@@ -52,7 +53,7 @@ _FORM = {"file": "binary", "limit": "integer", "filter": "string", "params": "st
 async def search_text(request: Request, queries: QueriesDep) -> Response:
     """Find pictures by a description in words."""
     body = await read_json(request, TextSearch)
-    return await _answer(request, queries, TextSide(body.text), body.options)
+    return await _answer(request, queries, TextSide(body.text), body.options, time.perf_counter())
 
 
 @router.post(
@@ -68,12 +69,8 @@ async def search_image(request: Request, queries: QueriesDep, service: ServiceDe
     """Find pictures that look like a picture: a multipart `file`, a raw `image/*` body, or base64 or a URL in JSON."""
     source, options = await _read_picture(request)
     started = time.perf_counter()
-    if isinstance(source, Link):
-        source = ImageSide(await service.fetcher.get(source.url))
-    elif isinstance(source, Base64):
-        text = source.text
-        source = ImageSide(await queries.in_pool(lambda: decode_base64(text)))
-    return await _answer(request, queries, source, options, started)
+    query = source if isinstance(source, ImageSide) else await read_picture(source, queries, service.fetcher)
+    return await _answer(request, queries, query, options, started)
 
 
 @router.post(
@@ -85,7 +82,7 @@ async def search_image(request: Request, queries: QueriesDep, service: ServiceDe
 async def search_item(request: Request, queries: QueriesDep) -> Response:
     """Find more like an item of the collection; the item itself comes first, with score 1.0."""
     body = await read_json(request, ItemSearch)
-    return await _answer(request, queries, ItemSide(body.id), body.options)
+    return await _answer(request, queries, ItemSide(body.id), body.options, time.perf_counter())
 
 
 async def _read_picture(request: Request) -> tuple[ImageSide | Base64 | Link, SearchOptions]:
@@ -107,10 +104,7 @@ async def _read_picture(request: Request) -> tuple[ImageSide | Base64 | Link, Se
     raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {FORM}, image/* or application/json")
 
 
-async def _answer(
-    request: Request, queries: Queries, query: Side, options: SearchOptions, started: float | None = None
-) -> Response:
-    started = started or time.perf_counter()
+async def _answer(request: Request, queries: Queries, query: Side, options: SearchOptions, started: float) -> Response:
     found = await queries.search(query, options)
     results = [answers.hit(hit, queries, request) for hit in found.hits]
     return answers.json_response(

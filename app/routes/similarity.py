@@ -14,7 +14,6 @@ from app.access import requires
 from app.bodies import (
     FORM,
     Form,
-    decode_base64,
     is_json,
     media_type,
     parse_threshold,
@@ -25,6 +24,7 @@ from app.dependencies import QueriesDep, ServiceDep
 from app.errors import MediaTypeUnsupported, RequestError
 from app.fetch import Fetcher
 from app.openapi import errors, form_body, json_body, request_body
+from app.pictures import read_picture
 from app.queries import ImageSide, ItemSide, Queries, Side, TextSide
 from app.schemas import SimilarityRequest, SimilarityResponse
 
@@ -75,10 +75,8 @@ async def _read_json(request: Request, queries: Queries, fetcher: Fetcher) -> tu
 
 
 async def _side(side: schemas.Side, queries: Queries, fetcher: Fetcher) -> Side:
-    if side.url is not None:
-        return ImageSide(await fetcher.get(side.url))
-    if (text := side.image) is not None:
-        return ImageSide(await queries.in_pool(lambda: decode_base64(text)))
+    if side.picture is not None:
+        return await read_picture(side.picture, queries, fetcher)
     return TextSide(side.text) if side.text is not None else ItemSide(side.id or "")
 
 

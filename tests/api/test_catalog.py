@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,27 @@ def test_without_preload_each_opens_when_it_is_first_asked(roots: list[Path]) ->
         assert (closed["version"], closed["failure"]) == (None, None)
         search(client, "second")
         assert opened(client) == {"first", "second"}
+
+
+def test_nobody_waits_longer_than_a_deadline_for_one_to_open(
+    roots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, let_go = bootstrap.open_searcher, threading.Event()
+
+    def slow(root: Path, **options: Any) -> Any:
+        if root == roots[1]:
+            let_go.wait(30)
+        return real(root, **options)
+
+    monkeypatch.setattr(bootstrap, "open_searcher", slow)
+    with service(roots, preload=False, deadline=0.2) as client:
+        for _ in range(2):
+            answer = client.post("/v1/collections/second/search/item", json=ITEM)
+            assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+            assert int(answer.headers["retry-after"]) >= 1
+        let_go.set()  # it was being opened all the while
+        eventually(lambda: opened(client) == {"first", "second"})
+        search(client, "second")
 
 
 def test_what_was_not_asked_for_longest_is_closed_for_another(roots: list[Path]) -> None:

@@ -146,3 +146,13 @@ def test_the_manifest_remembers_what_was_asked_for(asked: str, tmp_path: Path) -
     run_index(IndexSettings((str(tmp_path / "red.png"),), tmp_path / "out", encoder="fake", store=asked))
     entry = open_collection(tmp_path / "out").manifest.store
     assert (entry.kind, entry.params["asked"]) == ("exact" if asked == "auto" else asked, asked)
+
+
+def test_a_loaded_encoder_is_taken_under_its_own_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = GOLDEN / "format-1-faiss"
+    first = open_searcher(root)
+    key = first.collection.manifest.encoder.name, first.encoder.spec.identity
+    monkeypatch.setattr(bootstrap, "load_encoder", lambda name, **_: pytest.fail(f"{name} was loaded again"))
+    assert open_searcher(root, loaded={key: first.encoder}).encoder is first.encoder
+    with pytest.raises(pytest.fail.Exception, match="was loaded again"):  # equal weights, perhaps another calibration
+        open_searcher(root, loaded={("folder:elsewhere", key[1]): first.encoder})

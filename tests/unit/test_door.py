@@ -122,6 +122,17 @@ def test_what_is_no_query_passes_a_full_gate(path: str, method: str) -> None:
     run(main())
 
 
+def test_a_query_is_known_behind_a_prefix() -> None:
+    async def main() -> None:
+        tested, client = door(application(nothing)), Client("/pictures" + TEXT)
+        client.scope["root_path"] = "/pictures"
+        full(tested.gates, "text")
+        await tested(client.scope, client.receive, client.send)
+        assert client.status == 503
+
+    run(main())
+
+
 def test_a_query_counts_from_its_last_byte_to_its_answer() -> None:
     counts: list[int] = []
 

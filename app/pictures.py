@@ -1,0 +1,18 @@
+"""A picture as a JSON body names it -> the picture's bytes, whichever way they come."""
+
+from __future__ import annotations
+
+from app.bodies import Base64, Link, decode_base64
+from app.fetch import Fetcher
+from app.queries import ImageSide, Queries
+
+
+async def read_picture(source: Base64 | Link, queries: Queries, fetcher: Fetcher) -> ImageSide:
+    """Decodes base64 in the pool, fetches a URL.
+
+    Raises:
+        Base64Invalid, UrlDisabled, UrlRefused, UrlFailed: as their names say.
+    """
+    if isinstance(source, Link):
+        return ImageSide(await fetcher.get(source.url))
+    return ImageSide(await queries.in_pool(lambda: decode_base64(source.text)))
