@@ -159,9 +159,9 @@ class Served:
         """
         while True:
             await asyncio.sleep(self._shared.settings.watch_seconds)
-            if self._queries is None and self.failure is None:
-                continue
             async with self._shared.opening:  # what is being opened just now is not opened once more
+                if self._queries is None and self.failure is None:
+                    continue
                 named = await self._named()
                 if named and named not in (self.version, self.refused):
                     with suppress(LookalikeError):  # logged, and kept as `failure`

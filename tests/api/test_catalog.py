@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app import schemas
+from app import schemas, served
 from app.catalog import collection_folders
 from app.main import create_app
 from app.served import version_bytes
@@ -133,6 +134,24 @@ def test_what_was_not_asked_for_longest_is_closed_for_another(roots: list[Path])
         for name, other in (("second", "second"), ("third", "third"), ("second", "second"), ("first", "second")):
             search(client, name)
             assert opened(client) == {"first", other}
+
+
+def test_the_watcher_leaves_closed_what_was_closed_while_it_waited(
+    roots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(root: Path) -> int:
+        if root == roots[2]:
+            time.sleep(0.3)  # several looks of the watcher, before the one that must go is closed
+        return version_bytes(root)
+
+    monkeypatch.setattr(served, "version_bytes", slow)
+    budget = 2 * max(map(version_bytes, roots)) + 10
+    with service(roots, preload=False, memory_budget=budget) as client:
+        search(client, "second")
+        search(client, "third")
+        for _ in range(10):
+            assert opened(client) == {"first", "third"}
+            time.sleep(0.02)
 
 
 def test_preload_stops_where_memory_does(roots: list[Path]) -> None:
