@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from threadpoolctl import threadpool_limits
+
 from app.batching import Device
 from app.errors import NotReady
 from app.probe import Probe
@@ -213,6 +215,9 @@ class Served:
         # The first on the thread that owns the device; while others are answered there, beside it.
         searcher = await (asyncio.to_thread(call) if shared.encoders else shared.device.run(call))
         asked = self._encoder_name() or searcher.collection.manifest.encoder.name
+        # Searches run side by side in the pool, beside the encoder's threads: several threads of BLAS for each would
+        # fight for the same cores (benchmarks/RESULTS.md). Only now is every copy of BLAS loaded, FAISS's own too.
+        threadpool_limits(1, user_api="blas")
         shared.encoders[asked, searcher.encoder.spec.identity] = searcher.encoder
         queries = Queries(self.name, searcher, shared.device, shared.pool, shared.telemetry)
         await Probe(settings.open_timeout).require(queries)
