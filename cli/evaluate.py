@@ -63,7 +63,10 @@ def evaluate(
     label_column: Annotated[str | None, typer.Option(help="Column of the label; found by its name if absent.")] = None,
     caption_column: Annotated[str | None, typer.Option(help="Column of the caption.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Column of the picture.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many pictures, at even distances.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many pictures of DATA, at even distances; the gallery stays whole."),
+    ] = None,
     pairs: Annotated[int, typer.Option(min=8, help="At most so many pairs of each kind.")] = 20_000,
     views: Annotated[
         bool, typer.Option("--views", help="Pairs that belong together are two views of a picture, not two of a class.")

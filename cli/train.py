@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from training.trainer import Result
 
 _INTERRUPTED, _NOT_PROMOTED = 130, 3
+_OF_LITE = ("metrics", "cache")
+_NOT_OF_LITE = ("validation", "base", "epochs", "force", "device", "workers")
 
 
 def train(
+    context: typer.Context,
     config: Annotated[Path, typer.Argument(help="TOML file; configs/ holds one for each method.")],
     out: Annotated[Path, typer.Option(help="Folder of the encoder (for configs/lite.toml: a safetensors file).")],
     data: Annotated[
@@ -60,16 +63,17 @@ def train(
     from training.settings import read_toml
 
     document = read_toml(config)
-    if "lite" in document:
-        _train_lite(config, data or [], out, metrics, cache)
-        return
+    recipe = "lite" in document
+    _refuse_meaningless(context, config, _NOT_OF_LITE if recipe else _OF_LITE)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    given = {"data.train": data, "data.validation": validation, "base.encoder": base, "optimizer.epochs": epochs}
     try:
+        if recipe:
+            return _train_lite(config, data or [], out, metrics, cache, as_json=as_json)
+        given = {"data.train": data, "data.validation": validation, "base.encoder": base, "optimizer.epochs": epochs}
         result = _train(document, config, out, given, device=device, workers=workers, force=force)
     except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to resume", err=True)
+        typer.echo(f"interrupted; run the same command again to {'start over' if recipe else 'resume'}", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     typer.echo(json.dumps(asdict(result)) if as_json else _report(result))
     if not result.promoted:
@@ -92,7 +96,17 @@ def _train(document: dict[str, Any], config: Path, out: Path, given: dict[str, A
     return run_training(settings, out, config=config.read_text("utf-8"), command=command, **options)
 
 
-def _train_lite(config: Path, data: list[str], out: Path, metrics: Path | None, cache: Path | None) -> None:
+def _refuse_meaningless(context: typer.Context, config: Path, names: tuple[str, ...]) -> None:
+    """What the configuration has no use for must not pass for heeded."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"--{name} means nothing to {config}; leave it out")
+
+
+def _train_lite(
+    config: Path, data: list[str], out: Path, metrics: Path | None, cache: Path | None, *, as_json: bool
+) -> None:
     from retrieval.encoders.engines import cache_folder
     from training.config import load_config
     from training.run import run_lite
@@ -101,7 +115,10 @@ def _train_lite(config: Path, data: list[str], out: Path, metrics: Path | None, 
         raise typer.BadParameter("the recipe of lite takes one --data: a folder with train.tar")
     log = metrics or out.with_name(out.name + ".metrics.jsonl")
     digest = run_lite(load_config(config), Path(data[0]), out, log, cache or cache_folder() / "training")
-    typer.echo(f"{out}: SHA-256 {digest}; losses in {log}")
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "sha256": digest, "metrics": str(log)}))
+    else:
+        typer.echo(f"{out}: SHA-256 {digest}; losses in {log}")
 
 
 def _report(result: Result) -> str:

@@ -27,7 +27,8 @@ def curves_plot(lines: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss, validation figures and learning rate over the steps of a training run.
 
     Args:
-        lines: records with `step` and any of `loss`, `accuracy`, `learning_rate`, `validation.<name>`.
+        lines: records with `step` and any of `loss`, `accuracy`, `learning_rate`, `validation.<name>`, `base.<name>`;
+            what the base reaches is a dotted line.
     """
     names = sorted({name for line in lines for name in line if name.startswith("validation.")})
     losses = [name for name in names if name.endswith("loss")]
@@ -37,6 +38,10 @@ def curves_plot(lines: Sequence[Mapping[str, Any]]) -> bytes:
     for axis, shown in ((axes[0], losses), (axes[1], [name for name in names if name not in losses])):
         for name in shown:
             axis.plot(*_series(lines, name), "o-", ms=3, lw=1.4, label=name)
+    for line in lines:
+        for name in (name for name in line if name.startswith("base.")):
+            axes[1].axhline(line[name], color=GREY, lw=1.2, ls=":", label=name)
+    for axis in axes[:2]:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=7, frameon=False)
     axes[2].plot(*_series(lines, "learning_rate"), color=INK, lw=1.2)

@@ -16,7 +16,7 @@ from retrieval.encoders.preprocessing import Preprocessing
 from retrieval.errors import TextUnsupported
 from retrieval.types import EncoderSpec, Float32, UInt8
 from training.model import Trainable
-from training.validation import tokenized
+from training.validation import batch_for, tokenized
 
 
 class LiveEncoder:
@@ -58,9 +58,10 @@ class LiveEncoder:
         """See `Encoder`."""
         if len(batch) == 0:
             return np.zeros((0, self.spec.dim), np.float32)
+        pixels = torch.from_numpy(np.ascontiguousarray(batch))
         with torch.inference_mode():
-            rows = self._model.encode_images(torch.from_numpy(np.ascontiguousarray(batch)).to(self._device))
-        return unit_rows(rows.cpu().numpy())
+            parts = [self._model.encode_images(part.to(self._device)) for part in pixels.split(batch_for(self._device))]
+        return unit_rows(torch.cat(parts).cpu().numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """See `TextEncoder`."""

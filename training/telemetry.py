@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from training.loop import Step
+from training.promotion import Standing
 
 
 class Telemetry:
@@ -63,6 +64,14 @@ class Telemetry:
         self.say(
             f"step {step:,}: {name} {value:.4f}{'' if loss is None else f', loss {loss:.4f}'} on held-out pictures"
         )
+
+    def base(self, name: str, figure: str, standing: Standing) -> None:
+        """What the trained weights will have to hold against."""
+        unseen = {} if standing.unseen is None else {f"base.unseen.{figure}": standing.unseen}
+        if not self._quiet:
+            self._write(0, {f"base.{figure}": standing.seen} | unseen)
+        also = "" if standing.unseen is None else f", {standing.unseen:.4f} on classes held out whole"
+        self.say(f"the base, {name}: {figure} {standing.seen:.4f}{also}")
 
     def warn(self, step: int, text: str) -> None:
         """Something that a person should know now."""

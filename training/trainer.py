@@ -165,6 +165,7 @@ class _Run:
         self.begun = time.monotonic()
         self.warnings: list[str] = []
         self.figures: dict[str, float] = {}
+        self.base: Standing | None = None
         self.tried: list[Standing] = []
         torch.manual_seed(settings.seed)
         self.objective: Objective = make_objective(settings.objective.name, **settings.objective.options)
@@ -201,6 +202,7 @@ class _Run:
         state = load_checkpoint(self.work, self._identity())
         if state is not None:
             self.figures, self.begun = state["figures"], self.begun - state["seconds"]
+            self.base = Standing(**state["base"]) if state["base"] else None
             self.warnings = list(state["warnings"])
             self.loop.restore(state["loop"])
         trim_metrics(self.work / METRICS_FILE, self.loop.step)
@@ -235,6 +237,9 @@ class _Run:
                 self._warn(telemetry, 0, text)
         if "0" not in self.figures:
             self._look(telemetry)
+        if self.base is None:
+            self.base = self._base()
+            telemetry.base(self.settings.base.encoder, self.data.seen.figure, self.base)
         watch = _watch(self.objective)
         saved = time.monotonic()
         while self.loop.step < self.loop.total:
@@ -282,7 +287,7 @@ class _Run:
 
     def _judge(self, telemetry: Telemetry, force: bool) -> Result:
         """The base's and the best weights' standing; `shown` holds the chosen weights afterwards."""
-        base = self._base()
+        base = self.base or self._base()
         trained = Standing(max(value for step, value in self.figures.items() if step != "0"))
         if self.process.first:
             best = self._load_best()
@@ -305,10 +310,13 @@ class _Run:
             raise SourceError(f"{path} can't be read ({error}); remove {self.work} to start over") from error
 
     def _base(self) -> Standing:
-        """The base encoder itself, at its own input size and in its own space, on the same pictures."""
+        """The base encoder on the same pictures, at its own input size and in its own space.
+
+        Where the trained one shares both, it is the start itself, measured as the trained weights will be.
+        """
         base = self.settings.base
-        if not base.head and not base.size and not self.data.unseen:
-            return Standing(self.figures["0"])
+        if not base.head and not base.size:
+            return self._measure(self.start, 0.0) if self.data.unseen else Standing(self.figures["0"])
         encoder = create_encoder(base.encoder, device=self.device.type)
         captions = self.data.captions is not None
         seen = measure_encoder(encoder, self.data.seen_examples, captions=captions)
@@ -351,6 +359,7 @@ class _Run:
                 "settings": json.dumps(self._identity(), sort_keys=True),
                 "loop": self.loop.state(),
                 "figures": self.figures,
+                "base": asdict(self.base) if self.base else None,
                 "seconds": time.monotonic() - self.begun,
                 "warnings": self.warnings,
             }

@@ -31,7 +31,7 @@ from training.model import Trainable
 from training.objectives.base import Embedded, Objective
 from training.pictures import cache_pictures
 
-_BATCH, VIEWS = 64, "view_recall_at_1"
+VIEWS = "view_recall_at_1"
 Precision = Callable[[], AbstractContextManager[None]]
 """Enters the towers' precision."""
 
@@ -112,9 +112,9 @@ class Validation:
         return float(label_scores(images, self.labels)[0]["precision_at_1"].mean())
 
     def _images(self, model: Trainable, precision: Precision, device: torch.device) -> Float32:
-        parts = []
-        for start in range(0, len(self.pixels), _BATCH):
-            pixels = torch.from_numpy(np.array(self.pixels[start : start + _BATCH])).to(device)
+        parts, batch = [], batch_for(device)
+        for start in range(0, len(self.pixels), batch):
+            pixels = torch.from_numpy(np.array(self.pixels[start : start + batch])).to(device)
             with torch.inference_mode(), precision():
                 parts.append(_numpy(model.towers.image(pixels)))
         return np.concatenate(parts)
@@ -122,9 +122,9 @@ class Validation:
     def _texts(self, model: Trainable, precision: Precision, device: torch.device) -> Float32:
         """Unit rows of all captions, those of the first picture first."""
         texts = [text for of_one in self.captions or [] for text in of_one]
-        parts = []
-        for start in range(0, len(texts), _BATCH):
-            tokens = tokenized(model, texts[start : start + _BATCH], device)
+        parts, batch = [], batch_for(device)
+        for start in range(0, len(texts), batch):
+            tokens = tokenized(model, texts[start : start + batch], device)
             with torch.inference_mode(), precision():
                 parts.append(_numpy(model.encode_texts(tokens)))
         return unit_rows(np.concatenate(parts))
@@ -197,6 +197,14 @@ def label_rows(examples: Sequence[Example]) -> Int64 | None:
         return None
     number = {name: i for i, name in enumerate(names)}
     return np.array([number[example.label or ""] for example in examples], np.int64)
+
+
+def batch_for(device: torch.device) -> int:
+    """Pictures or texts that a tower embeds at once: on a CPU so few that what they leave between layers stays in cache.
+
+    EfficientNet-Lite0 at 160 pixels, two cores: 270 pictures/s in bf16 and 168 in fp32 by 16, 190 and 118 by 64.
+    """
+    return 16 if device.type == "cpu" else 64
 
 
 def tokenized(model: Trainable, texts: Sequence[str], device: torch.device) -> list[Tensor]:

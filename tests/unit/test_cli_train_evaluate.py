@@ -131,6 +131,44 @@ def test_training_names_what_is_missing(tmp_path):
     assert not (tmp_path / "lite.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("table", "option"),
+    [
+        ("lite", ["--validation", "v"]),
+        ("lite", ["--base", "lite"]),
+        ("lite", ["--epochs", "2"]),
+        ("lite", ["--force"]),
+        ("lite", ["--device", "auto"]),
+        ("lite", ["--workers", "0"]),
+        ("base", ["--metrics", "m.jsonl"]),
+        ("base", ["--cache", "c"]),
+    ],
+)
+def test_an_option_that_the_configuration_has_no_use_for_is_refused(tmp_path, table, option):
+    config = tmp_path / "this.toml"
+    config.write_text(f"[{table}]\n")
+    asked = [str(config), "--data", str(tmp_path), "--out", str(tmp_path / "out"), *option]
+    result = runner.invoke(app(train), asked)
+    assert result.exit_code == 2
+    assert f"{option[0]} means nothing to" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_the_recipe_of_lite_answers_in_json_and_to_ctrl_c(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    config, out = tmp_path / "lite.toml", tmp_path / "lite.safetensors"
+    config.write_text("[lite]\n")
+    asked = [str(config), "--data", str(tmp_path), "--out", str(out), "--json"]
+    monkeypatch.setattr("training.run.run_lite", lambda *_: "ab" * 32)
+    answer = json.loads(runner.invoke(app(train), asked).stdout)
+    assert answer == {"out": str(out), "sha256": "ab" * 32, "metrics": f"{out}.metrics.jsonl"}
+    monkeypatch.setattr("training.run.run_lite", interrupted)
+    result = runner.invoke(app(train), asked)
+    assert result.exit_code == 130
+    assert "run the same command again to start over" in result.output
+
+
 def test_places_that_results_can_not_go_to_are_named_before_the_work(tmp_path):
     data = write_folders(tmp_path / "data", {"red/a.png": "red", "red/b.png": "red"})
     (tmp_path / "file").write_text("")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from training.config import LiteConfig
 from training.objectives import make_objective, objective_names
 from training.settings import Settings, load_settings
 
@@ -33,3 +35,9 @@ def test_every_objective_has_a_configuration_and_its_options_a_word(name: str) -
     (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
     for option in inspect.signature(type(make_objective(name))).parameters:
         assert f"`{option} = " in row, option
+
+
+def test_every_key_of_the_recipe_of_lite_stands_in_its_page_with_its_default() -> None:
+    page = (ROOT / "docs/encoders-lite.md").read_text()
+    for field in fields(LiteConfig):
+        assert f"| `{field.name}` | `{field.default}` | " in page, field.name

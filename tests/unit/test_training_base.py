@@ -1,0 +1,70 @@
+"""What a trained encoder is held against: the base on the same pictures, measured before the first step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from retrieval.errors import WeightsMissing
+from tests.unit.small_pictures import write_folders
+from training import trainer as trainer_module
+from training.settings import settings_from
+from training.trainer import Result, run_training
+
+CLASSES = ("black", "blue", "green", "red", "white", "yellow")
+
+
+def train(folder: Path, **base: float) -> Result:
+    data = write_folders(folder / "data", {f"{name}/{i}.png": name for name in CLASSES for i in range(6)})
+    settings = settings_from(
+        {
+            "base": {"freeze": 0.9, **base},
+            "data": {"train": [str(data)], "holdout": 0.4, "unseen": 0.3},
+            "objective": {"name": "triplet"},
+            "optimizer": {"epochs": 1, "batch_size": 8, "precision": "fp32"},
+            "sampling": {"per_class": 2},
+        },
+        "test",
+    )
+    return run_training(settings, folder / "mine", config="", command="test", workers=0, force=True)
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "mine.work/metrics.jsonl").read_text().splitlines()]
+
+
+def test_an_encoder_of_the_bases_shape_is_held_against_the_start_measured_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another_way(*_: object, **__: object) -> None:
+        pytest.fail("the base was measured by its engine, the trained weights by the trainer")
+
+    monkeypatch.setattr(trainer_module, "create_encoder", another_way)
+    result = train(tmp_path)
+    before = next(line for line in lines(tmp_path) if "base.precision_at_1" in line)
+    assert before["step"] == 0
+    assert before["base.precision_at_1"] == result.base.seen
+    assert before["base.unseen.precision_at_1"] == result.base.unseen
+    start = next(line for line in lines(tmp_path) if "validation.precision_at_1" in line)
+    assert start["validation.precision_at_1"] == result.base.seen
+
+
+def test_with_a_new_head_the_base_itself_is_measured_before_the_first_step(tmp_path: Path) -> None:
+    result = train(tmp_path, head=8, size=32)
+    kinds = [next(iter(line.keys() & {"loss", "base.precision_at_1"}), "") for line in lines(tmp_path)]
+    assert kinds.index("base.precision_at_1") < kinds.index("loss")
+    assert result.base.unseen is not None
+
+
+def test_a_base_that_is_not_at_hand_fails_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise WeightsMissing("no weights here")
+
+    monkeypatch.setattr(trainer_module, "create_encoder", gone)
+    with pytest.raises(WeightsMissing):
+        train(tmp_path, head=8, size=32)
+    assert not any("loss" in line for line in lines(tmp_path))
