@@ -58,10 +58,10 @@ class LiveEncoder:
         """See `Encoder`."""
         if len(batch) == 0:
             return np.zeros((0, self.spec.dim), np.float32)
-        pixels = torch.from_numpy(np.ascontiguousarray(batch))
+        parts = torch.split(torch.from_numpy(np.ascontiguousarray(batch)), batch_for(self._device))
         with torch.inference_mode():
-            parts = [self._model.encode_images(part.to(self._device)) for part in pixels.split(batch_for(self._device))]
-        return unit_rows(torch.cat(parts).cpu().numpy())
+            rows = [self._model.encode_images(part.to(self._device)) for part in parts]
+        return unit_rows(torch.cat(rows).cpu().numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """See `TextEncoder`."""
