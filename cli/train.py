@@ -126,6 +126,7 @@ def _report(result: Result) -> str:
     figures = f"{result.figure} on held-out pictures {base.seen:.4f} by the base, {trained.seen:.4f} after training"
     if base.unseen is not None and trained.unseen is not None:
         figures += f"; on classes it never saw {base.unseen:.4f} and {trained.unseen:.4f}"
+    if trained.share < 1:
         figures += f"; with {trained.share:.0%} of the trained weights"
     took = f"{result.steps:,} steps in {result.seconds / 60:.1f} minutes"
     if not result.promoted:

@@ -63,7 +63,7 @@ class Data(_Table):
     unseen: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
         description="Share of the classes that are held out whole, the last by name, two at least: Precision@1 on them "
-        "must not fall below the base's.",
+        "must not fall below the base's, and half of the trained weights at most are taken; 0 takes all.",
     )
     label_column: str = Field(
         default="", description="Column of class names; empty finds `label_name`, `class_name`, ..."

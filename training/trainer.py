@@ -177,7 +177,7 @@ class _Run:
         if settings.data.unseen and not self.data.unseen:
             self.warnings.append(
                 f"data.unseen = {settings.data.unseen:g} wants four classes or more, some with two pictures: no class "
-                "is held out whole, and what is learned of some may cost the others unnoticed"
+                "is held out whole, and half of the weights at most is the trained ones' all the same"
             )
         if self.settings.optimizer.batch_size % process.count:
             raise ConfigInvalid(
@@ -194,7 +194,7 @@ class _Run:
             broadcast(module)
         model.towers.image.to(memory_format=torch.channels_last)
         self.shown = copy.deepcopy(model)  # what is measured and exported, while `loop` trains on
-        self.start = _copied(self.shown) if self.data.unseen else {}
+        self.start = _copied(self.shown) if settings.data.unseen else {}
         self.loop = Loop(model, self.objective, self._batches(model), self.settings, device, process)
 
     def train(self, force: bool) -> Result:
@@ -291,10 +291,11 @@ class _Run:
         trained = Standing(max(value for step, value in self.figures.items() if step != "0"))
         if self.process.first:
             best = self._load_best()
-            if self.data.unseen:
+            if self.start:
                 trained, self.tried = try_shares(best, self.start, base, self._measure)
                 for each in self.tried:
-                    telemetry.say(f"trained weights {each.share:.0%}: seen {each.seen:.4f}, unseen {each.unseen:.4f}")
+                    unseen = "" if each.unseen is None else f", unseen {each.unseen:.4f}"
+                    telemetry.say(f"trained weights {each.share:.0%}: seen {each.seen:.4f}{unseen}")
                 best = mixed(best, self.start, trained.share)
             self.shown.modules().load_state_dict(best)
         promoted = force or trained.holds_against(base)
@@ -316,7 +317,7 @@ class _Run:
         """
         base = self.settings.base
         if not base.head and not base.size:
-            return self._measure(self.start, 0.0) if self.data.unseen else Standing(self.figures["0"])
+            return self._measure(self.start, 0.0) if self.start else Standing(self.figures["0"])
         encoder = create_encoder(base.encoder, device=self.device.type)
         captions = self.data.captions is not None
         seen = measure_encoder(encoder, self.data.seen_examples, captions=captions)
@@ -324,10 +325,10 @@ class _Run:
             return Standing(seen)
         return Standing(seen, measure_encoder(encoder, self.data.unseen_examples, captions=captions))
 
-    def _measure(self, weights: dict[str, Tensor], share: float, *, unseen: bool = True) -> Standing:
+    def _measure(self, weights: dict[str, Tensor], share: float) -> Standing:
         self.shown.modules().load_state_dict(weights)
         seen = self.data.seen.measure(self.shown, self.loop.autocast, self.device)
-        if not (unseen and self.data.unseen):
+        if not self.data.unseen:
             return Standing(seen, None, share)
         return Standing(seen, self.data.unseen.measure(self.shown, self.loop.autocast, self.device), share)
 
