@@ -104,7 +104,7 @@ def load(target: Target, kind: str, clients: int, seconds: int, folder: Path) ->
 
 
 def _milliseconds(out: str, share: str) -> float:
-    found = re.search(rf"^\s+{share}%\s+([\d.]+)(us|ms|s|m)$", out, re.MULTILINE)
+    found = re.search(rf"^\s+{share}%\s+([\d.]+)(us|ms|s|m)\s*$", out, re.MULTILINE)
     assert found is not None, out
     scale = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
     milliseconds: float = float(found[1]) * scale[found[2]]
