@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -75,7 +76,10 @@ def train(
     except KeyboardInterrupt:
         typer.echo(f"interrupted; run the same command again to {'start over' if recipe else 'resume'}", err=True)
         raise typer.Exit(_INTERRUPTED) from None
-    typer.echo(json.dumps(asdict(result)) if as_json else _report(result))
+    if int(os.environ.get("RANK", "0")) == 0:  # torchrun's others know nothing else
+        typer.echo(json.dumps(asdict(result)) if as_json else _report(result))
+        if as_json and not result.promoted:
+            typer.echo(_report(result), err=True)
     if not result.promoted:
         raise typer.Exit(_NOT_PROMOTED)
 
@@ -93,7 +97,7 @@ def _train(document: dict[str, Any], config: Path, out: Path, given: dict[str, A
     from training.trainer import run_training
 
     command = shlex.join(["lookalike", *sys.argv[1:]])
-    return run_training(settings, out, config=config.read_text("utf-8"), command=command, **options)
+    return run_training(settings, out, command=command, **options)
 
 
 def _refuse_meaningless(context: typer.Context, config: Path, names: tuple[str, ...]) -> None:

@@ -118,8 +118,12 @@ def measure(
 
 
 def describe(spec: EncoderSpec) -> dict[str, Any]:
-    """A spec as plain values, without its calibration."""
-    return {name: value for name, value in asdict(spec).items() if name != "calibration"}
+    """A spec as plain values; its thresholds are those that the service decides by, calibrated ones first."""
+    plain = {name: value for name, value in asdict(spec).items() if name != "calibration"}
+    for kind in ("image_image", "image_text"):
+        if measured := getattr(spec.calibration, kind, None):
+            plain["thresholds"][kind] = measured.threshold
+    return plain
 
 
 def _measure_labels(found: Evaluation, options: Options) -> None:

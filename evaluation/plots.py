@@ -162,7 +162,7 @@ def _series(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float],
 
 
 def _smoothed(axis: Any, name: str, steps: list[float], values: list[float]) -> None:
-    axis.plot(steps, values, color=GREY, lw=0.6, alpha=0.8)
+    axis.plot(steps, values, color=GREY, lw=0.6, alpha=0.8, label=f"{name}, each step" if values else None)
     width = max(1, len(values) // _SMOOTHING)
     if width > 1:
         mean = np.convolve(values, np.full(width, 1 / width), "valid")

@@ -128,6 +128,7 @@ def fitting(settings: Settings, count: int, labels: Int64 | None) -> tuple[Setti
         + f" make a batch of {wanted}"
         + (f" instead of {size}" if wanted != size else "")
         + (f", {group} of each class" if group else "")
+        + (f" instead of {settings.sampling.per_class}" if group != settings.sampling.per_class else "")
     )
     return settings.model_copy(update={"optimizer": optimizer, "sampling": sampling}), text
 

@@ -20,6 +20,7 @@ from retrieval.encoders.engines.cache import sha256_file
 from retrieval.encoders.folder_model import CALIBRATION_FILE, ENCODER_FILE, WEIGHTS_FILE, ExportedEncoder
 from retrieval.errors import SourceError
 from training.model import Trainable
+from training.settings import Settings
 
 CARD_FILE, REPORT_FILE, CONFIG_FILE, METRICS_FILE = "README.md", "report.json", "config.toml", "metrics.jsonl"
 
@@ -64,6 +65,7 @@ def export_encoder(
         weights=sha256_file(part / WEIGHTS_FILE),
     )
     (part / ENCODER_FILE).write_text(exported.to_json(), "utf-8")
+    shutil.copymode(part / ENCODER_FILE, part / WEIGHTS_FILE)  # safetensors keeps others from reading its files
     for name, text in extra.items():
         (part / name).write_text(text, "utf-8")
     if calibration is not None:
@@ -86,6 +88,24 @@ def require_free(out: Path) -> None:
 def unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without what the text tower only carries along: CLIP's text half is cut from the whole model."""
     return {name: value for name, value in weights.items() if not (name.startswith("text.") and ".visual." in name)}
+
+
+def as_toml(settings: Settings) -> str:
+    """`config.toml`: what was trained by, everything that the command line and the data's bounds changed included.
+
+    Sources are named by the report; TOML's numbers, strings and arrays of them are JSON's.
+    """
+    tables = settings.model_dump(exclude={"data": {"train", "validation"}})
+    flat = {name: value for name, value in tables.items() if not isinstance(value, dict)}
+    parts = ["# As it was trained; --data names the pictures.", *_keys(flat)]
+    for name, table in tables.items():
+        if isinstance(table, dict):
+            parts += ["", f"[{name}]", *_keys(table)]
+    return "\n".join(parts) + "\n"
+
+
+def _keys(table: Mapping[str, Any]) -> list[str]:
+    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
 
 
 def model_card(report: Mapping[str, Any], config: str) -> str:

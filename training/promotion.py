@@ -41,6 +41,16 @@ class Standing:
         return kept and self.seen >= base.seen
 
 
+def within_chance(before: float, after: float, count: int) -> bool:
+    """Whether two shares of `count` pictures differ by less than two standard errors of independent draws.
+
+    >>> within_chance(0.4, 0.45, 48), within_chance(0.4, 0.45, 4800)
+    (True, False)
+    """
+    spread = (before * (1 - before) + after * (1 - after)) / count
+    return (after - before) ** 2 < 4 * spread
+
+
 def choose(candidates: Sequence[Standing], base: Standing) -> Standing:
     """The best on trained classes among those that lose nothing; if none is, the one that loses least on unseen ones.
 

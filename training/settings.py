@@ -189,6 +189,8 @@ def settings_from(document: dict[str, Any], where: str) -> Settings:
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise ConfigInvalid(f"{where}: unknown key {key!r}; docs/training.md lists all") from error
+        if first["type"] == "model_type":
+            raise ConfigInvalid(f"{where}: {key} = {first['input']!r} must be a table, [{key}]") from error
         raise ConfigInvalid(f"{where}: {key} = {first['input']!r}: {first['msg'].lower()}") from error
 
 
@@ -202,5 +204,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigInvalid(f"{path} can't be read: {error.strerror}; configs/ holds one for each method") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"{path} is no text; name a TOML file, such as those in configs/") from error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid(f"{path} is not TOML: {error}") from error

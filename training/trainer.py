@@ -41,6 +41,7 @@ from training.export import (
     METRICS_FILE,
     REPORT_FILE,
     as_json,
+    as_toml,
     export_encoder,
     model_card,
     require_free,
@@ -55,7 +56,7 @@ from training.model import Trainable, load_base, require_fitting
 from training.norm import norms_learn, restate_norms
 from training.objectives import Objective, make_objective
 from training.pictures import Views, digest_of
-from training.promotion import Standing, mixed, try_shares
+from training.promotion import SHARES, Standing, mixed, try_shares, within_chance
 from training.settings import Settings
 from training.telemetry import Telemetry
 from training.validation import measure_encoder
@@ -95,7 +96,6 @@ def run_training(
     settings: Settings,
     out: Path,
     *,
-    config: str,
     command: str,
     device: str = "auto",
     workers: int | None = None,
@@ -106,7 +106,6 @@ def run_training(
     Args:
         settings: the configuration, sources included.
         out: the encoder's folder; work is kept in `OUT.work` beside it.
-        config: the configuration's text, for the export.
         command: what the user typed, for the model card.
         device: `auto`, `cpu` or `cuda`; EncoderError where there is no such thing here.
         workers: processes that draw views; None for two at most.
@@ -125,7 +124,7 @@ def run_training(
         run = _Run(settings, out, _device(device, process), workers, process)
         result = run.train(force)
         if result.promoted and process.first:
-            run.export(result, config, command)
+            run.export(result, command)
         return result
 
 
@@ -216,11 +215,12 @@ class _Run:
                 raise
             return self._judge(telemetry, force)
 
-    def export(self, result: Result, config: str, command: str) -> None:
+    def export(self, result: Result, command: str) -> None:
         """Writes the encoder's folder."""
         encoder = LiveEncoder(self.shown, self.out.name, self.device)
         found = _measured(encoder, self.data.held_out)
         report = {**self._report(result), "command": command, "evaluation": found.figures if found else {}}
+        config = as_toml(self.settings)
         extra = {
             CARD_FILE: model_card(report, config),
             REPORT_FILE: as_json(report),
@@ -292,12 +292,20 @@ class _Run:
         if self.process.first:
             best = self._load_best()
             if self.start:
+                telemetry.say(f"measuring {', '.join(f'{share:.0%}' for share in SHARES)} of the trained weights ...")
                 trained, self.tried = try_shares(best, self.start, base, self._measure)
                 for each in self.tried:
                     unseen = "" if each.unseen is None else f", unseen {each.unseen:.4f}"
                     telemetry.say(f"trained weights {each.share:.0%}: seen {each.seen:.4f}{unseen}")
                 best = mixed(best, self.start, trained.share)
             self.shown.modules().load_state_dict(best)
+        if within_chance(base.seen, trained.seen, self.data.seen.count):
+            self._warn(
+                telemetry,
+                max(map(int, self.figures)),
+                f"{base.seen:.4f} and {trained.seen:.4f} on {self.data.seen.count:,} held-out pictures differ by no "
+                "more than chance does; more of them (data.holdout, --validation) would tell",
+            )
         promoted = force or trained.holds_against(base)
         seconds, steps = time.monotonic() - self.begun, max(map(int, self.figures))
         figure = self.data.seen.figure
@@ -317,13 +325,13 @@ class _Run:
         """
         base = self.settings.base
         if not base.head and not base.size:
-            return self._measure(self.start, 0.0) if self.start else Standing(self.figures["0"])
+            return self._measure(self.start, 0.0) if self.start else Standing(self.figures["0"], None, 0.0)
         encoder = create_encoder(base.encoder, device=self.device.type)
         captions = self.data.captions is not None
         seen = measure_encoder(encoder, self.data.seen_examples, captions=captions)
         if not self.data.unseen:
-            return Standing(seen)
-        return Standing(seen, measure_encoder(encoder, self.data.unseen_examples, captions=captions))
+            return Standing(seen, None, 0.0)
+        return Standing(seen, measure_encoder(encoder, self.data.unseen_examples, captions=captions), 0.0)
 
     def _measure(self, weights: dict[str, Tensor], share: float) -> Standing:
         self.shown.modules().load_state_dict(weights)

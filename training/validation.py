@@ -54,6 +54,11 @@ class Validation:
     captions: list[tuple[str, ...]] | None
     views: bool = False
 
+    @property
+    def count(self) -> int:
+        """Pictures, the two views of one counting once."""
+        return len(self.pixels) // (2 if self.views else 1)
+
     def measure(self, model: Trainable, precision: Precision, device: torch.device) -> float:
         """The figure, in [0, 1]; the model is put into eval mode and left so."""
         return self._figure(*self._outputs(model, precision, device))

@@ -19,6 +19,7 @@ from app.main import create_app
 from app.settings import Settings as ServiceSettings
 from cli.gallery import write_gallery
 from indexing.job import IndexSettings, run_index
+from retrieval.calibration import read_calibration
 from retrieval.collection import open_collection
 from retrieval.encoders.protocol import TextEncoder
 from retrieval.encoders.registry import create_encoder
@@ -26,12 +27,13 @@ from retrieval.images import decode
 from tests.api.conftest import wait_until_ready
 from training.live import LiveEncoder
 from training.model import load_base
-from training.settings import Settings, settings_from
+from training.settings import Settings, load_settings, settings_from
 from training.trainer import run_training
 
 METHODS: dict[str, dict[str, Any]] = {
     "simclr": {"base": {"head": 32, "size": 64, "freeze": 0.5}, "objective": {"name": "simclr"}},
     "clip": {"base": {"size": 64, "freeze": 0.9}, "objective": {"name": "clip"}},
+    "triplet": {"base": {"size": 64, "freeze": 0.5}, "objective": {"name": "triplet"}, "sampling": {"per_class": 2}},
 }
 
 
@@ -40,18 +42,33 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """The gallery, the encoder's folder, and the configuration that it was made with."""
     folder = tmp_path_factory.mktemp(request.param)
     write_gallery(folder / "gallery")
+    if request.param == "triplet":
+        sort_into_classes(folder / "gallery")
     settings = settings_from(
         {
             **METHODS[request.param],
             "data": {"train": [str(folder / "gallery")], "holdout": 0.3},
-            "optimizer": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-4},
+            "optimizer": {"epochs": 2, "batch_size": 4 if request.param == "triplet" else 8, "learning_rate": 1e-4},
         },
         "test",
     )
-    result = run_training(settings, folder / "mine", config="# test\n", command="test", workers=0, force=True)
+    result = run_training(settings, folder / "mine", command="test", workers=0, force=True)
     assert result.promoted
     assert result.steps == 4
     return folder / "gallery", folder / "mine", settings
+
+
+def sort_into_classes(gallery: Path) -> None:
+    """Class folders of four or five pictures each."""
+    for path in gallery.glob("*.jpg"):
+        path.unlink()
+    for number, path in enumerate(pictures_of(gallery)):
+        (gallery / f"class-{number % 4}").mkdir(exist_ok=True)
+        path.rename(gallery / f"class-{number % 4}" / path.name)
+
+
+def pictures_of(gallery: Path) -> list[Path]:
+    return sorted(gallery.rglob("*.png"))
 
 
 def trainers(mine: Path, settings: Settings) -> LiveEncoder:
@@ -67,6 +84,10 @@ def test_the_exported_folder_tells_what_it_is(trained: tuple[Path, Path, Setting
     assert settings.objective.name in card
     assert report["before"]["seen"] <= 1
     assert report["after"]["seen"] == max(value for step, value in report["by_step"].items() if step != "0")
+    assert (mine / "weights.safetensors").stat().st_mode == (mine / "encoder.json").stat().st_mode
+    trained_by = load_settings(mine / "config.toml").model_dump(exclude={"data": {"train"}})
+    assert trained_by == json.loads(json.dumps(report["settings"])) | {"data": trained_by["data"]}
+    assert trained_by["optimizer"]["epochs"] == 2
     lines = [json.loads(line) for line in (mine / "metrics.jsonl").read_text().splitlines()]
     assert sum("loss" in line for line in lines) == 4
 
@@ -74,7 +95,7 @@ def test_the_exported_folder_tells_what_it_is(trained: tuple[Path, Path, Setting
 def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path, Settings], tmp_path: Path) -> None:
     gallery, mine, settings = trained
     name, live = f"folder:{mine}", trainers(mine, settings)
-    pictures = [decode(path.read_bytes()).image for path in sorted(gallery.glob("*.png"))]
+    pictures = [decode(path.read_bytes()).image for path in pictures_of(gallery)]
     batch = np.stack([live.preprocess(picture) for picture in pictures])
     expected = live.encode_images(batch)
     reference = create_encoder(name, device="cpu", engine="torch", precision="fp32")
@@ -88,15 +109,29 @@ def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path, Settings]
 
     run_index(IndexSettings((str(gallery),), tmp_path / "found", encoder=name, engine="torch"))
     collection = open_collection(tmp_path / "found")
-    rows = [collection.metadata.row_of(path.name) for path in sorted(gallery.glob("*.png"))]
+    rows = [collection.metadata.row_of(str(path.relative_to(gallery))) for path in pictures_of(gallery)]
     np.testing.assert_allclose(np.float32(collection.vectors[rows]), expected, atol=1e-3)
+    (cat,) = gallery.rglob("chelsea.png")
     with TestClient(create_app(ServiceSettings(collection=tmp_path / "found"))) as client:
         wait_until_ready(client)
-        answer = client.post("/v1/search/image", files={"file": (gallery / "chelsea.png").read_bytes()}).json()
-        assert answer["results"][0]["id"] == "chelsea.png"
+        answer = client.post("/v1/search/image", files={"file": cat.read_bytes()}).json()
+        assert answer["results"][0]["id"] == str(cat.relative_to(gallery))
         assert answer["encoder"] == f"folder:{mine}"
         text = client.post("/v1/search/text", json={"text": "a cat"})
         assert text.status_code == (200 if settings.objective.name == "clip" else 422)
+        sides = {"a": cat.read_bytes(), "b": next(gallery.rglob("coffee.png")).read_bytes()}
+        pair = client.post("/v1/similarity", files=sides).json()
+        first, second = (
+            expected[pictures_of(gallery).index(next(gallery.rglob(f"{name}.png")))] for name in ("chelsea", "coffee")
+        )
+        assert pair["cosine"] == pytest.approx(float(first @ second), abs=0.01)
+        assert pair["similar"] == (pair["distance"] <= pair["threshold"])
+        measured = (
+            read_calibration(mine / "calibration.json").image_image if settings.objective.name != "clip" else None
+        )
+        if measured is not None:
+            assert pair["threshold"] == pytest.approx(measured.threshold)
+            assert pair["probability"] == pytest.approx(measured.probability(pair["cosine"]), abs=1e-3)
 
 
 def test_a_folder_that_was_tampered_with_is_refused(trained: tuple[Path, Path, Settings], tmp_path: Path) -> None:

@@ -114,7 +114,9 @@ def test_a_run_that_makes_the_base_worse_is_not_promoted(tmp_path: Path, gallery
     ("text", "said"),
     [
         ("[optimizr]\n", "unknown key 'optimizr'"),
-        ("[objective]\nname = 'tripplet'\n", "unknown objective 'tripplet'"),
+        ("[objective]\nname = 'tripplet'\n", "objective.name = 'tripplet' is unknown"),
+        ("[objective]\nname = 'info_nce'\ntemperature = inf\n", "objective.temperature = inf must be in"),
+        ("optimizer = 3\n", "optimizer = 3 must be a table, [optimizer]"),
         ("[objective]\nmargn = 3\n", "unknown option 'margn'"),
         ("[objective\n", "is not TOML"),
         ("[base]\nencoder = 'resnet'\n", "can't be trained"),

@@ -176,3 +176,20 @@ def test_places_that_results_can_not_go_to_are_named_before_the_work(tmp_path):
         result = runner.invoke(app(evaluate), ["nonesuch", "--data", str(data), option, str(place)])
         assert isinstance(result.exception, SourceError)
         assert option in str(result.exception)
+
+
+def test_json_of_what_is_not_promoted_says_why_beside_and_other_ranks_keep_still(tmp_path, monkeypatch):
+    from training.promotion import Standing
+    from training.trainer import Result
+
+    worse = Result("mine", False, "precision_at_1", Standing(0.9, None, 0.0), Standing(0.8), 1.0, 2, ())
+    monkeypatch.setattr("cli.train._train", lambda *_, **__: worse)
+    config = tmp_path / "this.toml"
+    config.write_text("")
+    asked = [str(config), "--out", str(tmp_path / "mine"), "--json"]
+    result = runner.invoke(app(train), asked)
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["promoted"] is False
+    assert "the base is better" in result.stderr
+    monkeypatch.setenv("RANK", "1")
+    assert runner.invoke(app(train), asked).output == ""

@@ -61,5 +61,5 @@ def test_what_cannot_be_compared_is_refused():
         patch_nce([query], [key])
     with pytest.raises(ValueError, match="the same layers"):
         patch_nce([query], [])
-    with pytest.raises(ConfigInvalid, match="temperature = 0 must be above 0"):
+    with pytest.raises(ConfigInvalid, match="temperature = 0 must be in"):
         patch_nce([query], [query], temperature=0)

@@ -28,7 +28,7 @@ def train(folder: Path, **base: float) -> Result:
         },
         "test",
     )
-    return run_training(settings, folder / "mine", config="", command="test", workers=0, force=True)
+    return run_training(settings, folder / "mine", command="test", workers=0, force=True)
 
 
 def lines(folder: Path) -> list[dict[str, float]]:

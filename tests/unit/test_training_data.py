@@ -12,7 +12,7 @@ from evaluation.classes import unseen_classes
 from evaluation.datasets import Example
 from training.batches import fitting
 from training.dataset import classes_apart, split
-from training.promotion import SHARES, Standing, choose, mixed, try_shares
+from training.promotion import SHARES, Standing, choose, mixed, try_shares, within_chance
 from training.settings import settings_from
 
 
@@ -97,3 +97,10 @@ def test_without_unseen_classes_the_seen_ones_decide() -> None:
 def test_mixing_everything_changes_nothing() -> None:
     trained = {"w": torch.ones(2)}
     assert mixed(trained, {}, 1.0) is trained
+
+
+def test_a_difference_on_few_pictures_is_within_chance() -> None:
+    assert within_chance(0.4167, 0.4583, 48)
+    assert within_chance(0.5, 0.5, 1_000_000)
+    assert not within_chance(0.84, 0.95, 1500)
+    assert not within_chance(0.0, 1.0, 1)

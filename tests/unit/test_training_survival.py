@@ -104,7 +104,7 @@ def settings(folder: Path) -> object:
 
 
 def train(folder: Path, out: Path) -> None:
-    run_training(settings(folder), out, config="", command="test", workers=0, force=True)  # type: ignore[arg-type]
+    run_training(settings(folder), out, command="test", workers=0, force=True)  # type: ignore[arg-type]
 
 
 def test_a_full_disk_while_decoding_is_told_before_anything_is_mapped(
@@ -180,7 +180,7 @@ def test_captions_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     write_folders(tmp_path / "data", {f"red/{i}.png": "red" for i in range(8)})
     asked = settings_from({"objective": {"name": "clip"}, "data": {"train": [str(tmp_path / "data")]}}, "test")
     with pytest.raises(SourceError, match="has a caption"):
-        run_training(asked, tmp_path / "mine", config="", command="test", workers=0)
+        run_training(asked, tmp_path / "mine", command="test", workers=0)
     assert not (tmp_path / "mine.work").exists()  # nothing came to be
 
 
@@ -188,13 +188,13 @@ def test_one_class_alone_and_pictures_to_judge_by_without_classes_are_refused(tm
     one = write_folders(tmp_path / "one", {f"red/{i}.png": "red" for i in range(8)})
     asked = settings_from({"objective": {"name": "triplet"}, "data": {"train": [str(one)]}}, "test")
     with pytest.raises(SourceError, match="one class, 'red'"):
-        run_training(asked, tmp_path / "mine", config="", command="test", workers=0)
+        run_training(asked, tmp_path / "mine", command="test", workers=0)
     both = write_folders(tmp_path / "both", {f"{name}/{i}.png": name for i in range(8) for name in ("red", "blue")})
     bare = write_folders(tmp_path / "bare", {"a.png": "red", "b.png": "blue"})
     data = {"train": [str(both)], "validation": [str(bare)]}
     asked = settings_from({"objective": {"name": "triplet"}, "data": data}, "test")
     with pytest.raises(SourceError, match="the 2 to judge by have none"):
-        run_training(asked, tmp_path / "mine", config="", command="test", workers=0)
+        run_training(asked, tmp_path / "mine", command="test", workers=0)
 
 
 @pytest.mark.parametrize("out", ["file/mine", "/proc/mine"])
@@ -208,7 +208,7 @@ def test_a_device_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("retrieval.encoders.engines.choice.cuda_available", lambda: False)
     for device, said in (("potato", "unknown device 'potato'"), ("cuda", "no CUDA device")):
         with pytest.raises(EncoderError, match=said):
-            run_training(settings(tmp_path), tmp_path / "mine", config="", command="test", device=device)  # type: ignore[arg-type]
+            run_training(settings(tmp_path), tmp_path / "mine", command="test", device=device)  # type: ignore[arg-type]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_best_so_far(
@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_best_so_far(
         train(tmp_path / "gallery", tmp_path / "early")
     broken = 2
     asked = settings(tmp_path / "gallery").model_copy(update={"evaluate_every": 0.1})  # type: ignore[attr-defined]
-    result = run_training(asked, tmp_path / "late", config="", command="test", workers=0, force=True)
+    result = run_training(asked, tmp_path / "late", command="test", workers=0, force=True)
     assert any("not finite" in text for text in result.warnings)
     assert (tmp_path / "late/encoder.json").is_file()
 
@@ -249,7 +249,7 @@ def test_pictures_without_classes_calibrate_by_their_views(tmp_path: Path) -> No
     gallery(tmp_path / "gallery")
     asked = settings(tmp_path / "gallery")
     asked = asked.model_copy(update={"data": asked.data.model_copy(update={"holdout": 0.5})})  # type: ignore[attr-defined]
-    run_training(asked, tmp_path / "mine", config="", command="test", workers=0, force=True)
+    run_training(asked, tmp_path / "mine", command="test", workers=0, force=True)
     calibration = read_calibration(tmp_path / "mine/calibration.json")
     assert calibration.image_image is not None
     lines = map(json.loads, (tmp_path / "mine/metrics.jsonl").read_text().splitlines())

@@ -136,7 +136,7 @@ def require(holds: bool, name: str, value: object, wanted: str) -> None:
         ConfigInvalid: it is not.
     """
     if not holds:
-        raise ConfigInvalid(f"objective option {name} = {value!r} must be {wanted}")
+        raise ConfigInvalid(f"objective.{name} = {value!r} must be {wanted}")
 
 
 def _raised(batch: Embedded) -> Embedded:

@@ -48,7 +48,8 @@ class Clip(Objective):
         learn_temperature: bool = True,
     ) -> None:
         super().__init__()
-        require(min_temperature > 0, "min_temperature", min_temperature, "above 0")
+        require(min_temperature >= 1e-3, "min_temperature", min_temperature, "at least 0.001")
+        require(max_temperature <= 100, "max_temperature", max_temperature, "at most 100")
         require(temperature >= min_temperature, "temperature", temperature, f"at least {min_temperature}, the smallest")
         require(temperature <= max_temperature, "temperature", temperature, f"at most {max_temperature}, the largest")
         self.lowest, self.highest = -math.log(max_temperature), -math.log(min_temperature)

@@ -38,7 +38,7 @@ def patch_nce(
         ConfigInvalid: the temperature is not above 0.
         ValueError: no layers, or shapes that differ.
     """
-    require(temperature > 0, "temperature", temperature, "above 0")
+    require(1e-3 <= temperature <= 100, "temperature", temperature, "in [0.001, 100]")
     if not queries or len(queries) != len(keys):
         raise ValueError(f"PatchNCE compares the same layers, at least one; got {len(queries)} and {len(keys)}")
     layers = [_layer(q, k, temperature, across_batch) for q, k in zip(queries, keys, strict=True)]

@@ -45,7 +45,7 @@ def make_objective(name: str, **options: Any) -> Objective:
     """
     kind = _OBJECTIVES.get(name)
     if kind is None:
-        raise ConfigInvalid(f"unknown objective {name!r}; known: {', '.join(_OBJECTIVES)}")
+        raise ConfigInvalid(f"objective.name = {name!r} is unknown; known: {', '.join(_OBJECTIVES)}")
     defaults = {key: parameter.default for key, parameter in inspect.signature(kind).parameters.items()}
     unknown = sorted(options.keys() - defaults.keys())
     if unknown:
@@ -56,5 +56,5 @@ def make_objective(name: str, **options: Any) -> Objective:
 def _coerce(key: str, value: Any, kind: type) -> Any:
     wanted = (int, float) if kind is float else (kind,)
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigInvalid(f"objective option {key} = {value!r} must be {_KINDS[kind]}")
+        raise ConfigInvalid(f"objective.{key} = {value!r} must be {_KINDS[kind]}")
     return kind(value)

@@ -31,7 +31,7 @@ class SimCLR(Objective):
 
     def __init__(self, temperature: float = 0.5) -> None:
         super().__init__()
-        require(temperature > 0, "temperature", temperature, "above 0")
+        require(1e-3 <= temperature <= 100, "temperature", temperature, "in [0.001, 100]")
         self.temperature = temperature
 
     def compare(self, anchors: Embedded, references: Embedded) -> Outcome:
