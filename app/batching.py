@@ -29,9 +29,9 @@ Lane = str | tuple[int, str]
 Work = Callable[[Sequence[Any]], Iterable[Any]]
 """Payloads -> results, one each, in order; runs on the device's thread."""
 
-LARGEST = {"image": 4, "text": 32}
-"""Queries in a batch at most: beyond these a CPU encodes no more a second (benchmarks/RESULTS.md), and the first one
-would wait for the last. What a GPU wants has not been measured."""
+LARGEST_TEXTS = 32
+"""Texts in a batch at most, as `Encoder.image_batch` bounds pictures: beyond these a CPU encodes no more a second
+(benchmarks/RESULTS.md), and the first one would wait for the last. What a GPU wants has not been measured."""
 _DROPPED = object()
 
 
@@ -70,8 +70,9 @@ class Device:
     async def encode_image(self, searcher: Searcher, pixels: UInt8, watch: Stopwatch) -> Float32:
         """A preprocessed picture (3, S, S) -> (d,) of unit norm; `watch` gets wait and encode."""
         lane = (id(searcher.encoder), "image")
+        largest = searcher.encoder.image_batch
         vector: Float32 = await self._queue(
-            lane, LARGEST["image"], pixels, lambda batch: searcher.encode_images(np.stack(batch), Stopwatch()), watch
+            lane, largest, pixels, lambda batch: searcher.encode_images(np.stack(batch), Stopwatch()), watch
         )
         return vector
 
@@ -79,7 +80,7 @@ class Device:
         """A prepared text -> (d,) of unit norm; `watch` gets wait and encode."""
         lane = (id(searcher.encoder), "text")
         vector: Float32 = await self._queue(
-            lane, LARGEST["text"], text, lambda batch: searcher.encode_texts(batch, Stopwatch()), watch
+            lane, LARGEST_TEXTS, text, lambda batch: searcher.encode_texts(batch, Stopwatch()), watch
         )
         return vector
 

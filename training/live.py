@@ -50,6 +50,11 @@ class LiveEncoder:
         """See `Encoder`."""
         return sum(tensor.nbytes for tensor in self._model.modules().state_dict().values())
 
+    @property
+    def image_batch(self) -> int:
+        """See `Encoder`."""
+        return batch_for(self._device)
+
     def preprocess(self, image: Image) -> UInt8:
         """See `Encoder`."""
         return self.preprocessing(image)

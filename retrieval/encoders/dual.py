@@ -89,6 +89,11 @@ class DualEncoder:
         loaded = (self.__dict__.get(name) for name in ("_image_engine", "_text_engine"))  # cached_property keeps them
         return sum(engine.weight_bytes for engine in loaded if engine is not None)
 
+    @property
+    def image_batch(self) -> int:
+        """See `Encoder`."""
+        return self._image.batches[-1]
+
     def preprocess(self, image: Image) -> UInt8:
         """See `Encoder`."""
         return self._preprocessing(image)

@@ -53,6 +53,7 @@ class FakeEncoder:
     )
     preprocessing = _PREPROCESSING
     weight_bytes = 0
+    image_batch = 4
 
     def preprocess(self, image: Image) -> UInt8:
         """See `Encoder`."""

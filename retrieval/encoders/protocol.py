@@ -36,6 +36,11 @@ class Encoder(Protocol):
         """Bytes of the weights that are loaded, as their engine holds them; towers not needed yet count nothing."""
         ...
 
+    @property
+    def image_batch(self) -> int:
+        """Pictures beyond which a larger batch is encoded no faster a picture; fewer may be slower a picture."""
+        ...
+
     def preprocess(self, image: Image) -> UInt8:
         """RGB picture of any size -> (3, S, S) uint8, S = spec.image_size. Pure CPU and thread-safe."""
         ...

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.batching import LARGEST, Device
+from app.batching import LARGEST_TEXTS, Device
 from retrieval.errors import EncoderError
 from retrieval.stopwatch import Stopwatch
 from retrieval.types import Float32, UInt8
@@ -24,7 +24,7 @@ class FakeSearcher:
     """Texts become their lengths, pictures their means; `BAD` fails; every call is noted."""
 
     def __init__(self) -> None:
-        self.encoder = SimpleNamespace()
+        self.encoder = SimpleNamespace(image_batch=4)
         self.batches: list[Any] = []
         self.threads: set[str] = set()
 
@@ -98,7 +98,7 @@ def test_what_comes_while_the_device_is_busy_leaves_together(device: Device, sea
 
 
 def test_a_batch_has_a_largest_size(device: Device, searcher: Any) -> None:
-    count = 2 * LARGEST["text"] + 3
+    count = 2 * LARGEST_TEXTS + 3
 
     async def main() -> None:
         async with busy(device):
@@ -107,7 +107,26 @@ def test_a_batch_has_a_largest_size(device: Device, searcher: Any) -> None:
         await asyncio.gather(*tasks)
 
     asyncio.run(main())
-    assert [len(batch) for batch in searcher.batches] == [LARGEST["text"], LARGEST["text"], 3]
+    assert [len(batch) for batch in searcher.batches] == [LARGEST_TEXTS, LARGEST_TEXTS, 3]
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(4, [4, 4, 1]), (8, [8, 1])])
+def test_pictures_leave_in_batches_of_what_their_encoder_likes(
+    device: Device, searcher: Any, largest: int, sizes: list[int]
+) -> None:
+    searcher.encoder.image_batch = largest
+
+    async def main() -> None:
+        async with busy(device):
+            tasks = [
+                asyncio.create_task(device.encode_image(searcher, np.zeros((3, 2, 2), np.uint8), Stopwatch()))
+                for _ in range(9)
+            ]
+            await arrived(device, 9)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert [shape[0] for shape in searcher.batches] == sizes
 
 
 def test_pictures_and_texts_stand_in_lanes_of_their_own(device: Device, searcher: Any) -> None:
