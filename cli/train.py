@@ -138,6 +138,8 @@ def _report(result: Result) -> str:
             f"not promoted: {figures} ({took})\n"
             f"  the base is better, so nothing was written to {result.out}; --force writes it all the same"
         )
+    if not trained.holds_against(base):
+        figures = f"worse than the base, written for --force: {figures}"
     out = shlex.quote(result.out)
     return (
         f"{result.out}: {figures} ({took})\n"

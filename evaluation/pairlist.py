@@ -78,6 +78,8 @@ def read_pair_list(path: Path) -> PairList:
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{path} can't be read as a table of pairs: {error}") from error
     text = bool(rows) and "b" not in rows[0]
+    if rows and {"b", "text"} <= rows[0].keys():
+        raise SourceError(f"{path} has both columns, b and text: a list holds pairs of one kind; make two")
     other = "text" if text else "b"
     if not rows or not {"a", other, "same"} <= rows[0].keys():
         raise SourceError(f"{path} holds no pairs: expected rows with the columns a, b (or text) and same")

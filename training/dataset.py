@@ -44,6 +44,7 @@ class TrainingData:
         unseen_examples: pictures of classes that are not.
         seen: the first of these, decoded.
         unseen: the second, decoded; None where none were asked for.
+        rejected: training pictures that can't be decoded.
     """
 
     examples: list[Example]
@@ -54,6 +55,7 @@ class TrainingData:
     unseen_examples: list[Example]
     seen: Validation
     unseen: Validation | None
+    rejected: int
 
     @property
     def held_out(self) -> list[Example]:
@@ -111,7 +113,9 @@ def read_data(settings: Settings, model: Trainable, needs: Need, work: Path, pro
             f"all {len(read):,} training pictures are of one class, {read[0].label!r}: there is nothing to tell it from"
         )
     texts = [example.captions for example in read] if captions else None
-    return TrainingData(read, pixels, labels, texts, parts.seen, parts.unseen, seen, unseen)
+    return TrainingData(
+        read, pixels, labels, texts, parts.seen, parts.unseen, seen, unseen, len(parts.train) - len(kept)
+    )
 
 
 def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:

@@ -173,6 +173,11 @@ class _Run:
         self.data: TrainingData = read_data(settings, model, self.objective.needs, self.work, process)
         self.settings, shrunk = fitting(settings, len(self.data.pixels), self.data.labels)
         self.warnings += [shrunk] if shrunk else []
+        if self.data.rejected:
+            self.warnings.append(
+                f"{self.data.rejected:,} of {self.data.rejected + len(self.data.pixels):,} training pictures can't be "
+                "read and are left out; `lookalike index` lists such pictures with the reason"
+            )
         if settings.data.unseen and not self.data.unseen:
             self.warnings.append(
                 f"data.unseen = {settings.data.unseen:g} wants four classes or more, some with two pictures: no class "
@@ -392,6 +397,7 @@ class _Run:
             "objective": self.settings.objective.name,
             "sources": [Path(source).name for source in self.settings.data.train],
             "training_pictures": len(self.data.examples),
+            "rejected": self.data.rejected,
             "classes": 0 if labels is None else len(np.unique(labels)),
             "validation_pictures": len(self.data.seen.pixels),
             "unseen_classes": sorted({example.label for example in self.data.unseen_examples if example.label}),

@@ -105,6 +105,14 @@ def test_a_gallery_and_a_list_of_pairs(tmp_path):
     assert found["pairs.f1"] == found["pairs.accuracy"] == 1.0
 
 
+def test_a_list_of_both_kinds_of_pairs_is_refused(tmp_path):
+    table = tmp_path / "pairs.csv"
+    table.write_text("a,b,text,same\nx.png,y.png,,1\nx.png,,a dog,1\n")
+    refused = runner.invoke(app(evaluate), ["fake", "--data", str(table)]).exception
+    assert isinstance(refused, SourceError)
+    assert "both columns, b and text" in str(refused)
+
+
 def test_what_makes_no_sense_is_refused(tar):
     for wrong in (["--only", "beauty"], ["--prompt", "a photo"]):
         result = runner.invoke(app(evaluate), ["fake", "--data", str(tar), *wrong])

@@ -51,6 +51,19 @@ def test_an_encoder_of_the_bases_shape_is_held_against_the_start_measured_alike(
     assert start["validation.precision_at_1"] == result.base.seen
 
 
+def test_pictures_that_can_not_be_read_are_counted_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        path = tmp_path / f"data/red/broken-{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no picture")
+    result = train(tmp_path, head=8, size=32)
+    (said,) = [text for text in result.warnings if "can't be read and are left out" in text]
+    report = json.loads((tmp_path / "mine/report.json").read_text())
+    assert 1 <= report["rejected"] <= 3
+    assert said.startswith(f"{report['rejected']} of ")
+    assert said in capsys.readouterr().err
+
+
 def test_with_a_new_head_the_base_itself_is_measured_before_the_first_step(tmp_path: Path) -> None:
     result = train(tmp_path, head=8, size=32)
     kinds = [next(iter(line.keys() & {"loss", "base.precision_at_1"}), "") for line in lines(tmp_path)]
