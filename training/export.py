@@ -105,7 +105,8 @@ def as_toml(settings: Settings) -> str:
 
 
 def _keys(table: Mapping[str, Any]) -> list[str]:
-    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    # As they are, not escaped: JSON writes what lies beyond 16 bits as two halves, which TOML refuses.
+    return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
 
 
 def model_card(report: Mapping[str, Any], config: str) -> str:

@@ -206,7 +206,8 @@ class _Run:
         state = load_checkpoint(self.work, self._identity())
         if state is not None:
             self.figures, self.begun = state["figures"], self.begun - state["seconds"]
-            self.base = Standing(**state["base"]) if state["base"] else None
+            before = state.get("base")  # checkpoints of earlier versions have none: it is measured again
+            self.base = Standing(**before) if before else None
             self.warnings = list(state["warnings"])
             self.loop.restore(state["loop"])
         trim_metrics(self.work / METRICS_FILE, self.loop.step)

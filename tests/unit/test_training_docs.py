@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from training.config import LiteConfig
+from training.export import as_toml
 from training.objectives import make_objective, objective_names
-from training.settings import Settings, load_settings
+from training.settings import Settings, load_settings, settings_from
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/training.md").read_text()
@@ -35,6 +37,12 @@ def test_every_objective_has_a_configuration_and_its_options_a_word(name: str) -
     (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
     for option in inspect.signature(type(make_objective(name))).parameters:
         assert f"`{option} = " in row, option
+
+
+def test_an_exported_configuration_reads_as_what_was_trained_by() -> None:
+    data = {"classes": ["caf\u00e9", "\U0001f600", 'a "b"\n'], "label_column": "\u540d"}
+    given = settings_from({"data": data, "objective": {"name": "triplet", "mining": "hard", "margin": 0.3}}, "test")
+    assert settings_from(tomllib.loads(as_toml(given)), "exported") == given
 
 
 def test_every_key_of_the_recipe_of_lite_stands_in_its_page_with_its_default() -> None:
