@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from retrieval.encoders.engines.choice import cpu_precisions
+from retrieval.encoders.engines.choice import bf16_pays
 
 
 def computes_in_bf16(precision: str, device: str) -> bool:
     """Whether the towers run under bf16 autocast.
 
     Args:
-        precision: `auto`, `bf16` or `fp32`; `auto` is bf16 on a CPU with instructions for it and on CUDA from compute
-            capability 8.0, where it pays, and fp32 elsewhere, where it is emulated.
+        precision: `auto`, `bf16` or `fp32`; `auto` is bf16 on a CPU that is faster in it, and on CUDA from compute
+            capability 8.0; elsewhere fp32.
         device: `cpu` or `cuda`.
     """
     if precision != "auto":
         return precision == "bf16"
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
-    return "bf16" in cpu_precisions()
+    return bf16_pays()

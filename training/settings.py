@@ -102,7 +102,7 @@ class Optimizer(_Table):
     clip_norm: float = Field(default=1.0, ge=0, description="The gradient's L2 norm is scaled down to this; 0 never.")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",
-        description="Of the towers' arithmetic, weights stay fp32; `auto` is bf16 where the device computes in it.",
+        description="Of the towers' arithmetic, weights stay fp32; `auto` is bf16 where the device is faster in it.",
     )
     chunk: int = Field(
         default=0, ge=0, description="GradCache: pictures that are in memory at once; 0 for all of the batch."

@@ -22,7 +22,7 @@ from retrieval.encoders.engines import EngineChoice, Tower, choose_engine, make_
 from retrieval.encoders.engines import choice as choice_module
 from retrieval.encoders.engines.batching import plan, run_batched
 from retrieval.encoders.engines.cache import find_folder, publish_folder, recall, remember
-from retrieval.encoders.engines.choice import cpu_precisions
+from retrieval.encoders.engines.choice import bf16_pays, cpu_precisions
 from retrieval.errors import EncoderError
 
 FP32 = EngineChoice("openvino", "fp32", "cpu")
@@ -209,7 +209,7 @@ def test_records_come_back_and_broken_ones_do_not(folder: Path) -> None:
 def test_auto_is_openvino_in_the_best_precision_on_a_cpu(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         chosen = choose_engine(device="cpu", threads=1)
-    best = "bf16" if "bf16" in cpu_precisions() else "fp32"
+    best = "bf16" if bf16_pays() else "fp32"
     assert chosen == EngineChoice("openvino", best, "cpu", 1)
     assert f"engine_chosen engine=openvino precision={best} device=cpu threads=1" in caplog.text
     assert choose_engine(device="cpu", engine="torch").precision == "fp32"
@@ -217,9 +217,21 @@ def test_auto_is_openvino_in_the_best_precision_on_a_cpu(caplog: pytest.LogCaptu
 
 def test_fp32_is_chosen_where_the_cpu_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice_module, "cpu_precisions", lambda: ("fp32",))
+    assert not bf16_pays.__wrapped__()
+    monkeypatch.setattr(choice_module, "bf16_pays", bf16_pays.__wrapped__)
     assert choose_engine(device="cpu").precision == "fp32"
     with pytest.raises(EncoderError, match="does not compute in bf16"):
         choose_engine(device="cpu", precision="bf16")
+
+
+@pytest.mark.skipif("bf16" not in cpu_precisions(), reason="this CPU has no bf16")
+@pytest.mark.parametrize(("pays", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_bf16_is_chosen_where_it_is_faster_and_taken_where_it_is_asked_for(
+    pays: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice_module, "bf16_pays", lambda: pays)
+    assert choose_engine(device="cpu").precision == precision
+    assert choose_engine(device="cpu", precision="bf16").precision == "bf16"
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
