@@ -201,7 +201,10 @@ class SimilarityRequest(_Request):
 
 
 class TookMs(BaseModel):
-    """Milliseconds by stage; a stage that this query did not need is 0. `total` starts when the body has arrived."""
+    """Milliseconds by stage; one that this query did not need is 0. `total` starts when the body has arrived.
+
+    Of two inputs, which go through the stages at once, each stage is the slower one's.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_TOOK]})
 

@@ -33,7 +33,9 @@ def evaluate(
     ],
     gallery: Annotated[
         list[str] | None,
-        typer.Option("--gallery", help="Labelled pictures to search in; default: DATA itself, each without itself."),
+        typer.Option(
+            "--gallery", help="Pictures to search in, judged by labels; default: DATA itself, each without itself."
+        ),
     ] = None,
     baseline: Annotated[
         str | None,

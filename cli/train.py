@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from training.trainer import Result
+    from training.result import Result
 
 _INTERRUPTED, _NOT_PROMOTED = 130, 3
 _OF_LITE = ("metrics", "cache")
@@ -134,9 +134,10 @@ def _report(result: Result) -> str:
         figures += f"; with {trained.share:.0%} of the trained weights"
     took = f"{result.steps:,} steps in {result.seconds / 60:.1f} minutes"
     if not result.promoted:
+        why = "training made it no better" if trained.seen < base.seen else "it lost on classes that it never saw"
         return (
             f"not promoted: {figures} ({took})\n"
-            f"  the base is better, so nothing was written to {result.out}; --force writes it all the same"
+            f"  {why}, so nothing was written to {result.out}; --force writes it all the same"
         )
     if not trained.holds_against(base):
         figures = f"worse than the base, written for --force: {figures}"

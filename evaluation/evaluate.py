@@ -128,6 +128,7 @@ def describe(spec: EncoderSpec) -> dict[str, Any]:
 
 def _measure_labels(found: Evaluation, options: Options) -> None:
     scores, asked, gallery_size = _label_scores(found, options, None)
+    _require_matches(found, len(asked))
     if len(asked) == 0:
         return
     found.map_at_r = np.full(len(found.data.examples), np.nan)
@@ -135,6 +136,7 @@ def _measure_labels(found: Evaluation, options: Options) -> None:
     summary: dict[str, Any] = {
         "classes": len(_names(found)),
         "queries": len(asked),
+        "left_out": sum(example.label is not None for example in found.data.examples) - len(asked),
         "gallery": gallery_size,
         **_means(scores),
     }
@@ -147,6 +149,33 @@ def _measure_labels(found: Evaluation, options: Options) -> None:
             counts = {"classes": len(group), "queries": len(asked), "gallery": gallery_size}
             summary[part] = counts | (_means(scores) if len(asked) else {})
             _add_intervals(found, f"{part}.", scores, options)
+
+
+def _require_matches(found: Evaluation, asked: int) -> None:
+    """A gallery is searched by labels: without one that both have there is nothing to find in it.
+
+    Raises:
+        SourceError: naming what is missing.
+    """
+    if found.gallery is None or asked:
+        return
+    for name, side in (("pictures", found.data), ("gallery's pictures", found.gallery)):
+        if not side.classes:
+            raise SourceError(f"a gallery is searched by labels, and the {name} have none; leave the gallery out")
+    raise SourceError(
+        f"the gallery has no picture of the queries' classes: {_some(found.data.classes)} are asked for, and "
+        f"{_some(found.gallery.classes)} are in it"
+    )
+
+
+def _some(names: Sequence[str], shown: int = 5) -> str:
+    """The first few of them.
+
+    >>> _some(["cat", "dog", "owl"], 2)
+    'cat, dog and 1 more'
+    """
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
 def _label_scores(

@@ -1,6 +1,7 @@
 """A table of judged pairs -> figures: columns `a` (a picture), `b` (a picture) or `text`, and `same`.
 
-CSV or Parquet; pictures are paths relative to the table. `same` is 1/0, true/false or yes/no.
+CSV (between commas, semicolons or tabs) or Parquet; pictures are paths relative to the table. `same` is 1/0,
+true/false or yes/no.
 """
 
 from __future__ import annotations
@@ -81,8 +82,10 @@ def read_pair_list(path: Path) -> PairList:
     if rows and {"b", "text"} <= rows[0].keys():
         raise SourceError(f"{path} has both columns, b and text: a list holds pairs of one kind; make two")
     other = "text" if text else "b"
-    if not rows or not {"a", other, "same"} <= rows[0].keys():
+    if not rows:
         raise SourceError(f"{path} holds no pairs: expected rows with the columns a, b (or text) and same")
+    if not {"a", other, "same"} <= rows[0].keys():
+        raise SourceError(f"{path} has the columns {', '.join(map(str, rows[0]))}: pairs need a, b (or text) and same")
     pairs = [
         ListedPair(str(row["a"]), str(row[other]), _same(row["same"], f"row {number} of {path.name}"))
         for number, row in enumerate(rows)
@@ -131,7 +134,9 @@ def _head(encoder: Encoder, images: int, rejected: int, options: Options) -> dic
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
+        header = file.readline()
+        file.seek(0)
+        return list(csv.DictReader(file, delimiter=max(",;\t", key=header.count)))
 
 
 def _same(value: object, where: str) -> bool:

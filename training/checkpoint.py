@@ -43,11 +43,33 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | 
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling a damaged file raises nearly anything
         raise ConfigInvalid(f"{path} can't be read ({error}); remove {folder} to start over") from error
-    if state["settings"] != json.dumps(settings, sort_keys=True):
+    if changed := _changed(json.loads(state["settings"]), json.loads(json.dumps(settings))):
         raise ConfigInvalid(
-            f"{folder} holds a run of another configuration or data: remove it to start over, or use another --out"
+            f"{folder} holds a run of another configuration or data ({'; '.join(changed[:3])}): remove it to start "
+            "over, or use another --out"
         )
     return state
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two nested tables, in words.
+
+    >>> _changed({"data": "0a1b", "settings": {"seed": 0}}, {"data": "0a1b", "settings": {"seed": 1}})
+    ['settings.seed is 0 there and 1 here']
+    """
+    then, here = _flat(before), _flat(now)
+    return [
+        f"{key} is {then.get(key)!r} there and {here.get(key)!r} here"
+        for key in sorted(then.keys() | here.keys())
+        if then.get(key) != here.get(key)
+    ]
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def trim_metrics(path: Path, step: int) -> None:

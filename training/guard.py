@@ -15,7 +15,7 @@ from torch import Tensor
 COLLAPSED_SPREAD = 0.1
 """Below this share of the spread that directions drawn at random would have, the batch is all but one point."""
 
-_WINDOW = 50
+_LONGEST_WINDOW, _SHORTEST_WINDOW = 50, 5
 _MARGIN_TOLERANCE = 0.01
 _NO_GAP = 0.02
 _IDLE_SHARE = 0.001
@@ -30,24 +30,26 @@ def spread(embeddings: Tensor) -> float:
     >>> spread(torch.eye(2)), spread(torch.eye(2)[[0, 0]])
     (0.5, 0.0)
     """
-    return float(1.0 - embeddings.detach().float().mean(0).square().sum())
+    return max(0.0, float(1.0 - embeddings.detach().float().mean(0).square().sum()))
 
 
 class Watch:
-    """Looks at every step and speaks once of each thing that it notices.
+    """Looks at every step and speaks once of each thing that it notices, with a mend that the objective has.
 
     Args:
-        margin: of the loss, where it has one at which it is stuck once all distances are alike; else None.
-        mining: whether the loss looks only at triplets or pairs that violate something.
+        objective: which has a `margin`, a way of `mining` and a `temperature`, or has not.
+        steps: of the whole run; what must last to be spoken of lasts for 50 of them, in a short run for a quarter.
     """
 
-    def __init__(self, margin: float | None, *, mining: bool) -> None:
-        self._margin = margin
-        self._mining = mining
-        self._losses: deque[float] = deque(maxlen=_WINDOW)
-        self._active: deque[float] = deque(maxlen=_WINDOW)
-        self._gaps: deque[float] = deque(maxlen=_WINDOW)
-        self._spreads: deque[float] = deque(maxlen=_WINDOW)
+    def __init__(self, objective: object, steps: int) -> None:
+        self._mined = hasattr(objective, "mining")
+        self._margin: float | None = getattr(objective, "margin", None)
+        self._tempered = hasattr(objective, "temperature")
+        self._window = min(_LONGEST_WINDOW, max(_SHORTEST_WINDOW, steps // 4))
+        self._losses: deque[float] = deque(maxlen=self._window)
+        self._active: deque[float] = deque(maxlen=self._window)
+        self._gaps: deque[float] = deque(maxlen=self._window)
+        self._spreads: deque[float] = deque(maxlen=self._window)
         self._said: set[str] = set()
 
     def look(self, loss: float, spread_now: float, stats: Mapping[str, float]) -> list[str]:
@@ -62,34 +64,45 @@ class Watch:
 
     def _stuck(self) -> bool:
         """A mined loss may equal the margin by chance; only where positives are no nearer is nothing learned."""
-        if not self._margin or _mean(self._gaps) > _NO_GAP:
+        if not self._mined or not self._margin or _mean(self._gaps) > _NO_GAP:
             return False
         return abs(_mean(self._losses) - self._margin) < _MARGIN_TOLERANCE * self._margin
 
     def _findings(self) -> Iterator[tuple[str, str]]:
         if not math.isfinite(self._losses[-1]):
             yield "nan", "the loss is not finite: lower the learning rate, or train in fp32"
-        if len(self._losses) < _WINDOW:
+        if len(self._losses) < self._window:
             return
+        mine = ["mine semi-hard instead of hard"] if self._mined else []
         if _mean(self._spreads) < COLLAPSED_SPREAD:
+            mends = _either("lower the learning rate", *["raise the temperature"] * self._tempered, *mine)
             yield (
                 "collapse",
-                f"the embeddings have collapsed: over the last {_WINDOW} steps all pictures got nearly the same vector "
-                f"(spread {_mean(self._spreads):.3f}; 1 is far apart). Lower the learning rate, raise the temperature, "
-                "or mine semi-hard instead of hard",
+                f"the embeddings have collapsed: over the last {self._window} steps all pictures got nearly the same "
+                f"vector (spread {_mean(self._spreads):.3f}; 1 is far apart). {mends}",
             )
         if self._stuck():
             yield (
                 "margin",
                 f"the loss is stuck at the margin of {self._margin:g}: positives and negatives are equally far, "
-                "nothing is being learned. Lower the learning rate, or mine semi-hard instead of hard",
+                f"nothing is being learned. {_either('lower the learning rate', *mine)}",
             )
-        if self._mining and _mean(self._active) < _IDLE_SHARE:
+        if self._margin and _mean(self._active) < _IDLE_SHARE:
             yield (
                 "idle",
                 "hardly any pair or triplet violates the margin any more: there is nothing left to learn from these "
-                "batches. Stop here, raise the margin, mine harder, or put more classes into a batch",
+                f"batches. {_either('stop here', 'raise the margin', 'put more classes into a batch')}",
             )
+
+
+def _either(*mends: str) -> str:
+    """A sentence that offers them.
+
+    >>> _either("stop here", "raise the margin")
+    'Stop here, or raise the margin'
+    """
+    text = ", ".join(mends[:-1]) + ", or " * (len(mends) > 1) + mends[-1]
+    return text[0].upper() + text[1:]
 
 
 def learning_rate_warning(family: str, rate: float, frozen: float) -> str | None:

@@ -11,13 +11,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -26,7 +24,7 @@ from torch import Tensor, nn
 from evaluation.datasets import Example
 from evaluation.evaluate import Evaluation, measure
 from evaluation.options import Options
-from retrieval.disk import disk_errors, take_lock
+from retrieval.disk import disk_errors
 from retrieval.encoders.engines.choice import cuda_available, require_device
 from retrieval.encoders.registry import create_encoder
 from retrieval.errors import ConfigInvalid, SourceError
@@ -35,17 +33,7 @@ from training.batches import Batches, fitting
 from training.checkpoint import load_checkpoint, save_checkpoint, trim_metrics
 from training.dataset import TrainingData, read_data
 from training.distributed import Process, broadcast, process_group
-from training.export import (
-    CARD_FILE,
-    CONFIG_FILE,
-    METRICS_FILE,
-    REPORT_FILE,
-    as_json,
-    as_toml,
-    export_encoder,
-    model_card,
-    require_free,
-)
+from training.export import export_encoder, require_free
 from training.guard import Watch, learning_rate_warning
 from training.head import start_head
 from training.heap import keep_freed_memory
@@ -57,39 +45,16 @@ from training.norm import norms_learn, restate_norms
 from training.objectives import Objective, make_objective
 from training.pictures import Views, digest_of
 from training.promotion import SHARES, Standing, mixed, try_shares, within_chance
+from training.result import METRICS_FILE, Result, records, run_report
 from training.settings import Settings
 from training.telemetry import Telemetry
 from training.validation import measure_encoder
+from training.work import alone, work_folder
 
 _CHECKPOINT_SECONDS = 300.0
-BEST, _LOCK = "best.safetensors", ".lock"
+BEST = "best.safetensors"
 _ISOTONIC_FROM = 2000
 """Held-out pictures, which give about as many pairs; with fewer, isotonic regression claims too much certainty."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of a run.
-
-    Attributes:
-        out: the encoder's folder.
-        promoted: whether it was written; False where the base is better.
-        figure: what was measured on held-out pictures.
-        base: of the encoder that training started from.
-        trained: of the best weights.
-        seconds: of the whole run, earlier parts of a resumed one included.
-        steps: taken.
-        warnings: said on the way.
-    """
-
-    out: str
-    promoted: bool
-    figure: str
-    base: Standing
-    trained: Standing
-    seconds: float
-    steps: int
-    warnings: tuple[str, ...]
 
 
 def run_training(
@@ -120,36 +85,12 @@ def run_training(
     require_free(out)
     require_device(device)
     keep_freed_memory()
-    with process_group() as process, disk_errors(out.parent), _alone(_work(out), process):
+    with process_group() as process, disk_errors(out.parent), alone(work_folder(out), process):
         run = _Run(settings, out, _device(device, process), workers, process)
         result = run.train(force)
         if result.promoted and process.first:
             run.export(result, command)
         return result
-
-
-def _work(out: Path) -> Path:
-    return out.with_name(f"{out.name}.work")
-
-
-@contextmanager
-def _alone(work: Path, process: Process) -> Iterator[None]:
-    """Makes the work folder, and refuses a second run in it; one in which nothing came to be goes again."""
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SourceError(f"{work} can't be made: {error.strerror}; name another --out") from error
-    with (work / _LOCK).open("a+") as lock:
-        if process.first and (owner := take_lock(lock)):
-            raise SourceError(
-                f"process {owner} is training in {work} just now; wait for it, stop it, or use another --out"
-            )
-        try:
-            yield
-        finally:
-            if process.first and os.listdir(work) == [_LOCK]:
-                (work / _LOCK).unlink()
-                work.rmdir()
 
 
 class _Run:
@@ -160,7 +101,7 @@ class _Run:
     ) -> None:
         self.out, self.device, self.process = out, device, process
         self.workers = min(2, os.cpu_count() or 1) if workers is None else workers
-        self.work = _work(out)
+        self.work = work_folder(out)
         self.begun = time.monotonic()
         self.warnings: list[str] = []
         self.figures: dict[str, float] = {}
@@ -225,14 +166,15 @@ class _Run:
         """Writes the encoder's folder."""
         encoder = LiveEncoder(self.shown, self.out.name, self.device)
         found = _measured(encoder, self.data.held_out)
-        report = {**self._report(result), "command": command, "evaluation": found.figures if found else {}}
-        config = as_toml(self.settings)
-        extra = {
-            CARD_FILE: model_card(report, config),
-            REPORT_FILE: as_json(report),
-            CONFIG_FILE: config,
-            METRICS_FILE: (self.work / METRICS_FILE).read_text("utf-8"),
+        report = {
+            **run_report(result, self.settings, self.data),
+            "name": self.out.name,
+            "by_step": self.figures,
+            "shares": [asdict(standing) for standing in self.tried],
+            "command": command,
+            "evaluation": found.figures if found else {},
         }
+        extra = records(report, self.settings, self.work / METRICS_FILE)
         base, calibration = self.settings.base.encoder, found.calibration if found else None
         weights = self.shown.modules().state_dict()
         export_encoder(self.out, self.shown, weights, base=base, extra=extra, calibration=calibration)
@@ -246,7 +188,7 @@ class _Run:
         if self.base is None:
             self.base = self._base()
             telemetry.base(self.settings.base.encoder, self.data.seen.figure, self.base)
-        watch = _watch(self.objective)
+        watch = Watch(self.objective, self.loop.total)
         saved = time.monotonic()
         while self.loop.step < self.loop.total:
             for step in self.loop.run(self._next_look()):
@@ -390,30 +332,6 @@ class _Run:
             self.warnings.append(text)
         telemetry.warn(step, text)
 
-    def _report(self, result: Result) -> dict[str, Any]:
-        labels = self.data.labels
-        return {
-            "name": self.out.name,
-            "base": self.settings.base.encoder,
-            "objective": self.settings.objective.name,
-            "sources": [Path(source).name for source in self.settings.data.train],
-            "training_pictures": len(self.data.examples),
-            "rejected": self.data.rejected,
-            "classes": 0 if labels is None else len(np.unique(labels)),
-            "validation_pictures": len(self.data.seen.pixels),
-            "unseen_classes": sorted({example.label for example in self.data.unseen_examples if example.label}),
-            "figure": result.figure,
-            "before": asdict(result.base),
-            "after": asdict(result.trained),
-            "by_step": self.figures,
-            "settings": self.settings.model_dump(exclude={"data": {"train", "validation"}}),
-            "shares": [asdict(standing) for standing in self.tried],
-            "steps": result.steps,
-            "seconds": round(result.seconds, 1),
-            "seed": self.settings.seed,
-            "warnings": list(result.warnings),
-        }
-
 
 def _measured(encoder: LiveEncoder, examples: Sequence[Example]) -> Evaluation | None:
     """The full evaluation; pictures without classes are paired by their views. None where they are too few for that."""
@@ -427,11 +345,6 @@ def _measured(encoder: LiveEncoder, examples: Sequence[Example]) -> Evaluation |
 
 def _copied(model: Trainable) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in model.modules().state_dict().items()}
-
-
-def _watch(objective: Objective) -> Watch:
-    mined = hasattr(objective, "mining")
-    return Watch(objective.margin if mined else None, mining=hasattr(objective, "margin"))  # type: ignore[arg-type]
 
 
 def _device(wanted: str, process: Process) -> torch.device:

@@ -188,7 +188,7 @@ def test_places_that_results_can_not_go_to_are_named_before_the_work(tmp_path):
 
 def test_json_of_what_is_not_promoted_says_why_beside_and_other_ranks_keep_still(tmp_path, monkeypatch):
     from training.promotion import Standing
-    from training.trainer import Result
+    from training.result import Result
 
     worse = Result("mine", False, "precision_at_1", Standing(0.9, None, 0.0), Standing(0.8), 1.0, 2, ())
     monkeypatch.setattr("cli.train._train", lambda *_, **__: worse)
@@ -198,6 +198,6 @@ def test_json_of_what_is_not_promoted_says_why_beside_and_other_ranks_keep_still
     result = runner.invoke(app(train), asked)
     assert result.exit_code == 3
     assert json.loads(result.stdout)["promoted"] is False
-    assert "the base is better" in result.stderr
+    assert "training made it no better" in result.stderr
     monkeypatch.setenv("RANK", "1")
     assert runner.invoke(app(train), asked).output == ""

@@ -76,6 +76,21 @@ def test_labels_are_searched_among_themselves_or_in_a_gallery():
     assert figures["hit_rate_at_5"] == 1.0
 
 
+def test_queries_without_a_match_are_counted_and_a_gallery_without_any_is_refused():
+    examples = [example("red", "warm"), example("blue", "cold"), example("green", "odd"), example("white")]
+    gallery = [example("yellow", "warm"), example("blue", "cold")]
+    figures = evaluate(ENCODER, examples, gallery=gallery, options=QUICK)
+    assert (figures["labels"]["queries"], figures["labels"]["left_out"]) == (2, 1)
+    assert any(line.split()[:3] == ["left", "out", "1"] for line in as_table(figures).splitlines())
+    with pytest.raises(SourceError, match="cold, odd, warm are asked for, and hot are in it"):
+        evaluate(ENCODER, examples, gallery=[example("red", "hot")], options=QUICK)
+    with pytest.raises(SourceError, match="the gallery's pictures have none"):
+        evaluate(ENCODER, examples, gallery=[example("red")], options=QUICK)
+    captioned = [example(colour, None, (colour,)) for colour in ("red", "green")]
+    with pytest.raises(SourceError, match="searched by labels, and the pictures have none"):
+        evaluate(ENCODER, captioned, gallery=gallery, options=QUICK)
+
+
 def test_unseen_classes_are_measured_among_themselves():
     colours = [("red", "a"), ("red", "a"), ("blue", "b"), ("blue", "b"), ("green", "c"), ("yellow", "c")]
     examples = [example(colour, label) for colour, label in colours]
@@ -208,10 +223,16 @@ def test_unreadable_pictures_cost_their_pairs_and_odd_tables_are_named(tmp_path:
     found = measure_pair_list(ENCODER, read_pair_list(path), options=QUICK).figures
     assert (found["images"], found["rejected"]) == (2, 1)
     assert found["pairs"]["image_image"]["validation_pairs"] + found["pairs"]["image_image"]["test_pairs"] == 12
-    for text, why in (("a,b\n1,2\n", "columns a, b"), ("a,b,same\nx,y,maybe\n", "'maybe'"), ("", "holds no pairs")):
+    for text, why in (
+        ("a,b\n1,2\n", "has the columns a, b: pairs need"),
+        ("a,b,same\nx,y,maybe\n", "'maybe'"),
+        ("", "holds no pairs"),
+    ):
         path.write_text(text)
         with pytest.raises(SourceError, match=why):
             read_pair_list(path)
+    path.write_text("a;b;same\ngreen.png;blue, dark.png;0\n")
+    assert read_pair_list(path).pictures == ["blue, dark.png", "green.png"]
     path.write_text("a,b,same\ngreen.png,green.png,1\n")
     with pytest.raises(SourceError, match="1 readable pairs"):
         measure_pair_list(ENCODER, read_pair_list(path), options=QUICK)

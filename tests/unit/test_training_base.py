@@ -10,8 +10,9 @@ import pytest
 from retrieval.errors import WeightsMissing
 from tests.unit.small_pictures import write_folders
 from training import trainer as trainer_module
+from training.result import Result
 from training.settings import settings_from
-from training.trainer import Result, run_training
+from training.trainer import run_training
 
 CLASSES = ("black", "blue", "green", "red", "white", "yellow")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from training.config import LiteConfig
-from training.export import as_toml
 from training.objectives import make_objective, objective_names
+from training.result import as_toml
 from training.settings import Settings, load_settings, settings_from
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,99 @@
+"""`python -m benchmarks.service_profile COLLECTION`: where the time of a loaded service goes, by thread and library.
+
+py-spy (from PyPI) looks at every thread of a `lookalike serve` a hundred times a second while wrk (Debian's package)
+sends texts or pictures. A sample counts for the innermost library that has a Python frame, what that calls in C
+included. `of samples` are those of threads at work; `holds the GIL` are those that no other Python thread could use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.encoders import machine
+from benchmarks.service import load, ours
+from benchmarks.serving import serving
+
+_FRAME = re.compile(r"^(?P<name>.*) \((?P<file>[^()]*?)(?::\d+)?\)$")
+_STANDARD = re.compile(r"(^|/)python3\.\d+/|^<frozen|^[a-z_]+\.py$|^(asyncio|concurrent|json|email|multiprocessing)/")
+_THREADS = {"MainThread": "event loop", "device": "encoder", "work": "worker pool"}
+_SHOWN = 14
+
+
+def sampled(pid: int, seconds: int, folder: Path, *, gil: bool) -> subprocess.Popen[bytes]:
+    """py-spy at work; its stacks, one a line, will be in `folder`."""
+    command = ["py-spy", "record", "--pid", str(pid), "--duration", str(seconds), "--rate", "100", "--threads",
+               "--format", "raw", "--output", str(folder / "stacks"), *(["--gil"] if gil else [])]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def by_library(stacks: str) -> Counter[tuple[str, str]]:
+    """Collapsed stacks -> samples of (thread, innermost library).
+
+    >>> by_library('thread (0x7f): "MainThread";run (uvicorn/server.py:67);f (app/door.py:9) 3')
+    Counter({('event loop', 'app'): 3})
+    """
+    found: Counter[tuple[str, str]] = Counter()
+    for line in stacks.splitlines():
+        stack, _, count = line.rpartition(" ")
+        frames = re.split(r";(?=[^;]+ \()", stack)
+        name = re.search(r'"([^"]*)"', frames[0])
+        found[_role(name[1] if name else frames[0]), next(_libraries(frames[:0:-1]), "Python itself")] += int(count)
+    return found
+
+
+def _role(thread: str) -> str:
+    for start, role in _THREADS.items():
+        if thread.startswith(start):
+            return role
+    return "other threads"
+
+
+def _libraries(frames: Sequence[str]) -> Iterator[str]:
+    """Packages, innermost first; the standard library is what calls it."""
+    for frame in frames:
+        found = _FRAME.match(frame)
+        if found is None or _STANDARD.search(found["file"]):
+            continue
+        yield re.sub(r"^.*site-packages/", "", found["file"]).split("/")[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, serve, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("collection", type=Path)
+    parser.add_argument("--seconds", type=int, default=15, help="of each case")
+    options = parser.parse_args(arguments)
+    for name, source in (("wrk", "apt install wrk"), ("py-spy", "pip install py-spy")):
+        if not shutil.which(name):
+            sys.exit(f"{name} is missing: {source}")
+    with serving(options.collection) as (port, pid), tempfile.TemporaryDirectory() as place:
+        folder, target = Path(place), ours(f"http://127.0.0.1:{port}")
+        print(machine())
+        for kind, clients in (("text", 32), ("image", 16)):
+            load(target, kind, clients, 3, folder)
+            parts: list[Counter[tuple[str, str]]] = []
+            rates: list[float] = []
+            for gil in (False, True):
+                spy = sampled(pid, options.seconds, folder, gil=gil)
+                rates.append(load(target, kind, clients, options.seconds + 1, folder)[0])
+                if spy.wait():
+                    sys.exit("py-spy failed: it needs leave to look into other processes (root, or CAP_SYS_PTRACE)")
+                parts.append(by_library((folder / "stacks").read_text()))
+            print(f"\n{kind}, {clients} clients: {rates[0]:.0f} requests/s while being looked at")
+            print("\n| thread | innermost library | of samples | holds the GIL |\n| --- | --- | ---: | ---: |")
+            everything, holding = parts
+            for key, count in everything.most_common(_SHOWN):
+                held = holding[key] / max(1, holding.total())
+                print(f"| {key[0]} | {key[1]} | {count / everything.total():.0%} | {held:.0%} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""A real Prometheus with the configuration of docker-compose.yml, asked everything that the Grafana dashboard asks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.commands import free_port, serving
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIGURATION = REPOSITORY / "deploy/prometheus.yml"
+DASHBOARD = REPOSITORY / "deploy/grafana/dashboards/lookalike.json"
+
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: apt-get install prometheus)"
+)
+
+
+@needs_prometheus
+def test_every_panel_of_the_dashboard_has_something_to_show(sample_collection: Path, tmp_path: Path) -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    asked = {target["expr"]: panel["title"] for panel in panels for target in panel["targets"]}
+    with serving(sample_collection) as service, _prometheus(service, tmp_path) as address:
+        deadline = time.monotonic() + 60
+        while missing := {title for query, title in asked.items() if not _answer(address, query)}:
+            assert time.monotonic() < deadline, f"nothing to show: {sorted(missing)}"
+            _use(service)
+
+
+def _use(service: str) -> None:
+    """A query by either route, one that fails, and time for Prometheus to look twice."""
+    for route in ("/v1/search/text", "/v1/collections/collection/search/text"):
+        assert httpx.post(service + route, json={"text": "a cat"}, timeout=30).status_code == 200
+    assert httpx.post(f"{service}/v1/search/text", json={"text": ""}, timeout=30).status_code == 422
+    time.sleep(0.5)
+
+
+def _answer(address: str, query: str) -> list[object]:
+    """The series that have a value now; a rate of nothing over nothing is NaN, and shows nothing."""
+    answer = httpx.get(f"{address}/api/v1/query", params={"query": query}, timeout=10).json()
+    assert answer["status"] == "success", answer
+    return [series for series in answer["data"]["result"] if series["value"][1] != "NaN"]
+
+
+@contextmanager
+def _prometheus(service: str, folder: Path) -> Iterator[str]:
+    """One that looks at the service every second, where the configuration has the service's name in its network."""
+    text = CONFIGURATION.read_text().replace("lookalike:8000", service.removeprefix("http://"))
+    own = folder / "prometheus.yml"
+    own.write_text(text.replace("scrape_interval: 5s", "scrape_interval: 1s"))
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        "prometheus",
+        f"--config.file={own}",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address={address}",
+    ]
+    with (folder / "prometheus.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 30
+        while not _ready(f"http://{address}"):
+            assert process.poll() is None, (folder / "prometheus.log").read_text()
+            assert time.monotonic() < deadline, "Prometheus did not start"
+            time.sleep(0.1)
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/-/ready", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
