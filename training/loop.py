@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from training.batches import Batch, Batches
 from training.depthwise import DepthwiseGradients
 from training.distributed import Process, average_gradients, gather
+from training.frozen import run_frozen_stages
 from training.gradcache import cached_step
 from training.guard import spread
 from training.memory import CrossBatchMemory
@@ -88,6 +89,8 @@ class Loop:
         self._still = freeze(model, settings.base)
         if not norms_learn(settings):
             self._still += [module for module in self._modules.modules() if isinstance(module, _BatchNorm)]
+        if device.type == "cpu":
+            run_frozen_stages(model.towers.image, self._still, half=self._half())
         self._optimizer = make_optimizer(model, objective, settings.base, settings.optimizer)
         self._average = self._moving_average()
         self._memory = self._cross_batch_memory()
@@ -106,9 +109,11 @@ class Loop:
     @contextmanager
     def autocast(self) -> Iterator[None]:
         """The towers' precision."""
-        half = computes_in_bf16(self.settings.optimizer.precision, self._device.type)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=half), DepthwiseGradients():
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half()), DepthwiseGradients():
             yield
+
+    def _half(self) -> bool:
+        return computes_in_bf16(self.settings.optimizer.precision, self._device.type)
 
     def weights(self) -> dict[str, Tensor]:
         """What would be exported now: moving average or weights, mixed with the start's as `wise` says; copies."""

@@ -28,7 +28,7 @@ from retrieval.types import Int64, UInt8
 
 PIXELS, ROWS = "pictures.npy", "pictures.json"
 _CHUNK = 256
-_SAMPLE_BATCH = 128
+_SAMPLE_BATCH = 16
 
 
 def cache_pictures(
@@ -70,7 +70,7 @@ def spread_sample(pixels: UInt8, count: int, side: int) -> Iterator[Tensor]:
         side: S.
 
     Yields:
-        (at most 128, 3, S, S) uint8.
+        (at most 16, 3, S, S) uint8.
     """
     rows = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(int)
     for part in np.array_split(rows, -(-len(rows) // _SAMPLE_BATCH)):

@@ -142,19 +142,26 @@ def _save(graph: openvino.Model, tower: Tower, folder: Path) -> None:
 
 
 def _convert(tower: Tower) -> openvino.Model:
-    """Trace and translate. The front end is called by itself: `openvino.convert_model` would report to its makers."""
+    import torch
+
+    logger.info("tower_converting tower=%s", tower.name)
+    return _typed(convert(tower.build(), tuple(torch.from_numpy(array) for array in tower.example)), tower)
+
+
+def convert(module: Any, example: tuple[Any, ...]) -> openvino.Model:
+    """Trace a torch module in eval mode on example tensors, and translate.
+
+    The front end is called by itself: `openvino.convert_model` would report to its makers.
+    """
     import torch
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    logger.info("tower_converting tower=%s", tower.name)
-    example = tuple(torch.from_numpy(array) for array in tower.example)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of every Python-level shape check in a library's model
-        decoder = TorchScriptPythonDecoder(tower.build().eval(), example_input=example)
+        decoder = TorchScriptPythonDecoder(module.eval(), example_input=example)
         frontend = FrontEndManager().load_by_framework("pytorch")
-        graph = frontend.convert(frontend.load(decoder))
-    return _typed(graph, tower)
+        return frontend.convert(frontend.load(decoder))
 
 
 def _typed(graph: openvino.Model, tower: Tower) -> openvino.Model:
