@@ -1,0 +1,87 @@
+"""Frozen stages that OpenVINO runs: the same rows and gradients as by torch, the same weights under the same names."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.frozen import run_frozen_stages
+from training.model import Trainable, load_base
+from training.schedule import freeze
+from training.settings import Base
+
+
+def model(head: int, frozen: float) -> tuple[Trainable, list[torch.nn.Module]]:
+    torch.manual_seed(0)
+    base = Base(encoder="lite", head=head, freeze=frozen)
+    trainable = load_base(base, text=False)
+    still = freeze(trainable, base)
+    trainable.modules().eval()
+    return trainable, still
+
+
+def pixels(side: int, rows: int = 3) -> Tensor:
+    torch.manual_seed(1)
+    return torch.randint(0, 256, (rows, 3, side, side), dtype=torch.uint8)
+
+
+def gradients(trainable: Trainable, rows: Tensor) -> Tensor:
+    trainable.modules().zero_grad()
+    (rows @ rows.T).square().sum().backward()
+    return torch.cat([p.grad.flatten() for p in trainable.modules().parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize(
+    ("head", "frozen", "expected"),
+    [
+        (16, 0.4, 5),  # stem and its normalisation, three blocks
+        (16, 0.9, 9),
+        (0, 0.5, 6),
+        (0, 0.8, 7),  # beyond that the means between blocks are looked at
+    ],
+)
+def test_rows_and_gradients_are_those_of_torch_at_any_size(head: int, frozen: float, expected: int) -> None:
+    plain, _ = model(head, frozen)
+    fast, still = model(head, frozen)
+    assert run_frozen_stages(fast.towers.image, still, half=False) == expected
+    for side, rows in ((64, 18), (65, 3), (64, 2)):  # odd sides are padded otherwise; 18 rows are 16 and 2
+        wanted, found = (each.encode_images(pixels(side, rows)) for each in (plain, fast))
+        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(gradients(fast, found), gradients(plain, wanted), atol=1e-3, rtol=1e-2)
+
+
+def test_weights_and_copies_know_nothing_of_it() -> None:
+    plain, _ = model(16, 0.4)
+    fast, still = model(16, 0.4)
+    run_frozen_stages(fast.towers.image, still, half=False)
+    copied = copy.deepcopy(fast.towers.image).state_dict()
+    for name, value in plain.towers.image.state_dict().items():
+        assert torch.equal(value, copied[name])
+    assert run_frozen_stages(fast.towers.image, still, half=False) == 5  # once more, from the modules themselves
+    torch.testing.assert_close(fast.encode_images(pixels(64)), plain.encode_images(pixels(64)), atol=2e-5, rtol=1e-4)
+
+
+def test_the_rest_gets_bf16_where_it_computes_in_it() -> None:
+    fast, still = model(16, 0.4)
+    run_frozen_stages(fast.towers.image, still, half=True)
+    network = fast.towers.image.network.network  # type: ignore[union-attr]
+    with torch.autocast("cpu", torch.bfloat16):
+        rows = network.blocks[2](network.bn1(network.conv_stem(torch.randn(2, 3, 64, 64))))
+    assert rows.dtype == torch.bfloat16
+    assert rows.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("frozen", [0.0, 0.1])
+def test_less_than_a_stage_is_left_to_torch(frozen: float) -> None:
+    fast, still = model(16, frozen)
+    assert run_frozen_stages(fast.towers.image, still, half=False) in {0, 2}
+    assert fast.encode_images(pixels(64)).shape == (3, 16)
+
+
+def test_other_towers_are_left_alone() -> None:
+    tower = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    assert run_frozen_stages(tower, list(tower), half=False) == 0
+    assert "forward" not in vars(tower[0])
