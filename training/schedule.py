@@ -50,7 +50,7 @@ def make_optimizer(trainable: Trainable, objective: nn.Module, base: Base, setti
         {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
-    return torch.optim.AdamW(listed, betas=BETAS)
+    return torch.optim.AdamW(listed, betas=BETAS, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, done: int, total: int, warmup: float) -> float:
