@@ -1,8 +1,9 @@
 """`python -m benchmarks.training_step`: what a training step of `lite`'s network costs in fp32, in bf16, and in ours.
 
-Forward and backward pass of one batch in each way in turn, several rounds over; medians are reported. "bf16" is torch's
-autocast alone, "bf16, ours" the gradients of depthwise convolutions as
-`training.depthwise` takes them. A stage is frozen as `base.freeze` says; normalisation keeps its statistics.
+Forward and backward pass of one batch in each way in turn, several rounds over; medians are reported. `bf16` is torch's
+autocast alone, `bf16, ours` takes the gradients of depthwise convolutions as `training.depthwise` does; `+ OpenVINO`
+runs frozen stages as `training.frozen` does, and is what a training run takes. A stage is frozen as `base.freeze` says;
+normalisation keeps its statistics.
 """
 
 from __future__ import annotations
@@ -12,46 +13,68 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 
 import torch
 
 from benchmarks.encoders import machine
 from training.depthwise import DepthwiseGradients
+from training.frozen import run_frozen_stages
 from training.heap import keep_freed_memory
 from training.model import Trainable, load_base
 from training.schedule import freeze
 from training.settings import Base
 
-WAYS = ("fp32", "bf16", "bf16, ours")
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a step is computed."""
+
+    name: str
+    half: bool = False
+    depthwise: bool = False
+    frozen: bool = False
 
 
-def measure(size: int, frozen: float, batch: int, rounds: int) -> dict[str, float]:
-    """Way -> images/s, median of the rounds."""
-    base = Base(encoder="lite", head=128, size=size, freeze=frozen)
-    model = load_base(base, text=False)
-    model.towers.image.to(memory_format=torch.channels_last)
-    freeze(model, base)
-    model.modules().eval()  # statistics stay as they are; lite's network has nothing else that differs
+WAYS = (
+    Way("fp32"),
+    Way("bf16", half=True),
+    Way("bf16, ours", half=True, depthwise=True),
+    Way("fp32 + OpenVINO", frozen=True),
+    Way("bf16, ours + OpenVINO", half=True, depthwise=True, frozen=True),
+)
+
+
+def measure(size: int, frozen: float, batch: int, rounds: int) -> list[float]:
+    """Images/s of each way, medians of the rounds."""
     pixels = torch.randint(0, 255, (batch, 3, size, size), dtype=torch.uint8).contiguous(
         memory_format=torch.channels_last
     )
-    steps = {way: _step(model, pixels, way) for way in WAYS}
-    for step in steps.values():
+    steps = [_step(size, frozen, pixels, way) for way in WAYS]
+    for step in steps:
         step()
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    seconds: list[list[float]] = [[] for _ in WAYS]
     for _ in range(rounds):
-        for way, step in steps.items():
+        for step, times in zip(steps, seconds, strict=True):
             begun = time.perf_counter()
             step()
-            seconds[way].append(time.perf_counter() - begun)
-    return {way: batch / statistics.median(times) for way, times in seconds.items()}
+            times.append(time.perf_counter() - begun)
+    return [batch / statistics.median(times) for times in seconds]
 
 
-def _step(model: Trainable, pixels: torch.Tensor, way: str) -> Callable[[], None]:
+def _step(size: int, frozen: float, pixels: torch.Tensor, way: Way) -> Callable[[], None]:
+    base = Base(encoder="lite", head=128, size=size, freeze=frozen)
+    model: Trainable = load_base(base, text=False)
+    model.towers.image.to(memory_format=torch.channels_last)
+    still = freeze(model, base)
+    model.modules().eval()  # statistics stay as they are; lite's network has nothing else that differs
+    if way.frozen:
+        run_frozen_stages(model.towers.image, still, half=way.half)
+
     def step() -> None:
         with ExitStack() as stack:
-            stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=way != "fp32"))
-            stack.enter_context(DepthwiseGradients() if way == "bf16, ours" else nullcontext())
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=way.half))
+            stack.enter_context(DepthwiseGradients() if way.depthwise else nullcontext())
             rows = model.encode_images(pixels)
         (rows @ rows.T).square().mean().backward()  # type: ignore[no-untyped-call]
         model.modules().zero_grad()
@@ -69,13 +92,12 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     print(f"One step of EfficientNet-Lite0, batches of {options.batch}, images/s: {machine()}\n")
-    print(f"| input, pixels | frozen | {' | '.join(WAYS)} | ours / fp32 |")
-    print(f"| ---: | ---: |{' ---: |' * (len(WAYS) + 1)}")
+    print(f"| input, pixels | frozen | {' | '.join(way.name for way in WAYS)} |")
+    print(f"| ---: | ---: |{' ---: |' * len(WAYS)}")
     for size in options.sizes:
         for frozen in options.frozen:
             found = measure(size, frozen, options.batch, options.rounds)
-            cells = " | ".join(f"{found[way]:.0f}" for way in WAYS)
-            print(f"| {size} | {frozen:.0%} | {cells} | {found['bf16, ours'] / found['fp32']:.2f} |", flush=True)
+            print(f"| {size} | {frozen:.0%} | {' | '.join(f'{rate:.0f}' for rate in found)} |", flush=True)
 
 
 if __name__ == "__main__":
