@@ -88,7 +88,7 @@ def test_fp32_equals_open_clip(model: str, engine: str, checkpoints: dict[str, P
 
 @pytest.mark.skipif("bf16" not in cpu_precisions(), reason="this CPU has no bf16")
 def test_bf16_is_close_to_open_clip(checkpoints: dict[str, Path]) -> None:
-    encoder = open_clip_encoder(name_of("ViT-B-32", checkpoints), device="cpu")
+    encoder = open_clip_encoder(name_of("ViT-B-32", checkpoints), device="cpu", precision="bf16")
     assert encoder.spec.precision == "bf16"
     for got, wanted in zip(ours(encoder), direct("ViT-B-32", checkpoints["ViT-B-32"]), strict=True):
         assert (got * wanted).sum(axis=1).min() >= 0.999

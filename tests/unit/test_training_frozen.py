@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from timm.models.efficientnet import EfficientNet
 from torch import Tensor
 
 from training.frozen import run_frozen_stages
@@ -67,7 +68,7 @@ def test_weights_and_copies_know_nothing_of_it() -> None:
 def test_the_rest_gets_bf16_where_it_computes_in_it() -> None:
     fast, still = model(16, 0.4)
     run_frozen_stages(fast.towers.image, still, half=True)
-    network = fast.towers.image.network.network  # type: ignore[union-attr]
+    network = next(each for each in fast.towers.image.modules() if isinstance(each, EfficientNet))
     with torch.autocast("cpu", torch.bfloat16):
         rows = network.blocks[2](network.bn1(network.conv_stem(torch.randn(2, 3, 64, 64))))
     assert rows.dtype == torch.bfloat16

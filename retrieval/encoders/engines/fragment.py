@@ -45,6 +45,8 @@ class Fragment:
 
     def _run(self, rows: Float32) -> Float32:
         if rows.shape not in self._requests:
+            if any(shape[1:] != rows.shape[1:] for shape in self._requests):
+                self._requests.clear()  # pictures that grow never come back to a smaller size
             with torch.autocast("cpu", enabled=False):
                 graph = convert(self._module, (torch.from_numpy(rows),))  # padding may depend on the sides
             graph.reshape(rows.shape)
