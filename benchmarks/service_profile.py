@@ -37,15 +37,15 @@ def sampled(pid: int, seconds: int, folder: Path, *, gil: bool) -> subprocess.Po
 def by_library(stacks: str) -> Counter[tuple[str, str]]:
     """Collapsed stacks -> samples of (thread, innermost library).
 
-    >>> by_library('thread (0x7f): "MainThread";run (uvicorn/server.py:67);f (app/door.py:9) 3')
+    >>> by_library("thread (77): MainThread;run (uvicorn/server.py:67);f (app/door.py:9) 3")
     Counter({('event loop', 'app'): 3})
     """
     found: Counter[tuple[str, str]] = Counter()
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = re.split(r";(?=[^;]+ \()", stack)
-        name = re.search(r'"([^"]*)"', frames[0])
-        found[_role(name[1] if name else frames[0]), next(_libraries(frames[:0:-1]), "Python itself")] += int(count)
+        thread = re.sub(r"^thread \([^)]*\):? *", "", frames[0])
+        found[_role(thread), next(_libraries(frames[:0:-1]), "Python itself")] += int(count)
     return found
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from benchmarks.vectors import generate, load
@@ -66,8 +67,8 @@ def shards(vectors: Float32, folder: Path) -> None:
         rows = vectors[start : start + _SHARD]
         np.save(folder / "img_emb" / f"img_emb_{number}.npy", rows.astype(np.float16))
         names = [f"{row:08}.jpg" for row in range(start, start + len(rows))]
-        table = pd.DataFrame({"image_path": names, "caption": [f"picture {name}" for name in names]})
-        table.to_parquet(folder / "metadata" / f"metadata_{number}.parquet")
+        table = pa.table({"image_path": names, "caption": [f"picture {name}" for name in names]})
+        pq.write_table(table, folder / "metadata" / f"metadata_{number}.parquet")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
