@@ -27,6 +27,7 @@ from training.memory import CrossBatchMemory
 from training.model import Trainable
 from training.norm import norms_learn
 from training.objectives import Embedded, Objective, Outcome
+from training.passes import spare_passes
 from training.precision import computes_in_bf16
 from training.schedule import freeze, make_optimizer, set_rate, side_at
 from training.settings import Settings
@@ -89,6 +90,7 @@ class Loop:
         self._still = freeze(model, settings.base)
         if not norms_learn(settings):
             self._still += [module for module in self._modules.modules() if isinstance(module, _BatchNorm)]
+        spare_passes(model.towers.image)
         if device.type == "cpu":
             run_frozen_stages(model.towers.image, self._still, half=self._half())
         self._optimizer = make_optimizer(model, objective, settings.base, settings.optimizer)

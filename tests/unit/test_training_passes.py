@@ -1,0 +1,42 @@
+"""Layers that are spared passes over memory compute and learn what they did before."""
+
+import copy
+
+import torch
+from timm.models.efficientnet import tf_efficientnet_lite0
+
+from training.passes import spare_passes
+
+
+def gradients(network, pixels):
+    out = network.bn2(network.conv_head(network.blocks[6](pixels))).mean((2, 3))
+    out.square().sum().backward()
+    return [out.detach(), *(weight.grad for weight in network.parameters() if weight.grad is not None)]
+
+
+def test_values_and_gradients_stay_the_same():
+    torch.manual_seed(0)
+    plain = tf_efficientnet_lite0(pretrained=False).double().to(memory_format=torch.channels_last).train()
+    spared = copy.deepcopy(plain)
+    spare_passes(spared)
+    pixels = torch.randn(4, 192, 5, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    for before, after in zip(gradients(plain, pixels), gradients(spared, pixels), strict=True):
+        assert torch.allclose(before, after, rtol=1e-9, atol=1e-12)
+
+
+def test_a_norm_after_which_pixels_are_pooled_gets_its_gradient_channels_last():
+    network = tf_efficientnet_lite0(pretrained=False).to(memory_format=torch.channels_last).train()
+    spare_passes(network)
+    seen = []
+    network.bn2.register_full_backward_pre_hook(lambda _, given: seen.append(given[0]))
+    gradients(network, torch.randn(2, 192, 5, 5).contiguous(memory_format=torch.channels_last))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_activations_are_out_of_place_and_frozen_norms_have_no_hook():
+    network = tf_efficientnet_lite0(pretrained=False)
+    network.bn1.requires_grad_(False)
+    spare_passes(network)
+    assert not any(getattr(module, "inplace", False) for module in network.modules())
+    assert not network.bn1._backward_pre_hooks
+    assert network.bn2._backward_pre_hooks
