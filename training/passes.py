@@ -1,8 +1,8 @@
 """Passes over memory that a convolutional network's training step can do without: half of it on a CPU is such passes.
 
-An activation in place keeps a copy, for its gradient, of what it overwrites; out of place it need not. The gradient that
-pooling spreads over the pixels does not lie channels last, and batch normalisation's backward pass takes ten times as
-long for it. Figures stand in benchmarks/RESULTS.md.
+An activation in place keeps a copy, for its gradient, of what it overwrites; out of place it need not. The gradient
+that pooling spreads over the pixels does not lie channels last, and batch normalisation's backward pass takes ten times
+as long for it. Figures stand in benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
