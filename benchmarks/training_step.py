@@ -1,9 +1,9 @@
 """`python -m benchmarks.training_step`: what a training step of `lite`'s network costs in fp32, in bf16, and in ours.
 
-Forward and backward pass of one batch in each way in turn, several rounds over; medians are reported. `bf16` is torch's
-autocast alone, `bf16, ours` takes the gradients of depthwise convolutions as `training.depthwise` does; `+ OpenVINO`
-runs frozen stages as `training.frozen` does, and is what a training run takes. A stage is frozen as `base.freeze` says;
-normalisation keeps its statistics.
+Forward and backward pass of one batch in each way in turn, several rounds over; medians are reported. `fp32` and `bf16`
+are torch's and its autocast's alone; `ours` takes the gradients of depthwise convolutions as `training.depthwise` does
+and spares passes over memory as `training.passes` does; `+ OpenVINO` runs frozen stages as `training.frozen` does, and
+is what a training run takes. A stage is frozen as `base.freeze` says.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from training.depthwise import DepthwiseGradients
 from training.frozen import run_frozen_stages
 from training.heap import keep_freed_memory
 from training.model import Trainable, load_base
+from training.passes import spare_passes
 from training.schedule import freeze
 from training.settings import Base
 
@@ -32,25 +33,26 @@ class Way:
 
     name: str
     half: bool = False
-    depthwise: bool = False
+    ours: bool = False
     frozen: bool = False
 
 
 WAYS = (
     Way("fp32"),
+    Way("fp32, ours", ours=True),
+    Way("fp32, ours + OpenVINO", ours=True, frozen=True),
     Way("bf16", half=True),
-    Way("bf16, ours", half=True, depthwise=True),
-    Way("fp32 + OpenVINO", frozen=True),
-    Way("bf16, ours + OpenVINO", half=True, depthwise=True, frozen=True),
+    Way("bf16, ours", half=True, ours=True),
+    Way("bf16, ours + OpenVINO", half=True, ours=True, frozen=True),
 )
 
 
-def measure(size: int, frozen: float, batch: int, rounds: int) -> list[float]:
-    """Images/s of each way, medians of the rounds."""
+def measure(size: int, frozen: float, batch: int, rounds: int, *, own_statistics: bool) -> list[float]:
+    """Images/s of each way, medians of the rounds; normalised by each batch's statistics, or by the base's."""
     pixels = torch.randint(0, 255, (batch, 3, size, size), dtype=torch.uint8).contiguous(
         memory_format=torch.channels_last
     )
-    steps = [_step(size, frozen, pixels, way) for way in WAYS]
+    steps = [_step(size, frozen, pixels, way, own_statistics) for way in WAYS]
     for step in steps:
         step()
     seconds: list[list[float]] = [[] for _ in WAYS]
@@ -62,19 +64,23 @@ def measure(size: int, frozen: float, batch: int, rounds: int) -> list[float]:
     return [batch / statistics.median(times) for times in seconds]
 
 
-def _step(size: int, frozen: float, pixels: torch.Tensor, way: Way) -> Callable[[], None]:
-    base = Base(encoder="lite", head=128, size=size, freeze=frozen)
+def _step(size: int, frozen: float, pixels: torch.Tensor, way: Way, own_statistics: bool) -> Callable[[], None]:
+    base = Base(encoder="lite", head=128, size=size, freeze=frozen, freeze_norm=not own_statistics)
     model: Trainable = load_base(base, text=False)
     model.towers.image.to(memory_format=torch.channels_last)
     still = freeze(model, base)
-    model.modules().eval()  # statistics stay as they are; lite's network has nothing else that differs
+    model.modules().train(own_statistics)  # lite's network has nothing else that differs
+    for module in still:
+        module.eval()
+    if way.ours:
+        spare_passes(model.towers.image)
     if way.frozen:
         run_frozen_stages(model.towers.image, still, half=way.half)
 
     def step() -> None:
         with ExitStack() as stack:
             stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=way.half))
-            stack.enter_context(DepthwiseGradients() if way.depthwise else nullcontext())
+            stack.enter_context(DepthwiseGradients() if way.ours else nullcontext())
             rows = model.encode_images(pixels)
         (rows @ rows.T).square().mean().backward()  # type: ignore[no-untyped-call]
         model.modules().zero_grad()
@@ -89,6 +95,7 @@ def main() -> None:
     parser.add_argument("--frozen", type=float, nargs="+", default=[0.0, 0.4], help="shares of frozen stages")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--own-statistics", action="store_true", help="normalise by each batch's, not by the base's")
     options = parser.parse_args()
     keep_freed_memory()
     print(f"One step of EfficientNet-Lite0, batches of {options.batch}, images/s: {machine()}\n")
@@ -96,7 +103,7 @@ def main() -> None:
     print(f"| ---: | ---: |{' ---: |' * len(WAYS)}")
     for size in options.sizes:
         for frozen in options.frozen:
-            found = measure(size, frozen, options.batch, options.rounds)
+            found = measure(size, frozen, options.batch, options.rounds, own_statistics=options.own_statistics)
             print(f"| {size} | {frozen:.0%} | {' | '.join(f'{rate:.0f}' for rate in found)} |", flush=True)
 
 

@@ -35,7 +35,7 @@ def run_frozen_stages(tower: nn.Module, still: Sequence[nn.Module], *, half: boo
         OpenVINO is not installed.
     """
     chain = _chain(tower, still)
-    if len(chain) < 2 or find_spec("openvino") is None:
+    if len(chain) < 3 or find_spec("openvino") is None:
         return 0
     from retrieval.encoders.engines.fragment import Fragment
 
@@ -44,7 +44,7 @@ def run_frozen_stages(tower: nn.Module, still: Sequence[nn.Module], *, half: boo
     run = Fragment(chain, torch.get_num_threads())
 
     def first(pixels: Tensor) -> Tensor:
-        rows = torch.from_numpy(run(np.ascontiguousarray(pixels.detach().float().numpy())))
+        rows = torch.from_numpy(run(np.ascontiguousarray(pixels.detach().numpy())))
         return rows.to(torch.bfloat16 if half else torch.float32).contiguous(memory_format=torch.channels_last)
 
     for module, function in zip(chain, [first, *[_passed_on] * (len(chain) - 1)], strict=True):
@@ -61,14 +61,14 @@ def _passed_on(rows: Tensor) -> Tensor:
 
 
 def _chain(tower: nn.Module, still: Sequence[nn.Module]) -> list[nn.Module]:
-    """Stem and blocks from the input on that stay as they are, as far as nobody looks between them."""
+    """What the input passes first and that stays as it is, as far as nobody looks between: scaling, stem, blocks."""
     backbone = next((module for module in tower.modules() if isinstance(module, LiteBackbone)), None)
     if backbone is None:
         return []
     network: EfficientNet = backbone.network
     seen = len(network.blocks) if isinstance(backbone, PooledLite) else FIRST_STAGE + 1
     known = {id(module) for module in still}
-    chain: list[nn.Module] = []
+    chain: list[nn.Module] = [backbone.standardize]
     for module in (network.conv_stem, network.bn1, *list(network.blocks)[:seen]):
         if id(module) not in known:
             break

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from retrieval.images import decode
 from retrieval.types import Int64, UInt8
 
 PIXELS, ROWS = "pictures.npy", "pictures.json"
-_CHUNK = 256
+_CHUNK, _TASK = 512, 32
+"""Pictures that are decoded before the next are begun, and those of one task: alone, small ones wait for the GIL."""
 _SAMPLE_BATCH = 16
 
 
@@ -106,7 +108,9 @@ def _decode_all(
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(examples), _CHUNK):
             chunk = examples[start : start + _CHUNK]
-            for row, picture in enumerate(pool.map(lambda example: _pixels(example, preprocessing), chunk), start):
+            tasks = [chunk[first : first + _TASK] for first in range(0, len(chunk), _TASK)]
+            decoded = pool.map(lambda task: [_pixels(example, preprocessing) for example in task], tasks)
+            for row, picture in enumerate(chain.from_iterable(decoded), start):
                 if picture is not None:
                     pixels[len(kept)] = picture
                     kept.append(row)

@@ -34,6 +34,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint, trim_metrics
 from training.dataset import TrainingData, read_data
 from training.distributed import Process, broadcast, process_group
 from training.export import export_encoder, require_free
+from training.frozen import run_frozen_stages
 from training.guard import Watch, learning_rate_warning
 from training.head import start_head
 from training.heap import keep_freed_memory
@@ -46,6 +47,7 @@ from training.objectives import Objective, make_objective
 from training.pictures import Views, digest_of
 from training.promotion import SHARES, Standing, mixed, try_shares, within_chance
 from training.result import METRICS_FILE, Result, records, run_report
+from training.schedule import freeze
 from training.settings import Settings
 from training.telemetry import Telemetry
 from training.validation import measure_encoder
@@ -139,6 +141,8 @@ class _Run:
             broadcast(module)
         model.towers.image.to(memory_format=torch.channels_last)
         self.shown = copy.deepcopy(model)  # what is measured and exported, while `loop` trains on
+        if device.type == "cpu":
+            run_frozen_stages(self.shown.towers.image, freeze(self.shown, settings.base), half=False)
         self.start = _copied(self.shown) if settings.data.unseen else {}
         self.loop = Loop(model, self.objective, self._batches(model), self.settings, device, process)
 

@@ -36,7 +36,7 @@ class PooledLite(LiteBackbone):
     def forward(self, pixels: Tensor) -> Tensor:
         """(n, 3, S, S) uint8 RGB -> (n, 1280)."""
         network = self.network
-        x = network.bn1(network.conv_stem((pixels.float() - self.mean) / self.std))
+        x = network.bn1(network.conv_stem(self.standardize(pixels)))
         for block in network.blocks:
             x = block(x)
         pooled: Tensor = network.bn2(network.conv_head(x)).mean((2, 3))

@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
-from timm.models.efficientnet import EfficientNet
 from torch import Tensor
 
+from retrieval.encoders.lite_model.towers import LiteBackbone
 from training.frozen import run_frozen_stages
 from training.model import Trainable, load_base
 from training.schedule import freeze
@@ -38,10 +38,10 @@ def gradients(trainable: Trainable, rows: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("head", "frozen", "expected"),
     [
-        (16, 0.4, 5),  # stem and its normalisation, three blocks
-        (16, 0.9, 9),
-        (0, 0.5, 6),
-        (0, 0.8, 7),  # beyond that the means between blocks are looked at
+        (16, 0.4, 6),  # scaling, stem and its normalisation, three blocks
+        (16, 0.9, 10),
+        (0, 0.5, 7),
+        (0, 0.8, 8),  # beyond that the means between blocks are looked at
     ],
 )
 def test_rows_and_gradients_are_those_of_torch_at_any_size(head: int, frozen: float, expected: int) -> None:
@@ -61,16 +61,17 @@ def test_weights_and_copies_know_nothing_of_it() -> None:
     copied = copy.deepcopy(fast.towers.image).state_dict()
     for name, value in plain.towers.image.state_dict().items():
         assert torch.equal(value, copied[name])
-    assert run_frozen_stages(fast.towers.image, still, half=False) == 5  # once more, from the modules themselves
+    assert run_frozen_stages(fast.towers.image, still, half=False) == 6  # once more, from the modules themselves
     torch.testing.assert_close(fast.encode_images(pixels(64)), plain.encode_images(pixels(64)), atol=2e-5, rtol=1e-4)
 
 
 def test_the_rest_gets_bf16_where_it_computes_in_it() -> None:
     fast, still = model(16, 0.4)
     run_frozen_stages(fast.towers.image, still, half=True)
-    network = next(each for each in fast.towers.image.modules() if isinstance(each, EfficientNet))
+    backbone = next(each for each in fast.towers.image.modules() if isinstance(each, LiteBackbone))
+    network = backbone.network
     with torch.autocast("cpu", torch.bfloat16):
-        rows = network.blocks[2](network.bn1(network.conv_stem(torch.randn(2, 3, 64, 64))))
+        rows = network.blocks[2](network.bn1(network.conv_stem(backbone.standardize(pixels(64, 2)))))
     assert rows.dtype == torch.bfloat16
     assert rows.is_contiguous(memory_format=torch.channels_last)
 
@@ -78,7 +79,7 @@ def test_the_rest_gets_bf16_where_it_computes_in_it() -> None:
 @pytest.mark.parametrize("frozen", [0.0, 0.1])
 def test_less_than_a_stage_is_left_to_torch(frozen: float) -> None:
     fast, still = model(16, frozen)
-    assert run_frozen_stages(fast.towers.image, still, half=False) in {0, 2}
+    assert run_frozen_stages(fast.towers.image, still, half=False) in {0, 3}
     assert fast.encode_images(pixels(64)).shape == (3, 16)
 
 

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from retrieval.encoders.engines.openvino import convert
-from retrieval.types import Float32
+from retrieval.types import Float32, UInt8
 
 _ROWS = 16
 """Rows at once, so that what passes between layers stays in cache."""
 
 
 class Fragment:
-    """Modules one after the other, in fp32: (n, c, h, w) float32 -> (n, d, i, j) float32.
+    """Modules one after the other, in fp32: (n, c, h, w) float32 or uint8 -> (n, d, i, j) float32.
 
     Args:
         parts: in eval mode, each taking what the one before gives; they are copied, so later changes don't count.
@@ -37,13 +37,13 @@ class Fragment:
         self._core = openvino.Core()
         self._requests: dict[tuple[int, ...], openvino.InferRequest] = {}
 
-    def __call__(self, rows: Float32) -> Float32:
+    def __call__(self, rows: Float32 | UInt8) -> Float32:
         """See the class."""
         parts = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
         found: Float32 = np.concatenate([self._run(part) for part in parts])
         return found
 
-    def _run(self, rows: Float32) -> Float32:
+    def _run(self, rows: Float32 | UInt8) -> Float32:
         if rows.shape not in self._requests:
             if any(shape[1:] != rows.shape[1:] for shape in self._requests):
                 self._requests.clear()  # pictures that grow never come back to a smaller size

@@ -18,6 +18,22 @@ FIRST_STAGE = 4
 """Stages 4, 5 and 6 of the seven give their spatial means as features: 112, 192 and 320 channels."""
 
 
+class Standardize(nn.Module):
+    """(n, 3, S, S) uint8 RGB -> (n, 3, S, S) float32 by the mean and standard deviation of `lite`'s preprocessing."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(LITE_PREPROCESSING.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(LITE_PREPROCESSING.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """See the class."""
+        return (pixels.to(torch.float32) - self.mean) / self.std
+
+
 class LiteBackbone(nn.Module):
     """EfficientNet-Lite0 whose last three stages are looked at, too.
 
@@ -25,19 +41,15 @@ class LiteBackbone(nn.Module):
         network: timm's `tf_efficientnet_lite0`, weights loaded.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, network: EfficientNet) -> None:
         super().__init__()
+        self.standardize = Standardize()
         self.network = network
-        self.register_buffer("mean", torch.tensor(LITE_PREPROCESSING.mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(LITE_PREPROCESSING.std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(n, 3, S, S) uint8 RGB -> (n, f) float32: 1280 pooled features, then the means of three stages."""
         network = self.network
-        x = network.bn1(network.conv_stem((pixels.to(torch.float32) - self.mean) / self.std))
+        x = network.bn1(network.conv_stem(self.standardize(pixels)))
         stages = []
         for number, block in enumerate(network.blocks):
             x = block(x)
