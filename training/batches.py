@@ -92,7 +92,7 @@ class Batches:
 
     def _batch(self, rows: Int64, pictures: Tensor, epoch: int) -> Batch:
         views = pictures.shape[1]
-        pixels = pictures.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        pixels = pictures.transpose(0, 1).flatten(0, 1)
         ids = rows if self._by_picture else None if self._labels is None else self._labels[rows]
         labels = None if ids is None else torch.from_numpy(ids).repeat(views)
         texts = None

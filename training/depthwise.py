@@ -9,7 +9,7 @@ channels, h, w a picture's sides, k a kernel's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -116,15 +116,32 @@ def _by_weight(gradient: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry)
         )[1]
         return found
     found = torch.empty_like(weight)
+    lefts = _tiles(weight.shape[3])
     seen = (gradient.shape[3] - 1) * stride[1] + (_COLUMNS - 1) * dilation[1] + 1  # columns of x that a tile meets
-    for left in _tiles(weight.shape[3]):
+    parts = _parts(x, padding[1], seen, [left * dilation[1] for left in lefts])
+    for left, part in zip(lefts, parts, strict=True):
         tile = found[..., left : left + _COLUMNS]
-        before = padding[1] - left * dilation[1]
-        part = torch.nn.functional.pad(x, (before, seen - before - x.shape[3]))  # negative: cut off
-        part = part.contiguous(memory_format=torch.channels_last)
         unpadded = _Geometry(stride, [padding[0], 0], dilation, groups)
         tile.copy_(_by_weight(gradient, part, tile.contiguous(), unpadded))
     return found
+
+
+def _parts(x: Tensor, padding: int, seen: int, offsets: Sequence[int]) -> Iterator[Tensor]:
+    """(n, c, h, w) -> for each offset (n, c, h, seen) channels last: x between `padding` zeros, from that column on.
+
+    Rows that end in nothing but zeros lie one after the other, and an offset within the zeros that the next one begins
+    with is another beginning in the same memory: one copy serves all.
+    """
+    n, c, h, w = x.shape
+    if max(offsets) <= padding and padding + w <= seen:
+        flat = x.new_zeros(n * h * seen + max(offsets), c)
+        flat[: n * h * seen].view(n, h, seen, c)[:, :, padding : padding + w] = x.permute(0, 2, 3, 1)
+        yield from (flat[k : k + n * h * seen].view(n, h, seen, c).permute(0, 3, 1, 2) for k in offsets)
+        return
+    for offset in offsets:
+        before = padding - offset
+        part = torch.nn.functional.pad(x, (before, seen - before - w))  # negative: cut off
+        yield part.contiguous(memory_format=torch.channels_last)
 
 
 def _tiles(width: int) -> list[int]:

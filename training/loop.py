@@ -91,8 +91,8 @@ class Loop:
         if not norms_learn(settings):
             self._still += [module for module in self._modules.modules() if isinstance(module, _BatchNorm)]
         spare_passes(model.towers.image)
-        if device.type == "cpu":
-            run_frozen_stages(model.towers.image, self._still, half=self._half())
+        on_cpu = device.type == "cpu"
+        self._prefixed = on_cpu and run_frozen_stages(model.towers.image, self._still, half=self._half()) > 0
         self._optimizer = make_optimizer(model, objective, settings.base, settings.optimizer)
         self._average = self._moving_average()
         self._memory = self._cross_batch_memory()
@@ -205,6 +205,8 @@ class Loop:
 
     def _embed(self, batch: Batch) -> Embedded:
         pixels = self._sized(batch.pixels.to(self._device, non_blocking=True))
+        if not self._prefixed:  # what runs frozen stages takes pictures as they come
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         with self.autocast():
             images = self.model.compare_images(pixels)
             texts = None

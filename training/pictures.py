@@ -30,6 +30,7 @@ from retrieval.types import Int64, UInt8
 PIXELS, ROWS = "pictures.npy", "pictures.json"
 _CHUNK, _TASK = 512, 32
 """Pictures that are decoded before the next are begun, and those of one task: alone, small ones wait for the GIL."""
+_WRITTEN = 8 * _CHUNK
 _SAMPLE_BATCH = 16
 
 
@@ -102,11 +103,13 @@ def _decode_all(
 ) -> list[int]:
     side = preprocessing.size
     pixels = open_memmap(path, "w+", np.uint8, (len(examples), 3, side, side))
-    with path.open("r+b") as file:  # a full disk is an error now; met while writing to the map it would be a SIGBUS
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     kept: list[int] = []
-    with ThreadPoolExecutor() as pool:
+    with path.open("r+b") as file, ThreadPoolExecutor() as pool:
+        # a full disk is an error now; met while writing to the map it would be a SIGBUS
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         for start in range(0, len(examples), _CHUNK):
+            if start % _WRITTEN == 0:
+                pool.submit(os.fsync, file.fileno())  # what there is by now, while the next are decoded
             chunk = examples[start : start + _CHUNK]
             tasks = [chunk[first : first + _TASK] for first in range(0, len(chunk), _TASK)]
             decoded = pool.map(lambda task: [_pixels(example, preprocessing) for example in task], tasks)

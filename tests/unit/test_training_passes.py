@@ -33,10 +33,23 @@ def test_a_norm_after_which_pixels_are_pooled_gets_its_gradient_channels_last():
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_activations_are_out_of_place_and_frozen_norms_have_no_hook():
+def test_other_activations_are_out_of_place_and_frozen_norms_have_no_hook():
     network = tf_efficientnet_lite0(pretrained=False)
     network.bn1.requires_grad_(False)
-    spare_passes(network)
-    assert not any(getattr(module, "inplace", False) for module in network.modules())
+    swish = torch.nn.SiLU(inplace=True)
+    spare_passes(torch.nn.ModuleList([network, swish]))
+    assert not swish.inplace
     assert not network.bn1._backward_pre_hooks
     assert network.bn2._backward_pre_hooks
+
+
+def test_weights_and_copies_know_nothing_of_it():
+    network = tf_efficientnet_lite0(pretrained=False).eval()
+    pixels = torch.randn(1, 3, 64, 64)
+    wanted = network(pixels)
+    names = list(network.state_dict())
+    spare_passes(network)
+    spare_passes(network)
+    again = copy.deepcopy(network)
+    assert list(again.state_dict()) == names
+    assert torch.equal(again(pixels), wanted)
