@@ -23,11 +23,16 @@ def spare_passes(network: nn.Module) -> None:
     for module in network.modules():
         own: dict[str, Any] = vars(module)
         if isinstance(module, nn.ReLU6) and module.inplace:
-            own["forward"] = _ReLU6.apply
+            own["forward"] = _relu6
         elif "inplace" in own:
             own["inplace"] = False
         if isinstance(module, _BatchNorm) and any(weight.requires_grad for weight in module.parameters()):
             module.register_full_backward_pre_hook(_channels_last)
+
+
+def _relu6(x: Tensor) -> Tensor:
+    found: Tensor = _ReLU6.apply(x) if x.requires_grad else nn.functional.relu6(x)  # tracing knows only the latter
+    return found
 
 
 class _ReLU6(torch.autograd.Function):
