@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from app.errors import Base64Invalid, FormInvalid, MediaTypeUnsupported, RequestError, validation_error
+from app.errors import MOST_ERRORS, Base64Invalid, FormInvalid, MediaTypeUnsupported, RequestError, validation_error
 from retrieval.errors import InvalidLimit
 from retrieval.filters import filter_error
 
@@ -26,6 +26,8 @@ Model = TypeVar("Model", bound=BaseModel)
 JSON, FORM = "application/json", "multipart/form-data"
 _MAX_FORM_FIELDS = 8
 _MAX_FIELD_BYTES = 64 * 1024
+_MOST_JSON_VALUES = 200_000
+"""Of a body: a picture is one, and parsing a million takes a second in which nobody is answered."""
 
 
 def media_type(request: Request) -> str:
@@ -47,10 +49,15 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     kind = media_type(request)
     if not is_json(kind):
         raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {JSON}")
+    body = await request.body()
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_JSON_VALUES:
+        raise RequestError(f"the body holds more than {_MOST_JSON_VALUES:,} JSON values; send fewer")
     try:
-        return model.model_validate_json(await request.body())
+        return model.model_validate_json(body)
     except ValidationError as error:
         mapped = validation_error(error)
+        if error.error_count() > MOST_ERRORS:
+            raise mapped from error
         where = error.errors()[0]["loc"]
         if where[-1:] == ("limit",):
             raise InvalidLimit(str(mapped)) from error

@@ -1,8 +1,9 @@
 """The door: a query that would wait too long is refused before anything of it is read, and one let in has a deadline.
 
 It stands in front of the framework, where a refusal costs a fraction of a query's own HTTP; behind it, refusals alone
-could take all the time of an event loop that is busy already. A query counts from the moment its body has arrived, so
-that a client who drips keeps nobody out, and its work is dropped when the client leaves.
+could take all the time of an event loop that is busy already. A query counts from the moment its body has arrived, when
+it is asked once more, to the moment its answer begins, so that a client who drips, or does not read, keeps nobody out;
+its work is dropped when the client leaves.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Door:
     async def _let_in(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         leaving: asyncio.Future[Message] | None = None
-        gone, over, status = False, False, 0
+        gone, over, status, inside = False, False, 0, False
 
         def left(future: asyncio.Future[Message]) -> None:
             nonlocal gone
@@ -59,11 +60,19 @@ class Door:
                 gone = True
                 limit.reschedule(loop.time())
 
+        def leave() -> None:
+            nonlocal inside
+            if inside:
+                inside = False
+                gate.leave(worked=not gone and not 400 <= status < 500)
+
         async def receiving() -> Message:
-            nonlocal leaving
+            nonlocal leaving, inside
             message = await receive()
             if leaving is None and message["type"] == "http.request" and not message.get("more_body", False):
+                gate.check()  # others may have come while this one's body did
                 gate.enter()
+                inside = True
                 limit.reschedule(loop.time() + self.deadline)
                 leaving = asyncio.ensure_future(receive())  # after the body, all that can come is the client's leaving
                 leaving.add_done_callback(left)
@@ -73,6 +82,7 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                leave()
                 if not limit.expired():
                     limit.reschedule(None)
             await send(message)
@@ -88,9 +98,9 @@ class Door:
                 await self._refuse(late, scope, receive, send)
         finally:
             over = True
+            leave()
             if leaving is not None:
                 leaving.cancel()
-                gate.leave(worked=not gone and not 400 <= status < 500)
 
     async def _refuse(self, error: Later, scope: Scope, receive: Receive, send: Send) -> None:
         self.telemetry.error(error.code)

@@ -32,6 +32,8 @@ from retrieval.errors import (
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 20
+"""Of one body that are told: a hundred thousand would take longer to write down than to find."""
 
 
 class RequestError(LookalikeError):
@@ -63,7 +65,7 @@ class Base64Invalid(RequestError):
 
 
 class BodyTooLarge(RequestError):
-    """More bytes than `max_body_bytes`; the rest was not read."""
+    """More bytes than `max_body_bytes`; the rest is thrown away."""
 
     code = "body_too_large"
 
@@ -246,6 +248,8 @@ def problem_of(request_path: str, error: LookalikeError) -> Response:
 
 def validation_error(error: ValidationError) -> LookalikeError:
     """What pydantic found wrong with a JSON body, as one of our own errors."""
+    if error.error_count() > MOST_ERRORS:
+        return RequestError(f"{error.error_count():,} things are wrong with the body; /docs shows what it may hold")
     found = error.errors(include_url=False, include_context=False, include_input=False)
     if found[0]["type"] == "json_invalid":
         return JsonInvalid(f"the body is not valid JSON: {found[0]['msg']}")

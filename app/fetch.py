@@ -15,8 +15,9 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 
 import httpcore
@@ -38,6 +39,19 @@ _HOST = re.compile(rb"[A-Za-z0-9._:-]+")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _UNICAST = ipaddress.IPv6Network("2000::/3")
 """All that is globally routable in IPv6 so far; Python's own list grows from release to release."""
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "168.63.129.16/32",  # a cloud's own services, on an address that is public elsewhere
+            "192.88.99.0/24",  # relays of 6to4 (RFC 7526)
+            "3fff::/20",  # documentation (RFC 9637)
+        ),
+    )
+)
+"""What `is_global` lets pass, in some release or in all."""
+_NAMES = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="names")
+"""Asks for names: a slow server's answer keeps nothing else waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,8 @@ def is_public(address: Address) -> bool:
             return True
         if address not in _UNICAST:
             return False
+    if any(address in network for network in _NOT_PUBLIC):
+        return False
     return address.is_global and not address.is_multicast
 
 
@@ -267,5 +283,6 @@ def _tls() -> ssl.SSLContext:
 
 
 async def _resolve(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_NAMES, ask)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))

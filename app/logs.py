@@ -20,6 +20,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 """Of the trace that the client says the request belongs to (W3C trace context); 32 hexadecimal digits."""
 
+_TALKATIVE = ("PIL", "httpcore", "httpx", "multipart", "python_multipart")
+"""Libraries that write what a picture's metadata, a form or a URL holds when they are asked for details."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
@@ -44,6 +46,8 @@ def configure(level: str, form: LogFormat) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def trace_of(traceparent: str) -> str:

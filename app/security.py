@@ -11,8 +11,10 @@ import time
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyTooLarge, BodyTooSlow, problem_of
+from app.errors import BodyTooLarge, BodyTooSlow, Overloaded, problem_of
 
+_MOST_HELD = 8
+"""Bodies of the largest size that are held at once."""
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -24,13 +26,15 @@ _DOCS_POLICY = _PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsaf
 class BodyLimit:
     """Refuses a request body over `max_bytes`: by its Content-Length at once, else while it streams in.
 
-    One that has not arrived after `timeout` seconds is refused as well, however busily it drips.
+    One that has not arrived after `timeout` seconds is refused as well, however busily it drips, and so is what would
+    bring all bodies that are held at once over eight times `max_bytes`.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout: float) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.timeout = timeout
+        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with a counting `receive`."""
@@ -53,13 +57,20 @@ class BodyLimit:
                 raise BodyTooSlow(
                     f"the body did not arrive within {self.timeout:g} s; send faster, or raise LOOKALIKE_BODY_TIMEOUT"
                 ) from None
-            seen += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            seen += size
+            self.held += size
             whole = not message.get("more_body", False)
             if seen > self.max_bytes:
                 raise self._error()
+            if self.held > _MOST_HELD * self.max_bytes:
+                raise Overloaded(f"bodies of {self.held:,} bytes are held already; come again as Retry-After says")
             return message
 
-        return await self.app(scope, counted, send)
+        try:
+            return await self.app(scope, counted, send)
+        finally:
+            self.held -= seen
 
     def _error(self) -> BodyTooLarge:
         return BodyTooLarge(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from retrieval.types import Identity
 
 logger = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 5.0
+"""After a failure that was not the collection's own, it is opened again for the next query, no sooner than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Served:
         self._make_room = make_room
         self._queries: Queries | None = None
         self._first: asyncio.Task[None] | None = None
+        self._again = math.inf  # when a failure may have passed that was not the collection's own, such as a full disk
 
     @property
     def queries(self) -> Queries:
@@ -113,6 +119,10 @@ class Served:
         """How many items the version holds that answers, 0 while none does."""
         return len(self._queries.searcher.collection) if self._queries else 0
 
+    def is_well(self) -> bool:
+        """Whether a version answers and the last probe of it passed."""
+        return self._queries is not None and not self.probe.trouble()
+
     def size(self) -> int:
         """Bytes of the files of the version that answers, 0 while none does."""
         return (
@@ -122,7 +132,7 @@ class Served:
     async def start(self) -> None:
         """Opens the first version where it is not open; a failure is kept and told, not raised."""
         async with self._shared.opening:
-            if self._queries is not None or self.failure is not None:
+            if self._queries is not None or self._hopeless:
                 return
             try:
                 self.on_ready(await self._swap())
@@ -135,7 +145,7 @@ class Served:
         Raises:
             NotReady: the collection could not be opened, or not within a query's deadline.
         """
-        if self._queries is None and self.failure is None:
+        if self._queries is None and not self._hopeless:
             if self._first is None or self._first.done():
                 self._first = asyncio.create_task(self.start())
             await asyncio.wait([self._first], timeout=self._shared.settings.deadline)
@@ -144,6 +154,10 @@ class Served:
     def close(self) -> None:
         """Lets go of what is open; queries under way end in peace, and the next one opens it again."""
         self._queries = None
+
+    @property
+    def _hopeless(self) -> bool:
+        return self.failure is not None and time.monotonic() < self._again
 
     async def reload(self) -> Queries:
         """Opens the current version, sends it a first query of each kind, and puts it in the old one's place.
@@ -165,7 +179,7 @@ class Served:
                 if self._queries is None and self.failure is None:
                     continue
                 named = await self._named()
-                if named and named not in (self.version, self.refused):
+                if named and named != self.version and not (named == self.refused and self._hopeless):
                     with suppress(LookalikeError):  # logged, and kept as `failure`
                         await self._swap()
 
@@ -183,9 +197,11 @@ class Served:
         except Exception as error:
             self.failure = _told(error)
             self.refused = await self._named()
+            own = isinstance(error, LookalikeError)
+            self._again = math.inf if own else time.monotonic() + _AGAIN_SECONDS
             if before:
                 logger.error("version_refused version=%s: %s [%s]", self.refused, error, self.failure.code)
-            if isinstance(error, LookalikeError):
+            if own:
                 raise
             logger.exception("the collection could not be opened")
             raise self.failure from error

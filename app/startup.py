@@ -100,6 +100,7 @@ class Service:
             of = {"collection": served.name}
             gauge("swaps", "Versions replaced since the start.", partial(getattr, served, "swaps"), **of)
             gauge("items", "Items in the collection; 0 while it is not open.", served.items, **of)
+            gauge("collection_ready", "Whether the collection is open and its last probe passed.", served.is_well, **of)
             gauge("index_bytes", "Files of the version that serves; most are mapped.", served.size, **of)
         for kind, gate in self.gates.by_kind.items():
             gauge("under_way", "Queries let in and not answered yet.", partial(getattr, gate, "under_way"), kind=kind)

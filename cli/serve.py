@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import ipaddress
 import logging
+import os
 import resource
 import signal
 import socket
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 _MOST_FILES = 65_536
+_GRACE_SECONDS = 2.0
+"""What a process has, after the time for requests under way, before its threads are left to themselves."""
 
 
 def serve(
@@ -161,20 +164,31 @@ def _listen(host: str, port: int) -> socket.socket:
 def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
     import uvicorn
 
+    from app.heads import BoundedHeads
+
     class Server(uvicorn.Server):
         """Answers on for a while after SIGTERM, so that who sends it requests can hear of it first."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if sig == signal.SIGTERM and not service.draining:
                 service.draining = True
-                Timer(service.settings.drain_seconds, super().handle_exit, (sig, frame)).start()
+                settings = service.settings
+                Timer(settings.drain_seconds, super().handle_exit, (sig, frame)).start()
+                # A thread that opens a collection, or hangs in a batch, can't be stopped, and Python would wait for it.
+                last = Timer(settings.drain_seconds + settings.shutdown_seconds + _GRACE_SECONDS, os._exit, (0,))
+                last.daemon = True
+                last.start()
             else:
                 super().handle_exit(sig, frame)
+
+    class Heads(BoundedHeads):
+        seconds = app.state.service.settings.body_timeout
 
     service = app.state.service
     return Server(
         uvicorn.Config(
             app,
+            http=Heads,
             log_config=None,
             log_level=log_level,
             access_log=False,  # our own names the request and leaves out the query string

@@ -133,14 +133,12 @@ def _build_store(
     vectors = np.load(staging / VECTORS, mmap_mode="r")
     exact = not wish.budget.tight and resolve_kind(wish.store, len(vectors)) in (EXACT, TORCH_EXACT)
     most = query_budget(*vectors.shape, exact=exact)
-    asked = rows.captions[:most] or ([] if exact else prompts(most))  # an exact store finds all, whatever is asked
+    captions = [caption for caption in dict.fromkeys(rows.captions) if caption.strip()]
+    asked = captions[:most] or ([] if exact else prompts(most))  # an exact store finds all, whatever is asked
     built = build_chosen(vectors, staging, wish.store, wish.budget, _encode_texts(encoder, asked), say)
-    report = built.report if built.report["text"] is None else {**built.report, "texts": _origin(rows)}
+    origin = "captions" if captions else "prompts"
+    report = built.report if built.report["text"] is None else {**built.report, "texts": origin}
     return StoreEntry(kind=built.kind, params=built.params), report
-
-
-def _origin(rows: Rows) -> str:
-    return "captions" if rows.captions else "prompts"
 
 
 def _encode_texts(encoder: Encoder, texts: Sequence[str]) -> Float32 | None:

@@ -23,6 +23,7 @@ EXACT_UP_TO = 200_000
 _BLOCK = 4_096
 _QUERIES = 1_024
 _NEIGHBOURS = 32
+_JOINED = 65_536  # of a thousand copies nearly all pairs are joined already by the time they come
 _SLACK = 1e-5  # float32 cosines err by less; what is nearer to the threshold is decided in float64
 _EXACT_SLACK = 1e-12
 
@@ -59,8 +60,9 @@ def duplicate_groups(
     pairs = _all_pairs(vectors, threshold, told) if few else _nearest_pairs(vectors, threshold, store, told)
     forest = _Forest(len(vectors))
     for rows, others, cosines in pairs:
-        for row, other, cosine in zip(rows.tolist(), others.tolist(), cosines.tolist(), strict=True):
-            forest.join(row, other, cosine)
+        for start in range(0, len(rows), _JOINED):
+            part = slice(start, start + _JOINED)
+            forest.join_all(rows[part], others[part], cosines[part])
     return forest.groups()
 
 
@@ -108,6 +110,14 @@ class _Forest:
         self._parent = np.arange(count)
         self._weakest: dict[int, float] = {}
 
+    def join_all(self, rows: Int64, others: Int64, cosines: Float32) -> None:
+        """Joins pair after pair; those that are joined already cost next to nothing."""
+        apart = self._roots(rows) != self._roots(others)
+        for row, other, cosine in zip(
+            rows[apart].tolist(), others[apart].tolist(), cosines[apart].tolist(), strict=True
+        ):
+            self.join(row, other, cosine)
+
     def join(self, row: int, other: int, cosine: float) -> None:
         a, b = self._root(row), self._root(other)
         weakest = min(cosine, self._weakest.get(a, 1.0), self._weakest.get(b, 1.0)) if a != b else None
@@ -122,6 +132,12 @@ class _Forest:
             members.setdefault(root, [root]).append(row)
         groups = [Group(tuple(rows), min(1.0, self._weakest[root])) for root, rows in members.items()]
         return sorted(groups, key=lambda group: (-len(group.rows), group.rows))
+
+    def _roots(self, rows: Int64) -> Int64:
+        found: Int64 = self._parent[rows]
+        while not np.array_equal(above := self._parent[found], found):
+            found = above
+        return found
 
     def _root(self, row: int) -> int:
         parent = self._parent

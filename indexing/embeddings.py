@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from indexing.tables import conformed, unified
 from retrieval.errors import SourceError, SourceNotFound
 from retrieval.stores.faiss_store import open_vectors
 from retrieval.types import Float32
@@ -95,7 +96,7 @@ class Embeddings:
             try:
                 with pq.ParquetFile(path) as file:
                     for batch in file.iter_batches(batch_size=PIECE_ROWS):
-                        yield pa.table(batch)
+                        yield conformed(pa.table(batch), self.schema)
             except _DAMAGE as error:
                 raise SourceError(f"{path} can't be read: {error}") from error
 
@@ -121,11 +122,19 @@ class Embeddings:
                 raise SourceError(f"{path} can't be read: {error}") from error
         if len(self._tables) == len(self._vectors):
             for vectors, path, rows in zip(self._vectors, self._tables, described, strict=True):
+                if len(self._tables) > 1 and not _agree(vectors.what, path.name):
+                    raise SourceError(
+                        f"{vectors.what} would go with {path.name}: a file of one or of the other is missing, or they "
+                        "are numbered differently; every shard of vectors needs its shard of metadata"
+                    )
                 if vectors.count != rows:
                     raise SourceError(f"{vectors.what} holds {vectors.count:,} vectors, {path.name} {rows:,} rows")
         elif self._tables and sum(described) != self.count:
             raise SourceError(f"{self.source} holds {self.count:,} vectors, its metadata {sum(described):,} rows")
-        return pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
+        try:
+            return pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
+        except pa.ArrowException:  # numbers in one shard, text in another
+            return unified(schemas)
 
 
 def _find_vectors(source: Path) -> list[_Vectors]:
@@ -164,6 +173,17 @@ def _tables_in(folder: Path, pattern: str) -> list[Path]:
 def _numbers(path: Path) -> tuple[Sequence[int], str]:
     """Files in the order of the numbers in their names: 2 before 10."""
     return [int(number) for number in re.findall(r"\d+", path.name)], path.name
+
+
+def _agree(name: str, other: str) -> bool:
+    """Whether the numbers that two names end in are the same, as far as both have any.
+
+    >>> _agree("img_emb_2.npy", "metadata_2.parquet"), _agree("b32_emb_2.npy", "metadata_1.parquet")
+    (True, False)
+    """
+    numbers, others = _numbers(Path(name))[0], _numbers(Path(other))[0]
+    both = min(len(numbers), len(others))
+    return both == 0 or numbers[-both:] == others[-both:]
 
 
 def _open_npy(path: Path) -> _Vectors:

@@ -261,8 +261,13 @@ class _Columns:
             if name == self._id and name not in own:
                 continue
             fresh = own.get(name) or (f"source_{name.lstrip('_')}" if name in OWN or name.startswith("_") else name)
+            fresh = fresh or "unnamed"
+            while fresh in {"id", *self._names.values()}:
+                fresh += "_"
             self._names[name] = fresh if name not in measured else f"_{name}"
-        kept = [pa.field(fresh, schema.field(name).type) for name, fresh in self._names.items() if fresh[0] != "_"]
+        kept = [
+            pa.field(fresh, schema.field(name).type) for name, fresh in self._names.items() if not fresh.startswith("_")
+        ]
         self.schema = pa.schema([pa.field("id", pa.string()), *kept])
 
     def renamed(self, piece: Piece) -> pa.Table:

@@ -10,6 +10,7 @@ Evaluated by Arrow over memory-mapped columns. It knows nothing of vectors. n ro
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from functools import reduce
@@ -38,6 +39,8 @@ from retrieval.types import Bool
 MOST_CONDITIONS = 64
 MOST_VALUES = 10_000
 DEEPEST = 8
+_BEYOND = 2.0**70
+"""More than any column of whole numbers holds, infinity's stand-in."""
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 Bound = StrictInt | StrictFloat | StrictStr
@@ -86,7 +89,7 @@ class Condition(_Model):
 
     field: str = Field(description="A metadata column; `a.b` reaches into a column of records.")
     equals: Scalar | None = Field(default=None, description="The value; dates as ISO 8601.")
-    in_: Annotated[list[Scalar], Field(max_length=MOST_VALUES)] | None = Field(
+    in_: Annotated[list[Scalar], Field(max_length=MOST_VALUES, fail_fast=True)] | None = Field(
         default=None, alias="in", description="Any of these values."
     )
     range: Range | None = Field(default=None, description="Between bounds.")
@@ -112,6 +115,8 @@ Part = Annotated[
     Annotated[Condition, Tag("condition")] | Annotated["Filter", Tag("filter")],
     Discriminator(_kind),
 ]
+Parts = Annotated[list[Part], Field(max_length=MOST_CONDITIONS, fail_fast=True)]
+"""What is wrong is told of the first part alone: a body may hold a million."""
 
 
 class Filter(_Model):
@@ -119,15 +124,15 @@ class Filter(_Model):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"must": [{"field": "brand", "in": ["acme", "orbit"]}]}]})
 
-    must: list[Part] = []
-    should: list[Part] = []
-    must_not: list[Part] = []
+    must: Parts = []
+    should: Parts = []
+    must_not: Parts = []
 
     @model_validator(mode="after")
     def _bounded(self) -> Filter:
         depth, count = _extent(self)
         if depth > DEEPEST or count > MOST_CONDITIONS:
-            raise ValueError(f"a filter has at most {MOST_CONDITIONS} conditions, nested {DEEPEST} deep")
+            raise ValueError(f"a filter has at most {MOST_CONDITIONS} conditions and filters, nested {DEEPEST} deep")
         return self
 
 
@@ -172,6 +177,13 @@ def _part_mask(part: Part, columns: Columns) -> Bool:
 
 def _condition_mask(condition: Condition, columns: Columns) -> Bool:
     values = _values(condition.field, columns)
+    try:
+        return _mask(condition, values)
+    except pa.ArrowException as error:
+        raise FilterInvalid(f"filter field {condition.field!r} holds {values.type}, which can't be asked so") from error
+
+
+def _mask(condition: Condition, values: pa.ChunkedArray) -> Bool:
     if condition.exists is not None:
         return _numpy(values.is_valid() if condition.exists else values.is_null())
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
@@ -201,6 +213,8 @@ def _values(name: str, columns: Columns) -> pa.ChunkedArray:
 
 
 def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_float16(values.type):  # which Arrow can hold but not compare
+        return values.cast(pa.float32())
     return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
@@ -215,22 +229,51 @@ def _test(condition: Condition, values: Any) -> Bool:
         return _numpy(pc.is_in(values, pa.array([value.as_py() for value in wanted], values.type)))
     if condition.range is not None:
         return reduce(np.logical_and, _bounds(condition, values))
-    return _numpy(pc.equal(values, _scalar(condition.field, condition.equals, values.type, exact=False)))
+    return _compared(condition.field, values, "equals", condition.equals)
 
 
 def _bounds(condition: Condition, values: Any) -> Iterator[Bool]:
     assert condition.range is not None
-    tests: dict[str, Callable[[Any, Any], Any]] = {
-        "gt": pc.greater,
-        "gte": pc.greater_equal,
-        "lt": pc.less,
-        "lte": pc.less_equal,
-    }
     for name in condition.range.model_fields_set:
         bound = getattr(condition.range, name)
         if _is_text(values.type) or pa.types.is_boolean(values.type):
             raise _mismatch(condition.field, values.type, "range", bound)
-        yield _numpy(tests[name](values, _scalar(condition.field, bound, values.type, exact=False)))
+        yield _compared(condition.field, values, name, bound)
+
+
+_TESTS: dict[str, Callable[[Any, Any], Any]] = {
+    "equals": pc.equal,
+    "gt": pc.greater,
+    "gte": pc.greater_equal,
+    "lt": pc.less,
+    "lte": pc.less_equal,
+}
+
+
+def _compared(field: str, values: Any, test: str, value: Any) -> Bool:
+    """(m,) bool; numbers in the column's own type, in which 0.1 is what a column of 32-bit floats holds for it."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and pa.types.is_integer(values.type):
+        return _whole_compared(values, test, value)
+    exact = number and pa.types.is_floating(values.type)
+    return _numpy(_TESTS[test](values, _scalar(field, value, values.type, exact=exact)))
+
+
+def _whole_compared(values: Any, test: str, value: float) -> Bool:
+    """(m,) bool: whole numbers between two whole numbers, cut to those that the column's type has."""
+    value = value if isinstance(value, int) else max(-_BEYOND, min(_BEYOND, value))
+    limits = np.iinfo(values.type.to_pandas_dtype())
+    low, high = int(limits.min), int(limits.max)
+    floor, ceil = math.floor(value), math.ceil(value)
+    first = max(low, {"equals": ceil, "gt": floor + 1, "gte": ceil}.get(test, low))
+    last = min(high, {"equals": floor, "lt": ceil - 1, "lte": floor}.get(test, high))
+    if first > last:
+        return np.zeros(len(values), dtype=np.bool_)
+    if first == last:
+        return _numpy(pc.equal(values, pa.scalar(first, values.type)))
+    if first > low:
+        return _numpy(pc.greater_equal(values, pa.scalar(first, values.type)))
+    return _numpy(pc.less_equal(values, pa.scalar(last, values.type)))
 
 
 def _scalar(field: str, value: Any, wanted: pa.DataType, *, exact: bool = True) -> pa.Scalar:
@@ -243,7 +286,8 @@ def _scalar(field: str, value: Any, wanted: pa.DataType, *, exact: bool = True) 
     try:
         if _is_number(wanted) and number:
             whole = pa.types.is_integer(wanted) and exact
-            return pa.scalar(_whole(value) if whole else value, wanted if exact else None)
+            floating = pa.types.is_floating(wanted) and exact
+            return pa.scalar(_whole(value) if whole else float(value) if floating else value, wanted if exact else None)
         if pa.types.is_temporal(wanted) and isinstance(value, str):
             return _moment(value, wanted)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
@@ -284,9 +328,9 @@ def _numpy(mask: Any) -> Bool:
 
 
 def _extent(wanted: Filter) -> tuple[int, int]:
-    """How deep a filter is nested, and how many conditions it has."""
+    """How deep a filter is nested, and how many conditions and filters it holds."""
     depth, count = 0, 0
     for part in [*wanted.must, *wanted.should, *wanted.must_not]:
         inner = _extent(part) if isinstance(part, Filter) else (0, 1)
-        depth, count = max(depth, inner[0]), count + inner[1]
+        depth, count = max(depth, inner[0]), count + inner[1] + isinstance(part, Filter)
     return depth + 1, count

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -23,7 +25,7 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp"
 """File name endings taken for pictures, lower case."""
 
 DEFAULT_MAX_PIXELS = 64_000_000
-"""Width x height above which a picture is refused: about 200 MB once decoded."""
+"""Width x height above which a picture is refused: about 260 MB once decoded, twice that on the way."""
 
 THUMBNAIL_SIDE = 256
 """Longest side of a thumbnail, pixels."""
@@ -33,6 +35,8 @@ THUMBNAIL_SIDE = 256
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+_STRIP = 256
+"""Rows that are turned into 8-bit RGB at once."""
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -141,19 +145,45 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_to_8_bits(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(white, layered).convert("RGB")
+        return _on_white(image)
     return image.convert("RGB")
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """A picture from top to bottom, so that what is made of it on the way is never held whole."""
+    for top in range(0, image.height, _STRIP):
+        yield top, image.crop((0, top, image.width, min(image.height, top + _STRIP)))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    found = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        layered = strip.convert("RGBA")
+        found.paste(Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB"), (0, top))
+    return found
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     """Integers are taken for 16 bits where any exceeds 8; floats are stretched from their own range."""
-    pixels = np.asarray(image).astype(np.float64)
+    low, scale = 0.0, 1.0
     if image.mode == "F":
+        low, high = _finite_range(image)
+        scale = 255.0 / max(high - low, 1e-12)
+    elif image.mode.startswith("I;16") or cast(tuple[float, float], image.getextrema())[1] > 255:
+        scale = 1.0 / 257.0
+    found = Image.new("L", image.size)
+    for top, strip in _strips(image):
+        pixels = np.asarray(strip).astype(np.float64)
+        if image.mode == "F":
+            pixels = np.nan_to_num(pixels, nan=low, posinf=high, neginf=low)
+        found.paste(Image.fromarray(np.clip(np.rint((pixels - low) * scale), 0, 255).astype(np.uint8)), (0, top))
+    return found
+
+
+def _finite_range(image: Image.Image) -> tuple[float, float]:
+    low, high = np.inf, -np.inf
+    for _, strip in _strips(image):
+        pixels = np.asarray(strip)
         finite = pixels[np.isfinite(pixels)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        pixels = (np.nan_to_num(pixels, nan=low, posinf=high, neginf=low) - low) * (255.0 / max(high - low, 1e-12))
-    elif image.mode.startswith("I;16") or pixels.max(initial=0) > 255:
-        pixels = pixels / 257.0
-    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+        low, high = min(low, finite.min(initial=np.inf)), max(high, finite.max(initial=-np.inf))
+    return (float(low), float(high)) if low <= high else (0.0, 1.0)

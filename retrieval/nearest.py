@@ -6,7 +6,7 @@ It decides which of them a filter is searched with. q queries, d embedding width
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -55,10 +55,11 @@ class NearestRows:
     def __init__(self, store: VectorStore, vectors: Float16, metadata: Metadata) -> None:
         self._store = store
         self._vectors = vectors if store.exact else scattered(vectors)
-        self._metadata = metadata
         self._exact: VectorStore = store if store.exact else ExactStore(vectors)
         kept = min(_MOST_MASKS, max(1, _MASK_BYTES // max(1, len(vectors))))
-        self._allowed = lru_cache(kept)(self._evaluate)  # a page of results, and the next one, ask the same filter
+        # A page of results, and the next one, ask the same filter. No bound method: a replaced version must go at once,
+        # and not when the collector of cycles comes by.
+        self._allowed = lru_cache(kept)(partial(_evaluate, metadata))
 
     def find(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[Neighbors]:
         """At most `options.limit` rows of each query, best first.
@@ -87,6 +88,13 @@ class NearestRows:
         with watch.stage("search"):
             most = max(options.limit, wanted.get("candidates", 0))
             candidates = self._store.search(queries, most, options.params, mask)
+            least = min(options.limit, len(self._vectors))
+            short = [row for row, found in enumerate(candidates) if len(found.rows) < least] if mask is None else []
+            if short:  # what is visited holds too few; under a mask, if one of all rows, stores look further
+                every = np.ones(len(self._vectors), dtype=np.bool_)
+                wider = self._store.search(queries[short], most, options.params, every)
+                for row, found in zip(short, wider, strict=True):
+                    candidates[row] = found
         with watch.stage("rerank"):
             return rerank(queries, candidates, self._vectors, options.limit)
 
@@ -94,7 +102,8 @@ class NearestRows:
         scores = np.empty(0, np.float32)  # rerank reads rows alone
         return rerank(queries, [Neighbors(rows, scores)] * len(queries), self._vectors, limit)
 
-    def _evaluate(self, text: str) -> _Allowed:
-        mask = mask_of(Filter.model_validate_json(text), self._metadata)
-        few = int(mask.sum()) <= max(_FEW_ROWS, _FEW_SHARE * len(mask))
-        return _Allowed(mask, np.flatnonzero(mask) if few else None)
+
+def _evaluate(metadata: Metadata, text: str) -> _Allowed:
+    mask = mask_of(Filter.model_validate_json(text), metadata)
+    few = int(mask.sum()) <= max(_FEW_ROWS, _FEW_SHARE * len(mask))
+    return _Allowed(mask, np.flatnonzero(mask) if few else None)

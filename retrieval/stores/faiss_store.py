@@ -142,19 +142,26 @@ def open_vectors(path: Path) -> IndexVectors:
         StoreUnavailable: it can't be read, or can't give its vectors back.
     """
     with translated(f"{path} can't be read as a FAISS index"):
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        opened: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        mapped = isinstance(opened, faiss.IndexIDMap)
+        order: Int64 | None = np.argsort(faiss.vector_to_array(opened.id_map), kind="stable") if mapped else None
+        index = faiss.downcast_index(opened.index) if mapped else opened
         ivf = faiss.try_extract_index_ivf(index)
         if ivf is not None:
             ivf.make_direct_map()
     count, dim = int(index.ntotal), int(index.d)
 
-    def read(start: int, stop: int) -> Float32:
+    def read(start: int, stop: int, held: Any = opened) -> Float32:
+        """`held` owns what is read from."""
         with translated(f"{path} does not give its vectors back"):
+            if order is not None:
+                return np.stack([index.reconstruct(row) for row in order[start:stop].tolist()])
             vectors: Float32 = index.reconstruct_n(start, stop - start)
             return vectors
 
     if count:
-        read(0, 1)
+        with translated(f"{path} does not give its vectors back"):
+            index.reconstruct(0)  # of many at once FAISS refuses in threads of its own, which ends the process
     return IndexVectors(count, dim, isinstance(index, _PLAIN), read)
 
 

@@ -143,7 +143,7 @@ class Graph:
 
     def search(self, queries: Float32, k: int, params: SearchParameters, selector: Any) -> Found:
         """See `Way`."""
-        given = {"efSearch": params["efSearch"]} | ({} if selector is None else {"sel": selector})
+        given = {"efSearch": max(k, params["efSearch"])} | ({} if selector is None else {"sel": selector})
         found: Found = self._search(queries, k, params=wrapped.SearchParametersHNSW(**given))
         return found
 

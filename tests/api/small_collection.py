@@ -39,19 +39,25 @@ def photograph(item_id: str) -> bytes:
     return (PHOTOGRAPHS / ITEMS[item_id][0]).read_bytes()
 
 
-def build_collection(root: Path, made_by: EncoderSpec | None = None) -> Path:
-    """Encodes `ITEMS` with the fake encoder and publishes them at `root`, on behalf of `made_by` if given."""
+def build_collection(root: Path, made_by: EncoderSpec | None = None, *, tagged: bool = False) -> Path:
+    """Encodes `ITEMS` with the fake encoder and publishes them at `root`, on behalf of `made_by` if given.
+
+    `tagged` puts the version's name in place of the captions.
+    """
     encoder = load_encoder("fake")
     pictures = [images.decode(photograph(item_id)) for item_id in ITEMS]
     vectors = encoder.encode_images(np.stack([encoder.preprocess(picture.image) for picture in pictures]))
     version = new_version_name()
     folder = staging_folder(root, version)
+    captions = [caption for _, caption in ITEMS.values()]
+    if tagged:
+        captions = [version] * len(ITEMS)
     np.save(folder / VECTORS, vectors.astype(np.float16))
     table = pa.table(
         {
             "id": pa.array(ITEMS, pa.string()),
             "path": pa.array(ITEMS, pa.string()),
-            "caption": pa.array([caption for _, caption in ITEMS.values()], pa.string()),
+            "caption": pa.array(captions, pa.string()),
             "width": pa.array([picture.width for picture in pictures], pa.int32()),
             "height": pa.array([picture.height for picture in pictures], pa.int32()),
         }

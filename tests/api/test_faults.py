@@ -10,7 +10,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
+from app.security import BodyLimit
 from app.settings import Settings
 from retrieval.collection import VECTORS, VERSIONS, current_version
 from retrieval.encoders.fake import FakeEncoder
@@ -50,6 +51,60 @@ def test_a_text_of_a_million_characters_is_refused(client: TestClient) -> None:
     answer = client.post(TEXT, json={"text": "a " * 500_000})
     assert (answer.status_code, answer.json()["code"]) == (422, "text_too_long")
     assert len(answer.content) < 10_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": "a", "filter": {"must": [' + b"1," * 400_000 + b"1]}}",
+        b'{"text": "a", "filter": {"must": [' + b"1," * 90_000 + b"1]}}",
+        b'{"text": "a", "filter": {"must": [' + b"{}," * 60_000 + b"{}]}}",
+        b'{"text": "a", "filter": {"should": [{"field": "a", "in": [' + b"{}," * 60_000 + b"1]}]}}",
+        b'{"text": "a"' + b"".join(b', "k%d": 1' % number for number in range(100_000)) + b"}",
+    ],
+    ids=["numbers", "fewer numbers", "empty filters", "wrong values", "unknown keys"],
+)
+def test_json_of_many_values_is_refused_in_a_few_words(client: TestClient, body: bytes) -> None:
+    answer = client.post(TEXT, content=body, headers=AS_JSON)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert len(answer.content) < 10_000
+
+
+def test_bodies_that_are_held_at_once_are_bounded(collection: Path) -> None:
+    with TestClient(create_app(Settings(collection=collection, max_body_bytes=10_000))) as own:
+        wait_until_ready(own)
+        limit = next(
+            layer
+            for layer in _layers(own.app.middleware_stack)
+            if isinstance(layer, BodyLimit)  # type: ignore[attr-defined]
+        )
+        limit.held = 8 * 10_000  # as if eight of the largest were on their way
+        answer = own.post(TEXT, json={"text": "a cat"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+        assert limit.held == 8 * 10_000
+        limit.held = 0
+        assert own.post(TEXT, json={"text": "a cat"}).status_code == 200
+
+
+def _layers(app: Any) -> Iterator[Any]:
+    while app is not None:
+        yield app
+        app = getattr(app, "app", None)
+
+
+def test_a_head_without_end_is_refused(collection: Path) -> None:
+    with serving(collection, LOOKALIKE_BODY_TIMEOUT="1") as (process, client):
+        address = ("127.0.0.1", client.base_url.port or 0)
+        with socket.create_connection(address, timeout=30) as long, suppress(ConnectionError):
+            long.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"a" * 4_000_000)
+            assert long.recv(100).startswith(b"HTTP/1.1 431 ")
+        for begun in (b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /li"):
+            with socket.create_connection(address, timeout=30) as slow:
+                slow.sendall(begun)
+                while slow.recv(10_000):
+                    pass  # an answer, where one was asked for, and then the end
+        assert client.get("/livez").status_code == 200
+        assert process.poll() is None
 
 
 @pytest.fixture

@@ -224,3 +224,41 @@ def test_search_from_the_shell_tells_errors_in_one_line(collection: Path, tmp_pa
     assert "[source_not_found]" in refused("search", collection, "--image", tmp_path / "absent.jpg")
     assert "[text_empty]" in refused("search", collection, "--text", "  ")
     assert "[invalid_limit]" in refused("search", collection, "--text", "x", "--limit", "5000")
+
+
+_SLOW_OPENING = """
+import time
+from retrieval import bootstrap
+real, opened = bootstrap.open_searcher, []
+
+def slow(*args, **options):
+    opened.append(None)
+    if len(opened) > 1:
+        time.sleep(120)
+    return real(*args, **options)
+
+bootstrap.open_searcher = slow
+from cli.main import app
+app()
+"""
+
+
+def test_sigterm_ends_the_process_though_a_thread_is_opening_a_version(tmp_path: Path) -> None:
+    root, port = build_collection(tmp_path / "gallery"), free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SLOW_OPENING, "serve", str(root), "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LOOKALIKE_DRAIN_SECONDS": "0.1", "LOOKALIKE_SHUTDOWN_SECONDS": "1"},
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            wait_until_ready(process, client)
+            with pytest.raises(httpx.TimeoutException):
+                client.post(f"/v1/collections/{root.name}/reload", timeout=0.5)
+        process.terminate()
+        process.communicate(timeout=60)  # half of what the thread would take
+    finally:
+        process.kill()
+        process.communicate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,3 +103,17 @@ def test_the_command_lists_writes_a_page_and_prints_json(collection: Path, tmp_p
 def test_a_page_that_can_not_be_written_is_one_clear_line(collection: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="can't be written"):
         run(str(collection), "--page", str(tmp_path / "no" / "page.html"))
+
+
+def test_of_thousands_of_copies_few_pairs_are_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, real = [0], duplicates_module._Forest.join
+
+    def join(self: Any, *pair: Any) -> None:
+        looked[0] += 1
+        real(self, *pair)
+
+    monkeypatch.setattr(duplicates_module._Forest, "join", join)
+    vectors = np.repeat(np.eye(8, dtype=np.float16)[:2], 2_500, axis=0)
+    groups = duplicate_groups(vectors, 0.9, ExactStore(vectors))
+    assert [len(group.rows) for group in groups] == [2_500, 2_500]
+    assert looked[0] < 500_000  # of 6,247,500 pairs

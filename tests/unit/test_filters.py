@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,91 @@ def test_any_filter_agrees_with_plain_python(rows: Any, must: Any, should: Any, 
         for row in rows
     ]
     assert mask_of(parse_filter(text), _Table(rows)).tolist() == expected
+
+
+BIG = 2**63 + 5
+
+
+@pytest.fixture
+def numbers(tmp_path: Path) -> Metadata:
+    table = pa.table(
+        {
+            "id": ["a", "b", "c"],
+            "hash": pa.array([1, BIG, None], pa.uint64()),
+            "far": pa.array([2**53 + 1, -5, 7], pa.int64()),
+            "small": pa.array([0.1, 2.5, None], pa.float32()),
+            "half": pa.array(np.array([0.5, 2, 3], np.float16)),
+        }
+    )
+    write_metadata(tmp_path, table.schema, [table])
+    return Metadata(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "test", "expected"),
+    [
+        ("hash", {"equals": 1}, "a"),
+        ("hash", {"equals": BIG}, "b"),
+        ("hash", {"in": [BIG]}, "b"),
+        ("hash", {"range": {"gt": -1}}, "ab"),
+        ("hash", {"range": {"gte": 5}}, "b"),
+        ("hash", {"range": {"lt": 2**70}}, "ab"),
+        ("hash", {"range": {"gt": 2**64}}, ""),
+        ("hash", {"equals": 1.5}, ""),
+        ("far", {"equals": 9007199254740992.0}, ""),  # 2 ** 53, which is not 2 ** 53 + 1
+        ("far", {"range": {"gt": 9007199254740992.0}}, "a"),
+        ("far", {"range": {"gt": 6.5, "lt": 7.5}}, "c"),
+        ("far", {"range": {"gte": -5, "lte": 7}}, "bc"),
+        ("far", {"range": {"lt": -4.5}}, "b"),
+        ("far", {"range": {"gt": -1e300, "lt": 1e300}}, "abc"),
+        ("small", {"equals": 0.1}, "a"),
+        ("small", {"in": [0.1]}, "a"),
+        ("small", {"range": {"lte": 0.1}}, "a"),
+        ("small", {"range": {"gt": 0.1}}, "b"),
+        ("small", {"range": {"gt": 2}}, "b"),
+        ("half", {"equals": 0.5}, "a"),
+        ("half", {"range": {"gte": 2}}, "bc"),
+        ("half", {"in": [2, 3]}, "bc"),
+    ],
+)
+def test_numbers_are_compared_as_the_column_holds_them(
+    numbers: Metadata, field: str, test: dict[str, Any], expected: str
+) -> None:
+    mask = mask_of(parse_filter(json.dumps({"must": [{"field": field, **test}]})), numbers)
+    assert "".join("abc"[row] for row in np.flatnonzero(mask)) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    values=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=8),
+    bound=st.one_of(st.integers(-(2**65), 2**65), st.floats(allow_nan=False, allow_infinity=False)),
+)
+def test_whole_numbers_compare_as_in_python(values: list[int], bound: float) -> None:
+    class One:
+        columns = ("n",)
+
+        def column(self, name: str) -> pa.ChunkedArray:
+            return pa.chunked_array([pa.array(values, pa.int64())])
+
+        def __len__(self) -> int:
+            return len(values)
+
+    for test, compare in (("gt", "__gt__"), ("gte", "__ge__"), ("lt", "__lt__"), ("lte", "__le__")):
+        found = mask_of(parse_filter(json.dumps({"must": [{"field": "n", "range": {test: bound}}]})), One())
+        assert found.tolist() == [getattr(Fraction(value), compare)(Fraction(bound)) for value in values]
+    found = mask_of(parse_filter(json.dumps({"must": [{"field": "n", "equals": bound}]})), One())
+    assert found.tolist() == [Fraction(value) == Fraction(bound) for value in values]
+
+
+def test_what_is_wrong_is_told_of_the_first_part_alone() -> None:
+    with pytest.raises(FilterInvalid) as caught:
+        parse_filter(json.dumps({"must": [1] * 100_000}))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("empty", [{}, {"must": []}])
+def test_filters_without_conditions_count_as_well(empty: dict[str, Any]) -> None:
+    with pytest.raises(FilterInvalid):
+        parse_filter(json.dumps({"must": [empty] * (MOST_CONDITIONS + 1)}))
+    with pytest.raises(FilterInvalid, match="at most"):
+        parse_filter(json.dumps({"must": [empty] * MOST_CONDITIONS, "should": [empty]}))

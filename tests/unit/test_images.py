@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from contextlib import suppress
 
 import numpy as np
@@ -78,6 +79,37 @@ def test_transparency_is_laid_on_white() -> None:
 def test_sixteen_bits_keep_their_brightness() -> None:
     grey = np.full((8, 8), 32896, np.uint16)  # 128 x 257: half way
     assert images.decode(encoded(Image.fromarray(grey), "PNG")).image.getpixel((4, 4)) == (128, 128, 128)
+
+
+def test_sixteen_bits_are_scaled_strip_by_strip_as_a_whole_would_be() -> None:
+    grey = np.random.default_rng(0).integers(0, 65_536, (600, 7), dtype=np.uint16)
+    decoded = np.asarray(images.decode(encoded(Image.fromarray(grey), "PNG")).image)
+    assert (decoded == np.rint(grey / 257)[..., None]).all()
+
+
+def test_floats_are_stretched_from_their_own_range_over_all_strips() -> None:
+    values = np.linspace(-3, 5, 600 * 4, dtype=np.float32).reshape(600, 4)
+    values[0, 0], values[300, 1], values[599, 2] = np.nan, np.inf, -np.inf
+    decoded = np.asarray(images.decode(encoded(Image.fromarray(values), "TIFF")).image)[..., 0]
+    low, high = values[0, 1], values[599, 3]
+    filled = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    assert np.abs(decoded - np.rint((filled - low) * 255 / (high - low))).max() <= 1
+
+
+def test_transparency_is_laid_on_white_in_every_strip() -> None:
+    layered = np.random.default_rng(0).integers(0, 256, (600, 5, 4), dtype=np.uint8)
+    whole = Image.fromarray(layered)
+    expected = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
+    assert (np.asarray(images.decode(encoded(whole, "PNG")).image) == np.asarray(expected)).all()
+
+
+def test_a_large_picture_of_sixteen_bits_takes_no_multiple_of_its_memory() -> None:
+    data = encoded(Image.fromarray(np.zeros((4_000, 4_000), np.uint16)), "PNG")
+    tracemalloc.start()  # sees what numpy takes
+    images.decode(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64_000_000  # 512 MB when it was scaled as a whole
 
 
 def test_cmyk_looks_as_it_did() -> None:

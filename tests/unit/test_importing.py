@@ -271,3 +271,43 @@ def test_what_clip_retrieval_wrote_gives_its_own_neighbours(
         run_import(ImportSettings(source / "embeddings", tmp_path / "x", "wide", pictures=source / "catalog"))
     run_import(ImportSettings(source / "index", tmp_path / "index", "wide"))
     np.testing.assert_array_equal(open_collection(tmp_path / "index").vectors, collection.vectors)
+
+
+@pytest.mark.parametrize("first", [0, 1000])
+@pytest.mark.parametrize("kind", ["IndexIDMap", "IndexIDMap2"])
+@pytest.mark.parametrize("inner", ["Flat", "IVF2,Flat"])
+def test_an_index_with_ids_of_its_own_gives_its_vectors_in_their_order(
+    tmp_path: Path, kind: str, inner: str, first: int
+) -> None:
+    vectors = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
+    index = faiss.index_factory(8, inner)
+    index.train(vectors)
+    mapped = getattr(faiss, kind)(index)
+    order = np.random.default_rng(1).permutation(100)
+    mapped.add_with_ids(vectors[order], first + order)
+    faiss.write_index(mapped, str(tmp_path / "image.index"))
+    source = Embeddings(tmp_path / "image.index")
+    assert not source.approximate
+    np.testing.assert_array_equal(np.concatenate([piece.vectors for piece in source]), vectors)
+
+
+def test_shards_are_paired_by_their_numbers(tmp_path: Path) -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    for vector_shard, table_shard in ((0, 0), (2, 1)):  # img_emb_1 and metadata_2 are missing
+        np.save(tmp_path / f"img_emb_{vector_shard}.npy", vectors)
+        pq.write_table(table(0, 4), tmp_path / f"metadata_{table_shard}.parquet")
+    with pytest.raises(SourceError, match=r"img_emb_2\.npy would go with metadata_1\.parquet"):
+        Embeddings(tmp_path)
+
+
+def test_shards_may_differ_in_their_columns(tmp_path: Path) -> None:
+    pieces = (
+        pa.table({"id": ["a", "b"], "size": [1, 2], "only": ["x", "y"]}),
+        pa.table({"id": ["c", "d"], "size": ["large", "small"]}),
+    )
+    for number, piece in enumerate(pieces):
+        np.save(tmp_path / f"img_emb_{number}.npy", np.eye(2, dtype=np.float32))
+        pq.write_table(piece, tmp_path / f"metadata_{number}.parquet")
+    whole = pa.concat_tables([piece.metadata for piece in Embeddings(tmp_path)])
+    assert whole.column("size").to_pylist() == ["1", "2", "large", "small"]
+    assert whole.column("only").to_pylist() == ["x", "y", None, None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from retrieval.metadata import Metadata, write_metadata
 from retrieval.nearest import NearestRows, SearchOptions
 from retrieval.rerank import rerank
 from retrieval.stopwatch import Stopwatch
+from retrieval.stores.exact import ExactStore
 from retrieval.stores.registry import open_store
 from retrieval.types import Float16, Float32, Neighbors
 
@@ -103,3 +106,32 @@ def test_a_filter_asked_again_is_not_evaluated_again(rows: NearestRows, monkeypa
     monkeypatch.setattr(nearest_module, "mask_of", None)
     after = rows.find(clustered(6, 1), options(document), Stopwatch())
     np.testing.assert_array_equal(before[0].rows, after[0].rows)
+
+
+@pytest.mark.parametrize("preset", ["faiss", "hnsw-sq8"])
+def test_the_limit_is_honoured_where_what_is_visited_holds_too_few(
+    vectors: Float16, preset: str, tmp_path: Path
+) -> None:
+    table = pa.table({"id": [f"{i}" for i in range(COUNT)]})
+    write_metadata(tmp_path, table.schema, [table])
+    kind, params = build_store(vectors, tmp_path, preset)
+    store = open_store(kind, tmp_path, vectors, params)
+    nearest = NearestRows(store, vectors, Metadata(tmp_path))
+    narrow = {name: 16 if name == "efSearch" else 1 for name in store.defaults}
+    found = nearest.find(clustered(3, 5), SearchOptions(1_000, params=narrow), Stopwatch())
+    assert [len(neighbors.rows) for neighbors in found] == [1_000] * 5
+
+
+def test_a_store_goes_with_the_last_who_holds_it(vectors: Float16, tmp_path: Path) -> None:
+    table = pa.table({"id": [f"{i}" for i in range(COUNT)]})
+    write_metadata(tmp_path, table.schema, [table])
+    store = ExactStore(vectors)
+    nearest = NearestRows(store, vectors, Metadata(tmp_path))
+    nearest.find(clustered(3, 1), options({"must": [{"field": "id", "equals": "7"}]}), Stopwatch())
+    gone = weakref.ref(store)
+    gc.disable()
+    try:
+        del store, nearest
+        assert gone() is None
+    finally:
+        gc.enable()

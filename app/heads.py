@@ -1,0 +1,67 @@
+"""Request heads, bounded in bytes and in time: uvicorn's protocol for HTTP has no limit of its own for either.
+
+One head of 40 MB held up the event loop for more than a second, and a head that never ends kept its connection for ever
+(benchmarks of the parser's `+=`; tests/unit/test_heads.py). It knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MOST_BYTES = 64 * 1024
+"""Of a request line and its headers; what arrives in one piece with them, up to 256 KB, is let pass."""
+
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class BoundedHeads(HttpToolsProtocol):
+    """Closes a connection whose request's head is too long, or has not come `seconds` after its first byte.
+
+    A connection that sends nothing is closed after as long.
+    """
+
+    seconds = 30.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """As its base has it; the clock starts."""
+        super().connection_made(transport)
+        self._clock: asyncio.TimerHandle | None = None
+        self._start()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As its base has it."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """As its base has it; the clock starts anew."""
+        super().on_message_begin()
+        self._start()
+
+    def data_received(self, data: bytes) -> None:
+        """Counts what comes while a head is incomplete."""
+        super().data_received(data)
+        if self._clock is None or self.transport.is_closing():
+            return
+        self._head += len(data)
+        if self._head > MOST_BYTES:
+            self._stop()
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """As its base has it; the clock stops."""
+        self._stop()
+        super().on_headers_complete()
+
+    def _start(self) -> None:
+        self._stop()
+        self._head = 0
+        self._clock = self.loop.call_later(self.seconds, self.transport.close)
+
+    def _stop(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
