@@ -97,7 +97,7 @@ class TestOneRun:
     def test_the_report_measures_image_and_text_queries_apart(self, gallery: Path, out: Path) -> None:
         summary = index(out, gallery)
         assert summary.recall["image"] == {"queries": COUNT, "ann_recall_at_10": 1.0}
-        assert summary.recall["text"] == {"queries": 2, "ann_recall_at_10": 1.0}  # captions that differ: equal ones say no more
+        assert summary.recall["text"] == {"queries": 2, "ann_recall_at_10": 1.0}  # two differ
         assert open_collection(out).manifest.recall["text"] == summary.recall["text"]
 
     def test_presets_are_compared_when_asked(self, gallery: Path, out: Path) -> None:
