@@ -1,7 +1,7 @@
 """Request heads, bounded in bytes and in time: uvicorn's protocol for HTTP has no limit of its own for either.
 
-One head of 40 MB held up the event loop for more than a second, and a head that never ends kept its connection for ever
-(benchmarks of the parser's `+=`; tests/unit/test_heads.py). It knows nothing of routes.
+One head of 40 MB holds up the event loop for more than a second, and a head that never ends keeps its connection for
+ever. What is refused here gets a bare 431 or nothing: there is no request yet to answer. It knows nothing of routes.
 """
 
 from __future__ import annotations

@@ -138,6 +138,11 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MOST_FILES)), hard))
 
 
+def _leave() -> None:
+    logging.getLogger(__name__).warning("a thread is still at work; the process ends without it")
+    os._exit(0)
+
+
 def _is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address; a name counts by what it resolves to."""
     try:
@@ -175,7 +180,7 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
                 settings = service.settings
                 Timer(settings.drain_seconds, super().handle_exit, (sig, frame)).start()
                 # A thread that opens a collection, or hangs in a batch, can't be stopped, and Python would wait for it.
-                last = Timer(settings.drain_seconds + settings.shutdown_seconds + _GRACE_SECONDS, os._exit, (0,))
+                last = Timer(settings.drain_seconds + settings.shutdown_seconds + _GRACE_SECONDS, _leave)
                 last.daemon = True
                 last.start()
             else:

@@ -121,12 +121,8 @@ class Embeddings:
             except _DAMAGE as error:
                 raise SourceError(f"{path} can't be read: {error}") from error
         if len(self._tables) == len(self._vectors):
+            _require_pairs([vectors.what for vectors in self._vectors], [path.name for path in self._tables])
             for vectors, path, rows in zip(self._vectors, self._tables, described, strict=True):
-                if len(self._tables) > 1 and not _agree(vectors.what, path.name):
-                    raise SourceError(
-                        f"{vectors.what} would go with {path.name}: a file of one or of the other is missing, or they "
-                        "are numbered differently; every shard of vectors needs its shard of metadata"
-                    )
                 if vectors.count != rows:
                     raise SourceError(f"{vectors.what} holds {vectors.count:,} vectors, {path.name} {rows:,} rows")
         elif self._tables and sum(described) != self.count:
@@ -175,15 +171,28 @@ def _numbers(path: Path) -> tuple[Sequence[int], str]:
     return [int(number) for number in re.findall(r"\d+", path.name)], path.name
 
 
-def _agree(name: str, other: str) -> bool:
-    """Whether the numbers that two names end in are the same, as far as both have any.
+def _require_pairs(vectors: Sequence[str], tables: Sequence[str]) -> None:
+    """Refuses shards whose numbers tell that they do not belong together; names without numbers tell nothing."""
+    numbers, others = _shard_numbers(vectors), _shard_numbers(tables)
+    for name, table, number, other in zip(vectors, tables, numbers, others, strict=False):
+        if len(number) == len(other) and number != other:
+            raise SourceError(
+                f"{name} would go with {table}: a file of one or of the other is missing, or they are numbered "
+                "differently; every shard of vectors needs its shard of metadata"
+            )
 
-    >>> _agree("img_emb_2.npy", "metadata_2.parquet"), _agree("b32_emb_2.npy", "metadata_1.parquet")
-    (True, False)
+
+def _shard_numbers(names: Sequence[str]) -> list[tuple[int, ...]]:
+    """Of the numbers in each name those in which the names differ; nothing where they are not built alike.
+
+    >>> _shard_numbers(["b32_0_of_2.npy", "b32_1_of_2.npy"])
+    [(0,), (1,)]
     """
-    numbers, others = _numbers(Path(name))[0], _numbers(Path(other))[0]
-    both = min(len(numbers), len(others))
-    return both == 0 or numbers[-both:] == others[-both:]
+    numbers = [_numbers(Path(name))[0] for name in names]
+    if len({len(each) for each in numbers}) != 1:
+        return []
+    differing = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
+    return list(zip(*differing, strict=True))
 
 
 def _open_npy(path: Path) -> _Vectors:

@@ -31,6 +31,7 @@ PIXELS, ROWS = "pictures.npy", "pictures.json"
 _CHUNK, _TASK = 512, 32
 """Pictures that are decoded before the next are begun, and those of one task: alone, small ones wait for the GIL."""
 _WRITTEN = 8 * _CHUNK
+"""Pictures after which the disk is asked to write."""
 _SAMPLE_BATCH = 16
 
 
@@ -108,7 +109,7 @@ def _decode_all(
         # a full disk is an error now; met while writing to the map it would be a SIGBUS
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         for start in range(0, len(examples), _CHUNK):
-            if start % _WRITTEN == 0:
+            if start and start % _WRITTEN == 0:
                 pool.submit(os.fsync, file.fileno())  # what there is by now, while the next are decoded
             chunk = examples[start : start + _CHUNK]
             tasks = [chunk[first : first + _TASK] for first in range(0, len(chunk), _TASK)]

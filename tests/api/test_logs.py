@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import signal
@@ -12,11 +13,13 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from PIL import Image
 from starlette.testclient import TestClient
 
 from app import logs, tracing
 from app.main import create_app
 from app.settings import Settings
+from retrieval.images import decode
 from tests.api.conftest import wait_until_ready
 from tests.api.test_serve import serving
 
@@ -95,6 +98,25 @@ def test_plain_logs_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> Non
         logging.getLogger("app.somewhere").warning("it happened")
         logging.getLogger("app.somewhere").info("it did not matter")
         assert capsys.readouterr().err == "WARNING app.somewhere: it happened\n"
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
+def test_details_of_a_picture_stay_out_of_the_log_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    root, before = logging.getLogger(), logging.getLogger().handlers[:]
+    level = root.level
+    exif = Image.Exif()
+    exif[0x013B] = "Jane Doe"
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "TIFF", tiffinfo=exif)
+    try:
+        logs.configure("debug", "text")
+        logging.getLogger("app").debug("a word")
+        decode(buffer.getvalue())
+        written = capsys.readouterr().err
+        assert "a word" in written
+        assert "Jane" not in written
     finally:
         root.handlers[:] = before
         root.setLevel(level)

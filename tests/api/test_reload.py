@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app import served as served_module
 from app.main import create_app
 from app.settings import Settings
 from retrieval import bootstrap
@@ -231,3 +232,26 @@ def test_a_current_that_is_no_text_is_told_and_watched_on(root: Path) -> None:
         assert "manifest_invalid" in refused.json()["detail"]
         build_collection(root)
         eventually(lambda: client.get("/readyz").json()["version"] == current_version(root))
+
+
+@pytest.mark.parametrize("watch_seconds", [0, 0.05])
+def test_a_failure_that_passes_is_not_for_ever(
+    tmp_path: Path, watch_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = [build_collection(tmp_path / name) for name in ("first", "second")]
+    failing = roots[0] if watch_seconds else roots[1]  # the watcher mends any, a query those beside the default one
+    real, broken = bootstrap.open_searcher, [True]
+
+    def opening(root: Path, *args: Any, **options: Any) -> Any:
+        if broken[0] and root == failing:
+            raise OSError("too many open files")
+        return real(root, *args, **options)
+
+    monkeypatch.setattr(bootstrap, "open_searcher", opening)
+    monkeypatch.setattr(served_module, "_AGAIN_SECONDS", 0.0)
+    settings = Settings(collection=roots[0], collections=(roots[1],), preload=False, watch_seconds=watch_seconds)
+    path = f"/v1/collections/{failing.name}/search/item"
+    with TestClient(create_app(settings)) as client:
+        eventually(lambda: "too many open files" in client.post(path, **SEARCH).json()["detail"])
+        broken[0] = False
+        eventually(lambda: client.post(path, **SEARCH).status_code == 200)

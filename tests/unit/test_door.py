@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.admission import Gates
 from app.door import Door
+from app.errors import Overloaded
 from app.telemetry import Telemetry
 
 TEXT = "/v1/search/text"
@@ -247,5 +248,43 @@ def test_a_bad_query_tells_nothing_of_the_speed() -> None:
             tested, client = door(application(nothing, status)), Client()
             await tested(client.scope, client.receive, client.send)
             assert len(tested.gates["text"]._intervals) == known
+
+    run(main())
+
+
+def test_a_query_is_judged_once_more_when_its_body_has_come() -> None:
+    async def main() -> None:
+        guarded = door(application(nothing))
+        slow = Client(body=(b"{", b"}"))
+        real = slow.receive
+
+        async def receive() -> Message:
+            message = await real()
+            if not message.get("more_body"):
+                full(guarded.gates, "text")  # others came meanwhile
+            return message
+
+        with pytest.raises(Overloaded):  # which the application turns into a 503
+            await guarded(slow.scope, receive, slow.send)
+        assert guarded.gates["text"].under_way == 1
+
+    run(main())
+
+
+def test_who_does_not_read_the_answer_keeps_no_place() -> None:
+    async def main() -> None:
+        guarded, client = door(application(nothing)), Client()
+        stalled, reading = asyncio.Event(), asyncio.Event()
+
+        async def send(message: Message) -> None:
+            stalled.set()
+            await reading.wait()
+
+        task = asyncio.create_task(guarded(client.scope, client.receive, send))
+        await stalled.wait()
+        assert guarded.gates["text"].under_way == 0
+        reading.set()
+        await task
+        assert guarded.gates["text"].under_way == 0
 
     run(main())

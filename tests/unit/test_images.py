@@ -103,6 +103,19 @@ def test_transparency_is_laid_on_white_in_every_strip() -> None:
     assert (np.asarray(images.decode(encoded(whole, "PNG")).image) == np.asarray(expected)).all()
 
 
+@pytest.mark.parametrize("mode", ["P", "LA"])
+def test_transparency_of_other_modes_is_laid_on_white_in_every_strip(mode: str) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 4, (600, 5), dtype=np.uint8)).convert(mode)
+    if mode == "LA":
+        image.putalpha(Image.fromarray(np.random.default_rng(1).integers(0, 256, (600, 5), dtype=np.uint8)))
+    data = encoded(image, "PNG", **({"transparency": 2} if mode == "P" else {}))
+    with Image.open(io.BytesIO(data)) as whole:
+        layered = whole.convert("RGBA")
+    assert np.asarray(layered)[..., 3].min() < 255
+    expected = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
+    assert (np.asarray(images.decode(data).image) == np.asarray(expected)).all()
+
+
 def test_a_large_picture_of_sixteen_bits_takes_no_multiple_of_its_memory() -> None:
     data = encoded(Image.fromarray(np.zeros((4_000, 4_000), np.uint16)), "PNG")
     tracemalloc.start()  # sees what numpy takes

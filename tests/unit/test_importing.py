@@ -300,6 +300,23 @@ def test_shards_are_paired_by_their_numbers(tmp_path: Path) -> None:
         Embeddings(tmp_path)
 
 
+def test_shards_are_paired_whatever_else_their_names_count(tmp_path: Path) -> None:
+    for number in range(2):
+        np.save(tmp_path / f"b32_{number}_of_2.npy", np.eye(4, dtype=np.float32))
+        pq.write_table(table(0, 4), tmp_path / f"rows_{number}.parquet")
+    assert Embeddings(tmp_path).count == 8
+
+
+def test_columns_without_a_name_and_names_that_meet_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    np.save(tmp_path / "shards/a.npy", np.eye(load_encoder("fake").spec.dim, dtype=np.float32)[:2])
+    rows = pa.table([["a", "b"], ["e", "f"], [1, 2], [3, 4]], names=["id", "", "_x", "source_x"])
+    pq.write_table(rows, tmp_path / "shards/a.parquet")
+    run_import(ImportSettings(tmp_path / "shards", tmp_path / "out", encoder="fake", unchecked=True))
+    columns = open_collection(tmp_path / "out").metadata.columns
+    assert {"unnamed", "source_x", "source_x_"} <= set(columns)
+
+
 def test_shards_may_differ_in_their_columns(tmp_path: Path) -> None:
     pieces = (
         pa.table({"id": ["a", "b"], "size": [1, 2], "only": ["x", "y"]}),
