@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +19,9 @@ from fastapi import Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import SlidingWindowCounterRateLimiter
 
-from app.errors import KeyInvalid, KeyMissing, RateLimited, RoleMissing
+from app.errors import HostRefused, KeyInvalid, KeyMissing, RateLimited, RoleMissing
 from app.keys import Caller, Role, load_keyring
 from app.settings import Settings
 from retrieval.errors import ConfigInvalid
@@ -53,7 +54,7 @@ class Access:
         self.guarded = len(self._keyring) > 0 or self._file is not None
         self._anyone = Caller("", "read" if settings.anonymous else "admin")
         self._rate = _parse_rate(settings.rate_limit) if settings.rate_limit else None
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())  # forgets who asks no more
 
     async def watch(self, seconds: float) -> None:
         """Reads the key file again whenever it has changed, so that keys come and go without a restart; never ends.
@@ -100,7 +101,7 @@ class Access:
         """
         if self._rate is None:
             return
-        who = caller.name or address
+        who = caller.name or _network(address)
         if not self._limiter.hit(self._rate, who):
             free = self._limiter.get_window_stats(self._rate, who).reset_time - time.time()
             raise RateLimited(f"more than {self._rate} queries; wait as Retry-After says", max(1, math.ceil(free)))
@@ -125,6 +126,8 @@ def requires(role: Role, *, counted: bool = False) -> Guard:
         access: Access = request.app.state.service.access
         caller = access.identify(bearer.credentials if bearer else header)
         request.state.caller = caller.name
+        if role == "admin" and not access.guarded:
+            refuse_foreign_page(request)
         if not caller.may(role):
             raise RoleMissing(f"this needs the role {role!r}; the key has {caller.role!r}")
         if counted:
@@ -132,6 +135,30 @@ def requires(role: Role, *, counted: bool = False) -> Guard:
         return caller
 
     return guard
+
+
+def refuse_foreign_page(request: Request) -> None:
+    """Refuses what a page from elsewhere has a browser do here, where no key tells it from the user.
+
+    A browser says where a page is from (Fetch standard, `Origin`), and lets it POST anywhere.
+
+    Raises:
+        HostRefused: the page is not this service's own.
+    """
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise HostRefused(f"a page from {origin!r} may not do this; ask without an Origin, or give the service keys")
+
+
+def _network(address: str) -> str:
+    """What a rate is counted by: an IPv4 address, or the /64 that one subscriber of IPv6 has (RFC 6177)."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, IPv4Address):
+        return address
+    return str(found.ipv4_mapped or ip_network((found, 64), strict=False))
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:

@@ -39,15 +39,15 @@ def hit(found: Hit, queries: Queries, request: Request) -> dict[str, Any]:
         "id": found.id,
         "score": score(found.score),
         "metadata": found.metadata,
-        "thumbnail_url": thumbnail_url(found.id, queries, request),
+        "thumbnail_url": thumbnail_url(found.id, found.row, queries, request),
     }
 
 
-def item(record: Mapping[str, Any], queries: Queries, request: Request) -> dict[str, Any]:
-    """One item from its record."""
+def item(row: int, record: Mapping[str, Any], queries: Queries, request: Request) -> dict[str, Any]:
+    """One item from its row and record."""
     item_id = str(record["id"])
     metadata = {name: value for name, value in record.items() if name != "id"}
-    return {"id": item_id, "metadata": metadata, "thumbnail_url": thumbnail_url(item_id, queries, request)}
+    return {"id": item_id, "metadata": metadata, "thumbnail_url": thumbnail_url(item_id, row, queries, request)}
 
 
 def score(cosine: float) -> float:
@@ -55,12 +55,12 @@ def score(cosine: float) -> float:
     return min(1.0, max(-1.0, round(cosine, 6)))
 
 
-def thumbnail_url(item_id: str, queries: Queries, request: Request) -> str | None:
+def thumbnail_url(item_id: str, row: int, queries: Queries, request: Request) -> str | None:
     """Where an item's thumbnail is, under the collection that was asked.
 
     Slashes in the id are encoded, so that no id can be mistaken for another path.
     """
-    if not queries.has_thumbnail(item_id):
+    if not queries.has_thumbnail(row):
         return None
     named = request.path_params.get("name")
     collection = f"/collections/{quote(named, safe='')}" if named else ""

@@ -1,38 +1,52 @@
-"""The one thread that owns the device, where queries that arrive together become one batch.
+"""Threads that take work in batches: queries that arrive together become one batch.
 
-Nothing waits on purpose: a query that comes while the device is idle starts at once, and what comes while it is busy
-leaves together as soon as it is free. So batches grow with the load and a lone query pays nothing. Pictures and texts
-stand in lanes of their own, for each encoder; the lane whose first query has waited longest goes next. A batch that
-fails is tried again query by query, so that an error is told to the one who caused it. It knows nothing of HTTP.
+Nothing waits on purpose: a query that comes while a thread is idle starts at once, and what comes while all are busy
+leaves together as soon as one is free. So batches grow with the load and a lone query pays nothing. Queries that can't
+share a batch stand in lanes of their own; the lane whose first query has waited longest goes next. A batch that fails
+is tried again query by query, so that an error is told to the one who caused it. It knows nothing of HTTP, nor of what
+the work is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-
-from retrieval.search import Searcher
 from retrieval.stopwatch import Stopwatch
-from retrieval.types import Float32, UInt8
 
-T = TypeVar("T")
-Lane = str | tuple[int, str]
-"""A kind of query, of an encoder."""
-Work = Callable[[Sequence[Any]], Iterable[Any]]
-"""Payloads -> results, one each, in order; runs on the device's thread."""
+Work = Callable[[Sequence[Any], Stopwatch], Iterable[Any]]
+"""Payloads -> results, one each, in order; the watch gets the stages, which took as long for each of them."""
 
-LARGEST_TEXTS = 32
-"""Texts in a batch at most, as `Encoder.image_batch` bounds pictures: beyond these a CPU encodes no more a second
-(benchmarks/RESULTS.md), and the first one would wait for the last. What a GPU wants has not been measured."""
 _DROPPED = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What queries have in common that may share a batch.
+
+    Attributes:
+        key: equal for those that may.
+        kind: what they are called in telemetry.
+        work: does a batch of them.
+        largest: queries in a batch at most.
+        owner: lanes of the same owner have `at_once` batches under way at most.
+        at_once: see `owner`; a further one leaves only when it is half full. 0 for as many as there are threads.
+    """
+
+    key: Hashable
+    kind: str
+    work: Work = field(compare=False)
+    largest: int = field(default=1, compare=False)
+    owner: Hashable = field(default=None, compare=False)
+    at_once: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True)
@@ -40,49 +54,45 @@ class _Job:
     """One query on its way."""
 
     payload: Any
-    work: Work
     watch: Stopwatch
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
-    kind: str
     since: float = field(default_factory=time.perf_counter)
 
 
-class Device:
-    """Runs calls and batches of queries one after another on its own thread."""
+class Lanes:
+    """Does batches of queries on a few threads of its own."""
 
-    def __init__(self, observe: Callable[[str, int], None] = lambda kind, size: None) -> None:
+    def __init__(
+        self,
+        name: str,
+        threads: int = 1,
+        observe: Callable[[str, int], None] = lambda kind, size: None,
+    ) -> None:
         """`observe` hears of every batch: its kind, and how many queries are in it."""
         self._observe = observe
         self._lanes: dict[Lane, deque[_Job]] = {}
-        self._largest: dict[Lane, int] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._begun: float | None = None
-        self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
-        self._thread.start()
+        self._under_way: Counter[Hashable] = Counter()
+        self._begun: dict[int, float] = {}
+        self.threads = [threading.Thread(target=self._serve, name=name, daemon=True) for _ in range(threads)]
+        for thread in self.threads:
+            thread.start()
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """The result of `call()` on the device's thread; a call whose caller is gone by then is dropped."""
-        result: T = await self._queue("call", 1, None, lambda _: [call()], Stopwatch())
-        return result
+    async def do(self, lane: Lane, payload: Any, watch: Stopwatch) -> Any:
+        """The result for one query; `watch` gets its wait and the stages of its batch.
 
-    async def encode_image(self, searcher: Searcher, pixels: UInt8, watch: Stopwatch) -> Float32:
-        """A preprocessed picture (3, S, S) -> (d,) of unit norm; `watch` gets wait and encode."""
-        lane = (id(searcher.encoder), "image")
-        largest = searcher.encoder.image_batch
-        vector: Float32 = await self._queue(
-            lane, largest, pixels, lambda batch: searcher.encode_images(np.stack(batch), Stopwatch()), watch
-        )
-        return vector
-
-    async def encode_text(self, searcher: Searcher, text: str, watch: Stopwatch) -> Float32:
-        """A prepared text -> (d,) of unit norm; `watch` gets wait and encode."""
-        lane = (id(searcher.encoder), "text")
-        vector: Float32 = await self._queue(
-            lane, LARGEST_TEXTS, text, lambda batch: searcher.encode_texts(batch, Stopwatch()), watch
-        )
-        return vector
+        One whose caller is gone when its turn comes is dropped. Raises what the work raises for it.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(payload, watch, loop, loop.create_future())
+        with self._changed:
+            if self._closed:
+                raise asyncio.CancelledError("the threads have ended")
+            self._lanes.setdefault(lane, deque()).append(job)
+            self._changed.notify()
+        return await job.future
 
     def waiting(self) -> int:
         """How many queries are in the lanes."""
@@ -90,69 +100,78 @@ class Device:
             return sum(map(len, self._lanes.values()))
 
     def busy_for(self) -> float:
-        """Seconds that the batch on the device has taken so far; 0.0 where there is none."""
-        begun = self._begun
-        return 0.0 if begun is None else time.perf_counter() - begun
+        """Seconds that the oldest batch under way has taken so far; 0.0 where there is none."""
+        begun = list(self._begun.values())
+        return time.perf_counter() - min(begun) if begun else 0.0
+
+    def frames(self) -> list[str]:
+        """Where each thread is now, as tracebacks."""
+        where = sys._current_frames()
+        known = [where[thread.ident] for thread in self.threads if thread.ident in where]
+        return ["".join(traceback.format_stack(frame)) for frame in known]
 
     def close(self) -> None:
-        """Lets the running batch finish and drops what waits."""
+        """Lets running batches finish and drops what waits."""
         with self._changed:
             self._closed = True
             dropped = [job for lane in self._lanes.values() for job in lane]
             self._lanes.clear()
-            self._changed.notify()
+            self._changed.notify_all()
         for job in dropped:
             _tell(job.loop, [(job, _DROPPED)])
 
-    async def _queue(self, lane: Lane, largest: int, payload: Any, work: Work, watch: Stopwatch) -> Any:
-        loop = asyncio.get_running_loop()
-        job = _Job(payload, work, watch, loop, loop.create_future(), lane if isinstance(lane, str) else lane[-1])
-        with self._changed:
-            if self._closed:
-                raise asyncio.CancelledError("the device is closed")
-            self._lanes.setdefault(lane, deque()).append(job)
-            self._largest[lane] = largest
-            self._changed.notify()
-        return await job.future
-
     def _serve(self) -> None:
-        while (batch := self._next()) is not None:
-            begun = self._begun = time.perf_counter()
-            outcomes = _outcomes(batch)
-            took = time.perf_counter() - begun
-            self._begun = None
-            self._observe(batch[0].kind, len(batch))
+        me = threading.get_ident()
+        while (found := self._next()) is not None:
+            lane, batch = found
+            begun = self._begun[me] = time.perf_counter()
+            watch = Stopwatch()
+            outcomes = _outcomes(lane.work, batch, watch)
+            del self._begun[me]
+            self._observe(lane.kind, len(batch))
             for job in batch:
                 job.watch.add("wait", begun - job.since)
-                job.watch.add("encode", took)
+                for stage, milliseconds in watch.took_ms.items():
+                    job.watch.add(stage, milliseconds / 1000.0)
+            with self._changed:
+                self._under_way -= Counter([lane.owner])  # which forgets who has none
+                if lane.at_once:
+                    self._changed.notify()
             for loop in {job.loop for job in batch}:
                 _tell(loop, [(job, outcome) for job, outcome in zip(batch, outcomes, strict=True) if job.loop is loop])
+            del found, lane, batch, outcomes  # nothing of a query, or of a collection, is kept while nothing comes
 
-    def _next(self) -> list[_Job] | None:
-        """The next batch, when there is one; None once the device is closed."""
-        while True:
-            with self._changed:
-                while not self._closed and not self._lanes:
+    def _next(self) -> tuple[Lane, list[_Job]] | None:
+        """The next batch, when there is one; None once it is closed."""
+        with self._changed:
+            while not self._closed:
+                free = [lane for lane, jobs in self._lanes.items() if self._may_start(lane, len(jobs))]
+                if not free:
                     self._changed.wait()
-                if self._closed:
-                    return None
-                name = min(self._lanes, key=lambda lane: self._lanes[lane][0].since)
-                lane = self._lanes[name]
+                    continue
+                lane = min(free, key=lambda lane: self._lanes[lane][0].since)
+                jobs = self._lanes[lane]
                 batch: list[_Job] = []
-                while lane and len(batch) < self._largest[name]:
-                    job = lane.popleft()
+                while jobs and len(batch) < lane.largest:
+                    job = jobs.popleft()
                     if not job.future.cancelled():  # its caller has gone
                         batch.append(job)
-                if not lane:
-                    del self._lanes[name]
-            if batch:
-                return batch
+                if not jobs:
+                    del self._lanes[lane]
+                if batch:
+                    self._under_way[lane.owner] += 1
+                    return lane, batch
+            return None
+
+    def _may_start(self, lane: Lane, waiting: int) -> bool:
+        under_way = self._under_way[lane.owner]
+        return not lane.at_once or not under_way or (under_way < lane.at_once and 2 * waiting >= lane.largest)
 
 
-def _outcomes(batch: Sequence[_Job]) -> list[Any]:
+def _outcomes(work: Work, batch: Sequence[_Job], watch: Stopwatch) -> list[Any]:
     """A result or an exception for each."""
     try:
-        results = list(batch[0].work([job.payload for job in batch]))
+        results = list(work([job.payload for job in batch], watch))
         if len(results) != len(batch):
             raise RuntimeError(f"{len(results)} results for {len(batch)} queries")
     except BaseException as error:  # a Rust panic is no Exception: whatever it is, the thread must live on
@@ -161,7 +180,7 @@ def _outcomes(batch: Sequence[_Job]) -> list[Any]:
             return [error if plain else RuntimeError(f"{type(error).__name__}: {error}")]
     else:
         return results
-    return [outcome for job in batch for outcome in _outcomes([job])]
+    return [_DROPPED if job.future.cancelled() else _outcomes(work, [job], watch)[0] for job in batch]
 
 
 def _tell(loop: asyncio.AbstractEventLoop, outcomes: Sequence[tuple[_Job, Any]]) -> None:

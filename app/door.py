@@ -21,7 +21,10 @@ _QUERY = re.compile(r"/v1(?P<named>/collections/[^/]+)?/(?P<route>search/(?P<kin
 
 
 class Door:
-    """Plain ASGI around the application: asks the gate of the query's kind."""
+    """Plain ASGI around the application: asks the gate of the query's kind.
+
+    What is read from a collection otherwise passes no gate, but has the deadline.
+    """
 
     def __init__(self, app: ASGIApp, gates: Gates, deadline: float, telemetry: Telemetry) -> None:
         """`deadline` is in seconds, from a query's body to its answer."""
@@ -32,11 +35,13 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is no query, and queries that are let in."""
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        query = _QUERY.fullmatch(scope["path"].removeprefix(scope.get("root_path", "")))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        query = _QUERY.fullmatch(path) if scope["method"] == "POST" else None
         if query is None:
-            return await self.app(scope, receive, send)
+            in_time = path.startswith("/v1/") and scope["method"] in ("GET", "HEAD")
+            return await (self._answer_in_time if in_time else self.app)(scope, receive, send)
         kind = query["kind"] or "pair"
         try:
             self.gates[kind].check()
@@ -94,13 +99,33 @@ class Door:
             if status or not limit.expired():
                 raise
             if not gone:
-                late = DeadlineExceeded(f"no answer within {self.deadline:g} s; come again when there is less to do")
-                await self._refuse(late, scope, receive, send)
+                await self._refuse(self._late(), scope, receive, send)
         finally:
             over = True
             leave()
             if leaving is not None:
                 leaving.cancel()
+
+    async def _answer_in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                limit.reschedule(None)  # how fast a client reads is its own affair
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self.deadline) as limit:
+                await self.app(scope, receive, sending)
+        except TimeoutError:
+            if begun or not limit.expired():
+                raise
+            await self._refuse(self._late(), scope, receive, send)
+
+    def _late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"no answer within {self.deadline:g} s; come again when there is less to do")
 
     async def _refuse(self, error: Later, scope: Scope, receive: Receive, send: Send) -> None:
         self.telemetry.error(error.code)

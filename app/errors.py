@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import Scope
 
 from retrieval.errors import (
     CollectionError,
@@ -98,6 +99,18 @@ class RoleMissing(RequestError):
     """The key is known but may not do this."""
 
     code = "role_missing"
+
+
+class KeysWanted(RequestError):
+    """The service has no keys, and other machines reach the address that was asked."""
+
+    code = "keys_wanted"
+
+
+class HostRefused(RequestError):
+    """A name that a service without keys does not answer to, or a page from elsewhere that would change something."""
+
+    code = "host_refused"
 
 
 class Later(RequestError):
@@ -185,6 +198,8 @@ STATUS: dict[type[LookalikeError], HTTPStatus] = {
     KeyInvalid: HTTPStatus.UNAUTHORIZED,
     UnknownCollection: HTTPStatus.NOT_FOUND,
     RoleMissing: HTTPStatus.FORBIDDEN,
+    KeysWanted: HTTPStatus.FORBIDDEN,
+    HostRefused: HTTPStatus.FORBIDDEN,
     BodyTooSlow: HTTPStatus.REQUEST_TIMEOUT,
     RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     Later: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -265,7 +280,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(LookalikeError, _on_deliberate)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ClientDisconnect, _on_hang_up)
-    app.add_exception_handler(Exception, _on_surprise)
 
 
 def _count(request: Request, code: str) -> None:
@@ -295,8 +309,8 @@ async def _on_hang_up(request: Request, error: Exception) -> Response:
     return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
-async def _on_surprise(request: Request, error: Exception) -> Response:
-    _count(request, "internal_error")
+def surprise(scope: Scope) -> Response:
+    """The answer to a request on which we failed."""
+    scope["app"].state.service.telemetry.error("internal_error")
     detail = "the service failed on this request; its log says why"
-    named = {"X-Request-ID": request.state.request_id}  # this answer passes no middleware
-    return problem(request.url.path, 500, "internal_error", detail, headers=named)
+    return problem(scope["path"], 500, "internal_error", detail)

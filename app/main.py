@@ -18,6 +18,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from app import errors, openapi, tracing
 from app.dependencies import NAMED, SHORT, named, short
 from app.door import Door
+from app.hosts import Hosts
 from app.routes import collections, health, items, pages, search, similarity, stats
 from app.security import BodyLimit, SecurityHeaders
 from app.settings import Settings
@@ -38,6 +39,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes, timeout=service.settings.body_timeout)
     app.add_middleware(Door, gates=service.gates, deadline=service.settings.deadline, telemetry=service.telemetry)
+    if not service.access.guarded:
+        names = frozenset(service.settings.hosts.lower().split())
+        app.add_middleware(Hosts, names=names, anonymous=service.settings.anonymous)
     app.add_middleware(SecurityHeaders)
     if origins := service.settings.cors_origins.split():
         app.add_middleware(

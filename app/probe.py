@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from app.queries import ImageSide, Queries, TextSide
+from app.queries import Queries, TextSide
 from retrieval.errors import LookalikeError
 from retrieval.nearest import SearchOptions
 from retrieval.stopwatch import Stopwatch
 
 T = TypeVar("T")
+
+_STAGES = 4
+"""Those below; a probe may take as many times what one of them may."""
 
 # One grey pixel as a PNG: enough to walk every stage once.
 _PIXEL = base64.b64decode(
@@ -33,11 +37,13 @@ class Probe:
         failure: the stage that the last probe failed at and why; empty while all is well.
     """
 
-    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """From the seconds that a stage may take."""
+    def __init__(self, timeout: float, every: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
+        """From the seconds that a stage may take, and those between two probes."""
         self.failure = ""
         self._timeout = timeout
+        self._oldest = every + _STAGES * timeout
         self._clock = clock
+        self._passed = math.inf  # when one last did; none is missed before the first has been sent
         self._stage = ""
         self._entered = 0.0
 
@@ -45,6 +51,8 @@ class Probe:
         """What is wrong now, also while a probe is stuck; empty where nothing is."""
         if self._stage and (stuck := self._clock() - self._entered) > self._timeout:
             return f"{self._stage} has not answered for {stuck:.0f} s"
+        if not self.failure and (age := self._clock() - self._passed) > self._oldest:
+            return f"none has been sent for {age:.0f} s"
         return self.failure
 
     async def run(self, queries: Queries) -> None:
@@ -55,6 +63,7 @@ class Probe:
             self.failure = f"{self._stage or 'probe'} failed: {type(error).__name__}: {error}"
         else:
             self.failure = ""
+            self._passed = self._clock()
         finally:
             self._stage = ""
 
@@ -65,7 +74,8 @@ class Probe:
             LookalikeError: a stage failed, or took longer than it may.
         """
         searcher = queries.searcher
-        vector = (await self._within("decode and encode", queries.embed(ImageSide(_PIXEL), Stopwatch()))).vector
+        pixels = await self._within("decode", queries.decode(_PIXEL, Stopwatch()))
+        vector = await self._within("encode (image)", queries.encode_image(pixels, Stopwatch()))
         if searcher.encoder.spec.text:
             await self._within("encode (text)", queries.embed(TextSide("a photograph"), Stopwatch()))
         await self._within("search", queries.nearest(vector, SearchOptions(limit=1), Stopwatch()))

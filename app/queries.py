@@ -7,17 +7,18 @@ of the answer in `routes/`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from app.batching import Device
+from app.lanes import Device, Searches
 from app.telemetry import Telemetry
 from retrieval.nearest import SearchOptions
 from retrieval.search import Embedded, Searcher, Similarity, compare
 from retrieval.stopwatch import Stopwatch
-from retrieval.types import Float32, Hit, SearchResult
+from retrieval.types import Float32, Hit, SearchResult, UInt8
 
 T = TypeVar("T")
 
@@ -51,12 +52,19 @@ class Queries:
     """Answers queries against one opened collection."""
 
     def __init__(
-        self, name: str, searcher: Searcher, device: Device, pool: ThreadPoolExecutor, telemetry: Telemetry
+        self,
+        name: str,
+        searcher: Searcher,
+        device: Device,
+        searches: Searches,
+        pool: ThreadPoolExecutor,
+        telemetry: Telemetry,
     ) -> None:
         """`name` is what the collection is called in paths and answers."""
         self.name = name
         self.searcher = searcher
         self._device = device
+        self._searches = searches
         self._pool = pool
         self._telemetry = telemetry
 
@@ -90,38 +98,56 @@ class Queries:
         """The unit vector of a picture, a text or an item."""
         searcher = self.searcher
         if isinstance(query, ImageSide):
-            pixels = await self.in_pool(lambda: searcher.prepare_image(query.data, watch))
-            return Embedded(await self._device.encode_image(searcher, pixels, watch), "image")
+            return Embedded(await self.encode_image(await self.decode(query.data, watch), watch), "image")
         if isinstance(query, TextSide):
             text = searcher.prepare_text(query.text)
             return Embedded(await self._device.encode_text(searcher, text, watch), "text")
         return Embedded(await self.in_pool(lambda: searcher.item_vector(query.id)), "image")
 
+    async def decode(self, data: bytes, watch: Stopwatch) -> UInt8:
+        """A picture file's bytes -> (3, S, S), preprocessed. Raises ImageError."""
+        return await self.in_pool(lambda: self.searcher.prepare_image(data, watch), watch)
+
+    async def encode_image(self, pixels: UInt8, watch: Stopwatch) -> Float32:
+        """A preprocessed picture -> its unit vector (d,)."""
+        return await self._device.encode_image(self.searcher, pixels, watch)
+
     async def nearest(self, vector: Float32, options: SearchOptions, watch: Stopwatch) -> list[Hit]:
         """The items nearest to a unit vector (d,)."""
-        return await self.in_pool(lambda: self.searcher.nearest(vector[None], options, watch)[0])
+        return await self._searches.nearest(self.searcher, vector, options, watch)
 
-    async def item(self, item_id: str) -> dict[str, Any]:
-        """An item's record. Raises UnknownItem."""
+    async def item(self, item_id: str) -> tuple[int, dict[str, Any]]:
+        """An item's row and record. Raises UnknownItem."""
         metadata = self.searcher.collection.metadata
-        return (await self.in_pool(lambda: metadata.records([metadata.row_of(item_id)])))[0]
 
-    async def items(self, offset: int, limit: int) -> list[dict[str, Any]]:
-        """The records of a range of rows; what lies beyond the last row is left out."""
+        def find() -> tuple[int, dict[str, Any]]:
+            row = metadata.row_of(item_id)
+            return row, metadata.records([row])[0]
+
+        return await self.in_pool(find)
+
+    async def items(self, offset: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
+        """A range of rows with their records; what lies beyond the last row is left out."""
         metadata = self.searcher.collection.metadata
         rows = range(min(offset, len(metadata)), min(offset + limit, len(metadata)))
-        return await self.in_pool(lambda: metadata.records(rows))
+        return list(zip(rows, await self.in_pool(lambda: metadata.records(rows)), strict=True))
 
     async def thumbnail(self, item_id: str) -> bytes | None:
         """An item's thumbnail, None where it has none. Raises UnknownItem."""
         collection = self.searcher.collection
         return await self.in_pool(lambda: collection.thumbnails.get(collection.metadata.row_of(item_id)))
 
-    async def in_pool(self, call: Callable[[], T]) -> T:
-        """The result of `call()` on one of the pool's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+    async def in_pool(self, call: Callable[[], T], watch: Stopwatch | None = None) -> T:
+        """The result of `call()` on one of the pool's threads; `watch` gets the wait for it."""
+        asked = time.perf_counter()
 
-    def has_thumbnail(self, item_id: str) -> bool:
-        """Whether an item of the collection has a thumbnail; microseconds, and nothing at all where every item has."""
-        collection = self.searcher.collection
-        return collection.thumbnails.complete or collection.thumbnails.has(collection.metadata.row_of(item_id))
+        def begin() -> T:
+            if watch is not None:
+                watch.add("wait", time.perf_counter() - asked)
+            return call()
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, begin)
+
+    def has_thumbnail(self, row: int) -> bool:
+        """Whether a row of the collection has a thumbnail; microseconds."""
+        return self.searcher.collection.thumbnails.has(row)

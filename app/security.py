@@ -11,7 +11,7 @@ import time
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyTooLarge, BodyTooSlow, Overloaded, problem_of
+from app.errors import BodyTooLarge, BodyTooSlow, Overloaded, problem_of, surprise
 
 _MOST_HELD = 8
 """Bodies of the largest size that are held at once."""
@@ -84,7 +84,10 @@ def _content_length(scope: Scope) -> int:
 
 
 class SecurityHeaders:
-    """Adds to every answer what keeps a browser from guessing, framing, or loading anything from elsewhere."""
+    """Adds to every answer what keeps a browser from guessing, framing, or loading anything from elsewhere.
+
+    The answer to a failure of ours is given here as well, so that it has them, too.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -93,10 +96,13 @@ class SecurityHeaders:
         """Passes the request on with a `send` that adds the headers."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        begun = False
         policy = _DOCS_POLICY if scope["path"].rstrip("/").endswith("/docs") else _PAGE_POLICY
 
         async def guarded(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
@@ -104,4 +110,9 @@ class SecurityHeaders:
                 headers["X-Frame-Options"] = "DENY"
             await send(message)
 
-        return await self.app(scope, receive, guarded)
+        try:
+            await self.app(scope, receive, guarded)
+        except Exception:  # answered here, where the headers are; the framework logs it
+            if not begun:
+                await surprise(scope)(scope, receive, guarded)
+            raise

@@ -22,8 +22,8 @@ from weakref import WeakValueDictionary
 
 from threadpoolctl import threadpool_limits
 
-from app.batching import Device
 from app.errors import NotReady
+from app.lanes import Device, Searches
 from app.probe import Probe
 from app.queries import Queries
 from app.settings import Settings
@@ -51,6 +51,7 @@ class Shared:
 
     settings: Settings
     device: Device
+    searches: Searches
     pool: ThreadPoolExecutor
     telemetry: Telemetry
     encoders: WeakValueDictionary[tuple[str, Identity], Encoder] = field(default_factory=WeakValueDictionary)
@@ -65,6 +66,7 @@ class Served:
     """One collection, opened or to be opened.
 
     Attributes:
+        name: what the collection is called in paths: its folder's name.
         failure: why the first version, or the newest, could not be opened; None while all is well.
         refused: the version's name that `failure` is about; empty where the collection has none.
         swaps: how often a version has been replaced by another.
@@ -75,16 +77,18 @@ class Served:
 
     def __init__(self, root: Path, shared: Shared, make_room: Room = lambda served, more: None) -> None:
         self.root = root
+        self.name = root.resolve().name  # asked for by every query, and not worth a look at the disk each time
         self.failure: LookalikeError | None = None
         self.refused = ""
         self.swaps = 0
-        self.probe = Probe(shared.settings.probe_timeout)
+        self.probe = Probe(shared.settings.probe_timeout, shared.settings.probe_seconds)
         self.on_ready: Callable[[Queries], None] = lambda queries: None
         self.on_failure: Callable[[LookalikeError], None] = lambda error: logger.error("%s [%s]", error, error.code)
         self._shared = shared
         self._make_room = make_room
         self._queries: Queries | None = None
         self._first: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
         self._again = math.inf  # when a failure may have passed that was not the collection's own, such as a full disk
 
     @property
@@ -99,11 +103,6 @@ class Served:
                 raise NotReady(f"the collection could not be opened: {self.failure} [{self.failure.code}]")
             raise NotReady("the collection is being opened; try again in a moment")
         return self._queries
-
-    @property
-    def name(self) -> str:
-        """What the collection is called in paths: its folder's name."""
-        return self.root.resolve().name
 
     @property
     def version(self) -> str:
@@ -205,7 +204,10 @@ class Served:
                 raise
             logger.exception("the collection could not be opened")
             raise self.failure from error
+        fresh = self.encoder is not queries.searcher.encoder
         self._queries, self.failure, self.refused = queries, None, ""
+        if fresh:
+            self._warming = asyncio.create_task(self._shared.device.warm(queries.searcher))
         self._make_room(self, 0)
         if before and before != self.version:
             self.swaps += 1
@@ -235,7 +237,7 @@ class Served:
         # fight for the same cores (benchmarks/RESULTS.md). Only now is every copy of BLAS loaded, FAISS's own too.
         threadpool_limits(1, user_api="blas")
         shared.encoders[asked, searcher.encoder.spec.identity] = searcher.encoder
-        queries = Queries(self.name, searcher, shared.device, shared.pool, shared.telemetry)
+        queries = Queries(self.name, searcher, shared.device, shared.searches, shared.pool, shared.telemetry)
         await Probe(settings.open_timeout).require(queries)
         return queries
 

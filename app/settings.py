@@ -94,6 +94,19 @@ class Settings(BaseSettings):
         default=False,
         description="Whether to answer anyone on an address that other machines reach; without keys, that is refused.",
     )
+    hosts: str = Field(
+        default="",
+        description="Names under which a service without keys answers, between blanks, `*` for any. Addresses, names "
+        "without a dot and names that nobody can register (`.localhost`, `.local`, `.internal`) need not be listed.",
+    )
+    proxies: str = Field(
+        default="",
+        description="Addresses and networks of reverse proxies, between commas, whose `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` are believed: `127.0.0.1,10.1.0.0/16`. Empty for none.",
+    )
+    max_connections: int = Field(
+        default=10_000, ge=1, description="Most connections at once; a new one beyond them is closed with 503."
+    )
     cors_origins: str = Field(
         default="",
         description="Origins whose pages may ask from a browser, between blanks: `https://shop.example`, or `*` for "

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from app.access import Access
 from app.admission import Gates
-from app.batching import Device
 from app.catalog import Catalog, collection_folders
 from app.errors import NotReady
 from app.fetch import Fetcher
+from app.lanes import Device, Searches
 from app.queries import Queries
 from app.served import Shared
 from app.settings import Settings
 from app.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
 
 
 class Service:
@@ -48,10 +53,11 @@ class Service:
         self.draining = False
         self.telemetry = Telemetry()
         self._device = Device(self.telemetry.batch)
+        self._searches = Searches(settings.worker_threads, self.telemetry.batch)
         self._pool = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="work")
         self.catalog = Catalog(
             collection_folders(settings.collection, settings.collections),
-            Shared(settings, self._device, self._pool, self.telemetry),
+            Shared(settings, self._device, self._searches, self._pool, self.telemetry),
             settings.memory_budget,
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -78,6 +84,7 @@ class Service:
         catalog, settings = self.catalog, self.settings
         work = [catalog.open_all() if settings.preload else catalog.default.start()]
         work += [served.keep_probing() for served in catalog]
+        work.append(self._watch_device())
         if settings.watch_seconds:
             work += [served.watch() for served in catalog]
             work.append(self.access.watch(settings.watch_seconds))
@@ -91,20 +98,32 @@ class Service:
             return False
         return True
 
+    async def _watch_device(self) -> None:
+        """Logs, once, where a batch is stuck: the frames of the threads that own the device; never ends by itself."""
+        told = False
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            stuck = self._device.busy_for()
+            if (late := stuck > self.settings.probe_timeout) and not told:
+                logger.error("device_stuck seconds=%.0f\n%s", stuck, "\n".join(self._device.frames()))
+            told = late
+
     def _measure(self) -> None:
-        gauge, catalog = self.telemetry.gauge, self.catalog
+        gauge, counter, catalog = self.telemetry.gauge, self.telemetry.counter, self.catalog
         gauge("ready", "Whether /readyz says 200.", self.is_ready)
         gauge("waiting", "Queries that wait for the device.", self._device.waiting)
+        gauge("device_busy_seconds", "How long the oldest batch on the device has taken.", self._device.busy_for)
+        gauge("searches_waiting", "Queries that wait for a search.", self._searches.waiting)
         gauge("model_bytes", "Weights of the encoders in use.", catalog.weight_bytes)
         for served in catalog:
             of = {"collection": served.name}
-            gauge("swaps", "Versions replaced since the start.", partial(getattr, served, "swaps"), **of)
+            counter("swaps", "Versions replaced since the start.", partial(getattr, served, "swaps"), **of)
             gauge("items", "Items in the collection; 0 while it is not open.", served.items, **of)
             gauge("collection_ready", "Whether the collection is open and its last probe passed.", served.is_well, **of)
             gauge("index_bytes", "Files of the version that serves; most are mapped.", served.size, **of)
         for kind, gate in self.gates.by_kind.items():
             gauge("under_way", "Queries let in and not answered yet.", partial(getattr, gate, "under_way"), kind=kind)
-            gauge("refused", "Queries refused since the start.", partial(getattr, gate, "refused"), kind=kind)
+            counter("refused", "Queries refused since the start.", partial(getattr, gate, "refused"), kind=kind)
             gauge("expected_wait_seconds", "What a query would wait now.", gate.expected_wait, kind=kind)
 
     async def close(self) -> None:
@@ -114,4 +133,5 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._device.close()
+        self._searches.close()
         self._pool.shutdown(wait=False, cancel_futures=True)

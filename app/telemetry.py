@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import quote
 
 import numpy as np
@@ -23,6 +23,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -66,6 +68,7 @@ class Telemetry:
         )  # fmt: skip
         self._errors = Counter("lookalike_errors", "Problems answered.", ["code"], registry=self._registry)
         self._gauges: dict[str, Gauge] = {}
+        self._counts: dict[str, _Counts] = {}
         self._recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT))
 
     def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
@@ -74,6 +77,13 @@ class Telemetry:
             self._gauges[name] = Gauge(f"lookalike_{name}", text, list(labels), registry=self._registry)
         gauge = self._gauges[name]
         (gauge.labels(**labels) if labels else gauge).set_function(read)
+
+    def counter(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
+        """A count that another keeps, read whenever somebody asks: `lookalike_<name>_total`."""
+        if name not in self._counts:
+            self._counts[name] = _Counts(f"lookalike_{name}", text, list(labels))
+            self._registry.register(self._counts[name])
+        self._counts[name].read[tuple(labels.values())] = read
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request came to its end."""
@@ -107,6 +117,22 @@ class Telemetry:
             numbers = {"p50": p50, "p90": p90, "p99": p99, "mean": np.mean(times)}
             table[stage] = {"count": len(times), **{name: round(float(value), 3) for name, value in numbers.items()}}
         return table
+
+
+class _Counts(Collector):
+    """Counts that others keep, by their labels' values."""
+
+    def __init__(self, name: str, text: str, labels: list[str]) -> None:
+        self.read: dict[tuple[str, ...], Callable[[], float]] = {}
+        self._described = name, text, labels
+
+    def collect(self) -> Iterable[Metric]:
+        """As Prometheus' client asks for them."""
+        name, text, labels = self._described
+        family = CounterMetricFamily(name, text, labels=labels)
+        for values, read in self.read.items():
+            family.add_metric(values, read())
+        return [family]
 
 
 class Watched:

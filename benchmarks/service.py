@@ -2,9 +2,10 @@
 
 `lookalike serve` runs as a process of its own and wrk (Debian's package) sends the load from another, both on the same
 cores: every text another, one photograph of 224 pixels as it comes out of a camera's resize. Cases are measured in
-turn, several rounds over, and medians reported. `--peer URL` measures clip-retrieval's back end in the same rounds, by
-its own requests (`clip-retrieval back`, `/knn-service`). What HTTP, batching and JSON cost is the time of a lone
-request less the times that its answer states for decode, preprocess, encode and search.
+turn, several rounds over, and medians reported. Beside them stands what the encoder alone gives in the same rounds with
+nothing else at work, since machines that others share run at half their speed for minutes. `--peer URL` measures
+clip-retrieval's back end, by its own requests (`clip-retrieval back`, `/knn-service`). What HTTP, batching and JSON
+cost is the time of a lone request less the times that its answer states for its stages.
 """
 
 from __future__ import annotations
@@ -21,16 +22,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import skimage
 from PIL import Image
 
+from app.lanes import LARGEST_TEXTS
 from benchmarks.encoders import machine
 from benchmarks.serving import serving
+from retrieval.bootstrap import open_searcher
+from retrieval.search import Searcher
+from retrieval.stopwatch import Stopwatch
 
 CASES = (("text", 1), ("text", 32), ("image", 1), ("image", 16))
 _STAGES = ("decode", "preprocess", "encode", "filter", "search", "rerank", "metadata")
@@ -111,6 +118,26 @@ def _milliseconds(out: str, share: str) -> float:
     return milliseconds
 
 
+def encoder_alone(searcher: Searcher, kind: str, clients: int, seconds: int) -> tuple[float, float, float, int]:
+    """As `load`, of the encoder without a service: lone queries, or as large batches as it likes, as many at once."""
+    at_once = searcher.encoder.at_once if clients > 1 else 1
+    size = 1 if clients == 1 else LARGEST_TEXTS if kind == "text" else searcher.encoder.image_batch
+    pixels = np.zeros((size, 3, *[searcher.encoder.spec.image_size] * 2), np.uint8)
+    end, times = time.perf_counter() + seconds, []
+
+    def work(number: int) -> None:
+        while (begun := time.perf_counter()) < end:
+            if kind == "text":
+                searcher.encode_texts([f"a red and a blue {number * i}" for i in range(size)], Stopwatch())
+            else:
+                searcher.encode_images(pixels, Stopwatch())
+            times.append((time.perf_counter() - begun) * 1e3)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(work, range(at_once)))
+    return len(times) * size / seconds, statistics.median(times), float(np.percentile(times, 99)), 0
+
+
 def overhead(base: str, kind: str, rounds: int = 200) -> float:
     """Median ms of a lone request beyond what its answer says that its stages took."""
     target = ours(base)
@@ -150,11 +177,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         base = f"http://127.0.0.1:{port}"
         targets = [ours(base), *([peer(options.peer, options.peer_indice)] if options.peer else [])]
         print(machine())
+        searcher = open_searcher(options.collection, verify=False)
+        searcher.warm(LARGEST_TEXTS)
         for kind in ("text", "image"):
             print(f"{kind}: HTTP, batching and JSON beyond the stages: {overhead(base, kind):.2f} ms", flush=True)
         found: dict[tuple[str, str, int], list[tuple[float, float, float, int]]] = {}
         for _ in range(options.rounds):
             for kind, clients in CASES:
+                alone = encoder_alone(searcher, kind, clients, options.seconds)
+                found.setdefault(("the encoder alone", kind, clients), []).append(alone)
                 for target in targets:
                     figures = load(target, kind, clients, options.seconds, folder)
                     found.setdefault((target.name, kind, clients), []).append(figures)

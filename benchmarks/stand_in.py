@@ -30,7 +30,8 @@ _NEXT = """Next:
   clip-retrieval index --embeddings_folder {out}/emb --index_folder {out}/peer        # in an environment of its own
   echo '{{"gallery": "{out}/peer"}}' > {out}/indices.json
   clip-retrieval back --clip_model open_clip:{model}/{out}/vit.pt --use_jit False --port 1234 \\
-    --indices-paths {out}/indices.json
+    --enable_mclip_option False --provide_aesthetic_embeddings False --provide_safety_model False \\
+    --provide_violence_detector False --indices-paths {out}/indices.json
   python -m benchmarks.service {out}/collection --peer http://127.0.0.1:1234"""
 
 

@@ -169,7 +169,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
     import uvicorn
 
-    from app.heads import BoundedHeads
+    from app.connections import BoundedConnection
 
     class Server(uvicorn.Server):
         """Answers on for a while after SIGTERM, so that who sends it requests can hear of it first."""
@@ -186,14 +186,18 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
             else:
                 super().handle_exit(sig, frame)
 
-    class Heads(BoundedHeads):
+    class Connection(BoundedConnection):
         seconds = app.state.service.settings.body_timeout
+        most = app.state.service.settings.max_connections
 
     service = app.state.service
     return Server(
         uvicorn.Config(
             app,
-            http=Heads,
+            http=Connection,
+            proxy_headers=bool(service.settings.proxies),
+            forwarded_allow_ips=service.settings.proxies,
+            server_header=False,
             log_config=None,
             log_level=log_level,
             access_log=False,  # our own names the request and leaves out the query string

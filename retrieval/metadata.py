@@ -89,11 +89,12 @@ class Metadata:
     def __init__(self, folder: Path) -> None:
         self._rows = RowFile(folder / ROWS)
         try:
-            self._ids = np.load(folder / IDS, mmap_mode="r")
+            ids = np.load(folder / IDS, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise ManifestInvalid(f"{folder / IDS} can't be read: {error}") from error
-        if self._ids.dtype != np.uint64 or self._ids.shape != (2, len(self._rows)) or "id" not in self.columns:
+        if ids.dtype != np.uint64 or ids.shape != (2, len(self._rows)) or "id" not in self.columns:
             raise ManifestInvalid(f"{IDS} in {folder} does not describe {ROWS}")
+        self._hashes, self._owners = np.asarray(ids)  # mapped as before; a `memmap` is slower to take a value from
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -117,7 +118,7 @@ class Metadata:
         Raises:
             UnknownItem: no item has that id.
         """
-        hashes, owners = self._ids
+        hashes, owners = self._hashes, self._owners
         wanted = np.uint64(id_hash(item_id))
         i = int(np.searchsorted(hashes, wanted))
         while i < len(hashes) and hashes[i] == wanted:

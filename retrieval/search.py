@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -118,6 +119,13 @@ class Searcher:
         with watch.stage("encode"):
             return self.encoder.encode_texts(texts)
 
+    def warm(self, texts: int) -> None:
+        """Encodes batches of nothing, so that the first queries that come together need not wait for a compiler."""
+        side = self.encoder.spec.image_size
+        self.encode_images(np.zeros((self.encoder.image_batch, 3, side, side), np.uint8), Stopwatch())
+        if self.encoder.spec.text:
+            self.encode_texts(["a photograph"] * texts, Stopwatch())
+
     def item_vector(self, item_id: str) -> Float32:
         """The stored vector of an item, (d,) float32 of unit norm. Raises UnknownItem."""
         vector = np.asarray(self.collection.vectors[self.collection.metadata.row_of(item_id)], np.float32)
@@ -151,7 +159,7 @@ class Searcher:
         self.check(options)
         found = self._rows.find(queries, options, watch)
         with watch.stage("metadata"):
-            return [self._hits(neighbors) for neighbors in found]
+            return self._hits(found)
 
     def search_text(self, text: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Text -> nearest items."""
@@ -170,10 +178,17 @@ class Searcher:
         watch = Stopwatch()
         return SearchResult(self.nearest(self.item_vector(item_id)[None], options, watch)[0], watch.took_ms)
 
-    def _hits(self, neighbors: Neighbors) -> list[Hit]:
-        records = self.collection.metadata.records([int(row) for row in neighbors.rows])
-        scores = (float(score) for score in neighbors.scores)
-        return [Hit(str(record.pop("id")), score, record) for record, score in zip(records, scores, strict=True)]
+    def _hits(self, found: Sequence[Neighbors]) -> list[list[Hit]]:
+        """All records are fetched at once: one by one they would take several times as long."""
+        rows = [neighbors.rows.tolist() for neighbors in found]
+        records = iter(self.collection.metadata.records([row for each in rows for row in each]))
+        return [
+            [
+                Hit(str(record.pop("id")), score, record, row)
+                for row, score, record in zip(each, neighbors.scores.tolist(), islice(records, len(each)), strict=True)
+            ]
+            for each, neighbors in zip(rows, found, strict=True)
+        ]
 
 
 def compare(a: Embedded, b: Embedded, spec: EncoderSpec, threshold: float | None = None) -> Similarity:

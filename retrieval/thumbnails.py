@@ -31,7 +31,8 @@ class Thumbnails:
 
     def __init__(self, folder: Path) -> None:
         self._rows = RowFile(folder / FILE)
-        self._complete = self._rows.null_count("thumbnail") == 0
+        missing = self._rows.null_count("thumbnail")
+        self._complete, self._empty = missing == 0, missing == len(self._rows)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -43,9 +44,4 @@ class Thumbnails:
 
     def has(self, row: int) -> bool:
         """Whether a row has a thumbnail; its bytes are not read."""
-        return self._complete or not self._rows.is_null("thumbnail", row)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every row has one."""
-        return self._complete
+        return self._complete or not (self._empty or self._rows.is_null("thumbnail", row))

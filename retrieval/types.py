@@ -96,11 +96,13 @@ class Hit:
         id: the item's id, unique in the collection.
         score: exact cosine similarity to the query, in [-1, 1].
         metadata: the item's record, JSON-ready values only.
+        row: where it stands in this version of the collection.
     """
 
     id: str
     score: float
     metadata: Mapping[str, Any]
+    row: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,11 @@ class LiveEncoder:
         """See `Encoder`."""
         return batch_for(self._device)
 
+    @property
+    def at_once(self) -> int:
+        """See `Encoder`."""
+        return 1
+
     def preprocess(self, image: Image) -> UInt8:
         """See `Encoder`."""
         return self.preprocessing(image)

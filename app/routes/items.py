@@ -61,7 +61,7 @@ async def list_items(request: Request, queries: QueriesDep) -> Response:
         raise RequestError(f"offset is {offset}; it must be 0 or more")
     if not 1 <= limit <= queries.searcher.limits.results:
         raise InvalidLimit(f"limit is {limit}; it must be between 1 and {queries.searcher.limits.results:,}")
-    items = [answers.item(record, queries, request) for record in await queries.items(offset, limit)]
+    items = [answers.item(row, record, queries, request) for row, record in await queries.items(offset, limit)]
     total = len(queries.searcher.collection)
     return answers.json_response({"items": items, "offset": offset, "total": total, **answers.source(queries)})
 
@@ -76,7 +76,11 @@ async def get_thumbnail(item_id: ItemId, request: Request, queries: QueriesDep, 
     if data is None:
         raise NoThumbnail(f"the item {item_id!r} has no thumbnail")
     tag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
-    headers = {"ETag": tag, "Cache-Control": f"private, max-age={settings.thumbnail_max_age}"}
+    headers = {
+        "ETag": tag,
+        "Cache-Control": f"private, max-age={settings.thumbnail_max_age}",
+        "X-Collection-Version": queries.searcher.collection.manifest.version,
+    }
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(data, headers=headers, media_type=_sniff(data))
@@ -90,8 +94,8 @@ async def get_item(item_id: ItemId, request: Request, queries: QueriesDep) -> Re
 
 
 async def _item(item_id: str, request: Request, queries: Queries) -> Response:
-    record = await queries.item(item_id)
-    return answers.json_response({**answers.item(record, queries, request), **answers.source(queries)})
+    row, record = await queries.item(item_id)
+    return answers.json_response({**answers.item(row, record, queries, request), **answers.source(queries)})
 
 
 def _sniff(data: bytes) -> str:

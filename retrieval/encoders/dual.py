@@ -94,6 +94,11 @@ class DualEncoder:
         """See `Encoder`."""
         return self._image.batches[-1]
 
+    @property
+    def at_once(self) -> int:
+        """See `Encoder`."""
+        return self._choice.streams
+
     def preprocess(self, image: Image) -> UInt8:
         """See `Encoder`."""
         return self._preprocessing(image)

@@ -19,7 +19,10 @@ __all__ = ["Encoder", "Preprocessing", "TextEncoder"]
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Pictures to vectors. Instances are safe to call from one thread at a time; `preprocess` from any number."""
+    """Pictures to vectors.
+
+    Instances are safe to call from `at_once` threads at a time; `preprocess` from any number.
+    """
 
     @property
     def spec(self) -> EncoderSpec:
@@ -39,6 +42,11 @@ class Encoder(Protocol):
     @property
     def image_batch(self) -> int:
         """Pictures beyond which a larger batch is encoded no faster a picture; fewer may be slower a picture."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """Batches that may be encoded at once, each by a thread of its own: where two are faster than one by one."""
         ...
 
     def preprocess(self, image: Image) -> UInt8:

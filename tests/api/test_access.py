@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
+from app.access import Access
+from app.errors import RateLimited
 from app.keys import new_key
 from app.main import create_app
 from app.settings import Settings
@@ -110,6 +113,66 @@ def test_anyone_may_search_but_not_administer_where_strangers_are_let_in(collect
 def test_a_rate_that_makes_no_sense(collection: Path) -> None:
     with pytest.raises(ConfigInvalid, match="LOOKALIKE_RATE_LIMIT is 'often'"):
         create_app(Settings(collection=collection, rate_limit="often"))
+
+
+def test_an_unknown_name_is_refused_without_keys_alone(client: TestClient, guarded: TestClient) -> None:
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "10.1.2.3", "lookalike:8000", "box.local", "a.internal."):
+        assert client.get("/v1/items", headers={"Host": host}).status_code == 200, host
+    for host in (
+        "rebound.example",
+        "rebound.example:8000",
+        "127.0.0.1.nip.example",
+        "localhost.example",
+        "[bad",
+        "a.b]",
+    ):
+        refused = client.post("/v1/search/text", headers={"Host": host}, **TEXT)
+        assert (refused.status_code, refused.json()["code"]) == (403, "host_refused"), host
+        assert guarded.get("/livez", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("names", ["pictures.example other.example", "*"])
+def test_names_that_are_listed_are_answered(collection: Path, names: str) -> None:
+    with TestClient(create_app(Settings(collection=collection, hosts=names))) as client:
+        assert client.get("/livez", headers={"Host": "Pictures.Example:443"}).status_code == 200
+        refused = client.get("/livez", headers={"Host": "third.example"}).status_code
+        assert refused == (200 if names == "*" else 403)
+
+
+@pytest.mark.parametrize(("address", "anonymous", "status"), [("127.0.0.1", False, 200), ("10.0.0.5", False, 403),
+                                                             ("10.0.0.5", True, 200), ("::1", False, 200)])  # fmt: skip
+def test_without_keys_other_machines_are_told_so_however_the_service_was_started(
+    collection: Path, address: str, anonymous: bool, status: int
+) -> None:
+    app = create_app(Settings(collection=collection, anonymous=anonymous))
+
+    async def reached_at(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "server": (address, 8000)} if scope["type"] == "http" else scope, receive, send)
+
+    with TestClient(reached_at) as client:
+        answer = client.get("/livez")
+    assert answer.status_code == status
+    assert status == 200 or answer.json()["code"] == "keys_wanted"
+
+
+def test_a_page_from_elsewhere_may_not_reload(client: TestClient, guarded: TestClient) -> None:
+    refused = client.post(RELOAD, headers={"Origin": "https://elsewhere.example"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "host_refused")
+    for origin in ("null", "http://localhost.elsewhere.example"):
+        assert client.post(RELOAD, headers={"Origin": origin}).status_code == 403
+    assert client.post(RELOAD, headers={"Origin": "http://testserver"}).status_code == 200
+    assert guarded.post(RELOAD, headers={**bearer(ADMIN), "Origin": "https://elsewhere.example"}).status_code == 200
+
+
+def test_a_subscriber_of_ipv6_is_one_client_whatever_address_he_takes(collection: Path) -> None:
+    access = Access(Settings(collection=collection, rate_limit="2/hour"))
+    anyone = access.identify(None)
+    access.spend(anyone, "2001:db8:1:2::1")
+    access.spend(anyone, "2001:db8:1:2:ffff::1")
+    with pytest.raises(RateLimited):
+        access.spend(anyone, "2001:db8:1:2::3")
+    for other in ("2001:db8:1:3::1", "10.0.0.1", "10.0.0.2", "::ffff:10.0.0.3", "::ffff:10.0.0.4", "fe80::1%eth0", ""):
+        access.spend(anyone, other)
 
 
 def test_keys_are_never_shown(collection: Path) -> None:

@@ -148,6 +148,8 @@ def test_a_surprise_is_a_500_that_tells_nothing(settings: Settings, monkeypatch:
             patched.setattr(searcher.encoder, "encode_images", explode)
             answer = own.post(IMAGE, files={"file": GOOD})
         assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-request-id"]
         assert answer.headers["content-type"] == "application/problem+json"
         assert "secret" not in answer.text
         assert own.post(IMAGE, files={"file": GOOD}).status_code == 200

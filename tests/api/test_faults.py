@@ -25,6 +25,7 @@ from retrieval.encoders.fake import FakeEncoder
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import build_collection, photograph
 from tests.api.test_serve import free_port, refused, serving
+from tests.api.waiting import eventually
 
 TEXT, IMAGE = "/v1/search/text", "/v1/search/image"
 AS_JSON = {"Content-Type": "application/json"}
@@ -103,6 +104,26 @@ def test_a_head_without_end_is_refused(collection: Path) -> None:
                 slow.sendall(begun)
                 while slow.recv(10_000):
                     pass  # an answer, where one was asked for, and then the end
+        assert client.get("/livez").status_code == 200
+        assert process.poll() is None
+
+
+def test_connections_are_bounded_and_a_client_that_takes_nothing_loses_its_own(collection: Path) -> None:
+    with serving(collection, LOOKALIKE_BODY_TIMEOUT="1", LOOKALIKE_MAX_CONNECTIONS="12") as (process, client):
+        address = ("127.0.0.1", client.base_url.port or 0)
+        with ExitStack() as idle:
+            for _ in range(11):
+                idle.enter_context(socket.create_connection(address, timeout=30))
+            with socket.create_connection(address, timeout=30) as beyond, suppress(ConnectionError):
+                eventually(lambda: client.get("/livez").status_code == 200)  # a connection that was kept
+                assert beyond.recv(100).startswith(b"HTTP/1.1 503 ")
+        deaf = socket.socket()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        deaf.settimeout(60)
+        with deaf:
+            deaf.connect(address)
+            with pytest.raises(ConnectionError):  # its answers pile up, then its requests, then it is cut off
+                deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000_000)
         assert client.get("/livez").status_code == 200
         assert process.poll() is None
 

@@ -39,6 +39,7 @@ def test_a_thumbnail_is_a_small_picture_that_a_browser_may_keep(client: TestClie
     assert max(images.decode(first.content).image.size) == images.THUMBNAIL_SIDE
     assert first.headers["x-content-type-options"] == "nosniff"
     assert first.headers["cache-control"] == "private, max-age=3600"
+    assert first.headers["x-collection-version"] == client.get("/v1/collections/photographs").json()["version"]
     again = client.get("/v1/items/left.png/thumbnail", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     other = client.get("/v1/items/right.png/thumbnail", headers={"If-None-Match": first.headers["etag"]})

@@ -156,7 +156,9 @@ def test_an_unknown_collection(client: TestClient) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "unknown_collection")
 
 
-def test_a_stuck_device_is_told_while_the_loop_lives(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stuck_device_is_told_while_the_loop_lives(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     free, real = threading.Event(), FakeEncoder.encode_images
     stuck = threading.Event()
 
@@ -173,6 +175,8 @@ def test_a_stuck_device_is_told_while_the_loop_lives(root: Path, monkeypatch: py
         eventually(lambda: client.get("/readyz").status_code == 503)
         eventually(lambda: "device's thread is stuck" in client.get("/readyz").json()["detail"])
         assert client.get("/livez").status_code == 200
+        eventually(lambda: "device_stuck" in caplog.text)
+        assert "in slow" in caplog.text  # where it hangs
         stuck.clear()
         free.set()
         eventually(lambda: client.get("/readyz").status_code == 200)

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.batching import LARGEST_TEXTS, Device
+from app.batching import Lane
+from app.lanes import LARGEST_TEXTS, Device, Searches
 from retrieval.errors import EncoderError
+from retrieval.filters import Filter
+from retrieval.nearest import SearchOptions
 from retrieval.stopwatch import Stopwatch
 from retrieval.types import Float32, UInt8
 
@@ -24,12 +27,13 @@ class FakeSearcher:
     """Texts become their lengths, pictures their means; `BAD` fails; every call is noted."""
 
     def __init__(self) -> None:
-        self.encoder = SimpleNamespace(image_batch=4)
+        self.encoder = SimpleNamespace(image_batch=4, at_once=1)
         self.batches: list[Any] = []
         self.threads: set[str] = set()
 
     def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
-        self.batches.append(list(texts))
+        with watch.stage("encode"):
+            self.batches.append(list(texts))
         self.threads.add(threading.current_thread().name)
         if BAD in texts:
             raise EncoderError("a bad text")
@@ -59,7 +63,7 @@ async def busy(device: Device) -> AsyncIterator[asyncio.Task[None]]:
 
 @pytest.fixture
 def device() -> Any:
-    made = Device()
+    made = Device(threads=1)
     yield made
     made.close()
 
@@ -170,6 +174,139 @@ def test_a_bad_query_fails_alone(device: Device, searcher: Any) -> None:
     assert (first.tolist(), last.tolist()) == ([1.0], [3.0])
     assert isinstance(bad, EncoderError)
     assert searcher.batches == [["a", BAD, "ccc"], ["a"], [BAD], ["ccc"]]
+
+
+def test_who_left_is_not_tried_again(device: Device) -> None:
+    failing, left = threading.Event(), threading.Event()
+
+    class Slow(FakeSearcher):
+        def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
+            if len(texts) > 1:
+                failing.set()
+                left.wait(10)
+            return super().encode_texts([BAD] if len(texts) > 1 else texts, watch)
+
+    searcher: Any = Slow()
+
+    async def main() -> None:
+        async with busy(device):
+            stays, gone = text(device, searcher, "stays"), text(device, searcher, "gone")
+            await arrived(device, 2)
+        await asyncio.to_thread(failing.wait, 10)
+        gone.cancel()
+        await asyncio.sleep(0.01)
+        left.set()
+        assert (await stays).tolist() == [5.0]
+
+    asyncio.run(main())
+    assert searcher.batches == [[BAD], ["stays"]]
+
+
+class Held(FakeSearcher):
+    """Encodes two batches at once, each of them only when told; `sizes` says what is under way or was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = SimpleNamespace(image_batch=4, at_once=2)
+        self.sizes: list[int] = []
+        self.go = threading.Semaphore(0)
+
+    def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
+        self.sizes.append(len(texts))
+        self.go.acquire(timeout=10)
+        return super().encode_texts(texts, watch)
+
+
+def test_a_second_batch_leaves_beside_the_first_when_it_is_half_full() -> None:
+    device, searcher, half = Device(threads=2), Held(), LARGEST_TEXTS // 2
+
+    async def main() -> None:
+        tasks = [text(device, searcher, "first")]
+        while not searcher.sizes:
+            await asyncio.sleep(0.001)
+        tasks += [text(device, searcher, "x") for _ in range(half - 1)]
+        await arrived(device, half - 1)
+        await asyncio.sleep(0.02)
+        assert searcher.sizes == [1]  # a core for a few would cost more than their waiting does
+        tasks.append(text(device, searcher, "last"))
+        while len(searcher.sizes) < 2:
+            await asyncio.sleep(0.001)
+        assert searcher.sizes == [1, half]
+        assert device.busy_for() > 0.0
+        searcher.go.release(2)
+        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+
+    try:
+        asyncio.run(main())
+    finally:
+        device.close()
+    assert device.busy_for() == 0.0
+
+
+def test_an_encoder_of_one_stream_has_one_batch_under_way() -> None:
+    device, searcher = Device(threads=2), Held()
+    searcher.encoder.at_once = 1
+
+    async def main() -> None:
+        tasks = [text(device, searcher, "first")]
+        while not searcher.sizes:
+            await asyncio.sleep(0.001)
+        tasks += [text(device, searcher, "x") for _ in range(LARGEST_TEXTS)]
+        await arrived(device, LARGEST_TEXTS)
+        await asyncio.sleep(0.02)
+        assert searcher.sizes == [1]
+        searcher.go.release(2)
+        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+
+    try:
+        asyncio.run(main())
+    finally:
+        device.close()
+
+
+class FakeCollection:
+    """Searching finds the vector's own number as often as was asked; every call is noted."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+
+    def nearest(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[list[float]]:
+        self.calls.append((len(queries), options.limit))
+        return [[float(query[0])] * options.limit for query in queries]
+
+
+def test_searches_that_ask_for_the_same_share_a_batch() -> None:
+    searches, collection = Searches(1), FakeCollection()
+    asked: Any = collection
+    like = Filter.model_validate({"must": [{"field": "year", "equals": 2024}]})
+    options = [SearchOptions(1), SearchOptions(2), SearchOptions(1), SearchOptions(1, like), SearchOptions(1, like)]
+
+    async def main() -> list[Any]:
+        gate, begun = threading.Event(), threading.Event()
+
+        def work(payloads: Sequence[Any], watch: Stopwatch) -> Sequence[Any]:
+            begun.set()
+            gate.wait(10)
+            return payloads
+
+        first = asyncio.create_task(searches.do(Lane("held", "held", work), None, Stopwatch()))
+        await asyncio.to_thread(begun.wait, 10)
+        tasks = [
+            asyncio.create_task(searches.nearest(asked, np.array([number], np.float32), each, Stopwatch()))
+            for number, each in enumerate(options)
+        ]
+        while searches.waiting() < len(options):
+            await asyncio.sleep(0.001)
+        gate.set()
+        await first
+        return await asyncio.gather(*tasks)
+
+    try:
+        found = asyncio.run(main())
+    finally:
+        searches.close()
+    assert found == [[0.0], [1.0, 1.0], [2.0], [3.0], [4.0]]
+    assert collection.calls == [(2, 1), (1, 2), (2, 1)]
 
 
 class Panic(BaseException):

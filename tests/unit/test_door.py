@@ -186,6 +186,33 @@ def test_a_deadline_ends_the_work_with_503() -> None:
     assert ended == ["cancelled"]
 
 
+@pytest.mark.parametrize(
+    ("path", "method", "status"), [("/v1/items", "GET", 503), ("/v1/items/a", "HEAD", 503), ("/livez", "GET", 200),
+                                   ("/v1/collections/a/reload", "POST", 200)]
+)  # fmt: skip
+def test_what_is_read_has_the_deadline_too(path: str, method: str, status: int) -> None:
+    async def main() -> None:
+        tested, client = door(application(lambda: asyncio.sleep(0.05)), deadline=0.01), Client(path, method=method)
+        await tested(client.scope, client.receive, client.send)
+        assert client.status == status
+
+    run(main())
+
+
+def test_an_answer_that_has_begun_is_not_cut_short() -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.body", "body": b"whole"})
+
+    async def main() -> None:
+        tested, client = door(slow, deadline=0.01), Client("/v1/items", method="GET")
+        await tested(client.scope, client.receive, client.send)
+        assert [message.get("body", message.get("status")) for message in client.sent] == [200, b"whole"]
+
+    run(main())
+
+
 def test_a_client_that_leaves_ends_the_work_and_is_answered_nothing() -> None:
     ended: list[str] = []
 

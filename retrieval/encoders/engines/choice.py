@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,7 @@ DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _ROUNDS, _GAIN = 10, 4 / 3
+_STREAMS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,12 @@ class EngineChoice:
     precision: str
     device: str
     threads: int | None = None
+
+    @property
+    def streams(self) -> int:
+        """Batches that run side by side, each on its share of the cores; one where all work on it."""
+        cores = self.threads or len(os.sched_getaffinity(0))
+        return _STREAMS if self.engine == "openvino" and cores >= _STREAMS else 1
 
 
 def choose_engine(

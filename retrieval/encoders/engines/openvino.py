@@ -6,17 +6,19 @@ A start from the kept graph imports no torch. The graph is stored in fp32; the p
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from retrieval.encoders.engines.batching import padded, plan, run_batched
+from retrieval.encoders.engines.batching import padded, plan
 from retrieval.encoders.engines.cache import find_folder, publish_folder
 from retrieval.encoders.engines.choice import EngineChoice
 from retrieval.encoders.engines.exact import mark_exact
@@ -27,15 +29,20 @@ logger = logging.getLogger(__name__)
 
 _FILE = "graph.xml"
 CONVERSION = 2  # raised whenever the way of converting changes what is stored
-_STREAMS = 2
+_MANY = 8
+"""Rows from which a batch gets one core to itself even where nothing else is under way (benchmarks/RESULTS.md)."""
+_CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVINOEngine:
-    """Runs a tower on the CPU.
+    """Runs a tower on the CPU, from as many threads at once as there are streams.
 
-    A single batch, or texts, get one stream over all cores. Several batches of pictures go through two streams of half
-    the cores: a batch that no core has to wait for another in gives a tenth more pictures a second.
+    A few rows that come alone get all cores, for the least time. Everything else goes through streams of half the cores
+    each: cores that divide one batch wait for each other at every layer, and wait long where something else wants one.
+
+    A graph of convolutions is compiled for each row count of `Tower.batches`, since one of free shape takes more than
+    twice as long; transformers are compiled once for all.
     """
 
     name = "openvino"
@@ -46,73 +53,73 @@ class OpenVINOEngine:
         self.precision = choice.precision
         self._tower = tower
         self._core = openvino.Core()
-        self._settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[choice.precision],
-            "PERFORMANCE_HINT": "LATENCY",
-        }
+        self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[choice.precision]}
         if choice.threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = choice.threads
-        self._streams = _STREAMS if (choice.threads or len(os.sched_getaffinity(0))) >= _STREAMS else 1
+        self._streams = choice.streams
         self._graph = _load_graph(self._core, tower)
+        kinds = [operation.get_type_name() for operation in self._graph.get_ops()]
+        self._fixed = sum(kinds.count(kind) for kind in _CONVOLUTIONS) > 1  # more than what cuts a picture into patches
+        self._batches = tower.batches if self._fixed or tower.sequence else tuple(range(1, tower.batches[-1] + 1))
+        self._few = 2 if self._fixed else _MANY
         self.weight_bytes = sum(op.get_byte_size() for op in self._graph.get_ops() if op.get_type_name() == "Constant")
-        self._requests: dict[int, openvino.InferRequest] = {}
-        self._queues: dict[int, openvino.AsyncInferQueue] = {}
+        self._counting, self._compiling = threading.Lock(), threading.Lock()
+        self._under_way = 0
+        self._idle: dict[tuple[int, int], SimpleQueue[openvino.InferRequest]] = {}
+        self._side_by_side = ThreadPoolExecutor(self._streams, thread_name_prefix="stream")
 
     def __call__(self, *inputs: NDArray[Any]) -> Float32:
         """See `Engine`."""
-        jobs = list(plan(len(inputs[0]), self._tower.batches))
-        if self._tower.sequence or self._streams == 1 or sum(size > 1 for _, _, size in jobs) < self._streams:
-            return run_batched(self._run, inputs, self._tower.batches, self._tower.dim)
-        return self._run_side_by_side(inputs, jobs)
-
-    def _run_side_by_side(self, inputs: Arrays, jobs: list[tuple[int, int, int]]) -> Float32:
-        """As `run_batched`, with as many batches under way as there are streams."""
+        jobs = list(plan(len(inputs[0]), self._batches))
         gathered = np.empty((len(inputs[0]), self._tower.dim), np.float32)
-        queues = []
-        for start, stop, size in jobs:
-            rows = tuple(padded(array[start:stop], size) for array in inputs)
-            if size == 1:
-                gathered[start:stop] = self._run(rows)
+
+        def run(job: tuple[int, int, int], streams: int) -> None:
+            start, stop, size = job
+            self._infer(tuple(padded(array[start:stop], size) for array in inputs), streams, gathered[start:stop])
+
+        with self._counting:
+            alone = self._under_way == 0
+            self._under_way += 1
+        try:
+            if self._streams == 1 or len(jobs) <= 1:
+                for job in jobs:
+                    run(job, 1 if alone and job[2] < self._few else self._streams)
             else:
-                queue = self._queue(size)
-                queue.start_async(list(rows), (gathered, start, stop), share_inputs=True)
-                queues.append(queue)
-        for queue in queues:
-            queue.wait_all()
+                list(self._side_by_side.map(lambda job: run(job, self._streams), jobs))
+        finally:
+            with self._counting:
+                self._under_way -= 1
         return gathered
 
-    def _queue(self, rows: int) -> openvino.AsyncInferQueue:
-        if rows not in self._queues:
-            self._queues[rows] = openvino.AsyncInferQueue(self._compile(rows, self._streams), self._streams)
-            self._queues[rows].set_callback(_collect)
-        return self._queues[rows]
+    def _infer(self, rows: Arrays, streams: int, out: Float32) -> None:
+        """Runs one batch and keeps what is no padding."""
+        idle = self._requests(len(rows[0]) if self._fixed else 0, streams)
+        request = idle.get()
+        try:
+            out[:] = request.infer(list(rows), share_inputs=True, share_outputs=True)[0][: len(out)]
+        finally:
+            idle.put(request)
 
-    def _run(self, inputs: Arrays) -> Float32:
-        request = self._request(len(inputs[0]))
-        result: Float32 = request.infer(list(inputs), share_inputs=True, share_outputs=True)[0]
-        return result
+    def _requests(self, rows: int, streams: int) -> SimpleQueue[openvino.InferRequest]:
+        """Those that nobody uses of a graph for so many rows (0: any number), compiled where it was not yet."""
+        if found := self._idle.get((rows, streams)):
+            return found
+        with self._compiling:
+            if (rows, streams) not in self._idle:
+                compiled = self._compile(rows, streams)
+                idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+                for _ in range(streams):
+                    idle.put(compiled.create_infer_request())
+                self._idle[rows, streams] = idle
+            return self._idle[rows, streams]
 
-    def _request(self, rows: int) -> openvino.InferRequest:
-        shape = 0 if self._tower.sequence else rows  # one graph of free shape serves all token counts
-        if shape not in self._requests:
-            self._requests[shape] = self._compile(shape).create_infer_request()
-        return self._requests[shape]
-
-    def _compile(self, rows: int, streams: int = 1) -> openvino.CompiledModel:
+    def _compile(self, rows: int, streams: int) -> openvino.CompiledModel:
         graph = self._graph
         if rows:
             graph = graph.clone()
             graph.reshape({i: [rows, *array.shape[1:]] for i, array in enumerate(self._tower.example)})
-        settings = self._settings
-        if streams > 1:
-            settings = {k: v for k, v in settings.items() if k != "PERFORMANCE_HINT"} | {"NUM_STREAMS": streams}
-        return self._core.compile_model(graph, "CPU", settings)
-
-
-def _collect(request: openvino.InferRequest, place: tuple[Float32, int, int]) -> None:
-    """A finished batch -> its rows of the result."""
-    gathered, start, stop = place
-    gathered[start:stop] = request.get_output_tensor(0).data[: stop - start]
+        shared = {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}
+        return self._core.compile_model(graph, "CPU", self._settings | shared)
 
 
 def _load_graph(core: openvino.Core, tower: Tower) -> openvino.Model:

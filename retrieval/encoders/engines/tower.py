@@ -43,7 +43,7 @@ class Tower:
 
 
 class Engine(Protocol):
-    """Runs one tower. Called from one thread at a time."""
+    """Runs one tower. Called from as many threads at a time as its choice has streams."""
 
     @property
     def name(self) -> str:

@@ -1,7 +1,8 @@
-"""Request heads, bounded in bytes and in time: uvicorn's protocol for HTTP has no limit of its own for either.
+"""Connections, bounded in number, bytes and time: uvicorn's protocol for HTTP bounds none of them.
 
-One head of 40 MB holds up the event loop for more than a second, and a head that never ends keeps its connection for
-ever. What is refused here gets a bare 431 or nothing: there is no request yet to answer. It knows nothing of routes.
+One head of 40 MB holds up the event loop for more than a second, a head that never ends keeps its connection for ever,
+and so does a client that does not read. What is refused here gets a bare 431 or 503 or nothing: there is no request yet
+to answer. It knows nothing of routes.
 """
 
 from __future__ import annotations
@@ -13,26 +14,35 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MOST_BYTES = 64 * 1024
 """Of a request line and its headers; what arrives in one piece with them, up to 256 KB, is let pass."""
 
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_EMPTY = b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + _EMPTY
+_TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" + _EMPTY
 
 
-class BoundedHeads(HttpToolsProtocol):
+class BoundedConnection(HttpToolsProtocol):
     """Closes a connection whose request's head is too long, or has not come `seconds` after its first byte.
 
-    A connection that sends nothing is closed after as long.
+    A connection that sends nothing is closed after as long, and so is one X. Beyond
+    `most` connections, a new one is told to come again.
     """
 
     seconds = 30.0
+    most = 10_000
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As its base has it; the clock starts."""
         super().connection_made(transport)
         self._clock: asyncio.TimerHandle | None = None
+        self._reading: asyncio.TimerHandle | None = None
         self._start()
+        if len(self.connections) > self.most:
+            transport.write(_TOO_MANY)
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As its base has it."""
         self._stop()
+        self._taken()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -56,6 +66,17 @@ class BoundedHeads(HttpToolsProtocol):
         self._stop()
         super().on_headers_complete()
 
+    def pause_writing(self) -> None:
+        """As its base has it: the client takes less than it is sent, and has `seconds` to take it."""
+        super().pause_writing()
+        self._taken()
+        self._reading = self.loop.call_later(self.seconds, self.transport.abort)  # closing would wait for it to read
+
+    def resume_writing(self) -> None:
+        """As its base has it."""
+        super().resume_writing()
+        self._taken()
+
     def _start(self) -> None:
         self._stop()
         self._head = 0
@@ -65,3 +86,8 @@ class BoundedHeads(HttpToolsProtocol):
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
+
+    def _taken(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None

@@ -1,0 +1,98 @@
+"""The two stages that queries pass in batches: the encoder on the threads that own the device, and the search.
+
+Pictures and texts of each encoder stand in lanes of their own, as do searches of each collection that ask for the same.
+An encoder says how many batches it has under way at once: one where all cores or a GPU work on it, two on a CPU where
+each has half the cores, since two cores that divide one batch wait for each other at every layer.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from app.batching import Lane, Lanes
+from retrieval.nearest import SearchOptions
+from retrieval.search import Searcher
+from retrieval.stopwatch import Stopwatch
+from retrieval.types import Float32, Hit, UInt8
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LARGEST_TEXTS = 32
+"""Texts in a batch at most, as `Encoder.image_batch` bounds pictures: beyond these a CPU encodes hardly more a second
+(benchmarks/RESULTS.md), and the first one would wait for the last. What a GPU wants has not been measured."""
+_LARGEST_SEARCH = 16
+_MOST_AT_ONCE = 2
+_thread = threading.local()
+
+
+class Device(Lanes):
+    """Encodes; its threads alone run models."""
+
+    def __init__(
+        self, observe: Callable[[str, int], None] = lambda kind, size: None, threads: int = _MOST_AT_ONCE
+    ) -> None:
+        """As `Lanes` has it."""
+        super().__init__("device", threads, observe)
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """The result of `call()` on one of the threads; a call whose caller is gone by then is dropped."""
+        result: T = await self.do(Lane("call", "call", lambda calls, _: [each() for each in calls]), call, Stopwatch())
+        return result
+
+    async def warm(self, searcher: Searcher) -> None:
+        """Has batches of the largest size encoded once, beside what else comes; a failure is logged."""
+        try:
+            await self.run(partial(searcher.warm, LARGEST_TEXTS))
+        except Exception:  # queries that come one by one may pass all the same, and the probe tells where they don't
+            logger.exception("a first batch could not be encoded")
+
+    async def encode_image(self, searcher: Searcher, pixels: UInt8, watch: Stopwatch) -> Float32:
+        """A preprocessed picture (3, S, S) -> (d,) of unit norm; `watch` gets wait and encode."""
+        encoder = searcher.encoder
+        work = partial(_encode_images, searcher)
+        lane = Lane((id(encoder), "image"), "image", work, encoder.image_batch, id(encoder), encoder.at_once)
+        vector: Float32 = await self.do(lane, pixels, watch)
+        return vector
+
+    async def encode_text(self, searcher: Searcher, text: str, watch: Stopwatch) -> Float32:
+        """A prepared text -> (d,) of unit norm; `watch` gets wait and encode."""
+        encoder = searcher.encoder
+        lane = Lane((id(encoder), "text"), "text", searcher.encode_texts, LARGEST_TEXTS, id(encoder), encoder.at_once)
+        vector: Float32 = await self.do(lane, text, watch)
+        return vector
+
+
+class Searches(Lanes):
+    """Searches, queries of a collection that ask for the same in one go."""
+
+    def __init__(self, threads: int, observe: Callable[[str, int], None] = lambda kind, size: None) -> None:
+        """As `Lanes` has it."""
+        super().__init__("search", threads, observe)
+
+    async def nearest(self, searcher: Searcher, vector: Float32, options: SearchOptions, watch: Stopwatch) -> list[Hit]:
+        """The items nearest to a unit vector (d,); `watch` gets wait, filter, search, rerank and metadata."""
+        asked = options.filter.model_dump_json(by_alias=True, exclude_unset=True) if options.filter else ""
+        params = tuple(sorted((options.params or {}).items()))
+        key = (id(searcher), options.limit, options.exact, params, asked)
+        lane = Lane(key, "search", partial(_nearest, searcher, options), _LARGEST_SEARCH)
+        hits: list[Hit] = await self.do(lane, vector, watch)
+        return hits
+
+
+def _encode_images(searcher: Searcher, batch: Sequence[Any], watch: Stopwatch) -> Float32:
+    return searcher.encode_images(np.stack(batch), watch)
+
+
+def _nearest(searcher: Searcher, options: SearchOptions, batch: Sequence[Any], watch: Stopwatch) -> list[list[Hit]]:
+    if not hasattr(_thread, "limited"):  # searches run side by side, beside the encoder: more threads would fight
+        _thread.limited = threadpool_limits(1, user_api="openmp")
+    return searcher.nearest(np.stack(batch), options, watch)
