@@ -26,6 +26,8 @@ Work = Callable[[Sequence[Any], Stopwatch], Iterable[Any]]
 """Payloads -> results, one each, in order; the watch gets the stages, which took as long for each of them."""
 
 _DROPPED = object()
+_FRAMES = 12
+"""Told of a thread that hangs: enough to see where, and no page of a library that is being imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,9 @@ class Lanes:
         return time.perf_counter() - min(begun) if begun else 0.0
 
     def frames(self) -> list[str]:
-        """Where each thread is now, as tracebacks."""
+        """Where each thread with a batch under way is now: its innermost frames, as tracebacks have them."""
         where = sys._current_frames()
-        known = [where[thread.ident] for thread in self.threads if thread.ident in where]
-        return ["".join(traceback.format_stack(frame)) for frame in known]
+        return ["".join(traceback.format_stack(where[me])[-_FRAMES:]) for me in list(self._begun) if me in where]
 
     def close(self) -> None:
         """Lets running batches finish and drops what waits."""

@@ -103,6 +103,8 @@ class Service:
         told = False
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
+            if not self.catalog.default.version:
+                continue  # opening it loads libraries and weights, which takes its time
             stuck = self._device.busy_for()
             if (late := stuck > self.settings.probe_timeout) and not told:
                 logger.error("device_stuck seconds=%.0f\n%s", stuck, "\n".join(self._device.frames()))
