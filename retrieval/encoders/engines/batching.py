@@ -1,6 +1,6 @@
-"""Any number of rows -> the few row counts that a graph is compiled for.
+"""Any number of rows -> the few row counts that a graph of convolutions is compiled for.
 
-A graph of fixed shape runs faster than one of free shape (EfficientNet-Lite0 in bf16: 530 against 200 images/s), and
+Such a graph of fixed shape runs faster than one of free shape (EfficientNet-Lite0 in bf16: 530 against 200 images/s), and
 each shape costs a compilation the first time. Rows do not see each other, so padding rows change nothing.
 """
 

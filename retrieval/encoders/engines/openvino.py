@@ -60,7 +60,7 @@ class OpenVINOEngine:
         self._graph = _load_graph(self._core, tower)
         kinds = [operation.get_type_name() for operation in self._graph.get_ops()]
         self._fixed = sum(kinds.count(kind) for kind in _CONVOLUTIONS) > 1  # more than what cuts a picture into patches
-        self._batches = tower.batches if self._fixed or tower.sequence else tuple(range(1, tower.batches[-1] + 1))
+        self._batches = tower.batches if self._fixed else tuple(range(1, tower.batches[-1] + 1))
         self._few = 2 if self._fixed else _MANY
         self.weight_bytes = sum(op.get_byte_size() for op in self._graph.get_ops() if op.get_type_name() == "Constant")
         self._counting, self._compiling = threading.Lock(), threading.Lock()

@@ -27,7 +27,8 @@ class Tower:
         build: loads the module; called only when no converted graph is at hand, so that a start needs no torch.
         example: one array for each input, two rows or more, for tracing.
         sequence: whether axis 1 of every input (tokens) varies from call to call as well as axis 0 (rows).
-        batches: the row counts the graph is run with, ascending, from 1; other counts are split and padded to them.
+        batches: row counts, ascending, from 1, the last one the most that is run at once. OpenVINO compiles graphs of
+            convolutions for these alone, and other counts are split and padded to them.
         exact: how many of the first convolutions OpenVINO computes in fp32, with all sums, even where the rest is bf16,
             and among how many it does so with the depthwise ones; (0, 0) leaves everything to the precision chosen.
     """
