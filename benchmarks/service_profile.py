@@ -23,7 +23,7 @@ from benchmarks.serving import serving
 
 _FRAME = re.compile(r"^(?P<name>.*) \((?P<file>[^()]*?)(?::\d+)?\)$")
 _STANDARD = re.compile(r"(^|/)python3\.\d+/|^<frozen|^[a-z_]+\.py$|^(asyncio|concurrent|json|email|multiprocessing)/")
-_THREADS = {"MainThread": "event loop", "device": "encoder", "work": "worker pool"}
+_THREADS = {"MainThread": "event loop", "device": "encoder", "search": "search", "work": "worker pool"}
 _SHOWN = 14
 
 
