@@ -2,9 +2,10 @@
 
 The service runs as a process of its own, with its default bounds. First 32 clients in turn find out what it can serve;
 then queries are sent at `--times` that rate, each at its moment whether or not others have been answered (an open
-loop: no client is so kind as to wait). Asked for: nothing but 200, 429 and 503; p99 of what is served under the
-deadline; memory flat; and after the load ends, an answer as fast as before within two seconds. The load's process
-shares the cores with the service, which makes the service's part harder.
+loop: no client is so kind as to wait). One in ten is a picture. Two callers share the load, and the greedy one, who
+sends two thirds of it, may ask at the rate that can be served: 429 beyond it. Asked for: nothing but 200, 429 and 503;
+p99 of what is served under the deadline; memory flat; and after the load ends, an answer as fast as before within two
+seconds. The load's process shares the cores with the service, which makes the service's part harder.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.encoders import machine
+from benchmarks.service import photograph
 from benchmarks.serving import serving
 
 _CONNECTIONS = 8000  # more than the service lets wait: where all were taken, the load would wait for the service
+_PICTURES = 10  # every tenth query is one
+GREEDY, MODEST = "greedy-0123456789abcdef", "modest-0123456789abcdef"
 _WORDS = [
     "red",
     "blue",
@@ -63,15 +67,18 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self._picture = photograph()
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._free = asyncio.Semaphore(_CONNECTIONS)
 
-    async def search(self, text: str) -> int:
-        """A text query's status; 0 where the connection broke."""
-        body = json.dumps({"text": text, "limit": 10}).encode()
+    async def search(self, number: int, key: str) -> int:
+        """A query's status; 0 where the connection broke."""
+        kind, media_type, body = "text", "application/json", json.dumps({"text": _text(number), "limit": 10}).encode()
+        if number % _PICTURES == 0:
+            kind, media_type, body = "image", "image/jpeg", self._picture
         head = (
-            "POST /v1/search/text HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
+            f"POST /v1/search/{kind} HTTP/1.1\r\nHost: x\r\nContent-Type: {media_type}\r\n"
+            f"X-API-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         async with self._free:
             status = 0
@@ -108,7 +115,7 @@ async def capacity(client: Client, seconds: float) -> tuple[float, float]:
     alone = []
     for number in range(100):
         begun = time.perf_counter()
-        await client.search(_text(number))
+        await client.search(number, MODEST)
         alone.append(time.perf_counter() - begun)
     end, done = time.perf_counter() + seconds, 0
 
@@ -116,7 +123,7 @@ async def capacity(client: Client, seconds: float) -> tuple[float, float]:
         nonlocal done
         number = first
         while time.perf_counter() < end:
-            status = await client.search(_text(number))
+            status = await client.search(number, MODEST)
             done += status == 200
             number += 32
 
@@ -131,7 +138,7 @@ async def overload(client: Client, rate: float, seconds: float, pid: int) -> See
 
     async def one(number: int) -> None:
         start = time.perf_counter()
-        status = await client.search(_text(number))
+        status = await client.search(number, MODEST if number % 3 == 0 else GREEDY)
         seen.requests.append((start - begun, status, time.perf_counter() - start))
 
     sent = 0
@@ -152,7 +159,7 @@ async def recovery(client: Client, usual: float) -> float:
     begun = time.perf_counter()
     while True:
         start = time.perf_counter()
-        if await client.search("after the storm") == 200 and time.perf_counter() - start <= 5 * usual:
+        if await client.search(1, MODEST) == 200 and time.perf_counter() - start <= 5 * usual:
             return time.perf_counter() - begun
         await asyncio.sleep(0.02)
 
@@ -191,11 +198,10 @@ def plot(seen: Seen, deadline: float, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-async def measure(port: int, pid: int, options: argparse.Namespace) -> None:
-    """Everything in turn; prints as it goes."""
+async def measure(port: int, pid: int, can: float, usual: float, options: argparse.Namespace) -> None:
+    """The storm and what comes after it; prints as it goes."""
     client = Client(port)
-    can, usual = await capacity(client, 10)
-    print(f"alone: {usual * 1e3:.1f} ms; 32 clients: {can:.0f} queries/s", flush=True)
+    await asyncio.gather(*(client.search(number, MODEST) for number in range(32)))  # nothing is cold
     seen = await overload(client, options.times * can, options.seconds, pid)
     back = await recovery(client, usual)
     await asyncio.sleep(options.deadline)
@@ -223,9 +229,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with serving(options.collection, LOOKALIKE_DEADLINE=str(options.deadline)) as (port, pid):
-        print(machine())
-        asyncio.run(measure(port, pid, options))
+    print(machine())
+    settings = {"LOOKALIKE_DEADLINE": str(options.deadline), "LOOKALIKE_KEYS": f"read:{GREEDY} read:{MODEST}"}
+    with serving(options.collection, **settings) as (port, pid):
+        can, usual = asyncio.run(capacity(Client(port), 10))
+    print(f"alone: {usual * 1e3:.1f} ms; 32 clients: {can:.0f} queries/s", flush=True)
+    with serving(options.collection, **settings, LOOKALIKE_RATE_LIMIT=f"{can:.0f}/second") as (port, pid):
+        asyncio.run(measure(port, pid, can, usual, options))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Any number of rows -> the few row counts that a graph of convolutions is compiled for.
 
-Such a graph of fixed shape runs faster than one of free shape (EfficientNet-Lite0 in bf16: 530 against 200 images/s), and
-each shape costs a compilation the first time. Rows do not see each other, so padding rows change nothing.
+Such a graph of fixed shape runs faster than one of free shape (EfficientNet-Lite0 in bf16: 530 against 200 images/s),
+and each shape costs a compilation the first time. Rows do not see each other, so padding rows change nothing.
 """
 
 from __future__ import annotations
