@@ -21,7 +21,17 @@ def search(
     limit: Annotated[int, typer.Option(help="How many items to show.", min=1)] = 10,
     wanted: Annotated[
         str | None,
-        typer.Option("--filter", help='Which items may be found, as JSON: {"must": [{"field": F, "equals": V}]}.'),
+        typer.Option(
+            "--filter",
+            help="Which items may be found, as JSON: must, should and must_not, each a list of conditions on a column "
+            'by equals, in, range, prefix or exists: {"must": [{"field": "year", "range": {"gte": 2020}}]}.',
+        ),
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER", help="A search parameter of the collection's store, such as nprobe=64. Repeatable."
+        ),
     ] = None,
     exact: Annotated[bool, typer.Option(help="Compare with every vector instead of asking the index.")] = False,
     as_json: Annotated[
@@ -45,7 +55,7 @@ def search(
     from retrieval.filters import parse_filter
     from retrieval.nearest import SearchOptions
 
-    options = SearchOptions(limit, parse_filter(wanted) if wanted else None, exact=exact)
+    options = SearchOptions(limit, parse_filter(wanted) if wanted else None, _params(param or []), exact)
     searcher = open_searcher(collection, encoder=encoder, store_device="cpu")  # one query does not repay an upload
     started = time.perf_counter()
     found = searcher.search_image(data, options) if data is not None else searcher.search_text(text or "", options)
@@ -53,6 +63,16 @@ def search(
     manifest = searcher.collection.manifest
     source = {"collection": manifest.name, "version": manifest.version, "encoder": manifest.encoder.name}
     typer.echo(json.dumps(_answer(found, total, source)) if as_json else _table(found, total))
+
+
+def _params(given: list[str]) -> dict[str, int] | None:
+    params: dict[str, int] = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        if not number.isdecimal():
+            raise typer.BadParameter(f"--param is {text!r}; write it like nprobe=64")
+        params[name] = int(number)
+    return params or None
 
 
 def _read(path: Path) -> bytes:

@@ -80,7 +80,8 @@ class Progress:
 
     def _log(self) -> None:
         self._logged = time.monotonic()
-        rate = (self.encoded - self._before) / max(self._logged - self._begun, 1e-9)
+        counted = self.encoded - self._before if self.encoded else self.done  # an import encodes nothing
+        rate = counted / max(self._logged - self._begun, 1e-9)
         total = f" of about {self._total:,}" if self._total else ""
         parts = [f"{self.done:,}{total} pictures", f"{rate:.1f}/s"]
         if self._total and rate > 0 and self._total > self.done:

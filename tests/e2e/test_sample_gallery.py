@@ -25,6 +25,14 @@ def test_a_text_finds_its_photograph_first(sample_collection: Path, text: str, f
     assert answer["results"][0]["id"] in first.split("|")
 
 
+def test_a_search_parameter_is_a_name_and_a_number(sample_collection: Path) -> None:
+    asked = ("search", sample_collection, "--text", "a cat", "--limit", "1")
+    assert lookalike_json(*asked, "--param", "nprobe=4")["results"][0]["id"] == "chelsea.png"  # all are compared here
+    refused = lookalike(*asked, "--param", "nprobe")
+    assert refused.returncode == 2
+    assert "write it like nprobe=64" in refused.stderr
+
+
 def test_a_picture_finds_itself_with_score_one_and_its_twin_next(gallery: Path, sample_collection: Path) -> None:
     answer = lookalike_json("search", sample_collection, "--image", gallery / "motorcycle_left.png")
     first, second = answer["results"][:2]
