@@ -10,6 +10,7 @@ the work is.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ Work = Callable[[Sequence[Any], Stopwatch], Iterable[Any]]
 """Payloads -> results, one each, in order; the watch gets the stages, which took as long for each of them."""
 
 _DROPPED = object()
+_NICE = 15
 _FRAMES = 12
 """Told of a thread that hangs: enough to see where, and no page of a library that is being imported."""
 
@@ -122,6 +124,7 @@ class Lanes:
             _tell(job.loop, [(job, _DROPPED)])
 
     def _serve(self) -> None:
+        give_way()
         me = threading.get_ident()
         while (found := self._next()) is not None:
             lane, batch = found
@@ -167,6 +170,17 @@ class Lanes:
     def _may_start(self, lane: Lane, waiting: int) -> bool:
         under_way = self._under_way[lane.owner]
         return not lane.at_once or not under_way or (under_way < lane.at_once and 2 * waiting >= lane.largest)
+
+
+def give_way() -> None:
+    """Lets the calling thread, and those that it starts, compute when the event loop has nothing to do.
+
+    Under load there are more threads that compute than cores, and a loop that gets its share only takes no connection
+    for seconds. Linux alone has a priority for each thread.
+    """
+    if sys.platform == "linux":
+        least = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), least)
 
 
 def _outcomes(work: Work, batch: Sequence[_Job], watch: Stopwatch) -> list[Any]:

@@ -13,6 +13,7 @@ from functools import partial
 
 from app.access import Access
 from app.admission import Gates
+from app.batching import give_way
 from app.catalog import Catalog, collection_folders
 from app.errors import NotReady
 from app.fetch import Fetcher
@@ -54,7 +55,7 @@ class Service:
         self.telemetry = Telemetry()
         self._device = Device(self.telemetry.batch)
         self._searches = Searches(settings.worker_threads, self.telemetry.batch)
-        self._pool = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="work")
+        self._pool = ThreadPoolExecutor(settings.worker_threads, "work", give_way)
         self.catalog = Catalog(
             collection_folders(settings.collection, settings.collections),
             Shared(settings, self._device, self._searches, self._pool, self.telemetry),

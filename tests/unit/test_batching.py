@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -363,6 +365,16 @@ def test_calls_give_back_what_they_give_or_raise(device: Device) -> None:
         assert await device.run(lambda: threading.current_thread().name) == "device"
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has a priority for each thread")
+def test_threads_that_compute_give_way_to_the_loop(device: Device) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    here = niceness()
+    assert asyncio.run(device.run(niceness)) == min(19, here + 15)
+    assert niceness() == here
 
 
 def test_closing_drops_what_waits(device: Device, searcher: Any) -> None:
