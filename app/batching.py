@@ -123,6 +123,12 @@ class Lanes:
         for job in dropped:
             _tell(job.loop, [(job, _DROPPED)])
 
+    def join(self, seconds: float) -> None:
+        """Waits, once closed, for the batches under way: a thread inside a library must not see Python end."""
+        end = time.monotonic() + seconds
+        for thread in self.threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
     def _serve(self) -> None:
         give_way()
         me = threading.get_ident()

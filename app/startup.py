@@ -26,6 +26,7 @@ from app.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
+_JOIN_SECONDS = 2.0
 
 
 class Service:
@@ -135,6 +136,7 @@ class Service:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        self._device.close()
-        self._searches.close()
+        for lanes in (self._device, self._searches):
+            lanes.close()
+            await asyncio.to_thread(lanes.join, _JOIN_SECONDS)
         self._pool.shutdown(wait=False, cancel_futures=True)

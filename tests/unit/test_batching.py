@@ -391,3 +391,5 @@ def test_closing_drops_what_waits(device: Device, searcher: Any) -> None:
 
     asyncio.run(main())
     assert searcher.batches == []
+    device.join(10)
+    assert not any(thread.is_alive() for thread in device.threads)
