@@ -230,7 +230,7 @@ class Served:
             limits=settings.limits(),
             loaded=shared.encoders,
         )
-        # The first on the thread that owns the device; while others are answered there, beside it.
+        # The first on a thread that owns the device; while others are answered there, beside it.
         searcher = await (asyncio.to_thread(call) if shared.encoders else shared.device.run(call))
         asked = self._encoder_name() or searcher.collection.manifest.encoder.name
         # Searches run side by side in the pool, beside the encoder's threads: several threads of BLAS for each would

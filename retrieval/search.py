@@ -1,7 +1,7 @@
 """The one use case: a picture, a text or an item in, the nearest items of a collection out; or two of them compared.
 
 The steps are separate, since the service runs them on different threads: `prepare_*` (any thread, pure CPU), `encode_*`
-(the one thread that owns the device), `nearest` (any thread). `search_*` and `similarity` walk all of them, for the
+(the threads that own the device), `nearest` (any thread). `search_*` and `similarity` walk all of them, for the
 shell and for tests. It knows nothing of HTTP.
 """
 
