@@ -131,25 +131,31 @@ class Lanes:
 
     def _serve(self) -> None:
         give_way()
-        me = threading.get_ident()
-        while (found := self._next()) is not None:
-            lane, batch = found
-            begun = self._begun[me] = time.perf_counter()
-            watch = Stopwatch()
-            outcomes = _outcomes(lane.work, batch, watch)
-            del self._begun[me]
-            self._observe(lane.kind, len(batch))
-            for job in batch:
-                job.watch.add("wait", begun - job.since)
-                for stage, milliseconds in watch.took_ms.items():
-                    job.watch.add(stage, milliseconds / 1000.0)
-            with self._changed:
-                self._under_way -= Counter([lane.owner])  # which forgets who has none
-                if lane.at_once:
-                    self._changed.notify()
-            for loop in {job.loop for job in batch}:
-                _tell(loop, [(job, outcome) for job, outcome in zip(batch, outcomes, strict=True) if job.loop is loop])
-            del found, lane, batch, outcomes  # nothing of a query, or of a collection, is kept while nothing comes
+        while self._do_next():  # a call of its own: nothing of a query, or of a collection, is kept while nothing comes
+            pass
+
+    def _do_next(self) -> bool:
+        """Does the next batch, when there is one; False once it is closed."""
+        found = self._next()
+        if found is None:
+            return False
+        lane, batch = found
+        me, watch = threading.get_ident(), Stopwatch()
+        begun = self._begun[me] = time.perf_counter()
+        outcomes = _outcomes(lane.work, batch, watch)
+        del self._begun[me]
+        self._observe(lane.kind, len(batch))
+        for job in batch:
+            job.watch.add("wait", begun - job.since)
+            for stage, milliseconds in watch.took_ms.items():
+                job.watch.add(stage, milliseconds / 1000.0)
+        with self._changed:
+            self._under_way -= Counter([lane.owner])  # which forgets who has none
+            if lane.at_once:
+                self._changed.notify()
+        for loop in {job.loop for job in batch}:
+            _tell(loop, [(job, outcome) for job, outcome in zip(batch, outcomes, strict=True) if job.loop is loop])
+        return True
 
     def _next(self) -> tuple[Lane, list[_Job]] | None:
         """The next batch, when there is one; None once it is closed."""

@@ -153,6 +153,8 @@ class Served:
     def close(self) -> None:
         """Lets go of what is open; queries under way end in peace, and the next one opens it again."""
         self._queries = None
+        if self._warming is not None:
+            self._warming.cancel()
 
     @property
     def _hopeless(self) -> bool:
