@@ -50,8 +50,10 @@ class Device(Lanes):
 
     async def warm(self, searcher: Searcher) -> None:
         """Has batches of the largest size encoded once, beside what else comes; a failure is logged."""
+        encoder = searcher.encoder
+        lane = Lane((id(encoder), "warm"), "call", _warm, 1, id(encoder), encoder.at_once)  # a batch as any other
         try:
-            await self.run(partial(searcher.warm, LARGEST_TEXTS))
+            await self.do(lane, searcher, Stopwatch())
         except Exception:  # queries that come one by one may pass all the same, and the probe tells where they don't
             logger.exception("a first batch could not be encoded")
 
@@ -86,6 +88,10 @@ class Searches(Lanes):
         lane = Lane(key, "search", partial(_nearest, searcher, options), _LARGEST_SEARCH)
         hits: list[Hit] = await self.do(lane, vector, watch)
         return hits
+
+
+def _warm(searchers: Sequence[Any], watch: Stopwatch) -> list[None]:
+    return [searcher.warm(LARGEST_TEXTS) for searcher in searchers]
 
 
 def _encode_images(searcher: Searcher, batch: Sequence[Any], watch: Stopwatch) -> Float32:
