@@ -101,8 +101,7 @@ def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path, Settings]
     reference = create_encoder(name, device="cpu", engine="torch", precision="fp32")
     np.testing.assert_allclose(reference.encode_images(batch), expected, atol=1e-5)
     served = create_encoder(name, device="cpu")
-    # In bf16 where the CPU has AMX: 0.9986 after the few steps of triplet, of which one picture 0.981.
-    assert (served.encode_images(batch) * expected).sum(axis=1).mean() > 0.998
+    assert (served.encode_images(batch) * expected).sum(axis=1).mean() > 0.999  # bf16 where the CPU has it
     if settings.objective.name == "clip":
         assert isinstance(reference, TextEncoder)
         texts = ["a cat", "a cup of coffee"]
