@@ -14,7 +14,8 @@ installed is left out with a line that says how to install it.
   n. Apart are the pages of `vectors.npy` that ours maps to re-rank from: they are clean, and the kernel takes them back
   when memory is short (`benchmarks.cold_cache` says what a query then costs). Buffers are counted with the rest, so
   the figure is too high for n below some 200,000.
-- *Building* is timed once, from the vectors on disk to the index on disk; its memory is the peak of anonymous memory,
+- *Building* is timed once, from the vectors on disk to the index on disk, and so is what all cores computed in that
+  time, which other work on the machine hardly changes; its memory is the peak of anonymous memory,
   sampled every 10 ms from outside, and the kernel's VmHWM, which counts the pages of the mapped vectors too.
 
 Each system tries its search parameters from the cheapest on, until recall passes `--most`; those that raise recall are
@@ -121,6 +122,7 @@ class Contender:
                 qps=round(statistics.median(self.rates[i]), 1),
                 single_ms=round(statistics.median(self.singles[i]), 3),
                 build_s=round(built["build_s"], 1),
+                build_cpu_s=round(built["build_cpu_s"], 1),
                 bytes_per_vector=round(memory["resident"] / count, 1),
                 reclaimable_bytes_per_vector=round(memory["reclaimable"] / count, 1),
                 index_bytes_per_vector=round(built["index_bytes"] / count, 1),

@@ -26,6 +26,7 @@ class Row:
         qps: queries/s in batches, median of the rounds.
         single_ms: median milliseconds of a query alone.
         build_s: seconds from the vectors to the index on disk.
+        build_cpu_s: what all cores together computed in them: other work on the machine hardly changes it.
         bytes_per_vector: what the process grew by between opening the index and its last answer, but for
             `reclaimable_bytes_per_vector`, over n.
         reclaimable_bytes_per_vector: pages of the vectors that are mapped for re-ranking, over n.
@@ -45,6 +46,7 @@ class Row:
     qps: float
     single_ms: float
     build_s: float
+    build_cpu_s: float
     bytes_per_vector: float
     reclaimable_bytes_per_vector: float
     index_bytes_per_vector: float
@@ -108,16 +110,16 @@ def summary(rows: Sequence[Row], target: float) -> str:
     """Markdown: a line for each system, its fastest point of the target among it."""
     base = fastest(rows, BASE, 0)
     lines = [
-        f"| system | index | build, s | tuning, s | building, own MB | with mapped pages | resident bytes a vector "
+        f"| system | index | build, s | of all cores | tuning, s | building, own MB | with mapped pages | resident bytes a vector "
         f"| + pages of vectors | on disk | queries/s at recall >= {target:g} | x flat | one query there, ms |",
-        "| --- | --- |" + " ---: |" * 10,
+        "| --- | --- |" + " ---: |" * 11,
     ]
     for system in dict.fromkeys(row.system for row in rows):
         row, best = next(r for r in rows if r.system == system), fastest(rows, system, target)
         cells = [
             f"{system} ({row.library})",
             row.index,
-            *(f"{seconds:.1f}" for seconds in (row.build_s, row.tune_s)),
+            *(f"{seconds:.1f}" for seconds in (row.build_s, row.build_cpu_s, row.tune_s)),
             *(f"{size:,.0f}" for size in (row.build_own_mb, row.build_peak_mb)),
             *(f"{size:,.0f}" for size in _bytes(row)),
             *("---" if best is None else (f"{best.qps:,.0f}", _times(best.qps, base), f"{best.single_ms:.2f}")),
