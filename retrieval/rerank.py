@@ -49,7 +49,8 @@ def rerank(
     rows.sort(axis=1)  # reading in file order is kind to the memory map, and makes a stable sort break ties by row
     scores = _score(unit, rows, vectors, _worker_count(rows.size, threads))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return _ragged(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1))
+    lines = np.arange(len(rows))[:, None]
+    return _ragged(rows[lines, order], scores[lines, order])
 
 
 def unit_queries(queries: Float32, dim: int) -> Float32:
@@ -62,11 +63,10 @@ def unit_queries(queries: Float32, dim: int) -> Float32:
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise DimensionMismatch(f"queries of shape {queries.shape} against vectors of width {dim}; need (q, {dim})")
     norms = np.sqrt(np.vecdot(queries, queries, dtype=np.float64))
-    wrong = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
-    if wrong.size:
-        raise QueryError(
-            f"query {int(wrong[0])} has norm {norms[wrong[0]]}: a cosine needs a finite vector that is not zero"
-        )
+    sound = (norms > 0) & (norms < np.inf)  # both are false of NaN
+    if not sound.all():
+        wrong = int(np.argmin(sound))
+        raise QueryError(f"query {wrong} has norm {norms[wrong]}: a cosine needs a finite vector that is not zero")
     return np.asarray(queries / norms[:, None], dtype=np.float32)
 
 
@@ -81,12 +81,11 @@ def unit_block(block: Float16) -> Float32:
 def _score(unit: Float32, rows: Int64, vectors: Float16, workers: int) -> Float32:
     """(q, c) cosines, -inf where the row is padding."""
     scores = np.empty(rows.shape, dtype=np.float32)
-    parts = np.array_split(np.arange(len(rows)), workers)
-    spans = [(int(p[0]), int(p[-1]) + 1) for p in parts if p.size]
-    if len(spans) <= 1:
-        for start, stop in spans:
-            _score_span(unit, rows, vectors, scores, start, stop)
+    if workers == 1:
+        _score_span(unit, rows, vectors, scores, 0, len(rows))
     else:
+        parts = np.array_split(np.arange(len(rows)), workers)
+        spans = [(int(p[0]), int(p[-1]) + 1) for p in parts if p.size]
         # NumPy lets go of the interpreter lock while it gathers, converts and multiplies.
         with ThreadPoolExecutor(len(spans)) as pool:
             list(pool.map(lambda span: _score_span(unit, rows, vectors, scores, *span), spans))
@@ -101,6 +100,7 @@ def _score_span(unit: Float32, rows: Int64, vectors: Float16, scores: Float32, s
     if width == 0 or vectors.shape[0] == 0:
         scores[start:stop] = -np.inf
         return
+    pairs = min(pairs, (stop - start) * width)
     half = np.empty((pairs, dim), dtype=np.float16)
     full = np.empty((pairs, dim), dtype=np.float32)
     step = max(1, pairs // width)
@@ -122,7 +122,8 @@ def _cosines(unit: Float32, ids: Int64, vectors: Float16, half: Float16, full: F
     # or equal vectors would differ in the last bit and ties would no longer break by row.
     products: Float32 = np.vecdot(full.reshape(*ids.shape, -1), unit[:, None, :])
     products /= _norms(full).reshape(ids.shape)
-    np.clip(products, -1.0, 1.0, out=products)
+    np.minimum(products, 1.0, out=products)
+    np.maximum(products, -1.0, out=products)
     products[ids == _PADDING] = -np.inf
     return products
 
@@ -149,6 +150,8 @@ def _upcast(half: Float16, out: Float32) -> None:
 
 
 def _worker_count(pairs: int, threads: int | None) -> int:
+    if pairs < 2 * _PAIRS_PER_THREAD:
+        return 1
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(threads or available, pairs // _PAIRS_PER_THREAD))
 

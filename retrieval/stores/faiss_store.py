@@ -167,7 +167,9 @@ def open_vectors(path: Path) -> IndexVectors:
 
 def _neighbors(scores: Float32, rows: Int64) -> list[Neighbors]:
     """Drops FAISS's filler rows (-1) and breaks ties by ascending row, which FAISS does not promise."""
-    order = np.lexsort((rows, np.where(rows < 0, np.inf, -scores)), axis=-1)
-    rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-    counts = (rows >= 0).sum(axis=1).tolist()
+    there = rows >= 0
+    order = np.lexsort((rows, np.where(there, -scores, np.inf)), axis=-1)
+    lines = np.arange(len(rows))[:, None]
+    rows, scores = rows[lines, order], scores[lines, order]
+    counts = np.count_nonzero(there, axis=1).tolist()
     return [Neighbors(r[:m], s[:m]) for r, s, m in zip(rows, scores, counts, strict=True)]

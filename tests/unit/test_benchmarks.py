@@ -82,6 +82,7 @@ def a_row(system: str, recall: float, qps: float, **more: object) -> Row:
         qps=qps,
         single_ms=0.5,
         build_s=12.5,
+        build_cpu_s=20.0,
         bytes_per_vector=150.0,
         reclaimable_bytes_per_vector=0.0,
         index_bytes_per_vector=149.0,
