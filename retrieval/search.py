@@ -82,7 +82,7 @@ class Searcher:
         self.store = store
         self.encoder = encoder
         self.limits = limits or Limits()
-        self._rows = NearestRows(store, collection.vectors, collection.metadata)
+        self._rows = NearestRows(store, collection.vectors, collection.metadata, self.limits.candidates)
 
     def prepare_image(self, data: bytes, watch: Stopwatch) -> UInt8:
         """File bytes -> (3, S, S) uint8. Raises ImageError."""

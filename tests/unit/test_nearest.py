@@ -41,14 +41,22 @@ def vectors() -> Float16:
 
 
 @pytest.fixture(scope="module")
-def rows(vectors: Float16, tmp_path_factory: pytest.TempPathFactory) -> NearestRows:
+def folder(vectors: Float16, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("filtered")
     number = np.arange(COUNT)
     table = pa.table({"id": [f"{i}" for i in number], "n": number, "colour": [f"c{i % 7}" for i in number]})
     write_metadata(folder, table.schema, [table])
-    kind, params = build_store(vectors, folder, "faiss")
-    store = open_store(kind, folder, vectors, {**params, "nprobe": 8, "candidates": 200})
-    return NearestRows(store, vectors, Metadata(folder))
+    build_store(vectors, folder, "faiss")
+    return folder
+
+
+def opened(vectors: Float16, folder: Path, **params: int) -> NearestRows:
+    return NearestRows(open_store("faiss", folder, vectors, params), vectors, Metadata(folder))
+
+
+@pytest.fixture(scope="module")
+def rows(vectors: Float16, folder: Path) -> NearestRows:
+    return opened(vectors, folder, nprobe=8, candidates=200)
 
 
 def exactly(vectors: Float16, queries: Float32, allowed: np.ndarray) -> list[Neighbors]:
@@ -106,6 +114,21 @@ def test_a_filter_asked_again_is_not_evaluated_again(rows: NearestRows, monkeypa
     monkeypatch.setattr(nearest_module, "mask_of", None)
     after = rows.find(clustered(6, 1), options(document), Stopwatch())
     np.testing.assert_array_equal(before[0].rows, after[0].rows)
+
+
+def test_a_larger_limit_is_searched_more_widely_unless_the_caller_says_how(vectors: Float16, folder: Path) -> None:
+    queries = clustered(8, 40)
+    nearest = opened(vectors, folder, nprobe=2, candidates=40)
+    everything = Neighbors(np.arange(COUNT), np.empty(0, np.float32))
+    truth = rerank(queries, [everything] * len(queries), vectors, 100)
+
+    def recall(**params: int) -> float:
+        found = nearest.find(queries, SearchOptions(100, params=params), Stopwatch())
+        return float(np.mean([np.isin(f.rows, t.rows).sum() / 100 for f, t in zip(found, truth, strict=True)]))
+
+    as_for_ten = recall(nprobe=2, candidates=40)
+    assert recall(nprobe=2) > as_for_ten
+    assert recall() > recall(nprobe=2)
 
 
 @pytest.mark.parametrize("preset", ["faiss", "hnsw-sq8"])
