@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.vectors import generate, load
-from indexing.stores_build import build_store
-from indexing.tuning import tune
+from indexing.budget import IndexBudget
+from indexing.choice import build_chosen
 from retrieval.filters import parse_filter
 from retrieval.metadata import Metadata, write_metadata
 from retrieval.nearest import NearestRows, SearchOptions
@@ -36,23 +36,24 @@ def main() -> None:
     """Builds a store over generated vectors and prints a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.filters", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--n", type=int, default=200_000, help="vectors to generate")
+    parser.add_argument("--preset", default="faiss", help="which index, see docs/index.md")
     parser.add_argument("--queries", type=int, default=300, help="single queries to time")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        _run(Path(folder), args.n, args.queries)
+        _run(Path(folder), args.n, args.queries, args.preset)
 
 
-def _run(folder: Path, count: int, asked: int) -> None:
+def _run(folder: Path, count: int, asked: int, preset: str) -> None:
     generate(folder, count, asked)
     originals, queries = load(folder)
     vectors = originals.astype(np.float16)
     uniform = np.random.default_rng(1).random(count)
     table = pa.table({"id": [str(i) for i in range(count)], "u": uniform})
     write_metadata(folder, table.schema, [table])
-    kind, params = build_store(vectors, folder, "faiss")
-    chosen = tune(open_store(kind, folder, vectors, params), vectors).params
-    rows = NearestRows(open_store(kind, folder, vectors, {**params, **chosen}), vectors, Metadata(folder))
-    print(f"{params['factory']}, {chosen}\n\n| rows that pass | filter, first time, ms | p50, ms | recall at 10 |")
+    built = build_chosen(vectors, folder, preset, IndexBudget())
+    rows = NearestRows(open_store(built.kind, folder, vectors, built.params), vectors, Metadata(folder))
+    print(f"{built.params['factory']}, {built.report['params']}\n")
+    print("| rows that pass | filter, first time, ms | p50, ms | recall at 10 |")
     print("| ---: | ---: | ---: | ---: |")
     for share in _SHARES:
         wanted = parse_filter(json.dumps({"must": [{"field": "u", "range": {"lt": share}}]})) if share < 1 else None

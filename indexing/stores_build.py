@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.rerank import unit_block
+from retrieval.stores.faiss_builder import add_held_out
 from retrieval.stores.registry import AUTO, create_builder, resolve_kind
-from retrieval.types import Float16, Float32
+from retrieval.types import Float16, Float32, Int64
 
 Progress = Callable[[str, int, int], None]
 """(stage, rows done, rows in all); stage is `train` or `add`."""
@@ -22,7 +23,11 @@ _SEED = 0
 
 
 def build_store(
-    vectors: Float16, folder: Path, kind: str = AUTO, progress: Progress | None = None
+    vectors: Float16,
+    folder: Path,
+    kind: str = AUTO,
+    progress: Progress | None = None,
+    held_out: Int64 | None = None,
 ) -> tuple[str, Mapping[str, object]]:
     """Builds a store over a collection's vectors.
 
@@ -31,6 +36,7 @@ def build_store(
         folder: where the store's files go.
         kind: a registered kind, a preset of `faiss`, or `auto`, which decides by n.
         progress: called after training and after each piece that was added.
+        held_out: rows that a graph is to be without until `complete_store`.
 
     Returns:
         The registered kind, and the parameters to open it with, JSON-ready, for the manifest.
@@ -41,7 +47,7 @@ def build_store(
     """
     count, dim = vectors.shape
     resolved = resolve_kind(kind, count)
-    builder = create_builder(resolved if kind == AUTO else kind, count, dim)
+    builder = create_builder(resolved if kind == AUTO else kind, count, dim, held_out)
     report = progress or _silent
     if builder.sample_size:
         builder.train(_sample(vectors, builder.sample_size))
@@ -50,6 +56,15 @@ def build_store(
         builder.add(piece)
         report("add", done, count)
     return resolved, builder.finish(folder)
+
+
+def complete_store(vectors: Float16, folder: Path, held_out: Int64) -> None:
+    """Puts the rows that were held out of a graph into it.
+
+    Raises:
+        StoreUnavailable: the library behind the store refused.
+    """
+    add_held_out(folder, held_out, unit_block(vectors[held_out]))
 
 
 def _sample(vectors: Float16, size: int) -> Float32:

@@ -124,6 +124,16 @@ def leave_one_out(vectors: Float16, most: int | None = None) -> QuerySet:
     return QuerySet(unit_block(vectors[rows]), rows)
 
 
+def hold_out(vectors: Float16) -> Int64 | None:
+    """Rows to be queries while the others are searched: as many as `query_budget` says, a tenth of all at most.
+
+    None where there are fewer than ten.
+    """
+    count, dim = vectors.shape
+    size = min(count // 10, query_budget(count, dim))
+    return np.sort(np.random.default_rng(_SEED).choice(count, size, replace=False)).astype(np.int64) if size else None
+
+
 def tune(
     store: VectorStore,
     vectors: Float16,
@@ -131,24 +141,28 @@ def tune(
     text: Float32 | None = None,
     target: float = 0.95,
     progress: Callable[[Mapping[str, Any]], None] | None = None,
+    held_out: Int64 | None = None,
 ) -> TuningReport:
     """Tries a store's parameters from the cheapest on, until every set of queries reaches the target.
 
     Args:
-        store: freshly opened over `vectors`.
+        store: freshly opened over `vectors`, those held out excepted.
         vectors: (n, d) float16 of the collection.
         image: image queries; None takes gallery vectors, each asked without itself.
         text: (m, d) float32 unit vectors of captions; the first ones within `query_budget` are used.
         target: ann_recall_at_10 to reach.
         progress: called with each line of the sweep.
+        held_out: rows that the store is without: they are the image queries, unless others are given, and no answers.
 
     Returns:
         The report; `params` are the new defaults, empty for a store that has nothing to choose.
     """
     budget = query_budget(*vectors.shape, exact=store.exact)
-    exams = {"image": _Exam.prepare(vectors, image or leave_one_out(vectors, budget))}
+    if image is None:
+        image = leave_one_out(vectors, budget) if held_out is None else QuerySet(unit_block(vectors[held_out]))
+    exams = {"image": _Exam.prepare(vectors, image, held_out)}
     if text is not None and len(text):
-        exams["text"] = _Exam.prepare(vectors, QuerySet(text[:budget]))
+        exams["text"] = _Exam.prepare(vectors, QuerySet(text[:budget]), held_out)
     exams = {name: exam for name, exam in exams.items() if exam.answerable}
     sweep: list[dict[str, Any]] = []
     for params in store.trials() if isinstance(store, Tunable) else [{}]:
@@ -208,8 +222,9 @@ class _Exam:
     wanted: Int64
 
     @classmethod
-    def prepare(cls, vectors: Float16, queries: QuerySet) -> _Exam:
-        truth = _without_own(ExactStore(vectors).search(queries.vectors, K + 1), queries.own)
+    def prepare(cls, vectors: Float16, queries: QuerySet, held_out: Int64 | None) -> _Exam:
+        there = None if held_out is None else ~np.isin(np.arange(len(vectors)), held_out)
+        truth = _without_own(ExactStore(vectors).search(queries.vectors, K + 1, mask=there), queries.own)
         wanted = np.array([len(found.rows) for found in truth], dtype=np.int64)
         floors = np.array([found.scores[-1] if len(found.scores) else 0 for found in truth], dtype=np.float32)
         return cls(queries, vectors, floors, wanted)

@@ -110,8 +110,9 @@ def summary(rows: Sequence[Row], target: float) -> str:
     """Markdown: a line for each system, its fastest point of the target among it."""
     base = fastest(rows, BASE, 0)
     lines = [
-        f"| system | index | build, s | of all cores | tuning, s | building, own MB | with mapped pages | resident bytes a vector "
-        f"| + pages of vectors | on disk | queries/s at recall >= {target:g} | x flat | one query there, ms |",
+        "| system | index | build, s | of all cores | tuning, s | building, own MB | with mapped pages "
+        "| resident bytes a vector | + pages of vectors | on disk "
+        f"| queries/s at recall >= {target:g} | x flat | one query there, ms |",
         "| --- | --- |" + " ---: |" * 11,
     ]
     for system in dict.fromkeys(row.system for row in rows):

@@ -31,7 +31,7 @@ class Desk:
         self._before = Resident(0, 0)
 
     def build(self) -> dict[str, Any]:
-        """Builds; seconds, those of all cores, the parameters that the system chose for itself, bytes of what it wrote."""
+        """Builds; seconds, those of all cores, the parameters that it chose for itself, bytes of what it wrote."""
         started, computing = time.perf_counter(), time.process_time()
         index = self._system.build(self._vectors, self._folder)
         built, computed = time.perf_counter(), time.process_time() - computing

@@ -18,7 +18,7 @@ from retrieval.errors import DimensionMismatch, StoreUnavailable
 from retrieval.stores.faiss_common import INDEX_FILE, translated
 from retrieval.stores.faiss_ways import way_of
 from retrieval.stores.presets import POINTS_PER_CENTROID, Preset, choose_nlist, default_preset
-from retrieval.types import Float32
+from retrieval.types import Float32, Int64
 
 _SEED = 1234
 _KMEANS_ITERATIONS = 10
@@ -38,8 +38,10 @@ class FaissBuilder:
         sample_size: how many rows `train` wants.
     """
 
-    def __init__(self, count: int, dim: int, preset: Preset | None = None) -> None:
+    def __init__(self, count: int, dim: int, preset: Preset | None = None, held_out: Int64 | None = None) -> None:
         """Makes the empty index for `count` rows of width `dim`; None is the default preset for so many.
+
+        Rows that are held out of a graph are passed over when they are added; `add_held_out` puts them in later.
 
         Raises:
             StoreUnavailable: count is zero.
@@ -56,9 +58,13 @@ class FaissBuilder:
         self.nlist = choose_nlist(count) if self.preset.listed else 0
         self.sample_size = min(count, self._sample_size())
         self._count = count
+        self._held_out = np.empty(0, np.int64) if held_out is None else held_out
+        if len(self._held_out) and not self.preset.walked:
+            raise StoreUnavailable(f"{self.preset.name} can't hold rows out: its rows are numbered as they are added")
         with translated(f"{self.preset.name} can't be made for vectors of width {dim}"):
             self._index: Any = faiss.index_factory(dim, self.factory, faiss.METRIC_INNER_PRODUCT)
         self._configure()
+        self._seen = 0
         self._train_seconds = 0.0
         self._add_seconds = 0.0
 
@@ -84,8 +90,15 @@ class FaissBuilder:
         """
         self._check(vectors)
         started = time.perf_counter()
+        given = np.ascontiguousarray(vectors, dtype=np.float32)
         with translated("adding to the index failed"):
-            self._index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+            if self.preset.walked:
+                rows = np.arange(self._seen, self._seen + len(given))
+                kept = ~np.isin(rows, self._held_out)
+                self._index.add_with_ids(given[kept], rows[kept])
+            else:
+                self._index.add(given)
+        self._seen += len(given)
         self._add_seconds += time.perf_counter() - started
 
     def finish(self, folder: Path) -> Mapping[str, object]:
@@ -97,8 +110,8 @@ class FaissBuilder:
         Raises:
             StoreUnavailable: the rows added are not as many as announced, or FAISS could not write.
         """
-        if self._index.ntotal != self._count:
-            raise StoreUnavailable(f"{self._index.ntotal} vectors were added where {self._count} were announced")
+        if self._seen != self._count:
+            raise StoreUnavailable(f"{self._seen} vectors were added where {self._count} were announced")
         path = folder / INDEX_FILE
         with translated(f"{path} can't be written"):
             faiss.write_index(self._index, str(path))
@@ -110,19 +123,19 @@ class FaissBuilder:
             **({"nlist": self.nlist} if self.nlist else {}),
             **way.guess(),
             "count": self._count,
-            "bytes_per_vector": round(path.stat().st_size / self._count, 1),
+            "bytes_per_vector": round(path.stat().st_size / self._index.ntotal, 1),
             "train_seconds": round(self._train_seconds, 2),
             "add_seconds": round(self._add_seconds, 2),
         }
 
     def _sample_size(self) -> int:
-        if not self.preset.listed:
+        if self.preset.walked:
             return _GRAPH_SAMPLE
         return max(40 * self.nlist, min(64 * self.nlist, _LARGEST_SAMPLE), _SMALLEST_SAMPLE)
 
     def _configure(self) -> None:
-        if not self.preset.listed:
-            self._index.hnsw.efConstruction = _LINK_BREADTH
+        if self.preset.walked:
+            _widen_links(self._index)
             return
         ivf = faiss.extract_index_ivf(self._index)
         ivf.cp.seed = _SEED
@@ -145,3 +158,29 @@ class FaissBuilder:
     def _check(self, vectors: Float32) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self._index.d:
             raise DimensionMismatch(f"vectors of shape {vectors.shape} for an index of width {self._index.d}")
+
+
+def add_held_out(folder: Path, rows: Int64, vectors: Float32) -> None:
+    """Adds rows that were held out to the graph in `folder/index.faiss`, which is replaced.
+
+    Args:
+        folder: where a builder finished.
+        rows: (h,) the rows that it was told to hold out.
+        vectors: (h, d) float32, theirs, of unit norm.
+
+    Raises:
+        StoreUnavailable: FAISS could not read, add or write.
+    """
+    path = folder / INDEX_FILE
+    partial = path.with_suffix(".partial")
+    with translated(f"{path} can't be completed"):
+        index: Any = faiss.read_index(str(path))
+        _widen_links(index)
+        index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), rows)
+        faiss.write_index(index, str(partial))
+    partial.replace(path)
+
+
+def _widen_links(index: Any) -> None:
+    graph: Any = faiss.downcast_index(index.index)
+    graph.hnsw.efConstruction = _LINK_BREADTH

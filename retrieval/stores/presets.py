@@ -62,6 +62,11 @@ class Preset:
         """Whether rows are kept in lists around centroids."""
         return "IVF" in self.recipe
 
+    @property
+    def walked(self) -> bool:
+        """Whether rows are nodes of a graph, so that a search for a row of its own is led straight to it."""
+        return "HNSW" in self.recipe
+
     def factory(self, count: int, dim: int) -> str:
         """FAISS's factory string for n rows of width d.
 
@@ -114,8 +119,8 @@ PRESETS = {
             "lists of whole float32 vectors", fewest=1,
         ),
         Preset(
-            "hnsw-sq8", "HNSW16,SQ8", lambda d: d,
-            "a graph over 8-bit numbers, re-ranked", links=16 * 2 * 4 + 8 + 4 + 5, table=lambda d: 8 * d,
+            "hnsw-sq8", "IDMap,HNSW16,SQ8", lambda d: d,
+            "a graph over 8-bit numbers, re-ranked", links=16 * 2 * 4 + 8 + 4 + 5 + _ROW_ID, table=lambda d: 8 * d,
             growth=0.15, fewest=1,
         ),
     )

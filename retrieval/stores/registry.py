@@ -12,7 +12,7 @@ from retrieval.stores.faiss_builder import FaissBuilder
 from retrieval.stores.faiss_store import FaissStore
 from retrieval.stores.presets import PRESETS
 from retrieval.stores.protocol import VectorStore, VectorStoreBuilder
-from retrieval.types import Float16
+from retrieval.types import Float16, Int64
 
 AUTO, EXACT, FAISS, TORCH_EXACT = "auto", "exact", "faiss", "torch-exact"
 EXACT_BELOW = 10_000
@@ -71,7 +71,9 @@ def store_names() -> tuple[str, ...]:
     return (AUTO, *_KINDS, *(name for name in PRESETS if name not in _KINDS))
 
 
-def open_store(kind: str, folder: Path, vectors: Float16, params: Mapping[str, object] | None = None) -> VectorStore:
+def open_store(
+    kind: str, folder: Path, vectors: Float16, params: Mapping[str, object] | None = None, held_out: int = 0
+) -> VectorStore:
     """The store that a builder finished in `folder`.
 
     Args:
@@ -79,6 +81,7 @@ def open_store(kind: str, folder: Path, vectors: Float16, params: Mapping[str, o
         folder: the collection version's folder.
         vectors: (n, d) float16, the collection's memory-mapped vectors.
         params: the manifest's parameters of the store.
+        held_out: so many rows were held out of it.
 
     Raises:
         UnknownStore: no store goes by that name.
@@ -88,7 +91,7 @@ def open_store(kind: str, folder: Path, vectors: Float16, params: Mapping[str, o
     store = _lookup(kind).open(folder, vectors, params or {})
     if store.dim != vectors.shape[1]:
         raise DimensionMismatch(f"the {kind} store in {folder} has width {store.dim}, the vectors {vectors.shape[1]}")
-    if store.count != vectors.shape[0]:
+    if store.count + held_out != vectors.shape[0]:
         raise StoreUnavailable(
             f"the {kind} store in {folder} holds {store.count} rows where there are {vectors.shape[0]} vectors; "
             "index again or restore the folder from a copy"
@@ -96,15 +99,17 @@ def open_store(kind: str, folder: Path, vectors: Float16, params: Mapping[str, o
     return store
 
 
-def create_builder(name: str, count: int, dim: int) -> VectorStoreBuilder:
+def create_builder(name: str, count: int, dim: int, held_out: Int64 | None = None) -> VectorStoreBuilder:
     """A builder for `count` vectors of width `dim`; the name is a registered kind's or a preset's.
+
+    `held_out` are rows that a graph is to be without at first.
 
     Raises:
         UnknownStore: no store goes by that name.
         StoreUnavailable: the kind can't hold that many (an index of none), or so few.
     """
     if name not in _KINDS and name in PRESETS:
-        return FaissBuilder(count, dim, PRESETS[name])
+        return FaissBuilder(count, dim, PRESETS[name], held_out)
     return _lookup(name).builder(count, dim)
 
 

@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexing.stores_build import build_store
+from indexing.stores_build import build_store, complete_store
 from retrieval.errors import DimensionMismatch, QueryError, StoreError, StoreUnavailable, UnknownStore
 from retrieval.rerank import rerank
 from retrieval.stores.exact import ExactStore
@@ -437,6 +438,35 @@ def test_memory_is_told_beforehand(preset: Preset, n: int, d: int, tmp_path: Pat
     make(Case(preset.name, n, d), tmp_path)
     size = (tmp_path / INDEX_FILE).stat().st_size
     assert preset.memory(n, d) == pytest.approx(size, rel=0.05)
+
+
+def test_a_graph_without_a_map_of_its_rows_opens_too(tmp_path: Path) -> None:
+    """As collections before 2026-11-26 have it."""
+    built = make(Case("hnsw-sq8", 2_000, 33), tmp_path)
+    mask = np.arange(2_000) % 400 == 7
+    asked = [(10, None), (5, mask)]
+    new = [built.open().search(built.queries, k, mask=allowed) for k, allowed in asked]
+    index = faiss.read_index(str(tmp_path / INDEX_FILE))
+    faiss.write_index(faiss.downcast_index(index.index), str(tmp_path / INDEX_FILE))
+    for (k, allowed), before in zip(asked, new, strict=True):
+        for old, found in zip(built.open().search(built.queries, k, mask=allowed), before, strict=True):
+            np.testing.assert_array_equal(old.rows, found.rows)
+
+
+def test_a_graph_that_rows_were_held_out_of_is_whole_when_it_is_completed(tmp_path: Path) -> None:
+    case, held_out = Case("hnsw-sq8", 2_000, 33), np.array([0, 5, 7, 1_999])
+    vectors = clustered(case.n, case.d, seed=1).astype(np.float16)
+    kind, params = build_store(vectors, tmp_path, case.name, held_out=held_out)
+    built = Built(case, tmp_path, vectors, vectors[held_out].astype(np.float32), dict(params))
+    partial = open_store(kind, tmp_path, vectors, params, len(held_out))
+    assert not any(np.isin(found.rows, held_out).any() for found in partial.search(built.queries, 100))
+    with pytest.raises(StoreUnavailable, match="1996 rows where there are 2000"):
+        built.open()
+    complete_store(vectors, tmp_path, held_out)
+    for mask in (None, np.arange(case.n) % 400 < 8):
+        truth = ExactStore(vectors).search(built.queries, 10, mask=mask)
+        for found, wanted in zip(built.searched(10, mask), truth, strict=True):
+            np.testing.assert_array_equal(found.rows, wanted.rows)
 
 
 @pytest.mark.parametrize("name", ["ivf-pq4", "ivf-rabitq", "opq-ivf-pq4"])

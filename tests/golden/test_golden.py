@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,48 @@ import pytest
 from PIL import Image
 
 from retrieval.bootstrap import open_searcher
+from retrieval.collection import VECTORS
 from retrieval.filters import parse_filter
 from retrieval.images import decode
 from retrieval.nearest import SearchOptions
+from retrieval.rerank import rerank
+from retrieval.stores.exact import ExactStore
+from retrieval.stores.presets import PRESETS
+from retrieval.stores.registry import open_store
 from tests.bad_images import encoded
-from tests.golden.make import COUNT, HERE, pixels
+from tests.golden.make import COUNT, HERE, ROWS, WIDTH, pixels
 
 GOLDEN = sorted(HERE.glob("format-*"))
 
 
 def test_there_is_one_for_each_kind_of_store() -> None:
     assert {"format-1-exact", "format-1-faiss"} <= {path.name for path in GOLDEN}
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(HERE.glob("indexes-*/*/")), ids=lambda path: f"{path.parent.name}-{path.name}"
+)
+def test_an_index_of_each_preset_opens_and_finds(folder: Path) -> None:
+    vectors = np.load(folder.parent / VECTORS, mmap_mode="r")
+    params = json.loads((folder / "params.json").read_text())
+    store = open_store("faiss", folder, vectors, params)
+    assert store.defaults == {name: params[name] for name in store.defaults}
+    everything = dict.fromkeys(store.defaults, ROWS)
+    queries = np.random.default_rng(1).standard_normal((20, WIDTH)).astype(np.float32)
+    mask = np.arange(ROWS) % 3 == 0
+    for allowed in (None, mask):
+        truth = ExactStore(vectors).search(queries, 10, mask=allowed)
+        found = rerank(queries, store.search(queries, ROWS, everything, allowed), vectors, 10)
+        for a, b in zip(found, truth, strict=True):
+            np.testing.assert_array_equal(a.rows, b.rows)
+    near = vectors[::50].astype(np.float32)
+    nearest = rerank(near, store.search(near, store.defaults["candidates"]), vectors, 1)
+    assert np.mean([found.rows[0] == 50 * i for i, found in enumerate(nearest)]) > 0.9
+
+
+def test_no_preset_is_missing() -> None:
+    presets = {name for name, preset in PRESETS.items() if preset.indexed}
+    assert {path.parent.name for path in HERE.glob("indexes-*/*/index.faiss")} == presets
 
 
 @pytest.mark.parametrize("root", GOLDEN, ids=lambda path: path.name)
