@@ -21,12 +21,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 
 from benchmarks.ours import answer, built, open_tuned, remembered, tuned
 from benchmarks.recall import K, ann_recall, floors
 from benchmarks.vectors import CHUNK, FOLDER, generate, halves, load
+from retrieval.stores.faiss_common import faiss
 from retrieval.stores.presets import choose_nlist
 from retrieval.types import Float16, Float32, Int64
 

@@ -35,7 +35,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 
 from benchmarks.encoders import machine
@@ -45,6 +44,7 @@ from benchmarks.frontier.systems import SYSTEMS, Settings
 from benchmarks.recall import K, ann_recall, floors
 from benchmarks.resident import MEGABYTE, AnonymousPeak
 from benchmarks.vectors import FOLDER, generate, halves, load
+from retrieval.stores.faiss_common import faiss
 from retrieval.types import Float32
 
 _DEFAULT = "flat,lookalike,hnswlib,usearch,autofaiss"

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.frontier.systems import Settings
+from retrieval.stores.blas import VARIABLE, kernels
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -121,6 +122,7 @@ def _environment(assignment: Assignment) -> dict[str, str]:
 
 
 def threads_environment(threads: int) -> dict[str, str]:
-    """An environment for a process whose libraries use so many threads."""
+    """An environment for a process whose libraries use so many threads, and the best matrix kernels, peers as ours."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(names, str(threads))}
+    best = kernels()
+    return {**({} if best is None else {VARIABLE: best}), **os.environ, **dict.fromkeys(names, str(threads))}

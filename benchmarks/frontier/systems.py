@@ -144,9 +144,8 @@ class Lookalike:
     """Ours, by the product's own path: build_store, tune, open_store, store.search, rerank; the default or a preset."""
 
     def __init__(self, settings: Settings, preset: str = "faiss") -> None:
-        import faiss
-
         from benchmarks import ours
+        from retrieval.stores.faiss_common import faiss
 
         faiss.omp_set_num_threads(settings.threads)
         self._ours, self._settings, self._preset = ours, settings, preset

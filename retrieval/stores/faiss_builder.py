@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 
 from retrieval.errors import DimensionMismatch, StoreUnavailable
-from retrieval.stores.faiss_common import INDEX_FILE, translated
+from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated
 from retrieval.stores.faiss_ways import way_of
 from retrieval.stores.presets import POINTS_PER_CENTROID, Preset, choose_nlist, default_preset
 from retrieval.types import Float32, Int64

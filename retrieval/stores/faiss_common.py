@@ -1,4 +1,4 @@
-"""What the modules that use FAISS share: its errors as ours, and the name of the file."""
+"""What the modules that use FAISS share: the library itself, its errors as ours, and the name of the file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import faiss
-
 from retrieval.errors import StoreUnavailable
+from retrieval.stores.blas import best_kernels
+
+with best_kernels():
+    import faiss
+
+__all__ = ["INDEX_FILE", "faiss", "translated", "wrapped"]
 
 INDEX_FILE = "index.faiss"
 

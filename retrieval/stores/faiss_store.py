@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 
 from retrieval.errors import DimensionMismatch, QueryError, StoreUnavailable
-from retrieval.stores.faiss_common import INDEX_FILE, translated, wrapped
+from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated, wrapped
 from retrieval.stores.faiss_ways import Way, way_of
 from retrieval.stores.protocol import SearchParameters, check_mask
 from retrieval.types import Bool, Float32, Int64, Neighbors, UInt8
