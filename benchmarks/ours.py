@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.recall import K
 from indexing.stores_build import build_store
 from indexing.tuning import tune
-from retrieval.rerank import rerank
+from retrieval.approximate import nearest
 from retrieval.stores.protocol import VectorStore
 from retrieval.stores.registry import open_store
 from retrieval.types import Float16, Float32, Int64
@@ -50,9 +50,8 @@ def answer(
 ) -> Int64:
     """(q, K) rows: candidates from the store, then exact cosines; -1 where there were too few."""
     wanted = {**store.defaults, **params}
-    candidates = store.search(queries, wanted["candidates"], wanted)
     rows = np.full((len(queries), K), -1, dtype=np.int64)
-    for line, found in zip(rows, rerank(queries, candidates, halves, K, threads), strict=True):
+    for line, found in zip(rows, nearest(store, halves, queries, K, wanted, threads=threads), strict=True):
         line[: len(found.rows)] = found.rows
     return rows
 

@@ -17,7 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from retrieval.rerank import rerank, unit_block
+from retrieval.approximate import nearest
+from retrieval.rerank import unit_block
 from retrieval.stores.exact import ExactStore
 from retrieval.stores.protocol import SearchParameters, VectorStore
 from retrieval.types import Float16, Float32, Int64, Neighbors
@@ -208,8 +209,9 @@ def _query_ms(store: VectorStore, vectors: Float16, queries: Float32, params: Se
 
 def _answers(store: VectorStore, vectors: Float16, queries: Float32, params: SearchParameters) -> list[Neighbors]:
     """The eleven nearest as the service finds them."""
-    found = store.search(queries, max(K + 1, params.get("candidates", 0)), params)
-    return found if store.exact else rerank(queries, found, vectors, K + 1)
+    if store.exact:
+        return store.search(queries, K + 1, params)
+    return nearest(store, vectors, queries, K + 1, params)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from retrieval.approximate import nearest
 from retrieval.filters import Filter, mask_of
 from retrieval.mapping import scattered
 from retrieval.metadata import Metadata
@@ -93,18 +94,15 @@ class NearestRows:
             with watch.stage("search"):
                 return self._exact.search(queries, options.limit, mask=mask)
         wanted = {**broadened(self._store.defaults, options.limit, self._most), **(options.params or {})}
-        with watch.stage("search"):
-            most = max(options.limit, wanted.get("candidates", 0))
-            candidates = self._store.search(queries, most, wanted, mask)
-            least = min(options.limit, len(self._vectors))
-            short = [row for row, found in enumerate(candidates) if len(found.rows) < least] if mask is None else []
-            if short:  # what is visited holds too few; under a mask, if one of all rows, stores look further
-                every = np.ones(len(self._vectors), dtype=np.bool_)
-                wider = self._store.search(queries[short], most, wanted, every)
-                for row, found in zip(short, wider, strict=True):
-                    candidates[row] = found
-        with watch.stage("rerank"):
-            return rerank(queries, candidates, self._vectors, options.limit)
+        found = nearest(self._store, self._vectors, queries, options.limit, wanted, mask, watch)
+        least = min(options.limit, len(self._vectors))
+        short = [row for row, neighbors in enumerate(found) if len(neighbors.rows) < least] if mask is None else []
+        if short:  # what is visited holds too few; under a mask, if one of all rows, stores look further
+            every = np.ones(len(self._vectors), dtype=np.bool_)
+            wider = nearest(self._store, self._vectors, queries[short], options.limit, wanted, every, watch)
+            for row, neighbors in zip(short, wider, strict=True):
+                found[row] = neighbors
+        return found
 
     def _scan(self, queries: Float32, rows: Int64, limit: int) -> list[Neighbors]:
         scores = np.empty(0, np.float32)  # rerank reads rows alone

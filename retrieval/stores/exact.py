@@ -42,6 +42,7 @@ class ExactStore:
 
     kind = "exact"
     exact = True
+    narrows = False
 
     def __init__(self, vectors: Float16) -> None:
         """Wraps (n, d) float16 vectors of about unit norm; copied only on first use, where they are few."""

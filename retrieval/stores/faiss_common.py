@@ -12,7 +12,7 @@ from retrieval.stores.blas import best_kernels
 with best_kernels():
     import faiss
 
-__all__ = ["INDEX_FILE", "faiss", "translated", "wrapped"]
+__all__ = ["INDEX_FILE", "faiss", "translated", "unpatched", "wrapped"]
 
 INDEX_FILE = "index.faiss"
 
@@ -27,6 +27,11 @@ def translated(what: str) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError, AssertionError) as error:
         raise StoreUnavailable(f"{what}: {_last_line(error)}") from error
+
+
+def unpatched(index: Any) -> Any:
+    """FAISS's own `search`, where `faiss.contrib.torch_utils` has put one without parameters in its place."""
+    return getattr(index, "search_numpy", index.search)
 
 
 def _last_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """FAISS behind the store protocol, the reading side.
 
-Opens an index of any preset, memory-mapped. It returns candidates with FAISS's own approximate inner products; exact
-cosines are made afterwards by `retrieval.rerank`. It knows nothing of metadata, of collections or of how its parameters
+Opens an index of any preset, memory-mapped. It returns candidates with FAISS's own inner products; exact cosines are
+made afterwards by `retrieval.rerank`. It knows nothing of metadata, of collections or of how its parameters
 are tuned.
 
 Dimension letters: n rows of the collection, q queries, d embedding width, k neighbours.
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from retrieval.errors import DimensionMismatch, QueryError, StoreUnavailable
-from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated, wrapped
-from retrieval.stores.faiss_ways import Way, way_of
+from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated, unpatched, wrapped
+from retrieval.stores.faiss_refine import Narrowed, viewable
+from retrieval.stores.faiss_ways import CANDIDATES, Way, way_of
 from retrieval.stores.protocol import SearchParameters, check_mask
-from retrieval.types import Bool, Float32, Int64, Neighbors, UInt8
+from retrieval.types import Bool, Float16, Float32, Int64, Neighbors, UInt8
 
 _PLAIN = (faiss.IndexFlat, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
 """Indexes that hold the vectors themselves."""
@@ -33,7 +34,8 @@ class FaissStore:
         kind: `faiss`.
         dim: d.
         count: n.
-        exact: False; scores are approximate inner products.
+        exact: False; scores are inner products, by codes or, where it narrows, with the float16 vectors.
+        narrows: whether it has those vectors.
         defaults: `candidates` (rows to gather for re-ranking) and, of lists, `nprobe` (lists visited, 1 to nlist), of
             a graph `efSearch` (rows kept in sight).
     """
@@ -41,21 +43,27 @@ class FaissStore:
     kind = "faiss"
     exact = False
 
-    def __init__(self, index: Any, way: Way, defaults: SearchParameters) -> None:
+    def __init__(self, index: Any, way: Way, defaults: SearchParameters, vectors: Float16 | None = None) -> None:
         """Wraps a trained index over inner products; use `open` to read one from disk."""
         self._index = index  # kept alive
+        self._search = unpatched(index)
+        self._narrowed = Narrowed(index, vectors) if vectors is not None and viewable(vectors, index.d) else None
+        self.narrows = self._narrowed is not None
         self._way = way
         self.dim = int(index.d)
         self.count = int(index.ntotal)
         self.defaults: SearchParameters = self._checked({**way.guess(), **defaults})
 
     @classmethod
-    def open(cls, folder: Path, params: Mapping[str, object] | None = None) -> FaissStore:
+    def open(
+        cls, folder: Path, params: Mapping[str, object] | None = None, vectors: Float16 | None = None
+    ) -> FaissStore:
         """Maps `folder/index.faiss` into memory; pages are read as searches touch them.
 
         Args:
             folder: where a builder finished.
             params: the manifest's parameters of this store; its search parameters become the defaults.
+            vectors: (n, d) float16 of the same rows, to narrow candidates down by.
 
         Raises:
             StoreUnavailable: the file is missing, corrupt, or neither lists nor a graph over inner products.
@@ -70,7 +78,7 @@ class FaissStore:
         if way is None or index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise StoreUnavailable(f"{path} holds neither lists nor a graph over inner products; index again")
         given = {name: int(str(value)) for name, value in (params or {}).items() if name in way.names}
-        return cls(index, way, given)
+        return cls(index, way, given, vectors)
 
     def search(
         self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
@@ -94,7 +102,7 @@ class FaissStore:
         asked, most = np.ascontiguousarray(queries, dtype=np.float32), min(k, self.count)
         with translated("the search failed"):
             if mask is None:
-                return _neighbors(*self._way.search(asked, most, wanted, None))
+                return self._found(asked, most, wanted, None)
             return self._masked(asked, most, wanted, mask)
 
     def trials(self) -> Sequence[SearchParameters]:
@@ -107,12 +115,24 @@ class FaissStore:
             return [Neighbors(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in asked]
         bits: UInt8 = np.packbits(mask, bitorder="little")  # eight rows to a byte
         selector = wrapped.IDSelectorBitmap(bits)
-        found = _neighbors(*self._way.search(asked, k, self._way.widened(wanted, self.count / allowed), selector))
+        found = self._found(asked, k, self._way.widened(wanted, self.count / allowed), selector)
         short = [i for i, neighbors in enumerate(found) if len(neighbors.rows) < min(k, allowed)]
         if short:
-            for i, neighbors in zip(short, _neighbors(*self._way.search_all(asked[short], k, selector)), strict=True):
+            everywhere = self._way.everywhere()
+            if everywhere is None:
+                whole = _neighbors(*self._way.scan(asked[short], k, selector))
+            else:
+                whole = self._found(asked[short], k, {**wanted, **everywhere}, selector)
+            for i, neighbors in zip(short, whole, strict=True):
                 found[i] = neighbors
         return found
+
+    def _found(self, asked: Float32, k: int, wanted: SearchParameters, selector: Any) -> list[Neighbors]:
+        """The index's own search, narrowed down to k where it can be."""
+        gathered = min(self.count, max(k, wanted[CANDIDATES]))
+        if self._narrowed is None or gathered == k:
+            return _neighbors(*self._search(asked, k, params=self._way.given(wanted, k, selector)))
+        return _neighbors(*self._narrowed.search(asked, k, gathered, self._way.given(wanted, gathered, selector)))
 
     def _checked(self, params: Mapping[str, int]) -> dict[str, int]:
         for name, value in params.items():

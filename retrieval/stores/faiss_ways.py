@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from retrieval.stores.faiss_common import faiss, wrapped
+from retrieval.stores.faiss_common import faiss, unpatched, wrapped
 from retrieval.stores.protocol import SearchParameters
 from retrieval.types import Float32, Int64
 
@@ -56,12 +56,16 @@ class Way(Protocol):
         """Parameters for a mask that allows one row in `factor`."""
         ...
 
-    def search(self, queries: Float32, k: int, params: SearchParameters, selector: Any) -> Found:
-        """The index's own search."""
+    def given(self, params: SearchParameters, k: int, selector: Any) -> Any:
+        """FAISS's object of search parameters, for k neighbours."""
         ...
 
-    def search_all(self, queries: Float32, k: int, selector: Any) -> Found:
-        """Search that no allowed row escapes."""
+    def everywhere(self) -> SearchParameters | None:
+        """Parameters that no allowed row escapes; None where there are none."""
+        ...
+
+    def scan(self, queries: Float32, k: int, selector: Any) -> Found:
+        """Every code; where `everywhere` is None."""
         ...
 
 
@@ -83,7 +87,6 @@ class Lists:
     names: tuple[str, ...] = ("nprobe", CANDIDATES)
 
     def __init__(self, index: Any) -> None:
-        self._search = unpatched(index)
         self._chained = isinstance(index, faiss.IndexPreTransform)
         self._count, self._dim = int(index.ntotal), int(index.d)
         ivf = faiss.extract_index_ivf(index)
@@ -105,18 +108,19 @@ class Lists:
         """More lists."""
         return {**params, "nprobe": min(self._nlist, math.ceil(params["nprobe"] * factor**_WIDENING))}
 
-    def search(self, queries: Float32, k: int, params: SearchParameters, selector: Any) -> Found:
+    def given(self, params: SearchParameters, k: int, selector: Any) -> Any:
         """See `Way`."""
-        given = {"nprobe": min(params["nprobe"], self._nlist)} | ({} if selector is None else {"sel": selector})
-        inner = faiss.SearchParametersIVF(**given)
-        found: Found = self._search(
-            queries, k, params=wrapped.SearchParametersPreTransform(index_params=inner) if self._chained else inner
-        )
-        return found
+        named = {"nprobe": min(params["nprobe"], self._nlist)} | ({} if selector is None else {"sel": selector})
+        inner = faiss.SearchParametersIVF(**named)
+        return wrapped.SearchParametersPreTransform(index_params=inner) if self._chained else inner
 
-    def search_all(self, queries: Float32, k: int, selector: Any) -> Found:
+    def everywhere(self) -> SearchParameters | None:
         """All lists."""
-        return self.search(queries, k, {"nprobe": self._nlist}, selector)
+        return {"nprobe": self._nlist}
+
+    def scan(self, queries: Float32, k: int, selector: Any) -> Found:
+        """Never asked for."""
+        raise NotImplementedError
 
     def _bytes_read(self, params: SearchParameters) -> float:
         """What a query has to read: codes of the visited lists, and the rows of its candidates."""
@@ -133,7 +137,6 @@ class Graph:
     names: tuple[str, ...] = ("efSearch", CANDIDATES)
 
     def __init__(self, index: Any) -> None:
-        self._search = unpatched(index)
         self._codes = faiss.downcast_index(_graph_of(index).storage)
         self._rows = index.id_map if isinstance(index, faiss.IndexIDMap) else None
         self._count, self._dim = int(index.ntotal), int(index.d)
@@ -152,14 +155,17 @@ class Graph:
         """More in sight, for the walk passes hidden rows, too."""
         return {**params, "efSearch": min(self._count, math.ceil(params["efSearch"] * factor**_GRAPH_WIDENING))}
 
-    def search(self, queries: Float32, k: int, params: SearchParameters, selector: Any) -> Found:
+    def given(self, params: SearchParameters, k: int, selector: Any) -> Any:
         """See `Way`."""
-        given = {"efSearch": max(k, params["efSearch"])} | ({} if selector is None else {"sel": selector})
-        found: Found = self._search(queries, k, params=wrapped.SearchParametersHNSW(**given))
-        return found
+        named = {"efSearch": max(k, params["efSearch"])} | ({} if selector is None else {"sel": selector})
+        return wrapped.SearchParametersHNSW(**named)
 
-    def search_all(self, queries: Float32, k: int, selector: Any) -> Found:
-        """Every code: a mask can cut a graph into pieces that no walk joins."""
+    def everywhere(self) -> SearchParameters | None:
+        """A mask can cut a graph into pieces that no walk joins."""
+        return None
+
+    def scan(self, queries: Float32, k: int, selector: Any) -> Found:
+        """See `Way`."""
         if self._rows is None:
             found: Found = unpatched(self._codes)(queries, k, params=wrapped.SearchParameters(sel=selector))
             return found
@@ -171,11 +177,6 @@ class Graph:
     def _bytes_read(self, params: SearchParameters) -> float:
         read = params["efSearch"] * _LINKS_FOLLOWED * self._dim
         return read + _RERANKED_BYTE * params[CANDIDATES] * 2 * self._dim
-
-
-def unpatched(index: Any) -> Any:
-    """FAISS's own `search`, where `faiss.contrib.torch_utils` has put one without parameters in its place."""
-    return getattr(index, "search_numpy", index.search)
 
 
 def _gathered(count: int, bits: float) -> list[int]:

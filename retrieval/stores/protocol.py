@@ -29,6 +29,9 @@ class VectorStore(Protocol):
     """n."""
     exact: bool
     """Whether `search` already returns exact cosines over the collection's vectors."""
+    narrows: bool
+    """Whether `search` gathers `candidates` rows and itself chooses the k best of them, by products with the
+    collection's float16 vectors; otherwise k are gathered, and the caller asks for as many as it will re-rank."""
     defaults: SearchParameters
     """The parameters used where a call names none; chosen by measurement when the store was built."""
 

@@ -42,7 +42,7 @@ def _open_torch(folder: Path, vectors: Float16, params: Mapping[str, object]) ->
 
 _KINDS = {
     EXACT: StoreKind(lambda folder, vectors, params: ExactStore(vectors), lambda count, dim: ExactBuilder(dim)),
-    FAISS: StoreKind(lambda folder, vectors, params: FaissStore.open(folder, params), FaissBuilder),
+    FAISS: StoreKind(lambda folder, vectors, params: FaissStore.open(folder, params, vectors), FaissBuilder),
     TORCH_EXACT: StoreKind(_open_torch, lambda count, dim: ExactBuilder(dim)),
 }
 

@@ -47,6 +47,7 @@ class TorchStore:
 
     kind = "torch-exact"
     exact = True
+    narrows = False
 
     def __init__(self, vectors: Float16, device: str | None = None) -> None:
         """Copies (n, d) float16 vectors of about unit norm to the device and sends it a first query.

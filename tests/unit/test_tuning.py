@@ -20,7 +20,7 @@ from retrieval.types import Bool, Float16, Float32, Neighbors
 class Forgetful:
     """An exact store that keeps `candidates` rows, the true best ones, except every `nprobe`-th (0: none is lost)."""
 
-    kind, exact = "forgetful", False
+    kind, exact, narrows = "forgetful", False, False
 
     def __init__(self, vectors: Float16, ladder: Sequence[SearchParameters]) -> None:
         self._exact = ExactStore(vectors)
