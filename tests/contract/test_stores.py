@@ -459,7 +459,8 @@ def test_a_graph_that_rows_were_held_out_of_is_whole_when_it_is_completed(tmp_pa
     kind, params = build_store(vectors, tmp_path, case.name, held_out=held_out)
     built = Built(case, tmp_path, vectors, vectors[held_out].astype(np.float32), dict(params))
     partial = open_store(kind, tmp_path, vectors, params, len(held_out))
-    assert not any(np.isin(found.rows, held_out).any() for found in partial.search(built.queries, 100))
+    for asked in ({}, {"candidates": 300}):
+        assert not any(np.isin(found.rows, held_out).any() for found in partial.search(built.queries, 100, asked))
     with pytest.raises(StoreUnavailable, match="1996 rows where there are 2000"):
         built.open()
     complete_store(vectors, tmp_path, held_out)
