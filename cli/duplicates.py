@@ -17,7 +17,7 @@ _SHOWN = 20
 def duplicates(
     collection: Annotated[Path, typer.Argument(help="Folder of the collection, as `lookalike index` made it.")],
     threshold: Annotated[
-        float, typer.Option(help="Cosine from which on two pictures are near-identical.", min=0.0, max=1.0)
+        float, typer.Option(help="Cosine from which on two pictures are near-identical.", min=0.5, max=1.0)
     ] = 0.93,
     page: Annotated[
         Path | None, typer.Option(help="Write an HTML page that shows each group side by side.", dir_okay=False)

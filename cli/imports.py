@@ -45,6 +45,9 @@ def import_embeddings(
     recall: Recall = 0.95,
     latency: Latency = None,
     explain: Explain = False,
+    workers: Annotated[int | None, typer.Option(help="Decode threads.", min=1, show_default="one a core")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; of the encoder.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, torch or openvino; of the encoder.")] = "auto",
     replace: Annotated[bool, typer.Option("--replace", help="Put the import in a collection's place.")] = False,
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Take vectors that do not look like the encoder's.")
@@ -68,8 +71,9 @@ def import_embeddings(
     columns = ColumnNames(id_column, path_column, caption_column)
     budget = index_budget(recall, memory, latency, explain)
     settings = ImportSettings(
-        source, out, encoder, metadata, pictures, columns, store, budget, replace=replace, unchecked=unchecked
-    )
+        source, out, encoder, metadata, pictures, columns, store, budget, workers, device, engine,
+        replace=replace, unchecked=unchecked,
+    )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     try:

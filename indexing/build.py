@@ -25,7 +25,7 @@ from indexing.choice import Say, build_chosen
 from indexing.join import Joined
 from indexing.prompts import prompts
 from indexing.rows import Rows, write_rows
-from indexing.tuning import query_budget
+from indexing.tuning import FEWEST_QUERIES, query_budget
 from retrieval.collection import REJECTED, VECTORS, VERSIONS, new_version_name, publish, staging_folder
 from retrieval.disk import disk_errors
 from retrieval.encoders.protocol import Encoder, TextEncoder
@@ -134,9 +134,11 @@ def _build_store(
     exact = not wish.budget.tight and resolve_kind(wish.store, len(vectors)) in (EXACT, TORCH_EXACT)
     most = query_budget(*vectors.shape, exact=exact)
     captions = [caption for caption in dict.fromkeys(rows.captions) if caption.strip()]
-    asked = captions[:most] or ([] if exact else prompts(most))  # an exact store finds all, whatever is asked
+    asked = captions[:most]
+    if len(asked) < FEWEST_QUERIES and not exact:  # an exact store finds all, whatever is asked
+        asked += prompts(FEWEST_QUERIES - len(asked) if captions else most)
     built = build_chosen(vectors, staging, wish.store, wish.budget, _encode_texts(encoder, asked), say)
-    origin = "captions" if captions else "prompts"
+    origin = "prompts" if not captions else "captions" if len(asked) <= len(captions) else "captions and prompts"
     report = built.report if built.report["text"] is None else {**built.report, "texts": origin}
     return StoreEntry(kind=built.kind, params=built.params), report
 

@@ -200,7 +200,7 @@ def _open_npy(path: Path) -> _Vectors:
         array: NDArray[Any] = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise SourceError(f"{path} is not a readable .npy file: {error}") from error
-    if array.ndim != 2 or array.dtype not in (np.float16, np.float32, np.float64):
+    if array.ndim != 2 or array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
         raise SourceError(f"{path} holds {array.dtype} {array.shape}; embeddings are (n, d) floats")
     return _Vectors(path.name, len(array), array.shape[1], lambda a, b: np.asarray(array[a:b], np.float32))
 

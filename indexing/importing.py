@@ -7,6 +7,7 @@ pictures are encoded to see whether the vectors are this encoder's at all. m row
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +61,9 @@ class ImportSettings:
         columns: which columns play a part.
         store: a registered kind, or `auto`.
         budget: what the index may cost.
-        workers: decode threads.
+        workers: decode threads; None for one a core.
+        device: `auto`, `cpu` or `cuda`, for the encoder.
+        engine: `auto`, `torch` or `openvino`, for the encoder.
         replace: whether a collection at `out` may be replaced.
         unchecked: take vectors that do not look like the encoder's.
     """
@@ -73,7 +76,9 @@ class ImportSettings:
     columns: ColumnNames = field(default_factory=ColumnNames)
     store: str = "auto"
     budget: IndexBudget = field(default_factory=IndexBudget)
-    workers: int = 2
+    workers: int | None = None
+    device: str = "auto"
+    engine: str = "auto"
     replace: bool = False
     unchecked: bool = False
 
@@ -133,7 +138,7 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
             f"{settings.out} holds a collection; name another --out, or --replace to put this in its place"
         )
     with disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as shown:
-        encoder = load_encoder(settings.encoder)
+        encoder = load_encoder(settings.encoder, device=settings.device, engine=settings.engine)
         if encoder.spec.dim != embeddings.dim:
             raise EncoderMismatch(
                 f"{settings.source} holds vectors of width {embeddings.dim}, encoder {settings.encoder!r} makes "
@@ -142,7 +147,7 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
         if settings.budget.tight:
             presets = candidates(settings.store, embeddings.count)
             require_possible(presets, embeddings.count, embeddings.dim, settings.budget)
-        with ThreadPoolExecutor(settings.workers, thread_name_prefix="decode") as pool:
+        with ThreadPoolExecutor(settings.workers or len(os.sched_getaffinity(0)), "decode") as pool:
             rows = _Rows(settings, embeddings, encoder, pool, shown)
             shown.begin(embeddings.count)
             wish = Wish(settings.store, settings.budget, (str(settings.source),), "")

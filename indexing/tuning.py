@@ -25,7 +25,7 @@ from retrieval.types import Float16, Float32, Int64, Neighbors
 
 K = 10
 _MOST_QUERIES = 1000
-_FEWEST_QUERIES = 100
+FEWEST_QUERIES = 100
 _TRUTH_MULTIPLICATIONS = 6e11  # about ten seconds on two cores; decides how many queries a large collection gets
 _TIMED_QUERIES, _TIMED_ROUNDS = 30, 3
 _SEED = 0
@@ -112,9 +112,9 @@ class TuningReport:
 def query_budget(count: int, dim: int, *, exact: bool = False) -> int:
     """How many queries the truth is worth computing for: 100 to 1,000, fewer the larger n * d is, 100 if `exact`."""
     if exact:
-        return _FEWEST_QUERIES
+        return FEWEST_QUERIES
     affordable = int(_TRUTH_MULTIPLICATIONS / max(1, count * dim))
-    return min(_MOST_QUERIES, max(_FEWEST_QUERIES, affordable))
+    return min(_MOST_QUERIES, max(FEWEST_QUERIES, affordable))
 
 
 def leave_one_out(vectors: Float16, most: int | None = None) -> QuerySet:

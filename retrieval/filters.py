@@ -225,6 +225,9 @@ def _test(condition: Condition, values: Any) -> Bool:
             raise _mismatch(condition.field, values.type, "prefix", condition.prefix)
         return _numpy(pc.starts_with(values, condition.prefix))
     if condition.in_ is not None:
+        if pa.types.is_decimal(values.type):  # a JSON number is none: 2.5 is compared, not looked up
+            equal = [_compared(condition.field, values, "equals", value) for value in condition.in_]
+            return reduce(np.logical_or, equal, np.zeros(len(values), dtype=np.bool_))
         wanted = [_scalar(condition.field, value, values.type) for value in condition.in_]
         return _numpy(pc.is_in(values, pa.array([value.as_py() for value in wanted], values.type)))
     if condition.range is not None:

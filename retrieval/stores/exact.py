@@ -16,12 +16,12 @@ import numpy as np
 
 from retrieval.errors import DimensionMismatch
 from retrieval.rerank import rerank, unit_block, unit_queries
+from retrieval.stores.presets import EXACT_KEPT
 from retrieval.stores.protocol import SearchParameters, check_mask
 from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
 
 _BLOCK_ROWS = 8192
 _QUERY_BLOCK = 256
-_KEPT_BYTES = 64 * 1024 * 1024
 # A blocked float32 product and one dot product differ by rounding, about d * 2**-24 at worst and far less in practice:
 # whatever comes this close to the k-th best is scored again, so that ties and the order are those of the final scores.
 _SLACK = np.float32(1e-5)
@@ -95,7 +95,7 @@ class ExactStore:
 
     def _unit(self, rows: slice | Int64) -> Float32:
         """The unit vectors of some rows, in float32."""
-        if self.count * self.dim * 4 > _KEPT_BYTES:
+        if self.count * self.dim * 4 > EXACT_KEPT:
             return unit_block(self._vectors[rows])
         kept: Float32 = self._kept[rows]
         return kept

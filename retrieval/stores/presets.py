@@ -18,6 +18,9 @@ DEFAULT = "ivf-pq4"
 POINTS_PER_CENTROID = 39
 """Rows that k-means wants for a list; with fewer, FAISS warns that it is starved."""
 
+EXACT_KEPT = 64 * 1024 * 1024
+"""Bytes up to which the exact store keeps its vectors in float32, too."""
+
 _LARGEST_NLIST = 16_384
 _ROW_ID = 8
 _HEADERS = 4_096
@@ -80,6 +83,9 @@ class Preset:
     def memory(self, count: int, dim: int) -> int:
         """Resident bytes of the index over n rows of width d."""
         width = math.ceil(dim / self.divides) * self.divides
+        if not self.indexed:
+            whole = 4 * count * width
+            return int(count * self.code(width)) + (whole if whole <= EXACT_KEPT else 0) + _HEADERS
         if not self.listed:
             return int(count * (self.code(width) + self.links) + self.table(width)) + _HEADERS
         nlist = choose_nlist(count)

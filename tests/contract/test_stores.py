@@ -440,6 +440,17 @@ def test_memory_is_told_beforehand(preset: Preset, n: int, d: int, tmp_path: Pat
     assert preset.memory(n, d) == pytest.approx(size, rel=0.05)
 
 
+def test_the_exact_stores_memory_counts_the_copy_that_it_keeps() -> None:
+    vectors = clustered(1_000, 16, seed=1).astype(np.float16)
+    store = ExactStore(vectors)
+    store.search(clustered(2, 16, seed=2), 5)
+    held = vectors.nbytes + sum(
+        value.nbytes for value in vars(store).values() if isinstance(value, np.ndarray) and value is not vectors
+    )
+    assert held <= PRESETS["exact"].memory(1_000, 16) <= held + 10_000
+    assert PRESETS["exact"].memory(1_000_000, 512) == pytest.approx(2 * 512 * 1_000_000, rel=1e-4)
+
+
 def test_a_graph_without_a_map_of_its_rows_opens_too(tmp_path: Path) -> None:
     """As collections before 2026-11-26 have it."""
     built = make(Case("hnsw-sq8", 2_000, 33), tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,7 @@ def numbers(tmp_path: Path) -> Metadata:
             "far": pa.array([2**53 + 1, -5, 7], pa.int64()),
             "small": pa.array([0.1, 2.5, None], pa.float32()),
             "half": pa.array(np.array([0.5, 2, 3], np.float16)),
+            "money": pa.array([Decimal("2.50"), Decimal("0.10"), None], pa.decimal128(5, 2)),
         }
     )
     write_metadata(tmp_path, table.schema, [table])
@@ -257,6 +259,12 @@ def numbers(tmp_path: Path) -> Metadata:
         ("half", {"equals": 0.5}, "a"),
         ("half", {"range": {"gte": 2}}, "bc"),
         ("half", {"in": [2, 3]}, "bc"),
+        ("money", {"in": [2.5, 7]}, "a"),
+        ("money", {"in": [0.1, 2.5]}, "ab"),
+        ("money", {"in": [2.555]}, ""),
+        ("money", {"in": []}, ""),
+        ("money", {"equals": 2.5}, "a"),
+        ("money", {"range": {"lt": 1}}, "b"),
     ],
 )
 def test_numbers_are_compared_as_the_column_holds_them(

@@ -99,7 +99,7 @@ def test_every_layout_gives_the_same_rows_in_the_same_order(
     assert (hit.id, hit.score) == (path, pytest.approx(1.0, abs=1e-3))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f2", ">f4"])
 def test_vectors_of_any_norm_and_precision_become_unit_vectors(dtype: str, vectors: Float32, tmp_path: Path) -> None:
     imported(clip_retrieval(tmp_path / "source", vectors, dtype), tmp_path / "mine")
     norms = np.linalg.norm(np.asarray(open_collection(tmp_path / "mine").vectors, np.float32), axis=1)

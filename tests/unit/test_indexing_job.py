@@ -129,6 +129,11 @@ class TestOneRun:
         assert summary.recall["text"]["queries"] > 100
         assert (summary.store, summary.recall["met"]) == ("faiss", True)
 
+    def test_prompts_make_up_for_few_captions(self, gallery: Path, out: Path) -> None:
+        summary = index(out, gallery, store="ivf-flat")
+        assert summary.recall["texts"] == "captions and prompts"
+        assert summary.recall["text"]["queries"] == 100
+
     def test_a_budget_for_a_store_that_has_no_choice(self, gallery: Path, out: Path) -> None:
         with pytest.raises(SourceError, match="leave them out with --store torch-exact"):
             index(out, gallery, store="torch-exact", budget=IndexBudget(latency=5.0))
