@@ -187,8 +187,9 @@ def open_vectors(path: Path) -> IndexVectors:
 def _neighbors(scores: Float32, rows: Int64) -> list[Neighbors]:
     """Drops FAISS's filler rows (-1) and breaks ties by ascending row, which FAISS does not promise."""
     there = rows >= 0
-    order = np.lexsort((rows, np.where(there, -scores, np.inf)), axis=-1)
-    lines = np.arange(len(rows))[:, None]
-    rows, scores = rows[lines, order], scores[lines, order]
+    if (scores[:, 1:] == scores[:, :-1]).any():
+        order = np.lexsort((rows, np.where(there, -scores, np.inf)), axis=-1)
+        lines = np.arange(len(rows))[:, None]
+        rows, scores = rows[lines, order], scores[lines, order]
     counts = np.count_nonzero(there, axis=1).tolist()
     return [Neighbors(r[:m], s[:m]) for r, s, m in zip(rows, scores, counts, strict=True)]
