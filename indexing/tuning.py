@@ -59,8 +59,9 @@ class Measured:
 
     Attributes:
         queries: how many were asked.
-        ann_recall_at_10: mean share of the true ten nearest that was found, in [0, 1]. A row whose cosine equals the
-            tenth's counts as true, so that duplicates do not count as misses.
+        ann_recall_at_10: mean share of the true ten nearest that was found, less the standard error of that mean, in
+            [0, 1]: the parameters are chosen by the same queries, and other ones must not get less than was promised. A
+            row whose cosine equals the tenth's counts as true, so that duplicates do not count as misses.
     """
 
     queries: int
@@ -241,11 +242,13 @@ class _Exam:
         return bool(self.wanted.any())
 
     def take(self, store: VectorStore, params: SearchParameters) -> float:
-        """ann_recall_at_10 of the store under these parameters, re-ranked as the service re-ranks."""
+        """ann_recall_at_10 of the store under these parameters, re-ranked as the service re-ranks; see `Measured`."""
         answers = _without_own(_answers(store, self.vectors, self.queries.vectors, params), self.queries.own)
         # The exact store and re-ranking score a row alike to the bit, so ">=" needs no tolerance.
         right = [int((a.scores >= floor).sum()) for a, floor in zip(answers, self.floors, strict=True)]
-        return float(np.minimum(right, self.wanted).sum() / self.wanted.sum())
+        asked = self.wanted > 0
+        shares = (np.minimum(right, self.wanted) / np.maximum(self.wanted, 1))[asked]
+        return max(0.0, float(shares.mean() - shares.std() / math.sqrt(len(shares))))
 
 
 def _without_own(found: Sequence[Neighbors], own: Int64 | None) -> list[Neighbors]:

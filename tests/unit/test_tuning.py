@@ -105,6 +105,22 @@ def test_a_gallery_query_does_not_count_itself() -> None:
     assert not report.met
 
 
+def test_what_is_promised_is_less_by_the_standard_error() -> None:
+    """Every other query finds all and the rest nothing: half of a hundred, give or take a twentieth."""
+    vectors = unit(500, 16, seed=1).astype(np.float16)
+
+    class Moody(Forgetful):
+        def search(
+            self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
+        ) -> list[Neighbors]:
+            none = Neighbors(np.empty(0, np.int64), np.empty(0, np.float32))
+            return [found if i % 2 else none for i, found in enumerate(self._exact.search(queries, k))]
+
+    report = tune(Moody(vectors, LADDER[:1]), vectors, QuerySet(unit(100, 16, seed=5)), target=0.46)
+    assert report.recalls == {"image": pytest.approx(0.45, abs=1e-4)}
+    assert not report.met
+
+
 def test_duplicates_do_not_count_as_misses() -> None:
     """Sixty equal vectors: any ten of them are right."""
     vectors = np.repeat(unit(1, 16, seed=1), 60, axis=0).astype(np.float16)
