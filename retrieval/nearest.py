@@ -124,5 +124,6 @@ def broadened(defaults: SearchParameters, limit: int, most: int) -> dict[str, in
 
 def _evaluate(metadata: Metadata, text: str) -> _Allowed:
     mask = mask_of(Filter.model_validate_json(text), metadata)
+    mask.flags.writeable = False  # stores remember what they made of it
     few = int(mask.sum()) <= max(_FEW_ROWS, _FEW_SHARE * len(mask))
     return _Allowed(mask, np.flatnonzero(mask) if few else None)

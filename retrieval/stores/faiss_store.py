@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from retrieval.errors import DimensionMismatch, QueryError, StoreUnavailable
-from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated, unpatched, wrapped
+from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated, unpatched
+from retrieval.stores.faiss_masks import Selection, Selections
 from retrieval.stores.faiss_refine import Narrowed, viewable
 from retrieval.stores.faiss_ways import CANDIDATES, Way, way_of
 from retrieval.stores.protocol import SearchParameters, check_mask
-from retrieval.types import Bool, Float16, Float32, Int64, Neighbors, UInt8
+from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
 
 _PLAIN = (faiss.IndexFlat, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
 """Indexes that hold the vectors themselves."""
@@ -49,6 +50,7 @@ class FaissStore:
         self._search = unpatched(index)
         self._narrowed = Narrowed(index, vectors) if vectors is not None and viewable(vectors, index.d) else None
         self.narrows = self._narrowed is not None
+        self._selections = Selections(way.touched)
         self._way = way
         self.dim = int(index.d)
         self.count = int(index.ntotal)
@@ -86,7 +88,8 @@ class FaissStore:
         """At most k candidates of each query; see `VectorStore.search`.
 
         A query gets fewer than k where what is visited holds fewer rows. Under a mask more is visited, since the
-        nearest allowed rows lie farther away; where that holds fewer than k allowed rows, everything is.
+        nearest allowed rows lie farther away, and no list without any; where that holds fewer than k allowed rows,
+        everything is. What FAISS needs of a mask is remembered where it is read-only.
 
         Raises:
             DimensionMismatch: queries or mask of another size than the store's.
@@ -110,29 +113,27 @@ class FaissStore:
         return self._way.trials()
 
     def _masked(self, asked: Float32, k: int, wanted: SearchParameters, mask: Bool) -> list[Neighbors]:
-        allowed = int(np.count_nonzero(mask))
-        if not allowed:
+        selection = self._selections.of(mask)
+        if not selection.allowed:
             return [Neighbors(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in asked]
-        bits: UInt8 = np.packbits(mask, bitorder="little")  # eight rows to a byte
-        selector = wrapped.IDSelectorBitmap(bits)
-        found = self._found(asked, k, self._way.widened(wanted, self.count / allowed), selector)
-        short = [i for i, neighbors in enumerate(found) if len(neighbors.rows) < min(k, allowed)]
+        found = self._found(asked, k, self._way.widened(wanted, self.count / selection.allowed), selection)
+        short = [i for i, neighbors in enumerate(found) if len(neighbors.rows) < min(k, selection.allowed)]
         if short:
             everywhere = self._way.everywhere()
             if everywhere is None:
-                whole = _neighbors(*self._way.scan(asked[short], k, selector))
+                whole = _neighbors(*self._way.scan(asked[short], k, selection))
             else:
-                whole = self._found(asked[short], k, {**wanted, **everywhere}, selector)
+                whole = self._found(asked[short], k, {**wanted, **everywhere}, selection)
             for i, neighbors in zip(short, whole, strict=True):
                 found[i] = neighbors
         return found
 
-    def _found(self, asked: Float32, k: int, wanted: SearchParameters, selector: Any) -> list[Neighbors]:
+    def _found(self, asked: Float32, k: int, wanted: SearchParameters, selection: Selection | None) -> list[Neighbors]:
         """The index's own search, narrowed down to k where it can be."""
         gathered = min(self.count, max(k, wanted[CANDIDATES]))
         if self._narrowed is None or gathered == k:
-            return _neighbors(*self._search(asked, k, params=self._way.given(wanted, k, selector)))
-        return _neighbors(*self._narrowed.search(asked, k, gathered, self._way.given(wanted, gathered, selector)))
+            return _neighbors(*self._search(asked, k, params=self._way.given(wanted, k, selection)))
+        return _neighbors(*self._narrowed.search(asked, k, gathered, self._way.given(wanted, gathered, selection)))
 
     def _checked(self, params: Mapping[str, int]) -> dict[str, int]:
         for name, value in params.items():

@@ -16,17 +16,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from retrieval.stores.faiss_common import faiss, unpatched, wrapped
+from retrieval.stores.faiss_masks import Selection
 from retrieval.stores.protocol import SearchParameters
-from retrieval.types import Float32, Int64
+from retrieval.types import Bool, Float32, Int64
 
 CANDIDATES = "candidates"
 _DEFAULT_CANDIDATES, _COARSEST_CANDIDATES = 100, 400
-_COARSE, _FINE = (50, 100, 150, 200, 400, 800), (20, 50, 100)
+_COARSE, _FINE = (50, 100, 150, 200, 300, 400, 800), (20, 50, 100)
 _FINE_BITS = 8
 """Bits of a code for each dimension, from which on the order of candidates is nearly the true one."""
-# Re-ranking gathers single rows from a memory map and converts them; scanning streams packed codes. Measured on two
-# AVX-512 cores, a re-ranked byte costs about eight scanned ones. Only the order of trials depends on this.
-_RERANKED_BYTE = 8
+# Narrowing gathers single rows from a memory map and converts them; scanning streams packed codes. Measured on two
+# AVX-512 cores, a byte of a candidate costs about five scanned ones. Only the order of trials depends on this.
+_CANDIDATES_BYTE = 5
 # Of f allowed rows in n, (n / f) ** _WIDENING times as many lists are visited: keeps the tuned recall under a mask.
 _WIDENING = 0.25
 # Of a graph, what it keeps in sight grows by this share of n / f - 1: 1.9 times as much where a tenth of the rows pass.
@@ -56,15 +57,19 @@ class Way(Protocol):
         """Parameters for a mask that allows one row in `factor`."""
         ...
 
-    def given(self, params: SearchParameters, k: int, selector: Any) -> Any:
+    def given(self, params: SearchParameters, k: int, selection: Selection | None) -> Any:
         """FAISS's object of search parameters, for k neighbours."""
+        ...
+
+    def touched(self, mask: Bool) -> Bool | None:
+        """(nlist,) the lists that hold a row of an (n,) mask; None where there are no lists."""
         ...
 
     def everywhere(self) -> SearchParameters | None:
         """Parameters that no allowed row escapes; None where there are none."""
         ...
 
-    def scan(self, queries: Float32, k: int, selector: Any) -> Found:
+    def scan(self, queries: Float32, k: int, selection: Selection) -> Found:
         """Every code; where `everywhere` is None."""
         ...
 
@@ -89,8 +94,8 @@ class Lists:
     def __init__(self, index: Any) -> None:
         self._chained = isinstance(index, faiss.IndexPreTransform)
         self._count, self._dim = int(index.ntotal), int(index.d)
-        ivf = faiss.extract_index_ivf(index)
-        self._nlist, self._code_size = int(ivf.nlist), int(ivf.code_size)
+        self._ivf: Any = faiss.extract_index_ivf(index)
+        self._nlist, self._code_size = int(self._ivf.nlist), int(self._ivf.code_size)
 
     def guess(self) -> dict[str, int]:
         """About every twentieth list; of codes of a bit a dimension more is re-ranked."""
@@ -108,24 +113,34 @@ class Lists:
         """More lists."""
         return {**params, "nprobe": min(self._nlist, math.ceil(params["nprobe"] * factor**_WIDENING))}
 
-    def given(self, params: SearchParameters, k: int, selector: Any) -> Any:
+    def given(self, params: SearchParameters, k: int, selection: Selection | None) -> Any:
         """See `Way`."""
-        named = {"nprobe": min(params["nprobe"], self._nlist)} | ({} if selector is None else {"sel": selector})
-        inner = faiss.SearchParametersIVF(**named)
+        if selection is None:
+            inner = wrapped.SearchParametersIVF(nprobe=min(params["nprobe"], self._nlist))
+        else:
+            nprobe = min(params["nprobe"], selection.lists)  # FAISS finds nothing where it is to visit more
+            inner = wrapped.SearchParametersIVF(nprobe=nprobe, sel=selection.rows, quantizer_params=selection.nearby)
         return wrapped.SearchParametersPreTransform(index_params=inner) if self._chained else inner
+
+    def touched(self, mask: Bool) -> Bool:
+        """See `Way`."""
+        lists = self._ivf.invlists
+        held = [lists.list_size(i) for i in range(self._nlist)]
+        some = (bool(n) and mask[wrapped.rev_swig_ptr(lists.get_ids(i), n)].any() for i, n in enumerate(held))
+        return np.fromiter(some, np.bool_, self._nlist)
 
     def everywhere(self) -> SearchParameters | None:
         """All lists."""
         return {"nprobe": self._nlist}
 
-    def scan(self, queries: Float32, k: int, selector: Any) -> Found:
+    def scan(self, queries: Float32, k: int, selection: Selection) -> Found:
         """Never asked for."""
         raise NotImplementedError
 
     def _bytes_read(self, params: SearchParameters) -> float:
         """What a query has to read: codes of the visited lists, and the rows of its candidates."""
         scanned = params["nprobe"] * self._count / self._nlist * self._code_size
-        return scanned + _RERANKED_BYTE * params[CANDIDATES] * 2 * self._dim
+        return scanned + _CANDIDATES_BYTE * params[CANDIDATES] * 2 * self._dim
 
 
 class Graph:
@@ -158,28 +173,31 @@ class Graph:
             "efSearch": min(self._count, math.ceil(params["efSearch"] * (1 + _GRAPH_WIDENING * (factor - 1)))),
         }
 
-    def given(self, params: SearchParameters, k: int, selector: Any) -> Any:
+    def given(self, params: SearchParameters, k: int, selection: Selection | None) -> Any:
         """See `Way`."""
-        named = {"efSearch": max(k, params["efSearch"])} | ({} if selector is None else {"sel": selector})
+        named = {"efSearch": max(k, params["efSearch"])} | ({} if selection is None else {"sel": selection.rows})
         return wrapped.SearchParametersHNSW(**named)
+
+    def touched(self, mask: Bool) -> None:
+        """There are no lists."""
 
     def everywhere(self) -> SearchParameters | None:
         """A mask can cut a graph into pieces that no walk joins."""
         return None
 
-    def scan(self, queries: Float32, k: int, selector: Any) -> Found:
+    def scan(self, queries: Float32, k: int, selection: Selection) -> Found:
         """See `Way`."""
         if self._rows is None:
-            found: Found = unpatched(self._codes)(queries, k, params=wrapped.SearchParameters(sel=selector))
+            found: Found = unpatched(self._codes)(queries, k, params=wrapped.SearchParameters(sel=selection.rows))
             return found
-        translated = wrapped.IDSelectorTranslated(self._rows, selector)
+        translated = wrapped.IDSelectorTranslated(self._rows, selection.rows)
         scores, nodes = unpatched(self._codes)(queries, k, params=wrapped.SearchParameters(sel=translated))
         rows: Int64 = wrapped.rev_swig_ptr(self._rows.data(), self._count)  # a view
         return scores, np.where(nodes < 0, nodes, rows[nodes])
 
     def _bytes_read(self, params: SearchParameters) -> float:
         read = params["efSearch"] * _LINKS_FOLLOWED * self._dim
-        return read + _RERANKED_BYTE * params[CANDIDATES] * 2 * self._dim
+        return read + _CANDIDATES_BYTE * params[CANDIDATES] * 2 * self._dim
 
 
 def _gathered(count: int, bits: float) -> list[int]:

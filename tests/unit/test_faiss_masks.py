@@ -1,0 +1,87 @@
+"""Masks that lie together are searched where they lie, and what FAISS needs of a mask is made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexing.stores_build import build_store
+from retrieval.approximate import nearest
+from retrieval.stores.exact import ExactStore
+from retrieval.stores.faiss_masks import Selections
+from retrieval.stores.faiss_store import FaissStore
+from retrieval.types import Bool, Float16, Float32
+
+COUNT, DIM = 8_000, 24
+
+
+def unit(x: np.ndarray) -> Float32:
+    lengths: Float32 = np.linalg.norm(x, axis=1, keepdims=True)
+    return (x / lengths).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Float16:
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((60, DIM))
+    return unit(centres[random.integers(0, 60, COUNT)] + 0.5 * random.standard_normal((COUNT, DIM))).astype(np.float16)
+
+
+@pytest.mark.parametrize("preset", ["ivf-pq4", "ivf-rabitq", "opq-ivf-pq4", "ivf-sq8", "ivf-flat"])
+@pytest.mark.parametrize("share", [0.02, 0.1])
+def test_rows_far_from_the_query_are_found_among_themselves(
+    preset: str, share: float, vectors: Float16, tmp_path: Path
+) -> None:
+    build_store(vectors, tmp_path, preset)
+    store = FaissStore.open(tmp_path, {"nprobe": 6, "candidates": 200}, vectors)
+    queries = unit(vectors[:40].astype(np.float32) + 0.1)
+    towards = vectors.astype(np.float32) @ queries.mean(axis=0)
+    mask: Bool = towards <= np.quantile(towards, share)
+    truth = ExactStore(vectors).search(queries, 10, mask=mask)
+    found = nearest(store, vectors, queries, 10, store.defaults, mask)
+    assert all(mask[neighbors.rows].all() and len(neighbors.rows) == 10 for neighbors in found)
+    assert np.mean([np.isin(t.rows, f.rows).mean() for t, f in zip(truth, found, strict=True)]) > 0.85
+
+
+def test_a_mask_of_fewer_lists_than_are_visited(vectors: Float16, tmp_path: Path) -> None:
+    build_store(vectors, tmp_path, "ivf-pq4")
+    store = FaissStore.open(tmp_path, {"nprobe": 200, "candidates": 4_000}, vectors)
+    mask: Bool = np.zeros(COUNT, dtype=bool)
+    mask[:40] = True
+    queries = unit(vectors[-5:].astype(np.float32))
+    for found, truth in zip(
+        nearest(store, vectors, queries, 10, store.defaults, mask),
+        ExactStore(vectors).search(queries, 10, mask=mask),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found.rows, truth.rows)
+
+
+class TestSelections:
+    def test_of_a_mask_that_may_change_nothing_is_remembered(self) -> None:
+        made: list[Bool] = []
+        selections = Selections(lambda mask: made.append(mask))
+        mask: Bool = np.zeros(9, dtype=bool)
+        assert selections.of(mask).allowed == 0
+        mask[3] = True
+        assert selections.of(mask).allowed == 1
+        mask.flags.writeable = False
+        assert selections.of(mask) is selections.of(mask)
+        assert len(made) == 3
+
+    def test_what_goes_is_forgotten(self) -> None:
+        selections = Selections(lambda mask: None)
+        for i in range(200):
+            mask: Bool = np.arange(9) < i % 9
+            mask.flags.writeable = False
+            assert selections.of(mask).allowed == i % 9
+            del mask
+        assert len(selections._kept) == 1
+
+    def test_lists_are_counted(self) -> None:
+        selections = Selections(lambda mask: np.array([True, False, True]))
+        selection = selections.of(np.ones(4, dtype=bool))
+        assert (selection.allowed, selection.lists) == (4, 2)
+        assert selection.nearby is not None
