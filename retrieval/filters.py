@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import (
+    AllowInfNan,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -40,10 +41,12 @@ MOST_CONDITIONS = 64
 MOST_VALUES = 10_000
 DEEPEST = 8
 _BEYOND = 2.0**70
-"""More than any column of whole numbers holds, infinity's stand-in."""
+"""More than any column of whole numbers holds."""
 
-Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
-Bound = StrictInt | StrictFloat | StrictStr
+Finite = Annotated[StrictFloat, AllowInfNan(False)]
+"""JSON has no infinity, but 1e999 is read as one."""
+Scalar = StrictBool | StrictInt | Finite | StrictStr
+Bound = StrictInt | Finite | StrictStr
 
 _OPERATORS = ("equals", "in", "range", "prefix", "exists")
 
@@ -120,7 +123,7 @@ Parts = Annotated[list[Part], Field(max_length=MOST_CONDITIONS, fail_fast=True)]
 
 
 class Filter(_Model):
-    """Conditions, or filters within filters: all of `must`, at least one of `should`, none of `must_not`."""
+    """Conditions, or filters within filters: all of `must`, one of `should` if there are any, none of `must_not`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"must": [{"field": "brand", "in": ["acme", "orbit"]}]}]})
 

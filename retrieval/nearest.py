@@ -24,6 +24,7 @@ from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
 _FEW_ROWS, _FEW_SHARE = 2_000, 0.01
 _MASK_BYTES = 64 << 20
 _MOST_MASKS = 64
+_LONGEST_KEPT = 64 << 10  # characters of a filter that is remembered
 TUNED_LIMIT = 10
 """The `limit` that a store's defaults were tuned for."""
 # For a limit f times as large each default grows by f ** this. Measured on 500,000 CLIP-like vectors: recall of the
@@ -68,7 +69,8 @@ class NearestRows:
         kept = min(_MOST_MASKS, max(1, _MASK_BYTES // max(1, len(vectors))))
         # A page of results, and the next one, ask the same filter. No bound method: a replaced version must go at once,
         # and not when the collector of cycles comes by.
-        self._allowed = lru_cache(kept)(partial(_evaluate, metadata))
+        self._evaluate = partial(_evaluate, metadata)
+        self._allowed = lru_cache(kept)(self._evaluate)
 
     def find(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[Neighbors]:
         """At most `options.limit` rows of each query, best first.
@@ -84,13 +86,16 @@ class NearestRows:
         """
         mask = None
         if options.filter is not None:
+            text = options.filter.model_dump_json(by_alias=True, exclude_unset=True)
             with watch.stage("filter"):
-                allowed = self._allowed(options.filter.model_dump_json(by_alias=True, exclude_unset=True))
+                allowed = (self._allowed if len(text) <= _LONGEST_KEPT else self._evaluate)(text)
+            mask = allowed.mask
             if allowed.rows is not None:
+                self._refuse(options)
                 with watch.stage("search"):
                     return self._scan(queries, allowed.rows, options.limit)
-            mask = allowed.mask
         if options.exact or self._store.exact:
+            self._refuse(options)
             with watch.stage("search"):
                 return self._exact.search(queries, options.limit, mask=mask)
         wanted = {**broadened(self._store.defaults, options.limit, self._most), **(options.params or {})}
@@ -103,6 +108,11 @@ class NearestRows:
             for row, neighbors in zip(short, wider, strict=True):
                 found[row] = neighbors
         return found
+
+    def _refuse(self, options: SearchOptions) -> None:
+        """Wrong search parameters are wrong, too, where the filter, or `exact`, leaves the index nothing to do."""
+        if options.params:
+            self._store.search(np.empty((0, self._store.dim), np.float32), 1, options.params)
 
     def _scan(self, queries: Float32, rows: Int64, limit: int) -> list[Neighbors]:
         scores = np.empty(0, np.float32)  # rerank reads rows alone

@@ -29,6 +29,7 @@ from retrieval.types import Float32, Int64
 
 Params = dict[str, int]
 _BREADTHS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # rows in sight while a graph is walked
+_FEW_LISTS = (4, 8, 16, 32)
 _CONNECTIVITY, _BREADTH_ADDING = 16, 200  # M and efConstruction of hnswlib's own examples
 _AUTOFAISS_MEMORY = "16GB"
 _AUTOFAISS_REMEDY = (
@@ -147,7 +148,8 @@ class Lookalike:
         from benchmarks import ours
         from retrieval.stores.faiss_common import faiss
 
-        faiss.omp_set_num_threads(settings.threads)
+        self._limit = faiss.omp_set_num_threads
+        self._limit(settings.threads)
         self._ours, self._settings, self._preset = ours, settings, preset
         self.library = f"lookalike, faiss-cpu {metadata.version('faiss-cpu')}"
 
@@ -167,13 +169,16 @@ class Lookalike:
         self._store = self._ours.open_tuned(folder, self._halves, self._settings.target, self._preset)
 
     def trials(self) -> Sequence[Params]:
-        """See `System`."""
+        """Those of tuning, and before them cheaper ones, for peers that find less than anybody would tune for."""
         from indexing.tuning import Tunable
 
-        return [dict(params) for params in self._store.trials()] if isinstance(self._store, Tunable) else [{}]
+        tuned = [dict(params) for params in self._store.trials()] if isinstance(self._store, Tunable) else [{}]
+        least = min(params.get("nprobe", 0) for params in tuned)
+        return [{"nprobe": few, "candidates": 50} for few in _FEW_LISTS if few < least] + tuned
 
     def search(self, queries: Float32, params: Params) -> Int64:
-        """See `System`."""
+        """See `System`; a query alone by one thread, as the service's threads search."""
+        self._limit(1 if len(queries) == 1 else self._settings.threads)
         return self._ours.answer(self._store, self._halves, queries, params, self._settings.threads)
 
     def reclaimable(self, vectors: Path) -> Sequence[Path]:

@@ -176,8 +176,11 @@ def add_held_out(folder: Path, rows: Int64, vectors: Float32) -> None:
         index: Any = faiss.read_index(str(path))
         _widen_links(index)
         index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), rows)
-        faiss.write_index(index, str(partial))
-    partial.replace(path)
+        try:
+            faiss.write_index(index, str(partial))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _widen_links(index: Any) -> None:

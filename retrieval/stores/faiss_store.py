@@ -79,8 +79,10 @@ class FaissStore:
             way = way_of(index)
         if way is None or index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise StoreUnavailable(f"{path} holds neither lists nor a graph over inner products; index again")
-        given = {name: int(str(value)) for name, value in (params or {}).items() if name in way.names}
-        return cls(index, way, given, vectors)
+        given = {name: value for name, value in (params or {}).items() if name in way.names}
+        if not all(isinstance(value, int) and value >= 1 for value in given.values()):
+            raise StoreUnavailable(f"{path} has search parameters {given} in its manifest; index again")
+        return cls(index, way, {name: int(str(value)) for name, value in given.items()}, vectors)
 
     def search(
         self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None

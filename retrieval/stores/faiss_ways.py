@@ -32,6 +32,7 @@ _CANDIDATES_BYTE = 5
 _WIDENING = 0.25
 # Of a graph, what it keeps in sight grows by this share of n / f - 1: 1.9 times as much where a tenth of the rows pass.
 _GRAPH_WIDENING = 0.1
+_MOST_IN_SIGHT = 10_000
 _BREADTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _LINKS_FOLLOWED = 20  # distances that a graph computes for each row that it keeps in sight, about
 
@@ -168,10 +169,9 @@ class Graph:
 
     def widened(self, params: SearchParameters, factor: float) -> SearchParameters:
         """More in sight, for the walk passes hidden rows, too."""
-        return {
-            **params,
-            "efSearch": min(self._count, math.ceil(params["efSearch"] * (1 + _GRAPH_WIDENING * (factor - 1)))),
-        }
+        asked = params["efSearch"]
+        widened = min(self._count, _MOST_IN_SIGHT, math.ceil(asked * (1 + _GRAPH_WIDENING * (factor - 1))))
+        return {**params, "efSearch": max(asked, widened)}
 
     def given(self, params: SearchParameters, k: int, selection: Selection | None) -> Any:
         """See `Way`."""

@@ -451,6 +451,13 @@ def test_the_exact_stores_memory_counts_the_copy_that_it_keeps() -> None:
     assert PRESETS["exact"].memory(1_000_000, 512) == pytest.approx(2 * 512 * 1_000_000, rel=1e-4)
 
 
+@pytest.mark.parametrize("damaged", ["x", 1.5, 0, None])
+def test_a_manifest_with_damaged_parameters(damaged: object, tmp_path: Path) -> None:
+    built = make(Case("ivf-flat", 700, 33), tmp_path)
+    with pytest.raises(StoreUnavailable, match="index again"):
+        open_store("faiss", tmp_path, built.vectors, {**built.params, "nprobe": damaged})
+
+
 def test_a_graph_without_a_map_of_its_rows_opens_too(tmp_path: Path) -> None:
     """As collections before 2026-11-26 have it."""
     built = make(Case("hnsw-sq8", 2_000, 33), tmp_path)

@@ -158,6 +158,12 @@ def test_what_is_no_filter_is_refused_with_its_place(text: str, match: str) -> N
         parse_filter(text)
 
 
+@pytest.mark.parametrize("test", ['"equals": 1e999', '"in": [1, -1e999]', '"range": {"lt": 1e999}'])
+def test_numbers_without_end_are_refused(test: str) -> None:
+    with pytest.raises(FilterInvalid, match="int"):
+        parse_filter(f'{{"must": [{{"field": "price", {test}}}]}}')
+
+
 def test_filters_within_filters_have_a_bottom() -> None:
     document: dict[str, Any] = {"must": [{"field": "a", "equals": 1}]}
     for _ in range(DEEPEST):

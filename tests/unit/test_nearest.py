@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from indexing.stores_build import build_store
 from retrieval import nearest as nearest_module
+from retrieval.errors import QueryError
 from retrieval.filters import parse_filter
 from retrieval.metadata import Metadata, write_metadata
 from retrieval.nearest import NearestRows, SearchOptions
@@ -143,6 +144,30 @@ def test_the_limit_is_honoured_where_what_is_visited_holds_too_few(
     narrow = {name: 16 if name == "efSearch" else 1 for name in store.defaults}
     found = nearest.find(clustered(3, 5), SearchOptions(1_000, params=narrow), Stopwatch())
     assert [len(neighbors.rows) for neighbors in found] == [1_000] * 5
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"exact": True},
+        {"filter": parse_filter('{"must": [{"field": "n", "range": {"lt": 5}}]}')},  # so few that they are scanned
+        {"filter": parse_filter('{"must": [{"field": "n", "range": {"lt": 5000}}]}')},
+        {},
+    ],
+)
+@pytest.mark.parametrize("params", [{"bogus": 1}, {"nprobe": -5}])
+def test_wrong_parameters_are_refused_whichever_way_is_taken(
+    rows: NearestRows, asked: dict[str, Any], params: dict[str, int]
+) -> None:
+    with pytest.raises(QueryError, match=next(iter(params))):
+        rows.find(clustered(3, 1), SearchOptions(params=params, **asked), Stopwatch())
+
+
+def test_a_filter_too_long_to_be_remembered(rows: NearestRows) -> None:
+    document = {"must": [{"field": "colour", "in": ["c1", "x" * 100_000]}]}
+    found = rows.find(clustered(3, 1), options(document), Stopwatch())[0]
+    assert (found.rows % 7 == 1).all()
+    assert len(found.rows) == K
 
 
 def test_a_store_goes_with_the_last_who_holds_it(vectors: Float16, tmp_path: Path) -> None:
