@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import (
-    AllowInfNan,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -43,10 +43,16 @@ DEEPEST = 8
 _BEYOND = 2.0**70
 """More than any column of whole numbers holds."""
 
-Finite = Annotated[StrictFloat, AllowInfNan(False)]
-"""JSON has no infinity, but 1e999 is read as one."""
-Scalar = StrictBool | StrictInt | Finite | StrictStr
-Bound = StrictInt | Finite | StrictStr
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity, but 1e999 is read as one."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("numbers must be finite")
+    return value
+
+
+Scalar = Annotated[StrictBool | StrictInt | StrictFloat | StrictStr, BeforeValidator(_finite)]
+Bound = Annotated[StrictInt | StrictFloat | StrictStr, BeforeValidator(_finite)]
 
 _OPERATORS = ("equals", "in", "range", "prefix", "exists")
 

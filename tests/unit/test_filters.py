@@ -160,7 +160,7 @@ def test_what_is_no_filter_is_refused_with_its_place(text: str, match: str) -> N
 
 @pytest.mark.parametrize("test", ['"equals": 1e999', '"in": [1, -1e999]', '"range": {"lt": 1e999}'])
 def test_numbers_without_end_are_refused(test: str) -> None:
-    with pytest.raises(FilterInvalid, match="int"):
+    with pytest.raises(FilterInvalid, match="finite"):
         parse_filter(f'{{"must": [{{"field": "price", {test}}}]}}')
 
 
