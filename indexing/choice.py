@@ -197,9 +197,8 @@ class _Trial:
     def take(self, preset: Preset, memory: int, budget: IndexBudget, beside: Path) -> Option:
         """Builds and measures."""
         with tempfile.TemporaryDirectory(prefix="trial-", dir=beside) as folder:  # /tmp may be small, or memory
-            report, seconds = _tuned(self.sample, Path(folder), preset.name, budget.recall, self._text, self._held_out)[
-                2:
-            ]
+            tuned = _tuned(self.sample, Path(folder), preset.name, budget.recall, self._text, self._held_out)
+        report, seconds = tuned[2:]
         taken = report.query_ms or 0.0
         expected = taken * self._share**preset.growth
         measured = Option(

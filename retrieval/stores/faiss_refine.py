@@ -35,9 +35,8 @@ class Narrowed:
         self._halves.codes = view.create_view(wrapped.swig_ptr(octets), rows * 2 * width, view().owner)
         self._halves.ntotal = index.ntotal
         self._both = wrapped.IndexRefine(index, self._halves)
-        self._both.ntotal = self._halves.ntotal = (
-            rows  # of a graph some rows may be held out, so that the last is beyond
-        )
+        # Of a graph some rows may be held out, and then the last ones lie beyond its count.
+        self._both.ntotal = self._halves.ntotal = rows
         self._search = unpatched(self._both)
 
     def search(self, queries: Float32, k: int, candidates: int, base: Any) -> Found:

@@ -20,7 +20,7 @@ from retrieval.errors import DimensionMismatch, QueryError, StoreUnavailable
 from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated, unpatched
 from retrieval.stores.faiss_masks import Selection, Selections
 from retrieval.stores.faiss_refine import Narrowed, viewable
-from retrieval.stores.faiss_ways import CANDIDATES, Way, way_of
+from retrieval.stores.faiss_ways import CANDIDATES, Graph, Lists, way_of
 from retrieval.stores.protocol import SearchParameters, check_mask
 from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
 
@@ -44,7 +44,9 @@ class FaissStore:
     kind = "faiss"
     exact = False
 
-    def __init__(self, index: Any, way: Way, defaults: SearchParameters, vectors: Float16 | None = None) -> None:
+    def __init__(
+        self, index: Any, way: Lists | Graph, defaults: SearchParameters, vectors: Float16 | None = None
+    ) -> None:
         """Wraps a trained index over inner products; use `open` to read one from disk."""
         self._index = index  # kept alive
         self._search = unpatched(index)
@@ -121,11 +123,10 @@ class FaissStore:
         found = self._found(asked, k, self._way.widened(wanted, self.count / selection.allowed), selection)
         short = [i for i, neighbors in enumerate(found) if len(neighbors.rows) < min(k, selection.allowed)]
         if short:
-            everywhere = self._way.everywhere()
-            if everywhere is None:
+            if isinstance(self._way, Graph):
                 whole = _neighbors(*self._way.scan(asked[short], k, selection))
             else:
-                whole = self._found(asked[short], k, {**wanted, **everywhere}, selection)
+                whole = self._found(asked[short], k, {**wanted, **self._way.everywhere()}, selection)
             for i, neighbors in zip(short, whole, strict=True):
                 found[i] = neighbors
         return found

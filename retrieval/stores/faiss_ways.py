@@ -66,16 +66,8 @@ class Way(Protocol):
         """(nlist,) the lists that hold a row of an (n,) mask; None where there are no lists."""
         ...
 
-    def everywhere(self) -> SearchParameters | None:
-        """Parameters that no allowed row escapes; None where there are none."""
-        ...
 
-    def scan(self, queries: Float32, k: int, selection: Selection) -> Found:
-        """Every code; where `everywhere` is None."""
-        ...
-
-
-def way_of(index: Any) -> Way | None:
+def way_of(index: Any) -> Lists | Graph | None:
     """The shape of an index; None for one that is neither."""
     if faiss.try_extract_index_ivf(index) is not None:
         return Lists(index)
@@ -130,13 +122,9 @@ class Lists:
         some = (bool(n) and mask[wrapped.rev_swig_ptr(lists.get_ids(i), n)].any() for i, n in enumerate(held))
         return np.fromiter(some, np.bool_, self._nlist)
 
-    def everywhere(self) -> SearchParameters | None:
+    def everywhere(self) -> SearchParameters:
         """All lists."""
         return {"nprobe": self._nlist}
-
-    def scan(self, queries: Float32, k: int, selection: Selection) -> Found:
-        """Never asked for."""
-        raise NotImplementedError
 
     def _bytes_read(self, params: SearchParameters) -> float:
         """What a query has to read: codes of the visited lists, and the rows of its candidates."""
@@ -181,12 +169,8 @@ class Graph:
     def touched(self, mask: Bool) -> None:
         """There are no lists."""
 
-    def everywhere(self) -> SearchParameters | None:
-        """A mask can cut a graph into pieces that no walk joins."""
-        return None
-
     def scan(self, queries: Float32, k: int, selection: Selection) -> Found:
-        """See `Way`."""
+        """Every code: a mask can cut a graph into pieces that no walk joins."""
         if self._rows is None:
             found: Found = unpatched(self._codes)(queries, k, params=wrapped.SearchParameters(sel=selection.rows))
             return found

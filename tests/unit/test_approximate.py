@@ -15,13 +15,9 @@ from retrieval.stores.exact import ExactStore
 from retrieval.stores.faiss_store import FaissStore
 from retrieval.stores.protocol import SearchParameters
 from retrieval.types import Bool, Float16, Float32, Neighbors
+from tests.unit_vectors import unit
 
 COUNT, DIM = 4_000, 24
-
-
-def unit(x: np.ndarray) -> Float32:
-    lengths: Float32 = np.linalg.norm(x, axis=1, keepdims=True)
-    return (x / lengths).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

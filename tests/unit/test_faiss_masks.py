@@ -12,14 +12,10 @@ from retrieval.approximate import nearest
 from retrieval.stores.exact import ExactStore
 from retrieval.stores.faiss_masks import Selections
 from retrieval.stores.faiss_store import FaissStore
-from retrieval.types import Bool, Float16, Float32
+from retrieval.types import Bool, Float16
+from tests.unit_vectors import unit
 
 COUNT, DIM = 8_000, 24
-
-
-def unit(x: np.ndarray) -> Float32:
-    lengths: Float32 = np.linalg.norm(x, axis=1, keepdims=True)
-    return (x / lengths).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
