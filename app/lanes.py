@@ -8,13 +8,13 @@ each has half the cores, since two cores that divide one batch wait for each oth
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from app.batching import Lane, Lanes
 from retrieval.nearest import SearchOptions
@@ -31,7 +31,6 @@ LARGEST_TEXTS = 32
 (benchmarks/RESULTS.md), and the first one would wait for the last. What a GPU wants has not been measured."""
 _LARGEST_SEARCH = 16
 _MOST_AT_ONCE = 2
-_thread = threading.local()
 
 
 class Device(Lanes):
@@ -74,7 +73,13 @@ class Device(Lanes):
 
 
 class Searches(Lanes):
-    """Searches, queries of a collection that ask for the same in one go."""
+    """Searches, queries of a collection that ask for the same in one go.
+
+    Attributes:
+        libraries: those whose threads share a batch. None until they are loaded.
+    """
+
+    libraries: ThreadpoolController | None = None
 
     def __init__(self, threads: int, observe: Callable[[str, int], None] = lambda kind, size: None) -> None:
         """As `Lanes` has it."""
@@ -85,9 +90,17 @@ class Searches(Lanes):
         asked = options.filter.model_dump_json(by_alias=True, exclude_unset=True) if options.filter else ""
         params = tuple(sorted((options.params or {}).items()))
         key = (id(searcher), options.limit, options.exact, params, asked)
-        lane = Lane(key, "search", partial(_nearest, searcher, options), _LARGEST_SEARCH)
+        lane = Lane(key, "search", partial(self._nearest, searcher, options), _LARGEST_SEARCH)
         hits: list[Hit] = await self.do(lane, vector, watch)
         return hits
+
+    def _nearest(
+        self, searcher: Searcher, options: SearchOptions, batch: Sequence[Any], watch: Stopwatch
+    ) -> list[list[Hit]]:
+        """Where queries come together, others are being encoded or searched for, and more threads would fight."""
+        lone = nullcontext()
+        with lone if self.libraries is None or len(batch) == 1 else self.libraries.limit(limits=1, user_api="openmp"):
+            return searcher.nearest(np.stack(batch), options, watch)
 
 
 def _warm(searchers: Sequence[Any], watch: Stopwatch) -> list[None]:
@@ -96,9 +109,3 @@ def _warm(searchers: Sequence[Any], watch: Stopwatch) -> list[None]:
 
 def _encode_images(searcher: Searcher, batch: Sequence[Any], watch: Stopwatch) -> Float32:
     return searcher.encode_images(np.stack(batch), watch)
-
-
-def _nearest(searcher: Searcher, options: SearchOptions, batch: Sequence[Any], watch: Stopwatch) -> list[list[Hit]]:
-    if not hasattr(_thread, "limited"):  # searches run side by side, beside the encoder: more threads would fight
-        _thread.limited = threadpool_limits(1, user_api="openmp")
-    return searcher.nearest(np.stack(batch), options, watch)

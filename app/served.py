@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from app.errors import NotReady
 from app.lanes import Device, Searches
@@ -237,7 +237,8 @@ class Served:
         asked = self._encoder_name() or searcher.collection.manifest.encoder.name
         # Searches run side by side in the pool, beside the encoder's threads: several threads of BLAS for each would
         # fight for the same cores (benchmarks/RESULTS.md). Only now is every copy of BLAS loaded, FAISS's own too.
-        threadpool_limits(1, user_api="blas")
+        shared.searches.libraries = ThreadpoolController()
+        shared.searches.libraries.limit(limits=1, user_api="blas")
         shared.encoders[asked, searcher.encoder.spec.identity] = searcher.encoder
         queries = Queries(self.name, searcher, shared.device, shared.searches, shared.pool, shared.telemetry)
         await Probe(settings.open_timeout).require(queries)

@@ -21,6 +21,7 @@ from retrieval.types import Float16, Float32, Int64, Neighbors
 _BLOCK_ELEMENTS = 1 << 18  # float32 elements upcast at a time: 1 MB, which stays in a core's L2 cache
 _PAIRS_PER_THREAD = 4096  # fewer (query, candidate) pairs than this are not worth a thread
 _PADDING = np.int64(-1)
+_TINY = np.float32(1e-30)  # the least norm of a float16 vector that is not zero is 6e-8
 
 
 def rerank(
@@ -45,7 +46,7 @@ def rerank(
     if len(candidates) != len(queries):
         raise QueryError(f"{len(queries)} queries came with {len(candidates)} candidate lists; pass one list a query")
     unit = unit_queries(queries, vectors.shape[1])
-    rows = _rectangle(candidates)
+    rows = candidates[0].rows[None].copy() if len(candidates) == 1 else _rectangle(candidates)
     rows.sort(axis=1)  # reading in file order is kind to the memory map, and makes a stable sort break ties by row
     scores = _score(unit, rows, vectors, _worker_count(rows.size, threads))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -63,9 +64,8 @@ def unit_queries(queries: Float32, dim: int) -> Float32:
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise DimensionMismatch(f"queries of shape {queries.shape} against vectors of width {dim}; need (q, {dim})")
     norms = np.sqrt(np.vecdot(queries, queries, dtype=np.float64))
-    sound = (norms > 0) & (norms < np.inf)  # both are false of NaN
-    if not sound.all():
-        wrong = int(np.argmin(sound))
+    if len(norms) and not 0 < norms.min() <= norms.max() < np.inf:  # false of NaN, too
+        wrong = int(np.argmin((norms > 0) & (norms < np.inf)))
         raise QueryError(f"query {wrong} has norm {norms[wrong]}: a cosine needs a finite vector that is not zero")
     return np.asarray(queries / norms[:, None], dtype=np.float32)
 
@@ -129,10 +129,9 @@ def _cosines(unit: Float32, ids: Int64, vectors: Float16, half: Float16, full: F
 
 
 def _norms(full: Float32) -> Float32:
-    """(b,) L2 norms; one where the vector is zero, so that its cosines come out as zero."""
+    """(b,) L2 norms; next to nothing where the vector is zero, so that its cosines come out as zero."""
     norms: Float32 = np.sqrt(np.vecdot(full, full))
-    norms[norms == 0] = 1.0
-    return norms
+    return np.maximum(norms, _TINY, out=norms)
 
 
 def _upcast(half: Float16, out: Float32) -> None:
@@ -167,5 +166,7 @@ def _rectangle(candidates: Sequence[Neighbors]) -> Int64:
 
 def _ragged(rows: Int64, scores: Float32) -> list[Neighbors]:
     """Drops the padding, which sorting has moved to the end of each line."""
+    if rows.size and rows.min() >= 0:
+        return list(map(Neighbors, rows, scores))
     counts = (rows != _PADDING).sum(axis=1).tolist()
     return [Neighbors(r[:m], s[:m]) for r, s, m in zip(rows, scores, counts, strict=True)]

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.frontier.systems import Settings
-from retrieval.stores.blas import VARIABLE, kernels
+from retrieval.stores.loading import settings
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -122,7 +122,6 @@ def _environment(assignment: Assignment) -> dict[str, str]:
 
 
 def threads_environment(threads: int) -> dict[str, str]:
-    """An environment for a process whose libraries use so many threads, and the best matrix kernels, peers as ours."""
+    """An environment for a process whose libraries use so many threads and are loaded as ours are, peers too."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    best = kernels()
-    return {**({} if best is None else {VARIABLE: best}), **os.environ, **dict.fromkeys(names, str(threads))}
+    return {**settings(), **os.environ, **dict.fromkeys(names, str(threads))}

@@ -148,8 +148,7 @@ class Lookalike:
         from benchmarks import ours
         from retrieval.stores.faiss_common import faiss
 
-        self._limit = faiss.omp_set_num_threads
-        self._limit(settings.threads)
+        faiss.omp_set_num_threads(settings.threads)
         self._ours, self._settings, self._preset = ours, settings, preset
         self.library = f"lookalike, faiss-cpu {metadata.version('faiss-cpu')}"
 
@@ -177,8 +176,7 @@ class Lookalike:
         return [{"nprobe": few, "candidates": 50} for few in _FEW_LISTS if few < least] + tuned
 
     def search(self, queries: Float32, params: Params) -> Int64:
-        """See `System`; a query alone by one thread, as the service's threads search."""
-        self._limit(1 if len(queries) == 1 else self._settings.threads)
+        """See `System`."""
         return self._ours.answer(self._store, self._halves, queries, params, self._settings.threads)
 
     def reclaimable(self, vectors: Path) -> Sequence[Path]:

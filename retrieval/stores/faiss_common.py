@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from retrieval.errors import StoreUnavailable
-from retrieval.stores.blas import best_kernels
+from retrieval.stores.loading import prepared
 
-with best_kernels():
+with prepared():
     import faiss
 
 __all__ = ["INDEX_FILE", "faiss", "translated", "unpatched", "wrapped"]

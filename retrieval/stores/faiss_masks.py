@@ -30,7 +30,7 @@ class Selection:
         allowed: how many rows pass.
         rows: FAISS's selector of them.
         lists: how many lists hold any; 0 where there are no lists.
-        nearby: FAISS's parameters for the search of the nearest among those lists; None where there are none.
+        touched: FAISS's selector of those lists; None where there are none.
     """
 
     def __init__(self, mask: Bool, touched: Bool | None) -> None:
@@ -38,7 +38,7 @@ class Selection:
         self.allowed = int(np.count_nonzero(mask))
         self.rows = _selector(mask)
         self.lists = 0 if touched is None else int(np.count_nonzero(touched))
-        self.nearby = None if touched is None else wrapped.SearchParameters(sel=_selector(touched))
+        self.touched = None if touched is None else _selector(touched)
 
 
 class Selections:

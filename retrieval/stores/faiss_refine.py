@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.mapping import scattered
 from retrieval.stores.faiss_common import unpatched, wrapped
-from retrieval.stores.faiss_ways import Found
+from retrieval.stores.faiss_masks import Selection
+from retrieval.stores.faiss_ways import Found, Graph, Lists
+from retrieval.stores.protocol import SearchParameters
 from retrieval.types import Float16, Float32
 
 
@@ -25,7 +26,7 @@ class Narrowed:
 
     def __init__(self, index: Any, vectors: Float16) -> None:
         """Puts (n, d) C-contiguous `vectors` beside an index over the same rows; neither is copied."""
-        self._held = scattered(vectors), index  # FAISS only points to them
+        self._held = vectors, index  # FAISS only points to them
         rows, width = vectors.shape
         self._halves = wrapped.IndexScalarQuantizer(
             width, wrapped.ScalarQuantizer.QT_fp16, wrapped.METRIC_INNER_PRODUCT
@@ -52,6 +53,32 @@ class Narrowed:
         return found
 
 
-def viewable(vectors: Float16, dim: int) -> bool:
+class Candidates:
+    """Where an index's candidates come from: the index, how it is searched, and the vectors that narrow them down.
+
+    Attributes:
+        way: how it is searched.
+        narrows: whether it has those vectors.
+    """
+
+    def __init__(self, index: Any, way: Lists | Graph, vectors: Float16 | None) -> None:
+        """`vectors` (n, d) float16 of the same rows as the index."""
+        self.way = way
+        self._index = index  # kept alive
+        self._search = unpatched(index)
+        self._narrowed = Narrowed(index, vectors) if vectors is not None and _viewable(vectors, index.d) else None
+        self.narrows = self._narrowed is not None
+
+    def of(
+        self, queries: Float32, k: int, gathered: int, params: SearchParameters, selection: Selection | None
+    ) -> Found:
+        """(q, k) products and rows, of `gathered` candidates where they can be narrowed down."""
+        if self._narrowed is None or gathered == k:
+            found: Found = self._search(queries, k, params=self.way.given(params, k, selection))
+            return found
+        return self._narrowed.search(queries, k, gathered, self.way.given(params, gathered, selection))
+
+
+def _viewable(vectors: Float16, dim: int) -> bool:
     """Whether FAISS can read the vectors where they are."""
     return bool(vectors.shape[1] == dim and len(vectors) and vectors.dtype == np.float16 and vectors.flags.c_contiguous)

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from retrieval.errors import DimensionMismatch, QueryError, StoreUnavailable
-from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated, unpatched
+from retrieval.mapping import scattered
+from retrieval.stores.faiss_alone import LoneView
+from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated
 from retrieval.stores.faiss_masks import Selection, Selections
-from retrieval.stores.faiss_refine import Narrowed, viewable
+from retrieval.stores.faiss_refine import Candidates
 from retrieval.stores.faiss_ways import CANDIDATES, Graph, Lists, way_of
 from retrieval.stores.protocol import SearchParameters, check_mask
 from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
@@ -45,13 +47,19 @@ class FaissStore:
     exact = False
 
     def __init__(
-        self, index: Any, way: Lists | Graph, defaults: SearchParameters, vectors: Float16 | None = None
+        self,
+        index: Any,
+        way: Lists | Graph,
+        defaults: SearchParameters,
+        vectors: Float16 | None = None,
+        lone: LoneView | None = None,
     ) -> None:
         """Wraps a trained index over inner products; use `open` to read one from disk."""
-        self._index = index  # kept alive
-        self._search = unpatched(index)
-        self._narrowed = Narrowed(index, vectors) if vectors is not None and viewable(vectors, index.d) else None
-        self.narrows = self._narrowed is not None
+        vectors = None if vectors is None else scattered(vectors)
+        self._many = Candidates(index, way, vectors)
+        self._view = lone  # kept alive
+        self._few = self._many if lone is None else Candidates(lone.index, Lists(lone.index), vectors)
+        self.narrows = self._many.narrows
         self._selections = Selections(way.touched)
         self._way = way
         self.dim = int(index.d)
@@ -76,15 +84,15 @@ class FaissStore:
         if not path.is_file():
             raise StoreUnavailable(f"{path} is missing; index again or restore the folder from a copy")
         with translated(f"{path} can't be read; index again or restore the folder from a copy"):
-            # The mapping that fast-scan codes can live in; IO_FLAG_MMAP silently copies them into memory.
-            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            index = faiss.read_index(str(path), 0 if _packed(params or {}) else faiss.IO_FLAG_MMAP_IFC)
             way = way_of(index)
+            lone = LoneView(index) if isinstance(way, Lists) else None
         if way is None or index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise StoreUnavailable(f"{path} holds neither lists nor a graph over inner products; index again")
         given = {name: value for name, value in (params or {}).items() if name in way.names}
         if not all(isinstance(value, int) and value >= 1 for value in given.values()):
             raise StoreUnavailable(f"{path} has search parameters {given} in its manifest; index again")
-        return cls(index, way, {name: int(str(value)) for name, value in given.items()}, vectors)
+        return cls(index, way, {name: int(str(value)) for name, value in given.items()}, vectors, lone)
 
     def search(
         self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
@@ -133,10 +141,9 @@ class FaissStore:
 
     def _found(self, asked: Float32, k: int, wanted: SearchParameters, selection: Selection | None) -> list[Neighbors]:
         """The index's own search, narrowed down to k where it can be."""
+        few = len(asked) < max(2, faiss.omp_get_max_threads())
         gathered = min(self.count, max(k, wanted[CANDIDATES]))
-        if self._narrowed is None or gathered == k:
-            return _neighbors(*self._search(asked, k, params=self._way.given(wanted, k, selection)))
-        return _neighbors(*self._narrowed.search(asked, k, gathered, self._way.given(wanted, gathered, selection)))
+        return _neighbors(*(self._few if few else self._many).of(asked, k, gathered, wanted, selection))
 
     def _checked(self, params: Mapping[str, int]) -> dict[str, int]:
         for name, value in params.items():
@@ -146,6 +153,11 @@ class FaissStore:
             if value < 1:
                 raise QueryError(f"search parameter {name} = {value}; it must be at least 1")
         return dict(params)
+
+
+def _packed(params: Mapping[str, object]) -> bool:
+    """Whether codes are packed for fast-scan, which FAISS copies out of a mapped file and so holds twice."""
+    return "fs" in str(params.get("factory", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +202,12 @@ def open_vectors(path: Path) -> IndexVectors:
 
 def _neighbors(scores: Float32, rows: Int64) -> list[Neighbors]:
     """Drops FAISS's filler rows (-1) and breaks ties by ascending row, which FAISS does not promise."""
-    there = rows >= 0
     if (scores[:, 1:] == scores[:, :-1]).any():
+        there = rows >= 0
         order = np.lexsort((rows, np.where(there, -scores, np.inf)), axis=-1)
         lines = np.arange(len(rows))[:, None]
         rows, scores = rows[lines, order], scores[lines, order]
-    counts = np.count_nonzero(there, axis=1).tolist()
+    if rows.size and rows.min() >= 0:
+        return list(map(Neighbors, rows, scores))
+    counts = np.count_nonzero(rows >= 0, axis=1).tolist()
     return [Neighbors(r[:m], s[:m]) for r, s, m in zip(rows, scores, counts, strict=True)]

@@ -11,10 +11,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from retrieval.stores.faiss_alone import among, chosen_by_codes, inverted_file
 from retrieval.stores.faiss_common import faiss, unpatched, wrapped
 from retrieval.stores.faiss_masks import Selection
 from retrieval.stores.protocol import SearchParameters
@@ -35,6 +37,8 @@ _GRAPH_WIDENING = 0.1
 _MOST_IN_SIGHT = 10_000
 _BREADTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _LINKS_FOLLOWED = 20  # distances that a graph computes for each row that it keeps in sight, about
+
+_PARAMETERS_KEPT = 64
 
 Found = tuple[Any, Any]
 """(q, k) scores and rows; rows are -1 where there were too few."""
@@ -87,8 +91,10 @@ class Lists:
     def __init__(self, index: Any) -> None:
         self._chained = isinstance(index, faiss.IndexPreTransform)
         self._count, self._dim = int(index.ntotal), int(index.d)
-        self._ivf: Any = faiss.extract_index_ivf(index)
+        self._ivf = inverted_file(index)
         self._nlist, self._code_size = int(self._ivf.nlist), int(self._ivf.code_size)
+        self._plain = lru_cache(_PARAMETERS_KEPT)(partial(_unmasked, chained=self._chained))
+        self._among = among if chosen_by_codes(self._ivf) else _among
 
     def guess(self) -> dict[str, int]:
         """About every twentieth list; of codes of a bit a dimension more is re-ranked."""
@@ -109,11 +115,11 @@ class Lists:
     def given(self, params: SearchParameters, k: int, selection: Selection | None) -> Any:
         """See `Way`."""
         if selection is None:
-            inner = wrapped.SearchParametersIVF(nprobe=min(params["nprobe"], self._nlist))
-        else:
-            nprobe = min(params["nprobe"], selection.lists)  # FAISS finds nothing where it is to visit more
-            inner = wrapped.SearchParametersIVF(nprobe=nprobe, sel=selection.rows, quantizer_params=selection.nearby)
-        return wrapped.SearchParametersPreTransform(index_params=inner) if self._chained else inner
+            return self._plain(min(params["nprobe"], self._nlist))
+        nprobe = min(params["nprobe"], selection.lists)  # FAISS finds nothing where it is to visit more
+        chosen = self._among(selection.touched)
+        inner = wrapped.SearchParametersIVF(nprobe=nprobe, sel=selection.rows, quantizer_params=chosen)
+        return _chained(inner) if self._chained else inner
 
     def touched(self, mask: Bool) -> Bool:
         """See `Way`."""
@@ -182,6 +188,21 @@ class Graph:
     def _bytes_read(self, params: SearchParameters) -> float:
         read = params["efSearch"] * _LINKS_FOLLOWED * self._dim
         return read + _CANDIDATES_BYTE * params[CANDIDATES] * 2 * self._dim
+
+
+def _unmasked(nprobe: int, chained: bool) -> Any:
+    inner = wrapped.SearchParametersIVF(nprobe=nprobe)
+    return _chained(inner) if chained else inner
+
+
+def _among(lists: Any) -> Any:
+    """Parameters of the choice among the lists that a selector lets through."""
+    return wrapped.SearchParameters(sel=lists)
+
+
+def _chained(inner: Any) -> Any:
+    """Parameters of an index behind a rotation or padding."""
+    return wrapped.SearchParametersPreTransform(index_params=inner)
 
 
 def _gathered(count: int, bits: float) -> list[int]:

@@ -80,4 +80,4 @@ class TestSelections:
         selections = Selections(lambda mask: np.array([True, False, True]))
         selection = selections.of(np.ones(4, dtype=bool))
         assert (selection.allowed, selection.lists) == (4, 2)
-        assert selection.nearby is not None
+        assert selection.touched is not None

@@ -1,0 +1,114 @@
+"""A query alone finds what it finds in a batch, though its lists are chosen by codes and shared by threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval.stores.faiss_alone import LoneView, chosen_by_codes, inverted_file
+from retrieval.stores.faiss_common import INDEX_FILE, faiss
+from retrieval.stores.faiss_store import FaissStore
+from retrieval.types import Bool, Float16, Float32, Int64
+from tests.unit_vectors import unit
+
+FACTORIES = {
+    "fast-scan": (32, "IVF1024,PQ16x4fsr"),
+    "one bit": (32, "IVF1024,RaBitQfs"),
+    "rotated": (32, "OPQ8_16,IVF1024,PQ8x4fsr"),
+    "padded": (31, "Pad32,IVF1024,PQ16x4fsr"),
+    "whole numbers": (32, "IVF1024,SQ8"),
+    "odd width": (31, "IVF1024,Flat"),
+    "few lists": (32, "IVF16,PQ16x4fsr"),
+}
+ROWS, QUERIES, K = 6_000, 60, 10
+
+
+def drawn(count: int, dim: int, seed: int) -> Float32:
+    return unit(np.random.default_rng(seed).standard_normal((count, dim)))
+
+
+@pytest.fixture(scope="module", params=FACTORIES, ids=lambda name: str(name).replace(" ", "-"))
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FaissStore:
+    dim, factory = FACTORIES[request.param]
+    vectors = drawn(ROWS, dim, 1)
+    index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    inverted_file(index).cp.niter = 2
+    if factory.startswith("OPQ"):
+        faiss.downcast_VectorTransform(index.chain.at(0)).niter = 2
+    index.train(vectors)
+    index.add(vectors)
+    folder: Path = tmp_path_factory.mktemp("store")
+    faiss.write_index(index, str(folder / INDEX_FILE))
+    halves: Float16 = vectors.astype(np.float16)
+    return FaissStore.open(folder, {"nprobe": inverted_file(index).nlist // 8, "candidates": 200}, halves)
+
+
+@pytest.fixture(scope="module")
+def queries(store: FaissStore) -> Float32:
+    return drawn(QUERIES, store.dim, 2)
+
+
+def found(store: FaissStore, queries: Float32, mask: Bool | None = None) -> Int64:
+    return np.array([neighbors.rows for neighbors in store.search(queries, K, mask=mask)])
+
+
+def overlap(a: Int64, b: Int64) -> float:
+    return float(np.mean([len(np.intersect1d(x, y)) for x, y in zip(a, b, strict=True)]) / K)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("share", [None, 0.3, 0.02])
+def test_alone_as_in_a_batch(store: FaissStore, queries: Float32, share: float | None, threads: int) -> None:
+    mask: Bool | None = None if share is None else np.random.default_rng(3).random(ROWS) < share
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        alone = np.concatenate([found(store, queries[i : i + 1], mask) for i in range(QUERIES)])
+    finally:
+        faiss.omp_set_num_threads(before)
+    assert mask is None or mask[alone].all()
+    assert overlap(alone, found(store, queries, mask)) >= 0.97
+
+
+def test_every_list_holds_every_row(store: FaissStore, queries: Float32) -> None:
+    everything = {"nprobe": 1 << 20, "candidates": ROWS}
+    for query in queries[:5]:
+        assert len(store.search(query[None], ROWS, everything)[0].rows) == ROWS
+
+
+def test_alone_beside_batches(store: FaissStore, queries: Float32) -> None:
+    mask: Bool = np.random.default_rng(4).random(ROWS) < 0.5
+
+    def ask(i: int) -> tuple[Int64, Int64]:
+        size, which = (1, QUERIES)[i % 2], (None, mask)[i // 2 % 2]
+        return found(store, queries[:size], which)[0], expected[size, which is None]
+
+    expected = {(n, m is None): found(store, queries[:n], m)[0] for n in (1, QUERIES) for m in (None, mask)}
+    with ThreadPoolExecutor(4) as pool:
+        for rows, right in pool.map(ask, range(200)):
+            assert rows.tolist() == right.tolist()
+
+
+@pytest.mark.parametrize(("name", "by_codes"), [("fast-scan", True), ("few lists", False), ("odd width", False)])
+def test_codes_where_they_pay(name: str, by_codes: bool, tmp_path: Path) -> None:
+    dim, factory = FACTORIES[name]
+    index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    inverted_file(index).cp.niter = 1
+    index.train(drawn(ROWS, dim, 1))
+    index.add(drawn(ROWS, dim, 1))
+    path = tmp_path / INDEX_FILE
+    faiss.write_index(index, str(path))
+    opened = faiss.read_index(str(path))
+    view = LoneView(opened)
+    assert chosen_by_codes(inverted_file(view.index)) is by_codes
+    assert not chosen_by_codes(inverted_file(opened))
+    query = drawn(1, dim, 5)
+    whole = inverted_file(opened).nlist
+    for searched in (opened, view.index):
+        inverted_file(searched).nprobe = whole
+    assert view.index.search(query, K)[1].tolist() == opened.search(query, K)[1].tolist()
+    del opened  # the view keeps what it shares
+    assert view.index.search(query, K)[1].min() >= 0

@@ -1,0 +1,81 @@
+"""FAISS gets matrix kernels for the processor, also where its OpenBLAS is older than that, and threads that sleep."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from retrieval.stores.loading import KERNELS, SPINNING, WAITING, kernels, kernels_for, prepared, settings
+
+WIDE = "fpu avx2 fma avx512f avx512bw avx512dq avx512vl avx512cd amx_tile"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "expected"),
+    [
+        ("GenuineIntel", WIDE, "SKYLAKEX"),
+        ("GenuineIntel", "fpu avx2 fma avx512f", "HASWELL"),
+        ("GenuineIntel", "fpu sse4_2", None),
+        ("AuthenticAMD", WIDE, None),
+        ("", "", None),
+    ],
+)
+def test_by_what_the_processor_can_do(vendor: str, flags: str, expected: str | None) -> None:
+    one = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: Intel(R) Xeon(R) : new\nflags\t\t: {flags}\n\n"
+    assert kernels_for(2 * one) == expected
+
+
+def test_a_processor_that_says_nothing() -> None:
+    assert kernels_for("") is None
+    assert kernels_for("CPU implementer\t: 0x41\nFeatures\t: fp asimd\n") is None
+
+
+@pytest.mark.parametrize("set_by_user", [None, "NEHALEM"])
+def test_the_environment_is_as_before(set_by_user: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (KERNELS, SPINNING, WAITING):
+        monkeypatch.delenv(name, raising=False)
+    if set_by_user:
+        monkeypatch.setenv(KERNELS, set_by_user)
+    before = dict(os.environ)
+    with prepared():
+        assert os.environ.get(KERNELS) == (set_by_user or kernels())
+        assert int(os.environ[SPINNING]) > 0
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(("name", "value"), [(SPINNING, "7"), (WAITING, "active")])
+def test_how_threads_wait_is_the_users_to_say(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in (SPINNING, WAITING):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    with prepared():
+        assert os.environ[name] == value
+        assert os.environ.get(SPINNING) == (value if name == SPINNING else None)
+
+
+def test_faiss_threads_wait_asleep() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in {SPINNING, WAITING}}
+    done = subprocess.run(
+        [sys.executable, "-c", "import retrieval.stores.faiss_store"],
+        env=environment | {"OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    spins = [line.split("'")[1] for line in done.stderr.splitlines() if SPINNING in line]
+    if not spins:
+        pytest.skip("FAISS has another OpenMP than GNU's here")
+    assert spins[-1] == settings()[SPINNING]
+
+
+def test_faiss_has_them() -> None:
+    if kernels() is None:
+        pytest.skip("OpenBLAS recognises this processor, or it is no x86 one on Linux")
+    environment = {name: value for name, value in os.environ.items() if name != KERNELS} | {"OPENBLAS_VERBOSE": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import retrieval.stores.faiss_store"],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    cores = [line.removeprefix("Core: ") for line in done.stderr.splitlines() if line.startswith("Core: ")]
+    assert len(cores) >= 2  # NumPy's, then FAISS's
+    assert cores[-1] in {"SkylakeX", "Haswell"}
