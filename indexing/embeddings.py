@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 from indexing.tables import conformed, unified
 from retrieval.errors import SourceError, SourceNotFound
 from retrieval.stores.faiss_store import open_vectors
-from retrieval.types import Float32
+from retrieval.types import Float32, Int64
 
 PIECE_ROWS = 2_048
 _INDEX_ENDINGS = (".index", ".faiss")
+_ROW = "row"
+_UNDESCRIBED = pa.schema([pa.field(_ROW, pa.int64())])
 _TABLE_ENDINGS = (".parquet", ".pq")
 _DAMAGE = (OSError, pa.ArrowException)
 
@@ -37,7 +39,7 @@ class Piece:
 
     Attributes:
         vectors: (m, d) float32, as they were stored; not normalised.
-        metadata: m rows; without columns where there is no metadata.
+        metadata: m rows; where there is none a column `row`, their numbers in the source, or the ids of a FAISS index.
     """
 
     vectors: Float32
@@ -46,12 +48,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Vectors:
-    """Vectors that are read a range at a time; `what` names them in messages."""
+    """Vectors that are read a range at a time; `what` names them in messages, `ids` are those that they carry."""
 
     what: str
     count: int
     dim: int
     read: Callable[[int, int], Float32]
+    ids: Int64 | None = None
 
 
 class Embeddings:
@@ -72,6 +75,7 @@ class Embeddings:
         self.source = source
         self._vectors = _find_vectors(source)
         self._tables = _find_tables(source, metadata)
+        self.described = bool(self._tables)
         self.approximate = any(vectors.what.endswith("(approximate)") for vectors in self._vectors)
         self.count = sum(vectors.count for vectors in self._vectors)
         self.dim = self._vectors[0].dim
@@ -90,7 +94,7 @@ class Embeddings:
         if not self._tables:
             for start in range(0, self.count, PIECE_ROWS):
                 rows = min(PIECE_ROWS, self.count - start)
-                yield pa.table({"_": pa.nulls(rows)}).select([])
+                yield pa.table({_ROW: self._row_numbers(start, start + rows)})
             return
         for path in self._tables:
             try:
@@ -110,6 +114,10 @@ class Embeddings:
             first += vectors.count
         return np.concatenate(parts)
 
+    def _row_numbers(self, start: int, stop: int) -> Int64:
+        ids = self._vectors[0].ids
+        return np.arange(start, stop) if ids is None else ids[start:stop]
+
     def _check_tables(self) -> pa.Schema:
         """Pairs files where there are as many of each; else only the sums have to agree."""
         described = []
@@ -128,7 +136,7 @@ class Embeddings:
         elif self._tables and sum(described) != self.count:
             raise SourceError(f"{self.source} holds {self.count:,} vectors, its metadata {sum(described):,} rows")
         try:
-            return pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
+            return pa.unify_schemas(schemas, promote_options="permissive") if schemas else _UNDESCRIBED
         except pa.ArrowException:  # numbers in one shard, text in another
             return unified(schemas)
 
@@ -208,4 +216,4 @@ def _open_npy(path: Path) -> _Vectors:
 def _open_index(path: Path) -> _Vectors:
     opened = open_vectors(path)
     what = path.name + ("" if opened.exact else " (approximate)")
-    return _Vectors(what, opened.count, opened.dim, opened.read)
+    return _Vectors(what, opened.count, opened.dim, opened.read, opened.ids)

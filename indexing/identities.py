@@ -1,13 +1,17 @@
-"""Which ids were seen: 64-bit hashes in sorted runs, 8 bytes an id, where a Python set would take about 90.
+"""Ids: which were seen, and those of vectors that came without any.
 
-Two ids share a hash with probability n**2 / 2**65: three in a million among ten million pictures.
+Seen ones are 64-bit hashes in sorted runs, 8 bytes an id, where a Python set would take about 90. Two ids share a hash
+with probability n**2 / 2**65: three in a million among ten million pictures.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
+
 import numpy as np
 
-from retrieval.types import UInt64
+from retrieval.types import Float32, UInt64
 
 _RECENT = 1 << 16  # hashes kept in a Python set before they become a run
 
@@ -34,6 +38,28 @@ class IdSet:
         while self._runs and len(self._runs[-1]) <= len(run):  # as in a binary counter: sizes stay powers of two
             run = np.sort(np.concatenate([self._runs.pop(), run]))
         self._runs.append(run)
+
+
+class ContentIds:
+    """Ids of vectors by what they are: a hash, and for equal ones, from the second on, their number.
+
+    >>> ContentIds().of(np.float32([[1, 0], [0, 1], [1, 0]]))[::2]
+    ['4956e1b39c16f6622034652d41aa34df', '4956e1b39c16f6622034652d41aa34df-2']
+    """
+
+    def __init__(self) -> None:
+        self._seen = IdSet()
+        self._more: Counter[bytes] = Counter()
+
+    def of(self, vectors: Float32) -> list[str]:
+        """The ids of the next (m, d) vectors."""
+        return [self._one(hashlib.blake2b(row.tobytes(), digest_size=16).digest()) for row in vectors]
+
+    def _one(self, digest: bytes) -> str:
+        if self._seen.add(int.from_bytes(digest[:8])):
+            return digest.hex()
+        self._more[digest] += 1
+        return f"{digest.hex()}-{self._more[digest] + 1}"
 
 
 def _contains(run: UInt64, value: int) -> bool:

@@ -6,7 +6,6 @@ pictures are encoded to see whether the vectors are this encoder's at all. m row
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from indexing.build import Content, Wish, build_version, rejected_codes
 from indexing.choice import candidates, require_possible
 from indexing.disk import exclusive
 from indexing.embeddings import Embeddings, Piece
-from indexing.identities import IdSet
+from indexing.identities import ContentIds, IdSet
 from indexing.join import REJECTED_SCHEMA, Joined
 from indexing.progress import Progress
 from indexing.shards import SCHEMA
@@ -165,7 +164,7 @@ class _Rows:
     ) -> None:  # fmt: skip
         self._settings, self._embeddings, self._encoder = settings, embeddings, encoder
         self._pool, self._progress = pool, progress
-        self._columns = _Columns(embeddings.schema, settings.columns, embeddings.source)
+        self._columns = _Columns(embeddings.schema, settings.columns, embeddings.source, embeddings.described)
         self._seen = IdSet()
         self.schema = unified([self._columns.schema])
         self.pictures = 0
@@ -245,7 +244,9 @@ class _Rows:
 class _Columns:
     """Which of the source's columns become which of the collection's."""
 
-    def __init__(self, schema: pa.Schema, named: ColumnNames, source: Path) -> None:
+    def __init__(self, schema: pa.Schema, named: ColumnNames, source: Path, described: bool) -> None:
+        """`described`: whether there is metadata, and not only row numbers."""
+        self._content = ContentIds()
         for option, name in (("id", named.id), ("image", named.image), ("caption", named.caption)):
             if name is not None and name not in schema.names:
                 raise SourceError(
@@ -255,7 +256,7 @@ class _Columns:
             field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
         ]
         self._id = named.id or _first(_NAMES_OF_IDS, schema.names)
-        if self._id is None and schema.names:
+        if self._id is None and described:
             raise SourceError(f"{source}: no column holds ids; name one with --id-column of {', '.join(schema.names)}")
         self._path = named.image or _first(PATH_COLUMNS, texts)
         self._caption = named.caption or _first(CAPTION_COLUMNS, texts)
@@ -278,8 +279,7 @@ class _Columns:
     def renamed(self, piece: Piece) -> pa.Table:
         """`id` and the other columns under their new names; `_width` and `_height` where the source has them."""
         if self._id is None:
-            rows = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in piece.vectors]
-            return pa.table({"id": pa.array(rows, pa.string())})
+            return piece.metadata.add_column(0, "id", pa.array(self._content.of(piece.vectors), pa.string()))
         values = piece.metadata.column(self._id)
         ids = pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
         rest = {fresh: piece.metadata.column(name) for name, fresh in self._names.items()}

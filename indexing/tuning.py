@@ -1,4 +1,4 @@
-"""Picks a store's default search parameters by measurement: the cheapest that find enough of the true neighbours.
+"""Picks a store's default search parameters by measurement: the fastest that find enough of the true neighbours.
 
 Truth comes from the exact store over the same vectors, answers from the same two steps that serve a query (store,
 then exact re-ranking). Image and text queries are reported apart, because captions live elsewhere in the joint space
@@ -28,6 +28,10 @@ _MOST_QUERIES = 1000
 FEWEST_QUERIES = 100
 _TRUTH_MULTIPLICATIONS = 6e11  # about ten seconds on two cores; decides how many queries a large collection gets
 _TIMED_QUERIES, _TIMED_ROUNDS = 30, 3
+_RIVALS = 3
+"""Trials after the first sufficient one that may turn out to be faster: the order of trials is a guess."""
+_TIMED_BATCH = 500  # queries
+_FASTER = 0.95  # of the time so far; less is within chance
 _SEED = 0
 
 
@@ -145,7 +149,9 @@ def tune(
     progress: Callable[[Mapping[str, Any]], None] | None = None,
     held_out: Int64 | None = None,
 ) -> TuningReport:
-    """Tries a store's parameters from the cheapest on, until every set of queries reaches the target.
+    """Tries a store's parameters from the cheapest on, until every set of queries reaches the target, and some more.
+
+    Of those that reach it the fastest in batches wins.
 
     Args:
         store: freshly opened over `vectors`, those held out excepted.
@@ -167,6 +173,7 @@ def tune(
         exams["text"] = _Exam.prepare(vectors, QuerySet(text[:budget]), held_out)
     exams = {name: exam for name, exam in exams.items() if exam.answerable}
     sweep: list[dict[str, Any]] = []
+    good: list[dict[str, Any]] = []
     for params in store.trials() if isinstance(store, Tunable) else [{}]:
         begun = time.perf_counter()
         # Rounded down, so that what is printed never claims a target that was missed.
@@ -175,25 +182,51 @@ def tune(
         sweep.append({"params": dict(params), **recalls, "batch_ms": round(1e3 * took, 4)})
         if progress:
             progress(sweep[-1])
-        if all(recall >= target for recall in recalls.values()):
+        good += [sweep[-1]] if all(recall >= target for recall in recalls.values()) else []
+        first = sweep.index(good[0]) if good else len(sweep)
+        if not exams or len(sweep) - 1 - first == _RIVALS:
             break
-    return _report(store, exams, sweep, target)
+    return _report(store, exams, sweep, good, target)
 
 
-def _report(store: VectorStore, exams: Mapping[str, _Exam], sweep: list[dict[str, Any]], target: float) -> TuningReport:
-    """The last line if it met the target, else the line whose worse recall is best (the cheapest among equals)."""
+def _report(
+    store: VectorStore,
+    exams: Mapping[str, _Exam],
+    sweep: list[dict[str, Any]],
+    good: list[dict[str, Any]],
+    target: float,
+) -> TuningReport:
+    """The fastest of the good lines, else the line whose worse recall is best (the cheapest among equals)."""
 
     def worst(line: Mapping[str, Any]) -> float:
         return min((float(line[name]) for name in exams), default=1.0)
 
-    met = worst(sweep[-1]) >= target
-    best = sweep[-1] if met else max(sweep, key=worst)
+    best = _fastest(store, exams, good) if good else max(sweep, key=worst)
     measured = {name: Measured(exam.size, best[name]) for name, exam in exams.items()}
     asked = [exam.queries.vectors[:_TIMED_QUERIES] for exam in exams.values()]
     took = (
         _query_ms(store, next(iter(exams.values())).vectors, np.concatenate(asked), best["params"]) if asked else None
     )
-    return TuningReport(target, met, dict(best["params"]), measured.get("image"), measured.get("text"), took, sweep)
+    return TuningReport(
+        target, bool(good), dict(best["params"]), measured.get("image"), measured.get("text"), took, sweep
+    )
+
+
+def _fastest(store: VectorStore, exams: Mapping[str, _Exam], good: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of lines that are good enough the one that answers a batch soonest; they take turns, and the best turn counts."""
+    if len(good) == 1 or not exams:
+        return good[0]
+    queries = np.concatenate([exam.queries.vectors[:_TIMED_BATCH] for exam in exams.values()])
+    vectors = next(iter(exams.values())).vectors
+    times = np.full((_TIMED_ROUNDS, len(good)), np.inf)
+    for turn in times:
+        for i, line in enumerate(good):
+            begun = time.perf_counter()
+            _answers(store, vectors, queries, line["params"])
+            turn[i] = time.perf_counter() - begun
+    quickest = times.min(axis=0)
+    best = int(np.argmin(quickest))
+    return good[best] if quickest[best] < _FASTER * quickest[0] else good[0]
 
 
 def _query_ms(store: VectorStore, vectors: Float16, queries: Float32, params: SearchParameters) -> float:

@@ -222,8 +222,6 @@ def _values(name: str, columns: Columns) -> pa.ChunkedArray:
 
 
 def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_float16(values.type):  # which Arrow can hold but not compare
-        return values.cast(pa.float32())
     return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
@@ -234,7 +232,8 @@ def _test(condition: Condition, values: Any) -> Bool:
             raise _mismatch(condition.field, values.type, "prefix", condition.prefix)
         return _numpy(pc.starts_with(values, condition.prefix))
     if condition.in_ is not None:
-        if pa.types.is_decimal(values.type):  # a JSON number is none: 2.5 is compared, not looked up
+        # A JSON number is no decimal, and Arrow does not look up 16-bit floats: these are compared one by one.
+        if pa.types.is_decimal(values.type) or pa.types.is_float16(values.type):
             equal = [_compared(condition.field, values, "equals", value) for value in condition.in_]
             return reduce(np.logical_or, equal, np.zeros(len(values), dtype=np.bool_))
         wanted = [_scalar(condition.field, value, values.type) for value in condition.in_]
@@ -267,6 +266,9 @@ def _compared(field: str, values: Any, test: str, value: Any) -> Bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and pa.types.is_integer(values.type):
         return _whole_compared(values, test, value)
+    if number and pa.types.is_float16(values.type):  # which Arrow can hold but not compare
+        with np.errstate(over="ignore"):
+            value, values = float(np.float16(max(-_BEYOND, min(_BEYOND, value)))), values.cast(pa.float32())
     exact = number and pa.types.is_floating(values.type)
     return _numpy(_TESTS[test](values, _scalar(field, value, values.type, exact=exact)))
 

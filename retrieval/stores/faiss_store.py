@@ -162,12 +162,16 @@ def _packed(params: Mapping[str, object]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class IndexVectors:
-    """The vectors that a foreign index holds; `exact` is False where it stores codes and gives back guesses."""
+    """The vectors that a foreign index holds.
+
+    `exact` is False where it stores codes and gives back guesses; `ids` (n,) ascending where they are no row numbers.
+    """
 
     count: int
     dim: int
     exact: bool
     read: Callable[[int, int], Float32]
+    ids: Int64 | None = None
 
 
 def open_vectors(path: Path) -> IndexVectors:
@@ -177,9 +181,10 @@ def open_vectors(path: Path) -> IndexVectors:
         StoreUnavailable: it can't be read, or can't give its vectors back.
     """
     with translated(f"{path} can't be read as a FAISS index"):
-        opened: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        opened: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         mapped = isinstance(opened, faiss.IndexIDMap)
-        order: Int64 | None = np.argsort(faiss.vector_to_array(opened.id_map), kind="stable") if mapped else None
+        given: Int64 | None = faiss.vector_to_array(opened.id_map) if mapped else None
+        order: Int64 | None = None if given is None else np.argsort(given, kind="stable")
         index = faiss.downcast_index(opened.index) if mapped else opened
         ivf = faiss.try_extract_index_ivf(index)
         if ivf is not None:
@@ -197,7 +202,7 @@ def open_vectors(path: Path) -> IndexVectors:
     if count:
         with translated(f"{path} does not give its vectors back"):
             index.reconstruct(0)  # of many at once FAISS refuses in threads of its own, which ends the process
-    return IndexVectors(count, dim, isinstance(index, _PLAIN), read)
+    return IndexVectors(count, dim, isinstance(index, _PLAIN), read, None if given is None else given[order])
 
 
 def _neighbors(scores: Float32, rows: Int64) -> list[Neighbors]:

@@ -232,7 +232,7 @@ def numbers(tmp_path: Path) -> Metadata:
             "hash": pa.array([1, BIG, None], pa.uint64()),
             "far": pa.array([2**53 + 1, -5, 7], pa.int64()),
             "small": pa.array([0.1, 2.5, None], pa.float32()),
-            "half": pa.array(np.array([0.5, 2, 3], np.float16)),
+            "half": pa.array(np.array([0.1, 2, 3], np.float16)),
             "money": pa.array([Decimal("2.50"), Decimal("0.10"), None], pa.decimal128(5, 2)),
         }
     )
@@ -262,7 +262,11 @@ def numbers(tmp_path: Path) -> Metadata:
         ("small", {"range": {"lte": 0.1}}, "a"),
         ("small", {"range": {"gt": 0.1}}, "b"),
         ("small", {"range": {"gt": 2}}, "b"),
-        ("half", {"equals": 0.5}, "a"),
+        ("half", {"equals": 0.1}, "a"),
+        ("half", {"in": [0.1, 3]}, "ac"),
+        ("half", {"range": {"gt": 0.1}}, "bc"),
+        ("half", {"range": {"gt": -1e300, "lt": 10**400}}, "abc"),
+        ("half", {"equals": 0.5}, ""),
         ("half", {"range": {"gte": 2}}, "bc"),
         ("half", {"in": [2, 3]}, "bc"),
         ("money", {"in": [2.5, 7]}, "a"),

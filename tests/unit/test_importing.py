@@ -159,6 +159,18 @@ def test_vectors_without_metadata_are_known_by_their_content(vectors: Float32, t
     assert first == second[::-1]
 
 
+def test_equal_vectors_without_metadata_are_all_there(vectors: Float32, tmp_path: Path) -> None:
+    given = vectors[[0, 1, 0, 2, 0, 1]]
+    given[3] = 0
+    np.save(tmp_path / "v.npy", given)
+    summary = imported(tmp_path / "v.npy", tmp_path / "out")
+    assert (summary.seen, summary.indexed, summary.rejected_by_code) == (6, 5, {"vector_invalid": 1})
+    records = open_collection(tmp_path / "out").metadata.records(range(5))
+    first, second = records[0]["id"], records[1]["id"]
+    assert [record["id"] for record in records] == [first, second, f"{first}-2", f"{first}-3", f"{second}-2"]
+    assert [record["row"] for record in records] == [0, 1, 2, 4, 5]
+
+
 def test_columns_can_be_named(vectors: Float32, tmp_path: Path) -> None:
     source = flat_folder(tmp_path / "source", vectors)
     more = {"sku": [f"s{i}" for i in range(COUNT)], "title": ["x"] * COUNT}
@@ -288,7 +300,9 @@ def test_an_index_with_ids_of_its_own_gives_its_vectors_in_their_order(
     faiss.write_index(mapped, str(tmp_path / "image.index"))
     source = Embeddings(tmp_path / "image.index")
     assert not source.approximate
-    np.testing.assert_array_equal(np.concatenate([piece.vectors for piece in source]), vectors)
+    pieces = list(source)
+    np.testing.assert_array_equal(np.concatenate([piece.vectors for piece in pieces]), vectors)
+    assert pieces[0].metadata.column("row").to_pylist() == list(range(first, first + 100))
 
 
 def test_shards_are_paired_by_their_numbers(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexing import tuning
 from indexing.stores_build import build_store
 from indexing.tuning import QuerySet, TuningReport, leave_one_out, query_budget, tune
 from retrieval.stores.exact import ExactStore
@@ -49,17 +51,39 @@ LADDER: list[SearchParameters] = [{"nprobe": step, "candidates": 20} for step in
 
 
 @pytest.mark.parametrize(("target", "expected"), [(0.4, 2), (0.7, 4), (0.85, 10), (0.95, 50), (1.0, 0)])
-def test_the_first_sufficient_trial_wins(target: float, expected: int) -> None:
+def test_the_first_sufficient_trial_wins_among_equals(
+    target: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Losing every s-th row costs 1/s of the neighbours, whatever the query."""
+    monkeypatch.setattr(tuning, "_FASTER", 0.0)
     vectors = unit(2_000, 16, seed=1).astype(np.float16)
     report = tune(Forgetful(vectors, LADDER), vectors, target=target)
     assert report.params["nprobe"] == expected
     assert report.met
     assert report.image is not None
     assert report.image.ann_recall_at_10 == pytest.approx(1 - 1 / expected if expected else 1.0, abs=0.02)
-    assert [line["params"]["nprobe"] for line in report.sweep] == [
-        p["nprobe"] for p in LADDER[: 1 + [p["nprobe"] for p in LADDER].index(expected)]
-    ]
+    steps = [params["nprobe"] for params in LADDER]
+    assert [line["params"]["nprobe"] for line in report.sweep] == steps[: steps.index(expected) + 4]  # and three rivals
+
+
+@pytest.mark.parametrize(
+    ("slow", "expected"), [({10: 0.3, 0: 0.15}, 50), ({10: 0.3, 50: 0.15}, 0), ({50: 0.15, 0: 0.15}, 10)]
+)
+def test_the_fastest_sufficient_trial_wins(slow: dict[int, float], expected: int) -> None:
+    """Where the first one that is good enough turns out to be slow."""
+    vectors = unit(1_000, 16, seed=1).astype(np.float16)
+
+    class Uneven(Forgetful):
+        def search(
+            self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
+        ) -> list[Neighbors]:
+            time.sleep(slow.get(params["nprobe"], 0.0) if params else 0)
+            return super().search(queries, k, params, mask)
+
+    report = tune(Uneven(vectors, LADDER), vectors, target=0.85)
+    assert report.params["nprobe"] == expected
+    assert report.image is not None
+    assert report.image.ann_recall_at_10 == pytest.approx(1 - 1 / expected if expected else 1.0, abs=0.02)
 
 
 def test_a_target_out_of_reach_is_reported() -> None:
