@@ -94,8 +94,9 @@ def test_a_target_out_of_reach_is_reported() -> None:
     assert len(report.sweep) == 4
 
 
-def test_text_is_measured_apart_and_has_to_pass_too() -> None:
+def test_text_is_measured_apart_and_has_to_pass_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts whose ten neighbours are rows that every trial but the last one loses."""
+    monkeypatch.setattr(tuning, "_FASTER", 0.0)
     vectors = unit(1_000, 16, seed=1)
     lost = np.arange(0, 1_000, 20)
     vectors[lost] = vectors[0] + 0.01 * vectors[lost]
