@@ -8,6 +8,7 @@ Dimension letters: n vectors, m of them in the sample, q queries, d embedding wi
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -142,10 +143,11 @@ def require_possible(presets: Sequence[Preset], count: int, dim: int, budget: In
         return
     smallest = min(presets, key=lambda preset: preset.memory(count, dim))
     needed = smallest.memory(count, dim)
+    told = needed if surely == 1 else smallest.memory(math.ceil(count * (2 - surely)), dim)  # enough if there are more
     if needed > budget.memory and smallest.memory(max(1, int(surely * count)), dim) > budget.memory:
         raise BudgetImpossible(
             f"no index of {count:,} vectors of width {dim} fits into {megabytes(budget.memory)}: the smallest, "
-            f"{smallest.name}, takes {megabytes(needed)}; give --memory {megabytes(needed)}"
+            f"{smallest.name}, takes {megabytes(needed)}; give --memory {megabytes(told)}"
         )
 
 

@@ -210,7 +210,16 @@ def _open_npy(path: Path) -> _Vectors:
         raise SourceError(f"{path} is not a readable .npy file: {error}") from error
     if array.ndim != 2 or array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
         raise SourceError(f"{path} holds {array.dtype} {array.shape}; embeddings are (n, d) floats")
-    return _Vectors(path.name, len(array), array.shape[1], lambda a, b: np.asarray(array[a:b], np.float32))
+    return _Vectors(path.name, len(array), array.shape[1], lambda a, b: _single(array[a:b]))
+
+
+def _single(rows: NDArray[Any]) -> Float32:
+    """(m, d) float32; rows of float64 that it could not hold are scaled first, since only their direction counts."""
+    if rows.dtype.itemsize == 8:
+        peaks = np.abs(rows).max(axis=1, keepdims=True)
+        far = np.isfinite(peaks) & (peaks > 0) & ((peaks > 1e30) | (peaks < 1e-30))
+        rows = rows / np.where(far, peaks, 1.0)
+    return np.asarray(rows, np.float32)
 
 
 def _open_index(path: Path) -> _Vectors:

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from retrieval.stores.faiss_common import faiss, wrapped
+from retrieval.stores.presets import CODED_LISTS
 
-_MANY_LISTS = 1_024
-"""From here on codes of the centroids pay."""
 _ROUNDS = 2  # of k-means for those codes: 0.1 s at every opening. Twenty-five choose hardly better, and take a second
 _KEPT = 2.0  # of k lists that are wanted, so many times k are compared by their numbers
 _BY_LISTS = 15
@@ -44,11 +43,11 @@ class LoneView:
         else:
             lists.parallel_mode = 1
         self._held: tuple[Any, ...] = (index,)
-        by_codes = lists.nlist >= _MANY_LISTS and lists.d % 2 == 0
-        own = lists.quantizer
-        own.this.own(lists.own_fields)  # goes with this name, since the lists let go of it
-        lists.own_fields = False
-        lists.quantizer = self._codes_before(shared.quantizer) if by_codes else shared.quantizer
+        if lists.nlist >= CODED_LISTS and lists.d % 2 == 0:
+            own = lists.quantizer
+            own.this.own(lists.own_fields)  # goes with this name, since the lists let go of it
+            lists.own_fields = False
+            lists.quantizer = self._codes_before(shared.quantizer)
 
     def _codes_before(self, centroids: Any) -> Any:
         lists, width = centroids.ntotal, centroids.d
@@ -75,6 +74,7 @@ def _clone_without_lists(index: Any) -> Any:
         return faiss.clone_index(index)
     finally:
         lists.own_invlists, lists.invlists = owned, held
+        empty.this.own(True)  # which the assignment took away
 
 
 def chosen_by_codes(lists: Any) -> bool:

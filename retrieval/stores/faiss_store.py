@@ -18,8 +18,8 @@ import numpy as np
 
 from retrieval.errors import DimensionMismatch, QueryError, StoreUnavailable
 from retrieval.mapping import scattered
-from retrieval.stores.faiss_alone import LoneView
-from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated
+from retrieval.stores.faiss_alone import LoneView, inverted_file
+from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated, wrapped
 from retrieval.stores.faiss_masks import Selection, Selections
 from retrieval.stores.faiss_refine import Candidates
 from retrieval.stores.faiss_ways import CANDIDATES, Graph, Lists, way_of
@@ -186,9 +186,18 @@ def open_vectors(path: Path) -> IndexVectors:
         given: Int64 | None = faiss.vector_to_array(opened.id_map) if mapped else None
         order: Int64 | None = None if given is None else np.argsort(given, kind="stable")
         index = faiss.downcast_index(opened.index) if mapped else opened
-        ivf = faiss.try_extract_index_ivf(index)
-        if ivf is not None:
-            ivf.make_direct_map()
+        if faiss.try_extract_index_ivf(index) is not None:
+            ivf = inverted_file(index)
+            if isinstance(ivf, faiss.IndexIVFPQFastScan):  # asked for a vector, FAISS ends the process
+                raise StoreUnavailable(
+                    f"{path} holds fast-scan product codes, of which FAISS gives no vectors back; import the .npy files"
+                )
+            listed = _listed_ids(ivf)
+            if np.array_equal(listed, np.arange(len(listed))):
+                ivf.make_direct_map()
+            else:
+                ivf.set_direct_map_type(wrapped.DirectMap.Hashtable)
+                given, order = (listed, listed) if given is None else (given, order)
     count, dim = int(index.ntotal), int(index.d)
 
     def read(start: int, stop: int, held: Any = opened) -> Float32:
@@ -200,9 +209,18 @@ def open_vectors(path: Path) -> IndexVectors:
             return vectors
 
     if count:
+        first = 0 if order is None else int(order[0])
         with translated(f"{path} does not give its vectors back"):
-            index.reconstruct(0)  # of many at once FAISS refuses in threads of its own, which ends the process
-    return IndexVectors(count, dim, isinstance(index, _PLAIN), read, None if given is None else given[order])
+            index.reconstruct(first)  # of many at once FAISS refuses in threads of its own, which ends the process
+    return IndexVectors(count, dim, isinstance(index, _PLAIN), read, None if given is None else np.sort(given))
+
+
+def _listed_ids(ivf: Any) -> Int64:
+    """(n,) ids of an inverted file's rows, ascending."""
+    lists = ivf.invlists
+    sizes = [lists.list_size(i) for i in range(ivf.nlist)]
+    held = [faiss.rev_swig_ptr(lists.get_ids(i), n).copy() for i, n in enumerate(sizes) if n]
+    return np.sort(np.concatenate(held)) if held else np.empty(0, np.int64)
 
 
 def _neighbors(scores: Float32, rows: Int64) -> list[Neighbors]:

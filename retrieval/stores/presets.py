@@ -24,7 +24,9 @@ EXACT_KEPT = 64 * 1024 * 1024
 _LARGEST_NLIST = 16_384
 _ROW_ID = 8
 _HEADERS = 4_096
-_CENTROID_CODE = 0.25  # bytes a dimension, see `retrieval.stores.faiss_alone`
+CODED_LISTS = 1_024
+"""From so many lists on codes of their centroids choose them for a lone query; of fewer, centroids are held twice."""
+_CENTROID_CODE = 0.25  # bytes a dimension
 _PACK = 32  # fast-scan keeps codes in packs of 32 rows, and the last pack of a list is half empty on average
 
 
@@ -91,7 +93,8 @@ class Preset:
             return int(count * (self.code(width) + self.links) + self.table(width)) + _HEADERS
         nlist = choose_nlist(count)
         rows = count + (nlist * _PACK / 2 if self.packed else 0)
-        fixed = nlist * ((4 + _CENTROID_CODE) * self.centroid(width) + 24) + self.table(width)
+        beside = _CENTROID_CODE if nlist >= CODED_LISTS else 4
+        fixed = nlist * ((4 + beside) * self.centroid(width) + 24) + self.table(width)
         return int(rows * self.code(width) + count * _ROW_ID + fixed) + _HEADERS
 
     def centroid(self, width: int) -> int:

@@ -92,6 +92,28 @@ def test_alone_beside_batches(store: FaissStore, queries: Float32) -> None:
             assert rows.tolist() == right.tolist()
 
 
+@pytest.mark.parametrize("factory", ["IVF4096,PQ2x4fsr", "IVF4096,SQ8", "IVF64,SQ8"])
+def test_a_view_that_is_gone_leaves_no_memory(factory: str) -> None:
+    vectors = drawn(ROWS, 4, 1)
+    index = faiss.index_factory(4, factory, faiss.METRIC_INNER_PRODUCT)
+    inverted_file(index).cp.niter = 1
+    index.train(vectors)
+    index.add(vectors)
+    LoneView(index)
+    before = _anonymous()
+    for _ in range(60):
+        view = LoneView(index)
+        view.index.search(vectors[:1], K)
+    assert _anonymous() - before < 8 << 20  # a copy of the lists' heads for each would be 40 MB
+
+
+def _anonymous() -> int:
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        pytest.skip("needs Linux's /proc")
+    return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+
+
 @pytest.mark.parametrize(("name", "by_codes"), [("fast-scan", True), ("few lists", False), ("odd width", False)])
 def test_codes_where_they_pay(name: str, by_codes: bool, tmp_path: Path) -> None:
     dim, factory = FACTORIES[name]

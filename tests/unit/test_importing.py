@@ -25,6 +25,7 @@ from retrieval.nearest import SearchOptions
 from retrieval.types import Float32, UInt8
 from sources.item import ColumnNames
 from tests.bad_images import encoded, picture
+from tests.unit_vectors import unit
 
 COUNT = 12
 
@@ -303,6 +304,42 @@ def test_an_index_with_ids_of_its_own_gives_its_vectors_in_their_order(
     pieces = list(source)
     np.testing.assert_array_equal(np.concatenate([piece.vectors for piece in pieces]), vectors)
     assert pieces[0].metadata.column("row").to_pylist() == list(range(first, first + 100))
+
+
+@pytest.mark.parametrize("inner", ["IVF4,Flat", "IVF4,SQ8", "PCA8,IVF4,Flat"])
+def test_an_inverted_file_with_ids_of_its_own(tmp_path: Path, inner: str) -> None:
+    vectors = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
+    index = faiss.index_factory(8, inner)
+    index.train(vectors)
+    order = np.random.default_rng(1).permutation(200)
+    index.add_with_ids(vectors[order], 7 * order + 5)
+    faiss.extract_index_ivf(index).remove_ids(np.array([5, 19]))
+    index.ntotal = 198
+    faiss.write_index(index, str(tmp_path / "image.index"))
+    pieces = list(Embeddings(tmp_path / "image.index"))
+    there = np.setdiff1d(np.arange(200), [0, 2])
+    np.testing.assert_allclose(np.concatenate([piece.vectors for piece in pieces]), vectors[there], atol=0.05)
+    assert pieces[0].metadata.column("row").to_pylist() == (7 * there + 5).tolist()
+
+
+@pytest.mark.parametrize("factory", ["IVF4,PQ4x4fsr", "IVF4,PQ4x4fs", "OPQ4_8,IVF4,PQ4x4fsr"])
+def test_fast_scan_product_codes_are_refused(tmp_path: Path, factory: str) -> None:
+    vectors = np.random.default_rng(0).standard_normal((1000, 8)).astype(np.float32)
+    index = faiss.index_factory(8, factory)
+    index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "image.index"))
+    with pytest.raises(StoreUnavailable, match="fast-scan product codes"):
+        Embeddings(tmp_path / "image.index")
+
+
+@pytest.mark.parametrize("factor", [1e300, 1e-300, 1.0])
+def test_doubles_of_any_norm(tmp_path: Path, factor: float) -> None:
+    vectors = np.random.default_rng(0).standard_normal((20, 8))
+    np.save(tmp_path / "v.npy", vectors * factor)
+    (piece,) = Embeddings(tmp_path / "v.npy")
+    cosines = np.vecdot(unit(piece.vectors), unit(vectors))
+    np.testing.assert_allclose(cosines, 1, atol=1e-6)
 
 
 def test_shards_are_paired_by_their_numbers(tmp_path: Path) -> None:
