@@ -186,11 +186,14 @@ def open_vectors(path: Path) -> IndexVectors:
         given: Int64 | None = faiss.vector_to_array(opened.id_map) if mapped else None
         order: Int64 | None = None if given is None else np.argsort(given, kind="stable")
         index = faiss.downcast_index(opened.index) if mapped else opened
+        if isinstance(index, faiss.IndexRefine):  # what it refines with is nearer to the vectors than codes are
+            index = faiss.downcast_index(index.refine_index)
         if faiss.try_extract_index_ivf(index) is not None:
             ivf = inverted_file(index)
-            if isinstance(ivf, faiss.IndexIVFPQFastScan):  # asked for a vector, FAISS ends the process
+            packed = isinstance(ivf, faiss.IndexIVFFastScan) and not isinstance(ivf, faiss.IndexIVFRaBitQFastScan)
+            if packed:  # asked for a vector, FAISS ends the process
                 raise StoreUnavailable(
-                    f"{path} holds fast-scan product codes, of which FAISS gives no vectors back; import the .npy files"
+                    f"{path} holds fast-scan codes, of which FAISS gives no vectors back; import the .npy files"
                 )
             listed = _listed_ids(ivf)
             if np.array_equal(listed, np.arange(len(listed))):
@@ -198,7 +201,7 @@ def open_vectors(path: Path) -> IndexVectors:
             else:
                 ivf.set_direct_map_type(wrapped.DirectMap.Hashtable)
                 given, order = (listed, listed) if given is None else (given, order)
-    count, dim = int(index.ntotal), int(index.d)
+    count, dim = int(index.ntotal) if order is None else len(order), int(index.d)
 
     def read(start: int, stop: int, held: Any = opened) -> Float32:
         """`held` owns what is read from."""

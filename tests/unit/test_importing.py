@@ -322,15 +322,30 @@ def test_an_inverted_file_with_ids_of_its_own(tmp_path: Path, inner: str) -> Non
     assert pieces[0].metadata.column("row").to_pylist() == (7 * there + 5).tolist()
 
 
-@pytest.mark.parametrize("factory", ["IVF4,PQ4x4fsr", "IVF4,PQ4x4fs", "OPQ4_8,IVF4,PQ4x4fsr"])
-def test_fast_scan_product_codes_are_refused(tmp_path: Path, factory: str) -> None:
+@pytest.mark.parametrize(
+    "factory",
+    ["IVF4,PQ4x4fsr", "IVF4,PQ4x4fs", "OPQ4_8,IVF4,PQ4x4fsr", "IVF4,RQ2x4fsr_Nrq2x4", "IVF4,LSQ2x4fs_Nlsq2x4"],
+)
+def test_fast_scan_codes_in_lists_are_refused(tmp_path: Path, factory: str) -> None:
     vectors = np.random.default_rng(0).standard_normal((1000, 8)).astype(np.float32)
     index = faiss.index_factory(8, factory)
     index.train(vectors)
     index.add(vectors)
     faiss.write_index(index, str(tmp_path / "image.index"))
-    with pytest.raises(StoreUnavailable, match="fast-scan product codes"):
+    with pytest.raises(StoreUnavailable, match="fast-scan codes"):
         Embeddings(tmp_path / "image.index")
+
+
+@pytest.mark.parametrize("factory", ["IVF4,PQ4x4fsr,RFlat", "IVF4,PQ4,RFlat", "PQ4x4fs,RFlat"])
+def test_vectors_that_refine_codes_are_read(tmp_path: Path, factory: str) -> None:
+    vectors = np.random.default_rng(0).standard_normal((1000, 8)).astype(np.float32)
+    index = faiss.index_factory(8, factory)
+    index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "image.index"))
+    source = Embeddings(tmp_path / "image.index")
+    assert not source.approximate
+    np.testing.assert_array_equal(np.concatenate([piece.vectors for piece in source]), vectors)
 
 
 @pytest.mark.parametrize("factor", [1e300, 1e-300, 1.0])
