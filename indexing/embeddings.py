@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from indexing.tables import conformed, unified
 from retrieval.errors import SourceError, SourceNotFound
-from retrieval.stores.faiss_store import open_vectors
+from retrieval.stores.faiss_vectors import open_vectors
 from retrieval.types import Float32, Int64
 
 PIECE_ROWS = 2_048

@@ -217,7 +217,7 @@ def _values(name: str, columns: Columns) -> pa.ChunkedArray:
             values = pc.struct_field(values, step)
         return _plain(values)
     near = difflib.get_close_matches(name, known, 1)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
+    meant = f"; did you mean {near[0]!r}?" if near else "."
     raise FilterInvalid(f"no metadata column is called {name!r}{meant} There are {', '.join(sorted(known))}")
 
 
@@ -236,7 +236,10 @@ def _test(condition: Condition, values: Any) -> Bool:
         if pa.types.is_decimal(values.type) or pa.types.is_float16(values.type):
             equal = [_compared(condition.field, values, "equals", value) for value in condition.in_]
             return reduce(np.logical_or, equal, np.zeros(len(values), dtype=np.bool_))
-        wanted = [_scalar(condition.field, value, values.type) for value in condition.in_]
+        asked = condition.in_
+        if pa.types.is_integer(values.type):  # what such a column can't hold equals none of its rows
+            asked = [value for value in asked if not _is_plain_number(value) or _held(value, values.type)]
+        wanted = [_scalar(condition.field, value, values.type) for value in asked]
         return _numpy(pc.is_in(values, pa.array([value.as_py() for value in wanted], values.type)))
     if condition.range is not None:
         return reduce(np.logical_and, _bounds(condition, values))
@@ -263,7 +266,7 @@ _TESTS: dict[str, Callable[[Any, Any], Any]] = {
 
 def _compared(field: str, values: Any, test: str, value: Any) -> Bool:
     """(m,) bool; numbers in the column's own type, in which 0.1 is what a column of 32-bit floats holds for it."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = _is_plain_number(value)
     if number and pa.types.is_integer(values.type):
         return _whole_compared(values, test, value)
     if number and pa.types.is_float16(values.type):  # which Arrow can hold but not compare
@@ -291,28 +294,22 @@ def _whole_compared(values: Any, test: str, value: float) -> Bool:
 
 
 def _scalar(field: str, value: Any, wanted: pa.DataType, *, exact: bool = True) -> pa.Scalar:
-    """A JSON value as the column's type; `exact` refuses a fraction for a column of whole numbers."""
+    """A JSON value as the column's type, or, if not `exact`, as one to compare with it."""
     if _is_text(wanted) and isinstance(value, str):
         return pa.scalar(value, wanted)
     if pa.types.is_boolean(wanted) and isinstance(value, bool):
         return pa.scalar(value)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = _is_plain_number(value)
     try:
         if _is_number(wanted) and number:
             whole = pa.types.is_integer(wanted) and exact
             floating = pa.types.is_floating(wanted) and exact
-            return pa.scalar(_whole(value) if whole else float(value) if floating else value, wanted if exact else None)
+            return pa.scalar(int(value) if whole else float(value) if floating else value, wanted if exact else None)
         if pa.types.is_temporal(wanted) and isinstance(value, str):
             return _moment(value, wanted)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise _mismatch(field, wanted, "value", value) from error
     raise _mismatch(field, wanted, "value", value)
-
-
-def _whole(value: float) -> int:
-    if value != int(value):
-        raise ValueError(f"{value} is not a whole number")
-    return int(value)
 
 
 def _moment(value: str, wanted: pa.DataType) -> pa.Scalar:
@@ -327,6 +324,17 @@ def _mismatch(field: str, kind: pa.DataType, what: str, value: Any) -> FilterInv
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_plain_number(value: Any) -> bool:
+    """JSON's numbers; Python counts truth values among its own."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _held(value: Any, kind: pa.DataType) -> bool:
+    """Whether a column of this type of whole numbers can hold the value."""
+    limits = np.iinfo(kind.to_pandas_dtype())
+    return bool(value == math.floor(value) and limits.min <= value <= limits.max)
 
 
 def _is_number(kind: pa.DataType) -> bool:

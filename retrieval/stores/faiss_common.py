@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,9 @@ from retrieval.stores.loading import prepared
 
 with prepared():
     import faiss
+
+# A forked child has none of its parent's threads, and GNU OpenMP would wait for them for ever.
+os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
 
 __all__ = ["INDEX_FILE", "faiss", "translated", "unpatched", "wrapped"]
 

@@ -9,8 +9,7 @@ Dimension letters: n rows of the collection, q queries, d embedding width, k nei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,13 @@ import numpy as np
 
 from retrieval.errors import DimensionMismatch, QueryError, StoreUnavailable
 from retrieval.mapping import scattered
-from retrieval.stores.faiss_alone import LoneView, inverted_file
-from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated, wrapped
+from retrieval.stores.faiss_alone import LoneView
+from retrieval.stores.faiss_common import INDEX_FILE, faiss, translated
 from retrieval.stores.faiss_masks import Selection, Selections
 from retrieval.stores.faiss_refine import Candidates
 from retrieval.stores.faiss_ways import CANDIDATES, Graph, Lists, way_of
 from retrieval.stores.protocol import SearchParameters, check_mask
 from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
-
-_PLAIN = (faiss.IndexFlat, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
-"""Indexes that hold the vectors themselves."""
 
 
 class FaissStore:
@@ -158,72 +154,6 @@ class FaissStore:
 def _packed(params: Mapping[str, object]) -> bool:
     """Whether codes are packed for fast-scan, which FAISS copies out of a mapped file and so holds twice."""
     return "fs" in str(params.get("factory", ""))
-
-
-@dataclass(frozen=True, slots=True)
-class IndexVectors:
-    """The vectors that a foreign index holds.
-
-    `exact` is False where it stores codes and gives back guesses; `ids` (n,) ascending where they are no row numbers.
-    """
-
-    count: int
-    dim: int
-    exact: bool
-    read: Callable[[int, int], Float32]
-    ids: Int64 | None = None
-
-
-def open_vectors(path: Path) -> IndexVectors:
-    """Vectors of an index that another tool wrote, in the order of its ids.
-
-    Raises:
-        StoreUnavailable: it can't be read, or can't give its vectors back.
-    """
-    with translated(f"{path} can't be read as a FAISS index"):
-        opened: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        mapped = isinstance(opened, faiss.IndexIDMap)
-        given: Int64 | None = faiss.vector_to_array(opened.id_map) if mapped else None
-        order: Int64 | None = None if given is None else np.argsort(given, kind="stable")
-        index = faiss.downcast_index(opened.index) if mapped else opened
-        if isinstance(index, faiss.IndexRefine):  # what it refines with is nearer to the vectors than codes are
-            index = faiss.downcast_index(index.refine_index)
-        if faiss.try_extract_index_ivf(index) is not None:
-            ivf = inverted_file(index)
-            packed = isinstance(ivf, faiss.IndexIVFFastScan) and not isinstance(ivf, faiss.IndexIVFRaBitQFastScan)
-            if packed:  # asked for a vector, FAISS ends the process
-                raise StoreUnavailable(
-                    f"{path} holds fast-scan codes, of which FAISS gives no vectors back; import the .npy files"
-                )
-            listed = _listed_ids(ivf)
-            if np.array_equal(listed, np.arange(len(listed))):
-                ivf.make_direct_map()
-            else:
-                ivf.set_direct_map_type(wrapped.DirectMap.Hashtable)
-                given, order = (listed, listed) if given is None else (given, order)
-    count, dim = int(index.ntotal) if order is None else len(order), int(index.d)
-
-    def read(start: int, stop: int, held: Any = opened) -> Float32:
-        """`held` owns what is read from."""
-        with translated(f"{path} does not give its vectors back"):
-            if order is not None:
-                return np.stack([index.reconstruct(row) for row in order[start:stop].tolist()])
-            vectors: Float32 = index.reconstruct_n(start, stop - start)
-            return vectors
-
-    if count:
-        first = 0 if order is None else int(order[0])
-        with translated(f"{path} does not give its vectors back"):
-            index.reconstruct(first)  # of many at once FAISS refuses in threads of its own, which ends the process
-    return IndexVectors(count, dim, isinstance(index, _PLAIN), read, None if given is None else np.sort(given))
-
-
-def _listed_ids(ivf: Any) -> Int64:
-    """(n,) ids of an inverted file's rows, ascending."""
-    lists = ivf.invlists
-    sizes = [lists.list_size(i) for i in range(ivf.nlist)]
-    held = [faiss.rev_swig_ptr(lists.get_ids(i), n).copy() for i, n in enumerate(sizes) if n]
-    return np.sort(np.concatenate(held)) if held else np.empty(0, np.int64)
 
 
 def _neighbors(scores: Float32, rows: Int64) -> list[Neighbors]:

@@ -255,6 +255,19 @@ def test_an_index_of_codes_says_that_its_vectors_are_guesses(vectors: Float32, t
     assert imported(tmp_path / "v.index", tmp_path / "mine").approximate
 
 
+@pytest.mark.parametrize("factory", ["SQfp16", "IVF4,SQfp16", "HNSW8_SQfp16", "L2norm,Flat", "L2norm,IVF4,Flat"])
+def test_what_is_as_fine_as_our_own_vectors_is_no_guess(tmp_path: Path, factory: str) -> None:
+    vectors = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
+    index = faiss.index_factory(16, factory)
+    index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "image.index"))
+    source = Embeddings(tmp_path / "image.index")
+    assert not source.approximate
+    given = np.concatenate([piece.vectors for piece in source])
+    np.testing.assert_allclose(unit(given), unit(vectors), atol=5e-4)
+
+
 class _Wide(FakeEncoder):
     """As wide as ViT-B/32, whose weights no test has; sees the same in every picture."""
 

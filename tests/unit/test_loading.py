@@ -79,3 +79,22 @@ def test_faiss_has_them() -> None:
     cores = [line.removeprefix("Core: ") for line in done.stderr.splitlines() if line.startswith("Core: ")]
     assert len(cores) >= 2  # NumPy's, then FAISS's
     assert cores[-1] in {"SkylakeX", "Haswell"}
+
+
+def test_a_forked_process_searches() -> None:
+    script = """
+import os
+import numpy as np
+from retrieval.stores.faiss_common import faiss
+
+vectors = np.random.default_rng(0).standard_normal((20_000, 32)).astype(np.float32)
+index = faiss.index_factory(32, "IVF16,Flat")
+index.train(vectors)
+index.add(vectors)
+expected = index.search(vectors[:64], 5)[1]  # starts the threads
+child = os.fork()
+if not child:
+    os._exit(0 if (index.search(vectors[:64], 5)[1] == expected).all() else 3)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
