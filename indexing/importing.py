@@ -11,37 +11,36 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from indexing.budget import IndexBudget
 from indexing.build import Content, Wish, build_version, rejected_codes
 from indexing.choice import candidates, require_possible
-from indexing.disk import exclusive
+from indexing.disk import WORK, clean_up, exclusive
 from indexing.embeddings import Embeddings, Piece
 from indexing.identities import ContentIds, IdSet
+from indexing.import_pictures import PicturesAtHand
 from indexing.join import REJECTED_SCHEMA, Joined
 from indexing.progress import Progress
 from indexing.shards import SCHEMA
 from indexing.tables import unified
-from retrieval import images
 from retrieval.bootstrap import load_encoder
 from retrieval.collection import CURRENT
 from retrieval.disk import disk_errors
-from retrieval.encoders.protocol import Encoder
 from retrieval.errors import DuplicateId, EncoderMismatch, LookalikeError, SourceError, VectorInvalid
 from retrieval.manifest import Manifest
 from retrieval.metadata import id_hash
 from retrieval.stores.registry import resolve_kind
 from retrieval.types import Float32
 from sources.columns import OWN
-from sources.item import ColumnNames, read_range
+from sources.item import ColumnNames
 from sources.parquet import CAPTION_COLUMNS, ID_COLUMNS, PATH_COLUMNS
 
-_CHECKED = 16
 _AGREEING = 0.9
 """Cosine of a stored vector and the picture encoded again; engines and decoders differ by far less."""
 _NAMES_OF_IDS = (*ID_COLUMNS, "image_path")
@@ -147,11 +146,14 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
             presets = candidates(settings.store, embeddings.count)
             require_possible(presets, embeddings.count, embeddings.dim, settings.budget)
         with ThreadPoolExecutor(settings.workers or len(os.sched_getaffinity(0)), "decode") as pool:
-            rows = _Rows(settings, embeddings, encoder, pool, shown)
+            work = settings.out / WORK / "import"
+            pictures = PicturesAtHand(embeddings.source, settings.pictures, work, encoder, pool)
+            rows = _Rows(settings, embeddings, pictures, shown)
             shown.begin(embeddings.count)
             wish = Wish(settings.store, settings.budget, (str(settings.source),), "")
             content = Content(iter(rows), rows.schema, embeddings.count)
             manifest = build_version(settings.out, content, encoder, wish, shown.phase)
+        clean_up(work)
         return _summary(settings, manifest, embeddings, rows, time.perf_counter() - begun)
 
 
@@ -159,16 +161,14 @@ class _Rows:
     """The source's pieces as the builder takes them; counts on the way."""
 
     def __init__(
-        self, settings: ImportSettings, embeddings: Embeddings, encoder: Encoder, pool: ThreadPoolExecutor,
-        progress: Progress,
-    ) -> None:  # fmt: skip
-        self._settings, self._embeddings, self._encoder = settings, embeddings, encoder
-        self._pool, self._progress = pool, progress
+        self, settings: ImportSettings, embeddings: Embeddings, pictures: PicturesAtHand, progress: Progress
+    ) -> None:
+        self._settings, self._embeddings, self._progress = settings, embeddings, progress
         self._columns = _Columns(embeddings.schema, settings.columns, embeddings.source, embeddings.described)
         self._seen = IdSet()
+        self.at_hand = pictures
         self.schema = unified([self._columns.schema])
         self.pictures = 0
-        self.cosines: list[float] = []
 
     def __iter__(self) -> Iterator[Joined]:
         for piece in self._embeddings:
@@ -181,10 +181,13 @@ class _Rows:
         good = np.array([reason is None for reason in reasons])
         unit = (piece.vectors[good] / norms[good, None]).astype(np.float32)
         kept = metadata.filter(pa.array(good))
-        pictures = self._decoded(kept)
-        self._check(unit, pictures)
+        paths = kept.column("path").to_pylist() if "path" in kept.column_names else [None] * len(kept)
+        looked = self.at_hand.of(paths)
+        self.pictures += len(looked) - looked.column("thumbnail").null_count
+        if self.at_hand.compare(paths, looked, unit):
+            self._require_agreement()
         self._progress.add(reused=int(good.sum()), rejected=int((~good).sum()))
-        return Joined(_kept(kept, unit, pictures), kept, _rejected(metadata, reasons))
+        return Joined(_kept(kept, unit, looked), kept, _rejected(metadata, reasons))
 
     def _reasons(self, ids: Sequence[str | None], norms: Float32) -> list[LookalikeError | None]:
         reasons: list[LookalikeError | None] = []
@@ -199,43 +202,11 @@ class _Rows:
                 reasons.append(None)
         return reasons
 
-    def _decoded(self, kept: pa.Table) -> list[images.Picture | None]:
-        """The pictures of rows that name a file at hand."""
-        if "path" not in kept.column_names:
-            return [None] * len(kept)
-        found = list(self._pool.map(self._decode, kept.column("path").to_pylist()))
-        self.pictures += sum(picture is not None for picture in found)
-        return found
-
-    def _decode(self, path: str | None) -> images.Picture | None:
-        file = None if not path else _at_hand(path, self._settings.pictures, self._embeddings.source)
-        if file is None:
-            return None
-        try:
-            return images.decode(read_range(file), target=self._encoder.preprocessing.resize)
-        except LookalikeError:
-            return None
-
-    def _check(self, unit: Float32, pictures: Sequence[images.Picture | None]) -> None:
-        """Encodes the first pictures at hand and compares."""
-        at_hand = [row for row, picture in enumerate(pictures) if picture is not None]
-        for row in at_hand[: _CHECKED - len(self.cosines)]:
-            picture = pictures[row]
-            assert picture is not None
-            again = self._encoder.encode_images(self._encoder.preprocess(picture.image)[None])[0]
-            self.cosines.append(float(again @ unit[row]))
-        if len(self.cosines) == min(_CHECKED, len(at_hand)) and self.agreement is not None:
-            self._require(self.agreement)
-
-    @property
-    def agreement(self) -> float | None:
-        """Median cosine of the pictures that were encoded again."""
-        return float(np.median(self.cosines)) if self.cosines else None
-
-    def _require(self, agreement: float) -> None:
-        if agreement < _AGREEING and not self._settings.unchecked:
+    def _require_agreement(self) -> None:
+        agreement = self.at_hand.agreement
+        if agreement is not None and agreement < _AGREEING and not self._settings.unchecked:
             raise EncoderMismatch(
-                f"{len(self.cosines)} pictures encoded with {self._settings.encoder!r} have a median cosine of "
+                f"{len(self.at_hand.cosines)} pictures encoded with {self._settings.encoder!r} have a median cosine of "
                 f"{agreement:.2f} with their vectors in {self._settings.source}: another encoder made those. Name it, "
                 "or take them all the same by --unchecked"
             )
@@ -290,41 +261,27 @@ def _first(wanted: Sequence[str], there: Sequence[str]) -> str | None:
     return next((name for name in wanted if name in there), None)
 
 
-def _at_hand(path: str, pictures: Path | None, source: Path) -> Path | None:
-    """The file that a path means here: as it stands, beside the source, or its longest end under `pictures`."""
-    if pictures is None:
-        beside = source if source.is_dir() else source.parent
-        candidates = [Path(path), beside / path]
-    else:
-        parts = PurePosixPath(path).parts
-        candidates = [pictures.joinpath(*parts[i:]) for i in range(len(parts)) if parts[i] not in ("/", "..")]
-    try:
-        return next((candidate for candidate in candidates if candidate.is_file()), None)
-    except (OSError, ValueError):  # a name too long, a NUL character
-        return None
-
-
-def _kept(metadata: pa.Table, unit: Float32, pictures: Sequence[images.Picture | None]) -> pa.Table:
+def _kept(metadata: pa.Table, unit: Float32, looked: pa.Table) -> pa.Table:
     count = len(metadata)
     halves = unit.astype(np.float16)
     columns = {
         "id_hash": pa.array([id_hash(item_id) for item_id in metadata.column("id").to_pylist()], pa.uint64()),
         "fingerprint": pa.array(np.zeros(count, np.uint64)),
         "vector": pa.array([row.tobytes() for row in halves], pa.binary()),
-        "thumbnail": pa.array([p and images.encode_thumbnail(p.image) for p in pictures], pa.binary()),
-        **{name: _measured(name, metadata, pictures) for name in ("width", "height")},
-        "format": pa.array([p and p.format for p in pictures], pa.string()),
+        "thumbnail": looked.column("thumbnail"),
+        **{name: pc.coalesce(looked.column(name), _said(name, metadata)) for name in ("width", "height")},
+        "format": looked.column("format"),
         "code": pa.nulls(count, pa.string()),
         "message": pa.nulls(count, pa.string()),
     }
     return pa.table(columns, schema=SCHEMA)
 
 
-def _measured(name: str, metadata: pa.Table, pictures: Sequence[images.Picture | None]) -> pa.Array:
-    """Width or height of the picture at hand, else what the source says of it."""
+def _said(name: str, metadata: pa.Table) -> pa.Array:
+    """Width or height as the source has it."""
     said = metadata.column(f"_{name}").to_pylist() if f"_{name}" in metadata.column_names else [None] * len(metadata)
     whole = [int(value) if isinstance(value, int | float) and 0 < value < 2**31 else None for value in said]
-    return pa.array([getattr(p, name) if p else value for p, value in zip(pictures, whole, strict=True)], pa.int32())
+    return pa.array(whole, pa.int32())
 
 
 def _rejected(metadata: pa.Table, reasons: Sequence[LookalikeError | None]) -> pa.Table:
@@ -340,6 +297,7 @@ def _rejected(metadata: pa.Table, reasons: Sequence[LookalikeError | None]) -> p
 def _summary(
     settings: ImportSettings, manifest: Manifest, embeddings: Embeddings, rows: _Rows, seconds: float
 ) -> ImportSummary:
+    agreement = rows.at_hand.agreement
     return ImportSummary(
         collection=str(settings.out),
         version=manifest.version,
@@ -349,8 +307,8 @@ def _summary(
         rejected_by_code=rejected_codes(settings.out, manifest.version),
         pictures=rows.pictures,
         approximate=embeddings.approximate,
-        checked=len(rows.cosines),
-        agreement=None if rows.agreement is None else round(rows.agreement, 4),
+        checked=len(rows.at_hand.cosines),
+        agreement=None if agreement is None else round(agreement, 4),
         seconds=round(seconds, 3),
         recall={name: value for name, value in manifest.recall.items() if name != "sweep"},
     )

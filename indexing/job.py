@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 from indexing.budget import IndexBudget
 from indexing.build import Content, Wish, build_version, rejected_codes
 from indexing.choice import candidates, require_possible
-from indexing.disk import WORK, exclusive
+from indexing.disk import WORK, clean_up, exclusive
 from indexing.join import joined
 from indexing.pipeline import Budget, Effort, encode_sources
 from indexing.plan import Plan, PlanWriter
@@ -152,7 +151,7 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summ
             content = Content(joined(plan, origins), plan.schema, plan.count)
             wish = Wish(settings.store, settings.budget, settings.sources, inputs)
             manifest, unchanged = build_version(settings.out, content, encoder, wish, shown.phase), False
-        _clean_up(work)
+        clean_up(work)
         return _summary(settings, manifest, encoder, effort, change, unchanged, time.perf_counter() - begun)
 
 
@@ -244,13 +243,6 @@ def _choices(settings: IndexSettings) -> dict[str, Any]:
 
 def _digest(*parts: object) -> str:
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _clean_up(work: Path) -> None:
-    """Removes what the published version has made superfluous; another encoder's unfinished work stays."""
-    shutil.rmtree(work, ignore_errors=True)
-    if work.parent.is_dir() and not any(work.parent.iterdir()):
-        work.parent.rmdir()
 
 
 def _summary(
