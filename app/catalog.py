@@ -36,19 +36,39 @@ class Catalog:
             ConfigInvalid: two folders have the same name.
         """
         self._by_name: dict[str, Served] = {}
-        self._budget = budget
+        self._used: list[str] = []  # longest unused first
+        self._shared, self._budget = shared, budget
+        self._told: set[Path] = set()
         for root in roots:
-            served = Served(root, shared, self._make_room)
-            if served.name in self._by_name:
-                raise ConfigInvalid(
-                    f"{self._by_name[served.name].root} and {root} are both called {served.name!r}; rename one folder"
-                )
-            self._by_name[served.name] = served
+            self._add(root)
         self.default = next(iter(self._by_name.values()))
-        self._used = list(self._by_name)  # longest unused first
 
     def __iter__(self) -> Iterator[Served]:
-        return iter(self._by_name.values())
+        return iter(list(self._by_name.values()))
+
+    def take_in(self, roots: Sequence[Path]) -> list[Served]:
+        """Those that are new, which opens none; of two with the same name the first stays, and the log says so."""
+        fresh = []
+        for root in roots:
+            try:
+                fresh += [self._add(root)] if root not in self._known() | self._told else []
+            except ConfigInvalid as error:
+                logger.error("collection_ignored: %s", error)
+                self._told.add(root)
+        return fresh
+
+    def _known(self) -> set[Path]:
+        return {served.root for served in self}
+
+    def _add(self, root: Path) -> Served:
+        served = Served(root, self._shared, self._make_room)
+        if served.name in self._by_name:
+            raise ConfigInvalid(
+                f"{self._by_name[served.name].root} and {root} are both called {served.name!r}; rename one folder"
+            )
+        self._by_name[served.name] = served
+        self._used.append(served.name)
+        return served
 
     def find(self, name: str | None) -> Served:
         """A collection by name, None for the default one.
@@ -78,10 +98,14 @@ class Catalog:
         """Opens the default collection, then one after another those that the budget has room for."""
         await self.default.start()
         for served in self:
-            if self._budget and self.memory() + await asyncio.to_thread(version_bytes, served.root) > self._budget:
-                logger.info("collection_left name=%s: opened on first use, for want of memory", served.name)
-            else:
-                await served.start()
+            await self.open(served)
+
+    async def open(self, served: Served) -> None:
+        """Opens a collection if the budget has room for it."""
+        if self._budget and self.memory() + await asyncio.to_thread(version_bytes, served.root) > self._budget:
+            logger.info("collection_left name=%s: opened on first use, for want of memory", served.name)
+        else:
+            await served.start()
 
     def weight_bytes(self) -> int:
         """Bytes of the weights of all encoders in use, each counted once."""
@@ -123,6 +147,8 @@ def collection_folders(first: Path, more: Sequence[Path]) -> list[Path]:
 
     folders = [first]
     for folder in more:
+        if folder.is_dir() and not any(folder.iterdir()):
+            continue  # a folder for collections to come
         inside = [] if (folder / CURRENT).exists() else sorted(path.parent for path in folder.glob(f"*/{CURRENT}"))
         folders += [path for path in inside or [folder] if path.resolve() != first.resolve()]
     return folders

@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     collections: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
         description="More collections, folders between colons: each is served under its folder's name, at "
-        "`/v1/collections/{name}/...`. A folder that is no collection stands for the collections in it.",
+        "`/v1/collections/{name}/...`. A folder that is no collection stands for the collections in it, now and later.",
     )
     preload: bool = Field(
         default=True, description="Whether they are opened at start; else each when it is first asked for."
@@ -133,7 +133,7 @@ class Settings(BaseSettings):
     watch_seconds: float = Field(
         default=2.0,
         ge=0,
-        description="How often to look for new versions of collections, and for a changed key file; 0 for never.",
+        description="How often to look for new versions, new collections, and a changed key file; 0 for never.",
     )
     probe_seconds: float = Field(default=5.0, gt=0, description="How often /readyz's probe queries are sent.")
     probe_timeout: float = Field(

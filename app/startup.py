@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 from app.access import Access
 from app.admission import Gates
@@ -19,7 +21,7 @@ from app.errors import NotReady
 from app.fetch import Fetcher
 from app.lanes import Device, Searches
 from app.queries import Queries
-from app.served import Shared
+from app.served import Served, Shared
 from app.settings import Settings
 from app.telemetry import Telemetry
 
@@ -84,13 +86,21 @@ class Service:
     def start(self) -> None:
         """Opens the collections and watches over them, beside what the event loop does otherwise."""
         catalog, settings = self.catalog, self.settings
-        work = [catalog.open_all() if settings.preload else catalog.default.start()]
-        work += [served.keep_probing() for served in catalog]
-        work.append(self._watch_device())
+        self._begin(catalog.open_all() if settings.preload else catalog.default.start())
+        for served in catalog:
+            self._look_after(served)
+        self._begin(self._watch_device())
         if settings.watch_seconds:
-            work += [served.watch() for served in catalog]
-            work.append(self.access.watch(settings.watch_seconds))
-        self._tasks = [asyncio.create_task(part) for part in work]
+            self._begin(self._watch_folders())
+            self._begin(self.access.watch(settings.watch_seconds))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    def _look_after(self, served: Served) -> None:
+        self._begin(served.keep_probing())
+        if self.settings.watch_seconds:
+            self._begin(served.watch())
 
     def is_ready(self) -> bool:
         """Whether /readyz says so."""
@@ -99,6 +109,22 @@ class Service:
         except NotReady:
             return False
         return True
+
+    async def _watch_folders(self) -> None:
+        """Takes in collections that are new in a folder of collections; never ends by itself."""
+        settings = self.settings
+        while True:
+            await asyncio.sleep(settings.watch_seconds)
+            try:
+                folders = await asyncio.to_thread(collection_folders, settings.collection, settings.collections)
+            except OSError:  # a disk that is not there just now
+                continue
+            for served in self.catalog.take_in(folders):
+                logger.warning("collection_found name=%s", served.name)
+                self._measure_collection(served)
+                self._look_after(served)
+                if settings.preload:
+                    await self.catalog.open(served)
 
     async def _watch_device(self) -> None:
         """Logs, once, where a batch is stuck: the frames of the threads that own the device; never ends by itself."""
@@ -120,15 +146,18 @@ class Service:
         gauge("searches_waiting", "Queries that wait for a search.", self._searches.waiting)
         gauge("model_bytes", "Weights of the encoders in use.", catalog.weight_bytes)
         for served in catalog:
-            of = {"collection": served.name}
-            counter("swaps", "Versions replaced since the start.", partial(getattr, served, "swaps"), **of)
-            gauge("items", "Items in the collection; 0 while it is not open.", served.items, **of)
-            gauge("collection_ready", "Whether the collection is open and its last probe passed.", served.is_well, **of)
-            gauge("index_bytes", "Files of the version that serves; most are mapped.", served.size, **of)
+            self._measure_collection(served)
         for kind, gate in self.gates.by_kind.items():
             gauge("under_way", "Queries let in and not answered yet.", partial(getattr, gate, "under_way"), kind=kind)
             counter("refused", "Queries refused since the start.", partial(getattr, gate, "refused"), kind=kind)
             gauge("expected_wait_seconds", "What a query would wait now.", gate.expected_wait, kind=kind)
+
+    def _measure_collection(self, served: Served) -> None:
+        gauge, counter, of = self.telemetry.gauge, self.telemetry.counter, {"collection": served.name}
+        counter("swaps", "Versions replaced since the start.", partial(getattr, served, "swaps"), **of)
+        gauge("items", "Items in the collection; 0 while it is not open.", served.items, **of)
+        gauge("collection_ready", "Whether the collection is open and its last probe passed.", served.is_well, **of)
+        gauge("index_bytes", "Files of the version that serves; most are mapped.", served.size, **of)
 
     async def close(self) -> None:
         """Drops what waits; what runs may finish."""

@@ -205,6 +205,35 @@ def test_a_folder_of_collections_stands_for_what_is_in_it(tmp_path: Path) -> Non
     assert collection_folders(first, [tmp_path / "all"]) == [first, tmp_path / "all" / "a"]
 
 
+def test_a_collection_that_appears_is_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, folder = build_collection(tmp_path / "first"), tmp_path / "all"
+    folder.mkdir()
+    with service([first, folder]) as client:
+        assert [entry["name"] for entry in client.get("/v1/collections").json()["collections"]] == ["first"]
+        assert client.post("/v1/collections/later/search/item", json=ITEM).status_code == 404
+        build_collection(folder / "later")
+        eventually(lambda: opened(client) == {"first", "later"})
+        assert search(client, "later")["version"] == current_version(folder / "later")
+        assert 'lookalike_items{collection="later"} 9.0' in client.get("/metrics").text
+        build_collection(folder / "later")  # and its versions are followed
+        eventually(lambda: search(client, "later")["version"] == current_version(folder / "later"))
+        build_collection(folder / "first")
+        eventually(lambda: "both called 'first'" in caplog.text)
+        assert search(client, "first")["version"] == current_version(first)
+        assert opened(client) == {"first", "later"}
+    assert caplog.text.count("both called 'first'") == 1
+
+
+def test_a_collection_that_appears_waits_for_its_first_query_where_none_is_preloaded(tmp_path: Path) -> None:
+    first, folder = build_collection(tmp_path / "first"), tmp_path / "all"
+    build_collection(folder / "second")
+    with service([first, folder], preload=False) as client:
+        build_collection(folder / "later")
+        eventually(lambda: client.get("/v1/collections/later").status_code == 200)
+        assert opened(client) == {"first"}
+        search(client, "later")
+
+
 def test_two_of_the_same_name_are_refused(tmp_path: Path) -> None:
     roots = [build_collection(tmp_path / place / "same") for place in ("x", "y")]
     with pytest.raises(ConfigInvalid, match="both called 'same'"):
