@@ -38,6 +38,8 @@ def duplicates(
     from retrieval.collection import open_collection
     from retrieval.stores.registry import open_store
 
+    if page is not None:
+        _require_writable(page)
     opened = open_collection(collection)
     entry = opened.manifest.store
     store = open_store(entry.kind, opened.folder, opened.vectors, entry.params)
@@ -62,11 +64,23 @@ def duplicates(
     typer.echo(_report(facts, len(groups), named, page))
 
 
+def _require_writable(page: Path) -> None:
+    """Before minutes of work, not after."""
+    try:
+        page.open("a").close()
+    except OSError as error:
+        raise _unwritable(page, error) from error
+
+
 def _write(page: Path, html: str) -> None:
     try:
         page.write_text(html, encoding="utf-8")
     except OSError as error:
-        raise SourceError(f"{page} can't be written: {error.strerror}") from error
+        raise _unwritable(page, error) from error
+
+
+def _unwritable(page: Path, error: OSError) -> SourceError:
+    return SourceError(f"{page} can't be written: {error.strerror}")
 
 
 def _report(facts: dict[str, Any], count: int, named: list[dict[str, Any]], page: Path | None) -> str:

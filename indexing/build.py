@@ -63,11 +63,13 @@ class Content:
         chunks: in row order.
         schema: of the metadata, without what is measured on pictures.
         seen: items in all, those rejected included.
+        kept: what becomes of the work where the disk is full, for the message.
     """
 
     chunks: Iterable[Joined]
     schema: pa.Schema
     seen: int
+    kept: str = "what was encoded is kept"
 
 
 def build_version(root: Path, content: Content, encoder: Encoder, wish: Wish, say: Say | None = None) -> Manifest:
@@ -80,7 +82,7 @@ def build_version(root: Path, content: Content, encoder: Encoder, wish: Wish, sa
     version = new_version_name()
     staging = staging_folder(root, version)
     try:
-        with disk_errors(root):  # in here, since what fills the disk is removed below
+        with disk_errors(root, content.kept):  # in here, since what fills the disk is removed below
             rows = write_rows(staging, content.chunks, content.schema, encoder.spec.dim)
             _check_counts(content.seen, rows)
             store, recall = _build_store(staging, encoder, rows, wish, say)
@@ -121,6 +123,8 @@ def _check_counts(seen: int, rows: Rows) -> None:
     """In = indexed + rejected, and something was indexed."""
     if seen != rows.indexed + rows.rejected.total():
         raise SourceError(f"{seen} seen, but {rows.indexed} indexed and {rows.rejected.total()} rejected")
+    if not seen:
+        raise SourceError("the source holds no rows")
     if not rows.indexed:
         reasons = ", ".join(f"{count:,} {code}" for code, count in rows.rejected.most_common())
         what = f"nothing could be indexed, {seen:,} rejected ({reasons})"

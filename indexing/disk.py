@@ -6,12 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TextIO
 
 import pyarrow as pa
 
-from retrieval.collection import CURRENT, VERSIONS
+from retrieval.collection import CURRENT, UNFINISHED, VERSIONS
 from retrieval.disk import FULL, take_lock
 from retrieval.errors import CollectionBusy, CollectionUnwritable
 
@@ -84,7 +85,10 @@ def _opened_lock(root: Path) -> TextIO:
 def _require_collection_or_empty(root: Path) -> None:
     if root.exists() and not root.is_dir():
         raise CollectionUnwritable(f"{root} is a file; a collection is a folder")
-    if root.is_dir() and not (root / CURRENT).exists() and (strange := {path.name for path in root.iterdir()} - _OURS):
+    if not root.is_dir() or (root / CURRENT).exists():
+        return
+    names = {path.name for path in root.iterdir()} - _OURS
+    if strange := {name for name in names if not fnmatch(name, UNFINISHED)}:
         raise CollectionUnwritable(
             f"{root} holds other files ({min(strange)!r}, ...); name a new or empty folder with --out"
         )

@@ -1,7 +1,8 @@
 """Groups of near-identical pictures in a collection.
 
-Up to 200,000 vectors are all compared with each other, in blocks; above, the index proposes each one's nearest. Two
-pictures belong to a group where a chain of pairs above the threshold joins them. It knows nothing of files.
+Equal vectors are joined first. Up to 200,000 differing ones are all compared with each other, in blocks; above, the
+index proposes each one's nearest. Two pictures belong to a group where a chain of pairs above the threshold joins
+them. It knows nothing of files.
 
 Dimension letters: n rows of the collection, d embedding width, b rows of a block.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
@@ -56,9 +58,16 @@ def duplicate_groups(
         progress: called with the number of rows compared since the last call.
     """
     told = progress or (lambda rows: None)
-    few = len(vectors) <= EXACT_UP_TO
-    pairs = _all_pairs(vectors, threshold, told) if few else _nearest_pairs(vectors, threshold, store, told)
+    first = _first_equal(vectors)
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    told(len(copies))
     forest = _Forest(len(vectors))
+    forest.join_all(first[copies], copies, np.ones(len(copies), np.float32))
+    differing = np.flatnonzero(first == np.arange(len(first)))
+    if len(differing) <= EXACT_UP_TO:
+        pairs = _all_pairs(vectors, differing, threshold, told)
+    else:
+        pairs = _nearest_pairs(vectors, differing, threshold, store, told)
     for rows, others, cosines in pairs:
         for start in range(0, len(rows), _JOINED):
             part = slice(start, start + _JOINED)
@@ -66,41 +75,62 @@ def duplicate_groups(
     return forest.groups()
 
 
-def _all_pairs(vectors: Float16, threshold: float, told: Callable[[int], object]) -> Iterator[Pairs]:
-    """Every pair once: each block with itself and those after it."""
+def _first_equal(vectors: Float16) -> Int64:
+    """(n,) the first row that holds the very same vector: copies of a file, by the thousand at times."""
+    seen: dict[bytes, int] = {}
+    first = np.empty(len(vectors), np.int64)
     for top in range(0, len(vectors), _BLOCK):
-        block = unit_block(vectors[top : top + _BLOCK])  # (b, d)
-        for left in range(top, len(vectors), _BLOCK):
-            others = block if left == top else unit_block(vectors[left : left + _BLOCK])
-            cosines = block @ others.T
-            rows, columns = np.nonzero(cosines >= threshold - _SLACK)
-            once = left + columns > top + rows
-            rows, columns = rows[once], columns[once]
-            yield _decided(vectors, top + rows, left + columns, cosines[rows, columns], threshold)
+        for row, vector in enumerate(np.ascontiguousarray(vectors[top : top + _BLOCK]), top):
+            first[row] = seen.setdefault(blake2b(vector, digest_size=16).digest(), row)
+    return first
+
+
+def _all_pairs(vectors: Float16, rows: Int64, threshold: float, told: Callable[[int], object]) -> Iterator[Pairs]:
+    """Every pair of the rows once: each block with itself and those after it."""
+    for top in range(0, len(rows), _BLOCK):
+        mine = rows[top : top + _BLOCK]
+        block = unit_block(vectors[mine])  # (b, d)
+        for left in range(top, len(rows), _BLOCK):
+            theirs = rows[left : left + _BLOCK]
+            cosines = block @ (block if left == top else unit_block(vectors[theirs])).T
+            i, j = np.nonzero(cosines >= threshold - _SLACK)
+            once = left + j > top + i
+            i, j = i[once], j[once]
+            yield from _decided(vectors, mine[i], theirs[j], cosines[i, j], threshold)
         told(len(block))
 
 
 def _nearest_pairs(
-    vectors: Float16, threshold: float, store: VectorStore, told: Callable[[int], object]
+    vectors: Float16, rows: Int64, threshold: float, store: VectorStore, told: Callable[[int], object]
 ) -> Iterator[Pairs]:
-    for top in range(0, len(vectors), _QUERIES):
-        queries = unit_block(vectors[top : top + _QUERIES])
-        found = rerank(queries, store.search(queries, _NEIGHBOURS), vectors, _NEIGHBOURS)
-        for row, neighbours in enumerate(found, top):
+    """Each of the rows with its nearest among them."""
+    mask = None
+    if len(rows) < len(vectors):  # else copies would be all that is near
+        mask = np.zeros(len(vectors), np.bool_)
+        mask[rows] = True
+        mask.setflags(write=False)
+    for top in range(0, len(rows), _QUERIES):
+        mine = rows[top : top + _QUERIES]
+        queries = unit_block(vectors[mine])
+        found = rerank(queries, store.search(queries, _NEIGHBOURS, mask=mask), vectors, _NEIGHBOURS)
+        for row, neighbours in zip(mine.tolist(), found, strict=True):
             near = (neighbours.scores >= threshold - _SLACK) & (neighbours.rows != row)
             others = neighbours.rows[near]
-            yield _decided(vectors, np.full(len(others), row), others, neighbours.scores[near], threshold)
+            yield from _decided(vectors, np.full(len(others), row), others, neighbours.scores[near], threshold)
         told(len(queries))
 
 
-def _decided(vectors: Float16, rows: Int64, others: Int64, cosines: Float32, threshold: float) -> Pairs:
+def _decided(vectors: Float16, rows: Int64, others: Int64, cosines: Float32, threshold: float) -> Iterator[Pairs]:
     """Without those pairs whose cosine only rounding lifts to the threshold."""
     keep = cosines >= threshold + _SLACK
+    yield rows[keep], others[keep], cosines[keep]
     close = np.flatnonzero(~keep)
-    a, b = vectors[rows[close]].astype(np.float64), vectors[others[close]].astype(np.float64)
-    norms = np.sqrt(np.vecdot(a, a) * np.vecdot(b, b))
-    keep[close] = np.vecdot(a, b) >= (threshold - _EXACT_SLACK) * norms
-    return rows[keep], others[keep], cosines[keep]
+    for start in range(0, len(close), _BLOCK):
+        part = close[start : start + _BLOCK]
+        a, b = vectors[rows[part]].astype(np.float64), vectors[others[part]].astype(np.float64)
+        norms = np.sqrt(np.vecdot(a, a) * np.vecdot(b, b))
+        sure = part[np.vecdot(a, b) >= (threshold - _EXACT_SLACK) * norms]
+        yield rows[sure], others[sure], cosines[sure]
 
 
 class _Forest:

@@ -24,6 +24,7 @@ from indexing.tables import conformed, unified
 from retrieval.errors import SourceError, SourceNotFound
 from retrieval.stores.faiss_vectors import open_vectors
 from retrieval.types import Float32, Int64
+from sources.columns import decodable
 
 PIECE_ROWS = 2_048
 _INDEX_ENDINGS = (".index", ".faiss")
@@ -100,7 +101,7 @@ class Embeddings:
             try:
                 with pq.ParquetFile(path) as file:
                     for batch in file.iter_batches(batch_size=PIECE_ROWS):
-                        yield conformed(pa.table(batch), self.schema)
+                        yield conformed(decodable(pa.table(batch)), self.schema)
             except _DAMAGE as error:
                 raise SourceError(f"{path} can't be read: {error}") from error
 

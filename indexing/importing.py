@@ -41,6 +41,7 @@ from sources.columns import OWN
 from sources.item import ColumnNames
 from sources.parquet import CAPTION_COLUMNS, ID_COLUMNS, PATH_COLUMNS
 
+_KEPT = "the collection is as it was, and pictures that were read are not read again"
 _AGREEING = 0.9
 """Cosine of a stored vector and the picture encoded again; engines and decoders differ by far less."""
 _NAMES_OF_IDS = (*ID_COLUMNS, "image_path")
@@ -135,7 +136,7 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
         raise SourceError(
             f"{settings.out} holds a collection; name another --out, or --replace to put this in its place"
         )
-    with disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as shown:
+    with disk_errors(settings.out, _KEPT), exclusive(settings.out), progress or Progress(quiet=True) as shown:
         encoder = load_encoder(settings.encoder, device=settings.device, engine=settings.engine)
         if encoder.spec.dim != embeddings.dim:
             raise EncoderMismatch(
@@ -151,7 +152,7 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
             rows = _Rows(settings, embeddings, pictures, shown)
             shown.begin(embeddings.count)
             wish = Wish(settings.store, settings.budget, (str(settings.source),), "")
-            content = Content(iter(rows), rows.schema, embeddings.count)
+            content = Content(iter(rows), rows.schema, embeddings.count, _KEPT)
             manifest = build_version(settings.out, content, encoder, wish, shown.phase)
         clean_up(work)
         return _summary(settings, manifest, embeddings, rows, time.perf_counter() - begun)

@@ -30,6 +30,7 @@ _TRUTH_MULTIPLICATIONS = 6e11  # about ten seconds on two cores; decides how man
 _TIMED_QUERIES, _TIMED_ROUNDS = 30, 3
 _RIVALS = 3
 """Trials after the first sufficient one that may turn out to be faster: the order of trials is a guess."""
+_STEP = 3  # values of a parameter
 _TURNS, _TIMED_BATCH = 5, 500  # queries
 _FASTER = 0.95  # of the time so far; less is within chance
 _SEED = 0
@@ -173,8 +174,11 @@ def tune(
         exams["text"] = _Exam.prepare(vectors, QuerySet(text[:budget]), held_out)
     exams = {name: exam for name, exam in exams.items() if exam.answerable}
     sweep: list[dict[str, Any]] = []
-    good: list[dict[str, Any]] = []
-    for params in store.trials() if isinstance(store, Tunable) else [{}]:
+
+    def tried(params: SearchParameters) -> dict[str, Any]:
+        """The line of the sweep about them, measured where it is not there yet."""
+        if known := next((line for line in sweep if line["params"] == params), None):
+            return known
         begun = time.perf_counter()
         # Rounded down, so that what is printed never claims a target that was missed.
         recalls = {name: math.floor(exam.take(store, params) * 1e4) / 1e4 for name, exam in exams.items()}
@@ -182,11 +186,48 @@ def tune(
         sweep.append({"params": dict(params), **recalls, "batch_ms": round(1e3 * took, 4)})
         if progress:
             progress(sweep[-1])
-        good += [sweep[-1]] if all(recall >= target for recall in recalls.values()) else []
-        first = sweep.index(good[0]) if good else len(sweep)
-        if not exams or len(sweep) - 1 - first == _RIVALS:
+        return sweep[-1]
+
+    def enough(line: Mapping[str, Any]) -> bool:
+        return all(line[name] >= target for name in exams)
+
+    trials = list(store.trials()) if isinstance(store, Tunable) else [{}]
+    good: list[dict[str, Any]] = []
+    since, reached = 0, dict[tuple[int, ...], float]()
+    for params in _promising(trials, lambda params: enough(tried(params))) if exams else trials[:1]:
+        _, *rest = [*params.values()] or [0]
+        others = tuple(rest)
+        if reached.get(others) == math.inf:
+            continue
+        line = tried(params)
+        if enough(line):
+            good.append(line)
+        else:  # where more of the first parameter does not help, the others are in the way
+            worst = min(line[name] for name in exams)
+            reached[others] = worst if worst > reached.get(others, -1.0) else math.inf
+        since += bool(good)
+        if since > _RIVALS:
             break
     return _report(store, exams, sweep, good, target)
+
+
+def _promising(
+    trials: Sequence[SearchParameters], enough: Callable[[SearchParameters], bool]
+) -> Sequence[SearchParameters]:
+    """Trials without those that can't suffice, since the same search does not with the most of everything else.
+
+    Recall grows with each parameter. Of the first one (lists visited, breadth of a walk) the smallest value is looked
+    for with which anything suffices: in steps of three values, about a doubling, then one by one.
+    """
+    widest = {next(iter(params.values()), 0): params for params in trials}  # trials are sorted: the dearest of each
+    values = sorted(widest)
+    steps = sorted({*range(0, len(values), _STEP), len(values) - 1})
+    reached = next((i for i, step in enumerate(steps) if enough(widest[values[step]])), None)
+    if reached is None:
+        return []
+    between = range(steps[reached - 1] + 1 if reached else 0, steps[reached])
+    least = next((i for i in between if enough(widest[values[i]])), steps[reached])
+    return [params for params in trials if next(iter(params.values()), 0) >= values[least]]
 
 
 def _report(

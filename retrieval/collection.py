@@ -12,6 +12,7 @@ version or none of it. Opening verifies before anything is mapped. It knows noth
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from retrieval.thumbnails import Thumbnails
 from retrieval.types import EncoderSpec, Float16
 
 CURRENT, VERSIONS, VECTORS, REJECTED = "CURRENT", "versions", "vectors.npy", "rejected.parquet"
+UNFINISHED = f".{CURRENT}.*"
+"""What a process that was killed while it wrote `CURRENT` leaves."""
 _KEPT_VERSIONS = 2
 
 
@@ -79,7 +82,7 @@ def current_version(root: Path) -> str:
         version = (root / CURRENT).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise CollectionNotFound(
-            f"no collection at {root}: make one with `lookalike index SOURCE --out {root}`"
+            f"no collection at {root}: make one with `lookalike index SOURCE --out {shlex.quote(str(root))}`"
         ) from error
     except UnicodeDecodeError as error:
         raise ManifestInvalid(f"{root / CURRENT} names no version: {error}; restore it from a copy") from error
@@ -130,6 +133,8 @@ def staging_folder(root: Path, version: str) -> Path:
     versions.mkdir(parents=True, exist_ok=True)
     for leftover in versions.glob(".building-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    for unfinished in root.glob(UNFINISHED):
+        unfinished.unlink(missing_ok=True)
     folder = versions / f".building-{version}"
     folder.mkdir()
     return folder
@@ -163,9 +168,12 @@ def publish(root: Path, staging: Path, manifest: Manifest) -> Path:
 def replace_text(path: Path, text: str) -> None:
     """Replaces a small file so that a reader, or a power cut, sees the old or the new content whole."""
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    fresh.write_text(text, encoding="utf-8")
-    _fsync(fresh)
-    fresh.replace(path)
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        _fsync(fresh)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
     _fsync(path.parent)
 
 

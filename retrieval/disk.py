@@ -13,13 +13,17 @@ from typing import TextIO
 
 from retrieval.errors import DiskFull, StoreUnavailable
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""How the system says that there is no room left."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How the system says that there is no room left: on the disk, in a quota, or for a file of that size."""
 
 
 @contextmanager
-def disk_errors(root: Path) -> Iterator[None]:
+def disk_errors(root: Path, kept: str = "what was done is kept") -> Iterator[None]:
     """Turns "no space left" into DiskFull, however the library at work words it.
+
+    Args:
+        root: the folder that is written to.
+        kept: what becomes of the work, for the message.
 
     Raises:
         DiskFull: names the folder and the mend.
@@ -31,9 +35,12 @@ def disk_errors(root: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         if number not in FULL and not (number is None and shutil.disk_usage(root).free < 1 << 20):
             raise
-        raise DiskFull(
-            f"the disk of {root} is full; what was done is kept: make room and run the same command again"
-        ) from error
+        full = (
+            "files may not grow that large (ulimit -f, or the file system)"
+            if number == errno.EFBIG
+            else f"the disk of {root} is full"
+        )
+        raise DiskFull(f"{full}; make room and run the same command again: {kept}") from error
 
 
 def take_lock(stream: TextIO) -> str | None:

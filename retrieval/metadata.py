@@ -62,7 +62,7 @@ def write_metadata(folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]) 
 
 def id_hash(item_id: str) -> int:
     """64 bits of BLAKE2b over the UTF-8 id."""
-    return int.from_bytes(hashlib.blake2b(item_id.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(item_id.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
 def _sorted_entries(hashes: list[UInt64]) -> UInt64:

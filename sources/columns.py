@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pyarrow as pa
+
 OWN = ("id", "source", "path", "caption", "captions", "width", "height", "format")
 CAPTION_BYTES = 1 << 16
 """No more of a caption file is read: 64 KiB."""
@@ -17,6 +19,24 @@ CAPTION_BYTES = 1 << 16
 def printable(text: str) -> str:
     """The text with what UTF-8 can't carry (lone surrogates) replaced."""
     return text.encode("utf-8", "replace").decode()
+
+
+def decodable(rows: Any) -> Any:
+    """A record batch or table whose texts are all UTF-8: what is not is replaced, by U+FFFD.
+
+    Raises:
+        pyarrow.ArrowInvalid: values within lists or records are broken.
+    """
+    try:
+        rows.validate(full=True)
+    except pa.ArrowInvalid:
+        for place, column in enumerate(rows.schema):
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                texts = rows.column(place).cast(pa.large_binary()).to_pylist()
+                mended = pa.array([text and text.decode("utf-8", "replace") for text in texts], column.type)
+                rows = rows.set_column(place, column, mended)
+        rows.validate(full=True)
+    return rows
 
 
 def caption_columns(texts: Iterable[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval.errors import ImageUndecodable, SourceError
-from sources.columns import captions_of, with_extra
+from sources.columns import captions_of, decodable, with_extra
 from sources.item import (
     ColumnNames,
     Item,
@@ -74,7 +74,7 @@ class ParquetSource:
             stat = stat_parts(self._path.stat())
             with pq.ParquetFile(self._path, buffer_size=1 << 20) as file:
                 for batch in file.iter_batches(batch_size=_ROWS):
-                    for record in batch.to_pylist():
+                    for record in decodable(batch).to_pylist():
                         yield self._item(record, stat, row)
                         row += 1
         except _DAMAGE as error:

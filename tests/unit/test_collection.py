@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +112,15 @@ class TestPublishing:
         replace_text(tmp_path / "x", "two")
         assert [p.name for p in tmp_path.iterdir()] == ["x"]
         assert (tmp_path / "x").read_text() == "two"
+
+    def test_a_full_disk_leaves_nothing_beside_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            replace_text(tmp_path / "x", "one")
+        assert not list(tmp_path.iterdir())
 
 
 class TestOpening:

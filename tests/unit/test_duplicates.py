@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,26 @@ def test_groups_are_the_connected_components(exact_up_to: int, seed: int, count:
     assert [len(group.rows) for group in groups] == sorted((len(group.rows) for group in groups), reverse=True)
 
 
+@pytest.mark.parametrize("exact_up_to", [0, 10_000])
+@pytest.mark.parametrize("noise", [0.0, 2e-3])
+def test_thousands_of_copies_are_decided_in_little_memory(
+    exact_up_to: int, noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pairs of them lie at the threshold, and each is looked at in float64: at once that would be 2 GB."""
+    monkeypatch.setattr(duplicates_module, "EXACT_UP_TO", exact_up_to)
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((1, 64)) / 8 + noise * random.standard_normal((2_000, 64)) / 8
+    vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    tracemalloc.start()
+    try:
+        groups = duplicate_groups(vectors, 1.0, ExactStore(vectors))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [len(group.rows) for group in groups] == ([] if noise else [2_000])
+    assert peak < 300e6
+
+
 def test_equal_vectors_make_one_group_with_cosine_one() -> None:
     vectors = np.eye(4, dtype=np.float16)[[0, 1, 0, 2, 0]]
     assert duplicate_groups(vectors, 0.99, ExactStore(vectors)) == [Group((0, 2, 4), pytest.approx(1.0))]
@@ -100,7 +121,13 @@ def test_the_command_lists_writes_a_page_and_prints_json(collection: Path, tmp_p
     assert [sorted(group["ids"]) for group in found["groups"]] == [["<b>&.png", "a.png", "b.jpg"]]
 
 
-def test_a_page_that_can_not_be_written_is_one_clear_line(collection: Path, tmp_path: Path) -> None:
+def test_a_page_that_can_not_be_written_is_one_clear_line(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(*arguments: Any) -> None:
+        raise AssertionError("minutes of work for nothing")
+
+    monkeypatch.setattr(duplicates_module, "duplicate_groups", compared)
     with pytest.raises(Exception, match="can't be written"):
         run(str(collection), "--page", str(tmp_path / "no" / "page.html"))
 
@@ -113,7 +140,8 @@ def test_of_thousands_of_copies_few_pairs_are_looked_at_one_by_one(monkeypatch: 
         real(self, *pair)
 
     monkeypatch.setattr(duplicates_module._Forest, "join", join)
-    vectors = np.repeat(np.eye(8, dtype=np.float16)[:2], 2_500, axis=0)
+    rows = np.repeat(np.eye(8)[:2], 2_500, axis=0) + np.random.default_rng(0).normal(0, 0.02, (5_000, 8))
+    vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
     groups = duplicate_groups(vectors, 0.9, ExactStore(vectors))
     assert [len(group.rows) for group in groups] == [2_500, 2_500]
     assert looked[0] < 500_000  # of 6,247,500 pairs

@@ -396,6 +396,20 @@ def test_columns_without_a_name_and_names_that_meet_are_kept(tmp_path: Path) -> 
     assert {"unnamed", "source_x", "source_x_"} <= set(columns)
 
 
+def test_texts_that_are_no_utf8_are_mended(tmp_path: Path) -> None:
+    texts = pa.array([b"x\xff", b"fine", None], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"id": ["a", "b", "c"], "caption": texts}), tmp_path / "v.parquet")
+    np.save(tmp_path / "v.npy", np.eye(3, dtype=np.float32))
+    (piece,) = Embeddings(tmp_path)
+    assert piece.metadata.column("caption").to_pylist() == ["x\ufffd", "fine", None]
+
+
+def test_no_rows_at_all_is_said(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.empty((0, 13), np.float32))
+    with pytest.raises(SourceError, match="holds no rows"):
+        imported(tmp_path / "v.npy", tmp_path / "mine")
+
+
 def test_shards_may_differ_in_their_columns(tmp_path: Path) -> None:
     pieces = (
         pa.table({"id": ["a", "b"], "size": [1, 2], "only": ["x", "y"]}),

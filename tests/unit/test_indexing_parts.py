@@ -32,6 +32,7 @@ from indexing.prefetch import prefetch
 from indexing.progress import Progress
 from indexing.shards import SCHEMA, Encoded, ShardPool, ShardWriter, shard_files, vectors_of
 from indexing.tables import conformed, table_of, unified
+from retrieval.collection import staging_folder
 from retrieval.disk import disk_errors
 from retrieval.errors import CollectionBusy, CollectionUnwritable, DiskFull
 
@@ -232,6 +233,19 @@ class TestDisk:
             exclusive(tmp_path / "thesis.tex" / "collection"),
         ):
             pass
+
+    def test_what_a_killed_job_left_of_current_is_no_stranger(self, tmp_path: Path) -> None:
+        (tmp_path / ".CURRENT.1b87b56d").write_text("2024")
+        with exclusive(tmp_path):
+            staging_folder(tmp_path, "1")
+        assert not list(tmp_path.glob(".CURRENT.*"))
+
+    def test_a_file_that_may_not_grow_says_so(self, tmp_path: Path) -> None:
+        with (
+            pytest.raises(DiskFull, match=r"may not grow.*ulimit -f.*: it is lost"),
+            disk_errors(tmp_path, "it is lost"),
+        ):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
     def test_a_full_disk_has_its_own_error(self, tmp_path: Path, number: int) -> None:

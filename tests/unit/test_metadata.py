@@ -54,6 +54,8 @@ class TestMetadata:
         write_metadata(tmp_path, SCHEMA, [table("a")])
         with pytest.raises(UnknownItem, match="'b'"):
             Metadata(tmp_path).row_of("b")
+        with pytest.raises(UnknownItem, match="ud800"):
+            Metadata(tmp_path).row_of("\ud800")
 
     def test_an_id_that_occurs_twice_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DuplicateId, match="'a'"):

@@ -334,3 +334,11 @@ def test_real_webdatasets_hold_what_their_description_says(shared_data: Path) ->
     assert len(flickr) == 974
     assert all(len(item.columns["captions"]) == 5 for item in flickr)
     assert abs((source.expected() or 0) - 974) < 50
+
+
+def test_texts_of_a_table_that_are_no_utf8_are_mended(tmp_path: Path) -> None:
+    texts = pa.array([b"x\xff", b"fine", None], pa.binary()).view(pa.string())
+    pictures = pa.array([encoded(picture(), "PNG")] * 3, pa.binary())
+    pq.write_table(pa.table({"id": ["a", "b", "c"], "image": pictures, "note": texts}), tmp_path / "t.parquet")
+    (source,) = open_sources([str(tmp_path / "t.parquet")])
+    assert [item.columns.get("note") for item in source] == ["x\ufffd", "fine", None]

@@ -20,7 +20,7 @@ from retrieval.types import Bool, Float16, Float32, Neighbors
 
 
 class Forgetful:
-    """An exact store that keeps `candidates` rows, the true best ones, except every `nprobe`-th (0: none is lost)."""
+    """An exact store that keeps `candidates` rows, the true best ones, except every `nprobe`-th (ALL: none is lost)."""
 
     kind, exact, narrows = "forgetful", False, False
 
@@ -37,7 +37,7 @@ class Forgetful:
         self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
     ) -> list[Neighbors]:
         keep = np.ones(self.count, dtype=bool)
-        if params and params["nprobe"]:
+        if params and params["nprobe"] < ALL:
             keep[:: params["nprobe"]] = False
         return self._exact.search(queries, k, mask=keep)
 
@@ -47,12 +47,22 @@ def unit(n: int, d: int, seed: int) -> Float32:
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
-LADDER: list[SearchParameters] = [{"nprobe": step, "candidates": 20} for step in (2, 4, 10, 50, 0)]
+ALL = 1_000_000
+LADDER: list[SearchParameters] = [{"nprobe": step, "candidates": 20} for step in (2, 4, 10, 50, ALL)]
 
 
-@pytest.mark.parametrize(("target", "expected"), [(0.4, 2), (0.7, 4), (0.85, 10), (0.95, 50), (1.0, 0)])
+@pytest.mark.parametrize(
+    ("target", "expected", "tried"),
+    [
+        (0.4, 2, [2, 4, 10, 50]),  # and three rivals
+        (0.7, 4, [2, 50, 4, 10, ALL]),
+        (0.85, 10, [2, 50, 4, 10, ALL]),
+        (0.95, 50, [2, 50, 4, 10, ALL]),
+        (1.0, ALL, [2, 50, ALL]),
+    ],
+)
 def test_the_first_sufficient_trial_wins_among_equals(
-    target: float, expected: int, monkeypatch: pytest.MonkeyPatch
+    target: float, expected: int, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losing every s-th row costs 1/s of the neighbours, whatever the query."""
     monkeypatch.setattr(tuning, "_FASTER", 0.0)
@@ -61,13 +71,12 @@ def test_the_first_sufficient_trial_wins_among_equals(
     assert report.params["nprobe"] == expected
     assert report.met
     assert report.image is not None
-    assert report.image.ann_recall_at_10 == pytest.approx(1 - 1 / expected if expected else 1.0, abs=0.02)
-    steps = [params["nprobe"] for params in LADDER]
-    assert [line["params"]["nprobe"] for line in report.sweep] == steps[: steps.index(expected) + 4]  # and three rivals
+    assert report.image.ann_recall_at_10 == pytest.approx(1 - 1 / expected, abs=0.02)
+    assert [line["params"]["nprobe"] for line in report.sweep] == tried
 
 
 @pytest.mark.parametrize(
-    ("slow", "expected"), [({10: 0.3, 0: 0.15}, 50), ({10: 0.3, 50: 0.15}, 0), ({50: 0.15, 0: 0.15}, 10)]
+    ("slow", "expected"), [({10: 0.3, ALL: 0.15}, 50), ({10: 0.3, 50: 0.15}, ALL), ({50: 0.15, ALL: 0.15}, 10)]
 )
 def test_the_fastest_sufficient_trial_wins(slow: dict[int, float], expected: int) -> None:
     """Where the first one that is good enough turns out to be slow."""
@@ -83,7 +92,7 @@ def test_the_fastest_sufficient_trial_wins(slow: dict[int, float], expected: int
     report = tune(Uneven(vectors, LADDER), vectors, target=0.85)
     assert report.params["nprobe"] == expected
     assert report.image is not None
-    assert report.image.ann_recall_at_10 == pytest.approx(1 - 1 / expected if expected else 1.0, abs=0.02)
+    assert report.image.ann_recall_at_10 == pytest.approx(1 - 1 / expected, abs=0.02)
 
 
 def test_a_target_out_of_reach_is_reported() -> None:
@@ -91,7 +100,39 @@ def test_a_target_out_of_reach_is_reported() -> None:
     report = tune(Forgetful(vectors, LADDER[:-1]), vectors, target=0.999)
     assert not report.met
     assert report.params == LADDER[3]
-    assert len(report.sweep) == 4
+    assert [line["params"]["nprobe"] for line in report.sweep] == [2, 50]  # with fewer there can't be more
+
+
+def test_what_cannot_suffice_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 60 pairs only those are asked that visit enough lists to find enough with the most candidates."""
+    monkeypatch.setattr(tuning, "_FASTER", 0.0)
+    vectors = unit(1_000, 16, seed=1).astype(np.float16)
+    steps, most = [2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 50, 100], [2, 10, 20, 100, 200]
+
+    class Grid(Forgetful):
+        def search(
+            self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
+        ) -> list[Neighbors]:
+            found = super().search(queries, k, params, mask)
+            kept = params["candidates"] if params else k
+            return [Neighbors(f.rows[:kept], f.scores[:kept]) for f in found]
+
+    trials = [{"nprobe": step, "candidates": count} for step in steps for count in most]
+    report = tune(Grid(vectors, trials), vectors, target=0.93)
+    assert report.params == {"nprobe": 20, "candidates": 20}  # of ten, one may be the query itself
+    tried = [tuple(line["params"].values()) for line in report.sweep]
+    assert tried == [
+        (2, 200),
+        (6, 200),
+        (15, 200),
+        (40, 200),
+        (20, 200),
+        (20, 2),
+        (20, 10),
+        (20, 20),
+        (20, 100),
+        (30, 2),
+    ]
 
 
 def test_text_is_measured_apart_and_has_to_pass_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,12 +142,12 @@ def test_text_is_measured_apart_and_has_to_pass_too(monkeypatch: pytest.MonkeyPa
     lost = np.arange(0, 1_000, 20)
     vectors[lost] = vectors[0] + 0.01 * vectors[lost]
     halves = vectors.astype(np.float16)
-    ladder: list[SearchParameters] = [{"nprobe": 20, "candidates": 20}, {"nprobe": 0, "candidates": 20}]
+    ladder: list[SearchParameters] = [{"nprobe": 20, "candidates": 20}, {"nprobe": ALL, "candidates": 20}]
     texts = np.repeat(vectors[:1], 7, axis=0)
     images = QuerySet(unit(50, 16, seed=5))
     assert tune(Forgetful(halves, ladder), halves, images, target=0.8).params["nprobe"] == 20
     report = tune(Forgetful(halves, ladder), halves, images, texts, target=0.8)
-    assert report.params["nprobe"] == 0
+    assert report.params["nprobe"] == ALL
     assert report.text is not None
     assert report.text.queries == 7
     assert report.sweep[0]["text"] < 0.2 < 0.8 <= report.sweep[0]["image"]
