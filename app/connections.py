@@ -12,7 +12,10 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_BYTES = 64 * 1024
-"""Of a request line and its headers; what arrives in one piece with them, up to 256 KB, is let pass."""
+"""Of a request line and its headers, and of trailers after a body; what arrives in one piece with them, up to 256 KB,
+is let pass."""
+LINGER = 2.0
+"""Seconds that the rest of a body may take whose request is answered already: closing at once could lose the answer."""
 
 _EMPTY = b"Content-Length: 0\r\nConnection: close\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + _EMPTY
@@ -22,8 +25,9 @@ _TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" + _EMPTY
 class BoundedConnection(HttpToolsProtocol):
     """Closes a connection whose request's head is too long, or has not come `seconds` after its first byte.
 
-    A connection that sends nothing is closed after as long, and so is one X. Beyond
-    `most` connections, a new one is told to come again.
+    A connection that sends nothing is closed after as long. One whose request was answered before all of its body had
+    come, such as a 401, is closed soon after. Trailers are dropped. Beyond `most` connections, a new one is told to
+    come again.
     """
 
     seconds = 30.0
@@ -34,6 +38,8 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self._clock: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        self._beside = 0
         self._start()
         if len(self.connections) > self.most:
             transport.write(_TOO_MANY)
@@ -43,6 +49,7 @@ class BoundedConnection(HttpToolsProtocol):
         """As its base has it."""
         self._stop()
         self._taken()
+        self._come()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -51,20 +58,48 @@ class BoundedConnection(HttpToolsProtocol):
         self._start()
 
     def data_received(self, data: bytes) -> None:
-        """Counts what comes while a head is incomplete."""
+        """Counts what comes and is no body."""
+        self._beside += len(data)
         super().data_received(data)
-        if self._clock is None or self.transport.is_closing():
+        if self._beside <= MOST_BYTES or self.transport.is_closing():
             return
-        self._head += len(data)
-        if self._head > MOST_BYTES:
+        if self._clock is not None:
             self._stop()
             self.transport.write(_TOO_LARGE)
-            self.transport.close()
+        self.transport.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """As its base has it, which takes trailers for headers."""
+        if self._clock is not None:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """As its base has it; the clock stops."""
         self._stop()
+        self._beside = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """As its base has it."""
+        self._beside = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """As its base has it; where the answer came first, the connection waits for another request."""
+        self._beside = 0
+        super().on_message_complete()
+        if self._lingering is not None:
+            self._come()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_response_complete(self) -> None:
+        """As its base has it; a body that nobody waits for any more has `LINGER` seconds."""
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._lingering = self.loop.call_later(LINGER, self.transport.abort)
 
     def pause_writing(self) -> None:
         """As its base has it: the client takes less than it is sent, and has `seconds` to take it."""
@@ -79,7 +114,6 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _start(self) -> None:
         self._stop()
-        self._head = 0
         self._clock = self.loop.call_later(self.seconds, self.transport.close)
 
     def _stop(self) -> None:
@@ -91,3 +125,8 @@ class BoundedConnection(HttpToolsProtocol):
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
+
+    def _come(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None

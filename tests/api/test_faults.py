@@ -9,6 +9,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -105,6 +106,57 @@ def test_a_head_without_end_is_refused(collection: Path) -> None:
                 while slow.recv(10_000):
                     pass  # an answer, where one was asked for, and then the end
         assert client.get("/livez").status_code == 200
+        assert process.poll() is None
+
+
+def test_trailers_take_no_memory(collection: Path) -> None:
+    begun = b"POST /v1/search/text HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    whole = b'{"text": "a cat"}'
+    with serving(collection) as (process, client):
+        address = ("127.0.0.1", client.base_url.port or 0)
+
+        def sent(trailers: bytes, *more: bytes) -> bytes:
+            with socket.create_connection(address, timeout=30) as peer:
+                peer.sendall(begun + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(whole), whole))
+                with suppress(ConnectionError):
+                    for piece in (trailers, *more):
+                        peer.sendall(piece)
+                    return peer.recv(100_000)
+            return b""
+
+        assert sent(b"X-Sum: 1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        before = memory_of(process.pid)
+        for flood in (b"a:\r\n" * 20_000, b"a" * 80_000):  # many, and one without end
+            assert sent(b"a: ", *[flood] * 500) == b""
+        assert memory_of(process.pid) < before + 20e6
+        assert client.get("/livez").status_code == 200
+
+
+def memory_of(process: int) -> float:
+    """Bytes that nobody else has."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return float(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) * 1024
+
+
+def test_who_goes_on_sending_after_the_answer_is_cut_off(collection: Path) -> None:
+    head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n\r\n"
+    with serving(collection) as (process, client):
+        address = ("127.0.0.1", client.base_url.port or 0)
+        with socket.create_connection(address, timeout=30) as drip, suppress(ConnectionError):
+            drip.sendall(head + b"x")
+            assert drip.recv(10_000).startswith(b"HTTP/1.1 404 ")
+            since = time.monotonic()
+            while time.monotonic() < since + 20:
+                drip.sendall(b"x")
+                time.sleep(1)
+        assert time.monotonic() < since + 20
+        with socket.create_connection(address, timeout=30) as late:  # who ends in time may ask again
+            late.sendall(head + b"x")
+            assert late.recv(10_000).startswith(b"HTTP/1.1 404 ")
+            late.sendall(b"x" * 29)
+            time.sleep(3)
+            late.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert late.recv(10_000).startswith(b"HTTP/1.1 200 ")
         assert process.poll() is None
 
 
