@@ -160,7 +160,7 @@ def decode_base64(text: str) -> bytes:
         head, comma, text = text.partition(",")
         if not comma or not head.endswith(";base64"):
             raise Base64Invalid("the data URI is not base64; it must begin data:image/...;base64,")
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
+    try:  # bytes lose their white space in one go; pieces of a text would be millions of objects
+        return base64.b64decode(text.encode("ascii").translate(None, b" \t\r\n\v\f"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Base64Invalid(f"the picture is not valid base64: {error}") from error

@@ -58,6 +58,8 @@ class Shared:
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+Stamp = tuple[tuple[str, int, int], ...]
+
 Room = Callable[["Served", int], None]
 """Called before a version of so many bytes is opened, and once more (0) when its encoder is known."""
 
@@ -89,6 +91,9 @@ class Served:
         self._queries: Queries | None = None
         self._first: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
+        self._gone = False  # whether the folder has vanished under the version that serves
+        self._bad: Stamp = ()  # the files of the version that was refused, then and at the last look
+        self._seen: Stamp = ()
         self._again = math.inf  # when a failure may have passed that was not the collection's own, such as a full disk
 
     @property
@@ -172,17 +177,36 @@ class Served:
     async def watch(self) -> None:
         """Reloads whenever `CURRENT` names a version that neither serves nor was refused; never ends by itself.
 
-        What was never asked for, or was closed, stays closed.
+        What was refused is looked at again once its files have changed and stay so. What was never asked for, or was
+        closed, stays closed.
         """
         while True:
             await asyncio.sleep(self._shared.settings.watch_seconds)
             async with self._shared.opening:  # what is being opened just now is not opened once more
-                if self._queries is None and self.failure is None:
-                    continue
-                named = await self._named()
-                if named and named != self.version and not (named == self.refused and self._hopeless):
-                    with suppress(LookalikeError):  # logged, and kept as `failure`
-                        await self._swap()
+                if self._queries is not None or self.failure is not None:
+                    await self._look()
+
+    async def _look(self) -> None:
+        from retrieval.collection import current_version
+
+        try:
+            named = await asyncio.to_thread(current_version, self.root)
+        except LookalikeError as error:
+            if self.version and not self._gone:
+                self.failure, self.refused, self._gone = error, "", True
+                logger.error("collection_gone version=%s serves on: %s [%s]", self.version, error, error.code)
+            return
+        back, self._gone = self._gone, False
+        if named == self.version and (back or self.refused not in ("", named)):
+            self.failure, self.refused = None, ""
+        elif named != self.version and (named != self.refused or not self._hopeless or await self._changed(named)):
+            with suppress(LookalikeError):  # logged, and kept as `failure`
+                await self._swap()
+
+    async def _changed(self, version: str) -> bool:
+        """Whether a refused version's files are others than when it was refused, and the same as a moment ago."""
+        before, self._seen = self._seen, await asyncio.to_thread(_stamp, self.root, version)
+        return self._seen == before != self._bad
 
     async def keep_probing(self) -> None:
         """Sends a query of each kind every few seconds; never ends by itself."""
@@ -198,6 +222,7 @@ class Served:
         except Exception as error:
             self.failure = _told(error)
             self.refused = await self._named()
+            self._bad = self._seen = await asyncio.to_thread(_stamp, self.root, self.refused)
             own = isinstance(error, LookalikeError)
             self._again = math.inf if own else time.monotonic() + _AGAIN_SECONDS
             if before:
@@ -267,6 +292,17 @@ def version_bytes(root: Path) -> int:
         return sum(entry.size for entry in current_manifest(root).files.values())
     except LookalikeError:
         return 0
+
+
+def _stamp(root: Path, version: str) -> Stamp:
+    """Names, sizes and times of a version's files."""
+    from retrieval.collection import VERSIONS
+
+    try:
+        folder = root / VERSIONS / version
+        return tuple(sorted((path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in folder.iterdir()))
+    except OSError:
+        return ()
 
 
 def _told(error: Exception) -> LookalikeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -139,6 +140,64 @@ def test_a_collection_that_vanishes_is_no_reason_to_stop(root: Path) -> None:
         assert client.post("/v1/search/item", **SEARCH).status_code == 200
         assert client.post(reload_path(root)).json()["code"] == "version_refused"
         assert client.post("/v1/search/item", **SEARCH).status_code == 200
+
+
+def failure(client: TestClient, root: Path) -> str | None:
+    told = client.get(f"/v1/collections/{root.name}").json()["failure"]
+    return told and str(told["code"])
+
+
+def test_a_collection_that_vanishes_is_told_until_it_is_back(root: Path) -> None:
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
+        wait_until_ready(client)
+        version = current_version(root)
+        away = root.rename(root.with_name("away"))
+        eventually(lambda: failure(client, root) == "collection_not_found")
+        assert client.post("/v1/search/item", **SEARCH).json()["version"] == version
+        away.rename(root)
+        eventually(lambda: failure(client, root) is None)
+        build_collection(root)  # and goes on from there
+        eventually(lambda: client.post("/v1/search/item", **SEARCH).json()["version"] == current_version(root))
+
+
+def test_a_version_whose_files_come_after_its_name_is_taken_when_they_are_there(root: Path) -> None:
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
+        wait_until_ready(client)
+        before = current_version(root)
+        newer = build_collection(root.with_name("newer"))
+        version = current_version(newer)
+        (root / CURRENT).write_text(version)
+        eventually(lambda: failure(client, root) is not None)
+        folder = root / VERSIONS / version
+        folder.mkdir()
+        for file in sorted((newer / VERSIONS / version).iterdir(), reverse=True):  # the manifest is not the last
+            (folder / file.name).write_bytes(file.read_bytes())
+            time.sleep(0.1)
+        eventually(lambda: client.post("/v1/search/item", **SEARCH).json()["version"] == version)
+        assert failure(client, root) is None
+        assert before != version
+
+
+def test_a_version_that_is_mended_in_place_is_taken_and_one_that_was_taken_back_is_forgotten(root: Path) -> None:
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
+        wait_until_ready(client)
+        before = current_version(root)
+        build_collection(root.with_name("newer"))
+        newer = root.with_name("newer") / VERSIONS
+        version = next(newer.iterdir()).name
+        shutil.copytree(newer / version, root / VERSIONS / version)
+        damaged = root / VERSIONS / version / VECTORS
+        whole = damaged.read_bytes()
+        damaged.write_bytes(whole[:-1] + b"\xff")
+        (root / CURRENT).write_text(version)
+        eventually(lambda: failure(client, root) == "checksum_mismatch")
+        (root / CURRENT).write_text(before)
+        eventually(lambda: failure(client, root) is None)
+        (root / CURRENT).write_text(version)
+        eventually(lambda: failure(client, root) == "checksum_mismatch")
+        damaged.write_bytes(whole)
+        eventually(lambda: client.post("/v1/search/item", **SEARCH).json()["version"] == version)
+        assert failure(client, root) is None
 
 
 def test_a_collection_that_comes_later_is_opened_when_it_comes(tmp_path: Path) -> None:
