@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,7 +57,7 @@ class Door:
     async def _let_in(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         leaving: asyncio.Future[Message] | None = None
-        gone, over, status, inside = False, False, 0, False
+        gone, over, status, inside, aside = False, False, 0, False, 0
 
         def left(future: asyncio.Future[Message]) -> None:
             nonlocal gone
@@ -70,6 +72,23 @@ class Door:
             if inside:
                 inside = False
                 gate.leave(worked=not gone and not 400 <= status < 500)
+
+        @contextmanager
+        def stepped_aside() -> Iterator[None]:
+            """Within it the query waits for another's server and not for the device: no time that others wait for."""
+            nonlocal inside, aside
+            aside += 1
+            if inside:
+                inside = False
+                gate.leave(worked=False)
+            try:
+                yield
+            finally:
+                aside -= 1
+            if not (aside or over):
+                gate.check()
+                gate.enter()
+                inside = True
 
         async def receiving() -> Message:
             nonlocal leaving, inside
@@ -92,6 +111,7 @@ class Door:
                     limit.reschedule(None)
             await send(message)
 
+        scope.setdefault("state", {})["aside"] = stepped_aside
         try:
             async with asyncio.timeout(None) as limit:
                 await self.app(scope, receiving, sending)

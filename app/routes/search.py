@@ -69,7 +69,7 @@ async def search_image(request: Request, queries: QueriesDep, service: ServiceDe
     """Find pictures that look like a picture: a multipart `file`, a raw `image/*` body, or base64 or a URL in JSON."""
     source, options = await _read_picture(request)
     started = time.perf_counter()
-    query = source if isinstance(source, ImageSide) else await read_picture(source, queries, service.fetcher)
+    query = source if isinstance(source, ImageSide) else await read_picture(source, queries, service.fetcher, request)
     return await _answer(request, queries, query, options, started)
 
 

@@ -70,13 +70,13 @@ async def similarity(request: Request, queries: QueriesDep, service: ServiceDep)
 
 async def _read_json(request: Request, queries: Queries, fetcher: Fetcher) -> tuple[Side, Side, float | None]:
     body = await read_json(request, SimilarityRequest)
-    a, b = await asyncio.gather(_side(body.a, queries, fetcher), _side(body.b, queries, fetcher))
+    a, b = await asyncio.gather(*(_side(side, queries, fetcher, request) for side in (body.a, body.b)))
     return a, b, body.threshold
 
 
-async def _side(side: schemas.Side, queries: Queries, fetcher: Fetcher) -> Side:
+async def _side(side: schemas.Side, queries: Queries, fetcher: Fetcher, request: Request) -> Side:
     if side.picture is not None:
-        return await read_picture(side.picture, queries, fetcher)
+        return await read_picture(side.picture, queries, fetcher, request)
     return TextSide(side.text) if side.text is not None else ItemSide(side.id or "")
 
 

@@ -315,3 +315,47 @@ def test_who_does_not_read_the_answer_keeps_no_place() -> None:
         assert guarded.gates["text"].under_way == 0
 
     run(main())
+
+
+def test_who_waits_for_another_server_keeps_no_place() -> None:
+    counts: list[int] = []
+
+    async def main() -> None:
+        tested = door(nothing_app)
+        gate = tested.gates["text"]
+
+        async def fetching(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            counts.append(gate.under_way)
+            with scope["state"]["aside"]():
+                counts.append(gate.under_way)
+                with scope["state"]["aside"]():  # the other side of a pair
+                    counts.append(gate.under_way)
+                counts.append(gate.under_way)
+            counts.append(gate.under_way)
+            await application_end(send)
+
+        tested.app = fetching
+        client = Client()
+        await tested(client.scope, client.receive, client.send)
+        counts.append(gate.under_way)
+
+    run(main())
+    assert counts == [1, 0, 0, 0, 1, 0]
+
+
+def test_who_comes_back_to_a_full_gate_is_refused() -> None:
+    async def main() -> None:
+        tested, client = door(nothing_app), Client()
+
+        async def fetching(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            with scope["state"]["aside"]():
+                full(tested.gates, "text")
+
+        tested.app = fetching
+        with pytest.raises(Overloaded):
+            await tested(client.scope, client.receive, client.send)
+        assert tested.gates["text"].under_way == 1
+
+    run(main())
