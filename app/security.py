@@ -11,7 +11,7 @@ import time
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyTooLarge, BodyTooSlow, Overloaded, problem_of, surprise
+from app.errors import BodyTooLarge, BodyTooSlow, NotReady, Overloaded, problem_of, surprise
 
 _MOST_HELD = 8
 """Bodies of the largest size that are held at once."""
@@ -112,6 +112,10 @@ class SecurityHeaders:
 
         try:
             await self.app(scope, receive, guarded)
+        except asyncio.CancelledError:  # the server's, where the process ends and the request's time with it
+            if begun:
+                raise
+            await problem_of(scope["path"], NotReady("the service is about to end"))(scope, receive, guarded)
         except Exception:  # answered here, where the headers are; the framework logs it
             if not begun:
                 await surprise(scope)(scope, receive, guarded)

@@ -83,6 +83,21 @@ def test_it_serves_says_where_and_ends_with_status_0(collection: Path, number: s
     assert "Traceback" not in err
 
 
+def test_an_upload_that_does_not_end_in_time_is_told_to_come_again(collection: Path) -> None:
+    with serving(collection, LOOKALIKE_SHUTDOWN_SECONDS="1", LOOKALIKE_DRAIN_SECONDS="0") as (process, client):
+        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as upload:
+            upload.sendall(b"POST /v1/search/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n")
+            upload.sendall(b"Content-Length: 1000\r\n\r\nx")
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            answer = upload.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"about to end" in answer
+        err = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+
+
 def test_a_body_without_end_is_cut_off_and_costs_no_memory(collection: Path) -> None:
     with serving(collection, LOOKALIKE_MAX_BODY_BYTES="2000000") as (process, client):
         before = resident_bytes(process.pid)
