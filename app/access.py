@@ -171,9 +171,11 @@ def _stamp(path: Path | None) -> tuple[int, int, int] | None:
 
 
 def _parse_rate(text: str) -> RateLimitItem:
+    mend = f"LOOKALIKE_RATE_LIMIT is {text!r}; write it like 20/second, 600/minute or 5000 per hour"
     try:
-        return parse(text)
+        rate = parse(text)
     except ValueError as error:
-        raise ConfigInvalid(
-            f"LOOKALIKE_RATE_LIMIT is {text!r}; write it like 20/second, 600/minute or 5000 per hour"
-        ) from error
+        raise ConfigInvalid(mend) from error
+    if rate.amount < 1:
+        raise ConfigInvalid(mend)
+    return rate

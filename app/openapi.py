@@ -56,9 +56,11 @@ def request_body(*contents: Schema) -> Schema:
 
 
 def errors(*statuses: int) -> dict[int | str, Schema]:
-    """The problem documents that an endpoint may answer, and those that any may: 403 without keys, and 500."""
+    """The problem documents that an endpoint may answer, and those that any may: 403 without keys, 413, and 500."""
     content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model=Problem.__name__)}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in (*statuses, 403, 500)}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content} for status in (*statuses, 403, 413, 500)
+    }
 
 
 def document(app: FastAPI) -> Schema:

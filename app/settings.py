@@ -6,7 +6,10 @@ a test compares.
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,12 +20,13 @@ from retrieval.images import DEFAULT_MAX_PIXELS
 from retrieval.search import Limits
 
 MIB = 1024 * 1024
+PREFIX = "LOOKALIKE_"
 
 
 class Settings(BaseSettings):
     """The service's settings; constructor arguments win over the environment, the environment over the defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="LOOKALIKE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, allow_inf_nan=False)
 
     collection: Path = Field(default=Path("collection"), description="Folder of the collection to serve.")
     collections: Annotated[tuple[Path, ...], NoDecode] = Field(
@@ -164,8 +168,24 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
 
+    @field_validator("proxies")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        for entry in filter(None, (part.strip() for part in value.split(","))):
+            if entry != "*":
+                ip_network(entry, strict=False)  # its message names the entry
+        return value
+
     def limits(self) -> Limits:
         """What a single query may ask for."""
         return Limits(
             results=self.max_results, candidates=self.max_candidates, text=self.max_text, pixels=self.max_pixels
         )
+
+
+def misspelt(environment: Iterable[str]) -> dict[str, str]:
+    """Variables that are no settings but look like one -> that one."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    strange = [name for name in environment if name.startswith(PREFIX) and name not in known]
+    near = {name: difflib.get_close_matches(name, known, 1, cutoff=0.9) for name in strange}
+    return {name: found[0] for name, found in near.items() if found}

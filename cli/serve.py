@@ -71,6 +71,7 @@ def serve(
     from app import logs
     from app.catalog import collection_folders
     from app.main import create_app
+    from app.settings import misspelt
     from retrieval.collection import current_version
 
     first, more = collections[0], tuple(collections[1:]) or None
@@ -88,6 +89,10 @@ def serve(
         }
     )
     logs.configure(log_level, settings.log_format)
+    for name, meant in misspelt(os.environ).items():
+        logging.getLogger("app.settings").warning(
+            "setting_unknown name=%s: there is none of that name; did you mean %s?", name, meant
+        )
     faulthandler.enable()  # a mapped file that is cut short ends the process: where, the log shall say
     _allow_many_connections()
     if settings.access_log:

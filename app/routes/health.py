@@ -14,7 +14,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.head("/livez", include_in_schema=False)
-@router.get("/livez", response_model=Alive)
+@router.get("/livez", response_model=Alive, responses=errors())
 async def livez() -> Response:
     """Whether the process answers; true while the collection is still being opened."""
     return answers.json_response({"status": "ok"})

@@ -110,9 +110,10 @@ def test_anyone_may_search_but_not_administer_where_strangers_are_let_in(collect
         assert client.post(RELOAD).status_code == 403
 
 
-def test_a_rate_that_makes_no_sense(collection: Path) -> None:
-    with pytest.raises(ConfigInvalid, match="LOOKALIKE_RATE_LIMIT is 'often'"):
-        create_app(Settings(collection=collection, rate_limit="often"))
+@pytest.mark.parametrize("rate", ["often", "0/second"])
+def test_a_rate_that_makes_no_sense(collection: Path, rate: str) -> None:
+    with pytest.raises(ConfigInvalid, match=f"LOOKALIKE_RATE_LIMIT is '{rate}'"):
+        create_app(Settings(collection=collection, rate_limit=rate))
 
 
 def test_an_unknown_name_is_refused_without_keys_alone(client: TestClient, guarded: TestClient) -> None:

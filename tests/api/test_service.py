@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from app import schemas
 from app.errors import STATUS
 from app.main import create_app
-from app.settings import Settings
+from app.settings import Settings, misspelt
 from retrieval import bootstrap
 from retrieval.errors import EncoderMismatch, ExtraMissing, SourceError
 from tests.api.conftest import wait_until_ready
@@ -181,3 +182,21 @@ def test_every_setting_and_every_code_is_documented() -> None:
             codes.add(error.code)
     for code in codes - {"error"}:
         assert f"`{code}`" in api, code
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_wait", "inf"), ("deadline", "nan"), ("proxies", "zzz"), ("proxies", "10.0.0.0/99")]
+)
+def test_settings_that_make_no_sense_are_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        Settings.model_validate({name: value})
+
+
+def test_proxies_are_addresses_networks_or_all() -> None:
+    for value in ("", "*", "127.0.0.1, 10.1.0.0/16", "::1"):
+        assert Settings(proxies=value).proxies == value
+
+
+def test_a_misspelt_setting_is_told() -> None:
+    given = ["LOOKALIKE_MAX_WAT", "LOOKALIKE_MAX_WAIT", "LOOKALIKE_CACHE", "LOOKALIKE_TEST_DATA", "PATH"]
+    assert misspelt(given) == {"LOOKALIKE_MAX_WAT": "LOOKALIKE_MAX_WAIT"}
