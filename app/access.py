@@ -88,7 +88,7 @@ class Access:
             return self._anyone
         if not key:
             raise KeyMissing("this service wants a key: send Authorization: Bearer KEY, or X-API-Key: KEY")
-        caller = self._keyring.caller(key)
+        caller = self._keyring.caller(key.strip())  # blanks around a header's value are no part of it (RFC 9110)
         if caller is None:
             raise KeyInvalid("the key is none of this service's")
         return caller

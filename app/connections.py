@@ -8,6 +8,7 @@ to answer. It knows nothing of routes.
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -32,10 +33,12 @@ class BoundedConnection(HttpToolsProtocol):
 
     seconds = 30.0
     most = 10_000
+    count: ClassVar[int] = 0  # open just now, in this process
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As its base has it; the clock starts."""
         super().connection_made(transport)
+        BoundedConnection.count += 1
         self._clock: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
         self._lingering: asyncio.TimerHandle | None = None
@@ -50,6 +53,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._stop()
         self._taken()
         self._come()
+        BoundedConnection.count -= 1
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:

@@ -59,4 +59,5 @@ def trace_of(traceparent: str) -> str:
 def _name_request(record: logging.LogRecord) -> bool:
     record.request_id = request_id.get()
     record.trace_id = trace_id.get()
+    vars(record).pop("color_message", None)  # uvicorn's, for terminals
     return True

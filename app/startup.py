@@ -17,6 +17,7 @@ from app.access import Access
 from app.admission import Gates
 from app.batching import give_way
 from app.catalog import Catalog, collection_folders
+from app.connections import BoundedConnection
 from app.errors import NotReady
 from app.fetch import Fetcher
 from app.lanes import Device, Searches
@@ -144,6 +145,10 @@ class Service:
         gauge("waiting", "Queries that wait for the device.", self._device.waiting)
         gauge("device_busy_seconds", "How long the oldest batch on the device has taken.", self._device.busy_for)
         gauge("searches_waiting", "Queries that wait for a search.", self._searches.waiting)
+        gauge("connections", "Connections that are open.", lambda: BoundedConnection.count)
+        gauge(
+            "connections_most", "Connections beyond which new ones are refused.", lambda: self.settings.max_connections
+        )
         gauge("model_bytes", "Weights of the encoders in use.", catalog.weight_bytes)
         for served in catalog:
             self._measure_collection(served)

@@ -49,6 +49,7 @@ def test_json_logs_name_request_and_trace_and_no_secret(collection: Path) -> Non
     assert all(record["level"] == "INFO" and record["time"] and record["milliseconds"] >= 0 for record in ours)
     assert KEY not in err
     assert "wish" not in err
+    assert "color_message" not in err
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ from tests.e2e.commands import free_port, serving
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGURATION = REPOSITORY / "deploy/prometheus.yml"
+ALERTS = REPOSITORY / "deploy/alerts.yml"
 DASHBOARD = REPOSITORY / "deploy/grafana/dashboards/lookalike.json"
 
 needs_prometheus = pytest.mark.skipif(
@@ -33,6 +36,38 @@ def test_every_panel_of_the_dashboard_has_something_to_show(sample_collection: P
         while missing := {title for query, title in asked.items() if not _answer(address, query)}:
             assert time.monotonic() < deadline, f"nothing to show: {sorted(missing)}"
             _use(service)
+
+
+@needs_prometheus
+def test_every_alert_is_evaluated_over_metrics_that_there_are(sample_collection: Path, tmp_path: Path) -> None:
+    with serving(sample_collection) as service, _prometheus(service, tmp_path) as address:
+        _use(service)
+        served = httpx.get(f"{service}/metrics", timeout=10).text
+        eventually(lambda: {rule["health"] for rule in _alerts(address)} == {"ok"})
+        assert {rule["state"] for rule in _alerts(address)} == {"inactive"}, _alerts(address)
+        for rule in _alerts(address):
+            for metric in re.findall(r"lookalike_[a-z_]+", rule["query"]):
+                assert f"# TYPE {metric} " in served, rule["query"]
+    assert len(ALERTS.read_text().split("- alert:")) - 1 == 7
+
+
+@needs_prometheus
+def test_a_service_that_is_gone_is_alarming(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    with _prometheus(nowhere, tmp_path) as address:
+        eventually(lambda: "LookalikeDown" in {rule["name"] for rule in _alerts(address) if rule["state"] == "pending"})
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def _alerts(address: str) -> list[dict[str, Any]]:
+    groups = httpx.get(f"{address}/api/v1/rules", timeout=10).json()["data"]["groups"]
+    return [rule for group in groups for rule in group["rules"]]
 
 
 def _use(service: str) -> None:
@@ -55,7 +90,8 @@ def _prometheus(service: str, folder: Path) -> Iterator[str]:
     """One that looks at the service every second, where the configuration has the service's name in its network."""
     text = CONFIGURATION.read_text().replace("lookalike:8000", service.removeprefix("http://"))
     own = folder / "prometheus.yml"
-    own.write_text(text.replace("scrape_interval: 5s", "scrape_interval: 1s"))
+    text = text.replace("scrape_interval: 5s", "scrape_interval: 1s").replace("/etc/prometheus/alerts.yml", str(ALERTS))
+    own.write_text("global: {evaluation_interval: 1s}\n" + text)
     address = f"127.0.0.1:{free_port()}"
     command = [
         "prometheus",
