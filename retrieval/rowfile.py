@@ -19,7 +19,7 @@ from retrieval.errors import ManifestInvalid
 from retrieval.types import Int64
 
 _SIZE_KEY = b"rows_per_batch"
-_FEW = 4  # up to so many rows of a batch are fetched faster one by one: taking has its price, however few it takes
+_FEW = 7  # up to so many rows of a batch are fetched faster one by one: taking has its price, however few it takes
 
 
 class RowFileWriter:
@@ -85,7 +85,7 @@ class RowFile:
     def rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """The records of the given rows, in the order given; what lies in one batch is fetched together."""
         if len(rows) <= _FEW * len(self._batches):
-            return [self._slice(row).to_pylist()[0] for row in rows]
+            return self._each(rows)
         asked = np.asarray(rows, dtype=np.int64)
         order = np.argsort(asked, kind="stable")
         ends = np.flatnonzero(np.diff(asked[order] // self._size)) + 1
@@ -114,7 +114,13 @@ class RowFile:
         if len(rows) > _FEW and first >= 0 and last < self._count:
             with suppress(pa.ArrowNotImplementedError):  # string views, for one, can't be taken
                 return list(self._batches[first // self._size].take(_indices(rows % self._size)).to_pylist())
-        return [self._slice(row).to_pylist()[0] for row in rows.tolist()]
+        return self._each(rows.tolist())
+
+    def _each(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Records of rows wherever they lie, put together first: converting a batch has its price."""
+        if len(rows) < 2:
+            return [self._slice(row).to_pylist()[0] for row in rows]
+        return list(pa.concat_batches([self._slice(row) for row in rows]).to_pylist())
 
     def _slice(self, row: int) -> pa.RecordBatch:
         if not 0 <= row < self._count:
