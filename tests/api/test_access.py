@@ -218,7 +218,9 @@ def test_keys_come_and_go_without_a_restart(collection: Path, tmp_path: Path) ->
         assert (status(first), status(second)) == (200, 401)
         key_file(path, second=other)
         eventually(lambda: (status(first), status(second)) == (401, 200))
-        path.write_text("[second")  # half written: what was known stays
+        half = tmp_path / "half.toml"
+        half.write_text("[second")
+        half.replace(path)  # what can't be read: what was known stays
         time.sleep(0.1)
         assert status(second) == 200
         key_file(path)
