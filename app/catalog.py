@@ -38,7 +38,7 @@ class Catalog:
         self._by_name: dict[str, Served] = {}
         self._used: list[str] = []  # longest unused first
         self._shared, self._budget = shared, budget
-        self._told: set[Path] = set()
+        self._ignored: set[Path] = set()
         for root in roots:
             self._add(root)
         self.default = next(iter(self._by_name.values()))
@@ -48,17 +48,17 @@ class Catalog:
 
     def take_in(self, roots: Sequence[Path]) -> list[Served]:
         """Those that are new, which opens none; of two with the same name the first stays, and the log says so."""
+        known = {served.root for served in self} | self._ignored
         fresh = []
         for root in roots:
+            if root in known:
+                continue
             try:
-                fresh += [self._add(root)] if root not in self._known() | self._told else []
+                fresh.append(self._add(root))
             except ConfigInvalid as error:
                 logger.error("collection_ignored: %s", error)
-                self._told.add(root)
+                self._ignored.add(root)
         return fresh
-
-    def _known(self) -> set[Path]:
-        return {served.root for served in self}
 
     def _add(self, root: Path) -> Served:
         served = Served(root, self._shared, self._make_room)

@@ -52,7 +52,7 @@ class BoundedConnection(HttpToolsProtocol):
         """As its base has it."""
         self._stop()
         self._taken()
-        self._come()
+        self._arrived()
         BoundedConnection.count -= 1
         super().connection_lost(exc)
 
@@ -93,7 +93,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._beside = 0
         super().on_message_complete()
         if self._lingering is not None:
-            self._come()
+            self._arrived()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -130,7 +130,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._reading.cancel()
             self._reading = None
 
-    def _come(self) -> None:
+    def _arrived(self) -> None:
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None

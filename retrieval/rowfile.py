@@ -19,7 +19,7 @@ from retrieval.errors import ManifestInvalid
 from retrieval.types import Int64
 
 _SIZE_KEY = b"rows_per_batch"
-_FEW = 7  # up to so many rows of a batch are fetched faster one by one: taking has its price, however few it takes
+_FEW = 7  # up to so many rows of a batch are faster sliced one by one: taking has its price, however few it takes
 
 
 class RowFileWriter:

@@ -33,7 +33,9 @@ def decodable(rows: Any) -> Any:
         for place, column in enumerate(rows.schema):
             if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
                 texts = rows.column(place).cast(pa.large_binary()).to_pylist()
-                mended = pa.array([text and text.decode("utf-8", "replace") for text in texts], column.type)
+                mended = pa.array(
+                    [None if text is None else text.decode("utf-8", "replace") for text in texts], column.type
+                )
                 rows = rows.set_column(place, column, mended)
         rows.validate(full=True)
     return rows
