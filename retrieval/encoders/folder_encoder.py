@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,9 +22,12 @@ from retrieval.encoders.engines import EngineChoice, Tower, choose_engine
 from retrieval.encoders.engines.cache import sha256_file, source_digest
 from retrieval.encoders.folder_model import CALIBRATION_FILE, ExportedEncoder, load_tower, read_encoder
 from retrieval.encoders.lite import LITE_BATCHES, TEXT_MEND, LiteTokens
-from retrieval.encoders.open_clip_encoder import OpenClipTokens
+from retrieval.encoders.open_clip_encoder import OpenClipTokens, lean_tower
 from retrieval.errors import UnknownEncoder
 from retrieval.types import EncoderSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PREFIX = "folder:"
 _EXAMPLE_TOKENS = 8
@@ -87,7 +90,7 @@ def _assemble(folder: Path, exported: ExportedEncoder, spec: EncoderSpec, choice
         name="folder-image",
         key=_tower_key(spec),
         dim=spec.dim,
-        build=lambda: load_tower(folder, exported, "image"),
+        build=lambda: _built(folder, exported, "image"),
         example=(np.zeros((2, 3, spec.image_size, spec.image_size), np.uint8),),
         sequence=False,
         batches=LITE_BATCHES if lite else IMAGE_BATCHES,
@@ -98,10 +101,15 @@ def _assemble(folder: Path, exported: ExportedEncoder, spec: EncoderSpec, choice
     return DualEncoder(spec, exported.preprocessing, choice, image, text, TEXT_MEND if lite and text else only_pictures)
 
 
+def _built(folder: Path, exported: ExportedEncoder, side: Literal["image", "text"]) -> nn.Module:
+    tower = load_tower(folder, exported, side)
+    return tower if exported.architecture.family == "lite" else lean_tower(tower)
+
+
 def _tower_key(spec: EncoderSpec) -> str:
     """Weights, preprocessing and the code around them: a graph converted from older code must not be found."""
     here = Path(__file__)
-    code = [sha256_file(here.with_name(name)) for name in ("folder_towers.py", "open_clip_towers.py")]
+    code = [sha256_file(here.with_name(name)) for name in ("folder_towers.py", "open_clip_towers.py", "open_clip_lean.py")]
     parts = [spec.weights, spec.preprocessing, version("open_clip_torch"), version("timm"), *code]
     return hashlib.sha256(" ".join([*parts, source_digest(Path(lite_model.__file__).parent)]).encode()).hexdigest()
 
@@ -114,7 +122,7 @@ def _text_side(folder: Path, exported: ExportedEncoder, spec: EncoderSpec) -> Te
         name="folder-text",
         key=_tower_key(spec),
         dim=spec.dim,
-        build=lambda: load_tower(folder, exported, "text"),
+        build=lambda: _built(folder, exported, "text"),
         example=tuple(np.ones((2, tokens), np.int64) for _ in range(inputs)),
         sequence=True,
         batches=TEXT_BATCHES,

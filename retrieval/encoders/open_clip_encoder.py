@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from retrieval.encoders.open_clip_model import Description, OpenClipModel
 from retrieval.encoders.open_clip_weights import parse_name
 from retrieval.errors import EncoderError
 from retrieval.types import EncoderSpec, Int64
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _EXAMPLE_TOKENS = 8
 
@@ -65,7 +68,7 @@ def _assemble(name: str, described: Description, choice: EngineChoice, loader: O
         name="open_clip-image",
         key=_tower_key(described, described.preprocessing.digest),
         dim=described.dim,
-        build=loader.image_tower,
+        build=lambda: lean_tower(loader.image_tower()),
         example=(np.zeros((2, 3, side, side), np.uint8),),
         sequence=False,
         batches=IMAGE_BATCHES,
@@ -87,8 +90,15 @@ def _assemble(name: str, described: Description, choice: EngineChoice, loader: O
 
 def _tower_key(described: Description, *more: str) -> str:
     """The weights and the code around them, open_clip's and ours."""
-    ours = sha256_file(Path(__file__).with_name("open_clip_towers.py"))
-    return hashlib.sha256(" ".join([described.weights, version("open_clip_torch"), ours, *more]).encode()).hexdigest()
+    ours = [sha256_file(Path(__file__).with_name(f"open_clip_{name}.py")) for name in ("towers", "lean")]
+    return hashlib.sha256(" ".join([described.weights, version("open_clip_torch"), *ours, *more]).encode()).hexdigest()
+
+
+def lean_tower(tower: nn.Module) -> nn.Module:
+    """See `lean`."""
+    from retrieval.encoders.open_clip_lean import lean
+
+    return lean(tower)
 
 
 def _text_side(described: Description, loader: OpenClipModel) -> TextSide:
@@ -97,7 +107,7 @@ def _text_side(described: Description, loader: OpenClipModel) -> TextSide:
         name="open_clip-text",
         key=_tower_key(described),
         dim=described.dim,
-        build=loader.text_tower,
+        build=lambda: lean_tower(loader.text_tower()),
         example=(np.ones((2, tokens), np.int64),),
         sequence=True,
         batches=TEXT_BATCHES,

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from retrieval.encoders.open_clip_lean import LeanTransformer
+
 _END_POOLS = ("argmax", "eos")
 
 
@@ -49,10 +51,13 @@ class CausalTextTower(nn.Module):
         parts = self.parts
         t = ids.shape[1]
         x = parts.token_embedding(ids) + parts.positional_embedding[:t]  # (n, t, c)
-        x = parts.ln_final(parts.transformer(x, attn_mask=parts.attn_mask[:t, :t]))
-        marks = ids if self.pool == "argmax" else (ids == self.end).int()
-        x = x[torch.arange(ids.shape[0], device=ids.device), marks.argmax(dim=-1)]  # (n, c): state of the end token
-        return project(x, parts.text_projection)
+        mask = parts.attn_mask[:t, :t]
+        ends = (ids if self.pool == "argmax" else (ids == self.end).int()).argmax(dim=-1)
+        if isinstance(parts.transformer, LeanTransformer):
+            x = parts.transformer.at(ends, x, mask)  # (n, c): states of the end tokens
+        else:
+            x = parts.transformer(x, attn_mask=mask)[torch.arange(ids.shape[0], device=ids.device), ends]
+        return project(parts.ln_final(x), parts.text_projection)
 
 
 class WholeTextTower(nn.Module):

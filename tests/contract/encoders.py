@@ -16,11 +16,11 @@ TINY = {
 
 
 def add_tiny_models(folder: Path) -> None:
-    """Tell open_clip of three tiny models: causal, with an `eos` pool and a tower of its own, and not causal."""
+    """Tell open_clip of tiny models: causal, with an `eos` pool and a tower of its own, not causal, all tokens read."""
     import open_clip
 
-    text = TINY["text_cfg"]
-    assert isinstance(text, dict)
+    text, vision = TINY["text_cfg"], TINY["vision_cfg"]
+    assert isinstance(text, dict) and isinstance(vision, dict)
     configs: dict[str, dict[str, Any]] = {
         "tiny": TINY,
         "tiny-eos": {**TINY, "custom_text": True, "text_cfg": {**text, "pool_type": "eos", "eos_id": 49407}},
@@ -29,6 +29,8 @@ def add_tiny_models(folder: Path) -> None:
             "custom_text": True,
             "text_cfg": {**text, "no_causal_mask": True, "pool_type": "last"},
         },
+        "tiny-average": {**TINY, "vision_cfg": {**vision, "pool_type": "avg", "ls_init_value": 0.5}},
+        "tiny-attention": {**TINY, "vision_cfg": {**vision, "attentional_pool": True, "attn_pooler_heads": 2}},
     }
     for name, config in configs.items():
         (folder / f"{name}.json").write_text(json.dumps(config))
