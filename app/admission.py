@@ -17,7 +17,8 @@ from app.errors import Overloaded
 _REMEMBERED = 64
 """Completions that the mean is taken over: several batches."""
 _AT_FIRST = 64
-"""Queries let in before the first has ended, and tells how long they take."""
+"""Queries let in whatever their wait until as many have ended as the mean is taken over: the first may have taken long
+for reasons of its own."""
 
 
 class Gates:
@@ -61,13 +62,15 @@ class Gate:
             Overloaded: says when to come again.
         """
         wait = self.expected_wait()
-        unknown = not self._intervals and self.under_way >= _AT_FIRST
-        if wait > self._max_wait or unknown:
+        unknown = len(self._intervals) < _REMEMBERED
+        if unknown and (self.under_way < _AT_FIRST or 0.0 < wait <= self._max_wait):
+            return
+        if unknown or wait > self._max_wait:
             self.refused += 1
             how_long = "nobody knows yet how long" if unknown else f"for about {wait:.1f} s"
             raise Overloaded(
                 f"{self.under_way:,} queries are waiting, {how_long}; come again as Retry-After says",
-                max(1, math.ceil(wait - self._max_wait)),
+                1 if unknown else max(1, math.ceil(wait - self._max_wait)),
             )
 
     def enter(self) -> None:

@@ -42,7 +42,7 @@ class Lane:
         work: does a batch of them.
         largest: queries in a batch at most.
         owner: lanes of the same owner have `at_once` batches under way at most.
-        at_once: see `owner`; a further one leaves only when it is half full. 0 for as many as there are threads.
+        at_once: see `owner`; a further one leaves only when it is a quarter full. 0 for as many as there are threads.
     """
 
     key: Hashable
@@ -181,7 +181,7 @@ class Lanes:
 
     def _may_start(self, lane: Lane, waiting: int) -> bool:
         under_way = self._under_way[lane.owner]
-        return not lane.at_once or not under_way or (under_way < lane.at_once and 2 * waiting >= lane.largest)
+        return not lane.at_once or not under_way or (under_way < lane.at_once and 4 * waiting >= lane.largest)
 
 
 def give_way() -> None:

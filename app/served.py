@@ -90,7 +90,6 @@ class Served:
         self._make_room = make_room
         self._queries: Queries | None = None
         self._first: asyncio.Task[None] | None = None
-        self._warming: asyncio.Task[None] | None = None
         self._gone = False  # whether the folder has vanished under the version that serves
         self._bad: Stamp = ()  # the files of the version that was refused, then and at the last look
         self._seen: Stamp = ()
@@ -158,8 +157,6 @@ class Served:
     def close(self) -> None:
         """Lets go of what is open; queries under way end in peace, and the next one opens it again."""
         self._queries = None
-        if self._warming is not None:
-            self._warming.cancel()
 
     @property
     def _hopeless(self) -> bool:
@@ -231,10 +228,7 @@ class Served:
                 raise
             logger.exception("the collection could not be opened")
             raise self.failure from error
-        fresh = self.encoder is not queries.searcher.encoder
         self._queries, self.failure, self.refused = queries, None, ""
-        if fresh:
-            self._warming = asyncio.create_task(self._shared.device.warm(queries.searcher))
         self._make_room(self, 0)
         if before and before != self.version:
             self.swaps += 1
@@ -264,9 +258,12 @@ class Served:
         # fight for the same cores (benchmarks/RESULTS.md). Only now is every copy of BLAS loaded, FAISS's own too.
         shared.searches.libraries = ThreadpoolController()
         shared.searches.libraries.limit(limits=1, user_api="blas")
+        known = shared.encoders.get((asked, searcher.encoder.spec.identity)) is searcher.encoder
         shared.encoders[asked, searcher.encoder.spec.identity] = searcher.encoder
         queries = Queries(self.name, searcher, shared.device, shared.searches, shared.pool, shared.telemetry)
         await Probe(settings.open_timeout).require(queries)
+        if not known:
+            await shared.device.warm(searcher)  # the first that come together shall not wait for it
         return queries
 
     def _encoder_name(self) -> str | None:

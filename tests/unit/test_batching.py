@@ -219,21 +219,21 @@ class Held(FakeSearcher):
         return super().encode_texts(texts, watch)
 
 
-def test_a_second_batch_leaves_beside_the_first_when_it_is_half_full() -> None:
-    device, searcher, half = Device(threads=2), Held(), LARGEST_TEXTS // 2
+def test_a_second_batch_leaves_beside_the_first_when_it_is_a_quarter_full() -> None:
+    device, searcher, quarter = Device(threads=2), Held(), LARGEST_TEXTS // 4
 
     async def main() -> None:
         tasks = [text(device, searcher, "first")]
         while not searcher.sizes:
             await asyncio.sleep(0.001)
-        tasks += [text(device, searcher, "x") for _ in range(half - 1)]
-        await arrived(device, half - 1)
+        tasks += [text(device, searcher, "x") for _ in range(quarter - 1)]
+        await arrived(device, quarter - 1)
         await asyncio.sleep(0.02)
         assert searcher.sizes == [1]  # a core for a few would cost more than their waiting does
         tasks.append(text(device, searcher, "last"))
         while len(searcher.sizes) < 2:
             await asyncio.sleep(0.001)
-        assert searcher.sizes == [1, half]
+        assert searcher.sizes == [1, quarter]
         assert device.busy_for() > 0.0
         searcher.go.release(2)
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
