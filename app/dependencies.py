@@ -11,8 +11,11 @@ from app.settings import Settings
 from app.startup import Service
 
 
-def service(request: Request) -> Service:
-    """The application's one service."""
+async def _service(request: Request) -> Service:  # async, or FastAPI would run it on a thread of its own
+    return _of(request)
+
+
+def _of(request: Request) -> Service:
     found: Service = request.app.state.service
     return found
 
@@ -35,18 +38,18 @@ async def named(request: Request, name: Name) -> None:
 
 
 async def _queries(request: Request) -> Queries:
-    return await service(request).catalog.queries(request.path_params.get("name"))
+    return await _of(request).catalog.queries(request.path_params.get("name"))
 
 
 async def _ready(request: Request) -> Queries:
-    return service(request).require_ready()
+    return _of(request).require_ready()
 
 
 async def _settings(request: Request) -> Settings:
-    return service(request).settings
+    return _of(request).settings
 
 
 QueriesDep = Annotated[Queries, Depends(_queries)]
 ReadyDep = Annotated[Queries, Depends(_ready)]
-ServiceDep = Annotated[Service, Depends(service)]
+ServiceDep = Annotated[Service, Depends(_service)]
 SettingsDep = Annotated[Settings, Depends(_settings)]

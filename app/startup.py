@@ -164,6 +164,10 @@ class Service:
         gauge("collection_ready", "Whether the collection is open and its last probe passed.", served.is_well, **of)
         gauge("index_bytes", "Files of the version that serves; most are mapped.", served.size, **of)
 
+    def at_work(self) -> bool:
+        """Whether a batch is under way still: Python must not end under a thread that is inside a library."""
+        return any(thread.is_alive() for lanes in (self._device, self._searches) for thread in lanes.threads)
+
     async def close(self) -> None:
         """Drops what waits; what runs may finish."""
         for task in self._tasks:

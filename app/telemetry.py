@@ -6,8 +6,8 @@ The one door to prometheus_client. Others hand in what happened; nothing of a ke
 from __future__ import annotations
 
 import logging
+import random
 import re
-import secrets
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -152,7 +152,7 @@ class Watched:
         begun, status = time.perf_counter(), 499  # nobody waits for an answer any more
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        name = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        name = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
         scope.setdefault("state", {})["request_id"] = name
         logs.request_id.set(name)
         logs.trace_id.set(logs.trace_of(headers.get("traceparent", "")))

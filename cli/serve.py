@@ -119,8 +119,11 @@ def serve(
     default.on_ready = lambda queries: _ready(queries, len(list(catalog)) - 1, host, port)
     default.on_failure = failed
     _run(server, listener)
+    gc.unfreeze()  # libraries that look for leaks as they end would find all of it
     if failures:
         raise failures[0]
+    if app.state.service.at_work():
+        _leave()
 
 
 def _settings(given: dict[str, Any]) -> Settings:
