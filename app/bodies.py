@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -86,6 +87,17 @@ class Form:
         return self.fields.get(name)
 
 
+class _Parser(MultiPartParser):
+    """Knows whether the form came to its end."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        """As its base has it."""
+        self.ended = True
+        super().on_end()
+
+
 async def read_form(request: Request, files: int) -> Form:
     """The body as a form with at most `files` files, held in memory; of fields with the same name the last one counts.
 
@@ -94,8 +106,15 @@ async def read_form(request: Request, files: int) -> Form:
     """
     try:
         async with aclosing(request.stream()) as stream:
-            parser = MultiPartParser(
-                request.headers, stream, max_files=files, max_fields=_MAX_FORM_FIELDS, max_part_size=_MAX_FIELD_BYTES
+
+            async def whole() -> AsyncGenerator[bytes, None]:
+                async for chunk in stream:
+                    yield chunk
+                if not parser.ended:
+                    raise MultiPartException("it ends before its last boundary")
+
+            parser = _Parser(
+                request.headers, whole(), max_files=files, max_fields=_MAX_FORM_FIELDS, max_part_size=_MAX_FIELD_BYTES
             )
             parser.spool_max_size = 0  # SpooledTemporaryFile's word for: never roll over to the disk
             data = await parser.parse()

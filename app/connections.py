@@ -78,9 +78,12 @@ class BoundedConnection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """As its base has it; the clock stops."""
+        """As its base has it; the clock stops. Raises ValueError, which is answered 400, as RFC 9112, 3.2 has it."""
         self._stop()
         self._beside = 0
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            raise ValueError("a request has one Host")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

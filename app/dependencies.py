@@ -23,18 +23,8 @@ def _of(request: Request) -> Service:
 Name = Annotated[str, Path(description="The collection's name.", examples=["gallery"])]
 
 
-SHORT, NAMED = "/v1", "/v1/collections/{name}"
-"""Where resources that belong to a collection are found; the short paths mean the default one."""
-
-
-async def short(request: Request) -> None:
-    """Notes under which prefix a route was found, for telemetry: a route itself knows only the rest of its path."""
-    request.state.prefix = SHORT
-
-
-async def named(request: Request, name: Name) -> None:
-    """As `short`; `name` is read from the path by whoever needs it, and stands here for the API's document."""
-    request.state.prefix = NAMED
+async def named(name: Name) -> None:
+    """For the API's document; `name` is read from the path by whoever needs it."""
 
 
 async def _queries(request: Request) -> Queries:

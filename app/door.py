@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.admission import Gate, Gates
 from app.errors import DeadlineExceeded, Later, Overloaded, problem_of
+from app.paths import NAMED, SHORT
 from app.telemetry import Telemetry
 
 _QUERY = re.compile(r"/v1(?P<named>/collections/[^/]+)?/(?P<route>search/(?P<kind>image|text|item)|similarity)")
@@ -45,12 +46,10 @@ class Door:
             in_time = path.startswith("/v1/") and scope["method"] in ("GET", "HEAD")
             return await (self._answer_in_time if in_time else self.app)(scope, receive, send)
         kind = query["kind"] or "pair"
+        scope.setdefault("state", {})["route"] = f"{NAMED if query['named'] else SHORT}/{query['route']}"
         try:
             self.gates[kind].check()
         except Overloaded as error:
-            scope.setdefault("state", {})["route"] = (
-                f"/v1{'/collections/{name}' if query['named'] else ''}/{query['route']}"
-            )
             return await self._refuse(error, scope, receive, send)
         await self._let_in(self.gates[kind], scope, receive, send)
 
@@ -111,7 +110,7 @@ class Door:
                     limit.reschedule(None)
             await send(message)
 
-        scope.setdefault("state", {})["aside"] = stepped_aside
+        scope["state"]["aside"] = stepped_aside
         try:
             async with asyncio.timeout(None) as limit:
                 await self.app(scope, receiving, sending)

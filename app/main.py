@@ -16,9 +16,10 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from app import errors, openapi, tracing
-from app.dependencies import NAMED, SHORT, named, short
+from app.dependencies import named
 from app.door import Door
 from app.hosts import Hosts
+from app.paths import NAMED, SHORT
 from app.routes import collections, health, items, pages, search, similarity, stats
 from app.security import BodyLimit, SecurityHeaders
 from app.settings import Settings
@@ -55,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if service.settings.tracing:
         tracing.install(app, service.telemetry)
     for resource in (search, similarity, items):
-        app.include_router(resource.router, prefix=SHORT, dependencies=[Depends(short)])
+        app.include_router(resource.router, prefix=SHORT)
         app.include_router(resource.router, prefix=NAMED, dependencies=[Depends(named)], responses=openapi.errors(404))
     for other in (collections, stats, health):
         app.include_router(other.router)

@@ -196,7 +196,9 @@ class Served:
         back, self._gone = self._gone, False
         if named == self.version and (back or self.refused not in ("", named)):
             self.failure, self.refused = None, ""
-        elif named != self.version and (named != self.refused or not self._hopeless or await self._changed(named)):
+        elif named not in (self.version, self.refused) or (
+            named == self.refused and (not self._hopeless or await self._changed(named))
+        ):
             with suppress(LookalikeError):  # logged, and kept as `failure`
                 await self._swap()
 

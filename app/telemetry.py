@@ -29,6 +29,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
+from app.paths import declared
 
 logger = logging.getLogger(__name__)
 
@@ -170,10 +171,8 @@ class Watched:
             status = 500  # answered outside of this, by `app.errors`
             raise
         finally:
-            state, found = scope["state"], getattr(scope.get("route"), "path", None)
-            route = state.get("prefix", "") + found if found else state.get("route", "other")
             seconds = time.perf_counter() - begun
-            self.telemetry.answered(route, _method(scope), status, seconds)
+            self.telemetry.answered(declared(scope), _method(scope), status, seconds)
             if logger.isEnabledFor(logging.INFO):
                 _log(scope, status, seconds)
 

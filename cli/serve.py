@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import gc
 import ipaddress
@@ -11,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Timer
 from types import FrameType
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 _MOST_FILES = 65_536
+_MMAP_THRESHOLD, _LARGE_BYTES = -3, 1024 * 1024
+"""mallopt(3): M_MMAP_THRESHOLD, and what is allocated by itself from there on."""
 _GRACE_SECONDS = 2.0
 """What a process has, after the time for requests under way, before its threads are left to themselves."""
 
@@ -96,6 +100,7 @@ def serve(
         )
     faulthandler.enable()  # a mapped file that is cut short ends the process: where, the log shall say
     _allow_many_connections()
+    _give_back_memory()
     if settings.access_log:
         logging.getLogger("app.telemetry").setLevel(logging.INFO)
     app = create_app(settings)
@@ -145,6 +150,15 @@ def _allow_many_connections() -> None:
     """Lifts the limit of open files, which is one for each connection, as far as this user may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MOST_FILES)), hard))
+
+
+def _give_back_memory() -> None:
+    """Has what was a picture go back to the system at once.
+
+    glibc learns from every large buffer that is freed to keep the next ones, up to 32 MB each and in each thread.
+    """
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def _leave() -> None:

@@ -109,7 +109,9 @@ def _built(folder: Path, exported: ExportedEncoder, side: Literal["image", "text
 def _tower_key(spec: EncoderSpec) -> str:
     """Weights, preprocessing and the code around them: a graph converted from older code must not be found."""
     here = Path(__file__)
-    code = [sha256_file(here.with_name(name)) for name in ("folder_towers.py", "open_clip_towers.py", "open_clip_lean.py")]
+    code = [
+        sha256_file(here.with_name(name)) for name in ("folder_towers.py", "open_clip_towers.py", "open_clip_lean.py")
+    ]
     parts = [spec.weights, spec.preprocessing, version("open_clip_torch"), version("timm"), *code]
     return hashlib.sha256(" ".join([*parts, source_digest(Path(lite_model.__file__).parent)]).encode()).hexdigest()
 

@@ -22,8 +22,9 @@ def lean(tower: nn.Module) -> nn.Module:
     """
     from open_clip.transformer import Transformer, VisionTransformer
 
-    for module in list(tower.modules()):
-        transformer = getattr(module, "transformer", None)
+    modules: list[Any] = list(tower.modules())
+    for module in modules:
+        transformer: Any = getattr(module, "transformer", None)
         if type(transformer) is Transformer and all(map(_is_plain, transformer.resblocks)):
             visual = type(module) is VisionTransformer
             reads_first = visual and module.attn_pool is None and module.pool_type == "tok"
@@ -42,24 +43,26 @@ class LeanTransformer(nn.Module):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """(n, t, c) and an additive mask (t, t) -> (n, t, c), or (n, 1, c) where only the first token is read."""
-        *before, last = self.blocks
-        for block in before:
-            x = block(x, x, attn_mask)
-        return last(x, x[:, :1], None) if self.only_first else last(x, x, attn_mask)
+        x = self._before_last(x, attn_mask)
+        asking, mask = (x[:, :1], None) if self.only_first else (x, attn_mask)
+        states: Tensor = self.blocks[-1](x, asking, mask)
+        return states
 
     def get_cast_dtype(self) -> torch.dtype:
         """What open_clip's towers ask of a transformer."""
-        dtype: torch.dtype = self.blocks[0].query.weight.dtype
-        return dtype
+        return next(self.parameters()).dtype
 
     def at(self, ends: Tensor, x: Tensor, attn_mask: Tensor) -> Tensor:
         """As `forward`, of one token of each row: ends (n,) int64 -> (n, c)."""
-        *before, last = self.blocks
-        for block in before:
-            x = block(x, x, attn_mask)
+        x = self._before_last(x, attn_mask)
         rows = torch.arange(x.shape[0], device=x.device)
-        state: Tensor = last(x, x[rows, ends][:, None], attn_mask[ends][:, None, None])
+        state: Tensor = self.blocks[-1](x, x[rows, ends][:, None], attn_mask[ends][:, None, None])
         return state[:, 0]
+
+    def _before_last(self, x: Tensor, attn_mask: Tensor | None) -> Tensor:
+        for block in list(self.blocks)[:-1]:
+            x = block(x, x, attn_mask)
+        return x
 
 
 class _LeanBlock(nn.Module):
@@ -88,7 +91,7 @@ class _LeanBlock(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(n, t, c) -> (n, heads, t, c / heads)."""
-        return x.unflatten(-1, (self.heads, x.shape[-1] // self.heads)).transpose(1, 2)
+        return torch.unflatten(x, -1, (self.heads, x.shape[-1] // self.heads)).transpose(1, 2)
 
 
 def _is_plain(block: Any) -> bool:

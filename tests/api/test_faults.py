@@ -109,6 +109,32 @@ def test_a_head_without_end_is_refused(collection: Path) -> None:
         assert process.poll() is None
 
 
+@pytest.mark.parametrize("hosts", ["", "Host: a\r\nHost: b\r\n"], ids=["none", "two"])
+def test_a_request_has_one_host(collection: Path, hosts: str) -> None:
+    with serving(collection) as (process, client):
+        for path, status in (("/livez", b"400"), ("/v1/search/text", b"400")):
+            with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as own:
+                own.sendall(f"POST {path} HTTP/1.1\r\n{hosts}Content-Length: 2\r\n\r\n{{}}".encode())
+                assert own.recv(1000).split()[1] == status
+                while own.recv(1000):
+                    pass
+        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as old:
+            old.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            assert old.recv(1000).split()[1] == b"200"
+        assert client.get("/livez").status_code == 200
+        assert process.poll() is None
+
+
+def test_a_form_that_is_cut_is_told_so(client: TestClient) -> None:
+    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\npixels'
+    for body in (form, form + b"\r\n--b", b"--b\r\n"):
+        answer = client.post(
+            "/v1/search/image", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (400, "form_invalid"), answer.text
+        assert "ends before its last boundary" in answer.json()["detail"]
+
+
 def test_trailers_take_no_memory(collection: Path) -> None:
     begun = b"POST /v1/search/text HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     whole = b'{"text": "a cat"}'

@@ -200,6 +200,21 @@ def test_a_version_that_is_mended_in_place_is_taken_and_one_that_was_taken_back_
         assert failure(client, root) is None
 
 
+def test_the_version_that_serves_is_forgiven_once_its_files_are_mended(root: Path) -> None:
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
+        wait_until_ready(client)
+        version = current_version(root)
+        vectors = root / VERSIONS / version / VECTORS
+        whole = vectors.rename(root / "whole")  # its own file: what is mapped stays as it was
+        vectors.write_bytes(whole.read_bytes()[:-1] + b"\xff")
+        assert client.post(reload_path(root)).status_code == 503
+        assert failure(client, root) == "checksum_mismatch"
+        assert client.post("/v1/search/item", **SEARCH).json()["version"] == version
+        whole.rename(vectors)
+        eventually(lambda: failure(client, root) is None)
+        assert client.get("/readyz").json()["version"] == version
+
+
 def test_a_collection_that_comes_later_is_opened_when_it_comes(tmp_path: Path) -> None:
     root = tmp_path / "gallery"
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:

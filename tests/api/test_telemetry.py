@@ -43,6 +43,11 @@ def test_what_happened_is_counted(client: TestClient) -> None:
     client.post("/v1/search/text", json={"text": ""})
     client.get("/v1/items/animals%2Fcat.png")
     client.get("/nowhere/at-all")
+    client.get("/v1/search/text")
+    client.get("/v1/collections/photographs/search/item")
+    client.get("/v1/collections/photographs")
+    long = {"Content-Type": "application/json", "Content-Length": "99999999999"}
+    client.post("/v1/collections/photographs/search/text", content=b"{}", headers=long)
     after = samples(client)
 
     def grown(name: str, **labels: str) -> float:
@@ -51,6 +56,12 @@ def test_what_happened_is_counted(client: TestClient) -> None:
     assert grown("lookalike_requests_total", route="/v1/search/text", method="POST", status="200") == 1
     assert grown("lookalike_requests_total", route="/v1/search/text", method="POST", status="422") == 1
     assert grown("lookalike_requests_total", route="/v1/items/{item_id:path}", method="GET", status="200") == 1
+    named = "/v1/collections/{name}"
+    assert grown("lookalike_requests_total", route="/v1/search/text", method="GET", status="405") == 1
+    assert grown("lookalike_requests_total", route=f"{named}/search/item", method="GET", status="405") == 1
+    assert grown("lookalike_requests_total", route=named, method="GET", status="200") == 1
+    assert grown("lookalike_requests_total", route=f"{named}/search/text", method="POST", status="413") == 1
+    assert grown("lookalike_requests_total", route="other", method="GET", status="404") == 1
     assert grown("lookalike_errors_total", code="text_empty") == 1
     assert grown("lookalike_errors_total", code="not_found") == 1
     assert grown("lookalike_stage_seconds_count", stage="decode") == 1

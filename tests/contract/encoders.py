@@ -20,7 +20,8 @@ def add_tiny_models(folder: Path) -> None:
     import open_clip
 
     text, vision = TINY["text_cfg"], TINY["vision_cfg"]
-    assert isinstance(text, dict) and isinstance(vision, dict)
+    assert isinstance(text, dict)
+    assert isinstance(vision, dict)
     configs: dict[str, dict[str, Any]] = {
         "tiny": TINY,
         "tiny-eos": {**TINY, "custom_text": True, "text_cfg": {**text, "pool_type": "eos", "eos_id": 49407}},
