@@ -2,10 +2,11 @@
 
 `lookalike serve` runs as a process of its own and wrk (Debian's package) sends the load from another, both on the same
 cores: every text another, one photograph of 224 pixels as it comes out of a camera's resize. Cases are measured in
-turn, several rounds over; medians are reported, and the best rate and p50 of a round. Beside them stands what the encoder alone gives in the same rounds with
-nothing else at work, since machines that others share run at half their speed for minutes. `--peer URL` measures
-clip-retrieval's back end, by its own requests (`clip-retrieval back`, `/knn-service`). What HTTP, batching and JSON
-cost is the time of a lone request, from a bare socket, less the times that its answer states for its stages.
+turn, several rounds over; medians are reported, and the best rate and p50 of a round. Beside them stands what the
+encoder alone gives in the same rounds with nothing else at work, since machines that others share run at half their
+speed for minutes. `--peer URL` measures clip-retrieval's back end, by its own requests (`clip-retrieval back`,
+`/knn-service`). What HTTP, batching and JSON cost is the time of a lone request, from a bare socket, less the times
+that its answer states for its stages.
 """
 
 from __future__ import annotations
