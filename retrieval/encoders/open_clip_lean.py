@@ -40,9 +40,15 @@ class LeanTransformer(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(_LeanBlock(block) for block in transformer.resblocks)
         self.only_first = only_first
+        self.heads = transformer.resblocks[0].attn.num_heads
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """(n, t, c) and an additive mask (t, t) -> (n, t, c), or (n, 1, c) where only the first token is read."""
+        """(n, t, c) and an additive mask -> (n, t, c), or (n, 1, c) where only the first token is read.
+
+        The mask is (t, t), or (n * heads, t, t) as CoCa has it.
+        """
+        if attn_mask is not None and attn_mask.dim() == 3:
+            attn_mask = torch.unflatten(attn_mask, 0, (-1, self.heads))
         x = self._before_last(x, attn_mask)
         asking, mask = (x[:, :1], None) if self.only_first else (x, attn_mask)
         states: Tensor = self.blocks[-1](x, asking, mask)

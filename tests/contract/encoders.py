@@ -30,6 +30,7 @@ def add_tiny_models(folder: Path) -> None:
             "custom_text": True,
             "text_cfg": {**text, "no_causal_mask": True, "pool_type": "last"},
         },
+        "tiny-cls": {**TINY, "custom_text": True, "text_cfg": {**text, "embed_cls": True}},
         "tiny-average": {**TINY, "vision_cfg": {**vision, "pool_type": "avg", "ls_init_value": 0.5}},
         "tiny-attention": {**TINY, "vision_cfg": {**vision, "attentional_pool": True, "attn_pooler_heads": 2}},
     }

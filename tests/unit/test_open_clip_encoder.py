@@ -27,7 +27,7 @@ from retrieval.types import Float32
 from tests.contract.encoders import add_tiny_models, save_random
 
 TEXTS = ["a cat", "a very long caption about two dogs that run " * 4, "", "a rocket launch at night"]
-MODELS = ["tiny", "tiny-eos", "tiny-bidirectional", "tiny-average", "tiny-attention"]
+MODELS = ["tiny", "tiny-eos", "tiny-bidirectional", "tiny-cls", "tiny-average", "tiny-attention"]
 
 
 @pytest.fixture(scope="module")
