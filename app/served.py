@@ -264,8 +264,12 @@ class Served:
         shared.encoders[asked, searcher.encoder.spec.identity] = searcher.encoder
         queries = Queries(self.name, searcher, shared.device, shared.searches, shared.pool, shared.telemetry)
         await Probe(settings.open_timeout).require(queries)
-        if not known:
-            await shared.device.warm(searcher)  # the first that come together shall not wait for it
+        if not known:  # the first that come together shall not wait for it
+            try:
+                async with asyncio.timeout(settings.open_timeout):
+                    await shared.device.warm(searcher)
+            except TimeoutError as error:
+                raise LookalikeError(f"a first batch did not end within {settings.open_timeout:g} s") from error
         return queries
 
     def _encoder_name(self) -> str | None:

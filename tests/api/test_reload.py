@@ -256,6 +256,24 @@ def test_a_stuck_device_is_told_while_the_loop_lives(
         eventually(lambda: client.get("/readyz").status_code == 200)
 
 
+def test_a_first_batch_that_hangs_keeps_nothing_else_from_being_opened(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, real = threading.Event(), FakeEncoder.encode_texts
+
+    def hangs_on_batches(self: FakeEncoder, texts: Any) -> Any:
+        if len(texts) > 1:
+            free.wait(30)
+        return real(self, texts)
+
+    monkeypatch.setattr(FakeEncoder, "encode_texts", hangs_on_batches)
+    with TestClient(create_app(Settings(collection=root, open_timeout=0.3, watch_seconds=0.05))) as client:
+        eventually(lambda: "a first batch did not end within 0.3 s" in client.get("/readyz").json()["detail"])
+        free.set()
+        assert client.post(reload_path(root)).status_code == 200
+        assert client.get("/readyz").status_code == 200
+
+
 def test_a_search_that_fails_makes_the_service_unready(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from retrieval.search import Searcher
 
