@@ -47,13 +47,13 @@ class Gate:
         self._max_wait = max_wait
         self._clock = clock
         self._intervals: deque[float] = deque(maxlen=_REMEMBERED)
-        self._since = 0.0  # the last completion, or when the first of those under way came in
+        self._since = 0.0  # the last completion
 
     def expected_wait(self) -> float:
         """Seconds until a query that came now would be answered; 0 where none is before it."""
         if not self._intervals:
             return 0.0
-        return self.under_way * sum(self._intervals) / len(self._intervals)
+        return self.under_way * self._mean()
 
     def check(self) -> None:
         """Refuses a query that would wait too long.
@@ -73,16 +73,27 @@ class Gate:
                 1 if unknown else max(1, math.ceil(wait - self._max_wait)),
             )
 
-    def enter(self) -> None:
-        """A query begins; it must leave."""
-        if not self.under_way:
-            self._since = self._clock()
+    def enter(self) -> float:
+        """A query begins; it must leave, with what this returns."""
         self.under_way += 1
+        return self._clock()
 
-    def leave(self, *, worked: bool) -> None:
-        """A query ended; `worked` says whether it took its turn, or ended early for a fault of its own."""
+    def leave(self, entered: float, *, worked: bool, faulty: bool = False) -> None:
+        """A query ended.
+
+        Args:
+            entered: as `enter` said.
+            worked: whether it took its turn, and did not give up waiting for it.
+            faulty: it ended for a fault of its own. That tells nothing of the speed where it was seen at once, and as
+                much as any other where it took a query's time, as a picture that is broken at its end does.
+        """
         self.under_way -= 1
+        now = self._clock()
+        if faulty:
+            worked = worked and bool(self._intervals) and now - entered >= self._mean()
         if worked:
-            now = self._clock()
-            self._intervals.append(now - self._since)
+            self._intervals.append(now - max(self._since, entered))
             self._since = now
+
+    def _mean(self) -> float:
+        return sum(self._intervals) / len(self._intervals)

@@ -53,7 +53,7 @@ class Lane:
     at_once: int = field(default=0, compare=False)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     """One query on its way."""
 
@@ -87,7 +87,7 @@ class Lanes:
     async def do(self, lane: Lane, payload: Any, watch: Stopwatch) -> Any:
         """The result for one query; `watch` gets its wait and the stages of its batch.
 
-        One whose caller is gone when its turn comes is dropped. Raises what the work raises for it.
+        One whose caller goes is dropped. Raises what the work raises for it.
         """
         loop = asyncio.get_running_loop()
         job = _Job(payload, watch, loop, loop.create_future())
@@ -96,7 +96,20 @@ class Lanes:
                 raise asyncio.CancelledError("the threads have ended")
             self._lanes.setdefault(lane, deque()).append(job)
             self._changed.notify()
-        return await job.future
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            self._drop(lane, job)
+            raise
+
+    def _drop(self, lane: Lane, job: _Job) -> None:
+        """Takes it out of its lane, where it still is: while a thread hangs its turn may never come."""
+        with self._changed:
+            jobs = self._lanes.get(lane, deque())
+            with suppress(ValueError):
+                jobs.remove(job)
+                if not jobs:
+                    del self._lanes[lane]
 
     def waiting(self) -> int:
         """How many queries are in the lanes."""

@@ -56,7 +56,7 @@ class Door:
     async def _let_in(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         leaving: asyncio.Future[Message] | None = None
-        gone, over, status, inside, aside = False, False, 0, False, 0
+        gone, over, status, inside, aside, entered = False, False, 0, False, 0, 0.0
 
         def left(future: asyncio.Future[Message]) -> None:
             nonlocal gone
@@ -70,31 +70,31 @@ class Door:
             nonlocal inside
             if inside:
                 inside = False
-                gate.leave(worked=not gone and not 400 <= status < 500)
+                gate.leave(entered, worked=not gone, faulty=400 <= status < 500)
 
         @contextmanager
         def stepped_aside() -> Iterator[None]:
             """Within it the query waits for another's server and not for the device: no time that others wait for."""
-            nonlocal inside, aside
+            nonlocal inside, aside, entered
             aside += 1
             if inside:
                 inside = False
-                gate.leave(worked=False)
+                gate.leave(entered, worked=False)
             try:
                 yield
             finally:
                 aside -= 1
             if not (aside or over):
                 gate.check()
-                gate.enter()
+                entered = gate.enter()
                 inside = True
 
         async def receiving() -> Message:
-            nonlocal leaving, inside
+            nonlocal leaving, inside, entered
             message = await receive()
             if leaving is None and message["type"] == "http.request" and not message.get("more_body", False):
                 gate.check()  # others may have come while this one's body did
-                gate.enter()
+                entered = gate.enter()
                 inside = True
                 limit.reschedule(loop.time() + self.deadline)
                 leaving = asyncio.ensure_future(receive())  # after the body, all that can come is the client's leaving

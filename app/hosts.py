@@ -7,6 +7,7 @@ keys none of this is needed: a page has none. It knows nothing of routes.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ _NEVER_PUBLIC = ("localhost", "local", "internal", "test", "home.arpa")
 """Domains that no registry gives away (RFC 2606, 6761, 6762, 8375; ICANN on .internal)."""
 
 _REMEMBERED = 256
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s,/?#@:\[\]\\]+)(:\d*)?")
 
 
 class Hosts:
@@ -54,6 +56,8 @@ class Hosts:
 @lru_cache(_REMEMBERED)
 def host_name(host: str) -> str:
     """A Host header without its port and the brackets of an address, in small letters; empty where there is none."""
+    if host and not _HOST.fullmatch(host):
+        return "."
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:  # no header that a browser would send, and no name that is let pass

@@ -166,10 +166,15 @@ class Served:
         """Opens the current version, sends it a first query of each kind, and puts it in the old one's place.
 
         Raises:
-            LookalikeError: the version is no good; what served before serves on.
+            LookalikeError: the version is no good, or the device is stuck; what served before serves on.
         """
+        if self._stuck():
+            raise LookalikeError("the device's thread is stuck, so that no version can be tried")
         async with self._shared.opening:
             return await self._swap()
+
+    def _stuck(self) -> bool:
+        return self._queries is not None and self._shared.device.busy_for() > self._shared.settings.probe_timeout
 
     async def watch(self) -> None:
         """Reloads whenever `CURRENT` names a version that neither serves nor was refused; never ends by itself.
@@ -186,6 +191,8 @@ class Served:
     async def _look(self) -> None:
         from retrieval.collection import current_version
 
+        if self._stuck():
+            return
         try:
             named = await asyncio.to_thread(current_version, self.root)
         except LookalikeError as error:

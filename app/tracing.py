@@ -7,7 +7,7 @@ variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, ...).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -16,6 +16,9 @@ from retrieval.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+
+_URLS = ("http.url", "http.target", "url.full", "url.query")
+"""Attributes that hold a query string, by OpenTelemetry's older and newer conventions."""
 
 
 def install(app: FastAPI, telemetry: Telemetry, provider: TracerProvider | None = None) -> None:
@@ -42,10 +45,17 @@ def install(app: FastAPI, telemetry: Telemetry, provider: TracerProvider | None 
         for stage, milliseconds in took_ms.items():
             span.set_attribute(f"lookalike.{stage}_ms", round(milliseconds, 3))
 
+    def without_query(span: trace.Span, scope: Mapping[str, Any]) -> None:
+        """Filters may stand in a query string, and no log of ours holds them either."""
+        for name, value in dict(getattr(span, "attributes", None) or {}).items():
+            if name in _URLS and scope.get("query_string"):
+                span.set_attribute(name, "" if name == "url.query" else str(value).partition("?")[0])
+
     telemetry.on_query = annotate
     app.add_middleware(
         OpenTelemetryMiddleware,
         tracer_provider=provider or _to_collector(),
+        server_request_hook=without_query,
         exclude_spans=["send", "receive"],
         excluded_urls="/livez,/readyz,/metrics",
     )

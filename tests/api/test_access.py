@@ -126,6 +126,10 @@ def test_an_unknown_name_is_refused_without_keys_alone(client: TestClient, guard
         "localhost.example",
         "[bad",
         "a.b]",
+        "a,b",
+        "user@localhost",
+        "localhost/rebound.example",
+        "rebound.example:80@localhost",
     ):
         refused = client.post("/v1/search/text", headers={"Host": host}, **TEXT)
         assert (refused.status_code, refused.json()["code"]) == (403, "host_refused"), host

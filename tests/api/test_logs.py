@@ -82,13 +82,16 @@ def test_a_request_is_a_span_of_its_clients_trace_with_its_stages(
     spans: tuple[TestClient, InMemorySpanExporter],
 ) -> None:
     client, exporter = spans
-    client.post("/v1/search/text", json={"text": "a cat"}, headers={"traceparent": TRACEPARENT})
+    path = "/v1/search/text?filter=secret"
+    client.post(path, json={"text": "a cat"}, headers={"traceparent": TRACEPARENT})
     (span,) = exporter.get_finished_spans()
     assert span.context is not None
     assert span.parent is not None
     assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, PARENT)
     assert span.attributes is not None
     assert {"lookalike.encode_ms", "lookalike.search_ms"} <= set(span.attributes)
+    assert any(str(value).endswith("/v1/search/text") for value in span.attributes.values())
+    assert "secret" not in str(dict(span.attributes))  # no query string leaves the service
 
 
 def test_plain_logs_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:

@@ -251,6 +251,9 @@ def test_a_stuck_device_is_told_while_the_loop_lives(
         assert client.get("/livez").status_code == 200
         eventually(lambda: "device_stuck" in caplog.text)
         assert "in slow" in caplog.text  # where it hangs
+        refused = client.post(reload_path(root))  # at once: no version can be tried
+        assert (refused.status_code, refused.json()["code"]) == (503, "version_refused")
+        assert "stuck" in refused.json()["detail"]
         stuck.clear()
         free.set()
         eventually(lambda: client.get("/readyz").status_code == 200)

@@ -23,9 +23,9 @@ def clock() -> Clock:
 
 
 def take(gate: Gate, clock: Clock, seconds: float) -> None:
-    gate.enter()
+    entered = gate.enter()
     clock.now += seconds
-    gate.leave(worked=True)
+    gate.leave(entered, worked=True)
 
 
 def test_nothing_is_known_before_the_first_query_has_ended() -> None:
@@ -34,12 +34,13 @@ def test_nothing_is_known_before_the_first_query_has_ended() -> None:
 
 def test_before_anything_is_known_only_so_many_are_let_in() -> None:
     gate = Gate(1.0)
+    entered = 0.0
     for _ in range(64):
         gate.check()
-        gate.enter()
+        entered = gate.enter()
     with pytest.raises(Overloaded):
         gate.check()
-    gate.leave(worked=True)
+    gate.leave(entered, worked=True)
     gate.check()
 
 
@@ -50,11 +51,11 @@ def test_a_slow_first_query_keeps_nobody_out(clock: Clock) -> None:
     for _ in range(63):
         gate.check()
         gate.enter()
-    gate.enter()
+    entered = gate.enter()
     with pytest.raises(Overloaded, match="nobody knows yet") as caught:
         gate.check()
     assert caught.value.retry_after == 1
-    gate.leave(worked=True)
+    gate.leave(entered, worked=True)
     gate.check()
 
 
@@ -79,11 +80,10 @@ def test_the_expected_wait_is_littles(clock: Clock) -> None:
 
 def test_queries_that_end_together_share_the_time(clock: Clock) -> None:
     gate = Gate(max_wait=100.0, clock=clock)
-    for _ in range(4):
-        gate.enter()
+    entered = [gate.enter() for _ in range(4)]
     clock.now += 2.0
-    for _ in range(4):
-        gate.leave(worked=True)
+    for each in entered:
+        gate.leave(each, worked=True)
     gate.enter()
     assert gate.expected_wait() == 2.0 / 4
 
@@ -100,19 +100,46 @@ def test_who_would_wait_too_long_is_refused_and_told_when_to_come_again(clock: C
     assert caught.value.retry_after == 1
     assert (gate.under_way, gate.refused) == (2, 1)
     for _ in range(2):
-        gate.leave(worked=True)
+        gate.leave(clock.now, worked=True)
     gate.check()  # and in again
 
 
-def test_queries_that_fail_of_themselves_make_nobody_look_fast(clock: Clock) -> None:
+def test_queries_that_fail_at_once_make_nobody_look_fast(clock: Clock) -> None:
     gate = Gate(max_wait=2.0, clock=clock)
     take(gate, clock, 1.0)
-    gate.enter()
+    entered = gate.enter()
     for _ in range(100):
-        gate.enter()
-        gate.leave(worked=False)
+        gate.leave(gate.enter(), worked=True, faulty=True)
     assert gate.expected_wait() == 1.0
     clock.now += 3.0
-    gate.leave(worked=True)
+    gate.leave(entered, worked=True)
     gate.enter()
     assert gate.expected_wait() == (1.0 + 3.0) / 2
+
+
+def test_queries_that_take_a_turn_and_fail_tell_as_much_as_others(clock: Clock) -> None:
+    gate = Gate(max_wait=2.0, clock=clock)
+    for _ in range(64):
+        take(gate, clock, 0.1)
+    for _ in range(200):  # pictures that are broken at their end
+        entered = gate.enter()
+        clock.now += 0.1
+        gate.leave(entered, worked=True, faulty=True)
+    take(gate, clock, 0.1)
+    gate.enter()
+    assert gate.expected_wait() == pytest.approx(0.1)
+
+
+def test_time_in_which_others_gave_up_is_nobodys(clock: Clock) -> None:
+    gate = Gate(max_wait=2.0, clock=clock)
+    take(gate, clock, 0.1)
+    staying = gate.enter()
+    for _ in range(200):
+        entered = gate.enter()
+        clock.now += 0.1
+        gate.leave(entered, worked=False)
+    good = gate.enter()
+    clock.now += 0.1
+    gate.leave(good, worked=True)
+    assert gate.expected_wait() == pytest.approx(0.1)
+    gate.leave(staying, worked=False)

@@ -245,6 +245,29 @@ def test_a_second_batch_leaves_beside_the_first_when_it_is_a_quarter_full() -> N
     assert device.busy_for() == 0.0
 
 
+def test_who_goes_while_a_thread_hangs_leaves_the_queue() -> None:
+    device, searcher = Device(threads=1), Held()
+
+    async def main() -> None:
+        first = text(device, searcher, "first")
+        while not searcher.sizes:
+            await asyncio.sleep(0.001)
+        waiting = [text(device, searcher, "x") for _ in range(5)]
+        await arrived(device, 5)
+        for task in waiting[:4]:
+            task.cancel()
+        await asyncio.gather(*waiting[:4], return_exceptions=True)
+        assert device.waiting() == 1  # though no thread has looked at any of them
+        searcher.go.release(2)
+        await asyncio.wait_for(asyncio.gather(first, waiting[4]), 10)
+        assert searcher.sizes == [1, 1]
+
+    try:
+        asyncio.run(main())
+    finally:
+        device.close()
+
+
 def test_an_encoder_of_one_stream_has_one_batch_under_way() -> None:
     device, searcher = Device(threads=2), Held()
     searcher.encoder.at_once = 1
