@@ -144,7 +144,7 @@ def encoder_alone(searcher: Searcher, kind: str, clients: int, seconds: int) -> 
 def overhead(base: str, kind: str, rounds: int = 200) -> float:
     """Median ms of a lone request beyond what its answer says that its stages took.
 
-    By a bare socket: reading an answer's headers takes Python's `http.client` 0.4 ms of its own, and httpx a whole one.
+    By a bare socket: reading an answer's headers takes Python's `http.client` tenths of one, and httpx a whole one.
     """
     target = ours(base)
     beyond: list[float] = []

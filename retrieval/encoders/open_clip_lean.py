@@ -2,7 +2,7 @@
 
 Of the last block's states only those of one token are read, CLS or the end token's, so that only they are computed.
 `nn.MultiheadAttention`, traced, moves every array about eight times a block; three projections and attention as the
-engines know it move each once. The same vectors in a fifth (texts) and a fifteenth (pictures) less time
+engines know it move each once. The same vectors in up to a fifth (texts) and a twelfth (pictures) less time
 (benchmarks/RESULTS.md). Dimension letters: n rows, t tokens, c channels.
 """
 

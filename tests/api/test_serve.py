@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import os
@@ -14,10 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import httpx
 import pytest
 
+from cli import serve
 from retrieval.bootstrap import load_encoder
 from tests.api.small_collection import build_collection, photograph
 from tests.api.waiting import eventually
@@ -153,6 +158,45 @@ def test_sigterm_fails_readiness_first_and_lets_requests_finish(collection: Path
         _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator and /proc")
+def test_large_buffers_go_back_to_the_system() -> None:
+    work = """
+import re, sys
+from pathlib import Path
+from cli import serve
+
+def own():
+    return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
+
+if sys.argv[1] == "given back":
+    serve._give_back_memory()
+bytearray(24 << 20)  # from its end glibc learns, left to itself, to keep what comes after
+before, kept = own(), []
+for _ in range(20):
+    large = [bytearray(b"x") * (4 << 20) for _ in range(8)]
+    kept.append(bytes(200_000))  # lies behind them, and holds them
+    del large
+print(own() - before)
+"""
+    grown = {
+        how: int(subprocess.run([sys.executable, "-c", work, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("given back", "left alone")
+    }
+    assert grown["given back"] <= 8 < grown["left alone"], grown  # MB, of which 4 are kept
+
+
+def test_once_ready_the_libraries_are_out_of_the_collectors_sight(capsys: pytest.CaptureFixture[str]) -> None:
+    names = SimpleNamespace(name="gallery", encoder=SimpleNamespace(name="fake"))
+    collection = MagicMock(manifest=names, __len__=lambda _: 3)
+    queries: Any = SimpleNamespace(searcher=SimpleNamespace(collection=collection))
+    try:
+        serve._ready(queries, 0, "127.0.0.1", 8000)
+        assert len(gc.get_objects()) < gc.get_freeze_count() / 10
+    finally:
+        gc.unfreeze()
+    assert "Serving gallery (3 pictures, encoder fake)" in capsys.readouterr().out
 
 
 def test_an_address_that_others_reach_wants_keys(collection: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from open_clip.transformer import Transformer, VisionTransformer
@@ -10,9 +12,9 @@ from torch import nn
 from retrieval.encoders.open_clip_lean import LeanTransformer, lean
 
 
-def transformer(heads: int, **more: object) -> Transformer:
+def transformer(heads: int, **more: Any) -> Transformer:
     torch.manual_seed(0)
-    made = Transformer(width=48, layers=3, heads=heads, **more).eval()  # type: ignore[arg-type]
+    made = Transformer(width=48, layers=3, heads=heads, **more).eval()
     for parameter in made.parameters():  # norms and biases begin as ones and zeros, which would hide their loss
         nn.init.normal_(parameter, std=0.3)
     return made
@@ -39,9 +41,17 @@ def test_states_are_open_clips_own(heads: int, scale: float | None, batch_first:
 
 @pytest.mark.parametrize(("more", "tokens"), [({}, 1), ({"pool_type": "avg"}, 5), ({"attentional_pool": True}, 5)])
 @torch.inference_mode()
-def test_a_picture_gives_what_its_pool_reads(more: dict[str, object], tokens: int) -> None:
-    made = {"image_size": 16, "patch_size": 8, "width": 48, "layers": 2, "heads": 3, "mlp_ratio": 2.0, "output_dim": 8}
-    visual = VisionTransformer(**made, **more).eval()  # type: ignore[arg-type]
+def test_a_picture_gives_what_its_pool_reads(more: dict[str, Any], tokens: int) -> None:
+    made: dict[str, Any] = {
+        "image_size": 16,
+        "patch_size": 8,
+        "width": 48,
+        "layers": 2,
+        "heads": 3,
+        "mlp_ratio": 2.0,
+        "output_dim": 8,
+    }
+    visual = VisionTransformer(**made, **more).eval()
     pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     expected = visual(pixels)
     lean(visual)
