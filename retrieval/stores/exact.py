@@ -22,6 +22,9 @@ from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
 
 _BLOCK_ROWS = 8192
 _QUERY_BLOCK = 256
+_FEW, _PRODUCT = 32, 1 << 19
+"""For up to so many queries, multiplications in one call of BLAS: so small a product OpenBLAS takes as it lies, for a
+larger one it first copies the vectors, which costs more than the product itself where queries are few."""
 # A blocked float32 product and one dot product differ by rounding, about d * 2**-24 at worst and far less in practice:
 # whatever comes this close to the k-th best is scored again, so that ties and the order are those of the final scores.
 _SLACK = np.float32(1e-5)
@@ -73,7 +76,7 @@ class ExactStore:
         pools = [_Pool(k) for _ in range(len(unit))]
         floors = np.full(len(unit), -np.inf, dtype=np.float32)
         for rows, block in self._blocks(mask):
-            scores = unit @ block.T  # (q, b)
+            scores = _products(unit, block)
             hit, column = np.nonzero(scores >= floors[:, None])
             bounds = np.searchsorted(hit, np.arange(len(unit) + 1)).tolist()
             for i, pool in enumerate(pools):
@@ -103,6 +106,17 @@ class ExactStore:
     @cached_property
     def _kept(self) -> Float32:
         return unit_block(self._vectors[:])
+
+
+def _products(unit: Float32, block: Float32) -> Float32:
+    """(q, d) and (b, d) -> (q, b) dot products."""
+    if len(unit) > _FEW:
+        return unit @ block.T
+    out = np.empty((len(block), len(unit)), np.float32)
+    step = max(1, _PRODUCT // unit.size)
+    for start in range(0, len(block), step):
+        np.matmul(block[start : start + step], unit.T, out=out[start : start + step])
+    return np.ascontiguousarray(out.T)
 
 
 class _Pool:

@@ -118,7 +118,7 @@ class OpenVINOEngine:
         if rows:
             graph = graph.clone()
             graph.reshape({i: [rows, *array.shape[1:]] for i, array in enumerate(self._tower.example)})
-        shared = {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}
+        shared = {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}
         return self._core.compile_model(graph, "CPU", self._settings | shared)
 
 
