@@ -22,7 +22,7 @@ from retrieval.encoders.engines import EngineChoice, Tower, choose_engine
 from retrieval.encoders.engines.cache import sha256_file, source_digest
 from retrieval.encoders.folder_model import CALIBRATION_FILE, ExportedEncoder, load_tower, read_encoder
 from retrieval.encoders.lite import LITE_BATCHES, TEXT_MEND, LiteTokens
-from retrieval.encoders.open_clip_encoder import OpenClipTokens, lean_tower
+from retrieval.encoders.open_clip_encoder import PACKED_TOKENS, OpenClipTokens, lean_tower
 from retrieval.errors import UnknownEncoder
 from retrieval.types import EncoderSpec
 
@@ -110,7 +110,8 @@ def _tower_key(spec: EncoderSpec) -> str:
     """Weights, preprocessing and the code around them: a graph converted from older code must not be found."""
     here = Path(__file__)
     code = [
-        sha256_file(here.with_name(name)) for name in ("folder_towers.py", "open_clip_towers.py", "open_clip_lean.py")
+        sha256_file(here.with_name(f"{name}.py"))
+        for name in ("folder_towers", "open_clip_towers", "open_clip_lean", "open_clip_packed")
     ]
     parts = [spec.weights, spec.preprocessing, version("open_clip_torch"), version("timm"), *code]
     return hashlib.sha256(" ".join([*parts, source_digest(Path(lite_model.__file__).parent)]).encode()).hexdigest()
@@ -128,6 +129,7 @@ def _text_side(folder: Path, exported: ExportedEncoder, spec: EncoderSpec) -> Te
         example=tuple(np.ones((2, tokens), np.int64) for _ in range(inputs)),
         sequence=True,
         batches=TEXT_BATCHES,
+        tokens=0 if lite or exported.end is None else PACKED_TOKENS,
     )
     if lite:
         return TextSide(tower, LiteTokens())

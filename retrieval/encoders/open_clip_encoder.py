@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 _EXAMPLE_TOKENS = 8
+PACKED_TOKENS = 192
+"""Texts that `pack` lays side by side: more take as long a token, and attention grows with their square."""
 
 
 def open_clip_encoder(
@@ -90,7 +92,7 @@ def _assemble(name: str, described: Description, choice: EngineChoice, loader: O
 
 def _tower_key(described: Description, *more: str) -> str:
     """The weights and the code around them, open_clip's and ours."""
-    ours = [sha256_file(Path(__file__).with_name(f"open_clip_{name}.py")) for name in ("towers", "lean")]
+    ours = [sha256_file(Path(__file__).with_name(f"open_clip_{name}.py")) for name in ("towers", "lean", "packed")]
     return hashlib.sha256(" ".join([described.weights, version("open_clip_torch"), *ours, *more]).encode()).hexdigest()
 
 
@@ -111,6 +113,7 @@ def _text_side(described: Description, loader: OpenClipModel) -> TextSide:
         example=(np.ones((2, tokens), np.int64),),
         sequence=True,
         batches=TEXT_BATCHES,
+        tokens=0 if described.end is None else PACKED_TOKENS,
     )
     return TextSide(tower, OpenClipTokens(loader.tokenizer, described.end, described.end_id))
 

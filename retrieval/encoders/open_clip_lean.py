@@ -59,11 +59,10 @@ class LeanTransformer(nn.Module):
         return next(self.parameters()).dtype
 
     def at(self, ends: Tensor, x: Tensor, attn_mask: Tensor) -> Tensor:
-        """As `forward`, of one token of each row: ends (n,) int64 -> (n, c)."""
+        """As `forward`, of some tokens alone, the same of each row: ends (e,) int64 -> (n, e, c)."""
         x = self._before_last(x, attn_mask)
-        rows = torch.arange(x.shape[0], device=x.device)
-        state: Tensor = self.blocks[-1](x, x[rows, ends][:, None], attn_mask[ends][:, None, None])
-        return state[:, 0]
+        state: Tensor = self.blocks[-1](x, x[:, ends], attn_mask[ends])
+        return state
 
     def _before_last(self, x: Tensor, attn_mask: Tensor | None) -> Tensor:
         for block in list(self.blocks)[:-1]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.encoders.open_clip_lean import LeanTransformer
+from retrieval.encoders.open_clip_packed import pack
 
 _END_POOLS = ("argmax", "eos")
 
@@ -50,12 +51,14 @@ class CausalTextTower(nn.Module):
         """See the class."""
         parts = self.parts
         t = ids.shape[1]
-        x = parts.token_embedding(ids) + parts.positional_embedding[:t]  # (n, t, c)
         mask = parts.attn_mask[:t, :t]
         ends = (ids if self.pool == "argmax" else (ids == self.end).int()).argmax(dim=-1)
         if isinstance(parts.transformer, LeanTransformer):
-            x = parts.transformer.at(ends, x, mask)  # (n, c): states of the end tokens
+            packed = pack(ids, ends, mask)
+            x = parts.token_embedding(ids.flatten()[packed.places]) + parts.positional_embedding[packed.columns]
+            x = parts.transformer.at(packed.ends, x[None], packed.mask)[0]  # (n, c): states of the end tokens
         else:
+            x = parts.token_embedding(ids) + parts.positional_embedding[:t]  # (n, t, c)
             x = parts.transformer(x, attn_mask=mask)[torch.arange(ids.shape[0], device=ids.device), ends]
         return project(parts.ln_final(x), parts.text_projection)
 

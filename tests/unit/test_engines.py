@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from retrieval.encoders.engines import EngineChoice, Tower, choose_engine, make_engine
 from retrieval.encoders.engines import choice as choice_module
-from retrieval.encoders.engines.batching import plan, run_batched
+from retrieval.encoders.engines.batching import plan, run_batched, within
 from retrieval.encoders.engines.cache import find_folder, publish_folder, recall, remember
 from retrieval.encoders.engines.choice import bf16_pays, cpu_precisions
 from retrieval.errors import EncoderError
@@ -78,6 +78,13 @@ def test_plan_covers_each_row_once_and_pads_less_than_half(n: int, sizes: set[in
     for start, stop, size in steps:
         assert size in batches
         assert stop - start <= size < 2 * (stop - start) or size == stop - start
+
+
+def test_runs_hold_no_more_tokens_than_a_tower_wants() -> None:
+    bounded = Tower("words", "b" * 64, 6, Words, (np.ones((2, 8), np.int64),), True, (1, 2, 4, 8), tokens=24)
+    for t, most in ((1, 8), (6, 4), (7, 2), (24, 1), (77, 1)):
+        assert within(bounded, (np.ones((3, t), np.int64),), bounded.batches)[-1] == most
+    assert within(image_tower(), (np.zeros((3, 3, 4, 4), np.uint8),), (1, 8)) == (1, 8)
 
 
 def test_run_batched_drops_padding_and_passes_contiguous_arrays() -> None:

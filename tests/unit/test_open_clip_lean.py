@@ -32,10 +32,10 @@ def test_states_are_open_clips_own(heads: int, scale: float | None, batch_first:
     mask = torch.full((7, 7), float("-inf")).triu_(1)
     expected, free = theirs(states(), attn_mask=mask), theirs(states())
     every, first = (LeanTransformer(theirs, only_first=only) for only in (False, True))
-    ends = torch.tensor([6, 0, 3, 5])
+    ends = torch.tensor([6, 0, 3])
 
     torch.testing.assert_close(every(states(), mask), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(every.at(ends, states(), mask), expected[range(4), ends], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(every.at(ends, states(), mask), expected[:, ends], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(first(states()), free[:, :1], rtol=1e-4, atol=1e-4)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.encoders.engines.tower import Arrays
+from retrieval.encoders.engines.tower import Arrays, Tower
 from retrieval.types import Float32
 
 
@@ -37,6 +37,14 @@ def plan(n: int, batches: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
         stop = min(n, start + size)
         yield start, stop, size
         start = stop
+
+
+def within(tower: Tower, inputs: Arrays, batches: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the row counts that hold no more tokens than a tower wants at once; one row always may."""
+    if not tower.tokens:
+        return batches
+    most = max(1, tower.tokens // max(1, inputs[0].shape[1]))
+    return tuple(count for count in batches if count <= most)
 
 
 def run_batched(run: Callable[[Arrays], Float32], inputs: Arrays, batches: tuple[int, ...], dim: int) -> Float32:

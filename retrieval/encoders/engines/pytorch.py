@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from retrieval.encoders.engines.batching import run_batched
+from retrieval.encoders.engines.batching import run_batched, within
 from retrieval.encoders.engines.choice import EngineChoice
 from retrieval.encoders.engines.tower import Arrays, Tower
 from retrieval.types import Float32
@@ -26,7 +26,7 @@ class TorchEngine:
         """Builds the module and moves it to its device."""
         self.precision = choice.precision
         self.device = choice.device
-        self._dim = tower.dim
+        self._tower = tower
         if choice.threads is not None and choice.device == "cpu":
             torch.set_num_threads(choice.threads)
         self._module = tower.build().eval().to(choice.device)
@@ -39,8 +39,9 @@ class TorchEngine:
 
     def __call__(self, *inputs: NDArray[Any]) -> Float32:
         """See `Engine`."""
-        largest = _LARGEST[self.device]
-        return run_batched(self._run, inputs, tuple(range(1, largest + 1)), self._dim)
+        batches = tuple(range(1, _LARGEST[self.device] + 1))
+        batches = within(self._tower, inputs, batches) if self.device == "cpu" else batches
+        return run_batched(self._run, inputs, batches, self._tower.dim)
 
     def _run(self, inputs: Arrays) -> Float32:
         with torch.inference_mode(), self._autocast():

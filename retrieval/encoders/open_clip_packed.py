@@ -1,0 +1,55 @@
+"""Texts of different lengths as one sequence, so that a causal tower computes no padding, and what all begin with once.
+
+A causal tower's first state depends on the first token alone, which is the same start token in every text: it is
+computed once, and all others look at that one. The remaining tokens up to each text's end stand side by side, and a
+mask keeps each text to itself. Dimension letters: n texts, t tokens of the longest, p tokens in the sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_STEP = 4
+"""Sequences are as long as a multiple of this: each length costs an engine some milliseconds when it is first met."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where the tokens of a sequence come from.
+
+    Attributes:
+        places: (p,) int64, each token's place in the flattened ids (n * t).
+        columns: (p,) int64, each token's place in its text.
+        mask: (p, p) additive, -inf where a token doesn't see another.
+        ends: (n,) int64, where in the sequence each text's end token is.
+    """
+
+    places: Tensor
+    columns: Tensor
+    mask: Tensor
+    ends: Tensor
+
+
+def pack(ids: Tensor, ends: Tensor, mask: Tensor) -> Packed:
+    """Ids (n, t) int64, their end tokens' columns (n,), a causal additive mask (t, t) -> one sequence.
+
+    Texts that don't begin as the first one does keep a first token of their own.
+    """
+    n, t = ids.shape
+    rows, columns = torch.arange(n, device=ids.device)[:, None], torch.arange(t, device=ids.device)[None]
+    shared = ids[:, :1] == ids[:1, :1]  # (n, 1)
+    again = shared & (rows > 0) & (columns == 0)
+    kept = ((columns <= ends[:, None]) & ~again).flatten()
+    found = kept.nonzero()[:, 0]
+    places = F.pad(found, (0, -found.shape[0] % _STEP))  # with the first token once more, which none of the others sees
+    row, column = places // t, places % t
+    real = torch.arange(places.shape[0], device=ids.device) < found.shape[0]
+    same = row[:, None] == row
+    start = shared[row] & (places == 0)  # (p, p): who looks at the token that all share
+    seen = torch.where((same | start) & real, mask[column[:, None], column], float("-inf"))
+    last = kept.long().cumsum(0)[rows[:, 0] * t + ends] - 1
+    return Packed(places, column, seen, torch.where(shared[:, 0] & (ends == 0), 0, last))
