@@ -3,8 +3,9 @@
 Nothing waits on purpose: a query that comes while a thread is idle starts at once, and what comes while all are busy
 leaves together as soon as one is free. So batches grow with the load and a lone query pays nothing. Queries that can't
 share a batch stand in lanes of their own; the lane whose first query has waited longest goes next. A batch that fails
-is tried again query by query, so that an error is told to the one who caused it. It knows nothing of HTTP, nor of what
-the work is.
+is tried again query by query, so that an error is told to the one who caused it. Where a query has several steps, the
+thread that did one hands it on to the next: the event loop is woken at the end alone. It knows nothing of HTTP, nor of
+what the work is.
 """
 
 from __future__ import annotations
@@ -53,15 +54,39 @@ class Lane:
     at_once: int = field(default=0, compare=False)
 
 
+Step = tuple["Lanes", Lane]
+"""Who does a query's step, and in which lane it waits for it."""
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One query on its way."""
+    """One query on its way; `onward` are the steps after the one that it waits for."""
 
     payload: Any
     watch: Stopwatch
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
-    since: float = field(default_factory=time.perf_counter)
+    onward: Sequence[Step]
+    since: float = 0.0
+
+
+async def through(steps: Sequence[Step], payload: Any, watch: Stopwatch) -> Any:
+    """The last step's result for one query, each step being given what the one before it made.
+
+    `watch` gets its waits and the stages of its batches. One whose caller goes is dropped. Raises what the work raises
+    for it.
+    """
+    loop = asyncio.get_running_loop()
+    job = _Job(payload, watch, loop, loop.create_future(), steps[1:])
+    (lanes, lane), *_ = steps
+    if not lanes._take(lane, [job]):
+        raise asyncio.CancelledError("the threads have ended")
+    try:
+        return await job.future
+    except asyncio.CancelledError:
+        for lanes, lane in steps:
+            lanes._drop(lane, job)
+        raise
 
 
 class Lanes:
@@ -85,22 +110,19 @@ class Lanes:
             thread.start()
 
     async def do(self, lane: Lane, payload: Any, watch: Stopwatch) -> Any:
-        """The result for one query; `watch` gets its wait and the stages of its batch.
+        """See `through`, of one step."""
+        return await through([(self, lane)], payload, watch)
 
-        One whose caller goes is dropped. Raises what the work raises for it.
-        """
-        loop = asyncio.get_running_loop()
-        job = _Job(payload, watch, loop, loop.create_future())
+    def _take(self, lane: Lane, jobs: Sequence[_Job]) -> bool:
+        """Puts queries into a lane; False once it is closed."""
+        now = time.perf_counter()
+        for job in jobs:
+            job.since = now
         with self._changed:
-            if self._closed:
-                raise asyncio.CancelledError("the threads have ended")
-            self._lanes.setdefault(lane, deque()).append(job)
-            self._changed.notify()
-        try:
-            return await job.future
-        except asyncio.CancelledError:
-            self._drop(lane, job)
-            raise
+            if not self._closed:
+                self._lanes.setdefault(lane, deque()).extend(jobs)
+                self._changed.notify(-(-len(jobs) // lane.largest))
+            return not self._closed
 
     def _drop(self, lane: Lane, job: _Job) -> None:
         """Takes it out of its lane, where it still is: while a thread hangs its turn may never come."""
@@ -166,8 +188,9 @@ class Lanes:
             self._under_way -= Counter([lane.owner])  # which forgets who has none
             if lane.at_once:
                 self._changed.notify()
-        for loop in {job.loop for job in batch}:
-            _tell(loop, [(job, outcome) for job, outcome in zip(batch, outcomes, strict=True) if job.loop is loop])
+        told = _hand_on(batch, outcomes)
+        for loop in {job.loop for job, _ in told}:
+            _tell(loop, [(job, outcome) for job, outcome in told if job.loop is loop])
         return True
 
     def _next(self) -> tuple[Lane, list[_Job]] | None:
@@ -221,6 +244,23 @@ def _outcomes(work: Work, batch: Sequence[_Job], watch: Stopwatch) -> list[Any]:
     else:
         return results
     return [_DROPPED if job.future.cancelled() else _outcomes(work, [job], watch)[0] for job in batch]
+
+
+def _hand_on(batch: Sequence[_Job], outcomes: Sequence[Any]) -> list[tuple[_Job, Any]]:
+    """Those that have come to their end; the others are given to their next step, together."""
+    told: list[tuple[_Job, Any]] = []
+    onward: dict[Step, list[_Job]] = {}
+    for job, outcome in zip(batch, outcomes, strict=True):
+        if not job.onward or outcome is _DROPPED or isinstance(outcome, Exception):
+            told.append((job, outcome))
+        else:
+            step, *job.onward = job.onward
+            job.payload = outcome
+            onward.setdefault(step, []).append(job)
+    for (lanes, lane), jobs in onward.items():
+        if not lanes._take(lane, jobs):
+            told += [(job, _DROPPED) for job in jobs]
+    return told
 
 
 def _tell(loop: asyncio.AbstractEventLoop, outcomes: Sequence[tuple[_Job, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The two stages that queries pass in batches: the encoder on the threads that own the device, and the search.
+"""The steps that queries pass on threads: a picture's decoding, the encoder where the device is owned, the search.
 
 Pictures and texts of each encoder stand in lanes of their own, as do searches of each collection that ask for the same.
 An encoder says how many batches it has under way at once: one where all cores or a GPU work on it, two on a CPU where
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from app.batching import Lane, Lanes
+from app.batching import Lane, Lanes, Step
 from retrieval.nearest import SearchOptions
 from retrieval.search import Searcher
 from retrieval.stopwatch import Stopwatch
@@ -31,6 +31,22 @@ LARGEST_TEXTS = 32
 (benchmarks/RESULTS.md), and the first one would wait for the last. What a GPU wants has not been measured."""
 _LARGEST_SEARCH = 16
 _MOST_AT_ONCE = 2
+
+
+class Decodes(Lanes):
+    """Decodes and preprocesses pictures, each by itself."""
+
+    def __init__(self, threads: int) -> None:
+        """As `Lanes` has it."""
+        super().__init__("decode", threads)
+
+    def pictures(self, searcher: Searcher) -> Step:
+        """A picture file's bytes -> (3, S, S), preprocessed; raises ImageError."""
+
+        def work(batch: Sequence[Any], watch: Stopwatch) -> list[UInt8]:
+            return [searcher.prepare_image(data, watch) for data in batch]
+
+        return self, Lane((id(searcher), "decode"), "decode", work)
 
 
 class Device(Lanes):
@@ -56,20 +72,17 @@ class Device(Lanes):
         except Exception:  # queries that come one by one may pass all the same, and the probe tells where they don't
             logger.exception("a first batch could not be encoded")
 
-    async def encode_image(self, searcher: Searcher, pixels: UInt8, watch: Stopwatch) -> Float32:
-        """A preprocessed picture (3, S, S) -> (d,) of unit norm; `watch` gets wait and encode."""
+    def pictures(self, searcher: Searcher) -> Step:
+        """A preprocessed picture (3, S, S) -> (d,) of unit norm; the watch gets wait and encode."""
         encoder = searcher.encoder
         work = partial(_encode_images, searcher)
-        lane = Lane((id(encoder), "image"), "image", work, encoder.image_batch, id(encoder), encoder.at_once)
-        vector: Float32 = await self.do(lane, pixels, watch)
-        return vector
+        return self, Lane((id(encoder), "image"), "image", work, encoder.image_batch, id(encoder), encoder.at_once)
 
-    async def encode_text(self, searcher: Searcher, text: str, watch: Stopwatch) -> Float32:
-        """A prepared text -> (d,) of unit norm; `watch` gets wait and encode."""
+    def texts(self, searcher: Searcher) -> Step:
+        """A prepared text -> (d,) of unit norm; the watch gets wait and encode."""
         encoder = searcher.encoder
-        lane = Lane((id(encoder), "text"), "text", searcher.encode_texts, LARGEST_TEXTS, id(encoder), encoder.at_once)
-        vector: Float32 = await self.do(lane, text, watch)
-        return vector
+        work = searcher.encode_texts
+        return self, Lane((id(encoder), "text"), "text", work, LARGEST_TEXTS, id(encoder), encoder.at_once)
 
 
 class Searches(Lanes):
@@ -85,14 +98,12 @@ class Searches(Lanes):
         """As `Lanes` has it."""
         super().__init__("search", threads, observe)
 
-    async def nearest(self, searcher: Searcher, vector: Float32, options: SearchOptions, watch: Stopwatch) -> list[Hit]:
-        """The items nearest to a unit vector (d,); `watch` gets wait, filter, search, rerank and metadata."""
+    def nearest(self, searcher: Searcher, options: SearchOptions) -> Step:
+        """A unit vector (d,) -> the items nearest to it; the watch gets wait, filter, search, rerank and metadata."""
         asked = options.filter.model_dump_json(by_alias=True, exclude_unset=True) if options.filter else ""
         params = tuple(sorted((options.params or {}).items()))
         key = (id(searcher), options.limit, options.exact, params, asked)
-        lane = Lane(key, "search", partial(self._nearest, searcher, options), _LARGEST_SEARCH)
-        hits: list[Hit] = await self.do(lane, vector, watch)
-        return hits
+        return self, Lane(key, "search", partial(self._nearest, searcher, options), _LARGEST_SEARCH)
 
     def _nearest(
         self, searcher: Searcher, options: SearchOptions, batch: Sequence[Any], watch: Stopwatch

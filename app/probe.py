@@ -74,11 +74,11 @@ class Probe:
             LookalikeError: a stage failed, or took longer than it may.
         """
         searcher = queries.searcher
-        pixels = await self._within("decode", queries.decode(_PIXEL, Stopwatch()))
-        vector = await self._within("encode (image)", queries.encode_image(pixels, Stopwatch()))
+        pixels = await self._within("decode", queries.decode(_PIXEL))
+        vector = await self._within("encode (image)", queries.encode_image(pixels))
         if searcher.encoder.spec.text:
             await self._within("encode (text)", queries.embed(TextSide("a photograph"), Stopwatch()))
-        await self._within("search", queries.nearest(vector, SearchOptions(limit=1), Stopwatch()))
+        await self._within("search", queries.nearest(vector, SearchOptions(limit=1)))
 
     async def _within(self, stage: str, work: Awaitable[T]) -> T:
         self._stage, self._entered = stage, self._clock()

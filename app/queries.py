@@ -1,4 +1,4 @@
-"""One query's way over the threads: decode and preprocess in the pool, encode on the device, search in the pool.
+"""One query's way over the threads: a picture is decoded, it or a text encoded on the device, the nearest searched for.
 
 It knows the order of the steps and where each runs; what a step does stands in `retrieval.search`, and what HTTP makes
 of the answer in `routes/`.
@@ -7,13 +7,13 @@ of the answer in `routes/`.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from app.lanes import Device, Searches
+from app.batching import Step, through
+from app.lanes import Decodes, Device, Searches
 from app.telemetry import Telemetry
 from retrieval.nearest import SearchOptions
 from retrieval.search import Embedded, Searcher, Similarity, compare
@@ -55,6 +55,7 @@ class Queries:
         self,
         name: str,
         searcher: Searcher,
+        decodes: Decodes,
         device: Device,
         searches: Searches,
         pool: ThreadPoolExecutor,
@@ -63,6 +64,7 @@ class Queries:
         """`name` is what the collection is called in paths and answers."""
         self.name = name
         self.searcher = searcher
+        self._decodes = decodes
         self._device = device
         self._searches = searches
         self._pool = pool
@@ -76,8 +78,8 @@ class Queries:
         """
         self.searcher.check(options)
         watch = Stopwatch()
-        vector = (await self.embed(query, watch)).vector
-        hits = await self.nearest(vector, options, watch)
+        steps, payload = ([], await self._item_vector(query)) if isinstance(query, ItemSide) else self._encoding(query)
+        hits = await through([*steps, self._searches.nearest(self.searcher, options)], payload, watch)
         self._telemetry.query(watch.took_ms)
         return SearchResult(hits, watch.took_ms)
 
@@ -96,25 +98,35 @@ class Queries:
 
     async def embed(self, query: Side, watch: Stopwatch) -> Embedded:
         """The unit vector of a picture, a text or an item."""
+        if isinstance(query, ItemSide):
+            return Embedded(await self._item_vector(query), "image")
+        steps, payload = self._encoding(query)
+        return Embedded(await through(steps, payload, watch), "text" if isinstance(query, TextSide) else "image")
+
+    def _encoding(self, query: ImageSide | TextSide) -> tuple[list[Step], bytes | str]:
+        """The steps to its vector, and what the first one is given."""
         searcher = self.searcher
-        if isinstance(query, ImageSide):
-            return Embedded(await self.encode_image(await self.decode(query.data, watch), watch), "image")
         if isinstance(query, TextSide):
-            text = searcher.prepare_text(query.text)
-            return Embedded(await self._device.encode_text(searcher, text, watch), "text")
-        return Embedded(await self.in_pool(lambda: searcher.item_vector(query.id)), "image")
+            return [self._device.texts(searcher)], searcher.prepare_text(query.text)
+        return [self._decodes.pictures(searcher), self._device.pictures(searcher)], query.data
 
-    async def decode(self, data: bytes, watch: Stopwatch) -> UInt8:
+    async def _item_vector(self, query: ItemSide) -> Float32:
+        return await self.in_pool(lambda: self.searcher.item_vector(query.id))
+
+    async def decode(self, data: bytes) -> UInt8:
         """A picture file's bytes -> (3, S, S), preprocessed. Raises ImageError."""
-        return await self.in_pool(lambda: self.searcher.prepare_image(data, watch), watch)
+        pixels: UInt8 = await through([self._decodes.pictures(self.searcher)], data, Stopwatch())
+        return pixels
 
-    async def encode_image(self, pixels: UInt8, watch: Stopwatch) -> Float32:
+    async def encode_image(self, pixels: UInt8) -> Float32:
         """A preprocessed picture -> its unit vector (d,)."""
-        return await self._device.encode_image(self.searcher, pixels, watch)
+        vector: Float32 = await through([self._device.pictures(self.searcher)], pixels, Stopwatch())
+        return vector
 
-    async def nearest(self, vector: Float32, options: SearchOptions, watch: Stopwatch) -> list[Hit]:
+    async def nearest(self, vector: Float32, options: SearchOptions) -> list[Hit]:
         """The items nearest to a unit vector (d,)."""
-        return await self._searches.nearest(self.searcher, vector, options, watch)
+        hits: list[Hit] = await through([self._searches.nearest(self.searcher, options)], vector, Stopwatch())
+        return hits
 
     async def item(self, item_id: str) -> tuple[int, dict[str, Any]]:
         """An item's row and record. Raises UnknownItem."""
@@ -137,16 +149,9 @@ class Queries:
         collection = self.searcher.collection
         return await self.in_pool(lambda: collection.thumbnails.get(collection.metadata.row_of(item_id)))
 
-    async def in_pool(self, call: Callable[[], T], watch: Stopwatch | None = None) -> T:
-        """The result of `call()` on one of the pool's threads; `watch` gets the wait for it."""
-        asked = time.perf_counter()
-
-        def begin() -> T:
-            if watch is not None:
-                watch.add("wait", time.perf_counter() - asked)
-            return call()
-
-        return await asyncio.get_running_loop().run_in_executor(self._pool, begin)
+    async def in_pool(self, call: Callable[[], T]) -> T:
+        """The result of `call()` on one of the pool's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     def has_thumbnail(self, row: int) -> bool:
         """Whether a row of the collection has a thumbnail; microseconds."""

@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 from threadpoolctl import ThreadpoolController
 
 from app.errors import NotReady
-from app.lanes import Device, Searches
+from app.lanes import Decodes, Device, Searches
 from app.probe import Probe
 from app.queries import Queries
 from app.settings import Settings
@@ -50,6 +50,7 @@ class Shared:
     """
 
     settings: Settings
+    decodes: Decodes
     device: Device
     searches: Searches
     pool: ThreadPoolExecutor
@@ -269,7 +270,8 @@ class Served:
         shared.searches.libraries.limit(limits=1, user_api="blas")
         known = shared.encoders.get((asked, searcher.encoder.spec.identity)) is searcher.encoder
         shared.encoders[asked, searcher.encoder.spec.identity] = searcher.encoder
-        queries = Queries(self.name, searcher, shared.device, shared.searches, shared.pool, shared.telemetry)
+        lanes = shared.decodes, shared.device, shared.searches
+        queries = Queries(self.name, searcher, *lanes, shared.pool, shared.telemetry)
         await Probe(settings.open_timeout).require(queries)
         if not known:  # the first that come together shall not wait for it
             try:

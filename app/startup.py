@@ -20,7 +20,7 @@ from app.catalog import Catalog, collection_folders
 from app.connections import BoundedConnection
 from app.errors import NotReady
 from app.fetch import Fetcher
-from app.lanes import Device, Searches
+from app.lanes import Decodes, Device, Searches
 from app.queries import Queries
 from app.served import Served, Shared
 from app.settings import Settings
@@ -57,12 +57,14 @@ class Service:
         )
         self.draining = False
         self.telemetry = Telemetry()
+        self._decodes = Decodes(settings.worker_threads)
         self._device = Device(self.telemetry.batch)
         self._searches = Searches(settings.worker_threads, self.telemetry.batch)
         self._pool = ThreadPoolExecutor(settings.worker_threads, "work", give_way)
+        self._lanes = self._decodes, self._device, self._searches
         self.catalog = Catalog(
             collection_folders(settings.collection, settings.collections),
-            Shared(settings, self._device, self._searches, self._pool, self.telemetry),
+            Shared(settings, self._decodes, self._device, self._searches, self._pool, self.telemetry),
             settings.memory_budget,
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -144,6 +146,7 @@ class Service:
         gauge("ready", "Whether /readyz says 200.", self.is_ready)
         gauge("waiting", "Queries that wait for the device.", self._device.waiting)
         gauge("device_busy_seconds", "How long the oldest batch on the device has taken.", self._device.busy_for)
+        gauge("decodes_waiting", "Pictures that wait to be decoded.", self._decodes.waiting)
         gauge("searches_waiting", "Queries that wait for a search.", self._searches.waiting)
         gauge("connections", "Connections that are open.", lambda: BoundedConnection.count)
         gauge(
@@ -166,7 +169,7 @@ class Service:
 
     def at_work(self) -> bool:
         """Whether a batch is under way still: Python must not end under a thread that is inside a library."""
-        return any(thread.is_alive() for lanes in (self._device, self._searches) for thread in lanes.threads)
+        return any(thread.is_alive() for lanes in self._lanes for thread in lanes.threads)
 
     async def close(self) -> None:
         """Drops what waits; what runs may finish."""
@@ -174,7 +177,7 @@ class Service:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        for lanes in (self._device, self._searches):
+        for lanes in self._lanes:
             lanes.close()
             await asyncio.to_thread(lanes.join, _JOIN_SECONDS)
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.batching import Lane
+from app.batching import Lane, through
 from app.lanes import LARGEST_TEXTS, Device, Searches
 from retrieval.errors import EncoderError
 from retrieval.filters import Filter
@@ -76,7 +76,7 @@ def searcher() -> Any:
 
 
 def text(device: Device, searcher: Any, words: str) -> asyncio.Task[Float32]:
-    return asyncio.create_task(device.encode_text(searcher, words, Stopwatch()))
+    return asyncio.create_task(through([device.texts(searcher)], words, Stopwatch()))
 
 
 async def arrived(device: Device, count: int) -> None:
@@ -86,7 +86,7 @@ async def arrived(device: Device, count: int) -> None:
 
 def test_a_lone_query_is_a_batch_of_one(device: Device, searcher: Any) -> None:
     watch = Stopwatch()
-    assert asyncio.run(device.encode_text(searcher, "four", watch)).tolist() == [4.0]
+    assert asyncio.run(through([device.texts(searcher)], "four", watch)).tolist() == [4.0]
     assert searcher.batches == [["four"]]
     assert searcher.threads == {"device"}
     assert set(watch.took_ms) == {"wait", "encode"}
@@ -125,7 +125,7 @@ def test_pictures_leave_in_batches_of_what_their_encoder_likes(
     async def main() -> None:
         async with busy(device):
             tasks = [
-                asyncio.create_task(device.encode_image(searcher, np.zeros((3, 2, 2), np.uint8), Stopwatch()))
+                asyncio.create_task(through([device.pictures(searcher)], np.zeros((3, 2, 2), np.uint8), Stopwatch()))
                 for _ in range(9)
             ]
             await arrived(device, 9)
@@ -142,7 +142,7 @@ def test_pictures_and_texts_stand_in_lanes_of_their_own(device: Device, searcher
             await arrived(device, 1)
             for value in (3, 5):
                 pixels = np.full((3, 4, 4), value, np.uint8)
-                tasks.append(asyncio.create_task(device.encode_image(searcher, pixels, Stopwatch())))
+                tasks.append(asyncio.create_task(through([device.pictures(searcher)], pixels, Stopwatch())))
             await arrived(device, 3)
             tasks.append(text(device, searcher, "seven"))
             await arrived(device, 4)
@@ -317,7 +317,7 @@ def test_searches_that_ask_for_the_same_share_a_batch() -> None:
         first = asyncio.create_task(searches.do(Lane("held", "held", work), None, Stopwatch()))
         await asyncio.to_thread(begun.wait, 10)
         tasks = [
-            asyncio.create_task(searches.nearest(asked, np.array([number], np.float32), each, Stopwatch()))
+            asyncio.create_task(through([searches.nearest(asked, each)], np.array([number], np.float32), Stopwatch()))
             for number, each in enumerate(options)
         ]
         while searches.waiting() < len(options):
@@ -346,7 +346,7 @@ def test_nothing_that_is_raised_ends_the_thread(device: Device, searcher: Any, e
     async def main() -> Float32:
         with pytest.raises((RuntimeError, MemoryError)):
             await asyncio.wait_for(device.run(fail), 10)
-        return await asyncio.wait_for(device.encode_text(searcher, "four", Stopwatch()), 10)
+        return await asyncio.wait_for(through([device.texts(searcher)], "four", Stopwatch()), 10)
 
     assert asyncio.run(main()).tolist() == [4.0]
 
@@ -410,7 +410,7 @@ def test_closing_drops_what_waits(device: Device, searcher: Any) -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         with pytest.raises(asyncio.CancelledError):
-            await device.encode_text(searcher, "late", Stopwatch())
+            await through([device.texts(searcher)], "late", Stopwatch())
 
     asyncio.run(main())
     assert searcher.batches == []
