@@ -75,4 +75,4 @@ def _platt(cosines: Float64, same: Bool) -> tuple[Float64, Float64]:
     model.fit(cosines[:, None], same)
     knots = np.linspace(cosines.min(), cosines.max(), _PLATT_KNOTS)
     slope = max(float(model.coef_[0, 0]), 0.0)  # pairs that say the reverse must not turn the curve round
-    return knots, 1 / (1 + np.exp(-(slope * knots + float(model.intercept_[0]))))
+    return knots, need("scipy.special").expit(slope * knots + float(model.intercept_[0]))

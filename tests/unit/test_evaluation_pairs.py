@@ -150,6 +150,15 @@ def test_a_curve_never_falls(seed, method):
     assert curve.threshold == pytest.approx(best_threshold(cosines, same), abs=1e-6)
 
 
+def test_pairs_that_a_hair_divides_give_a_step_and_no_overflow():
+    rng = np.random.default_rng(0)
+    cosines = np.concatenate([np.full(8, 1.0), rng.uniform(0.9, 0.992, 8), [-0.9]])
+    with np.errstate(all="raise"):
+        curve = fit(cosines, np.arange(17) < 8, "platt")
+    assert curve.probability(1.0) > 0.95
+    assert curve.probability(-0.9) == 0.0
+
+
 @pytest.mark.parametrize("method", ["isotonic", "platt"])
 def test_a_curve_finds_the_probability_that_made_the_pairs(method):
     rng = np.random.default_rng(0)
