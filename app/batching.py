@@ -179,16 +179,16 @@ class Lanes:
         begun = self._begun[me] = time.perf_counter()
         outcomes = _outcomes(lane.work, batch, watch)
         del self._begun[me]
-        self._observe(lane.kind, len(batch))
         for job in batch:
             job.watch.add("wait", begun - job.since)
             for stage, milliseconds in watch.took_ms.items():
                 job.watch.add(stage, milliseconds / 1000.0)
+        told = _hand_on(batch, outcomes)  # before the books are kept: others wait for it
+        self._observe(lane.kind, len(batch))
         with self._changed:
             self._under_way -= Counter([lane.owner])  # which forgets who has none
             if lane.at_once:
                 self._changed.notify()
-        told = _hand_on(batch, outcomes)
         for loop in {job.loop for job, _ in told}:
             _tell(loop, [(job, outcome) for job, outcome in told if job.loop is loop])
         return True
