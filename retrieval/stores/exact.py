@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,11 +21,16 @@ from retrieval.stores.presets import EXACT_KEPT
 from retrieval.stores.protocol import SearchParameters, check_mask
 from retrieval.types import Bool, Float16, Float32, Int64, Neighbors
 
+if TYPE_CHECKING:
+    from retrieval.stores.faiss_halves import Halves
+
 _BLOCK_ROWS = 8192
 _QUERY_BLOCK = 256
 _FEW, _PRODUCT = 32, 1 << 19
 """For up to so many queries, multiplications in one call of BLAS: so small a product OpenBLAS takes as it lies, for a
 larger one it first copies the vectors, which costs more than the product itself where queries are few."""
+_NARROW = 32
+"""Where fewer than this part of the rows are allowed, widening those is faster than looking at all."""
 # A blocked float32 product and one dot product differ by rounding, about d * 2**-24 at worst and far less in practice:
 # whatever comes this close to the k-th best is scored again, so that ties and the order are those of the final scores.
 _SLACK = np.float32(1e-5)
@@ -33,7 +39,8 @@ _SLACK = np.float32(1e-5)
 class ExactStore:
     """Brute force over the memory-mapped float16 vectors; O(q n d), memory bounded by a block.
 
-    Of a small collection the vectors are kept in float32, too: widening them costs ten times what comparing does.
+    Of a small collection the vectors are kept in float32, too: widening them costs ten times what comparing does. Few
+    queries among many vectors leave the widening to FAISS (`faiss_halves.py`).
 
     Attributes:
         kind: `exact`.
@@ -73,6 +80,16 @@ class ExactStore:
 
     def _candidates(self, unit: Float32, k: int, mask: Bool | None) -> list[Neighbors]:
         """For each query every row that may belong to its k best, in no order."""
+        narrow = mask is not None and _NARROW * int(np.count_nonzero(mask)) < self.count
+        if narrow or len(unit) > _FEW or self._halves is None:
+            return self._compared(unit, k, mask)
+        found = self._halves.candidates(unit, k, mask)
+        left = [i for i, each in enumerate(found) if each is None]
+        compared = iter(self._compared(unit[left], k, mask) if left else ())
+        return [next(compared) if each is None else each for each in found]
+
+    def _compared(self, unit: Float32, k: int, mask: Bool | None) -> list[Neighbors]:
+        """As `_candidates`, by products with vectors of unit norm in float32."""
         pools = [_Pool(k) for _ in range(len(unit))]
         floors = np.full(len(unit), -np.inf, dtype=np.float32)
         for rows, block in self._blocks(mask):
@@ -98,14 +115,27 @@ class ExactStore:
 
     def _unit(self, rows: slice | Int64) -> Float32:
         """The unit vectors of some rows, in float32."""
-        if self.count * self.dim * 4 > EXACT_KEPT:
+        if not self._is_small:
             return unit_block(self._vectors[rows])
         kept: Float32 = self._kept[rows]
         return kept
 
+    @property
+    def _is_small(self) -> bool:
+        return self.count * self.dim * 4 <= EXACT_KEPT
+
     @cached_property
     def _kept(self) -> Float32:
         return unit_block(self._vectors[:])
+
+    @cached_property
+    def _halves(self) -> Halves | None:
+        """What compares them as they are stored, where they are many."""
+        if self._is_small:
+            return None
+        from retrieval.stores.faiss_halves import Halves, viewable  # few vectors need no FAISS
+
+        return Halves(self._vectors) if viewable(self._vectors) else None
 
 
 def _products(unit: Float32, block: Float32) -> Float32:

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from retrieval.stores.faiss_common import unpatched, wrapped
+from retrieval.stores.faiss_halves import halves, viewable
 from retrieval.stores.faiss_masks import Selection
 from retrieval.stores.faiss_ways import Found, Graph, Lists
 from retrieval.stores.protocol import SearchParameters
@@ -27,17 +26,11 @@ class Narrowed:
     def __init__(self, index: Any, vectors: Float16) -> None:
         """Puts (n, d) C-contiguous `vectors` beside an index over the same rows; neither is copied."""
         self._held = vectors, index  # FAISS only points to them
-        rows, width = vectors.shape
-        self._halves = wrapped.IndexScalarQuantizer(
-            width, wrapped.ScalarQuantizer.QT_fp16, wrapped.METRIC_INNER_PRODUCT
-        )
-        octets = np.asarray(self._held[0]).view(np.uint8).reshape(-1)
-        view = wrapped.MaybeOwnedVectorUInt8
-        self._halves.codes = view.create_view(wrapped.swig_ptr(octets), rows * 2 * width, view().owner)
+        self._halves = halves(vectors)
         self._halves.ntotal = index.ntotal
         self._both = wrapped.IndexRefine(index, self._halves)
         # Of a graph some rows may be held out, and then the last ones lie beyond its count.
-        self._both.ntotal = self._halves.ntotal = rows
+        self._both.ntotal = self._halves.ntotal = len(vectors)
         self._search = unpatched(self._both)
 
     def search(self, queries: Float32, k: int, candidates: int, base: Any) -> Found:
@@ -66,7 +59,8 @@ class Candidates:
         self.way = way
         self._index = index  # kept alive
         self._search = unpatched(index)
-        self._narrowed = Narrowed(index, vectors) if vectors is not None and _viewable(vectors, index.d) else None
+        fit = vectors is not None and vectors.shape[1] == index.d and viewable(vectors)
+        self._narrowed = Narrowed(index, vectors) if vectors is not None and fit else None
         self.narrows = self._narrowed is not None
 
     def of(
@@ -77,8 +71,3 @@ class Candidates:
             found: Found = self._search(queries, k, params=self.way.given(params, k, selection))
             return found
         return self._narrowed.search(queries, k, gathered, self.way.given(params, gathered, selection))
-
-
-def _viewable(vectors: Float16, dim: int) -> bool:
-    """Whether FAISS can read the vectors where they are."""
-    return bool(vectors.shape[1] == dim and len(vectors) and vectors.dtype == np.float16 and vectors.flags.c_contiguous)

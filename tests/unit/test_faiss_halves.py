@@ -1,0 +1,101 @@
+"""Many vectors compared as they are stored: the same answers as by widening them, to the bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrieval.stores import exact
+from retrieval.stores.exact import ExactStore
+from retrieval.stores.faiss_halves import Halves, viewable
+from retrieval.types import Bool, Float16, Float32, Neighbors
+
+
+def unit(count: int, dim: int, seed: int) -> Float32:
+    made = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+class Counting(ExactStore):
+    """Notes how many queries were compared by widening."""
+
+    widened = 0
+
+    def _compared(self, unit: Float32, k: int, mask: Bool | None) -> list[Neighbors]:
+        self.widened += len(unit)
+        return super()._compared(unit, k, mask)
+
+
+def both(vectors: Float16, queries: Float32, k: int, mask: Bool | None = None) -> tuple[int, list[Neighbors]]:
+    """How many queries had to be widened for after all, and the answers, which equal a small store's."""
+    expected = ExactStore(vectors).search(queries, k, mask=mask)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "EXACT_KEPT", 0)
+        store = Counting(vectors)
+        found = store.search(queries, k, mask=mask)
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours.rows, theirs.rows)
+        np.testing.assert_array_equal(ours.scores, theirs.scores)
+    return store.widened, found
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3000), st.sampled_from([1, 3, 64, 129]), st.integers(1, 32), st.integers(1, 700), st.data())
+def test_answers_are_those_of_a_small_store(n: int, dim: int, q: int, k: int, data: st.DataObject) -> None:
+    share = data.draw(st.sampled_from([None, 0.0, 0.1, 0.5, 1.0]))
+    mask = None if share is None else np.random.default_rng(n).random(n) < share
+    both(unit(n, dim, seed=n).astype(np.float16), unit(q, dim, seed=q + 1), k, mask)
+
+
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_few_queries_among_many_need_no_widening(share: float | None) -> None:
+    mask = None if share is None else np.random.default_rng(0).random(5000) < share
+    assert both(unit(5000, 64, seed=1).astype(np.float16), unit(4, 64, seed=2), 10, mask)[0] == 0
+
+
+def test_many_queries_and_narrow_masks_are_widened_for() -> None:
+    vectors, mask = unit(5000, 64, seed=1).astype(np.float16), np.arange(5000) < 100
+    assert both(vectors, unit(33, 64, seed=2), 10)[0] == 33
+    assert both(vectors, unit(2, 64, seed=2), 10, mask)[0] == 2
+
+
+def test_ties_without_end_are_told_apart_by_row() -> None:
+    vectors = unit(2000, 64, seed=1)
+    vectors[100:1100] = vectors[100]
+    widened, (found, other) = both(vectors.astype(np.float16), vectors[[100, 5]], 10)
+    assert widened == 1  # for the one whose nearest are a thousand
+    assert found.rows.tolist() == list(range(100, 110))
+    assert other.rows[0] == 5
+
+
+def test_what_lies_within_rounding_of_the_last_place_is_scored_again() -> None:
+    """Norms that rounding has moved by as much as it can reverse the order of products."""
+    query = np.zeros((1, 64), np.float32)
+    query[0, 0] = 1.0
+    vectors = np.zeros((3, 64), np.float16)
+    vectors[:, 0] = 0.9
+    vectors[:, 1] = np.sqrt(1 - 0.81)
+    vectors[0] *= np.float16(1 + 2**-10)  # a larger product, the same cosine or less
+    vectors[1, 1] *= np.float16(1 - 2**-10)  # the largest cosine
+    assert both(vectors, query, 1)[1][0].rows.tolist() == [1]
+
+
+def test_nothing_allowed_is_nothing_found_and_zeros_stay_zero() -> None:
+    vectors = unit(400, 8, seed=1).astype(np.float16)
+    vectors[3] = 0
+    mask = np.zeros(400, bool)
+    assert [len(found.rows) for found in Halves(vectors).candidates(unit(2, 8, seed=2), 5, mask)] == [0, 0]
+    found = both(vectors, unit(1, 8, seed=2), 400)[1][0]
+    assert found.scores[found.rows == 3].tolist() == [0.0]
+
+
+def test_only_what_lies_as_it_is_stored_is_viewed() -> None:
+    vectors = unit(4, 8, seed=1).astype(np.float16)
+    assert viewable(vectors)
+    assert not viewable(vectors[:, ::2])
+    assert not viewable(vectors[:0])
+    assert not viewable(vectors.astype(np.float32))  # type: ignore[arg-type]
+    assert both(np.asfortranarray(vectors), unit(1, 8, seed=2), 2)[0] == 1
