@@ -183,14 +183,14 @@ class Lanes:
             job.watch.add("wait", begun - job.since)
             for stage, milliseconds in watch.took_ms.items():
                 job.watch.add(stage, milliseconds / 1000.0)
-        told = _hand_on(batch, outcomes)  # before the books are kept: others wait for it
-        self._observe(lane.kind, len(batch))
+        told = _hand_on(batch, outcomes)  # and only then the books: others wait for it
+        for loop in {job.loop for job, _ in told}:
+            _tell(loop, [(job, outcome) for job, outcome in told if job.loop is loop])
         with self._changed:
             self._under_way -= Counter([lane.owner])  # which forgets who has none
             if lane.at_once:
                 self._changed.notify()
-        for loop in {job.loop for job, _ in told}:
-            _tell(loop, [(job, outcome) for job, outcome in told if job.loop is loop])
+        self._observe(lane.kind, len(batch))
         return True
 
     def _next(self) -> tuple[Lane, list[_Job]] | None:
