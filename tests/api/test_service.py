@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,11 @@ def test_a_collection_that_cannot_be_opened_is_told_by_readyz(tmp_path: Path) ->
     app = create_app(Settings(collection=tmp_path / "nowhere"))
     app.state.service.catalog.default.on_failure = told.append
     with TestClient(app) as broken:
-        for _ in range(200):
+        for _ in range(1000):
             answer = broken.get("/readyz")
             if "could not" in answer.json()["detail"]:
                 break
+            time.sleep(0.01)
         assert answer.status_code == 503
         assert "[collection_not_found]" in answer.json()["detail"]
         assert broken.get("/livez").status_code == 200
