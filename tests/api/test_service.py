@@ -86,10 +86,11 @@ def test_what_goes_wrong_at_start_is_told_even_if_nobody_foresaw_it(
 
     monkeypatch.setattr(bootstrap, "open_searcher", mismatch)
     with TestClient(create_app(settings)) as broken:
-        for _ in range(200):
+        for _ in range(1000):
             detail = broken.get("/readyz").json()["detail"]
             if "could not" in detail:
                 break
+            time.sleep(0.01)
         assert "driver too old" in detail
 
 
