@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from retrieval.errors import LookalikeError
 from retrieval.stopwatch import Stopwatch
 
 Work = Callable[[Sequence[Any], Stopwatch], Iterable[Any]]
@@ -87,6 +88,8 @@ async def through(steps: Sequence[Step], payload: Any, watch: Stopwatch) -> Any:
         for lanes, lane in steps:
             lanes._drop(lane, job)
         raise
+    finally:
+        del job  # an error's traceback holds this frame, which must not hold the error
 
 
 class Lanes:
@@ -114,14 +117,15 @@ class Lanes:
         return await through([(self, lane)], payload, watch)
 
     def _take(self, lane: Lane, jobs: Sequence[_Job]) -> bool:
-        """Puts queries into a lane; False once it is closed."""
+        """Puts queries whose callers are still there into a lane; False once it is closed."""
         now = time.perf_counter()
         for job in jobs:
             job.since = now
-        with self._changed:
-            if not self._closed:
-                self._lanes.setdefault(lane, deque()).extend(jobs)
-                self._changed.notify(-(-len(jobs) // lane.largest))
+        with self._changed:  # who goes while it is held is dropped from the lane afterwards
+            staying = [job for job in jobs if not job.future.cancelled()]
+            if staying and not self._closed:
+                self._lanes.setdefault(lane, deque()).extend(staying)
+                self._changed.notify(-(-len(staying) // lane.largest))
             return not self._closed
 
     def _drop(self, lane: Lane, job: _Job) -> None:
@@ -239,11 +243,30 @@ def _outcomes(work: Work, batch: Sequence[_Job], watch: Stopwatch) -> list[Any]:
             raise RuntimeError(f"{len(results)} results for {len(batch)} queries")
     except BaseException as error:  # a Rust panic is no Exception: whatever it is, the thread must live on
         if len(batch) == 1:
-            plain = isinstance(error, Exception) and not isinstance(error, StopIteration)  # a future takes no other
-            return [error if plain else RuntimeError(f"{type(error).__name__}: {error}")]
+            return [_plain(error)]
     else:
         return results
     return [_DROPPED if job.future.cancelled() else _outcomes(work, [job], watch)[0] for job in batch]
+
+
+def _plain(error: BaseException) -> Exception:
+    """The error as a future takes it, without the frames it went through: they hold pictures, and the error itself.
+
+    Where nobody foresaw it, a note says what they would have said.
+    """
+    told: Exception = RuntimeError(f"{type(error).__name__}: {error}")
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        told = error
+    if not isinstance(error, LookalikeError):
+        with suppress(Exception):  # memory may just have run out
+            told.add_note("".join(traceback.format_exception(error)))
+    links: list[BaseException | None] = [error]
+    while links:
+        link = links.pop()
+        if link is not None and link.__traceback__ is not None:
+            link.__traceback__ = None
+            links += [link.__cause__, link.__context__]
+    return told
 
 
 def _hand_on(batch: Sequence[_Job], outcomes: Sequence[Any]) -> list[tuple[_Job, Any]]:

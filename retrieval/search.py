@@ -122,7 +122,8 @@ class Searcher:
     def warm(self, texts: int) -> None:
         """Encodes batches of nothing, so that the first queries that come together need not wait for a compiler."""
         side = self.encoder.spec.image_size
-        self.encode_images(np.zeros((self.encoder.image_batch, 3, side, side), np.uint8), Stopwatch())
+        pictures = self.encoder.image_batch + 1  # a full batch, and one that comes beside it
+        self.encode_images(np.zeros((pictures, 3, side, side), np.uint8), Stopwatch())
         if self.encoder.spec.text:
             self.encode_texts(["a photograph"] * texts, Stopwatch())
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from retrieval.encoders.engines import EngineChoice, Tower, choose_engine, make_engine
 from retrieval.encoders.engines import choice as choice_module
-from retrieval.encoders.engines.batching import plan, run_batched, within
+from retrieval.encoders.engines.batching import plan, plan_tokens, run_batched, steps
 from retrieval.encoders.engines.cache import find_folder, publish_folder, recall, remember
 from retrieval.encoders.engines.choice import bf16_pays, cpu_precisions
 from retrieval.errors import EncoderError
@@ -80,11 +80,22 @@ def test_plan_covers_each_row_once_and_pads_less_than_half(n: int, sizes: set[in
         assert stop - start <= size < 2 * (stop - start) or size == stop - start
 
 
-def test_runs_hold_no_more_tokens_than_a_tower_wants() -> None:
+@given(st.lists(st.integers(1, 30), max_size=40), st.integers(1, 60), st.integers(1, 9))
+def test_runs_hold_no_more_tokens_than_a_tower_wants(lengths: list[int], tokens: int, rows: int) -> None:
+    ids = np.array([[7] * length + [0] * (30 - length) for length in lengths], np.int64).reshape(-1, 30)
+    planned = list(plan_tokens(ids, tokens, rows))
+    assert [row for start, stop, _ in planned for row in range(start, stop)] == list(range(len(lengths)))
+    for start, stop, size in planned:
+        assert size == stop - start <= rows
+        assert size == 1 or sum(lengths[start:stop]) <= tokens
+        assert size == rows or stop == len(ids) or sum(lengths[start : stop + 1]) > tokens  # no run too many
+
+
+def test_only_towers_that_bound_their_tokens_are_split_by_them() -> None:
     bounded = Tower("words", "b" * 64, 6, Words, (np.ones((2, 8), np.int64),), True, (1, 2, 4, 8), tokens=24)
-    for t, most in ((1, 8), (6, 4), (7, 2), (24, 1), (77, 1)):
-        assert within(bounded, (np.ones((3, t), np.int64),), bounded.batches)[-1] == most
-    assert within(image_tower(), (np.zeros((3, 3, 4, 4), np.uint8),), (1, 8)) == (1, 8)
+    ids = np.ones((10, 12), np.int64)
+    assert list(steps(bounded, (ids,), (1, 2, 4, 8))) == [(i, i + 2, 2) for i in range(0, 10, 2)]
+    assert list(steps(image_tower(), (np.zeros((9, 3, 4, 4), np.uint8),), (1, 8))) == [(0, 8, 8), (8, 9, 1)]
 
 
 def test_run_batched_drops_padding_and_passes_contiguous_arrays() -> None:
@@ -95,7 +106,7 @@ def test_run_batched_drops_padding_and_passes_contiguous_arrays() -> None:
         return (inputs[0] * 2).astype(np.float32)
 
     rows = np.arange(26).reshape(13, 2)[:, ::-1]
-    np.testing.assert_array_equal(run_batched(double, (rows,), (1, 8), 2), rows * 2)
+    np.testing.assert_array_equal(run_batched(double, (rows,), plan(13, (1, 8)), 2), rows * 2)
     assert seen == [(8, True), (8, True)]
 
 

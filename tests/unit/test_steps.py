@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,5 +124,78 @@ def test_a_step_that_has_ended_drops_what_is_handed_to_it(steps: Steps) -> None:
             await asyncio.wait_for(task, 10)
         with pytest.raises(asyncio.CancelledError):
             await steps.second.do(steps.way()[1][1], 1, Stopwatch())
+
+    asyncio.run(main())
+
+
+class Heavy:
+    """What a failed query must not keep."""
+
+
+@pytest.mark.parametrize("raised", [EncoderError, RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_error_keeps_nothing_of_its_query(steps: Steps, raised: type[BaseException], count: int) -> None:
+    """Frames of a traceback hold what was being worked on, and a cycle of theirs lasts until the collector comes."""
+    seen: list[weakref.ref[Heavy]] = []
+
+    def work(payloads: Sequence[Any], watch: Stopwatch) -> Sequence[Any]:
+        pixels = Heavy()
+        seen.append(weakref.ref(pixels))
+        try:
+            raise ValueError("deeper")
+        except ValueError as error:
+            raise raised("broken") from error
+
+    async def ask() -> None:
+        payload = Heavy()
+        seen.append(weakref.ref(payload))
+        lanes = [(steps.first, Lane("w", "w", work, 8)), *steps.way()[1:]]
+        told, notes = "", ""
+        try:
+            await through(lanes, payload, Stopwatch())
+        except Exception as error:  # not by `pytest.raises`, whose record of it would be a cycle of the test's own
+            told, notes = f"{type(error).__name__}: {error}", "".join(getattr(error, "__notes__", []))
+        assert told.endswith("broken")
+        assert ("in work" in notes) == (raised is not EncoderError)  # where it was, for the log
+
+    async def main() -> None:
+        gate = await held(steps.first)
+        tasks = [asyncio.create_task(ask()) for _ in range(count)]
+        while steps.first.waiting() < count:
+            await asyncio.sleep(0.001)
+        gate.set()
+        await asyncio.gather(*tasks)
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main())
+        steps.close()
+        steps.first.join(10)  # the thread's own last batch
+        assert len(seen) == (2 if count == 1 else 3 + 1 + 3)
+        assert [each() for each in seen] == [None] * len(seen)
+    finally:
+        gc.enable()
+
+
+def test_who_goes_while_a_step_is_under_way_takes_no_place_in_the_next(steps: Steps) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work(payloads: Sequence[Any], watch: Stopwatch) -> Sequence[Any]:
+        begun.set()
+        go.wait(10)
+        return payloads
+
+    async def main() -> None:
+        gate = await held(steps.second)
+        lanes = [(steps.first, Lane("w", "w", work, 8)), *steps.way()[1:]]
+        task = asyncio.create_task(through(lanes, "a", Stopwatch()))
+        await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        go.set()
+        await steps.first.do(Lane("next", "next", lambda payloads, _: payloads), None, Stopwatch())
+        assert steps.second.waiting() == 0
+        gate.set()
 
     asyncio.run(main())

@@ -6,7 +6,7 @@ and each shape costs a compilation the first time. Rows do not see each other, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -39,19 +39,41 @@ def plan(n: int, batches: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
         start = stop
 
 
-def within(tower: Tower, inputs: Arrays, batches: tuple[int, ...]) -> tuple[int, ...]:
-    """Those of the row counts that hold no more tokens than a tower wants at once; one row always may."""
-    if not tower.tokens:
-        return batches
-    most = max(1, tower.tokens // max(1, inputs[0].shape[1]))
-    return tuple(count for count in batches if count <= most)
+def plan_tokens(ids: NDArray[Any], tokens: int, rows: int) -> Iterator[tuple[int, int, int]]:
+    """Split rows into (start, stop, rows run) of no more tokens and rows than may be run; one row always may.
+
+    Args:
+        ids: (n, t), zeros behind each row's end.
+        tokens: that may be run at once.
+        rows: that may be run at once.
+
+    >>> list(plan_tokens(np.array([[5, 9, 0, 0], [5, 9, 0, 0], [5, 7, 7, 9]]), 5, 32))
+    [(0, 2, 2), (2, 3, 1)]
+    """
+    lengths = np.where(ids != 0, np.arange(1, ids.shape[1] + 1), 0).max(axis=1, initial=1)
+    start, held = 0, 0
+    for row, length in enumerate(lengths.tolist()):
+        if row > start and (held + length > tokens or row - start == rows):
+            yield start, row, row - start
+            start, held = row, 0
+        held += length
+    if len(ids):
+        yield start, len(ids), len(ids) - start
 
 
-def run_batched(run: Callable[[Arrays], Float32], inputs: Arrays, batches: tuple[int, ...], dim: int) -> Float32:
+def steps(tower: Tower, inputs: Arrays, batches: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """(start, stop, rows run) as suits the tower."""
+    if tower.tokens:
+        return plan_tokens(inputs[0], tower.tokens, batches[-1])
+    return plan(len(inputs[0]), batches)
+
+
+def run_batched(
+    run: Callable[[Arrays], Float32], inputs: Arrays, planned: Iterable[tuple[int, int, int]], dim: int
+) -> Float32:
     """Call `run` with arrays of planned row counts and gather (n, d) float32."""
-    n = len(inputs[0])
-    gathered = np.empty((n, dim), np.float32)
-    for start, stop, size in plan(n, batches):
+    gathered = np.empty((len(inputs[0]), dim), np.float32)
+    for start, stop, size in planned:
         rows = run(tuple(padded(array[start:stop], size) for array in inputs))
         gathered[start:stop] = rows[: stop - start]
     return gathered

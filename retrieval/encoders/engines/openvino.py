@@ -18,7 +18,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from retrieval.encoders.engines.batching import padded, plan, within
+from retrieval.encoders.engines.batching import padded, steps
 from retrieval.encoders.engines.cache import find_folder, publish_folder
 from retrieval.encoders.engines.choice import EngineChoice
 from retrieval.encoders.engines.exact import mark_exact
@@ -70,7 +70,7 @@ class OpenVINOEngine:
 
     def __call__(self, *inputs: NDArray[Any]) -> Float32:
         """See `Engine`."""
-        jobs = list(plan(len(inputs[0]), within(self._tower, inputs, self._batches)))
+        jobs = list(steps(self._tower, inputs, self._batches))
         gathered = np.empty((len(inputs[0]), self._tower.dim), np.float32)
 
         def run(job: tuple[int, int, int], streams: int) -> None:

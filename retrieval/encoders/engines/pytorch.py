@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from retrieval.encoders.engines.batching import run_batched, within
+from retrieval.encoders.engines.batching import plan, run_batched, steps
 from retrieval.encoders.engines.choice import EngineChoice
 from retrieval.encoders.engines.tower import Arrays, Tower
 from retrieval.types import Float32
@@ -40,8 +40,8 @@ class TorchEngine:
     def __call__(self, *inputs: NDArray[Any]) -> Float32:
         """See `Engine`."""
         batches = tuple(range(1, _LARGEST[self.device] + 1))
-        batches = within(self._tower, inputs, batches) if self.device == "cpu" else batches
-        return run_batched(self._run, inputs, batches, self._tower.dim)
+        planned = steps(self._tower, inputs, batches) if self.device == "cpu" else plan(len(inputs[0]), batches)
+        return run_batched(self._run, inputs, planned, self._tower.dim)
 
     def _run(self, inputs: Arrays) -> Float32:
         with torch.inference_mode(), self._autocast():

@@ -29,8 +29,8 @@ class Tower:
         sequence: whether axis 1 of every input (tokens) varies from call to call as well as axis 0 (rows).
         batches: row counts, ascending, from 1, the last one the most that is run at once. OpenVINO compiles graphs of
             convolutions for these alone, and other counts are split and padded to them.
-        tokens: in a sequence tower whose rows share their attention, how many tokens, of padded rows, are run at once
-            on a CPU; 0 for as many as come.
+        tokens: in a sequence tower whose rows share their attention, how many tokens are run at once on a CPU (of the
+            first input, zeros behind a row's end not counted); 0 for as many as come.
         exact: how many of the first convolutions OpenVINO computes in fp32, with all sums, even where the rest is bf16,
             and among how many it does so with the depthwise ones; (0, 0) leaves everything to the precision chosen.
     """
