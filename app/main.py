@@ -43,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if not service.access.guarded:
         names = frozenset(service.settings.hosts.lower().split())
         app.add_middleware(Hosts, names=names, anonymous=service.settings.anonymous)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(SecurityHeaders, ending=lambda: service.draining)
     if origins := service.settings.cors_origins.split():
         app.add_middleware(
             CORSMiddleware,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -86,11 +87,14 @@ def _content_length(scope: Scope) -> int:
 class SecurityHeaders:
     """Adds to every answer what keeps a browser from guessing, framing, or loading anything from elsewhere.
 
-    The answer to a failure of ours is given here as well, so that it has them, too.
+    The answer to a failure of ours is given here as well, so that it has them, too. While the service ends, an answer
+    says that its connection does: a client that sends its next request on it might come too late.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, ending: Callable[[], bool] = lambda: False) -> None:
+        """`ending` tells whether the service is about to end."""
         self.app = app
+        self.ending = ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with a `send` that adds the headers."""
@@ -108,6 +112,8 @@ class SecurityHeaders:
                 headers["Referrer-Policy"] = "no-referrer"
                 headers["Content-Security-Policy"] = policy
                 headers["X-Frame-Options"] = "DENY"
+                if self.ending():
+                    headers["Connection"] = "close"
             await send(message)
 
         try:

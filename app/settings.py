@@ -156,8 +156,8 @@ class Settings(BaseSettings):
     worker_threads: int = Field(
         default=max(2, min(8, os.cpu_count() or 2)),
         ge=1,
-        description="Threads that decode pictures, and as many that search; two more own the device. By default one a "
-        "core, 2 to 8.",
+        description="Threads that decode pictures, as many that search, and as many that read items and thumbnails; "
+        "two more own the device. By default one a core, 2 to 8.",
     )
     thumbnail_max_age: int = Field(
         default=3_600, ge=0, description="How long a browser may keep a thumbnail without asking again, seconds."

@@ -64,7 +64,7 @@ class Telemetry:
             registry=self._registry,
         )  # fmt: skip
         self._batches = Histogram(
-            "lookalike_batch_size", "Queries in a batch of the encoder.", ["kind"], buckets=_SIZES,
+            "lookalike_batch_size", "Queries in a batch of the encoder or of a search.", ["kind"], buckets=_SIZES,
             registry=self._registry,
         )  # fmt: skip
         self._errors = Counter("lookalike_errors", "Problems answered.", ["code"], registry=self._registry)

@@ -1,7 +1,8 @@
 """An open_clip model's two halves as modules of their own: pixels or token ids in, a joint space out.
 
-A causal text tower reads only what stands before the end token, so it is run on trimmed ids; others get the full
-context. Dimension letters: n rows, t tokens, d joint width.
+A causal text tower reads only what stands before the end token, so it is run on trimmed ids, and where its transformer
+is a lean one on packed ones (`open_clip_packed.py`); others get the full context. Dimension letters: n rows, t tokens,
+d joint width.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 _BLOCK_ROWS = 8192
 _QUERY_BLOCK = 256
-_FEW, _PRODUCT = 32, 1 << 19
+_FEW = 32
+"""Queries up to which FAISS compares many vectors sooner than they are widened."""
+_FEWER, _PRODUCT = 16, 1 << 19
 """For up to so many queries, multiplications in one call of BLAS: so small a product OpenBLAS takes as it lies, for a
 larger one it first copies the vectors, which costs more than the product itself where queries are few."""
 _NARROW = 32
@@ -140,7 +142,7 @@ class ExactStore:
 
 def _products(unit: Float32, block: Float32) -> Float32:
     """(q, d) and (b, d) -> (q, b) dot products."""
-    if len(unit) > _FEW:
+    if not 0 < len(unit) <= _FEWER:
         return unit @ block.T
     out = np.empty((len(block), len(unit)), np.float32)
     step = max(1, _PRODUCT // unit.size)

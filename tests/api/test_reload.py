@@ -301,9 +301,11 @@ def test_a_service_about_to_end_answers_but_is_not_ready(root: Path) -> None:
     app = create_app(Settings(collection=root))
     with TestClient(app) as client:
         wait_until_ready(client)
+        assert "connection" not in client.get("/readyz").headers
         app.state.service.draining = True
         assert client.get("/readyz").status_code == 503
-        assert client.post("/v1/search/item", **SEARCH).status_code == 200
+        answer = client.post("/v1/search/item", **SEARCH)
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
 
 
 def test_a_slow_first_opening_is_not_begun_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
