@@ -264,8 +264,8 @@ class Served:
         # The first on a thread that owns the device; while others are answered there, beside it.
         searcher = await (asyncio.to_thread(call) if shared.encoders else shared.device.run(call))
         asked = self._encoder_name() or searcher.collection.manifest.encoder.name
-        # Searches run side by side on threads of their own, beside the encoder's: several of BLAS for each would fight for
-        # the same cores (benchmarks/RESULTS.md). Only now is every copy of BLAS loaded, FAISS's own too.
+        # Searches run side by side, beside the encoder's threads: several threads of BLAS for each would fight for the
+        # same cores (benchmarks/RESULTS.md). Only now is every copy of BLAS loaded, FAISS's own too.
         shared.searches.libraries = ThreadpoolController()
         shared.searches.libraries.limit(limits=1, user_api="blas")
         known = shared.encoders.get((asked, searcher.encoder.spec.identity)) is searcher.encoder
