@@ -26,13 +26,11 @@ if TYPE_CHECKING:
 
 _BLOCK_ROWS = 8192
 _QUERY_BLOCK = 256
-_FEW = 32
-"""Queries up to which FAISS compares many vectors sooner than they are widened."""
+_WIDENING = 20
+"""Widening a vector takes as long as FAISS takes to compare it, or to pass it over, for so many queries."""
 _FEWER, _PRODUCT = 16, 1 << 19
 """For up to so many queries, multiplications in one call of BLAS: so small a product OpenBLAS takes as it lies, for a
 larger one it first copies the vectors, which costs more than the product itself where queries are few."""
-_NARROW = 32
-"""Where fewer than this part of the rows are allowed, widening those is faster than looking at all."""
 # A blocked float32 product and one dot product differ by rounding, about d * 2**-24 at worst and far less in practice:
 # whatever comes this close to the k-th best is scored again, so that ties and the order are those of the final scores.
 _SLACK = np.float32(1e-5)
@@ -82,8 +80,8 @@ class ExactStore:
 
     def _candidates(self, unit: Float32, k: int, mask: Bool | None) -> list[Neighbors]:
         """For each query every row that may belong to its k best, in no order."""
-        narrow = mask is not None and _NARROW * int(np.count_nonzero(mask)) < self.count
-        if narrow or len(unit) > _FEW or self._halves is None:
+        allowed = self.count if mask is None else int(np.count_nonzero(mask))
+        if self._halves is None or len(unit) * self.count > _WIDENING * allowed:
             return self._compared(unit, k, mask)
         found = self._halves.candidates(unit, k, mask)
         left = [i for i, each in enumerate(found) if each is None]

@@ -58,8 +58,9 @@ def test_few_queries_among_many_need_no_widening(share: float | None) -> None:
 
 def test_many_queries_and_narrow_masks_are_widened_for() -> None:
     vectors, mask = unit(5000, 64, seed=1).astype(np.float16), np.arange(5000) < 100
-    assert both(vectors, unit(33, 64, seed=2), 10)[0] == 33
-    assert both(vectors, unit(2, 64, seed=2), 10, mask)[0] == 2
+    assert both(vectors, unit(21, 64, seed=2), 10)[0] == 21
+    assert both(vectors, unit(1, 64, seed=2), 10, mask)[0] == 1
+    assert both(vectors, unit(16, 64, seed=2), 10, np.arange(5000) < 3000)[0] == 16
 
 
 def test_ties_without_end_are_told_apart_by_row() -> None:
