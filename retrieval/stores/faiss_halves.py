@@ -1,7 +1,7 @@
 """A collection's float16 vectors as FAISS compares them: a view of `vectors.npy`, of which nothing is copied.
 
 FAISS widens each vector in registers while it multiplies, so that a query reads two bytes a dimension once: 500,000
-vectors of 512 dimensions in 25 ms of a core, where widening them a block at a time takes 330 (benchmarks/RESULTS.md).
+vectors of 512 dimensions in 24 ms of a core, where widening them a block at a time takes 240 (benchmarks/RESULTS.md).
 
 Dimension letters: n rows of the collection, d embedding width.
 """
