@@ -6,7 +6,8 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -59,8 +60,9 @@ def steps() -> Any:
     made.close()
 
 
-async def held(lanes: Lanes) -> threading.Event:
-    """The lanes' only thread at work until the event is set."""
+@asynccontextmanager
+async def held(lanes: Lanes) -> AsyncIterator[threading.Event]:
+    """The lanes' only thread at work until the event is set, at the block's end at the latest."""
     begun, gate = threading.Event(), threading.Event()
 
     def work(payloads: Sequence[Any], watch: Stopwatch) -> Sequence[Any]:
@@ -68,9 +70,13 @@ async def held(lanes: Lanes) -> threading.Event:
         gate.wait(10)
         return payloads
 
-    asyncio.ensure_future(lanes.do(Lane("held", "held", work), None, Stopwatch()))  # noqa: RUF006
+    task = asyncio.create_task(lanes.do(Lane("held", "held", work), None, Stopwatch()))
     await asyncio.to_thread(begun.wait, 10)
-    return gate
+    try:
+        yield gate
+    finally:
+        gate.set()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def test_what_left_together_is_handed_on_together_and_each_gets_its_own(steps: Steps) -> None:
@@ -78,15 +84,15 @@ def test_what_left_together_is_handed_on_together_and_each_gets_its_own(steps: S
     watches = [Stopwatch() for _ in range(3)]
 
     async def main() -> list[Any]:
-        gate = await held(steps.first)
-        tasks = [
-            asyncio.create_task(through(steps.way(), word, watch))
-            for word, watch in zip(("a", BAD, "ccc"), watches, strict=True)
-        ]
-        while steps.first.waiting() < 3:
-            await asyncio.sleep(0.001)
-        gate.set()
-        return await asyncio.gather(*tasks, return_exceptions=True)
+        async with held(steps.first) as gate:
+            tasks = [
+                asyncio.create_task(through(steps.way(), word, watch))
+                for word, watch in zip(("a", BAD, "ccc"), watches, strict=True)
+            ]
+            while steps.first.waiting() < 3:
+                await asyncio.sleep(0.001)
+            gate.set()
+            return await asyncio.gather(*tasks, return_exceptions=True)
 
     first, bad, last = asyncio.run(main())
     assert (first, last) == ((1, 1), (3, 3))
@@ -97,16 +103,16 @@ def test_what_left_together_is_handed_on_together_and_each_gets_its_own(steps: S
 
 def test_who_goes_leaves_the_step_that_it_waits_for(steps: Steps) -> None:
     async def main() -> None:
-        gate = await held(steps.second)
-        stays, gone = (asyncio.create_task(through(steps.way(), word, Stopwatch())) for word in ("stays", "gone"))
-        while steps.second.waiting() < 2:
-            await asyncio.sleep(0.001)
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
-        assert (steps.first.waiting(), steps.second.waiting()) == (0, 1)
-        steps.go.set()
-        gate.set()
-        assert await asyncio.wait_for(stays, 10) == (5, 5)
+        async with held(steps.second) as gate:
+            stays, gone = (asyncio.create_task(through(steps.way(), word, Stopwatch())) for word in ("stays", "gone"))
+            while steps.second.waiting() < 2:
+                await asyncio.sleep(0.001)
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+            assert (steps.first.waiting(), steps.second.waiting()) == (0, 1)
+            steps.go.set()
+            gate.set()
+            assert await asyncio.wait_for(stays, 10) == (5, 5)
 
     asyncio.run(main())
     assert ("second", [5]) in steps.batches
@@ -114,16 +120,16 @@ def test_who_goes_leaves_the_step_that_it_waits_for(steps: Steps) -> None:
 
 def test_a_step_that_has_ended_drops_what_is_handed_to_it(steps: Steps) -> None:
     async def main() -> None:
-        gate = await held(steps.first)
-        task = asyncio.create_task(through(steps.way(), "a", Stopwatch()))
-        while not steps.first.waiting():
-            await asyncio.sleep(0.001)
-        steps.second.close()
-        gate.set()
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(task, 10)
-        with pytest.raises(asyncio.CancelledError):
-            await steps.second.do(steps.way()[1][1], 1, Stopwatch())
+        async with held(steps.first) as gate:
+            task = asyncio.create_task(through(steps.way(), "a", Stopwatch()))
+            while not steps.first.waiting():
+                await asyncio.sleep(0.001)
+            steps.second.close()
+            gate.set()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, 10)
+            with pytest.raises(asyncio.CancelledError):
+                await steps.second.do(steps.way()[1][1], 1, Stopwatch())
 
     asyncio.run(main())
 
@@ -159,12 +165,12 @@ def test_an_error_keeps_nothing_of_its_query(steps: Steps, raised: type[BaseExce
         assert ("in work" in notes) == (raised is not EncoderError)  # where it was, for the log
 
     async def main() -> None:
-        gate = await held(steps.first)
-        tasks = [asyncio.create_task(ask()) for _ in range(count)]
-        while steps.first.waiting() < count:
-            await asyncio.sleep(0.001)
-        gate.set()
-        await asyncio.gather(*tasks)
+        async with held(steps.first) as gate:
+            tasks = [asyncio.create_task(ask()) for _ in range(count)]
+            while steps.first.waiting() < count:
+                await asyncio.sleep(0.001)
+            gate.set()
+            await asyncio.gather(*tasks)
 
     gc.collect()
     gc.disable()
@@ -187,15 +193,15 @@ def test_who_goes_while_a_step_is_under_way_takes_no_place_in_the_next(steps: St
         return payloads
 
     async def main() -> None:
-        gate = await held(steps.second)
-        lanes = [(steps.first, Lane("w", "w", work, 8)), *steps.way()[1:]]
-        task = asyncio.create_task(through(lanes, "a", Stopwatch()))
-        await asyncio.to_thread(begun.wait, 10)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        go.set()
-        await steps.first.do(Lane("next", "next", lambda payloads, _: payloads), None, Stopwatch())
-        assert steps.second.waiting() == 0
-        gate.set()
+        async with held(steps.second) as gate:
+            lanes = [(steps.first, Lane("w", "w", work, 8)), *steps.way()[1:]]
+            task = asyncio.create_task(through(lanes, "a", Stopwatch()))
+            await asyncio.to_thread(begun.wait, 10)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            go.set()
+            await steps.first.do(Lane("next", "next", lambda payloads, _: payloads), None, Stopwatch())
+            assert steps.second.waiting() == 0
+            gate.set()
 
     asyncio.run(main())
