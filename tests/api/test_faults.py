@@ -25,7 +25,7 @@ from retrieval.collection import VECTORS, VERSIONS, current_version
 from retrieval.encoders.fake import FakeEncoder
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import build_collection, photograph
-from tests.api.test_serve import free_port, refused, serving
+from tests.api.test_serve import answer_to, free_port, refused, serving
 from tests.api.waiting import eventually
 
 TEXT, IMAGE = "/v1/search/text", "/v1/search/image"
@@ -184,16 +184,6 @@ def test_who_goes_on_sending_after_the_answer_is_cut_off(collection: Path) -> No
             late.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert answer_to(late).startswith(b"HTTP/1.1 200 ")
         assert process.poll() is None
-
-
-def answer_to(peer: socket.socket) -> bytes:
-    """An answer that is a JSON object, whole: head and body may come apart."""
-    received = b""
-    while not received.endswith(b"}"):
-        piece = peer.recv(10_000)
-        assert piece, received
-        received += piece
-    return received
 
 
 def test_connections_are_bounded_and_a_client_that_takes_nothing_loses_its_own(collection: Path) -> None:
