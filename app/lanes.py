@@ -110,7 +110,7 @@ class Searches(Lanes):
     ) -> list[list[Hit]]:
         """Where queries come together, others are being encoded or searched for, and more threads would fight."""
         lone = nullcontext()
-        with lone if self.libraries is None or len(batch) == 1 else self.libraries.limit(limits=1, user_api="openmp"):
+        with lone if self.libraries is None or len(batch) == 1 else self.libraries.limit(limits=1):
             return searcher.nearest(np.stack(batch), options, watch)
 
 

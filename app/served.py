@@ -266,8 +266,9 @@ class Served:
         asked = self._encoder_name() or searcher.collection.manifest.encoder.name
         # Searches run side by side, beside the encoder's threads: several threads of BLAS for each would fight for the
         # same cores (benchmarks/RESULTS.md). Only now is every copy of BLAS loaded, FAISS's own too.
-        shared.searches.libraries = ThreadpoolController()
-        shared.searches.libraries.limit(limits=1, user_api="blas")
+        libraries = ThreadpoolController()
+        libraries.limit(limits=1, user_api="blas")
+        shared.searches.libraries = libraries.select(user_api="openmp")
         known = shared.encoders.get((asked, searcher.encoder.spec.identity)) is searcher.encoder
         shared.encoders[asked, searcher.encoder.spec.identity] = searcher.encoder
         lanes = shared.decodes, shared.device, shared.searches

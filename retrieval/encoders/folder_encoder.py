@@ -95,6 +95,7 @@ def _assemble(folder: Path, exported: ExportedEncoder, spec: EncoderSpec, choice
         sequence=False,
         batches=LITE_BATCHES if lite else IMAGE_BATCHES,
         exact=_EXACT if lite else (0, 0),
+        round_to_bf16=lite_model.round_to_bf16 if lite else None,
     )
     text = _text_side(folder, exported, spec) if spec.text else None
     only_pictures = f"{spec.name!r} was trained on pictures alone and takes no texts"

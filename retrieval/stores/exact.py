@@ -31,6 +31,8 @@ _WIDENING = 20
 _FEWER, _PRODUCT = 16, 1 << 19
 """For up to so many queries, multiplications in one call of BLAS: so small a product OpenBLAS takes as it lies, for a
 larger one it first copies the vectors, which costs more than the product itself where queries are few."""
+_GLANCE = 1024
+"""The k-th best of so many rows first: few of the others reach it, so that few have to be sorted."""
 # A blocked float32 product and one dot product differ by rounding, about d * 2**-24 at worst and far less in practice:
 # whatever comes this close to the k-th best is scored again, so that ties and the order are those of the final scores.
 _SLACK = np.float32(1e-5)
@@ -94,6 +96,8 @@ class ExactStore:
         floors = np.full(len(unit), -np.inf, dtype=np.float32)
         for rows, block in self._blocks(mask):
             scores = _products(unit, block)
+            if floors[0] == -np.inf:
+                floors = _floors(scores[:, : max(_GLANCE, k)], k)
             hit, column = np.nonzero(scores >= floors[:, None])
             bounds = np.searchsorted(hit, np.arange(len(unit) + 1)).tolist()
             for i, pool in enumerate(pools):
@@ -144,9 +148,20 @@ def _products(unit: Float32, block: Float32) -> Float32:
         return unit @ block.T
     out = np.empty((len(block), len(unit)), np.float32)
     step = max(1, _PRODUCT // unit.size)
-    for start in range(0, len(block), step):
-        np.matmul(block[start : start + step], unit.T, out=out[start : start + step])
+    whole = len(block) // step * step
+    # Pieces of one shape are one call of NumPy, which lets go of the interpreter lock once and not for each.
+    pieces = block[:whole].reshape(-1, step, block.shape[1])
+    np.matmul(pieces, unit.T, out=out[:whole].reshape(-1, step, len(unit)))
+    np.matmul(block[whole:], unit.T, out=out[whole:])
     return np.ascontiguousarray(out.T)
+
+
+def _floors(scores: Float32, k: int) -> Float32:
+    """(q, b) scores of some rows -> (q,), below which no row of the whole belongs to the k best."""
+    if scores.shape[1] < k:
+        return np.full(len(scores), -np.inf, np.float32)
+    floors: Float32 = np.partition(scores, -k, axis=1)[:, -k] - _SLACK
+    return floors
 
 
 class _Pool:

@@ -1,6 +1,7 @@
 """A tower as an OpenVINO graph: traced and converted once, kept on disk, compiled for a few row counts.
 
-A start from the kept graph imports no torch. The graph is stored in fp32; the precision is the compiler's affair.
+A start from the kept graph imports no torch. The graph is stored in fp32; the precision is the compiler's affair,
+but for weights that a tower rounds to bf16 by itself.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import logging
 import tempfile
 import threading
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino
@@ -24,6 +26,9 @@ from retrieval.encoders.engines.choice import EngineChoice
 from retrieval.encoders.engines.exact import mark_exact
 from retrieval.encoders.engines.tower import Arrays, Tower
 from retrieval.types import Float32
+
+if TYPE_CHECKING:
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +62,7 @@ class OpenVINOEngine:
         if choice.threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = choice.threads
         self._streams = choice.streams
-        self._graph = _load_graph(self._core, tower)
+        self._graph = _load_graph(self._core, tower, choice.precision)
         kinds = [operation.get_type_name() for operation in self._graph.get_ops()]
         self._fixed = sum(kinds.count(kind) for kind in _CONVOLUTIONS) > 1  # more than what cuts a picture into patches
         self._batches = tower.batches if self._fixed else tuple(range(1, tower.batches[-1] + 1))
@@ -124,11 +129,13 @@ class OpenVINOEngine:
         return self._core.compile_model(graph, "CPU", self._settings | shared)
 
 
-def _load_graph(core: openvino.Core, tower: Tower) -> openvino.Model:
-    name = f"{tower.name}-{tower.key[:24]}-openvino-{_version()}-{CONVERSION}-{'-'.join(map(str, tower.exact))}"
+def _load_graph(core: openvino.Core, tower: Tower, precision: str) -> openvino.Model:
+    rounds = tower.round_to_bf16 if precision == "bf16" else None
+    kept = f"{CONVERSION}-{'-'.join(map(str, tower.exact))}{'-rounded' if rounds else ''}"
+    name = f"{tower.name}-{tower.key[:24]}-openvino-{_version()}-{kept}"
     folder = find_folder(name)
     if folder is None:
-        graph = _convert(tower)
+        graph = _convert(tower, rounds)
         folder = publish_folder(name, lambda scratch: _save(graph, tower, scratch))
         if folder is None:
             return _without_cache(core, graph, tower)
@@ -150,11 +157,14 @@ def _save(graph: openvino.Model, tower: Tower, folder: Path) -> None:
     mark_exact(folder / _FILE, *tower.exact)
 
 
-def _convert(tower: Tower) -> openvino.Model:
+def _convert(tower: Tower, rounds: Callable[[nn.Module], None] | None) -> openvino.Model:
     import torch
 
     logger.info("tower_converting tower=%s", tower.name)
-    return _typed(convert(tower.build(), tuple(torch.from_numpy(array) for array in tower.example)), tower)
+    module = tower.build()
+    if rounds:
+        rounds(module)
+    return _typed(convert(module, tuple(torch.from_numpy(array) for array in tower.example)), tower)
 
 
 def convert(module: Any, example: tuple[Any, ...]) -> openvino.Model:

@@ -33,6 +33,7 @@ class Tower:
             first input, zeros behind a row's end not counted); 0 for as many as come.
         exact: how many of the first convolutions OpenVINO computes in fp32, with all sums, even where the rest is bf16,
             and among how many it does so with the depthwise ones; (0, 0) leaves everything to the precision chosen.
+        round_to_bf16: changes a built module before OpenVINO runs it in bf16, which would round its weights blindly.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Tower:
     batches: tuple[int, ...]
     tokens: int = 0
     exact: tuple[int, int] = (0, 0)
+    round_to_bf16: Callable[[nn.Module], None] | None = None
 
 
 class Engine(Protocol):

@@ -26,6 +26,8 @@ from retrieval.encoders.lite_model.facts import (
 from retrieval.errors import WeightsMissing
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from retrieval.encoders.lite_model.tokenizer import Tokenize
     from retrieval.encoders.lite_model.towers import LiteImageTower, LiteTextTower
 
@@ -35,6 +37,7 @@ __all__ = [
     "LITE_PREPROCESSING",
     "load_image_tower",
     "load_text_tower",
+    "round_to_bf16",
     "text_available",
     "weights_digest",
 ]
@@ -66,6 +69,13 @@ def load_text_tower(heads: Path = HEAD_FILE) -> tuple[LiteTextTower, Tokenize]:
     from retrieval.encoders.lite_model.loading import build_text_tower
 
     return build_text_tower(existing(heads))
+
+
+def round_to_bf16(tower: nn.Module) -> None:
+    """Rounds the weights of an image tower's convolutions in place, for an engine that computes in bf16."""
+    from retrieval.encoders.lite_model import rounding
+
+    rounding.round_to_bf16(tower)
 
 
 def text_available() -> bool:
