@@ -41,8 +41,8 @@ from retrieval.types import EncoderSpec
 
 NAME = "lite"
 EXACT = (2, 2)
-"""The first two convolutions and all sums in fp32: the smallest cosine to fp32 is 0.9995 over the sample gallery, 0.9992
-over 400 photographs; for a thirtieth of the speed."""
+"""The first two convolutions and all sums in fp32: the smallest cosine to fp32 is 0.9995 over the sample gallery and
+0.9992 over 400 photographs; for a thirtieth of the speed."""
 
 LITE_BATCHES = (1, 4)
 """Row counts of the image tower's graph: of a small convolutional network four pictures fill a core's cache."""
