@@ -11,9 +11,10 @@ Dimension letters: o output and c input channels.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
 
 _CEILING = 6.0  # ReLU6
 _LEAST = 1e-9
@@ -46,8 +47,9 @@ def clipped_mean(mean: Tensor, deviation: Tensor) -> Tensor:
 def _above(mean: Tensor, deviation: Tensor) -> Tensor:
     """E[max(x, 0)] of normal x."""
     deviation = deviation.clamp(min=_LEAST)
-    standard, z = Normal(0.0, 1.0), mean / deviation
-    expected: Tensor = mean * standard.cdf(z) + deviation * standard.log_prob(z).exp()
+    z = mean / deviation
+    density = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+    expected: Tensor = mean * torch.special.ndtr(z) + deviation * density
     return expected
 
 
