@@ -22,11 +22,14 @@ for reasons of its own."""
 
 
 class Gates:
-    """A gate for each kind of query: a text costs a fraction of what a picture costs."""
+    """A gate for each kind of query: a text costs a fraction of what a picture costs.
+
+    `read` is what items and thumbnails pass.
+    """
 
     def __init__(self, max_wait: float) -> None:
         """As `Gate` has it."""
-        self.by_kind = {kind: Gate(max_wait) for kind in ("image", "text", "item", "pair")}
+        self.by_kind = {kind: Gate(max_wait) for kind in ("image", "text", "item", "pair", "read")}
 
     def __getitem__(self, kind: str) -> Gate:
         return self.by_kind[kind]

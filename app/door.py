@@ -21,12 +21,13 @@ from app.paths import NAMED, SHORT
 from app.telemetry import Telemetry
 
 _QUERY = re.compile(r"/v1(?P<named>/collections/[^/]+)?/(?P<route>search/(?P<kind>image|text|item)|similarity)")
+_ITEMS = re.compile(r"/v1(?:/collections/[^/]+)?/items(?:/.*)?")
 
 
 class Door:
     """Plain ASGI around the application: asks the gate of the query's kind.
 
-    What is read from a collection otherwise passes no gate, but has the deadline.
+    Items and thumbnails have a gate, too; what is told of collections passes none, but has the deadline.
     """
 
     def __init__(self, app: ASGIApp, gates: Gates, deadline: float, telemetry: Telemetry) -> None:
@@ -43,8 +44,10 @@ class Door:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         query = _QUERY.fullmatch(path) if scope["method"] == "POST" else None
         if query is None:
-            in_time = path.startswith("/v1/") and scope["method"] in ("GET", "HEAD")
-            return await (self._answer_in_time if in_time else self.app)(scope, receive, send)
+            if not path.startswith("/v1/") or scope["method"] not in ("GET", "HEAD"):
+                return await self.app(scope, receive, send)
+            gate = self.gates["read"] if _ITEMS.fullmatch(path) else None
+            return await self._answer_in_time(gate, scope, receive, send)
         kind = query["kind"] or "pair"
         scope.setdefault("state", {})["route"] = f"{NAMED if query['named'] else SHORT}/{query['route']}"
         try:
@@ -125,23 +128,37 @@ class Door:
             if leaving is not None:
                 leaving.cancel()
 
-    async def _answer_in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+    async def _answer_in_time(self, gate: Gate | None, scope: Scope, receive: Receive, send: Send) -> None:
+        status, entered = 0, 0.0
 
         async def sending(message: Message) -> None:
-            nonlocal begun
-            if not begun:
-                begun = True
+            nonlocal status
+            if not status:
+                status = message["status"]
                 limit.reschedule(None)  # how fast a client reads is its own affair
+                leave()
             await send(message)
 
+        def leave() -> None:
+            nonlocal entered
+            if gate is not None and entered:
+                gate.leave(entered, worked=bool(status), faulty=400 <= status < 500)
+                entered = 0.0
+
         try:
+            if gate is not None:
+                gate.check()
+                entered = gate.enter()
             async with asyncio.timeout(self.deadline) as limit:
                 await self.app(scope, receive, sending)
+        except Overloaded as error:
+            await self._refuse(error, scope, receive, send)
         except TimeoutError:
-            if begun or not limit.expired():
+            if status or not limit.expired():
                 raise
             await self._refuse(self._late(), scope, receive, send)
+        finally:
+            leave()
 
     def _late(self) -> DeadlineExceeded:
         return DeadlineExceeded(f"no answer within {self.deadline:g} s; come again when there is less to do")

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 20
 """Of one body that are told: a hundred thousand would take longer to write down than to find."""
+MOST_TOLD = 2000
+"""Characters of a detail, or of a field's name or message: what was sent is named in it, and may be of any length."""
 
 
 class RequestError(LookalikeError):
@@ -236,13 +238,20 @@ def problem(
         "type": f"urn:lookalike:error:{code}",
         "title": HTTPStatus(status).phrase,
         "status": int(status),
-        "detail": detail,
-        "instance": request_path,
+        "detail": _short(detail),
+        "instance": _short(request_path),
         "code": code,
     }
     if errors:
-        body["errors"] = errors
+        body["errors"] = [{name: _short(text) for name, text in entry.items()} for entry in errors]
     return Response(to_json(body), status, headers, MEDIA_TYPE)
+
+
+def _short(text: str) -> str:
+    """Beginning and end, where the mend stands, of a text that is long."""
+    left_out = len(text) - MOST_TOLD
+    half = MOST_TOLD // 2
+    return text if left_out <= 0 else f"{text[:half]} ... {left_out:,} characters left out ... {text[-half:]}"
 
 
 def problem_of(request_path: str, error: LookalikeError) -> Response:

@@ -44,6 +44,7 @@ _NOT_PUBLIC = tuple(
         ipaddress.ip_network,
         (
             "168.63.129.16/32",  # a cloud's own services, on an address that is public elsewhere
+            "192.0.0.0/24",  # protocol assignments (RFC 6890), of which Python 3.11 knows a few
             "192.88.99.0/24",  # relays of 6to4 (RFC 7526)
             "3fff::/20",  # documentation (RFC 9637)
         ),

@@ -109,7 +109,7 @@ def _from_file(path: Path) -> dict[str, tuple[Role, str]]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigInvalid(f"the key file {path} can't be read: {error.strerror}; see LOOKALIKE_KEYS_FILE") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, and what is nested as deeply
         raise ConfigInvalid(f"the key file {path} is not TOML: {error}") from error
     entries: dict[str, tuple[Role, str]] = {}
     for name, table in document.items():

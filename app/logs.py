@@ -22,7 +22,9 @@ trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 _TALKATIVE = ("PIL", "httpcore", "httpx", "multipart", "python_multipart")
 """Libraries that write what a picture's metadata, a form or a URL holds when they are asked for details."""
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_SILENT = ("opentelemetry.baggage", "opentelemetry.trace")
+"""Libraries that write down what a client's header holds whenever it is no good."""
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?")
 
 
 def configure(level: str, form: LogFormat) -> None:
@@ -48,12 +50,16 @@ def configure(level: str, form: LogFormat) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def trace_of(traceparent: str) -> str:
     """The trace's id out of a `traceparent` header; empty where that makes no sense."""
     found = _TRACEPARENT.fullmatch(traceparent)
-    return found["trace"] if found and found["trace"] != "0" * 32 and not traceparent.startswith("ff") else ""
+    if not found or found["trace"] == "0" * 32 or traceparent.startswith("ff"):
+        return ""
+    return "" if found["more"] and traceparent.startswith("00") else found["trace"]  # later versions may say more
 
 
 def _name_request(record: logging.LogRecord) -> bool:

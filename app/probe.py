@@ -62,10 +62,14 @@ class Probe:
         except Exception as error:  # whatever it is: the probe is there to tell it
             self.failure = f"{self._stage or 'probe'} failed: {type(error).__name__}: {error}"
         else:
-            self.failure = ""
-            self._passed = self._clock()
+            self.passed()
         finally:
             self._stage = ""
+
+    def passed(self) -> None:
+        """All was well just now."""
+        self.failure = ""
+        self._passed = self._clock()
 
     async def require(self, queries: Queries) -> None:
         """Probes.

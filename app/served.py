@@ -123,6 +123,10 @@ class Served:
         """How many items the version holds that answers, 0 while none does."""
         return len(self._queries.searcher.collection) if self._queries else 0
 
+    def has_failed(self) -> bool:
+        """Whether the first version, or the newest, could not be opened."""
+        return self.failure is not None
+
     def is_well(self) -> bool:
         """Whether a version answers and the last probe of it passed."""
         return self._queries is not None and not self.probe.trouble()
@@ -202,7 +206,7 @@ class Served:
                 logger.error("collection_gone version=%s serves on: %s [%s]", self.version, error, error.code)
             return
         back, self._gone = self._gone, False
-        if named == self.version and (back or self.refused not in ("", named)):
+        if named == self.version and (back or self.refused != named):
             self.failure, self.refused = None, ""
         elif named not in (self.version, self.refused) or (
             named == self.refused and (not self._hopeless or await self._changed(named))
@@ -239,6 +243,7 @@ class Served:
             logger.exception("the collection could not be opened")
             raise self.failure from error
         self._queries, self.failure, self.refused = queries, None, ""
+        self.probe.passed()  # one of its own did, before it took the place
         self._make_room(self, 0)
         if before and before != self.version:
             self.swaps += 1
@@ -314,7 +319,7 @@ def _stamp(root: Path, version: str) -> Stamp:
     try:
         folder = root / VERSIONS / version
         return tuple(sorted((path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in folder.iterdir()))
-    except OSError:
+    except (OSError, ValueError):
         return ()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
 _JOIN_SECONDS = 2.0
+_AGAIN_SECONDS = 5.0
 
 
 class Service:
@@ -89,21 +90,21 @@ class Service:
     def start(self) -> None:
         """Opens the collections and watches over them, beside what the event loop does otherwise."""
         catalog, settings = self.catalog, self.settings
-        self._begin(catalog.open_all() if settings.preload else catalog.default.start())
+        self._begin(catalog.open_all if settings.preload else catalog.default.start)
         for served in catalog:
             self._look_after(served)
-        self._begin(self._watch_device())
+        self._begin(self._watch_device)
         if settings.watch_seconds:
-            self._begin(self._watch_folders())
-            self._begin(self.access.watch(settings.watch_seconds))
+            self._begin(self._watch_folders)
+            self._begin(partial(self.access.watch, settings.watch_seconds))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(work))
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._tasks.append(asyncio.create_task(_lasting(work)))
 
     def _look_after(self, served: Served) -> None:
-        self._begin(served.keep_probing())
+        self._begin(served.keep_probing)
         if self.settings.watch_seconds:
-            self._begin(served.watch())
+            self._begin(served.watch)
 
     def is_ready(self) -> bool:
         """Whether /readyz says so."""
@@ -164,6 +165,7 @@ class Service:
         gauge, counter, of = self.telemetry.gauge, self.telemetry.counter, {"collection": served.name}
         counter("swaps", "Versions replaced since the start.", partial(getattr, served, "swaps"), **of)
         gauge("items", "Items in the collection; 0 while it is not open.", served.items, **of)
+        gauge("collection_failed", "Whether the newest version could not be opened.", served.has_failed, **of)
         gauge("collection_ready", "Whether the collection is open and its last probe passed.", served.is_well, **of)
         gauge("index_bytes", "Files of the version that serves; most are mapped.", served.size, **of)
 
@@ -181,3 +183,13 @@ class Service:
             lanes.close()
             await asyncio.to_thread(lanes.join, _JOIN_SECONDS)
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _lasting(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Does what watches over something; where that fails, which nobody foresaw, it is told and begun anew."""
+    while True:
+        try:
+            return await work()
+        except Exception:
+            logger.exception("a task of the service failed; it begins anew in %.0f s", _AGAIN_SECONDS)
+            await asyncio.sleep(_AGAIN_SECONDS)

@@ -86,7 +86,7 @@ def current_version(root: Path) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise ManifestInvalid(f"{root / CURRENT} names no version: {error}; restore it from a copy") from error
-    if not version or Path(version).name != version:
+    if not version.isprintable() or not version or Path(version).name != version:
         raise ManifestInvalid(f"{root / CURRENT} names no version: {version!r}")
     return version
 

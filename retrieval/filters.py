@@ -42,6 +42,8 @@ MOST_VALUES = 10_000
 DEEPEST = 8
 _BEYOND = 2.0**70
 """More than any column of whole numbers holds."""
+_MOST_MISSPELT = 200
+"""Characters of a column's name that is compared with all that there are."""
 
 
 def _finite(value: Any) -> Any:
@@ -216,7 +218,7 @@ def _values(name: str, columns: Columns) -> pa.ChunkedArray:
                 raise FilterInvalid(f"filter field {name!r}: {outer} has no {inner!r}; it is {values.type}")
             values = pc.struct_field(values, step)
         return _plain(values)
-    near = difflib.get_close_matches(name, known, 1)
+    near = difflib.get_close_matches(name, known, 1) if len(name) <= _MOST_MISSPELT else []
     meant = f"; did you mean {near[0]!r}?" if near else "."
     raise FilterInvalid(f"no metadata column is called {name!r}{meant} There are {', '.join(sorted(known))}")
 

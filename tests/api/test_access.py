@@ -227,6 +227,9 @@ def test_keys_come_and_go_without_a_restart(collection: Path, tmp_path: Path) ->
         half.replace(path)  # what can't be read: what was known stays
         time.sleep(0.1)
         assert status(second) == 200
+        path.write_text("a = " + "9" * 5000)  # nor this, which is no error of TOML to Python
+        time.sleep(0.1)
+        assert status(second) == 200
         key_file(path)
         eventually(lambda: status(second) == 401)
         assert client.post("/v1/search/text", **TEXT).status_code == 401  # no key left is not the same as no keys

@@ -124,6 +124,24 @@ def test_a_bad_request_is_a_problem_and_the_next_good_one_succeeds(client: TestC
     assert good.json()["results"][0]["id"] == "animals/cat.png"
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/search/item", {"id": "\x7f" * 500_000 + "end"}),
+        (TEXT, {"text": "x", "a" * 1_000_000: 1}),
+        (TEXT, {"text": "x", "filter": {"must": [{"field": "b" * 1_000_000, "equals": 1}]}}),
+        (TEXT, {"text": "x", "filter": {"must": [{"field": "caption", "equals": 1, "c" * 1_000_000: 1}]}}),
+    ],
+    ids=["id", "key", "field", "key in a filter"],
+)
+def test_of_what_was_sent_an_answer_repeats_a_little(client: TestClient, path: str, body: dict[str, Any]) -> None:
+    answer = client.post(path, json=body)
+    assert answer.status_code in (404, 422)
+    assert len(answer.content) < 30_000
+    assert "characters left out" in answer.json()["detail"]
+    Problem.model_validate(answer.json(), extra="forbid")
+
+
 def test_a_wrong_method_is_a_problem_that_names_the_right_one(client: TestClient) -> None:
     answer = client.get(TEXT)
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")

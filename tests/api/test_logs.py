@@ -57,6 +57,7 @@ def test_json_logs_name_request_and_trace_and_no_secret(collection: Path) -> Non
     [
         "", TRACE, "00-" + "0" * 32 + f"-{PARENT}-01", f"00-{TRACE}-{'0' * 16}-01", f"ff-{TRACE}-{PARENT}-01",
         f"00-{TRACE.upper()}-{PARENT}-01", f"00-{TRACE}-{PARENT}-0", f"00-{TRACE}\n-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-01-more",
     ],
 )  # fmt: skip
 def test_a_traceparent_that_makes_no_sense_is_left_out(given: str) -> None:

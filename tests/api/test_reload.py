@@ -160,6 +160,17 @@ def test_a_collection_that_vanishes_is_told_until_it_is_back(root: Path) -> None
         eventually(lambda: client.post("/v1/search/item", **SEARCH).json()["version"] == current_version(root))
 
 
+def test_a_reload_while_it_was_away_is_forgotten_when_it_is_back(root: Path) -> None:
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.3))) as client:
+        wait_until_ready(client)
+        time.sleep(0.05)
+        away = root.rename(root.with_name("away"))
+        assert client.post(reload_path(root)).json()["code"] == "version_refused"
+        away.rename(root)  # before the watcher has looked
+        assert failure(client, root) == "collection_not_found"
+        eventually(lambda: failure(client, root) is None)
+
+
 def test_a_version_whose_files_come_after_its_name_is_taken_when_they_are_there(root: Path) -> None:
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
         wait_until_ready(client)
@@ -324,10 +335,11 @@ def test_a_slow_first_opening_is_not_begun_twice(root: Path, monkeypatch: pytest
     assert len(opened) == 1
 
 
-def test_a_current_that_is_no_text_is_told_and_watched_on(root: Path) -> None:
+@pytest.mark.parametrize("written", [b"\xff\xfe", b"a\0b", b"\0" * 30])
+def test_a_current_that_is_no_text_is_told_and_watched_on(root: Path, written: bytes) -> None:
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.02))) as client:
         wait_until_ready(client)
-        (root / CURRENT).write_bytes(b"\xff\xfe")
+        (root / CURRENT).write_bytes(written)
         time.sleep(0.1)
         refused = client.post(reload_path(root))
         assert "manifest_invalid" in refused.json()["detail"]

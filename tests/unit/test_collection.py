@@ -128,7 +128,7 @@ class TestOpening:
         with pytest.raises(CollectionNotFound, match="lookalike index"):
             open_collection(tmp_path)
 
-    @pytest.mark.parametrize("content", ["", "../../etc", "a/b"])
+    @pytest.mark.parametrize("content", ["", "../../etc", "a/b", "a\0b", "\0" * 30])
     def test_current_may_only_name_a_version(self, tmp_path: Path, content: str) -> None:
         build(tmp_path)
         (tmp_path / CURRENT).write_text(content)

@@ -65,6 +65,24 @@ def door(app: ASGIApp, max_wait: float = 1.0, deadline: float = 5.0) -> Door:
     return Door(app, Gates(max_wait), deadline, Telemetry())
 
 
+@pytest.mark.parametrize("path", ["/v1/items", "/v1/items/a/b.png", "/v1/collections/x/items/a/thumbnail"])
+def test_items_that_would_wait_too_long_are_refused(path: str) -> None:
+    async def main() -> None:
+        tested = door(application(nothing))
+        for refused in (False, True):
+            client = Client(path, method="GET")
+            await tested(client.scope, client.receive, client.send)
+            assert client.status == (503 if refused else 200)
+            assert tested.gates["read"].under_way == refused
+            if not refused:
+                full(tested.gates, "read")
+        other = Client("/v1/collections", method="GET")
+        await tested(other.scope, other.receive, other.send)
+        assert other.status == 200
+
+    run(main())
+
+
 def full(gates: Gates, kind: str) -> None:
     """Makes a gate believe that the next query would wait for long."""
     gate = gates[kind]

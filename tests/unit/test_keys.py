@@ -50,6 +50,8 @@ def test_a_listed_key_that_makes_no_sense_is_told_without_telling_it(listed: str
         ("[a]\nrole = 'read'", "a.sha256"),
         ("a = 1", "a"),
         ("[a", "not TOML"),
+        ("a = " + "9" * 5000, "not TOML"),
+        ("a = " + "[" * 5000, "not TOML"),
     ],
 )
 def test_a_key_file_that_makes_no_sense(tmp_path: Path, text: str, told: str) -> None:
