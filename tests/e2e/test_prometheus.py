@@ -48,7 +48,32 @@ def test_every_alert_is_evaluated_over_metrics_that_there_are(sample_collection:
         for rule in _alerts(address):
             for metric in re.findall(r"lookalike_[a-z_]+", rule["query"]):
                 assert f"# TYPE {metric} " in served, rule["query"]
-    assert len(ALERTS.read_text().split("- alert:")) - 1 == 7
+    assert len(ALERTS.read_text().split("- alert:")) - 1 == 8
+
+
+_FIRST_500 = """
+rule_files: [ALERTS]
+tests:
+  - interval: 15s
+    input_series:
+      - {series: 'lookalike_requests_total{instance="a",route="/v1/items",status="500"}', values: '_x8 1x60'}
+      - {series: 'lookalike_requests_total{instance="b",route="/v1/items",status="200"}', values: '_x8 1x60'}
+    alert_rule_test:
+      - {eval_time: 1m, alertname: LookalikeFails, exp_alerts: []}
+      - eval_time: 4m
+        alertname: LookalikeFails
+        exp_alerts:
+          - {exp_labels: {instance: a}, exp_annotations: {summary: requests are answered 500; the log says why}}
+      - {eval_time: 13m, alertname: LookalikeFails, exp_alerts: []}
+"""
+
+
+@needs_prometheus
+def test_the_first_500_of_a_route_is_alarming(tmp_path: Path) -> None:
+    cases = tmp_path / "cases.yml"
+    cases.write_text(_FIRST_500.replace("ALERTS", str(ALERTS)))
+    told = subprocess.run(["promtool", "test", "rules", str(cases)], capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 @needs_prometheus
