@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import faulthandler
 import gc
@@ -194,18 +193,9 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
     import uvicorn
 
     from app.connections import BoundedConnection
-    from app.listening import Listener
 
     class Server(uvicorn.Server):
         """Answers on for a while after SIGTERM, so that who sends it requests can hear of it first."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets=[])  # those it would leave to the event loop
-            listeners: list[Any] = [Listener(each, self._connection) for each in sockets or []]
-            self.servers = listeners
-
-        def _connection(self) -> asyncio.Protocol:
-            return Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if sig == signal.SIGTERM and not service.draining:
