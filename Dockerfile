@@ -58,8 +58,9 @@ ENV PATH=/opt/lookalike/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/lookalike PYTHON
     LOOKALIKE_CACHE=/var/cache/lookalike HF_HOME=/var/cache/lookalike/huggingface
 USER 10001:10001
 WORKDIR /home/lookalike
-EXPOSE 8000
+ENV LOOKALIKE_HEALTH_PORT=8001
+EXPOSE 8000 8001
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8001/readyz', timeout=4)"]
 ENTRYPOINT ["lookalike"]
 CMD ["serve", "/collections/gallery", "--host", "0.0.0.0", "--port", "8000"]

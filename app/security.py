@@ -1,6 +1,6 @@
 """What guards every request before a route sees it: a cap on the body, and headers that tie the browser's hands.
 
-Both are plain ASGI, so that they cost nothing where they have nothing to do. They know nothing of the routes.
+All are plain ASGI, so that they cost nothing where they have nothing to do. They know nothing of the routes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyTooLarge, BodyTooSlow, NotReady, Overloaded, problem_of, surprise
+from app.errors import BodyTooLarge, BodyTooSlow, NotReady, Overloaded, problem, problem_of, surprise
 
 _MOST_HELD = 8
 """Bodies of the largest size that are held at once."""
@@ -22,6 +22,28 @@ _PAGE_POLICY = (
 )
 # Swagger UI sets style attributes; its scripts come from files all the same.
 _DOCS_POLICY = _PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+
+
+_HEALTH = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+class HealthPort:
+    """Lets through a port's requests about the service's health alone; those of other ports as they are."""
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self.app = app
+        self.port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on, or answers 404."""
+        if (
+            scope["type"] == "http"
+            and (scope.get("server") or ("", 0))[1] == self.port
+            and scope["path"] not in _HEALTH
+        ):
+            told = f"port {self.port} is for {', '.join(sorted(_HEALTH))} alone"
+            return await problem(scope["path"], 404, "not_found", told)(scope, receive, send)
+        await self.app(scope, receive, send)
 
 
 class BodyLimit:

@@ -108,6 +108,13 @@ class Settings(BaseSettings):
         description="Addresses and networks of reverse proxies, between commas, whose `X-Forwarded-For` and "
         "`X-Forwarded-Proto` are believed: `127.0.0.1,10.1.0.0/16`. Empty for none.",
     )
+    health_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Another port, on which `lookalike serve` answers `/livez`, `/readyz` and `/metrics` alone, also "
+        "while hundreds of connections wait on the first. 0 for none.",
+    )
     max_connections: int = Field(
         default=10_000, ge=1, description="Most connections at once; a new one beyond them is closed with 503."
     )

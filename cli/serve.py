@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Timer
 from types import FrameType
@@ -46,6 +46,12 @@ def serve(
     ],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Another port, for /livez, /readyz and /metrics alone: answered under any load.", min=1, max=65535
+        ),
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Encoder's name, for weights that moved; it must be the collection's encoder.")
     ] = None,
@@ -86,6 +92,7 @@ def serve(
         {
             "collection": first,
             "collections": more,
+            "health_port": health_port,
             "encoder": encoder,
             "device": device,
             "engine": engine,
@@ -111,7 +118,7 @@ def serve(
             err=True,
         )
         raise typer.Exit(1)
-    listener = _listen(host, port)
+    listeners = [_listen(host, each) for each in (port, settings.health_port) if each]
     server = _server(app, log_level)
     failures: list[LookalikeError] = []
 
@@ -123,7 +130,7 @@ def serve(
     default = catalog.default
     default.on_ready = lambda queries: _ready(queries, len(list(catalog)) - 1, host, port)
     default.on_failure = failed
-    _run(server, listener)
+    _run(server, listeners)
     gc.unfreeze()  # libraries that look for leaks as they end would find all of it
     if failures:
         raise failures[0]
@@ -229,7 +236,7 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
     )
 
 
-def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+def _run(server: uvicorn.Server, listeners: list[socket.socket]) -> None:
     """Serves until a signal; uvicorn raises it once more when it has shut down, and then it has nothing left to end."""
 
     def stop(*_: object) -> None:
@@ -237,8 +244,10 @@ def _run(server: uvicorn.Server, listener: socket.socket) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    with listener:
-        server.run(sockets=[listener])
+    with ExitStack() as listening:
+        for listener in listeners:
+            listening.enter_context(listener)
+        server.run(sockets=listeners)
 
 
 def _ready(queries: Queries, others: int, host: str, port: int) -> None:

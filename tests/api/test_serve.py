@@ -73,6 +73,20 @@ def wait_until_ready(process: subprocess.Popen[str], client: httpx.Client) -> No
     raise AssertionError("the service was not ready in time")
 
 
+def test_health_has_a_port_of_its_own(collection: Path) -> None:
+    port = free_port()
+    with serving(collection, LOOKALIKE_HEALTH_PORT=str(port)) as (process, client):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as health:
+            for path in ("/livez", "/readyz", "/metrics"):
+                assert health.get(path).status_code == client.get(path).status_code == 200
+            refused = health.post("/v1/search/text", json={"text": "a cat"})
+            assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
+            assert health.get("/").status_code == 404
+        assert client.post("/v1/search/text", json={"text": "a cat"}).status_code == 200
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_says_where_and_ends_with_status_0(collection: Path, number: signal.Signals) -> None:
     with serving(collection) as (process, client):

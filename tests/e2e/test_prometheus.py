@@ -113,7 +113,7 @@ def _answer(address: str, query: str) -> list[object]:
 @contextmanager
 def _prometheus(service: str, folder: Path) -> Iterator[str]:
     """One that looks at the service every second, where the configuration has the service's name in its network."""
-    text = CONFIGURATION.read_text().replace("lookalike:8000", service.removeprefix("http://"))
+    text = CONFIGURATION.read_text().replace("lookalike:8001", service.removeprefix("http://"))
     own = folder / "prometheus.yml"
     text = text.replace("scrape_interval: 5s", "scrape_interval: 1s").replace("/etc/prometheus/alerts.yml", str(ALERTS))
     own.write_text("global: {evaluation_interval: 1s}\n" + text)
