@@ -21,7 +21,7 @@ from app.paths import NAMED, SHORT
 from app.telemetry import Telemetry
 
 _QUERY = re.compile(r"/v1(?P<named>/collections/[^/]+)?/(?P<route>search/(?P<kind>image|text|item)|similarity)")
-_ITEMS = re.compile(r"/v1(?:/collections/[^/]+)?/items(?:/.*)?")
+_ITEMS = re.compile(r"/v1(?P<named>/collections/[^/]+)?/items(?:/.*)?")
 
 
 class Door:
@@ -46,7 +46,10 @@ class Door:
         if query is None:
             if not path.startswith("/v1/") or scope["method"] not in ("GET", "HEAD"):
                 return await self.app(scope, receive, send)
-            gate = self.gates["read"] if _ITEMS.fullmatch(path) else None
+            gate = None
+            if items := _ITEMS.fullmatch(path):
+                gate = self.gates["read"]
+                scope.setdefault("state", {})["route"] = f"{NAMED if items['named'] else SHORT}/items"
             return await self._answer_in_time(gate, scope, receive, send)
         kind = query["kind"] or "pair"
         scope.setdefault("state", {})["route"] = f"{NAMED if query['named'] else SHORT}/{query['route']}"
@@ -145,14 +148,15 @@ class Door:
                 gate.leave(entered, worked=bool(status), faulty=400 <= status < 500)
                 entered = 0.0
 
-        try:
-            if gate is not None:
+        if gate is not None:
+            try:
                 gate.check()
-                entered = gate.enter()
+            except Overloaded as error:
+                return await self._refuse(error, scope, receive, send)
+            entered = gate.enter()
+        try:
             async with asyncio.timeout(self.deadline) as limit:
                 await self.app(scope, receive, sending)
-        except Overloaded as error:
-            await self._refuse(error, scope, receive, send)
         except TimeoutError:
             if status or not limit.expired():
                 raise

@@ -19,9 +19,9 @@ from app import errors, openapi, tracing
 from app.dependencies import named
 from app.door import Door
 from app.hosts import Hosts
-from app.paths import NAMED, SHORT
+from app.paths import HEALTH, NAMED, SHORT
 from app.routes import collections, health, items, pages, search, similarity, stats
-from app.security import BodyLimit, HealthPort, SecurityHeaders
+from app.security import BodyLimit, OnlyPaths, SecurityHeaders
 from app.settings import Settings
 from app.startup import Service
 from app.telemetry import Watched
@@ -41,7 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes, timeout=service.settings.body_timeout)
     app.add_middleware(Door, gates=service.gates, deadline=service.settings.deadline, telemetry=service.telemetry)
     if service.settings.health_port:
-        app.add_middleware(HealthPort, port=service.settings.health_port)
+        app.add_middleware(OnlyPaths, port=service.settings.health_port, paths=HEALTH)
     if not service.access.guarded:
         names = frozenset(service.settings.hosts.lower().split())
         app.add_middleware(Hosts, names=names, anonymous=service.settings.anonymous)

@@ -18,3 +18,7 @@ def declared(scope: Scope) -> str:
         return found
     # A route that is found under both knows only the rest of its path.
     return (NAMED if path.startswith(f"{SHORT}/collections/") else SHORT) + found
+
+
+HEALTH = frozenset({"/livez", "/readyz", "/metrics"})
+"""What the port for health alone answers."""

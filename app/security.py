@@ -1,4 +1,4 @@
-"""What guards every request before a route sees it: a cap on the body, and headers that tie the browser's hands.
+"""What guards requests before a route sees them: a cap on bodies, headers for browsers, a port for some paths alone.
 
 All are plain ASGI, so that they cost nothing where they have nothing to do. They know nothing of the routes.
 """
@@ -24,24 +24,22 @@ _PAGE_POLICY = (
 _DOCS_POLICY = _PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 
 
-_HEALTH = frozenset({"/livez", "/readyz", "/metrics"})
+class OnlyPaths:
+    """Lets through a port's requests for a few paths alone; those of other ports as they are."""
 
-
-class HealthPort:
-    """Lets through a port's requests about the service's health alone; those of other ports as they are."""
-
-    def __init__(self, app: ASGIApp, port: int) -> None:
+    def __init__(self, app: ASGIApp, port: int, paths: frozenset[str]) -> None:
         self.app = app
         self.port = port
+        self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on, or answers 404."""
         if (
             scope["type"] == "http"
             and (scope.get("server") or ("", 0))[1] == self.port
-            and scope["path"] not in _HEALTH
+            and scope["path"] not in self.paths
         ):
-            told = f"port {self.port} is for {', '.join(sorted(_HEALTH))} alone"
+            told = f"port {self.port} is for {', '.join(sorted(self.paths))} alone"
             return await problem(scope["path"], 404, "not_found", told)(scope, receive, send)
         await self.app(scope, receive, send)
 

@@ -74,6 +74,7 @@ def test_items_that_would_wait_too_long_are_refused(path: str) -> None:
             await tested(client.scope, client.receive, client.send)
             assert client.status == (503 if refused else 200)
             assert tested.gates["read"].under_way == refused
+            assert client.scope["state"]["route"].endswith("/items")
             if not refused:
                 full(tested.gates, "read")
         other = Client("/v1/collections", method="GET")
