@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.errors import MOST_ERRORS, Base64Invalid, FormInvalid, MediaTypeUnsupported, RequestError, validation_error
-from retrieval.errors import InvalidLimit
+from retrieval.errors import InvalidLimit, LookalikeError
 from retrieval.filters import filter_error
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -56,15 +56,24 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        mapped = validation_error(error)
-        if error.error_count() > MOST_ERRORS:
-            raise mapped from error
-        where = error.errors()[0]["loc"]
-        if where[-1:] == ("limit",):
-            raise InvalidLimit(str(mapped)) from error
-        if where[:1] == ("filter",):
-            raise filter_error(error, skip=1) from error
-        raise mapped from error
+        raise _json_error(error) from error
+
+
+def _json_error(error: ValidationError) -> LookalikeError:
+    """What the client is told.
+
+    Raised without a name where the body is: its traceback would hold the frame that holds it, and the frame the body,
+    until the garbage collector came by.
+    """
+    mapped = validation_error(error)
+    if error.error_count() > MOST_ERRORS:
+        return mapped
+    where = error.errors()[0]["loc"]
+    if where[-1:] == ("limit",):
+        return InvalidLimit(str(mapped))
+    if where[:1] == ("filter",):
+        return filter_error(error, skip=1)
+    return mapped
 
 
 @dataclass(frozen=True, slots=True)

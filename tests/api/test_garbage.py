@@ -1,0 +1,147 @@
+"""A request leaves nothing that only Python's garbage collector would find.
+
+What it held, a body of megabytes or a decoded picture, is given back as it ends; and the collector need not come by
+often, which stops all requests while it does.
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+
+from app.admission import Gate
+from app.connections import BoundedConnection
+from app.errors import Overloaded
+from app.main import create_app
+from app.settings import Settings
+from retrieval.encoders.fake import FakeEncoder
+from tests.api.small_collection import photograph
+from tests.api.test_serve import free_port
+
+_TIMES = 6
+_PICTURE = photograph("space/rocket.jpg")
+_FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    + _PICTURE
+    + b"\r\n--x--\r\n"
+)
+_JSON, _JPEG, _MULTIPART = "application/json", "image/jpeg", "multipart/form-data; boundary=x"
+_TEXT, _IMAGE = "/v1/search/text", "/v1/search/image"
+
+REQUESTS = {
+    "text": (_TEXT, _JSON, b'{"text": "a cat"}', 200),
+    "filter": (_TEXT, _JSON, b'{"text": "a cat", "filter": {"must": [{"field": "caption", "equals": "a cat"}]}}', 200),
+    "picture": (_IMAGE, _JPEG, _PICTURE, 200),
+    "form": (_IMAGE, _MULTIPART, _FORM, 200),
+    "base64": (_IMAGE, _JSON, b'{"image": "' + base64.b64encode(_PICTURE) + b'"}', 200),
+    "item": ("/v1/search/item", _JSON, b'{"id": "cup"}', 200),
+    "no JSON": (_TEXT, _JSON, b'{"text": "a cat"', 400),
+    "no text": (_TEXT, _JSON, b'{"text": 5}', 422),
+    "no limit": (_TEXT, _JSON, b'{"text": "a cat", "limit": "many"}', 422),
+    "no filter": (_TEXT, _JSON, b'{"text": "a cat", "filter": {"must": 3}}', 422),
+    "no picture": (_IMAGE, _JPEG, _PICTURE[:5000], 422),
+    "no end of a form": (_IMAGE, _MULTIPART, _FORM[:-20], 400),
+    "no item": ("/v1/search/item", _JSON, b'{"id": "none"}', 404),
+    "no such type": (_TEXT, "text/plain", b"a cat", 415),
+    "no such path": ("/v1/nothing", _JSON, b"{}", 404),
+    "too large": (_IMAGE, _JPEG, _PICTURE * 30, 413),
+}
+"""Path, type and body, and what is answered."""
+
+
+@pytest.fixture(scope="module")
+def port(settings: Settings) -> Iterator[int]:
+    """Of the service in this process, behind a real server; nothing of its own happens beside."""
+    with _served(settings.model_copy(update={"watch_seconds": 0.0})) as port:
+        yield port
+
+
+@contextmanager
+def _served(settings: Settings) -> Iterator[int]:
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, http=BoundedConnection, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        end = time.monotonic() + 60
+        while not server.started or _ask(port, "/readyz", _JSON, b"", "GET") != 200:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _ask(port: int, path: str, media_type: str, body: bytes, method: str = "POST", *, stays: bool = True) -> int:
+    """The status; the client itself leaves no garbage. One that does not stay has 0."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {media_type}\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        answer = b""
+        while stays and (piece := client.recv(65536)):
+            answer += piece
+    return int(answer[9:12] or 0)
+
+
+def _garbage(port: int, *request: str | bytes, stays: bool = True) -> tuple[set[int], int]:
+    """The statuses of a few such requests, and how many objects the collector found after them."""
+    _ask(port, *request, stays=stays)  # what is made once
+    time.sleep(0.1)
+    gc.collect()
+    gc.disable()
+    try:
+        statuses = {_ask(port, *request, stays=stays) for _ in range(_TIMES)}
+        time.sleep(0.3)  # the server closes the last connection
+        return statuses, gc.collect()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(("path", "media_type", "body", "status"), REQUESTS.values(), ids=list(REQUESTS))
+def test_an_answer_leaves_no_garbage(port: int, path: str, media_type: str, body: bytes, status: int) -> None:
+    statuses, found = _garbage(port, path, media_type, body)
+    assert statuses == {status}
+    assert found < _TIMES
+
+
+def test_one_who_leaves_leaves_no_garbage(port: int) -> None:
+    statuses, found = _garbage(port, _IMAGE, _JPEG, _PICTURE, stays=False)
+    assert statuses == {0}
+    assert found < _TIMES
+
+
+def test_a_failure_leaves_no_garbage(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the encoder failed")
+
+    monkeypatch.setattr(FakeEncoder, "encode_texts", fail)
+    statuses, found = _garbage(port, _TEXT, _JSON, b'{"text": "a dog"}')
+    assert statuses == {500}
+    assert found < _TIMES
+
+
+def test_a_query_that_would_wait_too_long_leaves_no_garbage(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Gate) -> None:
+        raise Overloaded("many are waiting", 3)
+
+    monkeypatch.setattr(Gate, "check", full)
+    statuses, found = _garbage(port, _IMAGE, _JPEG, _PICTURE)
+    assert statuses == {503}
+    assert found < _TIMES
+
+
+@pytest.mark.parametrize(("changed", "status"), [({"rate_limit": "1/hour"}, 429), ({"deadline": 0.0001}, 503)])
+def test_a_refusal_leaves_no_garbage(settings: Settings, changed: dict[str, object], status: int) -> None:
+    with _served(settings.model_copy(update={"watch_seconds": 0.0, **changed})) as port:
+        statuses, found = _garbage(port, _IMAGE, _JPEG, _PICTURE)
+    assert statuses == {status}
+    assert found < _TIMES
