@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import faulthandler
 import gc
@@ -184,12 +185,14 @@ def _is_loopback(host: str) -> bool:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket; a port that is taken ends the command with one line."""
+    from app.listening import QUEUE
+
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
+        listener.listen(QUEUE)
     except OSError as error:
         typer.echo(f"error: can't listen on {host} port {port}: {error.strerror}; choose another with --port", err=True)
         raise typer.Exit(1) from None
@@ -200,9 +203,18 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
     import uvicorn
 
     from app.connections import BoundedConnection
+    from app.listening import Listener
 
     class Server(uvicorn.Server):
         """Answers on for a while after SIGTERM, so that who sends it requests can hear of it first."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=[])  # those it would leave to the event loop
+            listeners: list[Any] = [Listener(each, self._connection) for each in sockets or []]
+            self.servers = listeners
+
+        def _connection(self) -> asyncio.Protocol:
+            return Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if sig == signal.SIGTERM and not service.draining:
