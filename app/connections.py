@@ -8,6 +8,7 @@ to answer. It knows nothing of routes.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -27,8 +28,8 @@ class BoundedConnection(HttpToolsProtocol):
     """Closes a connection whose request's head is too long, or has not come `seconds` after its first byte.
 
     A connection that sends nothing is closed after as long. One whose request was answered before all of its body had
-    come, such as a 401, is closed soon after. Trailers are dropped. Beyond `most` connections, a new one is told to
-    come again.
+    come, such as a 401, is closed soon after, and not before its client can have read that, even if it was to be closed
+    then (RFC 9112, 9.6). Trailers are dropped. Beyond `most` connections, a new one is told to come again.
     """
 
     seconds = 30.0
@@ -42,6 +43,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._clock: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
         self._lingering: asyncio.TimerHandle | None = None
+        self._patient = _Patient(transport, self.end)
+        self._ending = False
         self._beside = 0
         self._start()
         if len(self.connections) > self.most:
@@ -54,6 +57,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._taken()
         self._arrived()
         BoundedConnection.count -= 1
+        self._patient.close = self.transport.close  # and no longer holds what holds it
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -85,6 +89,8 @@ class BoundedConnection(HttpToolsProtocol):
         if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
             raise ValueError("a request has one Host")
         super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.transport = self._patient  # type: ignore[assignment]  # all of a transport that it uses
 
     def on_body(self, body: bytes) -> None:
         """As its base has it."""
@@ -97,6 +103,8 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_complete()
         if self._lingering is not None:
             self._arrived()
+            if self._ending:
+                return self.transport.close()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -107,6 +115,17 @@ class BoundedConnection(HttpToolsProtocol):
         if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self._lingering = self.loop.call_later(LINGER, self.transport.abort)
+
+    def end(self) -> None:
+        """Closes the connection: what it sends at once, what it receives when the request's body has come.
+
+        Closed with unread bytes in it, a connection is reset, and its client may lose what it was sent.
+        """
+        if self.cycle.more_body and not self.pipeline and not self.transport.is_closing():
+            self._ending = True
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """As its base has it: the client takes less than it is sent, and has `seconds` to take it."""
@@ -137,3 +156,14 @@ class BoundedConnection(HttpToolsProtocol):
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
+
+
+class _Patient:
+    """A request's view of its connection, which it closes when it has answered: see `BoundedConnection.end`."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close

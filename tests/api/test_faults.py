@@ -186,6 +186,35 @@ def test_who_goes_on_sending_after_the_answer_is_cut_off(collection: Path) -> No
         assert process.poll() is None
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_who_wants_the_connection_closed_can_read_an_early_answer(collection: Path, version: str) -> None:
+    head = f"POST /v1/search/image HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n"
+    with serving(collection, LOOKALIKE_MAX_BODY_BYTES="1000000") as (_, client):
+        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as upload:
+            upload.sendall(f"{head}Content-Length: 1500000\r\n\r\n".encode())
+            for _ in range(15):  # as proxies do, all of it before it looks for an answer
+                upload.sendall(b"x" * 100_000)
+                time.sleep(0.02)
+            answer = b""
+            while piece := upload.recv(65536):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in answer.lower()
+        assert answer.endswith(b"}")
+        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as endless:
+            endless.sendall(f"{head}Content-Length: 1500000\r\n\r\n".encode())
+            assert answer_to(endless).startswith(b"HTTP/1.1 413 ")
+            with pytest.raises(ConnectionError):
+                drip(endless)
+
+
+def drip(peer: socket.socket) -> None:
+    """For 20 seconds."""
+    for _ in range(100):
+        peer.sendall(b"x" * 1000)
+        time.sleep(0.2)
+
+
 def test_connections_are_bounded_and_a_client_that_takes_nothing_loses_its_own(collection: Path) -> None:
     with serving(collection, LOOKALIKE_BODY_TIMEOUT="1", LOOKALIKE_MAX_CONNECTIONS="12") as (process, client):
         address = ("127.0.0.1", client.base_url.port or 0)
