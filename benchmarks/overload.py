@@ -57,9 +57,9 @@ class Seen:
     requests: list[tuple[float, int, float]] = field(default_factory=list)
     resident: list[tuple[float, int]] = field(default_factory=list)
 
-    def served(self) -> list[float]:
-        """Seconds of the requests that were served."""
-        return [seconds for _, status, seconds in self.requests if status == 200]
+    def seconds(self, *statuses: int) -> list[float]:
+        """Seconds of the requests that had one of these."""
+        return [seconds for _, status, seconds in self.requests if status in statuses]
 
 
 class Client:
@@ -182,14 +182,16 @@ def plot(seen: Seen, deadline: float, path: Path) -> None:
         rates.plot(np.histogram(starts, bins=last, range=(0, last))[0], label=str(status))
     rates.set_ylabel("answers/s")
     rates.legend()
-    by_second: list[list[float]] = [[] for _ in range(last + 1)]
-    for start, status, seconds in seen.requests:
-        if status == 200:
-            by_second[int(start)].append(seconds)
-    for share in (50, 99):
-        times.plot([np.percentile(taken, share) if taken else np.nan for taken in by_second], label=f"p{share}")
+    for what, statuses in ("served", {200}), ("refused", {429, 503}):
+        by_second: list[list[float]] = [[] for _ in range(last + 1)]
+        for start, status, seconds in seen.requests:
+            if status in statuses:
+                by_second[int(start)].append(seconds)
+        for share in (50, 99):
+            line = [np.percentile(taken, share) if taken else np.nan for taken in by_second]
+            times.plot(line, label=f"{what}, p{share}")
     times.axhline(deadline, color="grey", linestyle=":", label="deadline")
-    times.set_ylabel("served, s")
+    times.set_ylabel("answered after, s")
     times.legend()
     memory.plot(*zip(*((second, size / 1e6) for second, size in seen.resident), strict=True))
     memory.set_ylim(bottom=0)
@@ -206,10 +208,12 @@ async def measure(port: int, pid: int, can: float, usual: float, options: argpar
     back = await recovery(client, usual)
     await asyncio.sleep(options.deadline)
     statuses = Counter(status for _, status, _ in seen.requests)
-    p50, p99 = np.percentile(seen.served(), (50, 99))
+    served, refused = seen.seconds(200), seen.seconds(429, 503) or [0.0]
     sizes = [size / 1e6 for _, size in seen.resident]
     print(f"offered {options.times * can:.0f}/s for {options.seconds} s; answers by status: {dict(statuses)}")
-    print(f"served {len(seen.served()) / options.seconds:.0f}/s, p50 {p50:.2f} s, p99 {p99:.2f} s")
+    for what, seconds in ("served", served), ("refused", refused):
+        p50, p99 = np.percentile(seconds, (50, 99))
+        print(f"{what} {len(seconds) / options.seconds:.0f}/s, p50 {p50:.2f} s, p99 {p99:.2f} s")
     print(
         f"resident, MB: {sizes[len(sizes) // 5]:.0f} after a fifth, {sizes[-1]:.0f} at the end, {max(sizes):.0f} most"
     )

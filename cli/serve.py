@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _MOST_FILES = 65_536
 _MMAP_THRESHOLD, _LARGE_BYTES = -3, 1024 * 1024
 """mallopt(3): M_MMAP_THRESHOLD, and what is allocated by itself from there on."""
+_YOUNG = 50_000
+"""Objects, made and not gone, after which Python's garbage collector looks for cycles; 700 by itself."""
 _GRACE_SECONDS = 2.0
 """What a process has, after the time for requests under way, before its threads are left to themselves."""
 
@@ -266,10 +268,13 @@ def _ready(queries: Queries, others: int, host: str, port: int) -> None:
     """Says so, and takes what is there out of the garbage collector's sight.
 
     The libraries brought half a million objects, and looking them through would stop all queries for a quarter of a
-    second every few seconds (benchmarks/RESULTS.md).
+    second every few seconds. What is made later is seldom looked through: a request leaves nothing that only the
+    collector would find (tests/api/test_garbage.py), and hundreds under way at once are many objects
+    (benchmarks/RESULTS.md).
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_YOUNG)
     manifest = queries.searcher.collection.manifest
     shown = f"[{host}]" if ":" in host else host
     beside = f", and {others} more" if others else ""

@@ -215,11 +215,14 @@ def test_once_ready_the_libraries_are_out_of_the_collectors_sight(capsys: pytest
     names = SimpleNamespace(name="gallery", encoder=SimpleNamespace(name="fake"))
     collection = MagicMock(manifest=names, __len__=lambda _: 3)
     queries: Any = SimpleNamespace(searcher=SimpleNamespace(collection=collection))
+    usual = gc.get_threshold()
     try:
         serve._ready(queries, 0, "127.0.0.1", 8000)
         assert len(gc.get_objects()) < gc.get_freeze_count() / 10
+        assert gc.get_threshold()[0] >= 50 * usual[0]  # and seldom looks at what came later
     finally:
         gc.unfreeze()
+        gc.set_threshold(*usual)
     assert "Serving gallery (3 pictures, encoder fake)" in capsys.readouterr().out
 
 
