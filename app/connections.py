@@ -18,6 +18,8 @@ MOST_BYTES = 64 * 1024
 is let pass."""
 LINGER = 2.0
 """Seconds that the rest of a body may take whose request is answered already: closing at once could lose the answer."""
+_LAST = 1.0
+"""Seconds for a request's head, once the service ends."""
 
 _EMPTY = b"Content-Length: 0\r\nConnection: close\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + _EMPTY
@@ -59,6 +61,18 @@ class BoundedConnection(HttpToolsProtocol):
         BoundedConnection.count -= 1
         self._patient.close = self.transport.close  # and no longer holds what holds it
         super().connection_lost(exc)
+
+    def hurry(self) -> None:
+        """The service ends: what is to be asked is asked within a second."""
+        self.seconds = min(self.seconds, _LAST)
+
+    def shutdown(self) -> None:
+        """As its base has it, but one that has asked nothing so far may have begun to."""
+        if self.cycle is None:
+            self.hurry()  # type: ignore[unreachable]  # whatever its type says
+            self._start()
+        else:
+            super().shutdown()
 
     def on_message_begin(self) -> None:
         """As its base has it; the clock starts anew."""

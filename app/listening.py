@@ -12,6 +12,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +41,12 @@ class Listener:
         self._resume()
 
     def close(self) -> None:
-        """Takes no more."""
+        """Takes those that wait, which would be reset with the socket, and no more."""
         if self._paused is not None:
             self._paused.cancel()
         self._loop.remove_reader(self._socket)
+        with suppress(OSError):  # no files left: then they are reset
+            self._take_most(QUEUE)
 
     async def wait_closed(self) -> None:
         """Waits for the connections that are being taken."""
@@ -57,6 +60,15 @@ class Listener:
         now = time.monotonic()
         most = max(1, min(_MOST, int((now - self._taken) * _A_SECOND)))
         self._taken = now
+        try:
+            self._take_most(most)
+        except OSError as error:
+            logger.error("connections_wait: %s; tried again in %.0f s", error.strerror, _PAUSE)
+            self._loop.remove_reader(self._socket)
+            self._paused = self._loop.call_later(_PAUSE, self._resume)
+
+    def _take_most(self, most: int) -> None:
+        """Raises OSError where there is no file for one."""
         for _ in range(most):
             try:
                 connection, _ = self._socket.accept()
@@ -64,11 +76,6 @@ class Listener:
                 return
             except ConnectionError:
                 continue  # it has gone already
-            except OSError as error:
-                logger.error("connections_wait: %s; tried again in %.0f s", error.strerror, _PAUSE)
-                self._loop.remove_reader(self._socket)
-                self._paused = self._loop.call_later(_PAUSE, self._resume)
-                return
             task = self._loop.create_task(self._connect(connection))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

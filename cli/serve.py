@@ -216,7 +216,10 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
             self.servers = listeners
 
         def _connection(self) -> asyncio.Protocol:
-            return Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+            made = Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+            if service.draining:
+                made.hurry()
+            return made
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if sig == signal.SIGTERM and not service.draining:

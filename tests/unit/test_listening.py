@@ -95,6 +95,24 @@ def test_a_turn_takes_as_many_as_its_time_allows_and_one_in_any_case(
 
 
 @LOOPS
+def test_those_that_wait_as_it_closes_are_taken(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def work() -> None:
+        with ExitStack() as clients:
+            with socket.create_server(("127.0.0.1", 0), backlog=100) as listening_socket:
+                listener = Listener(listening_socket, Greeting)
+                connected = [
+                    clients.enter_context(socket.create_connection(listening_socket.getsockname(), timeout=30))
+                    for _ in range(50)
+                ]
+                listener.close()
+            await listener.wait_closed()
+            for client in connected:
+                assert await asyncio.to_thread(client.recv, 100) == b"taken"
+
+    run(loop, work())
+
+
+@LOOPS
 def test_without_files_left_it_waits_and_goes_on(
     loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
