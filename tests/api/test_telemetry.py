@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
@@ -123,6 +129,27 @@ def test_the_dashboard_asks_for_what_is_told(client: TestClient) -> None:
     asked = {name for panel in panels for target in panel["targets"] for name in METRIC.findall(target["expr"])}
     assert len(asked) > 10
     assert asked <= told
+
+
+def test_grafana_knows_all_that_the_dashboard_says() -> None:
+    dashboard = json.loads((REPOSITORY / "deploy/grafana/dashboards/lookalike.json").read_text())
+    register_default_plugins()
+    read = json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))  # which leaves out what it doesn't know
+    assert list(_left_out(dashboard, read)) == []
+    dashboard["panels"][0]["fieldConfig"]["defaults"]["unitt"] = "s"
+    assert list(_left_out(dashboard, read)) == [".panels.0.fieldConfig.defaults.unitt"]
+
+
+def _left_out(said: Any, read: Any, where: str = "") -> Iterator[str]:
+    """Where one document says what the other doesn't."""
+    if isinstance(said, dict) and isinstance(read, dict):
+        for name, value in said.items():
+            yield from _left_out(value, read.get(name), f"{where}.{name}")
+    elif isinstance(said, list) and isinstance(read, list):
+        for place, (one, other) in enumerate(zip_longest(said, read)):
+            yield from _left_out(one, other, f"{where}.{place}")
+    elif said != read:
+        yield where
 
 
 def test_a_fault_is_counted_and_named(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
