@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.frames import without_frames
 from retrieval.errors import LookalikeError
 from retrieval.stopwatch import Stopwatch
 
@@ -260,12 +261,7 @@ def _plain(error: BaseException) -> Exception:
     if not isinstance(error, LookalikeError):
         with suppress(Exception):  # memory may just have run out
             told.add_note("".join(traceback.format_exception(error)))
-    links: list[BaseException | None] = [error]
-    while links:
-        link = links.pop()
-        if link is not None and link.__traceback__ is not None:
-            link.__traceback__ = None
-            links += [link.__cause__, link.__context__]
+    without_frames(error)
     return told
 
 

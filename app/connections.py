@@ -8,10 +8,11 @@ to answer. It knows nothing of routes.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MOST_BYTES = 64 * 1024
 """Of a request line and its headers, and of trailers after a body; what arrives in one piece with them, up to 256 KB,
@@ -31,17 +32,20 @@ class BoundedConnection(HttpToolsProtocol):
 
     A connection that sends nothing is closed after as long. One whose request was answered before all of its body had
     come, such as a 401, is closed soon after, and not before its client can have read that, even if it was to be closed
-    then (RFC 9112, 9.6). Trailers are dropped. Beyond `most` connections, a new one is told to come again.
+    then (RFC 9112, 9.6). Trailers are dropped. Beyond `most` connections of a port, a new one is told to come again.
     """
 
     seconds = 30.0
     most = 10_000
-    count: ClassVar[int] = 0  # open just now, in this process
+    counts: ClassVar[Counter[int | None]] = Counter()  # open just now in this process, by the port they came to
+    _hurried = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As its base has it; the clock starts."""
         super().connection_made(transport)
-        BoundedConnection.count += 1
+        self._port = self.server[1] if self.server else None
+        self.counts[self._port] += 1
+        self._running: RequestResponseCycle | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
         self._lingering: asyncio.TimerHandle | None = None
@@ -49,7 +53,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._ending = False
         self._beside = 0
         self._start()
-        if len(self.connections) > self.most:
+        if self.counts[self._port] > self.most:
             transport.write(_TOO_MANY)
             transport.close()
 
@@ -58,13 +62,18 @@ class BoundedConnection(HttpToolsProtocol):
         self._stop()
         self._taken()
         self._arrived()
-        BoundedConnection.count -= 1
+        self.counts[self._port] -= 1
         self._patient.close = self.transport.close  # and no longer holds what holds it
         super().connection_lost(exc)
+        if self.pipeline:  # then its base told the last request, and not the one that is being answered
+            self._tell_running()
+            for cycle, _ in self.pipeline:
+                cycle.on_response = _nothing  # nor will they be answered: nothing else lets go of this
+            self.pipeline.clear()
 
     def hurry(self) -> None:
         """The service ends: what is to be asked is asked within a second."""
-        self.seconds = min(self.seconds, _LAST)
+        self._hurried = True
 
     def shutdown(self) -> None:
         """As its base has it, but one that has asked nothing so far may have begun to."""
@@ -77,6 +86,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """As its base has it; the clock starts anew."""
         super().on_message_begin()
+        self._unset_keepalive_if_required()  # set, where it begins in one piece with the body before it
         self._start()
 
     def data_received(self, data: bytes) -> None:
@@ -152,9 +162,27 @@ class BoundedConnection(HttpToolsProtocol):
         super().resume_writing()
         self._taken()
 
+    def send_400_response(self, msg: str) -> None:
+        """As its base has it, where the client can't take it for the answer to a request before."""
+        answering = self._running is not None and not (self._running.response_complete or self._running.more_body)
+        if self._ending or answering:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _tell_running(self) -> None:
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
     def _start(self) -> None:
         self._stop()
-        self._clock = self.loop.call_later(self.seconds, self.transport.close)
+        seconds = min(self.seconds, _LAST) if self._hurried else self.seconds
+        self._clock = self.loop.call_later(seconds, self.transport.close)
 
     def _stop(self) -> None:
         if self._clock is not None:
@@ -170,6 +198,10 @@ class BoundedConnection(HttpToolsProtocol):
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
+
+
+def _nothing() -> None:
+    """What is left to do when a request was answered whose connection is gone."""
 
 
 class _Patient:

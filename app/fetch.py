@@ -24,6 +24,7 @@ import httpcore
 import httpx
 
 from app.errors import UrlDisabled, UrlFailed, UrlRefused
+from app.frames import without_frames
 from retrieval.errors import ConfigInvalid
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -195,6 +196,7 @@ class Fetcher:
                         raise self._too_large()
                 return bytes(data)
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, ssl.SSLError) as error:
+            without_frames(error)  # some of which hold what was read, and the error
             raise UrlFailed("the picture's server can't be reached, or does not speak HTTP") from error
 
     def _too_large(self) -> UrlFailed:

@@ -116,7 +116,9 @@ class Settings(BaseSettings):
         "while hundreds of connections wait on the first. 0 for none.",
     )
     max_connections: int = Field(
-        default=10_000, ge=1, description="Most connections at once; a new one beyond them is closed with 503."
+        default=10_000,
+        ge=1,
+        description="Most connections at once, of each port; a new one beyond them is closed with 503.",
     )
     cors_origins: str = Field(
         default="",

@@ -149,7 +149,7 @@ class Service:
         gauge("device_busy_seconds", "How long the oldest batch on the device has taken.", self._device.busy_for)
         gauge("decodes_waiting", "Pictures that wait to be decoded.", self._decodes.waiting)
         gauge("searches_waiting", "Queries that wait for a search.", self._searches.waiting)
-        gauge("connections", "Connections that are open.", lambda: BoundedConnection.count)
+        gauge("connections", "Connections that are open.", BoundedConnection.counts.total)
         gauge(
             "connections_most", "Connections beyond which new ones are refused.", lambda: self.settings.max_connections
         )

@@ -217,7 +217,7 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
 
         def _connection(self) -> asyncio.Protocol:
             made = Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-            if service.draining:
+            if service.draining or self.should_exit:
                 made.hurry()
             return made
 
@@ -231,6 +231,7 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
                 last.daemon = True
                 last.start()
             else:
+                service.draining = True
                 super().handle_exit(sig, frame)
 
     class Connection(BoundedConnection):

@@ -11,6 +11,7 @@ version or none of it. Opening verifies before anything is mapped. It knows noth
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -81,6 +82,8 @@ def current_version(root: Path) -> str:
     try:
         version = (root / CURRENT).read_text(encoding="utf-8").strip()
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise CollectionNotFound(f"{root / CURRENT} can't be read: {error.strerror}; raise `ulimit -n`") from error
         raise CollectionNotFound(
             f"no collection at {root}: make one with `lookalike index SOURCE --out {shlex.quote(str(root))}`"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from pathlib import Path
 
 import fastapi_offline
@@ -39,6 +40,7 @@ async def docs_page() -> Response:
 
 def mount(app: FastAPI) -> None:
     """Adds the pages and their files to the application."""
+    mimetypes.init()  # reads files, for which there may be none left later
     app.include_router(router)
     app.mount("/static/swagger-ui", _Files(directory=SWAGGER_UI), name="swagger-ui")
     app.mount("/static", _Files(directory=WEB), name="static")

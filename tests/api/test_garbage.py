@@ -11,7 +11,7 @@ import gc
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -94,14 +94,21 @@ def _ask(port: int, path: str, media_type: str, body: bytes, method: str = "POST
 
 def _garbage(port: int, *request: str | bytes, stays: bool = True) -> tuple[set[int], int]:
     """The statuses of a few such requests, and how many objects the collector found after them."""
+    statuses: set[int] = set()
     _ask(port, *request, stays=stays)  # what is made once
+    found = _garbage_of(lambda: statuses.add(_ask(port, *request, stays=stays)))
+    return statuses, found
+
+
+def _garbage_of(do: Callable[[], object]) -> int:
     time.sleep(0.1)
     gc.collect()
     gc.disable()
     try:
-        statuses = {_ask(port, *request, stays=stays) for _ in range(_TIMES)}
+        for _ in range(_TIMES):
+            do()
         time.sleep(0.3)  # the server closes the last connection
-        return statuses, gc.collect()
+        return gc.collect()
     finally:
         gc.enable()
 
@@ -117,6 +124,17 @@ def test_one_who_leaves_leaves_no_garbage(port: int) -> None:
     statuses, found = _garbage(port, _IMAGE, _JPEG, _PICTURE, stays=False)
     assert statuses == {0}
     assert found < _TIMES
+
+
+def test_one_who_pipelines_and_leaves_leaves_no_garbage(port: int) -> None:
+    def leave() -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            head = b"POST /v1/search/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+            client.sendall(b"GET /v1/stats HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
+            client.sendall(head + f"Content-Length: {len(_PICTURE)}\r\n\r\n".encode() + _PICTURE)
+
+    leave()
+    assert _garbage_of(leave) < _TIMES
 
 
 def test_a_failure_leaves_no_garbage(port: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,16 @@ class TestOpening:
         with pytest.raises(CollectionNotFound, match="lookalike index"):
             open_collection(tmp_path)
 
+    def test_without_files_left_nobody_is_told_to_make_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def none_left(*_: object, **__: object) -> str:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(Path, "read_text", none_left)
+        with pytest.raises(CollectionNotFound, match=r"Too many open files.*ulimit"):
+            open_collection(tmp_path)
+
     @pytest.mark.parametrize("content", ["", "../../etc", "a/b", "a\0b", "\0" * 30])
     def test_current_may_only_name_a_version(self, tmp_path: Path, content: str) -> None:
         build(tmp_path)

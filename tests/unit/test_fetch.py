@@ -300,6 +300,19 @@ def test_a_server_that_speaks_something_else(scheme: str) -> None:
         get(fetcher("127.0.0.1"), f"{scheme}://127.0.0.1:{port}/")
 
 
+def test_a_server_that_speaks_nonsense_leaves_no_garbage() -> None:
+    def nonsense(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 99_000 + b"\r\n\x00\x00 no header\r\n\r\n")
+
+    with web(nonsense) as port, pytest.raises(UrlFailed) as failed:
+        get(fetcher("127.0.0.1"), f"http://127.0.0.1:{port}/")
+    links: list[BaseException | None] = [failed.value.__cause__]
+    while links:
+        if link := links.pop():
+            assert link.__traceback__ is None  # whose frames hold what was read, and the error itself
+            links += [link.__cause__, link.__context__]
+
+
 def test_nobody_listens() -> None:
     with pytest.raises(UrlFailed, match="can't be reached"):
         get(fetcher(resolve=Names([PUBLIC]), dial=Dial()), "https://pictures.example/")
