@@ -6,6 +6,8 @@ from starlette.types import Scope
 
 SHORT, NAMED = "/v1", "/v1/collections/{name}"
 """Where resources that belong to a collection are found; the short paths mean the default one."""
+HEALTH = frozenset({"/livez", "/readyz", "/metrics"})
+"""What the port for health alone answers."""
 
 
 def declared(scope: Scope) -> str:
@@ -18,7 +20,3 @@ def declared(scope: Scope) -> str:
         return found
     # A route that is found under both knows only the rest of its path.
     return (NAMED if path.startswith(f"{SHORT}/collections/") else SHORT) + found
-
-
-HEALTH = frozenset({"/livez", "/readyz", "/metrics"})
-"""What the port for health alone answers."""

@@ -52,7 +52,9 @@ def serve(
     health_port: Annotated[
         int | None,
         typer.Option(
-            help="Another port, for /livez, /readyz and /metrics alone: answered under any load.", min=1, max=65535
+            help="Another port, for /livez, /readyz and /metrics alone: answered while clients flood the first.",
+            min=1,
+            max=65535,
         ),
     ] = None,
     encoder: Annotated[

@@ -32,6 +32,10 @@ def run(loop: Callable[[], asyncio.AbstractEventLoop], work: Coroutine[Any, Any,
         runner.run(work)
 
 
+def connect(count: int, to: socket.socket, clients: ExitStack) -> list[socket.socket]:
+    return [clients.enter_context(socket.create_connection(to.getsockname(), timeout=30)) for _ in range(count)]
+
+
 @LOOPS
 def test_all_that_wait_are_taken_in_a_few_turns(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     made: list[Greeting] = []
@@ -42,10 +46,7 @@ def test_all_that_wait_are_taken_in_a_few_turns(loop: Callable[[], asyncio.Abstr
 
     async def work() -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=100) as listening_socket, ExitStack() as clients:
-            connected = [
-                clients.enter_context(socket.create_connection(listening_socket.getsockname(), timeout=30))
-                for _ in range(50)
-            ]
+            connected = connect(50, listening_socket, clients)
             listener = Listener(listening_socket, protocol)
             for _ in range(20):
                 await asyncio.sleep(0)
@@ -82,8 +83,7 @@ def test_a_turn_takes_as_many_as_its_time_allows_and_one_in_any_case(
         with socket.create_server(("127.0.0.1", 0), backlog=100) as listening_socket, ExitStack() as clients:
             listener = Listener(listening_socket, protocol)
             await asyncio.sleep(0)
-            for _ in range(40):
-                clients.enter_context(socket.create_connection(listening_socket.getsockname(), timeout=30))
+            connect(40, listening_socket, clients)
             time.sleep(0.1)  # the turn lasts
             for _ in range(10):
                 await asyncio.sleep(0)
@@ -100,10 +100,7 @@ def test_those_that_wait_as_it_closes_are_taken(loop: Callable[[], asyncio.Abstr
         with ExitStack() as clients:
             with socket.create_server(("127.0.0.1", 0), backlog=100) as listening_socket:
                 listener = Listener(listening_socket, Greeting)
-                connected = [
-                    clients.enter_context(socket.create_connection(listening_socket.getsockname(), timeout=30))
-                    for _ in range(50)
-                ]
+                connected = connect(50, listening_socket, clients)
                 listener.close()
             await listener.wait_closed()
             for client in connected:
