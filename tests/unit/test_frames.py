@@ -27,11 +27,13 @@ def _failed(held: list[weakref.ref[Picture]]) -> ExceptionGroup[Exception]:
         except ValueError as error:
             raise RuntimeError("not found") from error
 
+    found: list[Exception] = []
     try:
-        try:
-            search()
-        except RuntimeError as error:
-            raise ExceptionGroup("all", [error]) from None
+        search()
+    except RuntimeError as error:
+        found.append(error)
+    try:
+        raise ExceptionGroup("all", found)  # outside of the handler: nothing but the group leads to what it holds
     except ExceptionGroup as group:
         return group
 
