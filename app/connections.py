@@ -71,6 +71,11 @@ class BoundedConnection(HttpToolsProtocol):
                 cycle.on_response = _nothing  # nor will they be answered: nothing else lets go of this
             self.pipeline.clear()
 
+    @classmethod
+    def busiest(cls) -> int:
+        """Connections that are open of the port with most: `most` bounds each."""
+        return max(cls.counts.values(), default=0)
+
     def hurry(self) -> None:
         """The service ends: what is to be asked is asked within a second."""
         self._hurried = True

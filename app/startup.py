@@ -149,10 +149,9 @@ class Service:
         gauge("device_busy_seconds", "How long the oldest batch on the device has taken.", self._device.busy_for)
         gauge("decodes_waiting", "Pictures that wait to be decoded.", self._decodes.waiting)
         gauge("searches_waiting", "Queries that wait for a search.", self._searches.waiting)
-        gauge("connections", "Connections that are open.", BoundedConnection.counts.total)
-        gauge(
-            "connections_most", "Connections beyond which new ones are refused.", lambda: self.settings.max_connections
-        )
+        gauge("connections", "Connections that are open, of the port with most.", BoundedConnection.busiest)
+        most = partial(getattr, self.settings, "max_connections")
+        gauge("connections_most", "Connections of a port beyond which new ones are refused.", most)
         gauge("model_bytes", "Weights of the encoders in use.", catalog.weight_bytes)
         for served in catalog:
             self._measure_collection(served)

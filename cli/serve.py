@@ -206,8 +206,8 @@ def _listen(host: str, port: int) -> socket.socket:
 def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
     import uvicorn
 
-    from app.connections import BoundedConnection
     from app.listening import Listener
+    from app.upgrades import PlainConnection
 
     class Server(uvicorn.Server):
         """Answers on for a while after SIGTERM, so that who sends it requests can hear of it first."""
@@ -236,7 +236,7 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
                 service.draining = True
                 super().handle_exit(sig, frame)
 
-    class Connection(BoundedConnection):
+    class Connection(PlainConnection):
         seconds = app.state.service.settings.body_timeout
         most = app.state.service.settings.max_connections
 
@@ -245,6 +245,7 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
         uvicorn.Config(
             app,
             http=Connection,
+            ws="none",
             proxy_headers=bool(service.settings.proxies),
             forwarded_allow_ips=service.settings.proxies,
             server_header=False,

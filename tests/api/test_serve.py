@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +82,12 @@ def test_health_has_a_port_of_its_own(collection: Path) -> None:
             refused = health.post("/v1/search/text", json={"text": "a cat"})
             assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
             assert health.get("/").status_code == 404
+            with ExitStack() as idle:  # two of the first port are open, and the health port's counts by itself
+                idle.enter_context(socket.create_connection(("127.0.0.1", client.base_url.port or 0)))
+                eventually(lambda: "\nlookalike_connections 2.0\n" in health.get("/metrics").text)
+                for _ in range(2):
+                    idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+                eventually(lambda: "\nlookalike_connections 3.0\n" in health.get("/metrics").text)
         assert client.post("/v1/search/text", json={"text": "a cat"}).status_code == 200
         process.terminate()
         assert process.wait(30) == 0
