@@ -120,6 +120,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Most connections at once, of each port; a new one beyond them is closed with 503.",
     )
+    keep_alive: int = Field(
+        default=75,
+        ge=1,
+        description="Seconds that a connection is kept from one request to the next; longer than what stands in front "
+        "keeps its own (60 for nginx and most load balancers), or it sends a request into a connection that closes.",
+    )
     cors_origins: str = Field(
         default="",
         description="Origins whose pages may ask from a browser, between blanks: `https://shop.example`, or `*` for "

@@ -252,6 +252,7 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
             log_config=None,
             log_level=log_level,
             access_log=False,  # our own names the request and leaves out the query string
+            timeout_keep_alive=service.settings.keep_alive,
             timeout_graceful_shutdown=service.settings.shutdown_seconds,
         )
     )

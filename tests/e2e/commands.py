@@ -38,11 +38,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(collection: Path) -> Iterator[str]:
+def serving(collection: Path, port: int | None = None, **settings: str) -> Iterator[str]:
     """The address of a `lookalike serve COLLECTION` that is ready; it is stopped at the end."""
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "cli.main", "serve", str(collection), "--port", str(port)]
-    service = subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    service = subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1", **settings})
     try:
         wait_until_ready(service, f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}"
