@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -32,7 +33,14 @@ _MOST_JSON_VALUES = 200_000
 
 
 def media_type(request: Request) -> str:
-    """The Content-Type without its parameters, lower case; empty where there is none."""
+    """The Content-Type without its parameters, lower case; empty where there is none.
+
+    Raises:
+        MediaTypeUnsupported: the body is compressed.
+    """
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise MediaTypeUnsupported(f"Content-Encoding is {coding}; send the body uncompressed")
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -54,7 +62,7 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_JSON_VALUES:
         raise RequestError(f"the body holds more than {_MOST_JSON_VALUES:,} JSON values; send fewer")
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body.removeprefix(BOM_UTF8))  # which RFC 8259, 8.1 lets a reader ignore
     except ValidationError as error:
         raise _json_error(error) from error
 

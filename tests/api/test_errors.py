@@ -24,7 +24,8 @@ from tests.api.small_collection import photograph
 from tests.bad_images import OddImage, bad_images, odd_images
 
 GOOD = photograph("animals/cat.png")
-TEXT, IMAGE = "/v1/search/text", "/v1/search/image"
+TEXT, IMAGE, PAIR = "/v1/search/text", "/v1/search/image", "/v1/similarity"
+GZIP = {"Content-Encoding": "gzip"}
 AS_JSON, AS_PNG, AS_FORM, AS_TEXT, AS_HTML = (
     {"Content-Type": kind}
     for kind in ("application/json", "image/png", "multipart/form-data", "text/plain", "text/html")
@@ -82,6 +83,9 @@ BAD: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "JSON by another name": (TEXT, {"content": b'{"text": "x"}', "headers": AS_TEXT}, 415, "media_type_unsupported"),
     "no content type": (TEXT, {"content": b'{"text": "x"}'}, 415, "media_type_unsupported"),
     "form for text": (TEXT, {"data": {"text": "x"}}, 415, "media_type_unsupported"),
+    "compressed JSON": (TEXT, {"content": b"\x1f\x8b", "headers": AS_JSON | GZIP}, 415, "media_type_unsupported"),
+    "compressed picture": (IMAGE, {"content": b"\x1f\x8b", "headers": AS_PNG | GZIP}, 415, "media_type_unsupported"),
+    "compressed pair": (PAIR, {"content": b"\x1f\x8b", "headers": AS_JSON | GZIP}, 415, "media_type_unsupported"),
     "picture by another name": (IMAGE, {"content": GOOD, "headers": AS_HTML}, 415, "media_type_unsupported"),
     "form without boundary": (IMAGE, {"content": b"x", "headers": AS_FORM}, 400, "form_invalid"),
     "form without a file": (IMAGE, {"files": {"picture": GOOD}}, 422, "request_invalid"),
@@ -140,6 +144,11 @@ def test_of_what_was_sent_an_answer_repeats_a_little(client: TestClient, path: s
     assert len(answer.content) < 30_000
     assert "characters left out" in answer.json()["detail"]
     Problem.model_validate(answer.json(), extra="forbid")
+
+
+def test_json_may_begin_with_a_byte_order_mark(client: TestClient) -> None:
+    answer = client.post(TEXT, content=b'\xef\xbb\xbf{"text": "x"}', headers=AS_JSON | {"Content-Encoding": "identity"})
+    assert answer.status_code == 200
 
 
 def test_a_wrong_method_is_a_problem_that_names_the_right_one(client: TestClient) -> None:
