@@ -33,7 +33,7 @@ class Catalog:
             budget: bytes that open collections and their encoders may take; 0 for no bound.
 
         Raises:
-            ConfigInvalid: two folders have the same name.
+            ConfigInvalid: two folders have the same name, or one's is not UTF-8.
         """
         self._by_name: dict[str, Served] = {}
         self._used: list[str] = []  # longest unused first
@@ -117,19 +117,23 @@ class Catalog:
         return self.weight_bytes() + sum(served.size() for served in self)
 
     def _make_room(self, wanted: Served, more: int) -> None:
-        """Closes what has not been used longest until `more` bytes fit, but never `wanted` or the default."""
+        """Closes what has not been used longest until `more` bytes fit, but never `wanted` or the default.
+
+        A version that is to replace one of `wanted` counts beside it.
+        """
         if not self._budget:
             return
         for name in list(self._used):
             if self.memory() + more <= self._budget:
                 return
             served = self._by_name[name]
-            if served not in (wanted, self.default) and served.version:
+            # One whose newest version was refused could not be opened again, and serves on.
+            if served not in (wanted, self.default) and served.version and not served.has_failed():
                 logger.warning("collection_closed name=%s: unused longest, and the memory budget is reached", name)
                 served.close()
         if (needed := self.memory() + more) > self._budget:
             logger.warning(
-                "memory_budget_exceeded needed=%d budget=%d: %s and the default one do not fit together",
+                "memory_budget_exceeded needed=%d budget=%d: for %s, and nothing else can be closed",
                 needed,
                 self._budget,
                 wanted.name,

@@ -28,7 +28,7 @@ from app.probe import Probe
 from app.queries import Queries
 from app.settings import Settings
 from app.telemetry import Telemetry
-from retrieval.errors import LookalikeError
+from retrieval.errors import ConfigInvalid, LookalikeError
 
 if TYPE_CHECKING:
     from retrieval.encoders.protocol import Encoder
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_AGAIN_SECONDS = 5.0
-"""After a failure that was not the collection's own, it is opened again for the next query, no sooner than this."""
+_AGAIN_SECONDS, _LONGEST_PAUSE = 5.0, 60.0
+"""After a failure that was not the collection's own, it is opened again for the next query, no sooner than this; after
+each further one twice as long, up to a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Served:
 
     def __init__(self, root: Path, shared: Shared, make_room: Room = lambda served, more: None) -> None:
         self.root = root
-        self.name = root.resolve().name  # asked for by every query, and not worth a look at the disk each time
+        self.name = folder_name(root)
         self.failure: LookalikeError | None = None
         self.refused = ""
         self.swaps = 0
@@ -95,6 +96,8 @@ class Served:
         self._bad: Stamp = ()  # the files of the version that was refused, then and at the last look
         self._seen: Stamp = ()
         self._again = math.inf  # when a failure may have passed that was not the collection's own, such as a full disk
+        self._pause = _AGAIN_SECONDS
+        self._next: asyncio.Task[Queries] | None = None  # a reload that was asked for and has not begun
 
     @property
     def queries(self) -> Queries:
@@ -170,13 +173,27 @@ class Served:
     async def reload(self) -> Queries:
         """Opens the current version, sends it a first query of each kind, and puts it in the old one's place.
 
+        Those that ask while another is being opened get one opening together, and it takes place if they leave.
+
         Raises:
             LookalikeError: the version is no good, or the device is stuck; what served before serves on.
         """
         if self._stuck():
             raise LookalikeError("the device's thread is stuck, so that no version can be tried")
-        async with self._shared.opening:
+        if self._next is None:
+            self._next = asyncio.create_task(self._reload())
+            self._next.add_done_callback(_heard)
+        return await asyncio.shield(self._next)
+
+    async def _reload(self) -> Queries:
+        try:
+            await self._shared.opening.acquire()
+        finally:
+            self._next = None  # who asks from now on may mean files that are newer than what is opened here
+        try:
             return await self._swap()
+        finally:
+            self._shared.opening.release()
 
     def _stuck(self) -> bool:
         return self._queries is not None and self._shared.device.busy_for() > self._shared.settings.probe_timeout
@@ -235,14 +252,15 @@ class Served:
             self.refused = await self._named()
             self._bad = self._seen = await asyncio.to_thread(_stamp, self.root, self.refused)
             own = isinstance(error, LookalikeError)
-            self._again = math.inf if own else time.monotonic() + _AGAIN_SECONDS
+            self._again = math.inf if own else time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             if before:
                 logger.error("version_refused version=%s: %s [%s]", self.refused, error, self.failure.code)
             if own:
                 raise
             logger.exception("the collection could not be opened")
             raise self.failure from error
-        self._queries, self.failure, self.refused = queries, None, ""
+        self._queries, self.failure, self.refused, self._pause = queries, None, "", _AGAIN_SECONDS
         self.probe.passed()  # one of its own did, before it took the place
         self._make_room(self, 0)
         if before and before != self.version:
@@ -251,18 +269,22 @@ class Served:
         return queries
 
     async def _open(self) -> Queries:
-        from retrieval.bootstrap import open_searcher  # torch, FAISS and Arrow: seconds that /livez need not wait for
+        # torch, FAISS and Arrow: seconds that /livez need not wait for
+        from retrieval.bootstrap import searcher_of
+        from retrieval.collection import open_collection
 
         shared, settings = self._shared, self._shared.settings
-        self._make_room(self, await asyncio.to_thread(version_bytes, self.root))
+        collection = await asyncio.to_thread(open_collection, self.root, verify=settings.verify)
+        self._make_room(
+            self, sum(entry.size for entry in collection.manifest.files.values())
+        )  # now it is known to be sound
         call = partial(
-            open_searcher,
-            self.root,
+            searcher_of,
+            collection,
             encoder=self._encoder_name(),
             device=settings.device,
             engine=settings.engine,
             store_device=settings.store_device,
-            verify=settings.verify,
             limits=settings.limits(),
             loaded=shared.encoders,
         )
@@ -302,6 +324,22 @@ class Served:
             return ""
 
 
+def folder_name(root: Path) -> str:
+    """What a collection is called in paths: its folder's name, a link's own.
+
+    Raises:
+        ConfigInvalid: no path can hold it.
+    """
+    name = root.absolute().name
+    if name in ("", ".."):
+        name = root.resolve().name
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigInvalid(f"the name of the folder {str(root)!r} is not UTF-8; rename it") from error
+    return name
+
+
 def version_bytes(root: Path) -> int:
     """The bytes of the current version's files; 0 where they can't be known, which opening will say."""
     from retrieval.collection import current_manifest
@@ -313,14 +351,20 @@ def version_bytes(root: Path) -> int:
 
 
 def _stamp(root: Path, version: str) -> Stamp:
-    """Names, sizes and times of a version's files."""
+    """Names, sizes and times of a version's files; their permissions count, too."""
     from retrieval.collection import VERSIONS
 
     try:
         folder = root / VERSIONS / version
-        return tuple(sorted((path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in folder.iterdir()))
+        return tuple(sorted((path.name, (stat := path.stat()).st_size, stat.st_ctime_ns) for path in folder.iterdir()))
     except (OSError, ValueError):
         return ()
+
+
+def _heard(reload: asyncio.Task[Queries]) -> None:
+    """Its error is kept and logged already, and whoever asked may have left."""
+    if not reload.cancelled():
+        reload.exception()
 
 
 def _told(error: Exception) -> LookalikeError:

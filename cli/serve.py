@@ -287,7 +287,7 @@ def _ready(queries: Queries, others: int, host: str, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
     beside = f", and {others} more" if others else ""
     typer.echo(
-        f"Serving {manifest.name} ({len(queries.searcher.collection):,} pictures, encoder {manifest.encoder.name})"
+        f"Serving {queries.name} ({len(queries.searcher.collection):,} pictures, encoder {manifest.encoder.name})"
         f"{beside} at http://{shown}:{port}/  API: /docs  Ctrl-C stops."
     )
     sys.stdout.flush()

@@ -49,7 +49,6 @@ def open_searcher(
     store_device: StoreDevice = "auto",
     verify: bool = True,
     limits: Limits | None = None,
-    loaded: Mapping[tuple[str, Identity], Encoder] | None = None,
 ) -> Searcher:
     """A collection, its store and its encoder, checked against each other.
 
@@ -61,15 +60,37 @@ def open_searcher(
         store_device: as `open_collection_store` takes it; `auto` leaves CUDA alone where `device` is `cpu`.
         verify: whether checksums are computed first.
         limits: what a query may ask for.
-        loaded: encoders that are loaded already, by name and identity; the collection's is taken where it is among
-            them. Under another name equal weights may have another calibration.
 
     Raises:
         CollectionError: the folder is no sound collection, or the encoder is another one (names both).
         EncoderError: the encoder can't be loaded.
         StoreError: the store can't be opened.
     """
-    collection = open_collection(root, verify=verify)
+    return searcher_of(
+        open_collection(root, verify=verify),
+        encoder=encoder,
+        device=device,
+        engine=engine,
+        store_device=store_device,
+        limits=limits,
+    )
+
+
+def searcher_of(
+    collection: Collection,
+    *,
+    encoder: str | None = None,
+    device: str = "auto",
+    engine: str = "auto",
+    store_device: StoreDevice = "auto",
+    limits: Limits | None = None,
+    loaded: Mapping[tuple[str, Identity], Encoder] | None = None,
+) -> Searcher:
+    """As `open_searcher`, of a collection that is open.
+
+    `loaded` are encoders that are loaded already, by name and identity; the collection's is taken where it is among
+    them. Under another name equal weights may have another calibration.
+    """
     name = encoder or collection.manifest.encoder.name
     at_hand = (loaded or {}).get((name, collection.manifest.encoder.identity))
     used = at_hand or load_encoder(name, device=device, engine=engine)

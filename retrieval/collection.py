@@ -33,6 +33,9 @@ CURRENT, VERSIONS, VECTORS, REJECTED = "CURRENT", "versions", "vectors.npy", "re
 UNFINISHED = f".{CURRENT}.*"
 """What a process that was killed while it wrote `CURRENT` leaves."""
 _KEPT_VERSIONS = 2
+_MENDS = dict.fromkeys((errno.EMFILE, errno.ENFILE), "; raise `ulimit -n`") | {
+    errno.EACCES: "; let this process's user read the whole folder"
+}
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,11 @@ class Collection:
         """
         made_by = self.manifest.encoder
         if made_by.identity != spec.identity:
+            own = f"{made_by.name!r}" if made_by.name != spec.name else "its own weights"
             raise EncoderMismatch(
                 f"collection {self.root} was made by encoder {made_by.name!r} (weights {made_by.weights[:12]}, "
                 f"d = {made_by.dim}), not by {spec.name!r} (weights {spec.weights[:12]}, d = {spec.dim}); "
-                f"serve it with {made_by.name!r} or index again with {spec.name!r}"
+                f"serve it with {own} or index again with {spec.name!r}"
             )
 
 
@@ -81,12 +85,13 @@ def current_version(root: Path) -> str:
     """
     try:
         version = (root / CURRENT).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise CollectionNotFound(f"{root / CURRENT} can't be read: {error.strerror}; raise `ulimit -n`") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CollectionNotFound(
             f"no collection at {root}: make one with `lookalike index SOURCE --out {shlex.quote(str(root))}`"
         ) from error
+    except OSError as error:
+        mend = _MENDS.get(error.errno or 0, "")
+        raise CollectionNotFound(f"{root / CURRENT} can't be read: {error.strerror}{mend}") from error
     except UnicodeDecodeError as error:
         raise ManifestInvalid(f"{root / CURRENT} names no version: {error}; restore it from a copy") from error
     if not version.isprintable() or not version or Path(version).name != version:
@@ -115,6 +120,10 @@ def open_collection(root: Path, *, verify: bool = True) -> Collection:
     """
     folder = root / VERSIONS / current_version(root)
     manifest = read_manifest(folder)
+    if manifest.version != folder.name:
+        raise ManifestInvalid(
+            f"{folder} holds version {manifest.version!r}: rename the folder to that, and have {root / CURRENT} say so"
+        )
     if verify:
         verify_files(folder, manifest)
     vectors = _map_vectors(folder / VECTORS)

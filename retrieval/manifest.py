@@ -122,7 +122,17 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
 
     Raises:
         ChecksumMismatch: a file is missing, longer, shorter or different; names it.
+        ManifestInvalid: a file can't be read.
     """
+    try:
+        _verify(folder, manifest)
+    except PermissionError as error:
+        raise ManifestInvalid(
+            f"{error.filename} can't be read: {error.strerror}; let this process's user read it"
+        ) from error
+
+
+def _verify(folder: Path, manifest: Manifest) -> None:
     for name, expected in manifest.files.items():
         path = folder / name
         if not path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,13 +13,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app import schemas, served
+from app import schemas
 from app.catalog import collection_folders
 from app.main import create_app
-from app.served import version_bytes
+from app.served import folder_name, version_bytes
 from app.settings import Settings
-from retrieval import bootstrap
-from retrieval.collection import VECTORS, VERSIONS, current_version
+from retrieval import bootstrap, collection
+from retrieval.collection import VECTORS, VERSIONS, Collection, current_version
 from retrieval.errors import ConfigInvalid
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import build_collection, photograph
@@ -109,14 +110,14 @@ def test_without_preload_each_opens_when_it_is_first_asked(roots: list[Path]) ->
 def test_nobody_waits_longer_than_a_deadline_for_one_to_open(
     roots: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, let_go = bootstrap.open_searcher, threading.Event()
+    real, let_go = bootstrap.searcher_of, threading.Event()
 
-    def slow(root: Path, **options: Any) -> Any:
-        if root == roots[1]:
+    def slow(collection: Collection, **options: Any) -> Any:
+        if collection.root == roots[1]:
             let_go.wait(30)
-        return real(root, **options)
+        return real(collection, **options)
 
-    monkeypatch.setattr(bootstrap, "open_searcher", slow)
+    monkeypatch.setattr(bootstrap, "searcher_of", slow)
     with service(roots, preload=False, deadline=0.2) as client:
         for _ in range(2):
             answer = client.post("/v1/collections/second/search/item", json=ITEM)
@@ -138,12 +139,14 @@ def test_what_was_not_asked_for_longest_is_closed_for_another(roots: list[Path])
 def test_the_watcher_leaves_closed_what_was_closed_while_it_waited(
     roots: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(root: Path) -> int:
+    real = collection.open_collection
+
+    def slow(root: Path, **options: Any) -> Collection:
         if root == roots[2]:
             time.sleep(0.3)  # several looks of the watcher, before the one that must go is closed
-        return version_bytes(root)
+        return real(root, **options)
 
-    monkeypatch.setattr(served, "version_bytes", slow)
+    monkeypatch.setattr(collection, "open_collection", slow)
     budget = 2 * max(map(version_bytes, roots)) + 10
     with service(roots, preload=False, memory_budget=budget) as client:
         search(client, "second")
@@ -186,6 +189,28 @@ def test_a_broken_one_leaves_the_others_alone_and_is_told(roots: list[Path]) -> 
         search(client, "third")
         build_collection(roots[1])  # a sound version appears: the watcher takes it
         eventually(lambda: opened(client) == set(NAMES))
+
+
+def test_one_whose_newest_version_was_refused_serves_on_though_memory_is_short(roots: list[Path]) -> None:
+    budget = 2 * max(map(version_bytes, roots)) + 10
+    with service(roots, preload=False, memory_budget=budget) as client:
+        version = search(client, "second")["version"]
+        build_collection(roots[1])
+        broken = roots[1] / VERSIONS / current_version(roots[1]) / VECTORS
+        broken.write_bytes(broken.read_bytes()[:-1] + b"\xff")
+        eventually(lambda: client.get("/v1/collections/second").json()["failure"] is not None)
+        search(client, "third")
+        assert search(client, "second")["version"] == version
+
+
+def test_no_room_is_made_for_a_version_that_is_no_good(roots: list[Path]) -> None:
+    broken = roots[1] / VERSIONS / current_version(roots[1]) / VECTORS
+    broken.write_bytes(broken.read_bytes()[:-1] + b"\xff")
+    budget = 2 * max(map(version_bytes, roots)) + 10
+    with service(roots, preload=False, memory_budget=budget) as client:
+        search(client, "third")
+        assert client.post("/v1/collections/second/search/item", json=ITEM).status_code == 503
+        assert opened(client) == {"first", "third"}
 
 
 def test_the_watcher_swaps_each_but_opens_none(roots: list[Path]) -> None:
@@ -232,6 +257,34 @@ def test_a_collection_that_appears_waits_for_its_first_query_where_none_is_prelo
         eventually(lambda: client.get("/v1/collections/later").status_code == 200)
         assert opened(client) == {"first"}
         search(client, "later")
+
+
+def test_a_link_is_called_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, real = build_collection(tmp_path / "first"), build_collection(tmp_path / "of-today")
+    folder = tmp_path / "all"
+    folder.mkdir()
+    (folder / "shoes").symlink_to(real)
+    with service([first, folder]) as client:
+        eventually(lambda: opened(client) == {"first", "shoes"})
+        assert search(client, "shoes")["version"] == current_version(real)
+    monkeypatch.chdir(real)
+    assert [folder_name(Path(each)) for each in (".", "../all/shoes", "../all/..")] == [
+        "of-today",
+        "shoes",
+        tmp_path.name,
+    ]
+
+
+def test_a_folder_whose_name_is_no_text_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, folder = build_collection(tmp_path / "first"), tmp_path / "all"
+    folder.mkdir()
+    with service([first, folder]) as client:
+        strange = build_collection(folder / "strange").rename(folder / os.fsdecode(b"caf\xe9"))
+        eventually(lambda: "is not UTF-8" in caplog.text)
+        assert opened(client) == {"first"}
+        assert client.get("/metrics").status_code == 200
+    with pytest.raises(ConfigInvalid, match="is not UTF-8; rename it"):
+        create_app(Settings(collection=strange))
 
 
 def test_two_of_the_same_name_are_refused(tmp_path: Path) -> None:

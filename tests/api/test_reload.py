@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from app import served as served_module
 from app.main import create_app
 from app.settings import Settings
 from retrieval import bootstrap
-from retrieval.collection import CURRENT, VECTORS, VERSIONS, current_version
+from retrieval.collection import CURRENT, VECTORS, VERSIONS, Collection, current_version
 from retrieval.encoders.fake import FakeEncoder
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import build_collection, photograph
@@ -320,14 +321,14 @@ def test_a_service_about_to_end_answers_but_is_not_ready(root: Path) -> None:
 
 
 def test_a_slow_first_opening_is_not_begun_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, real = [], bootstrap.open_searcher
+    opened, real = [], bootstrap.searcher_of
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         opened.append(args)
         time.sleep(0.3)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(bootstrap, "open_searcher", slow)
+    monkeypatch.setattr(bootstrap, "searcher_of", slow)
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.02))) as client:
         wait_until_ready(client)
         time.sleep(0.2)
@@ -353,14 +354,14 @@ def test_a_failure_that_passes_is_not_for_ever(
 ) -> None:
     roots = [build_collection(tmp_path / name) for name in ("first", "second")]
     failing = roots[0] if watch_seconds else roots[1]  # the watcher mends any, a query those beside the default one
-    real, broken = bootstrap.open_searcher, [True]
+    real, broken = bootstrap.searcher_of, [True]
 
-    def opening(root: Path, *args: Any, **options: Any) -> Any:
-        if broken[0] and root == failing:
+    def opening(collection: Collection, **options: Any) -> Any:
+        if broken[0] and collection.root == failing:
             raise OSError("too many open files")
-        return real(root, *args, **options)
+        return real(collection, **options)
 
-    monkeypatch.setattr(bootstrap, "open_searcher", opening)
+    monkeypatch.setattr(bootstrap, "searcher_of", opening)
     monkeypatch.setattr(served_module, "_AGAIN_SECONDS", 0.0)
     settings = Settings(collection=roots[0], collections=(roots[1],), preload=False, watch_seconds=watch_seconds)
     path = f"/v1/collections/{failing.name}/search/item"
@@ -368,3 +369,24 @@ def test_a_failure_that_passes_is_not_for_ever(
         eventually(lambda: "too many open files" in client.post(path, **SEARCH).json()["detail"])
         broken[0] = False
         eventually(lambda: client.post(path, **SEARCH).status_code == 200)
+
+
+def test_reloads_that_wait_are_one_and_need_nobody_to_wait(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, real = [], bootstrap.searcher_of
+
+    def slow(collection: Collection, **options: Any) -> Any:
+        opened.append(collection.manifest.version)
+        time.sleep(0.3)
+        return real(collection, **options)
+
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0))) as client:
+        wait_until_ready(client)
+        monkeypatch.setattr(bootstrap, "searcher_of", slow)
+        with ThreadPoolExecutor(12) as pool:
+            first = pool.submit(client.post, reload_path(root))
+            eventually(lambda: len(opened) == 1)
+            build_collection(root)  # those that ask now mean this one
+            others = [pool.submit(client.post, reload_path(root)) for _ in range(10)]
+            assert {answer.result().status_code for answer in [first, *others]} == {200}
+        assert {answer.result().json()["version"] for answer in others} == {current_version(root)}
+        assert len(opened) == 2

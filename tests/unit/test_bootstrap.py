@@ -11,7 +11,7 @@ import pytest
 
 from indexing.job import IndexSettings, run_index
 from retrieval import bootstrap
-from retrieval.bootstrap import StoreDevice, open_collection_store, open_searcher
+from retrieval.bootstrap import StoreDevice, open_collection_store, open_searcher, searcher_of
 from retrieval.collection import Collection, open_collection
 from retrieval.errors import StoreUnavailable
 from retrieval.manifest import StoreEntry
@@ -153,6 +153,6 @@ def test_a_loaded_encoder_is_taken_under_its_own_name_only(monkeypatch: pytest.M
     first = open_searcher(root)
     key = first.collection.manifest.encoder.name, first.encoder.spec.identity
     monkeypatch.setattr(bootstrap, "load_encoder", lambda name, **_: pytest.fail(f"{name} was loaded again"))
-    assert open_searcher(root, loaded={key: first.encoder}).encoder is first.encoder
+    assert searcher_of(open_collection(root), loaded={key: first.encoder}).encoder is first.encoder
     with pytest.raises(pytest.fail.Exception, match="was loaded again"):  # equal weights, perhaps another calibration
-        open_searcher(root, loaded={("folder:elsewhere", key[1]): first.encoder})
+        searcher_of(open_collection(root), loaded={("folder:elsewhere", key[1]): first.encoder})

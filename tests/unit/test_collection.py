@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
+import io
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +29,7 @@ from retrieval.collection import (
 from retrieval.encoders.fake import FakeEncoder
 from retrieval.errors import (
     ChecksumMismatch,
+    CollectionError,
     CollectionNotFound,
     EncoderMismatch,
     FormatTooNew,
@@ -173,6 +177,31 @@ class TestOpening:
                 open_collection(tmp_path, verify=False)
             (folder / name).write_bytes(content)
         open_collection(tmp_path, verify=False)
+
+    def test_a_version_has_its_folders_name(self, tmp_path: Path) -> None:
+        folder = build(tmp_path)
+        folder.rename(folder.with_name("restored"))
+        (tmp_path / CURRENT).write_text("restored")
+        with pytest.raises(ManifestInvalid, match=f"holds version '{folder.name}': rename the folder to that"):
+            open_collection(tmp_path)
+
+    @pytest.mark.parametrize("verify", [True, False])
+    @pytest.mark.parametrize("name", [CURRENT, VECTORS])
+    def test_what_may_not_be_read_is_told_so(
+        self, tmp_path: Path, name: str, verify: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        build(tmp_path)
+        real = builtins.open
+
+        def refused(path: Any, *args: Any, **options: Any) -> Any:
+            if Path(path).name == name:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path, *args, **options)
+
+        monkeypatch.setattr(io, "open", refused)
+        monkeypatch.setattr(builtins, "open", refused)
+        with pytest.raises(CollectionError, match=rf"{name} can't be read: .*Permission denied"):
+            open_collection(tmp_path, verify=verify)
 
     def test_counts_have_to_agree(self, tmp_path: Path) -> None:
         folder = build(tmp_path)
