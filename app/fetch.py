@@ -25,6 +25,7 @@ import httpx
 
 from app.errors import UrlDisabled, UrlFailed, UrlRefused
 from app.frames import without_frames
+from app.settings import words
 from retrieval.errors import ConfigInvalid
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -68,18 +69,19 @@ class AllowList:
         """From host names, addresses and networks (CIDR) between blanks or commas.
 
         Raises:
-            ConfigInvalid: an entry that looks like a network is none.
+            ConfigInvalid: an entry is none of them.
         """
         networks, hosts = [], set()
-        for entry in text.replace(",", " ").split():
+        for entry in words(text):
             try:
                 networks.append(ipaddress.ip_network(entry.strip("[]")))
             except ValueError as error:
-                if "/" in entry or ":" in entry:
+                host = _host_name(entry)
+                if host is None:
                     raise ConfigInvalid(
                         f"LOOKALIKE_URLS_ALLOWED: {entry!r} is no host name, address or network: {error}"
                     ) from error
-                hosts.add(_plain(entry))
+                hosts.add(host)
         return cls(tuple(networks), frozenset(hosts))
 
     def takes(self, host: str, address: str) -> bool:
@@ -196,8 +198,11 @@ class Fetcher:
                         raise self._too_large()
                 return bytes(data)
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, ssl.SSLError) as error:
+            told = "the picture's server can't be reached, or does not speak HTTP"
+            if _is_untrusted(error):
+                told = "the certificate of the picture's server is not valid for it, or signed by nobody trusted here"
             without_frames(error)  # some of which hold what was read, and the error
-            raise UrlFailed("the picture's server can't be reached, or does not speak HTTP") from error
+            raise UrlFailed(told) from error
 
     def _too_large(self) -> UrlFailed:
         return UrlFailed(f"the picture is over the limit of {self._max_bytes:,} bytes (LOOKALIKE_MAX_BODY_BYTES)")
@@ -271,8 +276,26 @@ def _dialled(url: httpx.URL) -> httpcore.URL:
     return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
+def _is_untrusted(error: BaseException | None) -> bool:
+    return error is not None and (
+        isinstance(error, ssl.SSLCertVerificationError) or _is_untrusted(error.__cause__ or error.__context__)
+    )
+
+
 def _header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in headers if key.lower() == name), "")
+
+
+def _host_name(text: str) -> str | None:
+    """A name as URLs have it, letters beyond ASCII encoded (IDNA); None where it is none."""
+    try:
+        found = httpx.URL(f"http://{text}/").raw_host
+    except (httpx.InvalidURL, ValueError, TypeError):
+        return None
+    name = _plain(found.decode("ascii", "replace"))
+    if set("/:@?#") & set(text) or not _HOST.fullmatch(found) or name.rpartition(".")[2].isdigit():
+        return None
+    return name
 
 
 def _plain(host: str) -> str:

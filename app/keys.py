@@ -17,6 +17,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.settings import words
 from retrieval.errors import ConfigInvalid
 
 Role = Literal["read", "admin"]
@@ -87,14 +88,18 @@ def load_keyring(listed: str, path: Path | None) -> Keyring:
         ConfigInvalid: names what can't be read and the mend; never a key.
     """
     entries = _from_file(path) if path else {}
-    for number, pair in enumerate(listed.replace(",", " ").split(), start=1):
+    for number, pair in enumerate(words(listed), start=1):
         role, colon, key = pair.partition(":")
-        if not colon or role not in ("read", "admin") or len(key) < _SHORTEST:
+        if not colon or role not in ("read", "admin") or len(key) < _SHORTEST or not key.isascii():
             raise ConfigInvalid(
-                f"LOOKALIKE_KEYS: entry {number} is not read:KEY or admin:KEY with a key of {_SHORTEST} characters or "
-                "more; `lookalike key NAME` makes one"
+                f"LOOKALIKE_KEYS: entry {number} is not read:KEY or admin:KEY with a key of {_SHORTEST} ASCII "
+                "characters or more; `lookalike key NAME` makes one"
             )
         entries[f"environment-{number}"] = ("admin" if role == "admin" else "read", _digest(key).hex())
+    digests = [digest for _, digest in entries.values()]
+    for name, (_, digest) in entries.items():
+        if digests.count(digest) > 1:
+            raise ConfigInvalid(f"the key {name!r} stands there twice, perhaps in two roles; take one out")
     return Keyring(entries)
 
 

@@ -22,7 +22,7 @@ from app.hosts import Hosts
 from app.paths import HEALTH, NAMED, SHORT
 from app.routes import collections, health, items, pages, search, similarity, stats
 from app.security import BodyLimit, OnlyPaths, SecurityHeaders
-from app.settings import Settings
+from app.settings import Settings, words
 from app.startup import Service
 from app.telemetry import Watched
 
@@ -35,7 +35,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of every hostile form; its error is answered
     service = Service(settings or Settings())
-    app = FastAPI(title="Lookalike", version=_version(), docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app = FastAPI(
+        title="Lookalike", version=_version(), docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan
+    )
     app.state.service = service
     errors.install(app)
     app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes, timeout=service.settings.body_timeout)
@@ -43,10 +45,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if service.settings.health_port:
         app.add_middleware(OnlyPaths, port=service.settings.health_port, paths=HEALTH)
     if not service.access.guarded:
-        names = frozenset(service.settings.hosts.lower().split())
+        names = frozenset(words(service.settings.hosts.lower()))
         app.add_middleware(Hosts, names=names, anonymous=service.settings.anonymous)
     app.add_middleware(SecurityHeaders, ending=lambda: service.draining)
-    if origins := service.settings.cors_origins.split():
+    if origins := words(service.settings.cors_origins):
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
@@ -21,12 +22,13 @@ from retrieval.search import Limits
 
 MIB = 1024 * 1024
 PREFIX = "LOOKALIKE_"
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]+")
 
 
 class Settings(BaseSettings):
     """The service's settings; constructor arguments win over the environment, the environment over the defaults."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, allow_inf_nan=False)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, allow_inf_nan=False, env_ignore_empty=True)
 
     collection: Path = Field(default=Path("collection"), description="Folder of the collection to serve.")
     collections: Annotated[tuple[Path, ...], NoDecode] = Field(
@@ -89,7 +91,7 @@ class Settings(BaseSettings):
     )
     keys: SecretStr = Field(
         default=SecretStr(""),
-        description="API keys, `read:KEY` or `admin:KEY`, between blanks. Without any key, anyone may ask.",
+        description="API keys, `read:KEY` or `admin:KEY`, between blanks or commas. Without any key, anyone may ask.",
     )
     keys_file: Path | None = Field(
         default=None, description="Key file that `lookalike key` writes; it holds SHA-256 digests only."
@@ -100,13 +102,14 @@ class Settings(BaseSettings):
     )
     hosts: str = Field(
         default="",
-        description="Names under which a service without keys answers, between blanks, `*` for any. Addresses, names "
-        "without a dot and names that nobody can register (`.localhost`, `.local`, `.internal`) need not be listed.",
+        description="Names under which a service without keys answers, between blanks or commas, `*` for any. "
+        "Addresses, names without a dot and names that nobody can register (`.localhost`, `.local`, `.internal`) need "
+        "not be listed.",
     )
     proxies: str = Field(
         default="",
-        description="Addresses and networks of reverse proxies, between commas, whose `X-Forwarded-For` and "
-        "`X-Forwarded-Proto` are believed: `127.0.0.1,10.1.0.0/16`. Empty for none.",
+        description="Addresses and networks of reverse proxies, between blanks or commas, whose `X-Forwarded-For` "
+        "and `X-Forwarded-Proto` are believed: `127.0.0.1,10.1.0.0/16`. Empty for none.",
     )
     health_port: int = Field(
         default=0,
@@ -128,14 +131,14 @@ class Settings(BaseSettings):
     )
     cors_origins: str = Field(
         default="",
-        description="Origins whose pages may ask from a browser, between blanks: `https://shop.example`, or `*` for "
-        "all. Empty for none but the service's own page.",
+        description="Origins whose pages may ask from a browser, between blanks or commas: `https://shop.example`, or "
+        "`*` for all. Empty for none but the service's own page.",
     )
     urls: bool = Field(default=False, description="Whether pictures may be given as URLs, which the service fetches.")
     urls_allowed: str = Field(
         default="",
-        description="Host names, addresses and networks between blanks that pictures are fetched from although they "
-        "are not on the public internet: `images.internal 10.1.0.0/16`.",
+        description="Host names, addresses and networks between blanks or commas that pictures are fetched from "
+        "although they are not on the public internet: `images.internal 10.1.0.0/16`.",
     )
     url_timeout: float = Field(
         default=5.0, gt=0, description="Seconds that a picture at a URL may take to arrive; beyond them, 422."
@@ -186,9 +189,17 @@ class Settings(BaseSettings):
     @field_validator("proxies")
     @classmethod
     def _addresses(cls, value: str) -> str:
-        for entry in filter(None, (part.strip() for part in value.split(","))):
+        for entry in words(value):
             if entry != "*":
                 ip_network(entry, strict=False)  # its message names the entry
+        return ",".join(words(value))
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for entry in words(value):
+            if entry != "*" and not _ORIGIN.fullmatch(entry):
+                raise ValueError(f"{entry!r} is no origin; write it like https://shop.example, with nothing behind")
         return value
 
     def limits(self) -> Limits:
@@ -196,6 +207,11 @@ class Settings(BaseSettings):
         return Limits(
             results=self.max_results, candidates=self.max_candidates, text=self.max_text, pixels=self.max_pixels
         )
+
+
+def words(text: str) -> list[str]:
+    """What stands between blanks or commas."""
+    return text.replace(",", " ").split()
 
 
 def misspelt(environment: Iterable[str]) -> dict[str, str]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,11 +31,14 @@ def key(
 
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise typer.BadParameter(f"{name!r} is not 1 to 64 letters, digits, - and _", param_hint="NAME")
-    if file.exists() and name in load_keyring("", file).names:
-        raise typer.BadParameter(f"{file} has a key named {name!r}; take its table out first", param_hint="NAME")
     made, digest = new_key()
     try:
-        _add(file, f'[{name}]\nrole = "{role}"\nsha256 = "{digest}"\n')
+        with _alone(file.parent):
+            if file.exists() and name in load_keyring("", file).names:
+                raise typer.BadParameter(
+                    f"{file} has a key named {name!r}; take its table out first", param_hint="NAME"
+                )
+            _add(file.resolve(), f'[{name}]\nrole = "{role}"\nsha256 = "{digest}"\n')
     except OSError as error:
         typer.echo(f"error: {file} can't be written: {error.strerror}; it is as it was, no key was made", err=True)
         raise typer.Exit(1) from None
@@ -38,12 +46,27 @@ def key(
     typer.echo(f"{name} ({role}) stands in {file} now; the key above is not shown again.", err=True)
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While another `lookalike key` writes there, waits."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _add(file: Path, table: str) -> None:
-    """Writes the whole file anew beside it, so that a full disk leaves the old one."""
+    """Writes the whole file anew beside it, so that a full disk leaves the old one; who may read it stays the same."""
     known = file.read_text(encoding="utf-8").rstrip("\n") if file.exists() else ""
-    beside = file.with_name(f"{file.name}.new")
+    beside = file.with_name(f".{file.name}.new")  # nobody else's: see `_alone`
     try:
         beside.touch(0o600)
+        if file.exists():
+            now = file.stat()
+            os.chown(beside, now.st_uid, now.st_gid)
+            beside.chmod(stat.S_IMODE(now.st_mode))
         beside.write_text(f"{known}\n\n{table}" if known else table, encoding="utf-8")
         beside.replace(file)
     finally:

@@ -321,7 +321,7 @@ def test_search_from_the_shell_tells_errors_in_one_line(collection: Path, tmp_pa
 _SLOW_OPENING = """
 import time
 from retrieval import bootstrap
-real, opened = bootstrap.open_searcher, []
+real, opened = bootstrap.searcher_of, []
 
 def slow(*args, **options):
     opened.append(None)
@@ -329,7 +329,7 @@ def slow(*args, **options):
         time.sleep(120)
     return real(*args, **options)
 
-bootstrap.open_searcher = slow
+bootstrap.searcher_of = slow
 from cli.main import app
 app()
 """

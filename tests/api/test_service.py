@@ -46,13 +46,13 @@ def test_livez_and_readyz(client: TestClient) -> None:
 def test_while_the_collection_is_being_opened_the_port_answers(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, real = threading.Event(), bootstrap.open_searcher
+    gate, real = threading.Event(), bootstrap.searcher_of
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         gate.wait(30)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(bootstrap, "open_searcher", slow)
+    monkeypatch.setattr(bootstrap, "searcher_of", slow)
     with TestClient(create_app(settings)) as opening:
         assert opening.get("/livez").status_code == 200
         for answer in (opening.get("/readyz"), opening.post("/v1/search/text", json={"text": "x"})):
@@ -84,7 +84,7 @@ def test_what_goes_wrong_at_start_is_told_even_if_nobody_foresaw_it(
     def mismatch(*_: Any, **__: Any) -> Any:
         raise RuntimeError("driver too old")
 
-    monkeypatch.setattr(bootstrap, "open_searcher", mismatch)
+    monkeypatch.setattr(bootstrap, "searcher_of", mismatch)
     with TestClient(create_app(settings)) as broken:
         for _ in range(1000):
             detail = broken.get("/readyz").json()["detail"]
@@ -196,8 +196,30 @@ def test_settings_that_make_no_sense_are_refused(name: str, value: str) -> None:
 
 
 def test_proxies_are_addresses_networks_or_all() -> None:
-    for value in ("", "*", "127.0.0.1, 10.1.0.0/16", "::1"):
-        assert Settings(proxies=value).proxies == value
+    for value, meant in [("", ""), ("*", "*"), ("127.0.0.1, 10.1.0.0/16 ::1", "127.0.0.1,10.1.0.0/16,::1")]:
+        assert Settings(proxies=value).proxies == meant
+
+
+@pytest.mark.parametrize("origins", ["shop.example", "https://shop.example/", "https://a.example https://b.example/x"])
+def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
+    with pytest.raises(ValidationError, match="is no origin; write it like"):
+        Settings(cors_origins=origins)
+    Settings(cors_origins="https://shop.example:8443,http://localhost:3000 chrome-extension://abc *")
+
+
+def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"LOOKALIKE_{name.upper()}", "")
+    assert Settings() == Settings.model_construct(**{n: f.default for n, f in Settings.model_fields.items()})
+
+
+@pytest.mark.parametrize("path", ["/v1/search/text/", "/v1/collections/", "/livez/", "/docs/"])
+def test_a_slash_too_many_is_404_and_no_redirect_to_what_the_client_calls_the_host(
+    client: TestClient, path: str
+) -> None:
+    for answer in (client.get(path, follow_redirects=False), client.post(path, follow_redirects=False)):
+        assert answer.status_code in (404, 405)
+        assert "location" not in answer.headers
 
 
 def test_a_misspelt_setting_is_told() -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpcore
 import pytest
 
+from app import fetch
 from app.errors import UrlDisabled, UrlFailed, UrlRefused
 from app.fetch import AllowList, Fetcher, is_public
 from retrieval.errors import ConfigInvalid
@@ -91,7 +96,7 @@ def fetcher(
 
 
 @contextmanager
-def web(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[int]:
+def web(answer: Callable[[BaseHTTPRequestHandler], None], tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """A server on loopback; yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -102,6 +107,8 @@ def web(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[int]:
             """Keeps still."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -225,6 +232,13 @@ def test_the_allow_list_lets_through(allowed: str) -> None:
         assert get(fetcher(allowed, resolve=names), f"http://localhost:{port}/cat.jpg") == b"picture"
 
 
+@pytest.mark.parametrize("host", ["bücher.internal", "xn--bcher-kva.internal", "BÜCHER.internal."])
+def test_the_allow_list_takes_names_in_any_letters(host: str) -> None:
+    with web(says(200, b"picture")) as port:
+        for allowed in ("bücher.internal", "xn--bcher-kva.internal"):
+            assert get(fetcher(allowed, resolve=Names(["127.0.0.1"])), f"http://{host}:{port}/") == b"picture"
+
+
 def test_the_allow_list_takes_names_by_the_letter() -> None:
     dial = Dial()
     for host in ("images.internal.evil.example", "evil-images.internal", "internal"):
@@ -233,7 +247,10 @@ def test_the_allow_list_takes_names_by_the_letter() -> None:
     assert dial.dialled == []
 
 
-@pytest.mark.parametrize("text", ["10.0.0.0/33", "10.0.0.1/8", "http://images.internal", "::g"])
+@pytest.mark.parametrize(
+    "text",
+    ["10.0.0.0/33", "10.0.0.1/8", "http://images.internal", "::g", "*", "*.local", "999.1.1.1", "127.0.0.1-127.0.0.9"],
+)
 def test_an_allow_list_that_makes_no_sense(text: str) -> None:
     with pytest.raises(ConfigInvalid, match="LOOKALIKE_URLS_ALLOWED"):
         AllowList.parse(text)
@@ -298,6 +315,27 @@ def test_a_server_that_speaks_something_else(scheme: str) -> None:
 
     with web(ssh) as port, pytest.raises(UrlFailed, match="can't be reached"):
         get(fetcher("127.0.0.1"), f"{scheme}://127.0.0.1:{port}/")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_certificate_that_nobody_trusts_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = "openssl req -x509 -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -out cert"
+    named = ["-subj", "/CN=x", "-addext", "subjectAltName=DNS:pictures.internal"]
+    subprocess.run([*made.split(), *named], cwd=tmp_path, check=True, capture_output=True)
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    with web(says(200, b"picture"), tls=own) as port:
+        here = fetcher("127.0.0.0/8", resolve=Names(["127.0.0.1"]))
+        with pytest.raises(UrlFailed, match="signed by nobody trusted here"):
+            get(here, f"https://pictures.internal:{port}/")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert"))
+        fetch._tls.cache_clear()
+        try:
+            assert get(here, f"https://pictures.internal:{port}/") == b"picture"
+            with pytest.raises(UrlFailed, match="certificate of the picture's server is not valid for it"):
+                get(here, f"https://elsewhere.internal:{port}/")
+        finally:
+            fetch._tls.cache_clear()
 
 
 def test_a_server_that_speaks_nonsense_leaves_no_garbage() -> None:

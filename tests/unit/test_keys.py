@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +37,10 @@ def test_keys_of_the_environment() -> None:
     assert len(load_keyring(" ", None)) == 0
 
 
-@pytest.mark.parametrize("listed", ["0123456789abcdef", "write:0123456789abcdef", "read:short-secret", "read:"])
+@pytest.mark.parametrize(
+    "listed",
+    ["0123456789abcdef", "write:0123456789abcdef", "read:short-secret", "read:", "read:schlüssel-0123456789abcdef"],
+)
 def test_a_listed_key_that_makes_no_sense_is_told_without_telling_it(listed: str) -> None:
     with pytest.raises(ConfigInvalid, match="entry 2") as caught:
         load_keyring(f"read:aaaaaaaaaaaaaaaaaaaaaa {listed}", None)
@@ -86,6 +92,41 @@ def test_the_command_makes_keys_that_the_service_knows(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert run(app, ["key", "no blanks", "--file", str(path)]).exit_code == 2
     assert path.read_bytes() == before
+
+
+def test_one_key_has_one_role(tmp_path: Path) -> None:
+    key, digest = new_key()
+    with pytest.raises(ConfigInvalid, match="'environment-1' stands there twice") as caught:
+        load_keyring(f"admin:{key} read:{key}", None)
+    assert key not in str(caught.value)
+    path = tmp_path / "keys.toml"
+    path.write_text(f'[website]\nrole = "read"\nsha256 = "{digest}"\n')
+    with pytest.raises(ConfigInvalid, match="'website' stands there twice"):
+        load_keyring(f"admin:{key}", path)
+
+
+def test_who_may_read_the_key_file_stays_and_a_link_stays_one(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.toml", tmp_path / "keys.toml"
+    real.touch()
+    real.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(real, 10001, 10002)
+    before = real.stat()
+    link.symlink_to("real.toml")
+    assert CliRunner().invoke(app, ["key", "first", "--file", str(link)]).exit_code == 0
+    after = real.stat()
+    assert link.is_symlink()
+    assert load_keyring("", real).names == {"first"}
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def test_keys_made_at_once_are_all_there(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    command = [sys.executable, "-m", "cli.main", "key", "--file", str(path)]
+    running = [subprocess.Popen([*command, f"key{i}"], stdout=subprocess.DEVNULL) for i in range(6)]
+    assert [each.wait(60) for each in running] == [0] * 6
+    assert load_keyring("", path).names == {f"key{i}" for i in range(6)}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_disk_leaves_the_key_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
