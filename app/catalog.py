@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from app.errors import UnknownCollection
@@ -19,6 +20,9 @@ from app.served import Served, Shared, version_bytes
 from retrieval.errors import ConfigInvalid
 
 logger = logging.getLogger(__name__)
+
+_MISSING_SECONDS = 60.0
+"""A folder that is put in another's place is away for less."""
 
 
 class Catalog:
@@ -39,6 +43,7 @@ class Catalog:
         self._used: list[str] = []  # longest unused first
         self._shared, self._budget = shared, budget
         self._ignored: set[Path] = set()
+        self._missing: dict[str, float] = {}  # since when
         for root in roots:
             self._add(root)
         self.default = next(iter(self._by_name.values()))
@@ -59,6 +64,23 @@ class Catalog:
                 logger.error("collection_ignored: %s", error)
                 self._ignored.add(root)
         return fresh
+
+    def let_go(self, roots: Sequence[Path], named: Collection[Path]) -> list[Served]:
+        """Those that have been away for a minute from a folder of collections that holds others still.
+
+        One that was named itself, or whose folder is empty, as it is before a disk is mounted, stays.
+        """
+        beside = {root.parent for root in roots if root not in named}
+        gone, now = [], time.monotonic()
+        for served in self:
+            if served.root in roots or served.root in named or served.root.parent not in beside:
+                self._missing.pop(served.name, None)
+            elif now - self._missing.setdefault(served.name, now) >= _MISSING_SECONDS:
+                del self._by_name[served.name], self._missing[served.name]
+                self._used.remove(served.name)
+                served.close()
+                gone.append(served)
+        return gone
 
     def _add(self, root: Path) -> Served:
         served = Served(root, self._shared, self._make_room)
@@ -156,3 +178,10 @@ def collection_folders(first: Path, more: Sequence[Path]) -> list[Path]:
         inside = [] if (folder / CURRENT).exists() else sorted(path.parent for path in folder.glob(f"*/{CURRENT}"))
         folders += [path for path in inside or [folder] if path.resolve() != first.resolve()]
     return folders
+
+
+def collections_there(first: Path, more: Sequence[Path]) -> list[Path]:
+    """As `collection_folders`, without those where no collection is just now."""
+    from retrieval.collection import CURRENT
+
+    return [folder for folder in collection_folders(first, more) if (folder / CURRENT).exists()]

@@ -23,7 +23,7 @@ from importlib.metadata import version
 import httpcore
 import httpx
 
-from app.errors import UrlDisabled, UrlFailed, UrlRefused
+from app.errors import Overloaded, UrlDisabled, UrlFailed, UrlRefused
 from app.frames import without_frames
 from app.settings import words
 from retrieval.errors import ConfigInvalid
@@ -154,14 +154,23 @@ class Fetcher:
             UrlDisabled: the service takes no URLs.
             UrlRefused: the URL, or one that it redirects to, is none that the service would ask.
             UrlFailed: no answer in time, no 200, or too many bytes.
+            Overloaded: half of that time went by before it had its turn among others.
         """
         if not self._enabled:
             raise UrlDisabled("this service fetches no pictures; send the picture itself, or set LOOKALIKE_URLS=true")
+        until = asyncio.get_running_loop().time() + self._timeout
         try:
-            async with asyncio.timeout(self._timeout), self._slots:
+            async with asyncio.timeout_at(until - self._timeout / 2):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise Overloaded("too many pictures are being fetched; come again when there is less to do") from error
+        try:
+            async with asyncio.timeout_at(until):
                 return await self._follow(url)
         except TimeoutError as error:
             raise UrlFailed(f"the picture did not arrive within {self._timeout:g} s") from error
+        finally:
+            self._slots.release()
 
     async def _follow(self, url: str) -> bytes:
         target = _parse(url)

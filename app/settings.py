@@ -155,7 +155,8 @@ class Settings(BaseSettings):
     watch_seconds: float = Field(
         default=2.0,
         ge=0,
-        description="How often to look for new versions, new collections, and a changed key file; 0 for never.",
+        description="How often to look for new versions, new collections, and a changed key file; 0 for never: "
+        "then reloads alone open what could not be opened.",
     )
     probe_seconds: float = Field(default=5.0, gt=0, description="How often /readyz's probe queries are sent.")
     probe_timeout: float = Field(

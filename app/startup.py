@@ -11,12 +11,13 @@ import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from app.access import Access
 from app.admission import Gates
 from app.batching import give_way
-from app.catalog import Catalog, collection_folders
+from app.catalog import Catalog, collection_folders, collections_there
 from app.connections import BoundedConnection
 from app.errors import NotReady
 from app.fetch import Fetcher
@@ -69,6 +70,7 @@ class Service:
             settings.memory_budget,
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._care: dict[str, list[asyncio.Task[None]]] = {}  # of each collection
         self._measure()
 
     def require_ready(self) -> Queries:
@@ -102,9 +104,13 @@ class Service:
         self._tasks.append(asyncio.create_task(_lasting(work)))
 
     def _look_after(self, served: Served) -> None:
-        self._begin(served.keep_probing)
-        if self.settings.watch_seconds:
-            self._begin(served.watch)
+        work = [served.keep_probing, *([served.watch] if self.settings.watch_seconds else [])]
+        self._care[served.name] = [asyncio.create_task(_lasting(each)) for each in work]
+
+    def _forget(self, served: Served) -> None:
+        for task in self._care.pop(served.name):
+            task.cancel()
+        self.telemetry.forget(collection=served.name)
 
     def is_ready(self) -> bool:
         """Whether /readyz says so."""
@@ -115,14 +121,18 @@ class Service:
         return True
 
     async def _watch_folders(self) -> None:
-        """Takes in collections that are new in a folder of collections; never ends by itself."""
+        """Takes in collections that are new in a folder of collections, lets go of others; never ends by itself."""
         settings = self.settings
+        named = settings.collection, *settings.collections
         while True:
             await asyncio.sleep(settings.watch_seconds)
             try:
-                folders = await asyncio.to_thread(collection_folders, settings.collection, settings.collections)
+                folders = await asyncio.to_thread(collections_there, settings.collection, settings.collections)
             except OSError:  # a disk that is not there just now
                 continue
+            for served in self.catalog.let_go(folders, named):
+                logger.warning("collection_removed name=%s: its folder has been away for a minute", served.name)
+                self._forget(served)
             for served in self.catalog.take_in(folders):
                 logger.warning("collection_found name=%s", served.name)
                 self._measure_collection(served)
@@ -174,7 +184,7 @@ class Service:
 
     async def close(self) -> None:
         """Drops what waits; what runs may finish."""
-        for task in self._tasks:
+        for task in [*self._tasks, *chain(*self._care.values())]:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

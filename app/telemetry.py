@@ -70,6 +70,7 @@ class Telemetry:
         self._errors = Counter("lookalike_errors", "Problems answered.", ["code"], registry=self._registry)
         self._gauges: dict[str, Gauge] = {}
         self._counts: dict[str, _Counts] = {}
+        self._named_by: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # labels -> who has them
         self._recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT))
 
     def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
@@ -77,6 +78,7 @@ class Telemetry:
         if name not in self._gauges:
             self._gauges[name] = Gauge(f"lookalike_{name}", text, list(labels), registry=self._registry)
         gauge = self._gauges[name]
+        self._named_by[tuple(labels)].add(name)
         (gauge.labels(**labels) if labels else gauge).set_function(read)
 
     def counter(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
@@ -85,6 +87,16 @@ class Telemetry:
             self._counts[name] = _Counts(f"lookalike_{name}", text, list(labels))
             self._registry.register(self._counts[name])
         self._counts[name].read[tuple(labels.values())] = read
+        self._named_by[tuple(labels)].add(name)
+
+    def forget(self, **labels: str) -> None:
+        """What `gauge` and `counter` were told of just these labels is told no more."""
+        values = tuple(labels.values())
+        for name in self._named_by[tuple(labels)]:
+            if name in self._gauges:
+                self._gauges[name].remove(*values)
+            else:
+                del self._counts[name].read[values]
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request came to its end."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app import schemas
+from app import catalog, schemas
 from app.catalog import collection_folders
 from app.main import create_app
 from app.served import folder_name, version_bytes
@@ -247,6 +247,35 @@ def test_a_collection_that_appears_is_served(tmp_path: Path, caplog: pytest.LogC
         assert search(client, "first")["version"] == current_version(first)
         assert opened(client) == {"first", "later"}
     assert caplog.text.count("both called 'first'") == 1
+
+
+def test_a_collection_that_is_removed_is_forgotten_and_one_that_is_away_for_a_moment_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, folder = build_collection(tmp_path / "first"), tmp_path / "all"
+    for name in ("second", "third"):
+        build_collection(folder / name)
+    with service([first, folder]) as client:
+        eventually(lambda: opened(client) == {"first", "second", "third"})
+        (folder / "second").rename(tmp_path / "away")
+        eventually(lambda: client.get("/v1/collections/second").json()["failure"] is not None)
+        search(client, "second")  # from memory
+        (tmp_path / "away").rename(folder / "second")
+        eventually(lambda: client.get("/v1/collections/second").json()["failure"] is None)
+        (folder / "second").rename(tmp_path / "away")
+        monkeypatch.setattr(catalog, "_MISSING_SECONDS", 0.0)
+        eventually(lambda: opened(client) == {"first", "third"})
+        assert client.post("/v1/collections/second/search/item", json=ITEM).status_code == 404
+        assert '{collection="third"}' in client.get("/metrics").text
+        assert '{collection="second"}' not in client.get("/metrics").text
+        (tmp_path / "away").rename(folder / "second")  # and it may come again
+        eventually(lambda: opened(client) == {"first", "second", "third"})
+        folder.rename(tmp_path / "unmounted")
+        time.sleep(0.3)
+        folder.mkdir()
+        time.sleep(0.3)
+        assert opened(client) == {"first", "second", "third"}
+        assert search(client, "third")["collection"] == "third"
 
 
 def test_a_collection_that_appears_waits_for_its_first_query_where_none_is_preloaded(tmp_path: Path) -> None:

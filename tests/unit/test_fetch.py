@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpcore
 import pytest
 
 from app import fetch
-from app.errors import UrlDisabled, UrlFailed, UrlRefused
+from app.errors import Overloaded, UrlDisabled, UrlFailed, UrlRefused
 from app.fetch import AllowList, Fetcher, is_public
 from retrieval.errors import ConfigInvalid
 
@@ -349,6 +350,18 @@ def test_a_server_that_speaks_nonsense_leaves_no_garbage() -> None:
         if link := links.pop():
             assert link.__traceback__ is None  # whose frames hold what was read, and the error itself
             links += [link.__cause__, link.__context__]
+
+
+def test_who_gets_no_turn_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_AT_ONCE", 2)
+    with web(lambda _: time.sleep(0.6)) as port:
+
+        async def at_once() -> list[Any]:
+            here = fetcher("127.0.0.1", timeout=0.3)
+            asked = (here.get(f"http://127.0.0.1:{port}/{i}") for i in range(3))
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+        assert [type(each) for each in asyncio.run(at_once())] == [UrlFailed, UrlFailed, Overloaded]
 
 
 def test_nobody_listens() -> None:
