@@ -223,6 +223,11 @@ def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
                 made.hurry()
             return made
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().shutdown(sockets)
+            if self.force_exit:  # then its base leaves the application as it is, which ends in a traceback
+                await self.lifespan.shutdown()
+
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if sig == signal.SIGTERM and not service.draining:
                 service.draining = True

@@ -108,6 +108,22 @@ def test_it_serves_says_where_and_ends_with_status_0(collection: Path, number: s
     assert "Traceback" not in err
 
 
+def test_ctrl_c_again_ends_what_is_under_way_without_a_traceback(collection: Path) -> None:
+    with serving(collection) as (process, client):
+        upload = socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30)
+        upload.sendall(b"POST /v1/search/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n")
+        upload.sendall(b"Content-Length: 1000\r\n\r\nx")
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=30)[1]
+        upload.close()
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+
+
 def test_an_upload_that_does_not_end_in_time_is_told_to_come_again(collection: Path) -> None:
     with serving(collection, LOOKALIKE_SHUTDOWN_SECONDS="1", LOOKALIKE_DRAIN_SECONDS="0") as (process, client):
         with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as upload:
@@ -218,9 +234,9 @@ print(own() - before)
 
 
 def test_once_ready_the_libraries_are_out_of_the_collectors_sight(capsys: pytest.CaptureFixture[str]) -> None:
-    names = SimpleNamespace(name="gallery", encoder=SimpleNamespace(name="fake"))
+    names = SimpleNamespace(name="as indexed", encoder=SimpleNamespace(name="fake"))
     collection = MagicMock(manifest=names, __len__=lambda _: 3)
-    queries: Any = SimpleNamespace(searcher=SimpleNamespace(collection=collection))
+    queries: Any = SimpleNamespace(name="gallery", searcher=SimpleNamespace(collection=collection))
     usual = gc.get_threshold()
     try:
         serve._ready(queries, 0, "127.0.0.1", 8000)
