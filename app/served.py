@@ -275,9 +275,8 @@ class Served:
 
         shared, settings = self._shared, self._shared.settings
         collection = await asyncio.to_thread(open_collection, self.root, verify=settings.verify)
-        self._make_room(
-            self, sum(entry.size for entry in collection.manifest.files.values())
-        )  # now it is known to be sound
+        size = sum(entry.size for entry in collection.manifest.files.values())
+        self._make_room(self, size)  # and not before it is known to be sound
         call = partial(
             searcher_of,
             collection,
