@@ -61,6 +61,6 @@ WORKDIR /home/lookalike
 ENV LOOKALIKE_HEALTH_PORT=8001
 EXPOSE 8000 8001
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8001/readyz', timeout=4)"]
+    CMD ["python", "-c", "from urllib.request import *; build_opener(ProxyHandler({})).open('http://127.0.0.1:8001/readyz', timeout=4)"]
 ENTRYPOINT ["lookalike"]
 CMD ["serve", "/collections/gallery", "--host", "0.0.0.0", "--port", "8000"]

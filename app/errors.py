@@ -315,7 +315,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 async def _on_hang_up(request: Request, error: Exception) -> Response:
     """The client left while it was still sending: nobody reads this answer, and nothing went wrong here."""
-    return Response(status_code=HTTPStatus.BAD_REQUEST)
+    return Response(status_code=499)  # as who leaves later is counted
 
 
 def surprise(scope: Scope) -> Response:

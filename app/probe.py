@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,8 @@ from app.queries import Queries, TextSide
 from retrieval.errors import LookalikeError
 from retrieval.nearest import SearchOptions
 from retrieval.stopwatch import Stopwatch
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -60,8 +63,12 @@ class Probe:
         try:
             await self.require(queries)
         except Exception as error:  # whatever it is: the probe is there to tell it
+            if not self.failure:
+                logger.error("probe_failed stage=%s: %s: %s", self._stage, type(error).__name__, error)
             self.failure = f"{self._stage or 'probe'} failed: {type(error).__name__}: {error}"
         else:
+            if self.failure:
+                logger.warning("probe_passed again")
             self.passed()
         finally:
             self._stage = ""

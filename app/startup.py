@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -160,7 +161,8 @@ class Service:
         gauge("decodes_waiting", "Pictures that wait to be decoded.", self._decodes.waiting)
         gauge("searches_waiting", "Queries that wait for a search.", self._searches.waiting)
         gauge("connections", "Connections that are open, of the port with most.", BoundedConnection.busiest)
-        most = partial(getattr, self.settings, "max_connections")
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # each connection is one
+        most = partial(min, self.settings.max_connections, files)
         gauge("connections_most", "Connections of a port beyond which new ones are refused.", most)
         gauge("model_bytes", "Weights of the encoders in use.", catalog.weight_bytes)
         for served in catalog:

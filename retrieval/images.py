@@ -8,8 +8,10 @@ and 16-bit pictures become 8-bit RGB, of an animation the first frame counts. Wh
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,7 +27,7 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp"
 """File name endings taken for pictures, lower case."""
 
 DEFAULT_MAX_PIXELS = 64_000_000
-"""Width x height above which a picture is refused: about 260 MB once decoded, twice that on the way."""
+"""Width x height above which a picture is refused: about 260 MB once decoded, up to 1 GB on the way."""
 
 THUMBNAIL_SIDE = 256
 """Longest side of a thumbnail, pixels."""
@@ -82,25 +84,74 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, target: int | N
         ImageTooLarge: more pixels than `max_pixels`.
         ImageUndecodable: empty, truncated or corrupt.
     """
+    with decoding(data, max_pixels=max_pixels, target=target) as picture:
+        return picture
+
+
+@contextmanager
+def decoding(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, target: int | None = None) -> Iterator[Picture]:
+    """As `decode`, while the picture has its share of the room that all have together: see `_Room`."""
     image = _open(data)
     if image.width * image.height > max_pixels:
         raise ImageTooLarge(
             f"picture of {image.width} x {image.height} pixels is over the limit of {max_pixels:,}; scale it down"
         )
     width, height, source_format = image.width, image.height, image.format or "unknown"
+    if target is not None:
+        _draft(image, target)
+    with _ROOM.take(image.width * image.height):
+        try:
+            image.load()
+            orientation = _orientation(image)
+            rgb = _to_rgb(image)
+        except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
+            raise ImageUndecodable(f"truncated or corrupt {source_format} picture: {error}") from error
+        del image
+        if orientation in _UPRIGHT:
+            rgb = rgb.transpose(_UPRIGHT[orientation])
+            if orientation >= 5:
+                width, height = height, width
+        yield Picture(rgb, width, height, source_format)
+
+
+class _Room:
+    """Pixels that the threads of this process may have decoded at once.
+
+    Pillow takes 4 to 16 bytes for each: eight threads with a picture of the largest size each would take 9 GB.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._free = most
+        self._changed = threading.Condition()
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        """Waits until so many are free; who wants more than there are has them all.
+
+        Who waits is next, so that small pictures that come all the while do not keep a large one out.
+        """
+        wanted = min(pixels, self._most)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= wanted)
+            self._free -= wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += wanted
+                self._changed.notify_all()
+
+
+_ROOM = _Room(DEFAULT_MAX_PIXELS)
+
+
+def _draft(image: Image.Image, target: int) -> None:
+    """Has a JPEG decoded smaller. Raises ImageUndecodable."""
     try:
-        if target is not None:
-            image.draft("RGB", (2 * target, 2 * target))
-        image.load()
-        orientation = _orientation(image)
-        rgb = _to_rgb(image)
-    except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
-        raise ImageUndecodable(f"truncated or corrupt {source_format} picture: {error}") from error
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-        if orientation >= 5:
-            width, height = height, width
-    return Picture(rgb, width, height, source_format)
+        image.draft("RGB", (2 * target, 2 * target))
+    except Exception as error:  # as below
+        raise ImageUndecodable(f"truncated or corrupt {image.format} picture: {error}") from error
 
 
 def encode_thumbnail(image: Image.Image, side: int = THUMBNAIL_SIDE) -> bytes:

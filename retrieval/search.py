@@ -8,6 +8,7 @@ shell and for tests. It knows nothing of HTTP.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -18,7 +19,7 @@ from retrieval import images
 from retrieval.calibration import PairCalibration
 from retrieval.collection import Collection
 from retrieval.encoders.protocol import Encoder, TextEncoder
-from retrieval.errors import InvalidLimit, QueryError, TextEmpty, TextTooLong, TextUnsupported
+from retrieval.errors import EncoderError, InvalidLimit, QueryError, TextEmpty, TextTooLong, TextUnsupported
 from retrieval.nearest import NearestRows, SearchOptions
 from retrieval.stopwatch import Stopwatch
 from retrieval.stores.protocol import VectorStore
@@ -86,10 +87,12 @@ class Searcher:
 
     def prepare_image(self, data: bytes, watch: Stopwatch) -> UInt8:
         """File bytes -> (3, S, S) uint8. Raises ImageError."""
-        with watch.stage("decode"):
-            picture = images.decode(data, max_pixels=self.limits.pixels, target=self.encoder.preprocessing.resize)
-        with watch.stage("preprocess"):
-            return self.encoder.preprocess(picture.image)
+        with ExitStack() as decoded:
+            with watch.stage("decode"):
+                target = self.encoder.preprocessing.resize
+                picture = decoded.enter_context(images.decoding(data, max_pixels=self.limits.pixels, target=target))
+            with watch.stage("preprocess"):
+                return self.encoder.preprocess(picture.image)
 
     def prepare_text(self, text: str) -> str:
         """The query as the text tower gets it: white space at the ends removed.
@@ -110,14 +113,14 @@ class Searcher:
     def encode_images(self, batch: UInt8, watch: Stopwatch) -> Float32:
         """(n, 3, S, S) uint8 -> (n, d) float32 of unit norm."""
         with watch.stage("encode"):
-            return self.encoder.encode_images(batch)
+            return _finite(self.encoder.encode_images(batch))
 
     def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
         """Prepared texts -> (n, d) float32 of unit norm."""
         if not isinstance(self.encoder, TextEncoder):
             raise TextUnsupported(f"encoder {self.encoder.spec.name!r} has no text tower")
         with watch.stage("encode"):
-            return self.encoder.encode_texts(texts)
+            return _finite(self.encoder.encode_texts(texts))
 
     def warm(self, texts: int) -> None:
         """Encodes batches of nothing, so that the first queries that come together need not wait for a compiler."""
@@ -190,6 +193,13 @@ class Searcher:
             ]
             for each, neighbors in zip(rows, found, strict=True)
         ]
+
+
+def _finite(vectors: Float32) -> Float32:
+    """The vectors. Raises EncoderError: the query is not to blame for what is none."""
+    if not np.isfinite(vectors).all():
+        raise EncoderError("the encoder gave a vector that is not finite")
+    return vectors
 
 
 def compare(a: Embedded, b: Embedded, spec: EncoderSpec, threshold: float | None = None) -> Similarity:

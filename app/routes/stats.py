@@ -33,7 +33,7 @@ async def stats(request: Request, service: ServiceDep) -> Response:
     """What each stage of the last 1,000 queries took, ms; a table in plain text for `Accept: text/plain`."""
     known = service.telemetry.stages()
     table = {stage: known[stage] for stage in STAGES if stage in known}
-    if "text/plain" in request.headers.get("accept", ""):
+    if request.headers.get("accept", "").startswith("text/plain"):
         rows = [("stage, ms", *_COLUMNS), *((stage, *(row[name] for name in _COLUMNS)) for stage, row in table.items())]
         return PlainTextResponse(
             "".join(f"{row[0]:<12}" + "".join(f"{cell:>10}" for cell in row[1:]) + "\n" for row in rows)

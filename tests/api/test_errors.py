@@ -6,9 +6,10 @@ import io
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
@@ -126,6 +127,23 @@ def test_a_bad_request_is_a_problem_and_the_next_good_one_succeeds(client: TestC
     assert len(answer.content) < 2_000
     good = client.post(IMAGE, files={"file": GOOD}, data={"limit": "1"})
     assert good.json()["results"][0]["id"] == "animals/cat.png"
+
+
+def test_a_vector_that_is_not_finite_is_the_encoders_fault(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = client.app.state.service.catalog.default.queries.searcher.encoder  # type: ignore[attr-defined]
+
+    def spoiled(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda batch: encode(batch) * np.float32("nan")
+
+    for name in ("encode_images", "encode_texts"):
+        monkeypatch.setattr(encoder, name, spoiled(getattr(encoder, name)))
+    pair = {"a": {"text": "x"}, "b": {"id": "animals/cat.png"}}
+    for answer in (
+        client.post(IMAGE, files={"file": GOOD}),
+        client.post(TEXT, json={"text": "x"}),
+        client.post(PAIR, json=pair),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (500, "encoder_error")
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,9 @@ def test_a_first_batch_that_hangs_keeps_nothing_else_from_being_opened(
         assert client.get("/readyz").status_code == 200
 
 
-def test_a_search_that_fails_makes_the_service_unready(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_fails_makes_the_service_unready_and_is_told_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     from retrieval.search import Searcher
 
     broken, real = threading.Event(), Searcher.nearest
@@ -305,8 +307,11 @@ def test_a_search_that_fails_makes_the_service_unready(root: Path, monkeypatch: 
         broken.set()
         eventually(lambda: client.get("/readyz").status_code == 503)
         assert "search failed: OSError: input/output error" in client.get("/readyz").json()["detail"]
+        time.sleep(0.1)  # several probes
         broken.clear()
         eventually(lambda: client.get("/readyz").status_code == 200)
+    assert caplog.text.count("probe_failed stage=search: OSError: input/output error") == 1
+    assert caplog.text.count("probe_passed again") == 1
 
 
 def test_a_service_about_to_end_answers_but_is_not_ready(root: Path) -> None:

@@ -96,6 +96,7 @@ def test_stats_for_people(client: TestClient) -> None:
     schemas.StatsResponse.model_validate(found)
     decode = found["stages"]["decode"]
     assert 0 < decode["p50"] <= decode["p90"] <= decode["p99"]
+    assert client.get("/v1/stats", headers={"Accept": "application/json, text/plain, */*"}).json()["stages"]
     table = client.get("/v1/stats", headers={"Accept": "text/plain"}).text.splitlines()
     assert table[0].split() == ["stage,", "ms", "count", "p50", "p90", "p99", "mean"]
     assert [line.split()[0] for line in table[1:]] == list(found["stages"])

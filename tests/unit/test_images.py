@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 import tracemalloc
+from collections import Counter
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +19,9 @@ from PIL import Image
 from retrieval import images
 from retrieval.encoders.registry import create_encoder
 from retrieval.errors import ImageError, ImageTooLarge, ImageUndecodable
+from retrieval.images import _Room
+from retrieval.search import Limits, Searcher
+from retrieval.stopwatch import Stopwatch
 from tests.bad_images import OddImage, bad_images, bomb, encoded, odd_images, picture
 
 
@@ -168,3 +175,50 @@ def test_damaged_bytes_give_a_picture_or_an_image_error(start: bytes, damage: li
 def test_an_error_names_what_is_wrong() -> None:
     with pytest.raises(ImageUndecodable, match="zero bytes"):
         images.decode(b"")
+
+
+class TestRoom:
+    def test_no_more_pixels_are_decoded_at_once_than_there_is_room_for(self) -> None:
+        room, begun, let_go = _Room(10), Counter[str](), threading.Event()
+
+        def take(name: str, pixels: int) -> None:
+            with room.take(pixels):
+                begun[name] += 1
+                let_go.wait(10)
+
+        def starts(name: str, pixels: int) -> threading.Thread:
+            thread = threading.Thread(target=take, args=(name, pixels))
+            thread.start()
+            time.sleep(0.05)
+            return thread
+
+        threads = [starts("first", 6), starts("large", 99), starts("small", 1)]
+        assert begun == {"first": 1}  # the large one is next, and the small one does not slip by
+        let_go.set()
+        for thread in threads:
+            thread.join(10)
+        assert begun == {"first": 1, "large": 1, "small": 1}
+        with pytest.raises(ZeroDivisionError), room.take(10):
+            raise ZeroDivisionError
+        with room.take(10):
+            pass
+
+    def test_a_query_keeps_its_room_until_it_is_preprocessed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        room = _Room(1_000_000)
+        monkeypatch.setattr(images, "_ROOM", room)
+        free: list[int] = []
+
+        class Looking:
+            preprocessing = SimpleNamespace(resize=10)
+
+            def preprocess(self, image: Image.Image) -> str:
+                free.append(room._free)
+                return "pixels"
+
+        searcher = SimpleNamespace(limits=Limits(), encoder=Looking())
+        for format, taken in (("PNG", 640 * 480), ("JPEG", 80 * 60)):  # a JPEG is decoded smaller
+            data = io.BytesIO()
+            Image.new("RGB", (640, 480)).save(data, format)
+            assert Searcher.prepare_image(searcher, data.getvalue(), Stopwatch()) == "pixels"  # type: ignore[arg-type,comparison-overlap]
+            assert free.pop() == 1_000_000 - taken
+            assert room._free == 1_000_000
