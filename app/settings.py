@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     access_log: bool = Field(default=False, description="Whether every request is logged, too.")
     tracing: bool = Field(
         default=False,
-        description="Whether traces are sent by OpenTelemetry (`pip install lookalike[tracing]`), which its own "
+        description="Whether traces are sent by OpenTelemetry (`pip install '.[tracing]'`), which its own "
         "`OTEL_*` variables configure.",
     )
     watch_seconds: float = Field(

@@ -46,10 +46,12 @@ class Telemetry:
 
     Attributes:
         on_query: told of every query's stages, too: milliseconds by stage.
+        trace_id: of the request that is under way, where it is traced; 32 hexadecimal digits or empty.
     """
 
     def __init__(self) -> None:
         self.on_query: Callable[[Mapping[str, float]], None] = lambda took_ms: None
+        self.trace_id: Callable[[], str] = lambda: ""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
@@ -168,7 +170,7 @@ class Watched:
         name = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
         scope.setdefault("state", {})["request_id"] = name
         logs.request_id.set(name)
-        logs.trace_id.set(logs.trace_of(headers.get("traceparent", "")))
+        logs.trace_id.set(self.telemetry.trace_id() or logs.trace_of(headers.get("traceparent", "")))
 
         async def named(message: Message) -> None:
             nonlocal status

@@ -1,6 +1,6 @@
 """Traces by OpenTelemetry, an extra: each request a span under its client's (W3C trace context), stages as attributes.
 
-`pip install lookalike[tracing]`, `LOOKALIKE_TRACING=true`; where to and how much is OpenTelemetry's own affair, by its
+`pip install '.[tracing]'`, `LOOKALIKE_TRACING=true`; where to and how much is OpenTelemetry's own affair, by its
 variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, ...).
 """
 
@@ -17,6 +17,8 @@ from retrieval.errors import ConfigInvalid
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+_UNTRACED = r"^[^/]*//[^/]+/(livez|readyz|metrics)$"
+"""An expression over the whole URL."""
 _URLS = ("http.url", "http.target", "url.full", "url.query")
 """Attributes that hold a query string, by OpenTelemetry's older and newer conventions."""
 
@@ -37,7 +39,7 @@ def install(app: FastAPI, telemetry: Telemetry, provider: TracerProvider | None 
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
     except ImportError as error:
         raise ConfigInvalid(
-            f"LOOKALIKE_TRACING needs OpenTelemetry ({error}): pip install lookalike[tracing]"
+            f"LOOKALIKE_TRACING needs OpenTelemetry ({error}): pip install '.[tracing]' where Lookalike's source is"
         ) from error
 
     def annotate(took_ms: Mapping[str, float]) -> None:
@@ -51,13 +53,17 @@ def install(app: FastAPI, telemetry: Telemetry, provider: TracerProvider | None 
             if name in _URLS and scope.get("query_string"):
                 span.set_attribute(name, "" if name == "url.query" else str(value).partition("?")[0])
 
-    telemetry.on_query = annotate
+    def trace_id() -> str:
+        context = trace.get_current_span().get_span_context()
+        return trace.format_trace_id(context.trace_id) if context.is_valid else ""
+
+    telemetry.on_query, telemetry.trace_id = annotate, trace_id
     app.add_middleware(
         OpenTelemetryMiddleware,
         tracer_provider=provider or _to_collector(),
         server_request_hook=without_query,
         exclude_spans=["send", "receive"],
-        excluded_urls="/livez,/readyz,/metrics",
+        excluded_urls=_UNTRACED,
     )
 
 

@@ -95,6 +95,33 @@ def test_a_request_is_a_span_of_its_clients_trace_with_its_stages(
     assert "secret" not in str(dict(span.attributes))  # no query string leaves the service
 
 
+def test_a_trace_that_begins_here_is_in_the_log(
+    spans: tuple[TestClient, InMemorySpanExporter], caplog: pytest.LogCaptureFixture
+) -> None:
+    client, exporter = spans
+    logged: list[str] = []
+    caplog.handler.addFilter(lambda _: logged.append(logs.trace_id.get()) or True)  # on the request's own task
+    with caplog.at_level(logging.INFO, "app.telemetry"):
+        client.get("/v1/items")
+    (span,) = exporter.get_finished_spans()
+    assert span.context is not None
+    assert f"{span.context.trace_id:032x}" in logged
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/collections/metrics/items", "/v1/items/metrics", "/v1/items/a%2Flivez", "/v1/stats"]
+)
+def test_what_is_called_like_a_health_check_is_traced(
+    spans: tuple[TestClient, InMemorySpanExporter], path: str
+) -> None:
+    client, exporter = spans
+    for untraced in ("/livez", "/readyz", "/metrics"):
+        client.get(untraced)
+    assert not exporter.get_finished_spans()
+    client.get(path)
+    assert len(exporter.get_finished_spans()) == 1
+
+
 def test_plain_logs_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
