@@ -33,8 +33,7 @@ COPY app app
 COPY cli cli
 COPY evaluation evaluation
 COPY indexing indexing
-COPY sources sources
-COPY retrieval retrieval
+COPY lookalike lookalike
 COPY training training
 RUN uv pip install --quiet --no-deps --compile-bytecode --target /opt/lookalike . && chmod -R a+rX /opt/lookalike
 ENV PATH=/opt/lookalike/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/lookalike LOOKALIKE_CACHE=/var/cache/lookalike

@@ -2,7 +2,7 @@
 
 A query's wait is the number of those before it times the mean time between two completions (Little 1961), measured
 over the last completions of its kind. Time in which nothing of the kind was under way does not count, so that a quiet
-hour does not look like a slow service. It knows nothing of HTTP; `app.door` asks it.
+hour does not look like a slow service. It knows nothing of HTTP; `app.middleware.admission` asks it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ for reasons of its own."""
 
 
 class Gates:
-    """A gate for each kind of query: a text costs a fraction of what a picture costs.
+    """A gate for each kind of query: a text costs a fraction of what an image costs.
 
     `read` is what items and thumbnails pass.
     """
@@ -88,7 +88,7 @@ class Gate:
             entered: as `enter` said.
             worked: whether it took its turn, and did not give up waiting for it.
             faulty: it ended for a fault of its own. That tells nothing of the speed where it was seen at once, and as
-                much as any other where it took a query's time, as a picture that is broken at its end does.
+                much as any other where it took a query's time, as an image that is broken at its end does.
         """
         self.under_way -= 1
         now = self._clock()

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Scope
 
-from retrieval.errors import (
+from lookalike.errors import (
     CollectionError,
     EncoderError,
     ImageError,
@@ -62,7 +62,7 @@ class FormInvalid(RequestError):
 
 
 class Base64Invalid(RequestError):
-    """A picture in JSON that is neither base64 nor a base64 data URI."""
+    """An image in JSON that is neither base64 nor a base64 data URI."""
 
     code = "base64_invalid"
 
@@ -166,7 +166,7 @@ class UnknownCollection(RequestError):
 
 
 class UrlDisabled(RequestError):
-    """The service fetches no pictures."""
+    """The service fetches no images."""
 
     code = "url_disabled"
 
@@ -178,7 +178,7 @@ class UrlRefused(RequestError):
 
 
 class UrlFailed(RequestError):
-    """The picture at a URL could not be fetched."""
+    """The image at a URL could not be fetched."""
 
     code = "url_failed"
 

@@ -1,6 +1,6 @@
 """What the service writes of itself, on stderr: lines for people, or JSON with the request's name for machines.
 
-Nothing of a key, a picture or a text enters a log, and of a path no query string.
+Nothing of a key, an image or a text enters a log, and of a path no query string.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 """Of the trace that the client says the request belongs to (W3C trace context); 32 hexadecimal digits."""
 
 _TALKATIVE = ("PIL", "httpcore", "httpx", "multipart", "python_multipart")
-"""Libraries that write what a picture's metadata, a form or a URL holds when they are asked for details."""
+"""Libraries that write what an image's metadata, a form or a URL holds when they are asked for details."""
 _SILENT = ("opentelemetry.baggage", "opentelemetry.trace")
 """Libraries that write down what a client's header holds whenever it is no good."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?")

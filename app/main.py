@@ -15,15 +15,15 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from app import errors, openapi, tracing
-from app.dependencies import named
-from app.door import Door
-from app.hosts import Hosts
+from app import errors, tracing
+from app.api import collections, health, items, openapi, pages, search, similarity, stats
+from app.api.dependencies import named
+from app.middleware.admission import Door
+from app.middleware.security import BodyLimit, OnlyPaths, SecurityHeaders
+from app.middleware.trusted_hosts import Hosts
 from app.paths import HEALTH, NAMED, SHORT
-from app.routes import collections, health, items, pages, search, similarity, stats
-from app.security import BodyLimit, OnlyPaths, SecurityHeaders
+from app.service import Service
 from app.settings import Settings, words
-from app.startup import Service
 from app.telemetry import Watched
 
 

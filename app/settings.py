@@ -17,8 +17,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from retrieval.images import DEFAULT_MAX_PIXELS
-from retrieval.search import Limits
+from lookalike.images import DEFAULT_MAX_PIXELS
+from lookalike.search import Limits
 
 MIB = 1024 * 1024
 PREFIX = "LOOKALIKE_"
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         default=32 * MIB, ge=1024, description="Largest request body, bytes; above it the answer is 413."
     )
     max_pixels: int = Field(
-        default=DEFAULT_MAX_PIXELS, ge=1, description="Largest picture, width x height in pixels; above it, 422."
+        default=DEFAULT_MAX_PIXELS, ge=1, description="Largest image, width x height in pixels; above it, 422."
     )
     max_results: int = Field(default=1_000, ge=1, description="Largest `limit` of a search, items.")
     max_candidates: int = Field(
@@ -134,14 +134,14 @@ class Settings(BaseSettings):
         description="Origins whose pages may ask from a browser, between blanks or commas: `https://shop.example`, or "
         "`*` for all. Empty for none but the service's own page.",
     )
-    urls: bool = Field(default=False, description="Whether pictures may be given as URLs, which the service fetches.")
+    urls: bool = Field(default=False, description="Whether images may be given as URLs, which the service fetches.")
     urls_allowed: str = Field(
         default="",
-        description="Host names, addresses and networks between blanks or commas that pictures are fetched from "
+        description="Host names, addresses and networks between blanks or commas that images are fetched from "
         "although they are not on the public internet: `images.internal 10.1.0.0/16`.",
     )
     url_timeout: float = Field(
-        default=5.0, gt=0, description="Seconds that a picture at a URL may take to arrive; beyond them, 422."
+        default=5.0, gt=0, description="Seconds that an image at a URL may take to arrive; beyond them, 422."
     )
     log_format: Literal["text", "json"] = Field(
         default="text", description="Form of the log on stderr; `json` for an object a line."
@@ -175,7 +175,7 @@ class Settings(BaseSettings):
     worker_threads: int = Field(
         default=max(2, min(8, os.cpu_count() or 2)),
         ge=1,
-        description="Threads that decode pictures, as many that search, and as many that read items and thumbnails; "
+        description="Threads that decode images, as many that search, and as many that read items and thumbnails; "
         "two more own the device. By default one a core, 2 to 8.",
     )
     thumbnail_max_age: int = Field(

@@ -1,6 +1,6 @@
 """What the service tells of itself: counts and times for Prometheus, recent times for people, a name for each request.
 
-The one door to prometheus_client. Others hand in what happened; nothing of a key, a text or a picture comes in here.
+The one door to prometheus_client. Others hand in what happened; nothing of a key, a text or an image comes in here.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 
 from app.telemetry import Telemetry
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -1,6 +1,6 @@
 """`python -m benchmarks.build_memory`: the memory that building a store takes, by size, and on paper at ten million.
 
-Each size is built by `indexing.stores_build.build_store` in a process of its own over the first n of the same
+Each size is built by `indexing.build.stores.build_store` in a process of its own over the first n of the same
 memory-mapped float16 vectors. Counted are the process's anonymous memory (sampled every 10 ms from outside, training
 and adding apart) and its peak with all mapped pages of the vectors (the kernel's VmHWM), which are clean and which the
 kernel takes back when others want memory: the anonymous part is what must fit. "idle" is a process that has loaded
@@ -32,8 +32,8 @@ from benchmarks.frontier.process import threads_environment
 from benchmarks.ours import KIND
 from benchmarks.resident import MEGABYTE, AnonymousPeak, peak_resident
 from benchmarks.vectors import FOLDER, HALVES, generate, halves, load
-from indexing.stores_build import build_store
-from retrieval.stores.registry import create_builder
+from indexing.build.stores import build_store
+from lookalike.stores.registry import create_builder
 
 ON_PAPER = 10_000_000
 _CONTINUED_FROM = 200_000

@@ -28,8 +28,8 @@ from benchmarks.encoders import machine
 from benchmarks.ours import answer, built, open_tuned
 from benchmarks.pages import advise, cached_share, drop, fetch
 from benchmarks.vectors import FOLDER, HALVES, generate, halves, load
-from retrieval.stores.faiss_common import INDEX_FILE
-from retrieval.types import Float32, Int64
+from lookalike.stores.faiss.library import INDEX_FILE
+from lookalike.types import Float32, Int64
 
 MEGABYTE = 1e6
 _WARMING = 50  # queries asked untimed before a way's turn

@@ -1,6 +1,6 @@
 """`python -m benchmarks.encoders`: how fast an encoder is under each engine, side by side in one run.
 
-Decode is excluded: pictures are preprocessed beforehand. Every engine is measured in turn, several rounds over, and
+Decode is excluded: images are preprocessed beforehand. Every engine is measured in turn, several rounds over, and
 medians are reported, so that a machine that slows down for a while slows all of them. Closeness is the smallest cosine
 to torch in fp32 over the batch.
 """
@@ -22,10 +22,10 @@ import numpy as np
 from PIL import ImageOps
 
 from cli.gallery import write_gallery
-from retrieval.encoders.protocol import Encoder, TextEncoder
-from retrieval.encoders.registry import create_encoder
-from retrieval.images import decode
-from retrieval.types import Float32, UInt8
+from lookalike.encoders.protocol import Encoder, TextEncoder
+from lookalike.encoders.registry import create_encoder
+from lookalike.images import decode
+from lookalike.types import Float32, UInt8
 
 BATCH = 32
 ENGINES = (("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16"))
@@ -59,10 +59,10 @@ class Contender:
         """The encoder, where it encodes texts."""
         return self.encoder if self.encoder.spec.text and isinstance(self.encoder, TextEncoder) else None
 
-    def measure(self, pictures: UInt8, texts: list[str], seconds: float) -> None:
+    def measure(self, images: UInt8, texts: list[str], seconds: float) -> None:
         """One round: each kind of call again and again for `seconds`."""
-        self._time("images", lambda: self.encoder.encode_images(pictures), seconds)
-        self._time("image", lambda: self.encoder.encode_images(pictures[:1]), seconds)
+        self._time("images", lambda: self.encoder.encode_images(images), seconds)
+        self._time("image", lambda: self.encoder.encode_images(images[:1]), seconds)
         speaker = self.text_encoder()
         if speaker is not None:
             self._time("texts", lambda: speaker.encode_texts(texts), seconds)
@@ -78,10 +78,10 @@ class Contender:
             if time.perf_counter() > end:
                 return
 
-    def figures(self, pictures: UInt8, texts: list[str], reference: Encoder) -> Figures:
+    def figures(self, images: UInt8, texts: list[str], reference: Encoder) -> Figures:
         """Medians over all rounds, and closeness to the reference."""
-        images = self.encoder.encode_images(pictures)
-        alone = np.concatenate([self.encoder.encode_images(pictures[i : i + 1]) for i in range(len(pictures))])
+        vectors = self.encoder.encode_images(images)
+        alone = np.concatenate([self.encoder.encode_images(images[i : i + 1]) for i in range(len(images))])
         median = {what: statistics.median(times) if times else float("nan") for what, times in self.times.items()}
         return Figures(
             engine=self.engine,
@@ -90,9 +90,9 @@ class Contender:
             image_ms=median["image"] * 1000,
             texts_per_second=BATCH / median["texts"],
             text_ms=median["text"] * 1000,
-            image_cosine=_cosine(images, reference.encode_images(pictures)),
+            image_cosine=_cosine(vectors, reference.encode_images(images)),
             text_cosine=_text_cosine(self.encoder, reference, texts),
-            alone_cosine=_cosine(images, alone),
+            alone_cosine=_cosine(vectors, alone),
         )
 
 
@@ -100,11 +100,11 @@ def run(name: str, engines: list[tuple[str, str]], rounds: int, seconds: float, 
     """Measure an encoder under several engines, in turn."""
     contenders = [Contender(name, engine, precision, threads) for engine, precision in engines]
     reference = create_encoder(name, device="cpu", engine="torch", precision="fp32", threads=threads)
-    pictures, texts = _pictures(reference), _texts()
+    images, texts = _images(reference), _texts()
     for _ in range(rounds):
         for contender in contenders:
-            contender.measure(pictures, texts, seconds)
-    return [contender.figures(pictures, texts, reference) for contender in contenders]
+            contender.measure(images, texts, seconds)
+    return [contender.figures(images, texts, reference) for contender in contenders]
 
 
 def machine() -> str:
@@ -121,14 +121,14 @@ def _lines(path: Path) -> Iterator[str]:
     return iter(path.read_text().splitlines()) if path.is_file() else iter(())
 
 
-def _pictures(encoder: Encoder) -> UInt8:
+def _images(encoder: Encoder) -> UInt8:
     """The sample gallery's photographs, and mirrored ones up to 32: (32, 3, S, S)."""
     with tempfile.TemporaryDirectory() as folder:
         write_gallery(Path(folder))
         files = sorted(path for path in Path(folder).iterdir() if path.suffix != ".txt")
         photographs = [decode(path.read_bytes()).image for path in files]
     mirrored = [ImageOps.mirror(photograph) for photograph in photographs]
-    return np.stack([encoder.preprocess(picture) for picture in (photographs + mirrored)[:BATCH]])
+    return np.stack([encoder.preprocess(image) for image in (photographs + mirrored)[:BATCH]])
 
 
 def _texts() -> list[str]:

@@ -17,15 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.vectors import generate, load
-from indexing.budget import IndexBudget
-from indexing.choice import build_chosen
-from retrieval.filters import parse_filter
-from retrieval.metadata import Metadata, write_metadata
-from retrieval.nearest import NearestRows, SearchOptions
-from retrieval.rerank import rerank
-from retrieval.stopwatch import Stopwatch
-from retrieval.stores.registry import open_store
-from retrieval.types import Bool, Float16, Float32, Neighbors
+from indexing.build.budget import IndexBudget
+from indexing.build.index_selection import build_chosen
+from lookalike.filters import parse_filter
+from lookalike.metadata import Metadata, write_metadata
+from lookalike.rerank import rerank
+from lookalike.row_search import NearestRows, SearchOptions
+from lookalike.stopwatch import Stopwatch
+from lookalike.stores.registry import open_store
+from lookalike.types import Bool, Float16, Float32, Neighbors
 
 K = 10
 _CASES = [("any", share) for share in (1.0, 0.5, 0.1, 0.05, 0.02, 0.011, 0.005)] + [("far", 0.1), ("far", 0.03)]

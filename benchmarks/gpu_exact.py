@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 from benchmarks.encoders import machine
-from retrieval.stores.exact import ExactStore
-from retrieval.stores.torch_store import TorchStore, device_bytes
-from retrieval.types import Float16, Float32
+from lookalike.stores.exact import ExactStore
+from lookalike.stores.torch_exact import TorchStore, device_bytes
+from lookalike.types import Float16, Float32
 
 _CHUNK = 50_000
 _COPIED = 1 << 28  # bytes: more than any cache holds

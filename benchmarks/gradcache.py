@@ -2,7 +2,7 @@
 
 Each way runs in a process of its own, whose peak is the system's own count (`ru_maxrss`; on a GPU, torch's), and leaves
 its gradients, which are compared: cached gradients must be those of the whole batch. "Idle" is a process that has
-loaded the network and the pictures and makes no step; what stands above it is the step's.
+loaded the network and the images and makes no step; what stands above it is the step's.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def step(way: Way, pixels: int, device: str, out: Path) -> dict[str, float]:
     torch.manual_seed(0)
     tower = timm.create_model(ARCHITECTURE, num_classes=0).eval().to(device)  # eval: batch statistics are frozen
     require_rowwise(tower)
-    pictures = torch.randn(way.rows, 3, pixels, pixels, device=device)
+    images = torch.randn(way.rows, 3, pixels, pixels, device=device)
     labels = torch.arange(way.rows, device=device) % CLASSES
     started = time.perf_counter()
     if way.chunk:
-        chunks = list(zip(torch.split(pictures, way.chunk), torch.split(labels, way.chunk), strict=True))
+        chunks = list(zip(torch.split(images, way.chunk), torch.split(labels, way.chunk), strict=True))
         _take(tower, chunks, whole=way.chunk == way.rows)
         torch.save([p.grad for p in tower.parameters()], out)
     return {"seconds": time.perf_counter() - started, "peak_mb": _peak(device)}
@@ -107,8 +107,8 @@ def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=1024, help="the effective batch")
-    parser.add_argument("--chunk", type=int, default=64, help="pictures in a chunk")
-    parser.add_argument("--pixels", type=int, default=64, help="side of a picture")
+    parser.add_argument("--chunk", type=int, default=64, help="images in a chunk")
+    parser.add_argument("--pixels", type=int, default=64, help="side of an image")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--step", nargs=3, metavar=("OUT", "ROWS", "CHUNK"), help=argparse.SUPPRESS)
     options = parser.parse_args()

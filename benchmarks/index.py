@@ -26,9 +26,9 @@ import numpy as np
 from benchmarks.ours import answer, built, open_tuned, remembered, tuned
 from benchmarks.recall import K, ann_recall, floors
 from benchmarks.vectors import CHUNK, FOLDER, generate, halves, load
-from retrieval.stores.faiss_common import faiss
-from retrieval.stores.presets import choose_nlist
-from retrieval.types import Float16, Float32, Int64
+from lookalike.stores.faiss.library import faiss
+from lookalike.stores.presets import choose_nlist
+from lookalike.types import Float16, Float32, Int64
 
 _PLAIN_NPROBE = 96
 _SINGLES = 100

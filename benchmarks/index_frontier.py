@@ -44,8 +44,8 @@ from benchmarks.frontier.systems import SYSTEMS, Settings
 from benchmarks.recall import K, ann_recall, floors
 from benchmarks.resident import MEGABYTE, AnonymousPeak
 from benchmarks.vectors import FOLDER, generate, halves, load
-from retrieval.stores.faiss_common import faiss
-from retrieval.types import Float32
+from lookalike.stores.faiss.library import faiss
+from lookalike.types import Float32
 
 _DEFAULT = "flat,lookalike,hnswlib,usearch,autofaiss"
 _JUDGED = 1000  # queries that recall is computed on

@@ -1,8 +1,8 @@
 """`python -m benchmarks.indexing`: the indexing job from end to end, cold, as a user runs it.
 
-Every round is a process of its own that indexes the same pictures into a new folder: decoding, thumbnails, encoding,
+Every round is a process of its own that indexes the same images into a new folder: decoding, thumbnails, encoding,
 shards, store and manifest. `images_per_second` is over the decoding and encoding, `whole_per_second` over everything
-from the job's first step on, loading and compiling the model included; `cpu_ms` is the processor time that a picture
+from the job's first step on, loading and compiling the model included; `cpu_ms` is the processor time that an image
 costs in all, which other work on the machine disturbs least. Medians of all rounds are reported. What follows a `--`
 goes to `lookalike index`.
 """

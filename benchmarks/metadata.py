@@ -1,7 +1,7 @@
 """`python -m benchmarks.metadata`: opening a collection's metadata, fetching rows of it, and ids looked up both ways.
 
 Rows are generated (id, path, caption, url, width, height, price, category) and written as the indexing job writes
-them; every size is measured in a process of its own through `retrieval.metadata.Metadata`, which is what serves. *Cold*
+them; every size is measured in a process of its own through `lookalike.metadata.Metadata`, which is what serves. *Cold*
 means that the files' pages were dropped before each call (see `benchmarks.pages.drop`) and mincore(2) said that they
 are gone; *warm*, that all of them are in memory. Memory is the growth of the process since before it opened the files,
 once they are opened and again after all cold fetches and as many look-ups: *own* is anonymous memory (what
@@ -27,7 +27,7 @@ import pyarrow as pa
 from benchmarks.encoders import machine
 from benchmarks.pages import drop, fetch
 from benchmarks.resident import MEGABYTE, mapped, resident
-from retrieval.metadata import IDS, ROWS, Metadata, write_metadata
+from lookalike.metadata import IDS, ROWS, Metadata, write_metadata
 
 FOLDER = Path(".lookalike/benchmarks/metadata")
 SCHEMA = pa.schema(
@@ -105,7 +105,7 @@ _TITLES = {
 
 
 def generate(folder: Path, count: int) -> None:
-    """Writes the metadata of `count` pictures into `folder`, unless it is there."""
+    """Writes the metadata of `count` images into `folder`, unless it is there."""
     if (folder / IDS).is_file():  # written last
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.recall import K
-from indexing.stores_build import build_store
-from indexing.tuning import tune
-from retrieval.approximate import nearest
-from retrieval.stores.protocol import VectorStore
-from retrieval.stores.registry import open_store
-from retrieval.types import Float16, Float32, Int64
+from indexing.build.stores import build_store
+from indexing.build.tuning import tune
+from lookalike.approximate import nearest
+from lookalike.stores.protocol import VectorStore
+from lookalike.stores.registry import open_store
+from lookalike.types import Float16, Float32, Int64
 
 KIND = "faiss"
 

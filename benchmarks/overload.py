@@ -2,7 +2,7 @@
 
 The service runs as a process of its own, with its default bounds. First 32 clients in turn find out what it can serve;
 then queries are sent at `--times` that rate, each at its moment whether or not others have been answered (an open
-loop: no client is so kind as to wait). One in ten is a picture. Two callers share the load, and the greedy one, who
+loop: no client is so kind as to wait). One in ten is an image. Two callers share the load, and the greedy one, who
 sends two thirds of it, may ask at the rate that can be served: 429 beyond it. Asked for: nothing but 200, 429 and 503;
 p99 of what is served under the deadline; memory flat; and after the load ends, an answer as fast as before within two
 seconds. The load's process shares the cores with the service, which makes the service's part harder.
@@ -67,7 +67,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._picture = photograph()
+        self._image = photograph()
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._free = asyncio.Semaphore(_CONNECTIONS)
 
@@ -75,7 +75,7 @@ class Client:
         """A query's status; 0 where the connection broke."""
         kind, media_type, body = "text", "application/json", json.dumps({"text": _text(number), "limit": 10}).encode()
         if number % _PICTURES == 0:
-            kind, media_type, body = "image", "image/jpeg", self._picture
+            kind, media_type, body = "image", "image/jpeg", self._image
         head = (
             f"POST /v1/search/{kind} HTTP/1.1\r\nHost: x\r\nContent-Type: {media_type}\r\n"
             f"X-API-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.types import Float32, Int64
+from lookalike.types import Float32, Int64
 
 K = 10
 SAME_COSINE = 1e-6

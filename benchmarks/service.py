@@ -35,12 +35,12 @@ import numpy as np
 import skimage
 from PIL import Image
 
-from app.lanes import LARGEST_TEXTS
+from app.execution.workers import LARGEST_TEXTS
 from benchmarks.encoders import machine
 from benchmarks.serving import serving
-from retrieval.bootstrap import open_searcher
-from retrieval.search import Searcher
-from retrieval.stopwatch import Stopwatch
+from lookalike.bootstrap import open_searcher
+from lookalike.search import Searcher
+from lookalike.stopwatch import Stopwatch
 
 CASES = (("text", 1), ("text", 32), ("image", 1), ("image", 16))
 _STAGES = ("decode", "preprocess", "encode", "filter", "search", "rerank", "metadata")
@@ -58,7 +58,7 @@ end
 
 @dataclass(frozen=True)
 class Target:
-    """Whom to ask, and how it wants to be asked: a JSON body with `%s` for the text, and a body for the picture."""
+    """Whom to ask, and how it wants to be asked: a JSON body with `%s` for the text, and a body for the image."""
 
     name: str
     text: tuple[str, str]
@@ -67,9 +67,9 @@ class Target:
 
 def photograph() -> bytes:
     """A JPEG of 224 x 224 pixels."""
-    with Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png") as picture:
+    with Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png") as image:
         out = io.BytesIO()
-        picture.convert("RGB").resize((224, 224)).save(out, "JPEG", quality=90)
+        image.convert("RGB").resize((224, 224)).save(out, "JPEG", quality=90)
     return out.getvalue()
 
 
@@ -83,7 +83,7 @@ def ours(base: str) -> Target:
 
 
 def peer(base: str, indice: str) -> Target:
-    """clip-retrieval's back end; it takes pictures as base64 in JSON."""
+    """clip-retrieval's back end; it takes images as base64 in JSON."""
     asked = {"num_images": 10, "num_result_ids": 10, "modality": "image", "indice_name": indice, "deduplicate": False,
              "use_safety_model": False, "use_violence_detector": False}  # fmt: skip
     image = json.dumps({**asked, "image": base64.b64encode(photograph()).decode()}).encode()

@@ -1,7 +1,7 @@
 """`python -m benchmarks.service_profile COLLECTION`: where the time of a loaded service goes, by thread and library.
 
 py-spy (from PyPI) looks at every thread of a `lookalike serve` a hundred times a second while wrk (Debian's package)
-sends texts or pictures. A sample counts for the innermost library that has a Python frame, what that calls in C
+sends texts or images. A sample counts for the innermost library that has a Python frame, what that calls in C
 included. `of samples` are those of threads at work; `holds the GIL` are those that no other Python thread could use.
 """
 
@@ -37,7 +37,7 @@ def sampled(pid: int, seconds: int, folder: Path, *, gil: bool) -> subprocess.Po
 def by_library(stacks: str) -> Counter[tuple[str, str]]:
     """Collapsed stacks -> samples of (thread, innermost library).
 
-    >>> by_library("thread (77): MainThread;run (uvicorn/server.py:67);f (app/door.py:9) 3")
+    >>> by_library("thread (77): MainThread;run (uvicorn/server.py:67);f (app/middleware/admission.py:9) 3")
     Counter({('event loop', 'app'): 3})
     """
     found: Counter[tuple[str, str]] = Counter()

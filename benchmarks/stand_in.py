@@ -1,7 +1,7 @@
 """`python -m benchmarks.stand_in OUT`: 500,000 CLIP-like vectors and a ViT-B/32 whose texts fall among them.
 
 Published weights can't be fetched everywhere, and a random text tower asks for vectors that lie nowhere near any
-picture, which no index is made for. So the checkpoint has ViT-B/32's shape and cost, random weights, and a text
+image, which no index is made for. So the checkpoint has ViT-B/32's shape and cost, random weights, and a text
 projection fitted by least squares to the vectors; what it finds means nothing, what it costs does. OUT gets `vit.pt`
 and `emb/` in clip-retrieval's layout, for both services of `benchmarks.service --peer`.
 """
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.vectors import generate, load
-from retrieval.types import Float32
+from lookalike.types import Float32
 
 _MODEL = "ViT-B-32"
 _WORDS = ("red", "blue", "dog", "cat", "car", "street", "beach", "snow", "child", "woman", "man", "two", "three")
@@ -68,7 +68,7 @@ def shards(vectors: Float32, folder: Path) -> None:
         rows = vectors[start : start + _SHARD]
         np.save(folder / "img_emb" / f"img_emb_{number}.npy", rows.astype(np.float16))
         names = [f"{row:08}.jpg" for row in range(start, start + len(rows))]
-        table = pa.table({"image_path": names, "caption": [f"picture {name}" for name in names]})
+        table = pa.table({"image_path": names, "caption": [f"image {name}" for name in names]})
         pq.write_table(table, folder / "metadata" / f"metadata_{number}.parquet")
 
 

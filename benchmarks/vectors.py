@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval.types import Float16, Float32
+from lookalike.types import Float16, Float32
 
 FOLDER = Path(".lookalike/benchmarks/index")
 """Where benchmarks keep vectors and indexes between runs, unless told otherwise."""

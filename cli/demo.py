@@ -18,14 +18,14 @@ import httpx
 import typer
 
 from cli.gallery import write_gallery
-from retrieval.errors import SourceNotFound
+from lookalike.errors import SourceNotFound
 
 _START_SECONDS = 180.0
 
 
 def demo(
     images: Annotated[
-        Path | None, typer.Option(help="Your own folder of pictures; the sample gallery if not given.")
+        Path | None, typer.Option(help="Your own folder of images; the sample gallery if not given.")
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the service on 127.0.0.1.", min=1, max=65535)] = 8000,
     once: Annotated[bool, typer.Option("--once", help="Stop after the three queries, with status 0.")] = False,
@@ -39,7 +39,7 @@ def demo(
     if images is None:
         write_gallery(folder)
     elif not folder.is_dir():
-        raise SourceNotFound(f"{folder} is no folder; give one that holds pictures")
+        raise SourceNotFound(f"{folder} is no folder; give one that holds images")
     collection = home / "collections" / _collection_name(folder, images is None)
     _run("index", str(folder), "--out", str(collection))
     service = _start("serve", str(collection), "--port", str(port))
@@ -97,8 +97,8 @@ def _show_queries(address: str, folder: Path, text: str) -> None:
     with httpx.Client(base_url=address, timeout=60) as client:
         found = _show(f"text    {text!r}", client.post("/v1/search/text", json={"text": text, "limit": 3}))
         first, second = _pair([folder / result["id"] for result in found["results"]], folder)
-        picture = {"file": first.read_bytes()}
-        _show(f"image   {first.name}", client.post("/v1/search/image", files=picture, data={"limit": "3"}))
+        image = {"file": first.read_bytes()}
+        _show(f"image   {first.name}", client.post("/v1/search/image", files=image, data={"limit": "3"}))
         sides = {"a": first.read_bytes(), "b": second.read_bytes()}
         _show(f"pair    {first.name} and {second.name}", client.post("/v1/similarity", files=sides))
 

@@ -1,4 +1,4 @@
-"""`lookalike duplicates`: near-identical pictures of a collection, as a list, as JSON or as a page."""
+"""`lookalike duplicates`: near-identical images of a collection, as a list, as JSON or as a page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from retrieval.errors import SourceError
+from lookalike.errors import SourceError
 
 _SHOWN = 20
 
@@ -17,26 +17,26 @@ _SHOWN = 20
 def duplicates(
     collection: Annotated[Path, typer.Argument(help="Folder of the collection, as `lookalike index` made it.")],
     threshold: Annotated[
-        float, typer.Option(help="Cosine from which on two pictures are near-identical.", min=0.5, max=1.0)
+        float, typer.Option(help="Cosine from which on two images are near-identical.", min=0.5, max=1.0)
     ] = 0.93,
     page: Annotated[
         Path | None, typer.Option(help="Write an HTML page that shows each group side by side.", dir_okay=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all groups as one line of JSON.")] = False,
 ) -> None:
-    """List groups of near-identical pictures: copies, other sizes and qualities, shots of a moment apart.
+    """List groups of near-identical images: copies, other sizes and qualities, shots of a moment apart.
 
-    Nothing is encoded: the collection's own vectors are compared, all with all up to 200,000 pictures (a minute for
+    Nothing is encoded: the collection's own vectors are compared, all with all up to 200,000 images (a minute for
     100,000 on two cores), by the index above.
 
-    Example:  lookalike duplicates pictures --page duplicates.html
+    Example:  lookalike duplicates images --page duplicates.html
     """
     from tqdm import tqdm
 
-    from indexing.duplicates import duplicate_groups
-    from indexing.duplicates_page import duplicates_page
-    from retrieval.collection import open_collection
-    from retrieval.stores.registry import open_store
+    from cli.duplicates_page import duplicates_page
+    from lookalike.collection import open_collection
+    from lookalike.duplicates import duplicate_groups
+    from lookalike.stores.registry import open_store
 
     if page is not None:
         _require_writable(page)
@@ -44,7 +44,7 @@ def duplicates(
     entry = opened.manifest.store
     store = open_store(entry.kind, opened.folder, opened.vectors, entry.params)
     begun = time.perf_counter()
-    with tqdm(total=len(opened), unit=" pictures", disable=None, leave=False) as bar:
+    with tqdm(total=len(opened), unit=" images", disable=None, leave=False) as bar:
         groups = duplicate_groups(opened.vectors, threshold, store, bar.update)
     seconds = time.perf_counter() - begun
     named = [
@@ -88,7 +88,7 @@ def _report(facts: dict[str, Any], count: int, named: list[dict[str, Any]], page
     if count > len(named):
         lines.append(f"... and {count - len(named):,} groups more; --json lists all")
     lines.append(
-        f"{count:,} groups of pictures with a cosine of {facts['threshold']:g} or more: {facts['duplicates']:,} of "
+        f"{count:,} groups of images with a cosine of {facts['threshold']:g} or more: {facts['duplicates']:,} of "
         f"{facts['items']:,} could go; {facts['seconds']:.1f} s"
     )
     return "\n".join([*lines, f"see {page}"] if page else lines)

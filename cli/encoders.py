@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from retrieval.encoders.registry import KnownEncoder
+    from lookalike.encoders.registry import KnownEncoder
 
 
 def encoders(
@@ -29,7 +29,7 @@ def encoders(
         typer.echo(_prepare(prepare))
         return
 
-    from retrieval.encoders.registry import known_encoders  # open_clip brings torch: only when it is called for
+    from lookalike.encoders.registry import known_encoders  # open_clip brings torch: only when it is called for
 
     known = list(known_encoders(every=every))
     if as_json:
@@ -47,8 +47,8 @@ def encoders(
 def _prepare(name: str) -> str:
     import numpy as np
 
-    from retrieval.encoders.protocol import TextEncoder
-    from retrieval.encoders.registry import create_encoder
+    from lookalike.encoders.protocol import TextEncoder
+    from lookalike.encoders.registry import create_encoder
 
     encoder = create_encoder(name)
     spec = encoder.spec

@@ -1,4 +1,4 @@
-"""`lookalike evaluate`: how well an encoder finds and tells apart pictures, as a table, a line of JSON or a report."""
+"""`lookalike evaluate`: how well an encoder finds and tells apart images, as a table, a line of JSON or a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evaluation.datasets import Example
     from evaluation.evaluate import Evaluation
     from evaluation.options import Options
-    from retrieval.encoders.protocol import Encoder
+    from lookalike.encoders.protocol import Encoder
 
 
 def evaluate(
@@ -27,14 +27,14 @@ def evaluate(
         list[str],
         typer.Option(
             "--data",
-            help="Labelled or captioned pictures: a folder of class folders, a tar, a Parquet file; or a .csv or "
+            help="Labelled or captioned images: a folder of class folders, a tar, a Parquet file; or a .csv or "
             "Parquet file of pairs (a, b or text, same). May be given again.",
         ),
     ],
     gallery: Annotated[
         list[str] | None,
         typer.Option(
-            "--gallery", help="Pictures to search in, judged by labels; default: DATA itself, each without itself."
+            "--gallery", help="Images to search in, judged by labels; default: DATA itself, each without itself."
         ),
     ] = None,
     baseline: Annotated[
@@ -64,14 +64,14 @@ def evaluate(
     ] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the label; found by its name if absent.")] = None,
     caption_column: Annotated[str | None, typer.Option(help="Column of the caption.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column of the picture.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column of the image.")] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="At most so many pictures of DATA, at even distances; the gallery stays whole."),
+        typer.Option(min=1, help="At most so many images of DATA, at even distances; the gallery stays whole."),
     ] = None,
     pairs: Annotated[int, typer.Option(min=8, help="At most so many pairs of each kind.")] = 20_000,
     views: Annotated[
-        bool, typer.Option("--views", help="Pairs that belong together are two views of a picture, not two of a class.")
+        bool, typer.Option("--views", help="Pairs that belong together are two views of an image, not two of a class.")
     ] = False,
     platt: Annotated[bool, typer.Option("--platt", help="A sigmoid for probabilities, not isotonic.")] = False,
     prompt: Annotated[str, typer.Option(help="What asks for a class; {} stands for its name.")] = "a photo of a {}",
@@ -81,9 +81,9 @@ def evaluate(
     engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
 ) -> None:
-    """Measure how well an encoder finds and tells apart pictures.
+    """Measure how well an encoder finds and tells apart images.
 
-    Labels: Precision@1, R-precision, MAP@R, hit rate and recall; "a photo of a CLASS" names each picture's class.
+    Labels: Precision@1, R-precision, MAP@R, hit rate and recall; "a photo of a CLASS" names each image's class.
     Captions: R@1, R@5, R@10 both ways. Pairs: a threshold, its F1 and more, probabilities and how far they err.
 
     Example:  lookalike evaluate lite --data flickr8k/val.tar
@@ -93,8 +93,8 @@ def evaluate(
     from evaluation.datasets import read_examples
     from evaluation.extras import REPORT, require
     from evaluation.report import as_json, as_table
-    from retrieval.bootstrap import load_encoder
-    from retrieval.calibration import write_calibration
+    from lookalike.bootstrap import load_encoder
+    from lookalike.calibration import write_calibration
 
     if out is not None:
         require(REPORT, "the report")
@@ -126,7 +126,7 @@ def evaluate(
 
 def _require_writable(out: Path | None, calibrate: Path | None) -> None:
     """Makes the folders that results go to: what can't be written must come to light before minutes of work."""
-    from retrieval.errors import SourceError
+    from lookalike.errors import SourceError
 
     for option, folder in (("--out", out), ("--calibrate", calibrate and calibrate.parent)):
         if folder is None:
@@ -143,14 +143,14 @@ def _baseline(wanted: str | None, encoder: str, *, reported: bool) -> str | None
     """What stands beside the encoder: in a report on a trained one, if nothing else is said, what it began as."""
     if wanted is not None or not (reported and encoder.startswith("folder:")):
         return None if wanted == "none" else wanted
-    from retrieval.encoders.folder_model import read_encoder
+    from lookalike.encoders.exported.model import read_encoder
 
     return read_encoder(Path(encoder.removeprefix("folder:")).expanduser()).base
 
 
 def _beginning(base: str, encoder: str, load: Callable[[str], Encoder]) -> Encoder:
     """What a trained encoder began as, which nobody asked for by name."""
-    from retrieval.errors import EncoderError
+    from lookalike.errors import EncoderError
 
     try:
         return load(base)
@@ -192,7 +192,7 @@ class _Subject:
         from evaluation.pairlist import measure_pair_list
 
         if self._listed is not None:
-            with _progress(len(self._listed.pictures)) as advance:
+            with _progress(len(self._listed.images)) as advance:
                 return measure_pair_list(encoder, self._listed, options=self._options, progress=advance)
         views = 2 if self._options.views else 0
         with _progress((1 + views) * len(self._examples) + len(self._gallery or ())) as advance:
@@ -203,7 +203,7 @@ class _Subject:
 def _progress(total: int) -> Iterator[Callable[[int], object]]:
     from tqdm import tqdm
 
-    with tqdm(total=total, unit=" pictures", desc="encode", leave=False, disable=None) as bar:
+    with tqdm(total=total, unit=" images", desc="encode", leave=False, disable=None) as bar:
         yield bar.update
 
 

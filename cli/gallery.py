@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from retrieval.errors import SourceNotFound
+from lookalike.errors import SourceNotFound
 
-# Two dozen pictures out of two wheels; what is left out there is test patterns and plots.
+# Two dozen images out of two wheels; what is left out there is test patterns and plots.
 SAMPLES = {
     "skimage/data": """
         astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png grass.png

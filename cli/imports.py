@@ -14,7 +14,7 @@ import typer
 from cli.store_options import Explain, Latency, Memory, Recall, Store, index_budget, quality
 
 if TYPE_CHECKING:
-    from indexing.importing import ImportSummary
+    from indexing.importing.job import ImportSummary
 
 _INTERRUPTED = 130
 
@@ -30,13 +30,13 @@ def import_embeddings(
     metadata: Annotated[
         Path | None, typer.Option(help="Parquet file or folder of them.", show_default="beside the vectors")
     ] = None,
-    pictures: Annotated[
-        Path | None, typer.Option(help="Folder to look for the pictures in, by the ends of their paths.")
+    images: Annotated[
+        Path | None, typer.Option("--pictures", help="Folder to look for the images in, by the ends of their paths.")
     ] = None,
     id_column: Annotated[
         str | None, typer.Option(help="Column of unique ids.", show_default="id, key, path, url or image_path")
     ] = None,
-    path_column: Annotated[str | None, typer.Option(help="Column of picture paths.", show_default="by name")] = None,
+    path_column: Annotated[str | None, typer.Option(help="Column of image paths.", show_default="by name")] = None,
     caption_column: Annotated[
         str | None, typer.Option(help="Column of captions.", show_default="caption or text")
     ] = None,
@@ -57,21 +57,21 @@ def import_embeddings(
     """Make a collection of embeddings that clip-retrieval, img2dataset or FAISS left.
 
     Vectors may be float16, float32 or float64, of any norm; their counts are checked against the metadata's, file by
-    file. Rows whose picture is at hand get a thumbnail; the first of them are encoded again, to see whether the
+    file. Rows whose image is at hand get a thumbnail; the first of them are encoded again, to see whether the
     vectors are this encoder's.
 
-    Example:  lookalike import embeddings/ --out pictures --encoder open_clip:ViT-B-32/openai --pictures ~/Pictures
+    Example:  lookalike import embeddings/ --out images --encoder open_clip:ViT-B-32/openai --pictures ~/Pictures
 
     Example:  lookalike import image.index --metadata metadata/ --out laion --encoder open_clip:ViT-L-14/openai
     """
-    from indexing.importing import ImportSettings, run_import  # torch, FAISS, Arrow: only when there is work
+    from indexing.importing.job import ImportSettings, run_import  # torch, FAISS, Arrow: only when there is work
     from indexing.progress import Progress
-    from sources.item import ColumnNames
+    from lookalike.sources.item import ColumnNames
 
     columns = ColumnNames(id_column, path_column, caption_column)
     budget = index_budget(recall, memory, latency, explain)
     settings = ImportSettings(
-        source, out, encoder, metadata, pictures, columns, store, budget, workers, device, engine,
+        source, out, encoder, metadata, images, columns, store, budget, workers, device, engine,
         replace=replace, unchecked=unchecked,
     )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -91,7 +91,7 @@ def _report(summary: ImportSummary) -> str:
     lines = [
         f"imported {summary.indexed:,} vectors into {summary.collection}, version {summary.version}",
         f"  {summary.seen:,} seen = {summary.indexed:,} indexed + {summary.rejected:,} rejected{rejected}",
-        f"  {summary.pictures:,} pictures at hand{_agreement(summary)}",
+        f"  {summary.pictures:,} images at hand{_agreement(summary)}",
     ]
     if summary.approximate:
         lines.append("  the index holds codes, not vectors: what it gave back is approximate, and so are scores")

@@ -24,7 +24,7 @@ def index(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders of pictures, webdataset .tar files, Parquet files, or patterns of them; "
+            help="Folders of images, webdataset .tar files, Parquet files, or patterns of them; "
             "NAME=PATH puts NAME/ before the ids.",
             show_default=False,
         ),
@@ -40,44 +40,44 @@ def index(
     latency: Latency = None,
     explain: Explain = False,
     batch_size: Annotated[
-        int | None, typer.Option(help="Pictures per call of the encoder.", min=1, show_default="32, on a GPU 256")
+        int | None, typer.Option(help="Images per call of the encoder.", min=1, show_default="32, on a GPU 256")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Decode threads.", min=1, show_default="one a core")] = None,
     id_column: Annotated[
         str | None, typer.Option(help="Parquet: column of unique ids.", show_default="id, key, path, url, else a hash")
     ] = None,
     image_column: Annotated[
-        str | None, typer.Option(help="Parquet: column of picture bytes or paths.", show_default="found by type")
+        str | None, typer.Option(help="Parquet: column of image bytes or paths.", show_default="found by type")
     ] = None,
     caption_column: Annotated[
         str | None, typer.Option(help="Parquet and JSON: column of captions.", show_default="caption or text")
     ] = None,
     max_pixels: Annotated[
-        int, typer.Option(help="Width x height above which a picture is rejected unread.", min=1)
+        int, typer.Option(help="Width x height above which an image is rejected unread.", min=1)
     ] = 64_000_000,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
     replace: Annotated[
-        bool, typer.Option("--replace", help="Let pictures of other sources take the place of all the collection has.")
+        bool, typer.Option("--replace", help="Let images of other sources take the place of all the collection has.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
-    """Encode pictures into a collection that can be searched; run it again to bring the collection up to date.
+    """Encode images into a collection that can be searched; run it again to bring the collection up to date.
 
-    Unchanged pictures are never encoded twice, and a job that was stopped goes on where it stood. Pictures that can't
+    Unchanged images are never encoded twice, and a job that was stopped goes on where it stood. Images that can't
     be read don't stop it: they are listed in rejected.parquet.
 
-    Example:  lookalike index ~/Pictures --out pictures
+    Example:  lookalike index ~/Pictures --out images
 
     Example:  lookalike index 'part-*.tar' more=extra.tar --out gallery --encoder open_clip:ViT-B-32/laion2b_s34b_b79k
 
-    Example:  lookalike index ~/Pictures --out pictures --memory 300MB --recall 0.97 --latency 5ms --explain
+    Example:  lookalike index ~/Pictures --out images --memory 300MB --recall 0.97 --latency 5ms --explain
 
     Example:  lookalike index products.parquet --id-column sku --caption-column title --out products
     """
     from indexing.job import IndexSettings, run_index  # torch, OpenVINO, Arrow: only when there is something to index
     from indexing.progress import Progress
-    from sources.item import ColumnNames
+    from lookalike.sources.item import ColumnNames
 
     settings = IndexSettings(
         sources=tuple(sources),
@@ -106,9 +106,9 @@ def index(
 def _report(summary: Summary) -> str:
     out = shlex.quote(summary.collection)
     if summary.unchanged:
-        first = f"unchanged: {summary.indexed:,} pictures in {summary.collection}, version {summary.version}"
+        first = f"unchanged: {summary.indexed:,} images in {summary.collection}, version {summary.version}"
     else:
-        first = f"indexed {summary.indexed:,} pictures into {summary.collection}, version {summary.version}"
+        first = f"indexed {summary.indexed:,} images into {summary.collection}, version {summary.version}"
     lines = [first, *_counts(summary), *quality(summary.store, summary.recall)]
     return "\n".join([*lines, f"next:  lookalike serve {out}   or   lookalike search {out} --text '...'"])
 
@@ -120,10 +120,10 @@ def _counts(summary: Summary) -> list[str]:
     if summary.encoded:
         lines.append(
             f"  {summary.encoded:,} encoded with {summary.encoder} ({summary.engine}), {summary.reused:,} reused; "
-            f"{summary.images_per_second:.0f} pictures/s, {summary.seconds:.1f} s in all"
+            f"{summary.images_per_second:.0f} images/s, {summary.seconds:.1f} s in all"
         )
     if summary.replaced_encoder:
         lines.append(f"  the version before was made by {summary.replaced_encoder}")
     if summary.dropped:
-        lines.append(f"  {summary.dropped:,} pictures of the version before are not in these sources and were dropped")
+        lines.append(f"  {summary.dropped:,} images of the version before are not in these sources and were dropped")
     return lines

@@ -25,9 +25,9 @@ def key(
 ) -> None:
     """Make an API key and print it, this once: the file keeps its SHA-256 only.
 
-    Example:  lookalike key website   then   LOOKALIKE_KEYS_FILE=keys.toml lookalike serve pictures --host 0.0.0.0
+    Example:  lookalike key website   then   LOOKALIKE_KEYS_FILE=keys.toml lookalike serve images --host 0.0.0.0
     """
-    from app.keys import load_keyring, new_key
+    from app.auth.keys import load_keyring, new_key
 
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise typer.BadParameter(f"{name!r} is not 1 to 64 letters, digits, - and _", param_hint="NAME")

@@ -23,12 +23,12 @@ from cli.key import key
 from cli.search import search
 from cli.serve import serve
 from cli.train import train
-from retrieval.errors import LookalikeError
+from lookalike.errors import LookalikeError
 
 app = typer.Typer(
     name="lookalike",
-    help="Find pictures by text, by picture and by pair: index a gallery once, then search it over HTTP or from here.",
-    epilog="Start with:  lookalike index ~/Pictures --out pictures   then   lookalike serve pictures",
+    help="Find images by text, by image and by pair: index a gallery once, then search it over HTTP or from here.",
+    epilog="Start with:  lookalike index ~/Pictures --out images   then   lookalike serve images",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from retrieval.errors import SourceNotFound
-from retrieval.types import SearchResult
+from lookalike.errors import SourceNotFound
+from lookalike.types import SearchResult
 
 
 def search(
     collection: Annotated[Path, typer.Argument(help="Folder of the collection, as `lookalike index` made it.")],
     text: Annotated[str | None, typer.Option(help="What to look for, in words.")] = None,
-    image: Annotated[Path | None, typer.Option(help="A picture file to find the like of.")] = None,
+    image: Annotated[Path | None, typer.Option(help="An image file to find the like of.")] = None,
     limit: Annotated[int, typer.Option(help="How many items to show.", min=1)] = 10,
     wanted: Annotated[
         str | None,
@@ -41,9 +41,9 @@ def search(
         str | None, typer.Option(help="Encoder's name, for weights that moved; it must be the collection's encoder.")
     ] = None,
 ) -> None:
-    """Search a collection by text or by picture.
+    """Search a collection by text or by image.
 
-    Example:  lookalike search pictures --text "a dog on the beach" --limit 5
+    Example:  lookalike search images --text "a dog on the beach" --limit 5
     """
     if text is None and image is None:
         raise typer.BadParameter("say what to look for: --text '...' or --image FILE")
@@ -51,9 +51,9 @@ def search(
         raise typer.BadParameter("--text and --image are two queries; give one of them")
     data = _read(image) if image is not None else None
 
-    from retrieval.bootstrap import open_searcher  # torch and FAISS: only when there is something to search
-    from retrieval.filters import parse_filter
-    from retrieval.nearest import SearchOptions
+    from lookalike.bootstrap import open_searcher  # torch and FAISS: only when there is something to search
+    from lookalike.filters import parse_filter
+    from lookalike.row_search import SearchOptions
 
     options = SearchOptions(limit, parse_filter(wanted) if wanted else None, _params(param or []), exact)
     searcher = open_searcher(collection, encoder=encoder, store_device="cpu")  # one query does not repay an upload
@@ -78,14 +78,14 @@ def _params(given: list[str]) -> dict[str, int] | None:
 def _read(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():  # a pipe or a device would be read for ever
-            raise SourceNotFound(f"{path} is not a picture file")
+            raise SourceNotFound(f"{path} is not an image file")
         return path.read_bytes()
     except OSError as error:
         raise SourceNotFound(f"{path} can't be read: {error.strerror}") from error
 
 
 def _answer(found: SearchResult, total: float, source: dict[str, str]) -> dict[str, Any]:
-    from retrieval.stopwatch import STAGES
+    from lookalike.stopwatch import STAGES
 
     results = [{"id": hit.id, "score": round(hit.score, 6), "metadata": dict(hit.metadata)} for hit in found.hits]
     took = {stage: round(found.took_ms.get(stage, 0.0), 3) for stage in STAGES}

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from retrieval.errors import LookalikeError
+from lookalike.errors import LookalikeError
 
 if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
-    from app.queries import Queries
+    from app.execution.pipeline import Queries
     from app.settings import Settings
 
 _MOST_FILES = 65_536
@@ -82,13 +82,13 @@ def serve(
 
     The short paths (/v1/search/text) ask the first, /v1/collections/NAME/search/text any by its folder's name.
 
-    Example:  lookalike serve pictures --port 8001
+    Example:  lookalike serve images --port 8001
     """
     from app import logs
-    from app.catalog import collection_folders
+    from app.collections.manager import collection_folders
     from app.main import create_app
     from app.settings import misspelt
-    from retrieval.collection import current_version
+    from lookalike.collection import current_version
 
     first, more = collections[0], tuple(collections[1:]) or None
     for folder in collection_folders(first, more or ()):
@@ -165,7 +165,7 @@ def _allow_many_connections() -> None:
 
 
 def _give_back_memory() -> None:
-    """Has what was a picture go back to the system at once.
+    """Has what was an image go back to the system at once.
 
     glibc learns from every large buffer that is freed to keep the next ones, up to 32 MB each and in each thread.
     """
@@ -189,7 +189,7 @@ def _is_loopback(host: str) -> bool:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket; a port that is taken ends the command with one line."""
-    from app.listening import QUEUE
+    from app.server.listening import QUEUE
 
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -206,8 +206,8 @@ def _listen(host: str, port: int) -> socket.socket:
 def _server(app: FastAPI, log_level: str) -> uvicorn.Server:
     import uvicorn
 
-    from app.listening import Listener
-    from app.upgrades import PlainConnection
+    from app.server.listening import Listener
+    from app.server.upgrades import PlainConnection
 
     class Server(uvicorn.Server):
         """Answers on for a while after SIGTERM, so that who sends it requests can hear of it first."""
@@ -292,7 +292,7 @@ def _ready(queries: Queries, others: int, host: str, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
     beside = f", and {others} more" if others else ""
     typer.echo(
-        f"Serving {queries.name} ({len(queries.searcher.collection):,} pictures, encoder {manifest.encoder.name})"
+        f"Serving {queries.name} ({len(queries.searcher.collection):,} images, encoder {manifest.encoder.name})"
         f"{beside} at http://{shown}:{port}/  API: /docs  Ctrl-C stops."
     )
     sys.stdout.flush()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retrieval.stores.presets import DEFAULT, PRESETS
+from lookalike.stores.presets import DEFAULT, PRESETS
 
 if TYPE_CHECKING:
-    from indexing.budget import IndexBudget
+    from indexing.build.budget import IndexBudget
 
 _INDEXES = [name for name, preset in PRESETS.items() if preset.indexed]
 
@@ -29,7 +29,7 @@ Memory = Annotated[
 Recall = Annotated[
     float,
     typer.Option(
-        help="Share of the true ten nearest that an approximate index must find, for pictures and for texts.",
+        help="Share of the true ten nearest that an approximate index must find, for images and for texts.",
         min=0.5,
         max=1.0,
     ),
@@ -47,7 +47,7 @@ def index_budget(recall: float, memory: str | None, latency: str | None, explain
     Raises:
         ConfigInvalid: no size, or no time.
     """
-    from indexing.budget import IndexBudget, parse_latency, parse_memory
+    from indexing.build.budget import IndexBudget, parse_latency, parse_memory
 
     return IndexBudget(
         recall,

@@ -36,11 +36,11 @@ def train(
         str | None, typer.Option(help="Encoder to start from.", show_default="the configuration's, or lite")
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option(help="Passes over the pictures.", show_default="the configuration's")
+        float | None, typer.Option(help="Passes over the images.", show_default="the configuration's")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write the encoder even where the base is better.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Processes that prepare pictures.", min=0)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that prepare images.", min=0)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")] = False,
     metrics: Annotated[
         Path | None, typer.Option(help="lite's recipe: file for each step's loss.", show_default="OUT.metrics.jsonl")
@@ -49,9 +49,9 @@ def train(
         Path | None, typer.Option(help="lite's recipe: folder for features.", show_default="in LOOKALIKE_CACHE")
     ] = None,
 ) -> None:
-    """Train an encoder by contrast, from a user's labelled, captioned or unlabelled pictures.
+    """Train an encoder by contrast, from a user's labelled, captioned or unlabelled images.
 
-    What comes out is an encoder like any other, `folder:OUT`, if it is better on held-out pictures than what it
+    What comes out is an encoder like any other, `folder:OUT`, if it is better on held-out images than what it
     started from. Stop it at any time: the same command goes on where the last checkpoint stands (in OUT.work).
     Several processes train together under `torchrun --nproc-per-node N -m cli.main train ...`.
 
@@ -111,9 +111,9 @@ def _refuse_meaningless(context: typer.Context, config: Path, names: tuple[str, 
 def _train_lite(
     config: Path, data: list[str], out: Path, metrics: Path | None, cache: Path | None, *, as_json: bool
 ) -> None:
-    from retrieval.encoders.engines import cache_folder
-    from training.config import load_config
-    from training.run import run_lite
+    from lookalike.encoders.engines import cache_folder
+    from training.lite.config import load_config
+    from training.lite.run import run_lite
 
     if len(data) != 1:
         raise typer.BadParameter("the recipe of lite takes one --data: a folder with train.tar")
@@ -127,7 +127,7 @@ def _train_lite(
 
 def _report(result: Result) -> str:
     base, trained = result.base, result.trained
-    figures = f"{result.figure} on held-out pictures {base.seen:.4f} by the base, {trained.seen:.4f} after training"
+    figures = f"{result.figure} on held-out images {base.seen:.4f} by the base, {trained.seen:.4f} after training"
     if base.unseen is not None and trained.unseen is not None:
         figures += f"; on classes it never saw {base.unseen:.4f} and {trained.unseen:.4f}"
     if trained.share < 1:

@@ -13,8 +13,8 @@ import numpy as np
 from evaluation.extras import need
 from evaluation.labels import Float64
 from evaluation.pairs import best_threshold
-from retrieval.calibration import PairCalibration
-from retrieval.types import Bool
+from lookalike.calibration import PairCalibration
+from lookalike.types import Bool
 
 Method = Literal["isotonic", "platt"]
 BINS = 15

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from retrieval.errors import SourceError
-from retrieval.types import Int64
+from lookalike.errors import SourceError
+from lookalike.types import Int64
 
 
 def encode_labels(labels: Iterable[str | None], names: Sequence[str]) -> Int64:
@@ -43,7 +43,7 @@ def unseen_classes(names: Collection[str], unseen: Sequence[str] | float) -> fro
         return frozenset(ordered[-count:])
     unknown = set(unseen) - set(names)
     if unknown:
-        raise SourceError(f"unseen classes that no picture has: {', '.join(sorted(unknown))}")
+        raise SourceError(f"unseen classes that no image has: {', '.join(sorted(unknown))}")
     return frozenset(unseen)
 
 

@@ -1,7 +1,7 @@
-"""Pictures to train on and to measure with: the items of any source, with a label and captions where it knows them.
+"""Images to train on and to measure with: the items of any source, with a label and captions where it knows them.
 
 Reads through `sources`, so that a folder, a tar and a Parquet file mean here what they mean to the indexing job.
-Pictures stay unread until `load`, but for those of Parquet files and compressed tars, which are held as encoded bytes.
+Images stay unread until `load`, but for those of Parquet files and compressed tars, which are held as encoded bytes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.errors import SourceError
-from sources.folder import FolderSource
-from sources.item import ColumnNames, Item, Source
-from sources.registry import open_sources
+from lookalike.errors import SourceError
+from lookalike.sources.folder import FolderSource
+from lookalike.sources.item import ColumnNames, Item, Source
+from lookalike.sources.registry import open_sources
 
 LABEL_COLUMNS = ("label_name", "class_name", "category", "class", "label", "cls")
 """Columns taken for the label, in this order, where the user names none."""
@@ -23,14 +23,14 @@ LABEL_COLUMNS = ("label_name", "class_name", "category", "class", "label", "cls"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A picture, what class it is of and what people wrote about it, each where known.
+    """An image, what class it is of and what people wrote about it, each where known.
 
     Attributes:
         key: the item's id in its source.
         load: gives the encoded bytes (JPEG, PNG, ...); raises LookalikeError. Safe to call from any thread.
         label: the name of its class.
         captions: perhaps none.
-        fingerprint: 64 bits that change when the file may have changed, as in `sources.item`; 0 where nothing is known.
+        fingerprint: 64 bits that change when the file may have changed, see `lookalike.sources.item`; 0 if unknown.
     """
 
     key: str
@@ -48,14 +48,14 @@ def read_examples(
     image_column: str | None = None,
     limit: int | None = None,
 ) -> list[Example]:
-    """The pictures of some sources, in the order of the sources.
+    """The images of some sources, in the order of the sources.
 
     Args:
         sources: folders, tars, Parquet files, patterns of them, as `lookalike index` takes them.
         label_column: column of the label; the first of LABEL_COLUMNS if None, and in a folder the first folder
-            of a picture's path, if it has none of these.
+            of an image's path, if it has none of these.
         caption_column: column of the caption; found by its name if None.
-        image_column: column of the picture; found by its name or type if None.
+        image_column: column of the image; found by its name or type if None.
         limit: at most so many, taken at even distances so that a table sorted by class keeps all classes.
 
     Returns:
@@ -63,7 +63,7 @@ def read_examples(
 
     Raises:
         SourceNotFound: nothing stands at a path.
-        SourceError: a source that can't be read, a named column that nothing has, or no picture at all.
+        SourceError: a source that can't be read, a named column that nothing has, or no image at all.
         ValueError: a limit below 1.
     """
     if limit is not None and limit < 1:
@@ -71,9 +71,9 @@ def read_examples(
     opened = open_sources(sources, ColumnNames(image=image_column, caption=caption_column))
     examples = [example for source in opened for example in _examples(source, label_column)]
     if not examples:
-        raise SourceError(f"{', '.join(sources)}: no picture in it")
+        raise SourceError(f"{', '.join(sources)}: no image in it")
     if label_column is not None and all(example.label is None for example in examples):
-        raise SourceError(f"{', '.join(sources)}: no picture has a label in column {label_column!r} (--label-column)")
+        raise SourceError(f"{', '.join(sources)}: no image has a label in column {label_column!r} (--label-column)")
     return examples if limit is None else spread(examples, limit)
 
 
@@ -94,7 +94,7 @@ def _examples(source: Source, label_column: str | None) -> Iterator[Example]:
 
 
 def _label(columns: Mapping[str, Any], named: str | None) -> str | None:
-    # A table's own `path` or `source` stands under another name, see `sources.columns`.
+    # A table's own `path` or `source` stands under another name, see `lookalike.sources.columns`.
     names = LABEL_COLUMNS if named is None else (f"source_{named}", named)
     value = next((columns[name] for name in names if columns.get(name) is not None), None)
     if value is None or value != value or isinstance(value, dict | list | tuple):  # NaN is a table's way to say None

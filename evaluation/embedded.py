@@ -10,9 +10,9 @@ import numpy as np
 
 from evaluation.datasets import Example
 from evaluation.embedding import Progress, embed_images, embed_texts
-from retrieval.encoders.protocol import Encoder
-from retrieval.errors import SourceError
-from retrieval.types import Float32, Int64
+from lookalike.encoders.protocol import Encoder
+from lookalike.errors import SourceError
+from lookalike.types import Float32, Int64
 
 
 @dataclass(frozen=True)
@@ -65,5 +65,5 @@ def embed(encoder: Encoder, examples: Sequence[Example], progress: Progress | No
     """
     vectors, kept = embed_images(encoder, (example.load for example in examples), progress=progress)
     if not kept:
-        raise SourceError(f"of {len(examples)} pictures none can be read")
+        raise SourceError(f"of {len(examples)} images none can be read")
     return EmbeddedSet([examples[i] for i in kept], vectors, len(examples) - len(kept), encoder)

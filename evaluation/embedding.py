@@ -1,6 +1,6 @@
-"""Encoded bytes and texts -> embeddings, in batches; pictures that can't be read are named and left out.
+"""Encoded bytes and texts -> embeddings, in batches; images that can't be read are named and left out.
 
-While the encoder works on a batch, the next one is read and decoded. Memory is bounded by two batches of pictures
+While the encoder works on a batch, the next one is read and decoded. Memory is bounded by two batches of images
 besides the embeddings.
 """
 
@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from retrieval.encoders.protocol import Encoder, TextEncoder
-from retrieval.errors import ImageError, SourceError, TextUnsupported
-from retrieval.images import decode
-from retrieval.types import Float32, UInt8
+from lookalike.encoders.protocol import Encoder, TextEncoder
+from lookalike.errors import ImageError, SourceError, TextUnsupported
+from lookalike.images import decode
+from lookalike.types import Float32, UInt8
 
 BATCH = 64
 T = TypeVar("T")
@@ -26,12 +26,12 @@ Progress = Callable[[int], object]
 def embed_images(
     encoder: Encoder, images: Iterable[Callable[[], bytes]], *, progress: Progress | None = None
 ) -> tuple[Float32, list[int]]:
-    """Pictures -> their embeddings, and which positions could be read.
+    """Images -> their embeddings, and which positions could be read.
 
     Args:
         encoder: any encoder.
-        images: what gives each picture's encoded bytes, `Example.load` for instance; called in threads.
-        progress: called with the number of pictures done since the last call.
+        images: what gives each image's encoded bytes, `Example.load` for instance; called in threads.
+        progress: called with the number of images done since the last call.
 
     Returns:
         (m, d) float32 of unit norm, and the m positions in `images` they belong to, ascending.

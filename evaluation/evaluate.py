@@ -1,6 +1,6 @@
 """An encoder and examples -> figures: everything that their labels and captions allow to measure.
 
-The one use case of this room. Reads no file, draws no picture; `figures` is what `--json` prints and what training
+The one use case of this room. Reads no file, draws no image; `figures` is what `--json` prints and what training
 compares before and after.
 """
 
@@ -25,10 +25,10 @@ from evaluation.options import Options
 from evaluation.pair_measure import PairMeasure, caption_pairs, label_pairs, measure_pairs
 from evaluation.ranking import best_ranks, hit_rate_at_k, precision_at_k
 from evaluation.views import two_views
-from retrieval.calibration import Calibration
-from retrieval.encoders.protocol import Encoder
-from retrieval.errors import SourceError, TextUnsupported
-from retrieval.types import EncoderSpec, Int64
+from lookalike.calibration import Calibration
+from lookalike.encoders.protocol import Encoder
+from lookalike.errors import SourceError, TextUnsupported
+from lookalike.types import EncoderSpec, Int64
 
 CAPTION_DEPTHS = (1, 5, 10)
 PRECISION_DEPTH = 10
@@ -43,7 +43,7 @@ class Evaluation:
         data: the examples with their embeddings.
         gallery: what they were searched in; None for themselves.
         pairs: `image_image` and `image_text`, where they were measured.
-        map_at_r: (n,) of each example, NaN where its class has no other picture.
+        map_at_r: (n,) of each example, NaN where its class has no other image.
     """
 
     figures: dict[str, Any]
@@ -85,10 +85,10 @@ def measure(
         examples: the queries.
         gallery: labelled examples to find them in; None for the examples themselves, each without itself.
         options: see `Options`.
-        progress: called with the number of pictures done since the last call.
+        progress: called with the number of images done since the last call.
 
     Raises:
-        SourceError: no picture can be read, or they have nothing to measure by: no labels of two pictures, no captions.
+        SourceError: no image can be read, or they have nothing to measure by: no labels of two images, no captions.
         TextUnsupported: there is nothing but captions, and the encoder has no text tower here.
         ExtraMissing: pairs are asked for and scikit-learn is not installed.
     """
@@ -159,11 +159,11 @@ def _require_matches(found: Evaluation, asked: int) -> None:
     """
     if found.gallery is None or asked:
         return
-    for name, side in (("pictures", found.data), ("gallery's pictures", found.gallery)):
+    for name, side in (("pictures", found.data), ("gallery's images", found.gallery)):
         if not side.classes:
             raise SourceError(f"a gallery is searched by labels, and the {name} have none; leave the gallery out")
     raise SourceError(
-        f"the gallery has no picture of the queries' classes: {_some(found.data.classes)} are asked for, and "
+        f"the gallery has no image of the queries' classes: {_some(found.data.classes)} are asked for, and "
         f"{_some(found.gallery.classes)} are in it"
     )
 
@@ -230,10 +230,10 @@ def _zero_shot(found: Evaluation, options: Options) -> dict[str, Any]:
 
 def _measure_pairs(found: Evaluation, options: Options, progress: Progress | None) -> None:
     data = found.data
-    pictures = embed(data.encoder, two_views(data.examples, options.seed), progress) if options.views else data
-    if len(pictures.classes) > 1:
+    images = embed(data.encoder, two_views(data.examples, options.seed), progress) if options.views else data
+    if len(images.classes) > 1:
         add_pairs(
-            found, "image_image", measure_pairs(*label_pairs(pictures, options, whole_classes=options.views), options)
+            found, "image_image", measure_pairs(*label_pairs(images, options, whole_classes=options.views), options)
         )
     if len(data.captioned) > 1 and data.encoder.spec.text:
         add_pairs(found, "image_text", measure_pairs(*caption_pairs(data, options), options))
@@ -254,7 +254,7 @@ def _nothing(found: Evaluation, options: Options) -> SourceError | TextUnsupport
     if len(found.data.captioned) and not found.data.encoder.spec.text:
         return TextUnsupported(f"{name!r} has no text tower here, and this data can only be measured with words")
     return SourceError(
-        f"nothing to measure ({', '.join(options.measures)}): needs two labelled pictures of a class, or captions"
+        f"nothing to measure ({', '.join(options.measures)}): needs two labelled images of a class, or captions"
     )
 
 

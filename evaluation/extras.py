@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from retrieval.errors import ExtraMissing
+from lookalike.errors import ExtraMissing
 
 EXTRA = "train"
 

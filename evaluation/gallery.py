@@ -1,4 +1,4 @@
-"""Small pictures for a report: read once, at two sizes, as JPEG for HTML and as pixels for plots."""
+"""Small images for a report: read once, at two sizes, as JPEG for HTML and as pixels for plots."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import base64
 import numpy as np
 
 from evaluation.datasets import Example
-from retrieval.images import decode, encode_thumbnail
-from retrieval.types import UInt8
+from lookalike.images import decode, encode_thumbnail
+from lookalike.types import UInt8
 
 SIDE = 88
 PLOTTED = 64
 
 
 class Thumbnails:
-    """Pictures of examples that could be read before; each is decoded once."""
+    """Images of examples that could be read before; each is decoded once."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Example, bytes]] = {}

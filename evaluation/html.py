@@ -1,6 +1,6 @@
 """An evaluation -> report.html, one file that needs no other, and figures.json beside it.
 
-Lays out; measures nothing. Plots come from `plots`, small pictures from `gallery`, rows of figures from `report`.
+Lays out; measures nothing. Plots come from `plots`, small images from `gallery`, rows of figures from `report`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from evaluation.evaluate import Evaluation
 from evaluation.gallery import Thumbnails
 from evaluation.illustrations import Illustration, illustrate
 from evaluation.report import Row, as_json, head, rows
-from retrieval.errors import SourceError
+from lookalike.errors import SourceError
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2937;max-width:1080px;margin:2rem auto;padding:0 1.2rem}
@@ -42,7 +42,7 @@ def write_report(
         found: what was measured.
         baseline: another encoder's, on the same data.
         metrics: JSON lines of a training run: `step`, `loss`, `learning_rate`, `validation.<name>`.
-        seed: of the projections, and of which pictures are shown.
+        seed: of the projections, and of which images are shown.
 
     Returns:
         The page's path.

@@ -18,14 +18,14 @@ from evaluation.gallery import Thumbnails, data_url
 from evaluation.mistakes import Mistake, worst_mistakes
 from evaluation.plots import curves_plot, heat_map_plot, histogram_plot, map_plot, reliability_plot
 from evaluation.projection import FEWEST, t_sne, umap
-from retrieval.types import Int64
+from lookalike.types import Int64
 
 SAMPLED = 16
 MAPPED = 1500
 MAP_PICTURES = 48
 MISTAKES = 10
 SHOWN = 7
-KINDS = {"image_image": "two pictures", "image_text": "a picture and a text"}
+KINDS = {"image_image": "two images", "image_text": "an image and a text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def _histogram(both: Mapping[str, Evaluation], kind: str) -> Illustration:
     return Illustration(
         f"Cosines of {KINDS[kind]}",
         "Test pairs that belong together and that do not. The less the two overlap, the surer the decision; the "
-        "threshold was chosen on other pictures.",
+        "threshold was chosen on other images.",
         _plot(
             histogram_plot({title: each.test for title, each in pairs.items()}, thresholds, KINDS[kind]),
             "histograms of the cosines of pairs",
@@ -104,12 +104,12 @@ def _heat_map(both: Mapping[str, Evaluation], thumbnails: Thumbnails, seed: int)
     first = next(iter(both.values())).data
     chosen = [keys[i] for i in _sample([first.examples[place[0]].label for place in keys], SAMPLED, seed)]
     vectors = {title: each.data.vectors[[place[i] for place in chosen]] for i, (title, each) in enumerate(both.items())}
-    pictures = [thumbnails.pixels(first.examples[place[0]]) for place in chosen]
+    images = [thumbnails.pixels(first.examples[place[0]]) for place in chosen]
     caption = (
-        "Cosine of each picture to each other. Pictures of a class stand together, so good classes are bright squares."
+        "Cosine of each image to each other. Images of a class stand together, so good classes are bright squares."
     )
     return Illustration(
-        "Cosines of sample pictures", caption, _plot(heat_map_plot(vectors, pictures), "heat map of cosines")
+        "Cosines of sample images", caption, _plot(heat_map_plot(vectors, images), "heat map of cosines")
     )
 
 
@@ -117,7 +117,7 @@ def _maps(data: EmbeddedSet, thumbnails: Thumbnails, seed: int) -> list[Illustra
     rows = np.linspace(0, len(data.examples) - 1, min(MAPPED, len(data.examples))).round().astype(int)
     vectors, labels = data.vectors[rows], [data.examples[i].label for i in rows]
     shown = _sample(labels, MAP_PICTURES, seed)
-    pictures = {i: thumbnails.pixels(data.examples[rows[i]]) for i in shown}
+    images = {i: thumbnails.pixels(data.examples[rows[i]]) for i in shown}
     caption = (
         f"{len(rows):,} embeddings in the plane{', coloured by class' if data.classes else ''}. "
         "What lies near each other is alike; distances between far groups mean little."
@@ -127,7 +127,7 @@ def _maps(data: EmbeddedSet, thumbnails: Thumbnails, seed: int) -> list[Illustra
         Illustration(
             name,
             caption,
-            _plot(map_plot(project(vectors, seed), labels, pictures, f"{name} of {len(rows):,} pictures"), name),
+            _plot(map_plot(project(vectors, seed), labels, images, f"{name} of {len(rows):,} images"), name),
         )
         for name, project in maps
     ]
@@ -146,24 +146,24 @@ def _label_mistakes(found: Evaluation, thumbnails: Thumbnails) -> list[Illustrat
         count=MISTAKES,
         shown=SHOWN,
     )
-    html = "".join(_picture_row(mistake, found.data, gallery, thumbnails) for mistake in mistakes)
+    html = "".join(_image_row(mistake, found.data, gallery, thumbnails) for mistake in mistakes)
     caption = (
-        "The query (dark frame), its nearest pictures with their cosines (green: of its class, red: of another), and "
-        "last the nearest picture of its class. Those that are wrong by most come first, one of each confusion."
+        "The query (dark frame), its nearest images with their cosines (green: of its class, red: of another), and "
+        "last the nearest image of its class. Those that are wrong by most come first, one of each confusion."
     )
     return [Illustration("Worst retrieval errors", caption, html or "<p>None: every query finds its class first.</p>")]
 
 
-def _picture_row(mistake: Mistake, data: EmbeddedSet, gallery: EmbeddedSet, thumbnails: Thumbnails) -> str:
+def _image_row(mistake: Mistake, data: EmbeddedSet, gallery: EmbeddedSet, thumbnails: Thumbnails) -> str:
     query = data.examples[mistake.query]
-    cells = [_picture(query, "query", query.label or "", thumbnails)]
+    cells = [_image(query, "query", query.label or "", thumbnails)]
     for item, cosine, right in zip(mistake.items, mistake.cosines, mistake.right, strict=True):
         example = gallery.examples[item]
         cells.append(
-            _picture(example, "right" if right else "wrong", f"{example.label or 'no label'} {cosine:.3f}", thumbnails)
+            _image(example, "right" if right else "wrong", f"{example.label or 'no label'} {cosine:.3f}", thumbnails)
         )
     best = gallery.examples[mistake.best]
-    cells.append("<span>…</span>" + _picture(best, "right", f"{mistake.margin:.3f} behind", thumbnails))
+    cells.append("<span>…</span>" + _image(best, "right", f"{mistake.margin:.3f} behind", thumbnails))
     return f'<div class="row">{"".join(cells)}</div>'
 
 
@@ -171,13 +171,13 @@ def _caption_mistakes(found: Evaluation, thumbnails: Thumbnails) -> list[Illustr
     if "captions" not in found.figures:
         return []
     data = found.data
-    pictures = data.vectors[data.captioned]
+    images = data.vectors[data.captioned]
     mistakes = worst_mistakes(
-        data.caption_vectors, data.owners, pictures, np.arange(len(pictures)), count=MISTAKES, shown=SHOWN - 1
+        data.caption_vectors, data.owners, images, np.arange(len(images)), count=MISTAKES, shown=SHOWN - 1
     )
     texts = [text for i in data.captioned for text in data.examples[i].captions]
     html = "".join(_text_row(mistake, texts[mistake.query], data, thumbnails) for mistake in mistakes)
-    caption = "A caption, its own picture (dark frame), and the pictures that it finds instead."
+    caption = "A caption, its own image (dark frame), and the images that it finds instead."
     return [Illustration("Worst errors of captions", caption, html or "<p>None.</p>")]
 
 
@@ -185,15 +185,15 @@ def _text_row(mistake: Mistake, text: str, data: EmbeddedSet, thumbnails: Thumbn
     own = data.examples[data.captioned[mistake.best]]
     cells = [
         f'<div class="said">{escape(text)}</div>',
-        _picture(own, "query", f"{mistake.margin:.3f} behind", thumbnails),
+        _image(own, "query", f"{mistake.margin:.3f} behind", thumbnails),
     ]
     for item, cosine, right in zip(mistake.items, mistake.cosines, mistake.right, strict=True):
         example = data.examples[data.captioned[item]]
-        cells.append(_picture(example, "right" if right else "wrong", f"{cosine:.3f}", thumbnails))
+        cells.append(_image(example, "right" if right else "wrong", f"{cosine:.3f}", thumbnails))
     return f'<div class="row">{"".join(cells)}</div>'
 
 
-def _picture(example: Example, role: str, said: str, thumbnails: Thumbnails) -> str:
+def _image(example: Example, role: str, said: str, thumbnails: Thumbnails) -> str:
     image = f'<img src="{thumbnails.url(example)}" alt="{escape(example.key)}" title="{escape(example.key)}">'
     return f'<figure class="{role}">{image}{escape(said)}</figure>'
 

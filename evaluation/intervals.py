@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from evaluation.labels import Float64
-from retrieval.types import Int64
+from lookalike.types import Int64
 
 LEVEL = 0.95
 Interval = tuple[float, float]

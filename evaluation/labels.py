@@ -1,7 +1,7 @@
 """Retrieval judged by labels: per-query measures of a query set against a gallery, or of a set against itself.
 
 Similarities are computed a block of queries at a time, so 10,000 queries against 50,000 items fit into 400 MB. Knows
-vectors and integer labels, nothing of pictures.
+vectors and integer labels, nothing of images.
 
 Dimension letters: q queries, n gallery items, d embedding width, b queries of a block, R items of the query's class.
 """
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.types import Bool, Float32, Int64
+from lookalike.types import Bool, Float32, Int64
 
 Float64 = NDArray[np.float64]
 DEPTHS = (1, 5, 10)
@@ -41,7 +41,7 @@ def label_scores(
         recall_at_k     (r(1) + ... + r(k)) / R
 
     Items as near as each other are taken in the order that is worst for the query, so that an encoder which gives
-    every picture the same vector finds nothing.
+    every image the same vector finds nothing.
 
     Args:
         queries: (q, d) float32 of unit norm.

@@ -1,6 +1,6 @@
 """The worst retrieval errors: queries whose nearest wrong answer beats the best right one by most.
 
-Knows vectors, labels and owners; pictures are drawn elsewhere.
+Knows vectors, labels and owners; images are drawn elsewhere.
 
 Dimension letters: q queries, n gallery items, d embedding width.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.labels import BLOCK
-from retrieval.types import Bool, Float32, Int64
+from lookalike.types import Bool, Float32, Int64
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ class Options:
         unseen: classes that training did not see, by name, or as a share (see `classes.unseen_classes`).
         depths: the k of hit rates and recalls.
         prompt: what asks for a class, `{}` standing for its name.
-        views: whether two views of each picture are the pairs of pictures that belong together (see `views`), and
-            not two pictures of a class.
+        views: whether two views of each image are the pairs of images that belong together (see `views`), and
+            not two images of a class.
         pairs: at most so many pairs of each kind, validation and test together.
         calibration: the curve of probability.
         resamples: how often the bootstrap draws; 0 leaves intervals out.

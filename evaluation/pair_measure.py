@@ -1,6 +1,6 @@
 """Embedded examples, or a list of pairs -> threshold and curve from validation pairs, figures from test pairs.
 
-No picture is in a validation pair and in a test pair at once, so the figures hold for pictures the threshold never met;
+No image is in a validation pair and in a test pair at once, so the figures hold for images the threshold never met;
 only a list of pairs is halved as it comes.
 """
 
@@ -25,8 +25,8 @@ from evaluation.pairs import (
     roc_figures,
 )
 from evaluation.weighted_pairs import WeightedPairs
-from retrieval.calibration import PairCalibration
-from retrieval.types import Bool, Int64
+from lookalike.calibration import PairCalibration
+from lookalike.types import Bool, Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def measure_pairs(validation: PairSample, test: PairSample, options: Options) ->
 
 
 def label_pairs(data: EmbeddedSet, options: Options, *, whole_classes: bool = False) -> tuple[PairSample, PairSample]:
-    """Validation and test pairs of pictures, from halves of the labelled ones, or of the classes."""
+    """Validation and test pairs of images, from halves of the labelled ones, or of the classes."""
     rng = np.random.default_rng([options.seed, 1])
     labels = encode_labels((example.label for example in data.examples), data.classes)
     samples = []
@@ -101,7 +101,7 @@ def label_pairs(data: EmbeddedSet, options: Options, *, whole_classes: bool = Fa
 
 
 def caption_pairs(data: EmbeddedSet, options: Options) -> tuple[PairSample, PairSample]:
-    """Validation and test pairs of a picture and a caption, from halves of the captioned pictures.
+    """Validation and test pairs of an image and a caption, from halves of the captioned images.
 
     Raises:
         TextUnsupported: the encoder has no text tower here.

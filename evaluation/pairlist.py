@@ -1,6 +1,6 @@
-"""A table of judged pairs -> figures: columns `a` (a picture), `b` (a picture) or `text`, and `same`.
+"""A table of judged pairs -> figures: columns `a` (an image), `b` (an image) or `text`, and `same`.
 
-CSV (between commas, semicolons or tabs) or Parquet; pictures are paths relative to the table. `same` is 1/0,
+CSV (between commas, semicolons or tabs) or Parquet; images are paths relative to the table. `same` is 1/0,
 true/false or yes/no.
 """
 
@@ -24,17 +24,17 @@ from evaluation.evaluate import Evaluation, add_pairs, describe
 from evaluation.extras import PAIRS, require
 from evaluation.options import Options
 from evaluation.pair_measure import listed_pairs, measure_pairs
-from retrieval.encoders.protocol import Encoder
-from retrieval.errors import SourceError
-from sources.item import read_range
-from sources.parquet import ENDINGS
+from lookalike.encoders.protocol import Encoder
+from lookalike.errors import SourceError
+from lookalike.sources.item import read_range
+from lookalike.sources.parquet import ENDINGS
 
 _TRUE, _FALSE = {"1", "true", "yes", "1.0"}, {"0", "false", "no", "0.0"}
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPair:
-    """Two pictures' paths, or a picture's path and a text, and whether they belong together."""
+    """Two images' paths, or an image's path and a text, and whether they belong together."""
 
     a: str
     b: str
@@ -50,7 +50,7 @@ class PairList:
     text: bool
 
     @property
-    def pictures(self) -> list[str]:
+    def images(self) -> list[str]:
         """The paths, sorted, each once."""
         return sorted({path for pair in self.pairs for path in ((pair.a,) if self.text else (pair.a, pair.b))})
 
@@ -96,17 +96,17 @@ def read_pair_list(path: Path) -> PairList:
 def measure_pair_list(
     encoder: Encoder, listed: PairList, *, options: Options | None = None, progress: Progress | None = None
 ) -> Evaluation:
-    """Threshold and curve from half of the pairs, figures from the other half; unreadable pictures cost their pairs.
+    """Threshold and curve from half of the pairs, figures from the other half; unreadable images cost their pairs.
 
     Raises:
-        SourceError: no picture can be read, or what is left has not two pairs of each kind.
+        SourceError: no image can be read, or what is left has not two pairs of each kind.
         TextUnsupported: the pairs have texts and the encoder has no text tower here.
         ExtraMissing: scikit-learn is not installed.
     """
     started = time.perf_counter()
     chosen = options or Options()
     require(PAIRS, "measuring pairs")
-    examples = [Example(path, partial(read_range, listed.folder / path)) for path in listed.pictures]
+    examples = [Example(path, partial(read_range, listed.folder / path)) for path in listed.images]
     data = embed(encoder, examples, progress)
     place = {example.key: row for row, example in enumerate(data.examples)}
     pairs = [pair for pair in listed.pairs if pair.a in place and (listed.text or pair.b in place)]

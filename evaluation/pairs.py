@@ -1,8 +1,8 @@
 """Deciding whether two things belong together: pairs drawn from labels or captions, a threshold, and its figures.
 
-Cosines in, figures out; pictures, texts and encoders are somebody else's. A *positive* pair belongs together.
+Cosines in, figures out; images, texts and encoders are somebody else's. A *positive* pair belongs together.
 
-Dimension letters: p pairs, n pictures, t texts.
+Dimension letters: p pairs, n images, t texts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from evaluation.extras import need
 from evaluation.labels import Float64, class_sizes
-from retrieval.types import Bool, Float32, Int64
+from lookalike.types import Bool, Float32, Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Pairs:
 
 
 def pairs_by_label(labels: Int64, rng: np.random.Generator) -> Pairs:
-    """For each picture another one of its class and one of another class, each drawn evenly.
+    """For each image another one of its class and one of another class, each drawn evenly.
 
-    Pictures whose class has no other picture, or all pictures, are no anchors.
+    Images whose class has no other image, or all images, are no anchors.
 
     >>> pairs = pairs_by_label(np.array([0, 0, 1, 1]), np.random.default_rng(0))
     >>> pairs.left.tolist(), pairs.right[:4].tolist(), pairs.same.tolist()
@@ -60,14 +60,14 @@ def pairs_by_label(labels: Int64, rng: np.random.Generator) -> Pairs:
 
 
 def pairs_by_caption(owners: Int64, rng: np.random.Generator) -> Pairs:
-    """For each picture one of its captions and a caption of another picture.
+    """For each image one of its captions and a caption of another image.
 
     Args:
-        owners: (t,) int64, the picture of each text.
+        owners: (t,) int64, the image of each text.
         rng: decides.
 
     Returns:
-        `left` are pictures, `right` positions of texts.
+        `left` are images, `right` positions of texts.
 
     >>> pairs = pairs_by_caption(np.array([0, 1]), np.random.default_rng(0))
     >>> pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist()

@@ -1,8 +1,8 @@
 """Plots of an evaluation as PNG bytes, by matplotlib without a window or a global state.
 
-Takes vectors, numbers and small pictures; knows no encoder and no file.
+Takes vectors, numbers and small images; knows no encoder and no file.
 
-Dimension letters: n pictures, d embedding width.
+Dimension letters: n images, d embedding width.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from evaluation.extras import need
 from evaluation.labels import Float64
 from evaluation.pair_measure import PairSample
-from retrieval.types import Float32, UInt8
+from lookalike.types import Float32, UInt8
 
 BLUE, ORANGE, GREY, INK = "#2563eb", "#ea7317", "#9aa3af", "#1f2937"
 _MOST_COLOURS = 20
@@ -74,21 +74,21 @@ def histogram_plot(samples: Mapping[str, PairSample], thresholds: Mapping[str, f
     return _png(figure)
 
 
-def heat_map_plot(vectors: Mapping[str, Float32], pictures: Sequence[UInt8]) -> bytes:
-    """Pairwise cosines of a few pictures, which stand along both axes; one panel for each encoder.
+def heat_map_plot(vectors: Mapping[str, Float32], images: Sequence[UInt8]) -> bytes:
+    """Pairwise cosines of a few images, which stand along both axes; one panel for each encoder.
 
     Args:
         vectors: encoder's title -> (n, d) of unit norm.
-        pictures: n small RGB pictures (h, w, 3).
+        images: n small RGB images (h, w, 3).
     """
     figure, axes = _figure(1, len(vectors), 5.6 * len(vectors), 5.4)
-    count = len(pictures)
+    count = len(images)
     for axis, (title, rows) in zip(axes, vectors.items(), strict=True):
         cosines = rows @ rows.T
-        image = axis.imshow(cosines, vmin=0, vmax=1, cmap="viridis")
-        for i, picture in enumerate(pictures):
-            _thumbnail(axis, picture, (i, count - 0.5), 17, offset=(0, -11))
-            _thumbnail(axis, picture, (-0.5, i), 17, offset=(-11, 0))
+        heat_map = axis.imshow(cosines, vmin=0, vmax=1, cmap="viridis")
+        for i, image in enumerate(images):
+            _thumbnail(axis, image, (i, count - 0.5), 17, offset=(0, -11))
+            _thumbnail(axis, image, (-0.5, i), 17, offset=(-11, 0))
             for j in range(count):
                 colour = "white" if cosines[i, j] < 0.6 else "black"
                 axis.text(
@@ -96,17 +96,17 @@ def heat_map_plot(vectors: Mapping[str, Float32], pictures: Sequence[UInt8]) -> 
                 )
         axis.set_title(title, fontsize=10)
         axis.set_axis_off()
-        figure.colorbar(image, ax=axis, fraction=0.04, pad=0.02).ax.tick_params(labelsize=7)
+        figure.colorbar(heat_map, ax=axis, fraction=0.04, pad=0.02).ax.tick_params(labelsize=7)
     return _png(figure)
 
 
-def map_plot(points: Float64, labels: Sequence[str | None], pictures: Mapping[int, UInt8], title: str) -> bytes:
-    """Embeddings in the plane, coloured by class, some of them as pictures.
+def map_plot(points: Float64, labels: Sequence[str | None], images: Mapping[int, UInt8], title: str) -> bytes:
+    """Embeddings in the plane, coloured by class, some of them as images.
 
     Args:
         points: (n, 2).
         labels: n class names; the commonest have a colour each, the others are grey.
-        pictures: position -> small RGB picture.
+        images: position -> small RGB image.
         title: which projection of what.
     """
     figure, axes = _figure(1, 1, 8.6, 6.2)
@@ -115,8 +115,8 @@ def map_plot(points: Float64, labels: Sequence[str | None], pictures: Mapping[in
     for name, colour, rows in _colours(labels):
         frames |= dict.fromkeys(rows, colour)
         axis.scatter(*points[rows].T, s=9, color=colour, alpha=0.75, linewidths=0, label=name)
-    for i, picture in pictures.items():
-        _thumbnail(axis, picture, (float(points[i, 0]), float(points[i, 1])), 20, frame=frames[i])
+    for i, image in images.items():
+        _thumbnail(axis, image, (float(points[i, 0]), float(points[i, 1])), 20, frame=frames[i])
     axis.set_title(title, fontsize=10)
     axis.set_xticks([])
     axis.set_yticks([])
@@ -171,16 +171,16 @@ def _smoothed(axis: Any, name: str, steps: list[float], values: list[float]) -> 
 
 def _thumbnail(
     axis: Any,
-    picture: UInt8,
+    image: UInt8,
     at: tuple[float, float],
     points: float,
     offset: tuple[float, float] = (0, 0),
     frame: Any = None,
 ) -> None:
-    """The picture, its longer side `points` long, at a place in data coordinates, framed in a colour or not."""
+    """The image, its longer side `points` long, at a place in data coordinates, framed in a colour or not."""
     boxes = need("matplotlib.offsetbox")
     box = boxes.AnnotationBbox(
-        boxes.OffsetImage(picture, zoom=points / max(picture.shape[:2])),
+        boxes.OffsetImage(image, zoom=points / max(image.shape[:2])),
         at,
         xybox=offset,
         boxcoords="offset points",

@@ -8,7 +8,7 @@ import numpy as np
 
 from evaluation.extras import need
 from evaluation.labels import Float64
-from retrieval.types import Float32
+from lookalike.types import Float32
 
 FEWEST = 8
 """Fewer embeddings than this are not projected."""
@@ -31,7 +31,7 @@ def umap(vectors: Float32, seed: int) -> Float64:
     Raises:
         ExtraMissing: umap-learn is not installed.
     """
-    # One thread: the library promises the same picture for the same seed only then. From random points for small sets,
+    # One thread: the library promises the same image for the same seed only then. From random points for small sets,
     # where the spectral start has not enough eigenvectors.
     neighbours, start = min(15, len(vectors) - 1), "spectral" if len(vectors) > 50 else "random"
     with warnings.catch_warnings():

@@ -1,7 +1,7 @@
 """Measures over a score matrix; knows nothing of images, texts or encoders.
 
 Dimension letters: q queries, n gallery items, k depth. *Score*: higher is better. Ties count against the query, so
-that an encoder which gives every picture the same vector finds nothing.
+that an encoder which gives every image the same vector finds nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.types import Bool, Float32, Int64
+from lookalike.types import Bool, Float32, Int64
 
 Scores = Float32 | NDArray[np.float64]
 
@@ -59,7 +59,7 @@ def hit_rate_at_k(ranks: Int64, k: int) -> float:
 def precision_at_k(scores: Scores, relevant: Bool, k: int) -> NDArray[np.float64]:
     """P@k of each query: relevant items among its k best, divided by min(k, number of relevant items).
 
-    The divisor makes 1.0 reachable for a category with fewer than k pictures. Of equal scores the irrelevant ones
+    The divisor makes 1.0 reachable for a category with fewer than k images. Of equal scores the irrelevant ones
     come first.
 
     Args:

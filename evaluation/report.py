@@ -101,7 +101,7 @@ def rows(figures: Mapping[str, Any], baseline: Mapping[str, Any] | None = None) 
 
 
 def head(figures: Mapping[str, Any]) -> str:
-    """Which encoder, and how many pictures."""
+    """Which encoder, and how many images."""
     spec = figures["encoder"]
     how = f"{spec['engine']} {spec['precision']} on {spec['device']}"
     return f"{spec['name']} ({how}): {figures['images']:,} images, {figures['rejected']:,} rejected"

@@ -1,6 +1,6 @@
-"""Two views of each picture, for data without labels: what belongs together is then what shows the same scene.
+"""Two views of each image, for data without labels: what belongs together is then what shows the same scene.
 
-A view is a random part of the picture, as another photograph of the same thing might frame it. The two may share
+A view is a random part of the image, as another photograph of the same thing might frame it. The two may share
 little, or nothing.
 """
 
@@ -13,12 +13,12 @@ from functools import partial
 import numpy as np
 
 from evaluation.datasets import Example
-from retrieval.images import decode, encode_thumbnail
+from lookalike.images import decode, encode_thumbnail
 
 SMALLEST, LARGEST = 0.3, 0.8
-"""Share of the picture's area that a view shows."""
+"""Share of the image's area that a view shows."""
 LONGEST_SIDE = 4 / 3
-"""How much longer one side may be than the other, relative to the picture's own."""
+"""How much longer one side may be than the other, relative to the image's own."""
 
 
 def two_views(examples: Sequence[Example], seed: int = 0) -> list[Example]:

@@ -11,7 +11,7 @@ import numpy as np
 from evaluation.calibrate import BINS
 from evaluation.labels import Float64
 from evaluation.pairs import weighted_figures
-from retrieval.types import Bool, Int64
+from lookalike.types import Bool, Int64
 
 
 class WeightedPairs:

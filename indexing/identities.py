@@ -1,7 +1,7 @@
 """Ids: which were seen, and those of vectors that came without any.
 
 Seen ones are 64-bit hashes in sorted runs, 8 bytes an id, where a Python set would take about 90. Two ids share a hash
-with probability n**2 / 2**65: three in a million among ten million pictures.
+with probability n**2 / 2**65: three in a million among ten million images.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 
 import numpy as np
 
-from retrieval.types import Float32, UInt64
+from lookalike.types import Float32, UInt64
 
 _RECENT = 1 << 16  # hashes kept in a Python set before they become a run
 

@@ -15,31 +15,31 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from indexing.budget import IndexBudget
-from indexing.build import Content, Wish, build_version, rejected_codes
-from indexing.choice import candidates, require_possible
-from indexing.disk import WORK, clean_up, exclusive
-from indexing.join import joined
-from indexing.pipeline import Budget, Effort, encode_sources
+from indexing.build.budget import IndexBudget
+from indexing.build.index_selection import candidates, require_possible
+from indexing.build.version import Content, Wish, build_version, rejected_codes
+from indexing.durable_files import WORK, clean_up, exclusive
+from indexing.ingest.encoding import Budget, Effort, encode_sources
+from indexing.ingest.join import joined
+from indexing.ingest.previous_version import as_origin, gone, open_previous
+from indexing.ingest.shards import Origin, ShardPool, ShardWriter
 from indexing.plan import Plan, PlanWriter
-from indexing.previous import as_origin, gone, open_previous
 from indexing.progress import Progress
-from indexing.shards import Origin, ShardPool, ShardWriter
-from retrieval.bootstrap import load_encoder
-from retrieval.collection import Collection
-from retrieval.disk import disk_errors
-from retrieval.encoders.protocol import Encoder
-from retrieval.errors import SourceError
-from retrieval.images import DEFAULT_MAX_PIXELS
-from retrieval.manifest import FORMAT_VERSION, Manifest
-from retrieval.stores.registry import EXACT_BELOW, resolve_kind
-from sources.item import ColumnNames, Source
-from sources.registry import open_sources
+from lookalike.bootstrap import load_encoder
+from lookalike.collection import Collection
+from lookalike.disk import disk_errors
+from lookalike.encoders.protocol import Encoder
+from lookalike.errors import SourceError
+from lookalike.images import DEFAULT_MAX_PIXELS
+from lookalike.manifest import FORMAT_VERSION, Manifest
+from lookalike.sources.item import ColumnNames, Source
+from lookalike.sources.registry import open_sources
+from lookalike.stores.registry import EXACT_BELOW, resolve_kind
 
 DEFAULT_ENCODER = "lite"
 _BATCH_SIZES = {"cpu": 32, "cuda": 256}
 _LIKELY_SHARE = 0.8
-"""Of the pictures that sources announce; the rest may turn out to be unreadable."""
+"""Of the images that sources announce; the rest may turn out to be unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class IndexSettings:
         out: the collection's folder.
         encoder: its name; None for the collection's own, or `lite` for a new one.
         store: a registered kind, a preset of `faiss`, or `auto`.
-        batch_size: pictures a call of the encoder gets; None for 32 on a CPU, 256 on a GPU.
+        batch_size: images a call of the encoder gets; None for 32 on a CPU, 256 on a GPU.
         workers: decode threads; None for one a core.
         columns: which columns of a table play a part.
-        max_pixels: width x height above which a picture is rejected.
+        max_pixels: width x height above which an image is rejected.
         device: `auto`, `cpu` or `cuda`.
         engine: `auto`, `torch` or `openvino`.
         budget: what the index may cost.
-        replace: whether sources that hold none of the collection's pictures may take their place.
+        replace: whether sources that hold none of the collection's images may take their place.
     """
 
     sources: tuple[str, ...]
@@ -91,8 +91,8 @@ class Summary:
         indexed: rows of the version.
         rejected: items in `rejected.parquet`.
         rejected_by_code: error code -> count.
-        encoded: pictures that went through the encoder in this run.
-        reused: indexed pictures that did not.
+        encoded: images that went through the encoder in this run.
+        reused: indexed images that did not.
         dropped: rows of the version before that are no longer in the sources.
         seconds: of the whole run.
         encode_seconds: of decoding and encoding.
@@ -126,7 +126,7 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summ
     """Indexes the sources into the collection, or finds that nothing has changed.
 
     Raises:
-        SourceError: a source can't be read at all, nothing could be indexed, the collection holds other pictures
+        SourceError: a source can't be read at all, nothing could be indexed, the collection holds other images
             altogether, or the disk is full.
         CollectionBusy: another job writes to the collection.
         EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
@@ -142,7 +142,7 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summ
         plan, effort, origins = _encode(settings, sources, encoder, previous, work, shown)
         inputs = _digest(FORMAT_VERSION, plan.digest, encoder.spec.identity, _choices(settings))
         change = _change(previous, plan, encoder)
-        # A picture that could not be read the last time may have been encoded now, from the very same input.
+        # An image that could not be read the last time may have been encoded now, from the very same input.
         if previous is not None and previous.manifest.inputs == inputs and not effort.encoded:
             manifest, unchanged = previous.manifest, True
         else:
@@ -178,12 +178,12 @@ def _change(previous: Collection | None, plan: Plan, encoder: Encoder) -> _Chang
 
 
 def _allow_replacing(settings: IndexSettings, previous: Collection | None, dropped: int) -> None:
-    """Another folder's pictures must not push out a collection by a slip of --out."""
+    """Another folder's images must not push out a collection by a slip of --out."""
     if settings.replace or previous is None or previous.manifest.sources == list(settings.sources):
         return
     if dropped == len(previous):
         raise SourceError(
-            f"{settings.out} holds {dropped:,} pictures from {', '.join(previous.manifest.sources)}, and none of them "
+            f"{settings.out} holds {dropped:,} images from {', '.join(previous.manifest.sources)}, and none of them "
             f"is in {', '.join(settings.sources)}: name all sources together to add to it, another --out to keep "
             "it, or --replace to put these in its place"
         )
@@ -213,7 +213,7 @@ def _encode(
         kept = [*known, ShardPool(work, rejected=False)]
         plan, effort = encode_sources(sources, kept, encoder, PlanWriter(work / "plan"), shards, budget, progress)
     if not plan.count:
-        raise SourceError(f"no pictures were found in {', '.join(settings.sources)}")
+        raise SourceError(f"no images were found in {', '.join(settings.sources)}")
     return plan, effort, [*known, ShardPool(work)]
 
 

@@ -1,7 +1,7 @@
 """What a run has seen, in the order of the sources: each item's identity and metadata, on disk, without its pixels.
 
-The plan decides the order of the collection's rows; the pixels' part (`indexing.shards`) is looked up by identity, so
-its order never matters. The digest of a plan tells whether a later run saw anything else.
+The plan decides the order of the collection's rows. The pixels' part (`indexing.ingest.shards`) is looked up by
+identity, so its order never matters. The digest of a plan tells whether a later run saw anything else.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from indexing.disk import read_table, write_table
-from indexing.tables import table_of, unified
+from indexing.build.tables import table_of, unified
+from indexing.durable_files import read_table, write_table
 
 CHUNK_ROWS = 2_048
 CONTROL = pa.schema(

@@ -14,7 +14,7 @@ _LOG_SECONDS = 10.0
 
 
 class Progress:
-    """Counts pictures from several threads and shows rate and remaining time on stderr.
+    """Counts images from several threads and shows rate and remaining time on stderr.
 
     Args:
         stream: where to.
@@ -32,14 +32,14 @@ class Progress:
         self.done = self.rejected = self.encoded = 0
 
     def begin(self, total: int | None) -> None:
-        """Starts the clock; `total` is about how many pictures there will be, None where nobody knows."""
+        """Starts the clock; `total` is about how many images there will be, None where nobody knows."""
         self._total = total
         self._begun = self._logged = time.monotonic()
         if not self._quiet and self._stream.isatty():
-            self._bar = tqdm(total=total, unit=" pictures", file=self._stream, dynamic_ncols=True, mininterval=0.25)
+            self._bar = tqdm(total=total, unit=" images", file=self._stream, dynamic_ncols=True, mininterval=0.25)
 
     def add(self, *, encoded: int = 0, rejected: int = 0, reused: int = 0) -> None:
-        """Pictures that are finished, whatever became of them."""
+        """Images that are finished, whatever became of them."""
         with self._lock:
             if encoded and not self.encoded:  # the first batch includes compiling the model: rates begin after it
                 self._begun, self._before = time.monotonic(), encoded
@@ -52,7 +52,7 @@ class Progress:
                 self._log()
 
     def phase(self, name: str) -> None:
-        """Names what goes on after the last picture."""
+        """Names what goes on after the last image."""
         self.close()
         if not self._quiet:
             print(f"{name} ...", file=self._stream, flush=True)
@@ -83,7 +83,7 @@ class Progress:
         counted = self.encoded - self._before if self.encoded else self.done  # an import encodes nothing
         rate = counted / max(self._logged - self._begun, 1e-9)
         total = f" of about {self._total:,}" if self._total else ""
-        parts = [f"{self.done:,}{total} pictures", f"{rate:.1f}/s"]
+        parts = [f"{self.done:,}{total} images", f"{rate:.1f}/s"]
         if self._total and rate > 0 and self._total > self.done:
             parts.append(f"{_duration((self._total - self.done) / rate)} left")
         if self.rejected:

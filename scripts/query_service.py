@@ -41,7 +41,7 @@ def query(address: str, text: str, image: Path, expected: str) -> None:
     found = post(f"{address}/v1/search/image?limit=3", image.read_bytes(), "image/png")
     by_image = found["results"][0]
     print(f"image {image.name}: {by_image['id']} {by_image['score']:.4f}, {found['took_ms']['total']:.1f} ms")
-    check(by_image["id"] == by_text["id"] and by_image["score"] > 0.999, "expected the same picture with score 1")
+    check(by_image["id"] == by_text["id"] and by_image["score"] > 0.999, "expected the same image with score 1")
 
     sides = {"a": {"id": by_image["id"]}, "b": {"id": found["results"][1]["id"]}}
     pair = post(f"{address}/v1/similarity", json.dumps(sides).encode(), "application/json")

@@ -1,4 +1,4 @@
-"""Every kind of bad or odd picture, as file bytes, with what should become of it; shared by several rooms' tests."""
+"""Every kind of bad or odd image, as file bytes, with what should become of it; shared by several rooms' tests."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class OddImage:
     Attributes:
         name: a file name, with an extension that the indexing job reads.
         data: the bytes.
-        code: the error code, None where it becomes a picture.
-        size: (width, height) of the upright picture, None where it does not become one.
+        code: the error code, None where it becomes an image.
+        size: (width, height) of the upright image, None where it does not become one.
     """
 
     name: str
@@ -29,8 +29,8 @@ class OddImage:
     size: tuple[int, int] | None = None
 
 
-def picture(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
-    """A smooth colourful RGB picture; JPEG keeps it nearly as it is."""
+def make_image(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
+    """A smooth colourful RGB image; JPEG keeps it nearly as it is."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     phase = np.random.default_rng(seed).uniform(0, 1, 3)
     channels = [x * phase[0] + y * (1 - phase[0]), (1 - x) * phase[1] + 0.3 * y, (1 - y) * phase[2] + 0.3 * x]
@@ -38,7 +38,7 @@ def picture(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """The picture as a file of the given Pillow format."""
+    """The image as a file of the given Pillow format."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -58,19 +58,19 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 def _rotated(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoded(picture(), "JPEG", exif=exif)
+    return encoded(make_image(), "JPEG", exif=exif)
 
 
 def bad_images() -> list[OddImage]:
-    """Pictures that must be rejected, each with its code."""
-    jpeg, png = encoded(picture(), "JPEG"), encoded(picture(), "PNG")
+    """Images that must be rejected, each with its code."""
+    jpeg, png = encoded(make_image(), "JPEG"), encoded(make_image(), "PNG")
     return [
         OddImage("zero_bytes.jpg", b"", "image_undecodable"),
         OddImage("truncated.jpg", jpeg[: len(jpeg) // 2], "image_undecodable"),
         OddImage("truncated.png", png[: len(png) // 2], "image_undecodable"),
         OddImage("truncated_header.png", png[:12], "image_undecodable"),
         OddImage("corrupt.png", png[:60] + bytes(40) + png[100:], "image_undecodable"),
-        OddImage("text.jpg", b"this is a letter, not a picture", "image_unsupported"),
+        OddImage("text.jpg", b"this is a letter, not an image", "image_unsupported"),
         OddImage("vector.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image_unsupported"),
         OddImage("document.jpg", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "image_unsupported"),
         OddImage("bomb.png", bomb(), "image_too_large"),
@@ -78,18 +78,18 @@ def bad_images() -> list[OddImage]:
 
 
 def odd_images() -> list[OddImage]:
-    """Pictures that look like trouble and must be converted."""
-    image = picture()
+    """Images that look like trouble and must be converted."""
+    image = make_image()
     gradient = (np.arange(64 * 48, dtype=np.uint32) * 21).astype(np.uint16).reshape(48, 64)
     palette = image.quantize(16)
-    frames = [picture(seed=seed) for seed in range(3)]
+    frames = [make_image(seed=seed) for seed in range(3)]
     rgba = image.copy()
     rgba.putalpha(128)
     jpeg = encoded(image, "JPEG")
     corrupt_exif = jpeg[:2] + b"\xff\xe1\x00\x10Exif\0\0" + b"\xff" * 8 + jpeg[2:]
     several: dict[str, Any] = {"save_all": True, "append_images": frames[1:]}
     return [
-        OddImage("one_pixel.png", encoded(picture(1, 1), "PNG"), size=(1, 1)),
+        OddImage("one_pixel.png", encoded(make_image(1, 1), "PNG"), size=(1, 1)),
         OddImage("one_line.png", encoded(Image.new("RGB", (100_000, 1), "red"), "PNG"), size=(100_000, 1)),
         OddImage("one_column.png", encoded(Image.new("RGB", (1, 100_000), "red"), "PNG"), size=(1, 100_000)),
         OddImage("cmyk.jpg", encoded(image.convert("CMYK"), "JPEG"), size=(64, 48)),
@@ -104,7 +104,7 @@ def odd_images() -> list[OddImage]:
         OddImage("animated.gif", encoded(frames[0], "GIF", **several), size=(64, 48)),
         OddImage("animated.webp", encoded(frames[0], "WEBP", **several), size=(64, 48)),
         OddImage("two_frames.mpo.jpg", encoded(frames[0], "MPO", **several), size=(64, 48)),
-        OddImage("picture.bmp", encoded(image, "BMP"), size=(64, 48)),
+        OddImage("image.bmp", encoded(image, "BMP"), size=(64, 48)),
         OddImage("rotated_180.jpg", _rotated(3), size=(64, 48)),
         OddImage("rotated_90.jpg", _rotated(6), size=(48, 64)),
         OddImage("corrupt_exif.jpg", corrupt_exif, size=(64, 48)),

@@ -25,15 +25,15 @@ def towers(seed=0):
 
 
 def inputs(name):
-    """Pictures, texts, labels of the whole batch; partners of one label lie in different halves."""
+    """Images, texts, labels of the whole batch; partners of one label lie in different halves."""
     generator = torch.Generator().manual_seed(1)
-    pictures, texts = torch.randn(ROWS, 10, generator=generator), torch.randn(ROWS, 7, generator=generator)
-    return pictures, texts, torch.arange(ROWS) % (ROWS // 2 if name == "simclr" else 5)
+    images, texts = torch.randn(ROWS, 10, generator=generator), torch.randn(ROWS, 7, generator=generator)
+    return images, texts, torch.arange(ROWS) % (ROWS // 2 if name == "simclr" else 5)
 
 
 def embed(model, chunk):
-    pictures, texts, labels = chunk
-    return Embedded(F.normalize(model[0](pictures), dim=1), labels, F.normalize(model[1](texts), dim=1))
+    images, texts, labels = chunk
+    return Embedded(F.normalize(model[0](images), dim=1), labels, F.normalize(model[1](texts), dim=1))
 
 
 def gradients(*modules):

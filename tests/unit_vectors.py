@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.types import Float32
+from lookalike.types import Float32
 
 
 def unit(x: np.ndarray) -> Float32:

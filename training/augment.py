@@ -1,4 +1,4 @@
-"""What happens to a picture before each step: the table `[augment]` -> torchvision's transforms.
+"""What happens to an image before each step: the table `[augment]` -> torchvision's transforms.
 
 Everything works on uint8 tensors (3, R, R) -> (3, S, S); normalisation is part of the tower.
 """
@@ -14,7 +14,7 @@ _HUE = 0.25
 
 
 def cached_side(augment: Augment, size: int) -> int:
-    """R: the side that pictures are kept at, so that random crops of an S x S input lose little detail."""
+    """R: the side that images are kept at, so that random crops of an S x S input lose little detail."""
     return size if augment.crop == 1 else round(size * 1.25)
 
 

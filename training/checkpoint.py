@@ -3,7 +3,7 @@
 OUT.work/
   checkpoint.pt     weights, optimiser, moving average, random state, the step
   best.safetensors  the weights that did best on the validation data
-  pictures/         decoded pictures, see `training.pictures`
+  images/         decoded images, see `training.image_cache`
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 
 CHECKPOINT = "checkpoint.pt"
 

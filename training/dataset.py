@@ -1,7 +1,7 @@
-"""The table `[data]` -> pictures to train on and pictures to judge by, decoded; the same ones in every run.
+"""The table `[data]` -> images to train on and images to judge by, decoded; the same ones in every run.
 
 Held out are a share of every class and, where asked for, whole classes: what is learned of some products must not
-cost it the others. Dimension letters: m training pictures, R side of a kept picture.
+cost it the others. Dimension letters: m training images, R side of a kept image.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from tqdm import tqdm
 
 from evaluation.classes import unseen_classes
 from evaluation.datasets import Example, read_examples, spread
-from retrieval.errors import SourceError
-from retrieval.types import Int64, UInt8
+from lookalike.errors import SourceError
+from lookalike.types import Int64, UInt8
 from training.augment import cached_side
 from training.distributed import Process
+from training.image_cache import cache_images
 from training.model import Trainable
 from training.objectives.base import Need
-from training.pictures import cache_pictures
 from training.settings import Data, Settings
 from training.validation import Validation, label_rows, prepare_validation
 
 MOST_JUDGES = 5_000
-"""Pictures that are held out of trained classes, and of whole classes: more would only be looked at for longer."""
+"""Images that are held out of trained classes, and of whole classes: more would only be looked at for longer."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class TrainingData:
     """What a run reads.
 
     Attributes:
-        examples: the m training pictures that can be decoded.
+        examples: the m training images that can be decoded.
         pixels: (m, 3, R, R) uint8, memory-mapped.
-        labels: (m,) int64; None where a picture has no class.
+        labels: (m,) int64; None where an image has no class.
         captions: of each, where captions are trained on.
-        seen_examples: held-out pictures of classes that are trained on.
-        unseen_examples: pictures of classes that are not.
+        seen_examples: held-out images of classes that are trained on.
+        unseen_examples: images of classes that are not.
         seen: the first of these, decoded.
         unseen: the second, decoded; None where none were asked for.
-        rejected: training pictures that can't be decoded.
+        rejected: training images that can't be decoded.
     """
 
     examples: list[Example]
@@ -77,7 +77,7 @@ def read_data(settings: Settings, model: Trainable, needs: Need, work: Path, pro
         settings: the configuration.
         model: whose input size and normalisation count.
         needs: of the objective.
-        work: the run's folder, for decoded pictures.
+        work: the run's folder, for decoded images.
         process: the first one decodes, the others wait for it.
 
     Raises:
@@ -87,13 +87,11 @@ def read_data(settings: Settings, model: Trainable, needs: Need, work: Path, pro
     captions = needs == "captions"
     side = cached_side(settings.augment, model.preprocessing.size)
     total = len(parts.train) + len(parts.seen) + len(parts.unseen)
-    with tqdm(
-        total=total, desc="decode", unit=" pictures", leave=False, disable=None if process.first else True
-    ) as bar:
+    with tqdm(total=total, desc="decode", unit=" images", leave=False, disable=None if process.first else True) as bar:
         if not process.first:
             dist.barrier()
         kept_at = replace(model.preprocessing, size=side, resize=side)
-        pixels, kept = cache_pictures(parts.train, kept_at, work / "pictures", bar.update)
+        pixels, kept = cache_images(parts.train, kept_at, work / "pictures", bar.update)
         seen = prepare_validation(parts.seen, model, work / "validation", bar.update, captions=captions)
         unseen = None
         if parts.unseen:
@@ -105,12 +103,12 @@ def read_data(settings: Settings, model: Trainable, needs: Need, work: Path, pro
     if needs == "labels" and (labels is None or seen.views):
         name = settings.objective.name
         raise SourceError(
-            f"the objective {name} needs a class for every picture: a folder of class folders, or a column "
+            f"the objective {name} needs a class for every image: a folder of class folders, or a column "
             "(data.label_column)" + (f"; the {len(parts.seen):,} to judge by have none" if labels is not None else "")
         )
     if needs == "labels" and labels is not None and labels.max() == 0:
         raise SourceError(
-            f"all {len(read):,} training pictures are of one class, {read[0].label!r}: there is nothing to tell it from"
+            f"all {len(read):,} training images are of one class, {read[0].label!r}: there is nothing to tell it from"
         )
     texts = [example.captions for example in read] if captions else None
     return TrainingData(
@@ -127,8 +125,8 @@ def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:
         examples = [example for example in examples if example.captions]
         if not examples:
             raise SourceError(
-                f"no picture of {', '.join(table.train)} has a caption, and this objective learns from captions: a "
-                ".txt beside each picture, or a column `caption`; configs/simclr.toml needs neither that nor classes"
+                f"no image of {', '.join(table.train)} has a caption, and this objective learns from captions: a "
+                ".txt beside each image, or a column `caption`; configs/simclr.toml needs neither that nor classes"
             )
     examples = _of_classes(examples, table.classes)
     unseen = classes_apart(examples, table.unseen)
@@ -144,13 +142,13 @@ def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:
         examples = spread(examples, table.limit)
     if not (examples or seen or apart):
         raise SourceError(
-            f"no pictures in {', '.join(table.train)}: name folders of pictures, tars or Parquet files; a damaged one "
+            f"no images in {', '.join(table.train)}: name folders of images, tars or Parquet files; a damaged one "
             "gives none"
         )
     if not examples or not seen:
         raise SourceError(
-            f"{', '.join(table.train)}: too few pictures to train on some and judge by others, {len(examples)} and "
-            f"{len(seen)} of them; add pictures, or name those to judge by with --validation"
+            f"{', '.join(table.train)}: too few images to train on some and judge by others, {len(examples)} and "
+            f"{len(seen)} of them; add images, or name those to judge by with --validation"
         )
     return _Parts(examples, seen, spread(apart, MOST_JUDGES) if len(apart) > MOST_JUDGES else apart)
 
@@ -159,7 +157,7 @@ def classes_apart(examples: Sequence[Example], share: float) -> frozenset[str]:
     """The classes that are held out whole: the last by name, as `lookalike evaluate --unseen SHARE` counts them.
 
     Two classes at least, also where the share is less. None where fewer than four classes would leave too little on
-    either side, or where fewer than two of those held out have two pictures.
+    either side, or where fewer than two of those held out have two images.
     """
     sizes = Counter(example.label for example in examples if example.label is not None)
     if len(sizes) < 4 or not share:
@@ -169,7 +167,7 @@ def classes_apart(examples: Sequence[Example], share: float) -> frozenset[str]:
 
 
 def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Training and held-out pictures; of each class alike, at least two of each held out.
+    """Training and held-out images; of each class alike, at least two of each held out.
 
     Where no class has two to spare, whole classes are held out instead.
 
@@ -205,5 +203,5 @@ def _of_classes(examples: list[Example], classes: Sequence[str]) -> list[Example
         return examples
     unknown = sorted(set(classes) - {example.label for example in examples if example.label})
     if unknown:
-        raise SourceError(f"data.classes names {unknown[0]!r}, which no training picture is of")
+        raise SourceError(f"data.classes names {unknown[0]!r}, which no training image is of")
     return [example for example in examples if example.label in set(classes)]

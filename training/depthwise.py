@@ -4,7 +4,7 @@ oneDNN's backward passes through depthwise convolutions are fast for some shapes
 slow in either precision where a kernel is more than three columns wide: it is put together from tiles of three columns,
 in half to a fifth of the time. With stride 2 the gradient by the input takes up to a hundred times as long in bf16 as
 in fp32: it is taken in fp32. So bf16 pays for EfficientNet and its kin (benchmarks/RESULTS.md). Letters: n rows, c
-channels, h, w a picture's sides, k a kernel's.
+channels, h, w an image's sides, k a kernel's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A trained model -> a folder that `folder:PATH` loads, written beside and renamed.
 
-Its reader is `retrieval.encoders.folder_model`, which says what each file holds.
+Its reader is `lookalike.encoders.exported.model`, which says what each file holds.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from retrieval.calibration import Calibration, write_calibration
-from retrieval.encoders.engines.cache import sha256_file
-from retrieval.encoders.folder_model import CALIBRATION_FILE, ENCODER_FILE, WEIGHTS_FILE, ExportedEncoder
-from retrieval.errors import SourceError
+from lookalike.calibration import Calibration, write_calibration
+from lookalike.encoders.engines.cache import sha256_file
+from lookalike.encoders.exported.model import CALIBRATION_FILE, ENCODER_FILE, WEIGHTS_FILE, ExportedEncoder
+from lookalike.errors import SourceError
 from training.model import Trainable
 
 

@@ -18,8 +18,8 @@ import torch
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
-from retrieval.encoders.folder_towers import PooledLite
-from retrieval.encoders.lite_model.towers import FIRST_STAGE, LiteBackbone
+from lookalike.encoders.exported.towers import PooledLite
+from lookalike.encoders.lite.towers import FIRST_STAGE, LiteBackbone
 
 
 def run_frozen_stages(tower: nn.Module, still: Sequence[nn.Module], *, half: bool) -> int:
@@ -37,7 +37,7 @@ def run_frozen_stages(tower: nn.Module, still: Sequence[nn.Module], *, half: boo
     chain = _chain(tower, still)
     if len(chain) < 3 or find_spec("openvino") is None:
         return 0
-    from retrieval.encoders.engines.fragment import Fragment
+    from training.fragment import Fragment
 
     for module in chain:
         vars(module).pop("forward", None)  # of an earlier loop over the same tower

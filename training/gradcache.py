@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 from training.objectives.base import Embedded, Objective, Outcome, concat
 
 Chunk = TypeVar("Chunk")
@@ -74,7 +74,7 @@ def require_rowwise(towers: nn.Module) -> None:
     for name, layer in towers.named_modules():
         if isinstance(layer, _BatchNorm) and layer.training:
             raise ConfigInvalid(
-                f"cached gradients need layers that treat each picture by itself, but {name} normalises over the "
+                f"cached gradients need layers that treat each image by itself, but {name} normalises over the "
                 "batch: freeze its statistics (eval mode) or train without chunks"
             )
 

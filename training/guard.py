@@ -1,6 +1,6 @@
 """What goes wrong in contrastive training, noticed from figures and said in words.
 
-A collapsed encoder gives every picture nearly the same vector; a loss that mines finds nothing to do; a learning rate
+A collapsed encoder gives every image nearly the same vector; a loss that mines finds nothing to do; a learning rate
 made for training from scratch wipes out what a pretrained network knows. Knows no network and no data.
 """
 
@@ -78,7 +78,7 @@ class Watch:
             mends = _either("lower the learning rate", *["raise the temperature"] * self._tempered, *mine)
             yield (
                 "collapse",
-                f"the embeddings have collapsed: over the last {self._window} steps all pictures got nearly the same "
+                f"the embeddings have collapsed: over the last {self._window} steps all images got nearly the same "
                 f"vector (spread {_mean(self._spreads):.3f}; 1 is far apart). {mends}",
             )
         if self._stuck():

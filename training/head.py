@@ -1,6 +1,6 @@
-"""Where a new head starts: at the principal axes of what the pretrained network says of the training pictures.
+"""Where a new head starts: at the principal axes of what the pretrained network says of the training images.
 
-Dimension letters: n pictures, f features, d joint width, S side of a picture.
+Dimension letters: n images, f features, d joint width, S side of an image.
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from retrieval.types import UInt8
+from lookalike.types import UInt8
+from training.image_cache import spread_sample
 from training.model import Trainable
-from training.pictures import spread_sample
 
 _SAMPLE = 2048
 
 
 def start_head(model: Trainable, pixels: UInt8) -> None:
-    """Fits the image tower's new head to a sample of the training pictures.
+    """Fits the image tower's new head to a sample of the training images.
 
     Args:
         model: its image tower has a head of its own (`base.head`).
-        pixels: (n, 3, R, R) uint8, the pictures kept for training; R may differ from S.
+        pixels: (n, 3, R, R) uint8, the images kept for training; R may differ from S.
     """
     network, head, side = model.towers.image.network, model.towers.image.head, model.preprocessing.size
     assert isinstance(network, nn.Module)
@@ -36,7 +36,7 @@ def align_head(head: nn.Linear, features: Tensor) -> None:
 
     Args:
         head: (d, f).
-        features: (n, f) of training pictures; with fewer than d of them, the remaining axes are zero.
+        features: (n, f) of training images; with fewer than d of them, the remaining axes are zero.
     """
     features = features.float()
     mean = features.mean(0)

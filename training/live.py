@@ -1,6 +1,6 @@
 """A model in training as an encoder, so that everything which measures encoders measures it, too.
 
-Dimension letters: n rows, d joint width, S side of a picture.
+Dimension letters: n rows, d joint width, S side of an image.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from retrieval.encoders.dual import unit_rows
-from retrieval.encoders.preprocessing import Preprocessing
-from retrieval.errors import TextUnsupported
-from retrieval.types import EncoderSpec, Float32, UInt8
+from lookalike.encoders.dual import unit_rows
+from lookalike.encoders.preprocessing import Preprocessing
+from lookalike.errors import TextUnsupported
+from lookalike.types import EncoderSpec, Float32, UInt8
 from training.model import Trainable
 from training.validation import batch_for, tokenized
 
@@ -76,7 +76,7 @@ class LiveEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """See `TextEncoder`."""
         if self._model.tokens is None:
-            raise TextUnsupported(f"{self.spec.name!r} was trained on pictures alone")
+            raise TextUnsupported(f"{self.spec.name!r} was trained on images alone")
         if not texts:
             return np.zeros((0, self.spec.dim), np.float32)
         with torch.inference_mode():

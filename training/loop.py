@@ -1,7 +1,7 @@
 """The training loop: batches in, better weights out; the order of a step, and what stops a run without losing it.
 
-It knows objectives, schedules and checkpoints by their names; where pictures come from and what an encoder's folder
-looks like are others'. Dimension letters: b pictures of a batch, v views of each, d joint width.
+It knows objectives, schedules and checkpoints by their names; where images come from and what an encoder's folder
+looks like are others'. Dimension letters: b images of a batch, v views of each, d joint width.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class Loop:
 
     def _embed(self, batch: Batch) -> Embedded:
         pixels = self._sized(batch.pixels.to(self._device, non_blocking=True))
-        if not self._prefixed:  # what runs frozen stages takes pictures as they come
+        if not self._prefixed:  # what runs frozen stages takes images as they come
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         with self.autocast():
             images = self.model.compare_images(pixels)
@@ -216,7 +216,7 @@ class Loop:
         return Embedded(images, labels, texts)
 
     def _sized(self, pixels: Tensor) -> Tensor:
-        """Pictures at the side that this step trains at."""
+        """Images at the side that this step trains at."""
         side = side_at(self.step, self.total, self.settings.augment.grow_from, self.model.preprocessing.size)
         if side == pixels.shape[-1]:
             return pixels

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 from training.objectives.base import Embedded
 
 

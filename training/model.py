@@ -1,7 +1,7 @@
 """A base encoder's name -> torch modules that can be trained, cut into stages from the input to the joint space.
 
-The modules are the ones that `retrieval.encoders.folder_towers` rebuilds for serving. Dimension letters: n rows,
-f features, d joint width, S side of a picture.
+The modules are the ones that `lookalike.encoders.exported.towers` rebuilds for serving. Dimension letters: n rows,
+f features, d joint width, S side of an image.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrieval.encoders.folder_encoder import PREFIX as FOLDER
-from retrieval.encoders.folder_model import Architecture, load_tower, read_encoder
-from retrieval.encoders.folder_towers import PooledLite, Projected, Towers
-from retrieval.encoders.lite import LiteTokens
-from retrieval.encoders.lite_model import LITE_DIM, LITE_PREPROCESSING, load_image_tower, load_text_tower
-from retrieval.encoders.lite_model.backbones import load_efficientnet
-from retrieval.encoders.lite_model.facts import POOLED
-from retrieval.encoders.open_clip_encoder import OpenClipTokens
-from retrieval.encoders.open_clip_model import OpenClipModel
-from retrieval.encoders.open_clip_weights import PREFIX as OPEN_CLIP
-from retrieval.encoders.open_clip_weights import find_checkpoint, parse_name
-from retrieval.encoders.preprocessing import Preprocessing
-from retrieval.errors import ConfigInvalid
+from lookalike.encoders.exported.encoder import PREFIX as FOLDER
+from lookalike.encoders.exported.model import Architecture, load_tower, read_encoder
+from lookalike.encoders.exported.towers import PooledLite, Projected, Towers
+from lookalike.encoders.lite.backbones import load_efficientnet
+from lookalike.encoders.lite.encoder import LiteTokens
+from lookalike.encoders.lite.facts import POOLED
+from lookalike.encoders.lite.model import LITE_DIM, LITE_PREPROCESSING, load_image_tower, load_text_tower
+from lookalike.encoders.open_clip.encoder import OpenClipTokens
+from lookalike.encoders.open_clip.model import OpenClipModel
+from lookalike.encoders.open_clip.weights import PREFIX as OPEN_CLIP
+from lookalike.encoders.open_clip.weights import find_checkpoint, parse_name
+from lookalike.encoders.preprocessing import Preprocessing
+from lookalike.errors import ConfigInvalid
 from training.settings import Augment, Base
 
 Tokens = Callable[[Sequence[str]], tuple[Any, ...]]
@@ -41,7 +41,7 @@ class Trainable:
         architecture: what rebuilds them.
         preprocessing: S and normalisation.
         dim: d.
-        tokens: n texts -> one array (n, t) for each input of the text tower; None for pictures alone.
+        tokens: n texts -> one array (n, t) for each input of the text tower; None for images alone.
         context: tokens that the text tower takes.
         end: see `open_clip_model.Description`.
         end_id: see there.
@@ -96,9 +96,9 @@ def load_base(base: Base, *, text: bool) -> Trainable:
         EncoderError: its weights are missing or invalid.
     """
     if text and base.projection:
-        raise ConfigInvalid(f"base.projection = {base.projection}: a projection is for pictures alone; captions need 0")
+        raise ConfigInvalid(f"base.projection = {base.projection}: a projection is for images alone; captions need 0")
     if text and base.head:
-        raise ConfigInvalid(f"base.head = {base.head}: a new head is for pictures alone; captions need 0")
+        raise ConfigInvalid(f"base.head = {base.head}: a new head is for images alone; captions need 0")
     if base.encoder == "lite":
         trainable = _lite(base.head, text)
     elif base.encoder.startswith(OPEN_CLIP):
@@ -221,7 +221,7 @@ def _exported(folder: Path, head: int, text: bool) -> Trainable:
     if head and had.head:
         raise ConfigInvalid(f"base.head = {head}: {folder} has a head of {had.head} already; 0 trains that one on")
     if text and not had.text:
-        raise ConfigInvalid(f"base.encoder = 'folder:{folder}' was trained on pictures alone and takes no captions")
+        raise ConfigInvalid(f"base.encoder = 'folder:{folder}' was trained on images alone and takes no captions")
     if head:
         raise ConfigInvalid(f"base.head = {head}: start a new head from `lite` or open_clip, not from {folder}")
     architecture = replace(had, text=text)

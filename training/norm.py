@@ -1,11 +1,11 @@
-"""Batch normalisation that starts from the training pictures' statistics without changing what the network says.
+"""Batch normalisation that starts from the training images' statistics without changing what the network says.
 
-A pretrained network normalises by its own pictures' statistics. By a batch's of other pictures (small ones enlarged,
+A pretrained network normalises by its own images' statistics. By a batch's of other images (small ones enlarged,
 say) its features fall apart at the first step: channels that hardly vary there are blown up to unit variance. Restated
-in the training pictures' statistics, with scale and shift making up for the difference, every layer says what it said
+in the training images' statistics, with scale and shift making up for the difference, every layer says what it said
 before, and training by each batch's statistics begins from there.
 
-Dimension letters: n pictures, c channels, S side of a picture.
+Dimension letters: n images, c channels, S side of an image.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from retrieval.types import UInt8
-from training.pictures import spread_sample
+from lookalike.types import UInt8
+from training.image_cache import spread_sample
 from training.settings import Settings
 
 _SAMPLE = 1024
@@ -40,7 +40,7 @@ def restate_norms(network: nn.Module, pixels: UInt8, side: int) -> None:
 
     Args:
         network: takes (n, 3, S, S) uint8; left in eval mode.
-        pixels: (n, 3, R, R) uint8, the pictures kept for training.
+        pixels: (n, 3, R, R) uint8, the images kept for training.
         side: S, what training begins at.
     """
     network.eval()

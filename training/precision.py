@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from retrieval.encoders.engines.choice import bf16_pays
+from lookalike.encoders.engines.selection import bf16_pays
 
 
 def computes_in_bf16(precision: str, device: str) -> bool:

@@ -1,6 +1,6 @@
 """Whether a trained encoder may take the base's place, and how much of the base's weights it had better keep.
 
-What is measured on held-out pictures decides: those of trained classes, and where whole classes were held out those,
+What is measured on held-out images decides: those of trained classes, and where whole classes were held out those,
 too, so that what is won on the one is not paid for with the other.
 """
 
@@ -19,11 +19,11 @@ docs/training.md."""
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How good an encoder is on held-out pictures.
+    """How good an encoder is on held-out images.
 
     Attributes:
-        seen: figure on pictures of trained classes, in [0, 1].
-        unseen: on pictures of classes that training did not see; None where there are none.
+        seen: figure on images of trained classes, in [0, 1].
+        unseen: on images of classes that training did not see; None where there are none.
         share: of the trained weights, the rest being the base's.
     """
 
@@ -42,7 +42,7 @@ class Standing:
 
 
 def within_chance(before: float, after: float, count: int) -> bool:
-    """Whether two shares of `count` pictures differ by less than two standard errors of independent draws.
+    """Whether two shares of `count` images differ by less than two standard errors of independent draws.
 
     >>> within_chance(0.4, 0.45, 48), within_chance(0.4, 0.45, 4800)
     (True, False)

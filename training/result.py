@@ -25,7 +25,7 @@ class Result:
     Attributes:
         out: the encoder's folder.
         promoted: whether it was written; False where the base is better.
-        figure: what was measured on held-out pictures.
+        figure: what was measured on held-out images.
         base: of the encoder that training started from.
         trained: of the best weights.
         seconds: of the whole run, earlier parts of a resumed one included.
@@ -52,7 +52,7 @@ def run_report(result: Result, settings: Settings, data: TrainingData) -> dict[s
         "training_pictures": len(data.examples),
         "rejected": data.rejected,
         "classes": 0 if data.labels is None else len(np.unique(data.labels)),
-        "validation_pictures": len(data.seen.pixels),
+        "validation_images": len(data.seen.pixels),
         "unseen_classes": sorted({example.label for example in data.unseen_examples if example.label}),
         "figure": result.figure,
         "before": asdict(result.base),
@@ -89,7 +89,7 @@ def as_toml(settings: Settings) -> str:
     """
     tables = settings.model_dump(exclude={"data": {"train", "validation"}})
     flat = {name: value for name, value in tables.items() if not isinstance(value, dict)}
-    parts = ["# As it was trained; --data names the pictures.", *_keys(flat)]
+    parts = ["# As it was trained; --data names the images.", *_keys(flat)]
     for name, table in tables.items():
         if isinstance(table, dict):
             parts += ["", f"[{name}]", *_keys(table)]
@@ -107,13 +107,13 @@ def model_card(report: Mapping[str, Any], config: str) -> str:
         f"# {report['name']}",
         "",
         f"An encoder for `lookalike`, trained from `{report['base']}` with the objective `{report['objective']}` on "
-        f"{report['training_pictures']:,} pictures"
+        f"{report['training_pictures']:,} images"
         + (f" of {report['classes']:,} classes" if report.get("classes") else "")
         + f" ({', '.join(report['sources'])}).",
         "",
         f"Use it: `lookalike index PICTURES --encoder folder:{report['name']}`.",
         "",
-        f"| {report['figure']} on held-out pictures | of trained classes | of classes it never saw |",
+        f"| {report['figure']} on held-out images | of trained classes | of classes it never saw |",
         "| --- | ---: | ---: |",
         f"| {report['base']} | {_figures(report['before'])} |",
         f"| {report['name']} | {_figures(report['after'])} |",
@@ -122,8 +122,8 @@ def model_card(report: Mapping[str, Any], config: str) -> str:
         f"Made by: `{report['command']}`, {report['steps']:,} steps, {report['seconds'] / 60:.1f} minutes, seed "
         f"{report['seed']}; torch {torch.__version__}. Figures are in `{REPORT_FILE}`, losses in `{METRICS_FILE}`.",
         "",
-        "Limits: it knows what its training pictures show; on other kinds of pictures measure it first "
-        "(`lookalike evaluate`). The licences of the base weights and of the training pictures apply.",
+        "Limits: it knows what its training images show; on other kinds of images measure it first "
+        "(`lookalike evaluate`). The licences of the base weights and of the training images apply.",
         "",
         "```toml",
         config.strip(),

@@ -1,14 +1,14 @@
-"""Which pictures meet in a batch: every epoch's order is drawn from seed and epoch alone, so a run can be resumed.
+"""Which images meet in a batch: every epoch's order is drawn from seed and epoch alone, so a run can be resumed.
 
-Dimension letters: N training pictures, b pictures in a batch.
+Dimension letters: N training images, b images in a batch.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from retrieval.errors import ConfigInvalid
-from retrieval.types import Int64
+from lookalike.errors import ConfigInvalid
+from lookalike.types import Int64
 
 
 def epoch_batches(labels: Int64 | None, count: int, batch_size: int, per_class: int, seed: int, epoch: int) -> Int64:
@@ -18,7 +18,7 @@ def epoch_batches(labels: Int64 | None, count: int, batch_size: int, per_class: 
         labels: (N,) int64, None where they play no part.
         count: N.
         batch_size: b.
-        per_class: pictures of each class in a batch; 0 draws without regard to class.
+        per_class: images of each class in a batch; 0 draws without regard to class.
         seed: of the run.
         epoch: counted from 0.
 
@@ -26,10 +26,10 @@ def epoch_batches(labels: Int64 | None, count: int, batch_size: int, per_class: 
         (N // b, b) int64; what is left over waits for another epoch. At least one batch.
 
     Raises:
-        ConfigInvalid: fewer pictures than a batch, or a batch that can't be made of whole groups.
+        ConfigInvalid: fewer images than a batch, or a batch that can't be made of whole groups.
     """
     if count < batch_size:
-        raise ConfigInvalid(f"a batch of {batch_size} is more than the {count:,} training pictures; add pictures")
+        raise ConfigInvalid(f"a batch of {batch_size} is more than the {count:,} training images; add images")
     generator = np.random.RandomState([seed, epoch])
     if not per_class or labels is None:
         order = generator.permutation(count).astype(np.int64)
@@ -40,7 +40,7 @@ def epoch_batches(labels: Int64 | None, count: int, batch_size: int, per_class: 
 
 
 def _balanced(labels: Int64, batch_size: int, per_class: int, generator: np.random.RandomState) -> Int64:
-    """The same number of pictures of each class in a batch; each class is dealt like a pack of cards, shuffled anew.
+    """The same number of images of each class in a batch; each class is dealt like a pack of cards, shuffled anew.
 
     As pytorch-metric-learning's MPerClassSampler, but importing that library patches FAISS for the whole process
     (`faiss.contrib.torch_utils` takes the search parameters away), where an index may be searched next.
@@ -59,7 +59,7 @@ def _balanced(labels: Int64, batch_size: int, per_class: int, generator: np.rand
 
 
 class _Pack:
-    """A class's pictures (rows), dealt without repeating one before all have been dealt."""
+    """A class's images (rows), dealt without repeating one before all have been dealt."""
 
     def __init__(self, rows: Int64, generator: np.random.RandomState) -> None:
         self._rows = rows

@@ -1,6 +1,6 @@
 """A TOML file -> a checked training configuration. Every key has a default, a range and a sentence; docs list them.
 
-The recipe behind `lite` has a table of its own, `[lite]`, see `training.config`.
+The recipe behind `lite` has a table of its own, `[lite]`, see `training.lite.config`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -58,7 +58,7 @@ class Data(_Table):
         default=[], description="What the encoder is chosen by; empty holds a share of `train` out."
     )
     holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.1, description="Share of the training pictures that is held out where no validation data is named."
+        default=0.1, description="Share of the training images that is held out where no validation data is named."
     )
     unseen: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
@@ -69,7 +69,7 @@ class Data(_Table):
         default="", description="Column of class names; empty finds `label_name`, `class_name`, ..."
     )
     classes: list[str] = Field(default=[], description="Only these classes are trained on; empty for all.")
-    limit: int = Field(default=0, ge=0, description="No more than this many training pictures; 0 for all.")
+    limit: int = Field(default=0, ge=0, description="No more than this many training images; 0 for all.")
 
 
 class Objective(BaseModel):
@@ -88,8 +88,8 @@ class Objective(BaseModel):
 class Optimizer(_Table):
     """`[optimizer]`: AdamW with linear warm-up and half a cosine (Loshchilov and Hutter 2019)."""
 
-    epochs: float = Field(default=4.0, gt=0, description="Passes over the training pictures.")
-    batch_size: int = Field(default=128, ge=2, description="Pictures in a step (all ranks together).")
+    epochs: float = Field(default=4.0, gt=0, description="Passes over the training images.")
+    batch_size: int = Field(default=128, ge=2, description="Images in a step (all ranks together).")
     learning_rate: float = Field(default=1e-4, gt=0, description="At the peak, of the tower.")
     head_learning_rate: float = Field(
         default=1e-3, gt=0, description="At the peak, of a new head and a learned temperature."
@@ -105,7 +105,7 @@ class Optimizer(_Table):
         description="Of the towers' arithmetic, weights stay fp32; `auto` is bf16 where the device is faster in it.",
     )
     chunk: int = Field(
-        default=0, ge=0, description="GradCache: pictures that are in memory at once; 0 for all of the batch."
+        default=0, ge=0, description="GradCache: images that are in memory at once; 0 for all of the batch."
     )
     memory: int = Field(
         default=0,
@@ -124,25 +124,25 @@ class Optimizer(_Table):
 
 
 class Sampling(_Table):
-    """`[sampling]`: which pictures meet in a batch."""
+    """`[sampling]`: which images meet in a batch."""
 
     per_class: int = Field(
-        default=0, ge=0, description="Pictures of each class in a batch; 0 draws without regard to class."
+        default=0, ge=0, description="Images of each class in a batch; 0 draws without regard to class."
     )
 
 
 class Augment(_Table):
-    """`[augment]`: what happens to a picture before each step, by torchvision's transforms."""
+    """`[augment]`: what happens to an image before each step, by torchvision's transforms."""
 
     crop: Share = Field(
-        default=0.6, description="Smallest share of the picture's area that a random crop keeps; 1 for none."
+        default=0.6, description="Smallest share of the image's area that a random crop keeps; 1 for none."
     )
-    flip: Share = Field(default=0.5, description="How often a picture is mirrored.")
+    flip: Share = Field(default=0.5, description="How often an image is mirrored.")
     jitter: float = Field(
         default=0.0, ge=0, le=1, description="Strength of random brightness, contrast, saturation and hue."
     )
-    grey: Share = Field(default=0.0, description="How often a picture loses its colours.")
-    blur: Share = Field(default=0.0, description="How often a picture is blurred.")
+    grey: Share = Field(default=0.0, description="How often an image loses its colours.")
+    blur: Share = Field(default=0.0, description="How often an image is blurred.")
     erase: Share = Field(default=0.0, description="How often a rectangle is blotted out.")
     pad: int = Field(default=0, ge=0, le=64, description="Random shifts by up to so many pixels, edges reflected.")
     grow_from: int = Field(

@@ -57,13 +57,11 @@ class Telemetry:
         self._bar.update()
 
     def validation(self, step: int, name: str, value: float, loss: float | None) -> None:
-        """A figure and, where it has one there, the objective's loss on the held-out pictures."""
+        """A figure and, where it has one there, the objective's loss on the held-out images."""
         if self._quiet:
             return
         self._write(step, {f"validation.{name}": value} | ({} if loss is None else {"validation.loss": loss}))
-        self.say(
-            f"step {step:,}: {name} {value:.4f}{'' if loss is None else f', loss {loss:.4f}'} on held-out pictures"
-        )
+        self.say(f"step {step:,}: {name} {value:.4f}{'' if loss is None else f', loss {loss:.4f}'} on held-out images")
 
     def base(self, name: str, figure: str, standing: Standing) -> None:
         """What the trained weights will have to hold against."""

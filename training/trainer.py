@@ -1,6 +1,6 @@
 """A run from its configuration to an exported encoder: the order of the steps, and when a result is not promoted.
 
-Data is read, the base is measured, the loop runs with looks at the held-out pictures in between, and what did best is
+Data is read, the base is measured, the loop runs with looks at the held-out images in between, and what did best is
 exported, unless the base was better. Stopped at any time, the same command goes on where the last checkpoint stands.
 """
 
@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from evaluation.datasets import Example
 from evaluation.evaluate import Evaluation, measure
 from evaluation.options import Options
-from retrieval.disk import disk_errors
-from retrieval.encoders.engines.choice import cuda_available, require_device
-from retrieval.encoders.registry import create_encoder
-from retrieval.errors import ConfigInvalid, SourceError
+from lookalike.disk import disk_errors
+from lookalike.encoders.engines.selection import cuda_available, require_device
+from lookalike.encoders.registry import create_encoder
+from lookalike.errors import ConfigInvalid, SourceError
 from training.augment import make_augmentation
 from training.batches import Batches, fitting
 from training.checkpoint import load_checkpoint, save_checkpoint, trim_metrics
@@ -38,13 +38,13 @@ from training.frozen import run_frozen_stages
 from training.guard import Watch, learning_rate_warning
 from training.head import start_head
 from training.heap import keep_freed_memory
+from training.image_cache import Views, digest_of
 from training.interrupt import HeldBack
 from training.live import LiveEncoder
 from training.loop import Loop
 from training.model import Trainable, load_base, require_fitting
 from training.norm import norms_learn, restate_norms
 from training.objectives import Objective, make_objective
-from training.pictures import Views, digest_of
 from training.promotion import SHARES, Standing, mixed, try_shares, within_chance
 from training.result import METRICS_FILE, Result, records, run_report
 from training.schedule import freeze
@@ -56,7 +56,7 @@ from training.work import alone, work_folder
 _CHECKPOINT_SECONDS = 300.0
 BEST = "best.safetensors"
 _ISOTONIC_FROM = 2000
-"""Held-out pictures, which give about as many pairs; with fewer, isotonic regression claims too much certainty."""
+"""Held-out images, which give about as many pairs; with fewer, isotonic regression claims too much certainty."""
 
 
 def run_training(
@@ -118,12 +118,12 @@ class _Run:
         self.warnings += [shrunk] if shrunk else []
         if self.data.rejected:
             self.warnings.append(
-                f"{self.data.rejected:,} of {self.data.rejected + len(self.data.pixels):,} training pictures can't be "
-                "read and are left out; `lookalike index` lists such pictures with the reason"
+                f"{self.data.rejected:,} of {self.data.rejected + len(self.data.pixels):,} training images can't be "
+                "read and are left out; `lookalike index` lists such images with the reason"
             )
         if settings.data.unseen and not self.data.unseen:
             self.warnings.append(
-                f"data.unseen = {settings.data.unseen:g} wants four classes or more, some with two pictures: no class "
+                f"data.unseen = {settings.data.unseen:g} wants four classes or more, some with two images: no class "
                 "is held out whole, and half of the weights at most is the trained ones' all the same"
             )
         if self.settings.optimizer.batch_size % process.count:
@@ -213,7 +213,7 @@ class _Run:
         """Weights from before the loss became infinite may be good; where there are none, the run has failed."""
         if max(map(int, self.figures)) == 0:
             raise ConfigInvalid(
-                f"the loss was not finite any more at step {step:,}, before the first look at held-out pictures: "
+                f"the loss was not finite any more at step {step:,}, before the first look at held-out images: "
                 f"lower optimizer.learning_rate = {self.settings.optimizer.learning_rate:g}, or set "
                 "optimizer.precision to fp32"
             )
@@ -255,7 +255,7 @@ class _Run:
             self._warn(
                 telemetry,
                 max(map(int, self.figures)),
-                f"{base.seen:.4f} and {trained.seen:.4f} on {self.data.seen.count:,} held-out pictures differ by no "
+                f"{base.seen:.4f} and {trained.seen:.4f} on {self.data.seen.count:,} held-out images differ by no "
                 "more than chance does; more of them (data.holdout, --validation) would tell",
             )
         promoted = force or trained.holds_against(base)
@@ -271,7 +271,7 @@ class _Run:
             raise SourceError(f"{path} can't be read ({error}); remove {self.work} to start over") from error
 
     def _base(self) -> Standing:
-        """The base encoder on the same pictures, at its own input size and in its own space.
+        """The base encoder on the same images, at its own input size and in its own space.
 
         Where the trained one shares both, it is the start itself, measured as the trained weights will be.
         """
@@ -303,7 +303,7 @@ class _Run:
             per_class=self.settings.sampling.per_class,
             seed=self.settings.seed,
             workers=self.workers,
-            by_picture=pairs,
+            by_image=pairs,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -338,7 +338,7 @@ class _Run:
 
 
 def _measured(encoder: LiveEncoder, examples: Sequence[Example]) -> Evaluation | None:
-    """The full evaluation; pictures without classes are paired by their views. None where they are too few for that."""
+    """The full evaluation; images without classes are paired by their views. None where they are too few for that."""
     try:
         views = not any(example.label for example in examples)
         few = len(examples) < _ISOTONIC_FROM

@@ -1,10 +1,10 @@
-"""One figure on held-out pictures: what a run is chosen by, before the full evaluation says the rest.
+"""One figure on held-out images: what a run is chosen by, before the full evaluation says the rest.
 
-    labels      Precision@1, each picture among the others (Musgrave et al. 2020)
+    labels      Precision@1, each image among the others (Musgrave et al. 2020)
     captions    mean of R@1 text to image and image to text
-    neither     the same, two views of each picture being its class
+    neither     the same, two views of each image being its class
 
-Dimension letters: m held-out pictures, d joint width, S side of a picture.
+Dimension letters: m held-out images, d joint width, S side of an image.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from evaluation.datasets import Example
 from evaluation.embedded import embed
 from evaluation.labels import label_scores
 from evaluation.views import two_views
-from retrieval.encoders.dual import unit_rows
-from retrieval.encoders.protocol import Encoder
-from retrieval.errors import SourceError
-from retrieval.types import Float32, Int64, UInt8
+from lookalike.encoders.dual import unit_rows
+from lookalike.encoders.protocol import Encoder
+from lookalike.errors import SourceError
+from lookalike.types import Float32, Int64, UInt8
+from training.image_cache import cache_images
 from training.model import Trainable
 from training.objectives.base import Embedded, Objective
-from training.pictures import cache_pictures
 
 VIEWS = "view_recall_at_1"
 Precision = Callable[[], AbstractContextManager[None]]
@@ -38,14 +38,14 @@ Precision = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out pictures, decoded as the exported encoder will decode them.
+    """Held-out images, decoded as the exported encoder will decode them.
 
     Attributes:
         figure: name of what is measured.
         pixels: (m, 3, S, S) uint8.
-        labels: (m,) int64: classes or, where there are none, the pictures that the views show; None with captions.
-        captions: of each picture, where captions are trained on.
-        views: whether rows 2i and 2i + 1 are views of picture i.
+        labels: (m,) int64: classes or, where there are none, the images that the views show; None with captions.
+        captions: of each image, where captions are trained on.
+        views: whether rows 2i and 2i + 1 are views of image i.
     """
 
     figure: str
@@ -56,7 +56,7 @@ class Validation:
 
     @property
     def count(self) -> int:
-        """Pictures, the two views of one counting once."""
+        """Images, the two views of one counting once."""
         return len(self.pixels) // (2 if self.views else 1)
 
     def measure(self, model: Trainable, precision: Precision, device: torch.device) -> float:
@@ -84,7 +84,7 @@ class Validation:
             return figure, float(torch.stack([objective(batch).loss for batch in batches]).mean())
 
     def _order(self, size: int) -> list[Int64]:
-        """All rows in batches of about `size`; two views of a picture stay together."""
+        """All rows in batches of about `size`; two views of an image stay together."""
         group = 2 if self.views else 1
         count = len(self.pixels) // group
         mixed = np.random.default_rng(0).permutation(count)
@@ -94,7 +94,7 @@ class Validation:
     def _batch(
         self, model: Trainable, rows: Int64, outputs: Float32, texts: Float32 | None, device: torch.device
     ) -> Embedded:
-        """Some of the held-out rows as the objective takes them; of captions each picture's first one."""
+        """Some of the held-out rows as the objective takes them; of captions each image's first one."""
         compared = model.compare(torch.from_numpy(outputs[rows]).to(device))
         if texts is not None:
             first = np.unique(self._owners(), return_index=True)[1]
@@ -113,7 +113,7 @@ class Validation:
         if texts is not None:
             return _caption_figure(images, texts, self._owners())
         if self.labels is None:
-            raise ValueError("held-out pictures have classes, captions or views")
+            raise ValueError("held-out images have classes, captions or views")
         return float(label_scores(images, self.labels)[0]["precision_at_1"].mean())
 
     def _images(self, model: Trainable, precision: Precision, device: torch.device) -> Float32:
@@ -125,7 +125,7 @@ class Validation:
         return np.concatenate(parts)
 
     def _texts(self, model: Trainable, precision: Precision, device: torch.device) -> Float32:
-        """Unit rows of all captions, those of the first picture first."""
+        """Unit rows of all captions, those of the first image first."""
         texts = [text for of_one in self.captions or [] for text in of_one]
         parts, batch = [], batch_for(device)
         for start in range(0, len(texts), batch):
@@ -135,7 +135,7 @@ class Validation:
         return unit_rows(np.concatenate(parts))
 
     def _owners(self) -> Int64:
-        """The picture of each caption."""
+        """The image of each caption."""
         captions = self.captions or []
         return np.repeat(np.arange(len(captions)), [len(of_one) for of_one in captions])
 
@@ -148,40 +148,40 @@ def prepare_validation(
     *,
     captions: bool,
 ) -> Validation:
-    """Decodes the held-out pictures.
+    """Decodes the held-out images.
 
     Args:
         examples: all of them.
         model: whose preprocessing is applied.
         folder: where the pixels are kept.
-        progress: called with the number of pictures done since the last call.
+        progress: called with the number of images done since the last call.
         captions: whether captions are trained on.
 
     Raises:
-        SourceError: no picture can be read, or labels that no two pictures share.
+        SourceError: no image can be read, or labels that no two images share.
     """
     views = not captions and label_rows(examples) is None
     if views:
         examples = two_views(examples)
-    pixels, kept = cache_pictures(examples, model.preprocessing, folder, progress)
+    pixels, kept = cache_images(examples, model.preprocessing, folder, progress)
     read = [examples[row] for row in kept]
     if captions:
         with_text = [row for row, example in enumerate(read) if example.captions]
         if not with_text:
-            raise SourceError(f"none of the {len(read):,} validation pictures has a caption")
+            raise SourceError(f"none of the {len(read):,} validation images has a caption")
         return Validation("recall_at_1", pixels[with_text], None, [read[row].captions for row in with_text])
     labels = label_rows(read)
     if labels is None or np.bincount(labels).max() < 2:
-        raise SourceError(f"no two of the {len(read):,} validation pictures share a class: there is nothing to measure")
+        raise SourceError(f"no two of the {len(read):,} validation images share a class: there is nothing to measure")
     return Validation(VIEWS if views else "precision_at_1", pixels, labels, None, views)
 
 
 def measure_encoder(encoder: Encoder, examples: Sequence[Example], *, captions: bool) -> float:
-    """The figure of `Validation`, of any encoder on pictures that are not decoded yet.
+    """The figure of `Validation`, of any encoder on images that are not decoded yet.
 
     Args:
         encoder: any.
-        examples: held-out pictures.
+        examples: held-out images.
         captions: whether captions are trained on.
     """
     if not captions and label_rows(examples) is None:
@@ -191,7 +191,7 @@ def measure_encoder(encoder: Encoder, examples: Sequence[Example], *, captions: 
         return _caption_figure(found.vectors[found.captioned], found.caption_vectors, found.owners)
     labels = label_rows(found.examples)
     if labels is None:
-        raise ValueError("pictures without classes have views")
+        raise ValueError("images without classes have views")
     return float(label_scores(found.vectors, labels)[0]["precision_at_1"].mean())
 
 
@@ -205,9 +205,9 @@ def label_rows(examples: Sequence[Example]) -> Int64 | None:
 
 
 def batch_for(device: torch.device) -> int:
-    """Pictures or texts that a tower embeds at once; on a CPU few, so that what passes between layers stays in cache.
+    """Images or texts that a tower embeds at once; on a CPU few, so that what passes between layers stays in cache.
 
-    EfficientNet-Lite0 at 160 pixels, two cores: 270 pictures/s in bf16 and 168 in fp32 by 16, 190 and 118 by 64.
+    EfficientNet-Lite0 at 160 pixels, two cores: 270 images/s in bf16 and 168 in fp32 by 16, 190 and 118 by 64.
     """
     return 16 if device.type == "cpu" else 64
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from retrieval.disk import take_lock
-from retrieval.errors import SourceError
+from lookalike.disk import take_lock
+from lookalike.errors import SourceError
 from training.distributed import Process
 
 _LOCK = ".lock"

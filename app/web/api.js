@@ -44,7 +44,7 @@ export const searchItem = (id, limit, signal) => post("v1/search/item", { id, li
 
 export function searchImage(blob, limit, signal) {
   const form = new FormData();
-  form.append("file", blob, blob.name || "picture");
+  form.append("file", blob, blob.name || "image");
   form.append("limit", limit);
   return post("v1/search/image", form, signal);
 }
@@ -53,7 +53,7 @@ export function searchImage(blob, limit, signal) {
 export function compare(a, b, signal) {
   const form = new FormData();
   for (const [name, side] of [["a", a], ["b", b]]) {
-    if (side.blob) form.append(name, side.blob, side.blob.name || "picture");
+    if (side.blob) form.append(name, side.blob, side.blob.name || "image");
     else form.append(`${name}_id`, side.id);
   }
   return post("v1/similarity", form, signal);

@@ -39,16 +39,16 @@ async function show(now, { focus = false } = {}) {
 
 // Before the answer: the box, the chip and the title already say what is being looked for.
 function describe(now) {
-  const start = !(now.q || now.like || now.picture);
+  const start = !(now.q || now.like || now.image);
   document.body.dataset.view = start ? "start" : "results";
   document.title = now.q ? `${now.q} · Lookalike` : "Lookalike";
   find("query").value = now.q ?? "";
   find("limit").value = now.limit;
-  find("private").hidden = !now.picture;
+  find("private").hidden = !now.image;
   view.showProblem(null);
-  const picture = now.picture && state.kept(now.picture);
-  find("query").placeholder = now.like || now.picture ? "or describe" : "a cat on a sofa";
-  view.showChip(picture ? { url: picture.url, name: "Your picture" } : now.like ? { name: "Like this" } : null);
+  const image = now.image && state.kept(now.image);
+  find("query").placeholder = now.like || now.image ? "or describe" : "a cat on a sofa";
+  view.showChip(image ? { url: image.url, name: "Your image" } : now.like ? { name: "Like this" } : null);
 }
 
 async function showLiked(id, signal) {
@@ -60,12 +60,12 @@ async function showLiked(id, signal) {
 function fetchFor(now, signal) {
   if (now.q) return api.searchText(now.q, now.limit, signal);
   if (now.like) return api.searchItem(now.like, now.limit, signal);
-  if (!now.picture) return browse(now.limit, signal);
-  const picture = state.kept(now.picture);
-  if (picture) return api.searchImage(picture.blob, now.limit, signal);
+  if (!now.image) return browse(now.limit, signal);
+  const image = state.kept(now.image);
+  if (image) return api.searchImage(image.blob, now.limit, signal);
   throw new api.Problem(0, {
-    title: "The picture is gone",
-    detail: "A picture is kept only while its tab is open and is not part of the address. Drop, paste or upload it again.",
+    title: "The image is gone",
+    detail: "An image is kept only while its tab is open and is not part of the address. Drop, paste or upload it again.",
   });
 }
 
@@ -81,7 +81,7 @@ async function opened(signal) {
     try {
       const facts = await api.ready(signal);
       find("query").disabled = !facts.text;
-      if (!facts.text) find("query").placeholder = "This encoder takes pictures only: drop, paste or upload one";
+      if (!facts.text) find("query").placeholder = "This encoder takes images only: drop, paste or upload one";
       return facts;
     } catch (error) {
       if (error.code !== "not_ready") throw error;
@@ -100,13 +100,13 @@ function present(now, answer) {
   for (const record of records) shown.set(record.id, record);
   view.showGrid(records, now.limit, { pair: compare.toggle, info: view.showDetails }, compare.chosen);
   if (answer.items) return view.showSummary(welcome(records.length, answer));
-  const count = records.length === 1 ? "1 picture" : `${records.length} pictures`;
-  view.showSummary(records.length ? `${count}, best first` : "No picture found", answer.took_ms);
+  const count = records.length === 1 ? "1 image" : `${records.length} images`;
+  view.showSummary(records.length ? `${count}, best first` : "No image found", answer.took_ms);
 }
 
 function welcome(count, { total, collection, encoder }) {
-  if (!total) return `The collection ${collection} is empty: index some pictures first.`;
-  const some = count < total ? `${count} of ${total.toLocaleString("en")} pictures` : `${total} pictures`;
+  if (!total) return `The collection ${collection} is empty: index some images first.`;
+  const some = count < total ? `${count} of ${total.toLocaleString("en")} images` : `${total} images`;
   return `${some} in ${collection} · encoder ${encoder}`;
 }
 
@@ -123,16 +123,16 @@ function busy(on) {
   find("grid").setAttribute("aria-busy", on);
 }
 
-function searchPicture(file) {
+function searchImage(file) {
   if (!file) return;
   if (file.type && !file.type.startsWith("image/")) {
-    const message = `${file.name || "That"} is ${file.type}, not a picture. JPEG, PNG, WebP, GIF, BMP and TIFF work.`;
-    return view.showProblem({ title: "Not a picture", message });
+    const message = `${file.name || "That"} is ${file.type}, not an image. JPEG, PNG, WebP, GIF, BMP and TIFF work.`;
+    return view.showProblem({ title: "Not an image", message });
   }
-  search({ picture: state.keep(file), limit: state.read().limit }, { focus: true });
+  search({ image: state.keep(file), limit: state.read().limit }, { focus: true });
 }
 
-const firstPicture = (transfer) =>
+const firstImage = (transfer) =>
   [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/")) ?? transfer?.files?.[0];
 
 function listen() {
@@ -153,15 +153,15 @@ function listen() {
     if (link) follow(event, state.read(new URL(link.href).search), { focus: true });
   });
   find("grid").addEventListener("keydown", arrows);
-  find("file").addEventListener("change", ({ target }) => pick(target, searchPicture));
+  find("file").addEventListener("change", ({ target }) => pick(target, searchImage));
   find("compare-file").addEventListener("change", ({ target }) => pick(target, compare.add));
   find("compare-clear").addEventListener("click", compare.clear);
   addEventListener("popstate", () => location.search === shownSearch || show(state.read())); // the skip link is no step
   addEventListener("paste", (event) => {
-    const file = firstPicture(event.clipboardData);
+    const file = firstImage(event.clipboardData);
     if (!file) return;
     event.preventDefault();
-    searchPicture(file);
+    searchImage(file);
   });
   addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.matches("input, select, textarea")) return;
@@ -185,7 +185,7 @@ function listenForDrops() {
     if (!carriesFile(event)) return;
     event.preventDefault();
     over(-depth);
-    searchPicture(firstPicture(event.dataTransfer));
+    searchImage(firstImage(event.dataTransfer));
   });
 }
 
@@ -202,12 +202,12 @@ function pick(input, use) {
   if (file) use(file);
 }
 
-// Arrow keys walk the pictures as they lie: left and right by order, up and down to the nearest one of the next row.
+// Arrow keys walk the images as they lie: left and right by order, up and down to the nearest one of the next row.
 function arrows(event) {
-  const link = event.target.closest?.(".picture");
+  const link = event.target.closest?.(".image");
   const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   if (!link || !step) return;
-  const links = [...document.querySelectorAll(".picture")];
+  const links = [...document.querySelectorAll(".image")];
   const target = step[0] ? links[links.indexOf(link) + step[0]] : nearestInNextRow(link, links, step[1]);
   if (!target) return;
   event.preventDefault();

@@ -1,4 +1,4 @@
-// The tray at the bottom: two pictures, from the grid or from files, and how alike the service says they are.
+// The tray at the bottom: two images, from the grid or from files, and how alike the service says they are.
 
 import * as api from "./api.js";
 import * as key from "./key.js";
@@ -19,9 +19,9 @@ export function toggle(record) {
   else set([...sides.slice(0, 1), { id: record.id, url: record.thumbnail_url, name: nameOf(record) }]);
 }
 
-/** Puts a picture file in. */
+/** Puts an image file in. */
 export const add = (blob) =>
-  set([...sides.slice(0, 1), { blob, url: URL.createObjectURL(blob), name: blob.name || "picture" }]);
+  set([...sides.slice(0, 1), { blob, url: URL.createObjectURL(blob), name: blob.name || "image" }]);
 
 export const clear = () => set([]);
 
@@ -35,7 +35,7 @@ function set(next) {
   request.abort();
   request = new AbortController();
   if (sides.length === 2) judge(request.signal);
-  else find("verdict").textContent = "Choose a second picture, or upload one, to see how alike they are.";
+  else find("verdict").textContent = "Choose a second image, or upload one, to see how alike they are.";
 }
 
 function showSlot(slot, side) {

@@ -1,5 +1,5 @@
 // The API key, where the service wants one: asked for once, kept for as long as the tab lives, sent with everything.
-// A picture's element can't send it: pictures are fetched and shown from memory then.
+// An image's element can't send it: images are fetched and shown from memory then.
 
 const NAME = "lookalike-key";
 const find = (id) => document.getElementById(id);
@@ -29,7 +29,7 @@ export function ask(problem) {
   return asking;
 }
 
-/** Points a picture's element at a URL of the service or of memory. */
+/** Points an image's element at a URL of the service or of memory. */
 export async function show(image, url) {
   if (!stored() || url.startsWith("blob:")) {
     image.src = url;

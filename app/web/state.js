@@ -1,26 +1,26 @@
-// What is being looked for, and the page's address, which says so: ?q=TEXT, ?like=ID or ?picture=KEY, and &limit=N.
-// A picture itself can't stand in an address: it is kept in this tab's memory under its key.
+// What is being looked for, and the page's address, which says so: ?q=TEXT, ?like=ID or ?image=KEY, and &limit=N.
+// An image itself can't stand in an address: it is kept in this tab's memory under its key.
 
 export const DEFAULT_LIMIT = 24;
 const LIMITS = [12, 24, 48, 96];
-const pictures = new Map();
+const images = new Map();
 
-/** Keeps a picture file for as long as the tab lives; returns its key. */
+/** Keeps an image file for as long as the tab lives; returns its key. */
 export function keep(blob) {
   const key = Math.random().toString(36).slice(2, 10);
-  pictures.set(key, { blob, url: URL.createObjectURL(blob) });
+  images.set(key, { blob, url: URL.createObjectURL(blob) });
   return key;
 }
 
-/** A kept picture, undefined after a reload. */
-export const kept = (key) => pictures.get(key);
+/** A kept image, undefined after a reload. */
+export const kept = (key) => images.get(key);
 
 /** The state that an address describes; `{ limit }` alone is the start page. */
 export function read(address = location.search) {
   const parameters = new URLSearchParams(address);
   const wanted = Number(parameters.get("limit"));
   const state = { limit: LIMITS.includes(wanted) ? wanted : DEFAULT_LIMIT };
-  for (const name of ["q", "like", "picture"]) {
+  for (const name of ["q", "like", "image"]) {
     const value = parameters.get(name)?.trim();
     if (value) return { ...state, [name]: value };
   }

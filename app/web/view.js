@@ -1,4 +1,4 @@
-// Records -> elements. Nothing here asks the service, pictures apart, or reads the address.
+// Records -> elements. Nothing here asks the service, images apart, or reads the address.
 
 import * as key from "./key.js";
 import { address } from "./state.js";
@@ -6,7 +6,7 @@ import { address } from "./state.js";
 const find = (id) => document.getElementById(id);
 const MIN_RATIO = 0.75, MAX_RATIO = 2.4;
 
-/** What a picture is called: its caption, or else its file's name. */
+/** What an image is called: its caption, or else its file's name. */
 export const nameOf = (record) =>
   String(record.metadata.caption || record.metadata.title || record.id.split("/").at(-1) || record.id);
 
@@ -23,10 +23,10 @@ function card(record, best, limit, on, chosen) {
   const href = address({ like: record.id, limit });
   element.dataset.id = record.id;
   element.style.setProperty("--ratio", ratio(record.metadata));
-  part(".picture").href = part(".like").href = href;
-  part(".picture").setAttribute("aria-label", `More like: ${name}`);
+  part(".image").href = part(".like").href = href;
+  part(".image").setAttribute("aria-label", `More like: ${name}`);
   part(".like").setAttribute("aria-label", `More like this: ${name}`);
-  showPicture(part("img"), record.thumbnail_url, name);
+  showImage(part("img"), record.thumbnail_url, name);
   part(".caption").textContent = part(".caption").title = name;
   showScore(element, record.score, best);
   part(".pair").setAttribute("aria-label", `Compare: ${name}`);
@@ -41,8 +41,8 @@ function ratio({ width, height }) {
   return width > 0 && height > 0 ? Math.min(MAX_RATIO, Math.max(MIN_RATIO, width / height)) : 1;
 }
 
-/** Shows a picture, or its name where there is none. */
-export function showPicture(image, url, name) {
+/** Shows an image, or its name where there is none. */
+export function showImage(image, url, name) {
   image.alt = name;
   image.addEventListener("error", () => image.classList.add("missing"), { once: true });
   if (url) key.show(image, url);
@@ -74,19 +74,19 @@ export function showProblem(problem) {
   find("problem-detail").textContent = problem.message;
 }
 
-/** The picture that is searched by, beside the box; null hides it. */
-export function showChip(picture) {
-  find("chip").hidden = !picture;
-  if (!picture) return find("chip-image").removeAttribute("src");
-  if (picture.url) key.show(find("chip-image"), picture.url);
-  find("chip-image").hidden = !picture.url;
-  find("chip-text").textContent = picture.name;
+/** The image that is searched by, beside the box; null hides it. */
+export function showChip(image) {
+  find("chip").hidden = !image;
+  if (!image) return find("chip-image").removeAttribute("src");
+  if (image.url) key.show(find("chip-image"), image.url);
+  find("chip-image").hidden = !image.url;
+  find("chip-text").textContent = image.name;
 }
 
 /** Everything that is known of one item. */
 export function showDetails(record) {
   find("details-title").textContent = nameOf(record);
-  showPicture(find("details-image"), record.thumbnail_url, nameOf(record));
+  showImage(find("details-image"), record.thumbnail_url, nameOf(record));
   const score = record.score === undefined ? [] : [["score", record.score.toFixed(6)]];
   const rows = [["id", record.id], ...score, ...Object.entries(record.metadata)].flatMap(([name, value]) => {
     const term = document.createElement("dt"), text = document.createElement("dd");

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.frontier.systems import Settings
-from retrieval.stores.loading import settings
+from lookalike.stores.faiss.environment import settings
 
 _ROOT = Path(__file__).resolve().parents[2]
 

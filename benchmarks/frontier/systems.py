@@ -24,8 +24,8 @@ import numpy as np
 
 from benchmarks.recall import K
 from benchmarks.vectors import CHUNK, HALVES, VECTORS
-from retrieval.stores.presets import DEFAULT, PRESETS
-from retrieval.types import Float32, Int64
+from lookalike.stores.presets import DEFAULT, PRESETS
+from lookalike.types import Float32, Int64
 
 Params = dict[str, int]
 _BREADTHS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # rows in sight while a graph is walked
@@ -146,7 +146,7 @@ class Lookalike:
 
     def __init__(self, settings: Settings, preset: str = "faiss") -> None:
         from benchmarks import ours
-        from retrieval.stores.faiss_common import faiss
+        from lookalike.stores.faiss.library import faiss
 
         faiss.omp_set_num_threads(settings.threads)
         self._ours, self._settings, self._preset = ours, settings, preset
@@ -169,7 +169,7 @@ class Lookalike:
 
     def trials(self) -> Sequence[Params]:
         """Those of tuning, and before them cheaper ones, for peers that find less than anybody would tune for."""
-        from indexing.tuning import Tunable
+        from indexing.build.tuning import Tunable
 
         tuned = [dict(params) for params in self._store.trials()] if isinstance(self._store, Tunable) else [{}]
         least = min(params.get("nprobe", 0) for params in tuned)

@@ -127,7 +127,7 @@ def _judged(model: nn.Module, losses: list[float]) -> Learned:
 
 
 def draw(learned: dict[int, Learned], out: Path) -> None:
-    """The truth and what was learned, as contours of the same densities, in one picture."""
+    """The truth and what was learned, as contours of the same densities, in one image."""
     import matplotlib
 
     matplotlib.use("Agg")  # a file, no window
@@ -153,7 +153,7 @@ def draw(learned: dict[int, Learned], out: Path) -> None:
 def main() -> None:
     """Parse the command line, learn with 1 and 5 noise samples per point over several seeds, draw the first."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"), help="where the picture goes")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"), help="where the image goes")
     parser.add_argument("--seeds", type=int, default=3, help="runs to average the figures over")
     options = parser.parse_args()
     learned = {v: [learn(v, seed) for seed in range(options.seeds)] for v in (1, 5)}

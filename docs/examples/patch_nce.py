@@ -1,11 +1,11 @@
 """PatchNCE on photographs and their negatives: `python docs/examples/patch_nce.py` draws what it learned.
 
-CUT (Park, Efros, Zhang and Zhu 2020) asks of a translated picture that each of its patches can still be recognised as
+CUT (Park, Efros, Zhang and Zhu 2020) asks of a translated image that each of its patches can still be recognised as
 the one at the same place of the original. Here the "translation" is given, inverted colours with noise on top, and only
 CUT's small heads are learned, one for each layer, on frozen features of EfficientNet-Lite0: after training a patch of
 the negative should be nearest to its own place in the photograph. Judged on photographs that training did not see.
 
-Dimension letters: B pictures, C channels of a layer, S places, W width of a head.
+Dimension letters: B images, C channels of a layer, S places, W width of a head.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from cli.gallery import write_gallery
-from retrieval.encoders.lite_model.backbones import load_efficientnet
+from lookalike.encoders.lite.backbones import load_efficientnet
 from training.objectives.patch_nce import patch_nce
 
 SIDE, WIDTH, PLACES, STEPS, HELD_OUT = 224, 64, 64, 400, 8
@@ -33,20 +33,20 @@ def photographs() -> Tensor:
     with tempfile.TemporaryDirectory() as folder:
         write_gallery(Path(folder))
         files = sorted(path for path in Path(folder).iterdir() if path.suffix in {".png", ".jpg"})
-        pictures = [Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC) for path in files]
-    return torch.stack([pil_to_tensor(picture) for picture in pictures]) / 255
+        images = [Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC) for path in files]
+    return torch.stack([pil_to_tensor(image) for image in images]) / 255
 
 
-def negatives(pictures: Tensor) -> Tensor:
+def negatives(images: Tensor) -> Tensor:
     """Inverted colours with noise on top."""
-    return (1 - pictures + 0.1 * torch.randn_like(pictures)).clamp(0, 1)
+    return (1 - images + 0.1 * torch.randn_like(images)).clamp(0, 1)
 
 
 @torch.inference_mode()
-def features(pictures: Tensor) -> list[Tensor]:
+def features(images: Tensor) -> list[Tensor]:
     """For each layer, (B, C, H, W) of the frozen network."""
     network = load_efficientnet()
-    x = network.bn1(network.conv_stem(pictures * 2 - 1))
+    x = network.bn1(network.conv_stem(images * 2 - 1))
     found = []
     for stage, block in enumerate(network.blocks):
         x = block(x)
@@ -69,7 +69,7 @@ class Heads(nn.ModuleList):
 
 
 def sampled(layers: list[Tensor], seed: int) -> list[Tensor]:
-    """The same random places of every picture: (B, C, H, W) -> (B, C, S)."""
+    """The same random places of every image: (B, C, H, W) -> (B, C, S)."""
     generator = torch.Generator().manual_seed(seed)
     flat = [layer.flatten(2) for layer in layers]
     return [layer[:, :, torch.randperm(layer.shape[2], generator=generator)[:PLACES]] for layer in flat]
@@ -92,7 +92,7 @@ def learn(made: list[Tensor], given: list[Tensor], steps: int = STEPS) -> tuple[
 
 @torch.no_grad()
 def accuracy(made: list[Tensor], given: list[Tensor]) -> float:
-    """Share of places (all layers, (B, C, S) each) whose patch is nearest to its own among its picture's others."""
+    """Share of places (all layers, (B, C, S) each) whose patch is nearest to its own among its image's others."""
     hits = []
     for q, k in zip(made, given, strict=True):
         cosines = F.normalize(q, dim=1).transpose(1, 2) @ F.normalize(k, dim=1)  # (B, S, S)
@@ -101,11 +101,11 @@ def accuracy(made: list[Tensor], given: list[Tensor]) -> float:
 
 
 @torch.no_grad()
-def draw(pictures: Tensor, translated: Tensor, maps: list[tuple[str, Tensor, Tensor]], place: int, out: Path) -> None:
+def draw(images: Tensor, translated: Tensor, maps: list[tuple[str, Tensor, Tensor]], place: int, out: Path) -> None:
     """A place of the negative, and how near each place of the photograph is to it.
 
     Args:
-        pictures: (3, 224, 224), the photograph.
+        images: (3, 224, 224), the photograph.
         translated: its negative.
         maps: title, layer of the negative and layer of the photograph, (C, H, W).
         place: which place, row by row.
@@ -119,10 +119,10 @@ def draw(pictures: Tensor, translated: Tensor, maps: list[tuple[str, Tensor, Ten
     width = maps[0][1].shape[2]
     y, x = ((place // width + 0.5) * SIDE / width, (place % width + 0.5) * SIDE / width)
     figure, axes = pyplot.subplots(1, 2 + len(maps), figsize=(3 * (2 + len(maps)), 3.3), layout="constrained")
-    for panel, title, picture in zip(
-        axes, ("negative, and a place in it", "photograph"), (translated, pictures), strict=False
+    for panel, title, image in zip(
+        axes, ("negative, and a place in it", "photograph"), (translated, images), strict=False
     ):
-        panel.imshow(picture.permute(1, 2, 0).numpy())
+        panel.imshow(image.permute(1, 2, 0).numpy())
         panel.set_title(title, fontsize=10)
     axes[0].plot(x, y, "o", ms=12, mfc="none", mec="red", mew=2)
     for panel, (title, made, given) in zip(axes[2:], maps, strict=True):
@@ -139,12 +139,12 @@ def draw(pictures: Tensor, translated: Tensor, maps: list[tuple[str, Tensor, Ten
 def main() -> None:
     """Parse the command line, learn, print, draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"), help="where the picture goes")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"), help="where the image goes")
     options = parser.parse_args()
     torch.manual_seed(0)
-    pictures = photographs()
-    translated = negatives(pictures)
-    given, made = features(pictures), features(translated)
+    images = photographs()
+    translated = negatives(images)
+    given, made = features(images), features(translated)
     train, rest = slice(HELD_OUT, None), slice(HELD_OUT)
     heads, losses = learn([layer[train] for layer in made], [layer[train] for layer in given])
     asked, there = sampled([layer[rest] for layer in made], -1), sampled([layer[rest] for layer in given], -1)
@@ -160,7 +160,7 @@ def main() -> None:
     print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; by chance it is {torch.tensor(PLACES).log():.2f}")
     titles = ("nearness, frozen features", "nearness, PatchNCE's heads")
     maps = [(titles[0], middle_made, middle_given), (titles[1], *after)]
-    draw(pictures[4], translated[4], maps, place=28 * 12 + 13, out=options.out)
+    draw(images[4], translated[4], maps, place=28 * 12 + 13, out=options.out)
     print(f"wrote {options.out}")
 
 

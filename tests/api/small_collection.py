@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import skimage
 
-from retrieval import images
-from retrieval.bootstrap import load_encoder
-from retrieval.collection import VECTORS, new_version_name, publish, staging_folder
-from retrieval.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry
-from retrieval.metadata import write_metadata
-from retrieval.thumbnails import write_thumbnails
-from retrieval.types import EncoderSpec
+from lookalike import images
+from lookalike.bootstrap import load_encoder
+from lookalike.collection import VECTORS, new_version_name, publish, staging_folder
+from lookalike.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry
+from lookalike.metadata import write_metadata
+from lookalike.thumbnails import write_thumbnails
+from lookalike.types import EncoderSpec
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
@@ -45,8 +45,8 @@ def build_collection(root: Path, made_by: EncoderSpec | None = None, *, tagged: 
     `tagged` puts the version's name in place of the captions.
     """
     encoder = load_encoder("fake")
-    pictures = [images.decode(photograph(item_id)) for item_id in ITEMS]
-    vectors = encoder.encode_images(np.stack([encoder.preprocess(picture.image) for picture in pictures]))
+    decoded = [images.decode(photograph(item_id)) for item_id in ITEMS]
+    vectors = encoder.encode_images(np.stack([encoder.preprocess(each.image) for each in decoded]))
     version = new_version_name()
     folder = staging_folder(root, version)
     captions = [caption for _, caption in ITEMS.values()]
@@ -58,14 +58,14 @@ def build_collection(root: Path, made_by: EncoderSpec | None = None, *, tagged: 
             "id": pa.array(ITEMS, pa.string()),
             "path": pa.array(ITEMS, pa.string()),
             "caption": pa.array(captions, pa.string()),
-            "width": pa.array([picture.width for picture in pictures], pa.int32()),
-            "height": pa.array([picture.height for picture in pictures], pa.int32()),
+            "width": pa.array([each.width for each in decoded], pa.int32()),
+            "height": pa.array([each.height for each in decoded], pa.int32()),
         }
     )
     write_metadata(folder, table.schema, [table])
     thumbnails = [
-        None if item_id == WITHOUT_THUMBNAIL else images.encode_thumbnail(picture.image)
-        for item_id, picture in zip(ITEMS, pictures, strict=True)
+        None if item_id == WITHOUT_THUMBNAIL else images.encode_thumbnail(each.image)
+        for item_id, each in zip(ITEMS, decoded, strict=True)
     ]
     write_thumbnails(folder, [pa.array(thumbnails, pa.binary())])
     manifest = Manifest(

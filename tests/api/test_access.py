@@ -11,12 +11,12 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from app.access import Access
+from app.auth.access import Access
+from app.auth.keys import new_key
 from app.errors import RateLimited
-from app.keys import new_key
 from app.main import create_app
 from app.settings import Settings
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import photograph
 from tests.api.waiting import eventually
@@ -74,15 +74,15 @@ def test_roles(guarded: TestClient) -> None:
     assert guarded.post(RELOAD, headers=bearer(ADMIN)).status_code == 200
 
 
-def test_no_key_and_no_picture_enters_a_log(guarded: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_key_and_no_image_enters_a_log(guarded: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    picture = photograph("cup")
+    image = photograph("cup")
     for headers in (bearer(READ), bearer("wrong-0123456789"), {"X-API-Key": ADMIN}):
-        guarded.post("/v1/search/image", headers=headers, files={"file": ("holiday.png", picture)})
-        guarded.post("/v1/search/image", headers=headers, files={"file": ("holiday.png", picture[:100])})
+        guarded.post("/v1/search/image", headers=headers, files={"file": ("holiday.png", image)})
+        guarded.post("/v1/search/image", headers=headers, files={"file": ("holiday.png", image[:100])})
     logged = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
     told = "\n".join(record.getMessage() for record in logged)
-    assert not any(secret in told for secret in (READ, ADMIN, "wrong-0123456789", repr(picture[:20])))
+    assert not any(secret in told for secret in (READ, ADMIN, "wrong-0123456789", repr(image[:20])))
 
 
 def test_a_rate_is_counted_for_each_key(collection: Path) -> None:
@@ -136,10 +136,10 @@ def test_an_unknown_name_is_refused_without_keys_alone(client: TestClient, guard
         assert guarded.get("/livez", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("names", ["pictures.example other.example", "*"])
+@pytest.mark.parametrize("names", ["images.example other.example", "*"])
 def test_names_that_are_listed_are_answered(collection: Path, names: str) -> None:
     with TestClient(create_app(Settings(collection=collection, hosts=names))) as client:
-        assert client.get("/livez", headers={"Host": "Pictures.Example:443"}).status_code == 200
+        assert client.get("/livez", headers={"Host": "Images.Example:443"}).status_code == 200
         refused = client.get("/livez", headers={"Host": "third.example"}).status_code
         assert refused == (200 if names == "*" else 403)
 

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app import catalog, schemas
-from app.catalog import collection_folders
+from app.api import schemas
+from app.collections import manager
+from app.collections.hosted import folder_name, version_bytes
+from app.collections.manager import collection_folders
 from app.main import create_app
-from app.served import folder_name, version_bytes
 from app.settings import Settings
-from retrieval import bootstrap, collection
-from retrieval.collection import VECTORS, VERSIONS, Collection, current_version
-from retrieval.errors import ConfigInvalid
+from lookalike import bootstrap, collection
+from lookalike.collection import VECTORS, VERSIONS, Collection, current_version
+from lookalike.errors import ConfigInvalid
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import build_collection, photograph
 from tests.api.waiting import eventually
@@ -69,8 +70,8 @@ def test_each_is_asked_under_its_name_and_the_first_under_the_short_paths(roots:
             assert client.get(f"{base}/items/animals%2Fcat.png").json()["collection"] == name
             assert client.get(f"{base}/items", params={"limit": 2}).json()["total"] == 9
             assert client.post(f"{base}/search/text", json={"text": "a cat"}).json()["collection"] == name
-            picture = {"file": photograph("cup")}
-            assert client.post(f"{base}/search/image", files=picture).json()["results"][0]["id"] == "cup"
+            image = {"file": photograph("cup")}
+            assert client.post(f"{base}/search/image", files=image).json()["results"][0]["id"] == "cup"
             pair = {"a": {"id": "left.png"}, "b": {"id": "right.png"}}
             assert client.post(f"{base}/similarity", json=pair).json()["collection"] == name
 
@@ -263,7 +264,7 @@ def test_a_collection_that_is_removed_is_forgotten_and_one_that_is_away_for_a_mo
         (tmp_path / "away").rename(folder / "second")
         eventually(lambda: client.get("/v1/collections/second").json()["failure"] is None)
         (folder / "second").rename(tmp_path / "away")
-        monkeypatch.setattr(catalog, "_MISSING_SECONDS", 0.0)
+        monkeypatch.setattr(manager, "_MISSING_SECONDS", 0.0)
         eventually(lambda: opened(client) == {"first", "third"})
         assert client.post("/v1/collections/second/search/item", json=ITEM).status_code == 404
         assert '{collection="third"}' in client.get("/metrics").text

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.api.schemas import Problem
 from app.errors import STATUS, status_of
 from app.main import create_app
-from app.schemas import Problem
 from app.settings import Settings
-from retrieval import errors as library
-from retrieval.errors import LookalikeError
+from lookalike import errors as library
+from lookalike.errors import LookalikeError
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import photograph
 from tests.bad_images import OddImage, bad_images, odd_images
@@ -85,9 +85,9 @@ BAD: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "no content type": (TEXT, {"content": b'{"text": "x"}'}, 415, "media_type_unsupported"),
     "form for text": (TEXT, {"data": {"text": "x"}}, 415, "media_type_unsupported"),
     "compressed JSON": (TEXT, {"content": b"\x1f\x8b", "headers": AS_JSON | GZIP}, 415, "media_type_unsupported"),
-    "compressed picture": (IMAGE, {"content": b"\x1f\x8b", "headers": AS_PNG | GZIP}, 415, "media_type_unsupported"),
+    "compressed image": (IMAGE, {"content": b"\x1f\x8b", "headers": AS_PNG | GZIP}, 415, "media_type_unsupported"),
     "compressed pair": (PAIR, {"content": b"\x1f\x8b", "headers": AS_JSON | GZIP}, 415, "media_type_unsupported"),
-    "picture by another name": (IMAGE, {"content": GOOD, "headers": AS_HTML}, 415, "media_type_unsupported"),
+    "image by another name": (IMAGE, {"content": GOOD, "headers": AS_HTML}, 415, "media_type_unsupported"),
     "form without boundary": (IMAGE, {"content": b"x", "headers": AS_FORM}, 400, "form_invalid"),
     "form without a file": (IMAGE, {"files": {"picture": GOOD}}, 422, "request_invalid"),
     "two files": (IMAGE, {"files": [("file", GOOD), ("file", GOOD)]}, 400, "form_invalid"),
@@ -98,8 +98,8 @@ BAD: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "data URI that is not base64": (IMAGE, {"json": {"image": "data:image/png,abc"}}, 422, "base64_invalid"),
     "empty file": (IMAGE, {"files": {"file": ("x.jpg", b"")}}, 422, "image_undecodable"),
     "empty raw body": (IMAGE, {"content": b"", "headers": AS_PNG}, 422, "image_undecodable"),
-    "text file": (IMAGE, {"files": {"file": ("x.jpg", b"hello there, no picture")}}, 422, "image_unsupported"),
-    "truncated picture": (IMAGE, {"files": {"file": GOOD[: len(GOOD) // 2]}}, 422, "image_undecodable"),
+    "text file": (IMAGE, {"files": {"file": ("x.jpg", b"hello there, no image")}}, 422, "image_unsupported"),
+    "truncated image": (IMAGE, {"files": {"file": GOOD[: len(GOOD) // 2]}}, 422, "image_undecodable"),
     "truncated JPEG": (IMAGE, {"files": {"file": jpeg(300, 300)[:200]}}, 422, "image_undecodable"),
     "decompression bomb": (IMAGE, {"files": {"file": png_that_claims(60_000, 60_000)}}, 422, "image_too_large"),
     "over the pixel limit": (IMAGE, {"files": {"file": jpeg(1001, 1000)}}, 422, "image_too_large"),
@@ -175,7 +175,7 @@ def test_a_wrong_method_is_a_problem_that_names_the_right_one(client: TestClient
     assert answer.headers["allow"] == "POST"
 
 
-def test_pictures_of_one_pixel_and_of_one_row_are_answered(client: TestClient) -> None:
+def test_images_of_one_pixel_and_of_one_row_are_answered(client: TestClient) -> None:
     for size in ((1, 1), (5000, 1), (1, 5000)):
         answer = client.post(IMAGE, files={"file": jpeg(*size)})
         assert answer.status_code == 200, answer.text
@@ -201,7 +201,7 @@ def test_a_surprise_is_a_500_that_tells_nothing(settings: Settings, monkeypatch:
 
 
 @pytest.mark.parametrize("odd", [*bad_images(), *odd_images()], ids=lambda odd: odd.name)
-def test_every_odd_picture_is_answered_or_refused_with_the_code_that_the_job_records(
+def test_every_odd_image_is_answered_or_refused_with_the_code_that_the_job_records(
     client: TestClient, odd: OddImage
 ) -> None:
     answer = client.post(IMAGE, files={"file": odd.data})

@@ -19,10 +19,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from app.security import BodyLimit
+from app.middleware.security import BodyLimit
 from app.settings import Settings
-from retrieval.collection import VECTORS, VERSIONS, current_version
-from retrieval.encoders.fake import FakeEncoder
+from lookalike.collection import VECTORS, VERSIONS, current_version
+from lookalike.encoders.fake import FakeEncoder
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import build_collection, photograph
 from tests.api.test_serve import answer_to, free_port, refused, serving
@@ -275,9 +275,9 @@ def test_a_batch_that_does_not_fit_memory_is_answered_one_by_one(
     statuses: list[int] = []
     with TestClient(create_app(Settings(collection=collection))) as own:
         wait_until_ready(own)
-        picture = photograph("cup")
+        image = photograph("cup")
         threads = [
-            threading.Thread(target=lambda: statuses.append(own.post(IMAGE, files={"file": picture}).status_code))
+            threading.Thread(target=lambda: statuses.append(own.post(IMAGE, files={"file": image}).status_code))
             for _ in range(8)
         ]
         for thread in threads:

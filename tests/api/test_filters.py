@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.schemas import SearchResponse
+from app.api.schemas import SearchResponse
 from tests.api.small_collection import ITEMS, photograph
 
 CAT = "animals/cat.png"
@@ -34,7 +34,7 @@ def test_an_item_search_need_not_find_itself(client: TestClient) -> None:
     assert ids(client.post("/v1/search/item", json={"id": CAT, "filter": NOT_THE_CAT})) == [HORSE]
 
 
-def test_a_picture_is_filtered_however_it_is_sent(client: TestClient) -> None:
+def test_a_image_is_filtered_however_it_is_sent(client: TestClient) -> None:
     data, text = photograph(CAT), json.dumps(NOT_THE_CAT)
     encoded = base64.b64encode(data).decode()
     answers = [

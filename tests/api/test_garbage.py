@@ -1,6 +1,6 @@
 """A request leaves nothing that only Python's garbage collector would find.
 
-What it held, a body of megabytes or a decoded picture, is given back as it ends; and the collector need not come by
+What it held, a body of megabytes or a decoded image, is given back as it ends; and the collector need not come by
 often, which stops all requests while it does.
 """
 
@@ -18,19 +18,19 @@ import pytest
 import uvicorn
 
 from app.admission import Gate
-from app.connections import BoundedConnection
 from app.errors import Overloaded
 from app.main import create_app
+from app.server.connections import BoundedConnection
 from app.settings import Settings
-from retrieval.encoders.fake import FakeEncoder
+from lookalike.encoders.fake import FakeEncoder
 from tests.api.small_collection import photograph
 from tests.api.test_serve import free_port
 
 _TIMES = 6
-_PICTURE = photograph("space/rocket.jpg")
+_PHOTOGRAPH = photograph("space/rocket.jpg")
 _FORM = (
     b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-    + _PICTURE
+    + _PHOTOGRAPH
     + b"\r\n--x--\r\n"
 )
 _JSON, _JPEG, _MULTIPART = "application/json", "image/jpeg", "multipart/form-data; boundary=x"
@@ -39,20 +39,20 @@ _TEXT, _IMAGE = "/v1/search/text", "/v1/search/image"
 REQUESTS = {
     "text": (_TEXT, _JSON, b'{"text": "a cat"}', 200),
     "filter": (_TEXT, _JSON, b'{"text": "a cat", "filter": {"must": [{"field": "caption", "equals": "a cat"}]}}', 200),
-    "picture": (_IMAGE, _JPEG, _PICTURE, 200),
+    "picture": (_IMAGE, _JPEG, _PHOTOGRAPH, 200),
     "form": (_IMAGE, _MULTIPART, _FORM, 200),
-    "base64": (_IMAGE, _JSON, b'{"image": "' + base64.b64encode(_PICTURE) + b'"}', 200),
+    "base64": (_IMAGE, _JSON, b'{"image": "' + base64.b64encode(_PHOTOGRAPH) + b'"}', 200),
     "item": ("/v1/search/item", _JSON, b'{"id": "cup"}', 200),
     "no JSON": (_TEXT, _JSON, b'{"text": "a cat"', 400),
     "no text": (_TEXT, _JSON, b'{"text": 5}', 422),
     "no limit": (_TEXT, _JSON, b'{"text": "a cat", "limit": "many"}', 422),
     "no filter": (_TEXT, _JSON, b'{"text": "a cat", "filter": {"must": 3}}', 422),
-    "no picture": (_IMAGE, _JPEG, _PICTURE[:5000], 422),
+    "no image": (_IMAGE, _JPEG, _PHOTOGRAPH[:5000], 422),
     "no end of a form": (_IMAGE, _MULTIPART, _FORM[:-20], 400),
     "no item": ("/v1/search/item", _JSON, b'{"id": "none"}', 404),
     "no such type": (_TEXT, "text/plain", b"a cat", 415),
     "no such path": ("/v1/nothing", _JSON, b"{}", 404),
-    "too large": (_IMAGE, _JPEG, _PICTURE * 30, 413),
+    "too large": (_IMAGE, _JPEG, _PHOTOGRAPH * 30, 413),
 }
 """Path, type and body, and what is answered."""
 
@@ -121,7 +121,7 @@ def test_an_answer_leaves_no_garbage(port: int, path: str, media_type: str, body
 
 
 def test_one_who_leaves_leaves_no_garbage(port: int) -> None:
-    statuses, found = _garbage(port, _IMAGE, _JPEG, _PICTURE, stays=False)
+    statuses, found = _garbage(port, _IMAGE, _JPEG, _PHOTOGRAPH, stays=False)
     assert statuses == {0}
     assert found < _TIMES
 
@@ -131,7 +131,7 @@ def test_one_who_pipelines_and_leaves_leaves_no_garbage(port: int) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             head = b"POST /v1/search/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
             client.sendall(b"GET /v1/stats HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
-            client.sendall(head + f"Content-Length: {len(_PICTURE)}\r\n\r\n".encode() + _PICTURE)
+            client.sendall(head + f"Content-Length: {len(_PHOTOGRAPH)}\r\n\r\n".encode() + _PHOTOGRAPH)
 
     leave()
     assert _garbage_of(leave) < _TIMES
@@ -152,7 +152,7 @@ def test_a_query_that_would_wait_too_long_leaves_no_garbage(port: int, monkeypat
         raise Overloaded("many are waiting", 3)
 
     monkeypatch.setattr(Gate, "check", full)
-    statuses, found = _garbage(port, _IMAGE, _JPEG, _PICTURE)
+    statuses, found = _garbage(port, _IMAGE, _JPEG, _PHOTOGRAPH)
     assert statuses == {503}
     assert found < _TIMES
 
@@ -160,6 +160,6 @@ def test_a_query_that_would_wait_too_long_leaves_no_garbage(port: int, monkeypat
 @pytest.mark.parametrize(("changed", "status"), [({"rate_limit": "1/hour"}, 429), ({"deadline": 0.0001}, 503)])
 def test_a_refusal_leaves_no_garbage(settings: Settings, changed: dict[str, object], status: int) -> None:
     with _served(settings.model_copy(update={"watch_seconds": 0.0, **changed})) as port:
-        statuses, found = _garbage(port, _IMAGE, _JPEG, _PICTURE)
+        statuses, found = _garbage(port, _IMAGE, _JPEG, _PHOTOGRAPH)
     assert statuses == {status}
     assert found < _TIMES

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from app.schemas import ItemResponse, ItemsResponse
-from retrieval import images
+from app.api.schemas import ItemResponse, ItemsResponse
+from lookalike import images
 from tests.api.small_collection import ITEMS, WITHOUT_THUMBNAIL
 
 KINDS = {"image/webp", "image/jpeg", "image/png"}
@@ -34,7 +34,7 @@ def test_an_id_that_ends_in_thumbnail_is_told_from_a_thumbnail(client: TestClien
     assert coins.content != coffee.content
 
 
-def test_a_thumbnail_is_a_small_picture_that_a_browser_may_keep(client: TestClient) -> None:
+def test_a_thumbnail_is_a_small_image_that_a_browser_may_keep(client: TestClient) -> None:
     first = client.get("/v1/items/left.png/thumbnail")
     assert max(images.decode(first.content).image.size) == images.THUMBNAIL_SIDE
     assert first.headers["x-content-type-options"] == "nosniff"

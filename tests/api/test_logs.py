@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from app import logs, tracing
 from app.main import create_app
 from app.settings import Settings
-from retrieval.images import decode
+from lookalike.images import decode
 from tests.api.conftest import wait_until_ready
 from tests.api.test_serve import serving
 
@@ -135,7 +135,7 @@ def test_plain_logs_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> Non
         root.setLevel(level)
 
 
-def test_details_of_a_picture_stay_out_of_the_log_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+def test_details_of_a_image_stay_out_of_the_log_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
     root, before = logging.getLogger(), logging.getLogger().handlers[:]
     level = root.level
     exif = Image.Exif()

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app import served as served_module
+from app.collections import hosted as served_module
 from app.main import create_app
 from app.settings import Settings
-from retrieval import bootstrap
-from retrieval.collection import CURRENT, VECTORS, VERSIONS, Collection, current_version
-from retrieval.encoders.fake import FakeEncoder
+from lookalike import bootstrap
+from lookalike.collection import CURRENT, VECTORS, VERSIONS, Collection, current_version
+from lookalike.encoders.fake import FakeEncoder
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import build_collection, photograph
 from tests.api.waiting import eventually
@@ -292,7 +292,7 @@ def test_a_first_batch_that_hangs_keeps_nothing_else_from_being_opened(
 def test_a_search_that_fails_makes_the_service_unready_and_is_told_once(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from retrieval.search import Searcher
+    from lookalike.search import Searcher
 
     broken, real = threading.Event(), Searcher.nearest
 

@@ -39,7 +39,7 @@ def test_whatever_is_sent_is_answered_as_documented(document: schemathesis.BaseS
         phases=[Phase.explicit, Phase.generate],
     )
     def check(case: schemathesis.Case) -> None:
-        # What a schema allows may still be no id of the collection, or no picture: a refusal of it is no fault. The
+        # What a schema allows may still be no id of the collection, or no image: a refusal of it is no fault. The
         # key is shown beside generated ones, so that those count for nothing: test_access.py looks after keys.
         case.call_and_validate(headers={"X-API-Key": KEY}, excluded_checks=[positive_data_acceptance, ignored_auth])
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.schemas import SearchResponse
-from retrieval.stopwatch import STAGES
+from app.api.schemas import SearchResponse
+from lookalike.stopwatch import STAGES
 from tests.api.small_collection import ITEMS, WITHOUT_THUMBNAIL, photograph
 
 CAT = "animals/cat.png"
@@ -46,7 +46,7 @@ def as_data_uri(client: TestClient, data: bytes, limit: int) -> Any:
 @pytest.mark.parametrize(
     "send", [as_form, as_form_with_query_parameter, as_raw_body, as_base64, as_wrapped_base64, as_data_uri]
 )
-def test_a_picture_finds_itself_with_score_one_however_it_is_sent(client: TestClient, send: Send) -> None:
+def test_a_image_finds_itself_with_score_one_however_it_is_sent(client: TestClient, send: Send) -> None:
     answer = send(client, photograph(CAT), 3)
     assert answer.status_code == 200, answer.text
     found = SearchResponse.model_validate(answer.json(), extra="forbid")

@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from cli import serve
-from retrieval.bootstrap import load_encoder
+from lookalike.bootstrap import load_encoder
 from tests.api.small_collection import build_collection, photograph
 from tests.api.waiting import eventually
 
@@ -245,7 +245,7 @@ def test_once_ready_the_libraries_are_out_of_the_collectors_sight(capsys: pytest
     finally:
         gc.unfreeze()
         gc.set_threshold(*usual)
-    assert "Serving gallery (3 pictures, encoder fake)" in capsys.readouterr().out
+    assert "Serving gallery (3 images, encoder fake)" in capsys.readouterr().out
 
 
 def test_an_address_that_others_reach_wants_keys(collection: Path) -> None:
@@ -306,9 +306,9 @@ def test_another_encoder_is_refused_with_both_names(tmp_path: Path) -> None:
 
 
 def test_search_from_the_shell_answers_as_the_service_does(collection: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "left.png"
-    picture.write_bytes(photograph("left.png"))
-    for query in (("--text", "a cat"), ("--image", str(picture))):
+    image = tmp_path / "left.png"
+    image.write_bytes(photograph("left.png"))
+    for query in (("--text", "a cat"), ("--image", str(image))):
         run = subprocess.run(
             command("search", collection, *query, "--limit", "3", "--json"),
             capture_output=True, text=True, timeout=120, check=True,
@@ -318,7 +318,7 @@ def test_search_from_the_shell_answers_as_the_service_does(collection: Path, tmp
         assert {"took_ms", "collection", "version", "encoder"} < set(answer)
     assert answer["results"][0]["id"] == "left.png"
     table = subprocess.run(
-        command("search", collection, "--image", picture, "--limit", "2"),
+        command("search", collection, "--image", image, "--limit", "2"),
         capture_output=True, text=True, timeout=120, check=True,
     ).stdout.splitlines()  # fmt: skip
     assert table[0].split() == ["1", "1.0000", "left.png", "a", "motorcycle"]
@@ -327,7 +327,7 @@ def test_search_from_the_shell_answers_as_the_service_does(collection: Path, tmp
 
 def test_search_from_the_shell_tells_errors_in_one_line(collection: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     assert "[image_unsupported]" in refused("search", collection, "--image", broken)
     assert "[source_not_found]" in refused("search", collection, "--image", tmp_path / "absent.jpg")
     assert "[text_empty]" in refused("search", collection, "--text", "  ")
@@ -336,7 +336,7 @@ def test_search_from_the_shell_tells_errors_in_one_line(collection: Path, tmp_pa
 
 _SLOW_OPENING = """
 import time
-from retrieval import bootstrap
+from lookalike import bootstrap
 real, opened = bootstrap.searcher_of, []
 
 def slow(*args, **options):

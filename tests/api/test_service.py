@@ -16,12 +16,12 @@ import pytest
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
-from app import schemas
+from app.api import schemas
 from app.errors import STATUS
 from app.main import create_app
 from app.settings import Settings, misspelt
-from retrieval import bootstrap
-from retrieval.errors import EncoderMismatch, ExtraMissing, SourceError
+from lookalike import bootstrap
+from lookalike.errors import EncoderMismatch, ExtraMissing, SourceError
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import ITEMS
 from tests.api.test_errors import BAD, all_errors
@@ -148,7 +148,7 @@ def test_the_committed_openapi_document_is_the_served_one(client: TestClient) ->
     committed = json.loads((REPOSITORY / "docs/openapi.json").read_text())
     served = client.get("/openapi.json").json()
     committed["info"]["version"] = served["info"]["version"]
-    assert served == committed, "run: python -m app.openapi > docs/openapi.json"
+    assert served == committed, "run: python -m app.api.openapi > docs/openapi.json"
 
 
 def test_every_operation_documents_its_errors_and_has_examples(client: TestClient) -> None:

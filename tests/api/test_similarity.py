@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.schemas import SimilarityResponse
+from app.api.schemas import SimilarityResponse
 from tests.api.small_collection import photograph
 
 LEFT = photograph("left.png")

@@ -16,9 +16,9 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from app import schemas
+from app.api import schemas
+from app.execution.pipeline import Queries
 from app.main import create_app
-from app.queries import Queries
 from app.settings import Settings
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import ITEMS, photograph

@@ -1,4 +1,4 @@
-"""Pictures by URL, as a client asks for them; what is fetched and what is not stands in tests/unit/test_fetch.py."""
+"""Images by URL, as a client asks for them; what is fetched and what is not stands in tests/unit/test_fetch.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fetching(collection: Path) -> Iterator[TestClient]:
         yield opened
 
 
-def test_a_picture_by_url_finds_what_its_bytes_find(fetching: TestClient) -> None:
+def test_a_image_by_url_finds_what_its_bytes_find(fetching: TestClient) -> None:
     with web(says(200, photograph("cup"), Content_Type="text/plain")) as port:
         found = fetching.post("/v1/search/image", json={"url": f"http://127.0.0.1:{port}/a.txt", "limit": 2})
     assert found.status_code == 200, found.text
@@ -37,7 +37,7 @@ def test_a_pair_may_have_a_url(fetching: TestClient) -> None:
     assert (answer["cosine"], answer["kinds"]) == (1.0, ["image", "image"])
 
 
-def test_what_is_no_picture_is_said_by_its_bytes(fetching: TestClient) -> None:
+def test_what_is_no_image_is_said_by_its_bytes(fetching: TestClient) -> None:
     with web(says(200, b"<html>", Content_Type="image/png")) as port:
         answer = fetching.post("/v1/search/image", json={"url": f"http://127.0.0.1:{port}/"})
     assert (answer.status_code, answer.json()["code"]) == (422, "image_unsupported")
@@ -59,6 +59,6 @@ def test_it_is_off_where_nobody_turned_it_on(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"url": "http://x/", "image": "aGk="}, {"url": 5}, {"url": None}])
-def test_exactly_one_of_picture_and_url(client: TestClient, body: dict[str, object]) -> None:
+def test_exactly_one_of_image_and_url(client: TestClient, body: dict[str, object]) -> None:
     answer = client.post("/v1/search/image", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")

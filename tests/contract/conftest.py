@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.encoders.protocol import TextEncoder
-from retrieval.encoders.registry import create_encoder
+from lookalike.encoders.protocol import TextEncoder
+from lookalike.encoders.registry import create_encoder
 from tests.contract.encoders import add_tiny_models, save_random
 
 

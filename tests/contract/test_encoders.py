@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval.encoders.engines.choice import cpu_precisions
-from retrieval.encoders.protocol import TextEncoder
-from retrieval.encoders.registry import create_encoder
-from retrieval.types import UInt8
+from lookalike.encoders.engines.selection import cpu_precisions
+from lookalike.encoders.protocol import TextEncoder
+from lookalike.encoders.registry import create_encoder
+from lookalike.types import UInt8
 
 KINDS = [("fake", "auto", "auto"), ("lite", "torch", "fp32"), ("tiny-eos", "torch", "fp32")]
 KINDS += [(name, "openvino", p) for name in ("lite", "tiny") for p in cpu_precisions() if p != "fp16"]
@@ -26,14 +26,14 @@ every_encoder = pytest.mark.parametrize("encoder", KINDS, ids="-".join, indirect
 TEXTS = ["red", "a photo of a blue bird on a green branch, seen from below", "green", "", "blue blue blue", "a cat"]
 
 
-def _pictures(count: int) -> list[Image.Image]:
+def _images(count: int) -> list[Image.Image]:
     rng = np.random.default_rng(7)
     patches = rng.integers(0, 256, (count, 5, 6, 3), dtype=np.uint8)
     return [Image.fromarray(patch).resize((90, 70), Image.Resampling.BICUBIC) for patch in patches]
 
 
 def _batch(encoder: TextEncoder, count: int) -> UInt8:
-    return np.stack([encoder.preprocess(picture) for picture in _pictures(count)])
+    return np.stack([encoder.preprocess(image) for image in _images(count)])
 
 
 @every_encoder
@@ -120,11 +120,11 @@ def test_spec_stays_and_agrees(encoder: TextEncoder) -> None:
 
 @every_encoder
 def test_preprocessing_is_pickled_and_safe_in_threads(encoder: TextEncoder) -> None:
-    pictures = _pictures(24)
-    expected = [encoder.preprocess(picture) for picture in pictures]
+    images = _images(24)
+    expected = [encoder.preprocess(image) for image in images]
     copied = pickle.loads(pickle.dumps(encoder.preprocessing))
     with ThreadPoolExecutor(8) as pool:
-        for threaded in (pool.map(copied, pictures), pool.map(encoder.preprocess, pictures)):
+        for threaded in (pool.map(copied, images), pool.map(encoder.preprocess, images)):
             for got, wanted in zip(threaded, expected, strict=True):
                 np.testing.assert_array_equal(got, wanted)
 
@@ -139,9 +139,9 @@ def test_a_batch_of_another_shape_is_refused(encoder: TextEncoder) -> None:
 
 @pytest.mark.parametrize("encoder", [kind for kind in KINDS if kind[0] == "lite"], ids="-".join, indirect=True)
 def test_lite_finds_a_colour_by_its_name(encoder: TextEncoder) -> None:
-    """Texts and pictures lie in one space: of two plain pictures a text is nearer to the one that it tells of."""
-    pictures = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
-    images = encoder.encode_images(np.stack([encoder.preprocess(picture) for picture in pictures]))
+    """Texts and images lie in one space: of two plain images a text is nearer to the one that it tells of."""
+    plain = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    images = encoder.encode_images(np.stack([encoder.preprocess(image) for image in plain]))
     scores = encoder.encode_texts(["the colour red", "the colour blue"]) @ images.T
     assert scores[0, 0] - scores[1, 0] > scores[0, 1] - scores[1, 1]
 
@@ -159,13 +159,13 @@ def test_engines_agree_with_torch_on_lite(precision: str) -> None:
 
 
 def test_engines_agree_with_torch_on_photographs(shared_data: Path) -> None:
-    """Needs the shared data folder: synthetic pictures don't excite the class posterior as photographs do."""
+    """Needs the shared data folder: synthetic images don't excite the class posterior as photographs do."""
     with tarfile.open(shared_data / "flickr8k" / "val.tar") as tar:
         files = [tar.extractfile(m) for m in tar.getmembers()[:320] if m.name.endswith(".jpg")]
-        pictures = [Image.open(BytesIO(file.read())).convert("RGB") for file in files[:64] if file is not None]
+        images = [Image.open(BytesIO(file.read())).convert("RGB") for file in files[:64] if file is not None]
     reference = create_encoder("lite", device="cpu", engine="torch")
     fast = create_encoder("lite", device="cpu")
-    batch = np.stack([reference.preprocess(picture) for picture in pictures])
+    batch = np.stack([reference.preprocess(image) for image in images])
     cosines = (reference.encode_images(batch) * fast.encode_images(batch)).sum(axis=1)
     assert len(cosines) == 64
     assert cosines.mean() >= 0.9995

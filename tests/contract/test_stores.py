@@ -19,16 +19,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexing.stores_build import build_store, complete_store
-from retrieval.errors import DimensionMismatch, QueryError, StoreError, StoreUnavailable, UnknownStore
-from retrieval.rerank import rerank
-from retrieval.stores.exact import ExactStore
-from retrieval.stores.faiss_alone import inverted_file
-from retrieval.stores.faiss_common import INDEX_FILE
-from retrieval.stores.presets import CODED_LISTS, PRESETS, Preset, choose_nlist, default_preset
-from retrieval.stores.protocol import SearchParameters, VectorStore
-from retrieval.stores.registry import create_builder, open_store, resolve_kind, store_kinds, store_names
-from retrieval.types import Float16, Float32, Neighbors
+from indexing.build.stores import build_store, complete_store
+from lookalike.errors import DimensionMismatch, QueryError, StoreError, StoreUnavailable, UnknownStore
+from lookalike.rerank import rerank
+from lookalike.stores.exact import ExactStore
+from lookalike.stores.faiss.library import INDEX_FILE
+from lookalike.stores.faiss.single_query import inverted_file
+from lookalike.stores.presets import CODED_LISTS, PRESETS, Preset, choose_nlist, default_preset
+from lookalike.stores.protocol import SearchParameters, VectorStore
+from lookalike.stores.registry import create_builder, open_store, resolve_kind, store_kinds, store_names
+from lookalike.types import Float16, Float32, Neighbors
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def test_a_library_that_patches_faiss_does_no_harm(tmp_path: Path) -> None:
 import sys, faiss, faiss.contrib.torch_utils
 from pathlib import Path
 import numpy as np
-from indexing.stores_build import build_store
-from retrieval.stores.registry import open_store
+from indexing.build.stores import build_store
+from lookalike.stores.registry import open_store
 vectors = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
 vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 kind, params = build_store(vectors, Path(sys.argv[1]), "faiss")

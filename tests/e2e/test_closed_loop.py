@@ -1,4 +1,4 @@
-"""From pictures to an encoder that the service serves: train, export, index, serve, query, on real photographs.
+"""From images to an encoder that the service serves: train, export, index, serve, query, on real photographs.
 
 What is served must be what was trained: the collection's vectors are the trainer's embeddings.
 """
@@ -19,11 +19,11 @@ from app.main import create_app
 from app.settings import Settings as ServiceSettings
 from cli.gallery import write_gallery
 from indexing.job import IndexSettings, run_index
-from retrieval.calibration import read_calibration
-from retrieval.collection import open_collection
-from retrieval.encoders.protocol import TextEncoder
-from retrieval.encoders.registry import create_encoder
-from retrieval.images import decode
+from lookalike.calibration import read_calibration
+from lookalike.collection import open_collection
+from lookalike.encoders.protocol import TextEncoder
+from lookalike.encoders.registry import create_encoder
+from lookalike.images import decode
 from tests.api.conftest import wait_until_ready
 from training.live import LiveEncoder
 from training.model import load_base
@@ -59,15 +59,15 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def sort_into_classes(gallery: Path) -> None:
-    """Class folders of four or five pictures each."""
+    """Class folders of four or five images each."""
     for path in gallery.glob("*.jpg"):
         path.unlink()
-    for number, path in enumerate(pictures_of(gallery)):
+    for number, path in enumerate(images_of(gallery)):
         (gallery / f"class-{number % 4}").mkdir(exist_ok=True)
         path.rename(gallery / f"class-{number % 4}" / path.name)
 
 
-def pictures_of(gallery: Path) -> list[Path]:
+def images_of(gallery: Path) -> list[Path]:
     return sorted(gallery.rglob("*.png"))
 
 
@@ -95,8 +95,8 @@ def test_the_exported_folder_tells_what_it_is(trained: tuple[Path, Path, Setting
 def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path, Settings], tmp_path: Path) -> None:
     gallery, mine, settings = trained
     name, live = f"folder:{mine}", trainers(mine, settings)
-    pictures = [decode(path.read_bytes()).image for path in pictures_of(gallery)]
-    batch = np.stack([live.preprocess(picture) for picture in pictures])
+    images = [decode(path.read_bytes()).image for path in images_of(gallery)]
+    batch = np.stack([live.preprocess(image) for image in images])
     expected = live.encode_images(batch)
     reference = create_encoder(name, device="cpu", engine="torch", precision="fp32")
     np.testing.assert_allclose(reference.encode_images(batch), expected, atol=1e-5)
@@ -109,7 +109,7 @@ def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path, Settings]
 
     run_index(IndexSettings((str(gallery),), tmp_path / "found", encoder=name, engine="torch"))
     collection = open_collection(tmp_path / "found")
-    rows = [collection.metadata.row_of(str(path.relative_to(gallery))) for path in pictures_of(gallery)]
+    rows = [collection.metadata.row_of(str(path.relative_to(gallery))) for path in images_of(gallery)]
     np.testing.assert_allclose(np.float32(collection.vectors[rows]), expected, atol=1e-3)
     (cat,) = gallery.rglob("chelsea.png")
     with TestClient(create_app(ServiceSettings(collection=tmp_path / "found"))) as client:
@@ -122,7 +122,7 @@ def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path, Settings]
         sides = {"a": cat.read_bytes(), "b": next(gallery.rglob("coffee.png")).read_bytes()}
         pair = client.post("/v1/similarity", files=sides).json()
         first, second = (
-            expected[pictures_of(gallery).index(next(gallery.rglob(f"{name}.png")))] for name in ("chelsea", "coffee")
+            expected[images_of(gallery).index(next(gallery.rglob(f"{name}.png")))] for name in ("chelsea", "coffee")
         )
         assert pair["cosine"] == pytest.approx(float(first @ second), abs=0.01)
         assert pair["similar"] == (pair["distance"] <= pair["threshold"])
@@ -135,7 +135,7 @@ def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path, Settings]
 
 
 def test_a_folder_that_was_tampered_with_is_refused(trained: tuple[Path, Path, Settings], tmp_path: Path) -> None:
-    from retrieval.errors import WeightsInvalid, WeightsMissing
+    from lookalike.errors import WeightsInvalid, WeightsMissing
 
     _, mine, _ = trained
     with pytest.raises(WeightsMissing, match="lookalike train"):

@@ -22,7 +22,7 @@ def test_once_prints_three_answers_and_ends_with_status_0(tmp_path: Path) -> Non
 
 
 def test_a_folder_of_ones_own_and_ctrl_c(gallery: Path, tmp_path: Path) -> None:
-    mine = tmp_path / "My Pictures"
+    mine = tmp_path / "My Images"
     mine.mkdir()
     for name in ("chelsea.png", "coffee.png", "rocket.jpg"):
         (mine / name).write_bytes((gallery / name).read_bytes())

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.collection import open_collection
-from tests.bad_images import bad_images, encoded, picture
+from lookalike.collection import open_collection
+from tests.bad_images import bad_images, encoded, make_image
 from tests.e2e.commands import lookalike, lookalike_json
 from tests.unit.test_sources import write_tar
 
@@ -23,8 +23,8 @@ SHARD = 2_048
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tar of thousands of small pictures, so that a run writes several shards."""
-    drawn = [encoded(picture(16, 16, seed), "JPEG") for seed in range(64)]
+    """A tar of thousands of small images, so that a run writes several shards."""
+    drawn = [encoded(make_image(16, 16, seed), "JPEG") for seed in range(64)]
     members = {f"{i:05}.jpg": drawn[i % len(drawn)] for i in range(COUNT)}
     return write_tar(tmp_path_factory.mktemp("many") / "many.tar", members)
 
@@ -83,7 +83,7 @@ def test_a_second_run_says_unchanged(tmp_path: Path) -> None:
     folder, out = tmp_path / "pictures", tmp_path / "out"
     folder.mkdir()
     for i in range(3):
-        (folder / f"{i}.jpg").write_bytes(encoded(picture(seed=i), "JPEG"))
+        (folder / f"{i}.jpg").write_bytes(encoded(make_image(seed=i), "JPEG"))
     for bad in bad_images():
         (folder / bad.name).write_bytes(bad.data)
     first = lookalike("index", folder, "--out", out, "--encoder", "fake")
@@ -92,7 +92,7 @@ def test_a_second_run_says_unchanged(tmp_path: Path) -> None:
     assert "image_too_large" in first.stdout
     assert f"lookalike serve {out}" in first.stdout
     again = lookalike("index", folder, "--out", out, "--encoder", "fake")
-    assert again.stdout.startswith("unchanged: 3 pictures")
+    assert again.stdout.startswith("unchanged: 3 images")
     summary = json.loads(lookalike("index", folder, "--out", out, "--encoder", "fake", "--json").stdout)
     assert (summary["unchanged"], summary["encoded"], summary["seen"]) == (True, 0, 3 + len(bad_images()))
 
@@ -110,7 +110,7 @@ def test_a_second_run_says_unchanged(tmp_path: Path) -> None:
 def test_what_can_not_be_done_is_one_clear_line(
     tmp_path: Path, arguments: list[str], status: int, message: str
 ) -> None:
-    (tmp_path / "x.jpg").write_bytes(encoded(picture(), "JPEG"))
+    (tmp_path / "x.jpg").write_bytes(encoded(make_image(), "JPEG"))
     done = lookalike("index", *arguments, "--out", tmp_path / "out")
     assert done.returncode == status
     assert message in done.stderr

@@ -47,11 +47,11 @@ def test_a_caption_finds_its_own_photograph_within_the_first_ten(collection: Pat
 
 def test_a_photograph_finds_itself_with_score_one(photographs: Path, collection: Path, tmp_path: Path) -> None:
     item = next(iter(CAPTIONS))
-    picture = tmp_path / "picture.jpg"
+    image = tmp_path / "image.jpg"
     with tarfile.open(photographs) as tar:
         content = tar.extractfile(f"{item.partition('/')[2]}.jpg")
         assert content is not None
-        picture.write_bytes(content.read())
-    first = lookalike_json("search", collection, "--image", picture, "--limit", "1")["results"][0]
+        image.write_bytes(content.read())
+    first = lookalike_json("search", collection, "--image", image, "--limit", "1")["results"][0]
     assert first["id"] == item
     assert first["score"] == pytest.approx(1.0, abs=1e-3)

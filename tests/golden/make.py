@@ -1,4 +1,4 @@
-"""Writes golden collections of generated pictures, and an index of each preset, with today's code.
+"""Writes golden collections of generated images, and an index of each preset, with today's code.
 
     python -m tests.golden.make FORMAT_VERSION
 
@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from indexing.build.stores import build_store
 from indexing.job import IndexSettings, run_index
-from indexing.stores_build import build_store
-from retrieval.collection import VECTORS
-from retrieval.manifest import FORMAT_VERSION
-from retrieval.stores.presets import PRESETS
-from retrieval.types import Float16
+from lookalike.collection import VECTORS
+from lookalike.manifest import FORMAT_VERSION
+from lookalike.stores.presets import PRESETS
+from lookalike.types import Float16
 from tests.bad_images import encoded
 
 HERE = Path(__file__).parent
@@ -71,18 +71,18 @@ def collections(version: int) -> None:
     if version != FORMAT_VERSION:
         sys.exit(f"this code writes format {FORMAT_VERSION}, not {version}")
     with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "pictures.parquet"
+        table = Path(folder) / "images.parquet"
         rows = [
             {
                 "id": f"p{i:03}",
                 "image": encoded(Image.fromarray(pixels(i)), "PNG"),
-                "caption": f"picture {i}",
+                "caption": f"image {i}",
                 "price": i / 4,
                 "tags": ["even"] if i % 2 == 0 else [],
             }
             for i in range(COUNT)
         ]
-        pd.DataFrame([*rows, {"id": "bad", "image": b"no picture"}]).to_parquet(table)
+        pd.DataFrame([*rows, {"id": "bad", "image": b"no image"}]).to_parquet(table)
         for store in STORES:
             out = _new(HERE / f"format-{version}-{store}")
             run_index(IndexSettings((str(table),), Path(folder) / "golden", encoder="fake", store=store, replace=True))

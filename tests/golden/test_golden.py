@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval.bootstrap import open_searcher
-from retrieval.collection import VECTORS
-from retrieval.filters import parse_filter
-from retrieval.images import decode
-from retrieval.nearest import SearchOptions
-from retrieval.rerank import rerank
-from retrieval.stores.exact import ExactStore
-from retrieval.stores.presets import PRESETS
-from retrieval.stores.registry import open_store
+from lookalike.bootstrap import open_searcher
+from lookalike.collection import VECTORS
+from lookalike.filters import parse_filter
+from lookalike.images import decode
+from lookalike.rerank import rerank
+from lookalike.row_search import SearchOptions
+from lookalike.stores.exact import ExactStore
+from lookalike.stores.presets import PRESETS
+from lookalike.stores.registry import open_store
 from tests.bad_images import encoded
 from tests.golden.make import COUNT, HERE, ROWS, WIDTH, pixels
 
@@ -63,7 +63,7 @@ def test_it_opens_and_answers(root: Path) -> None:
     for i in range(0, COUNT, 37):
         found = searcher.search_image(encoded(Image.fromarray(pixels(i)), "PNG"), SearchOptions(limit=3)).hits
         assert (found[0].id, found[0].score) == (f"p{i:03}", pytest.approx(1.0, abs=1e-3))
-        assert (found[0].metadata["price"], found[0].metadata["caption"]) == (i / 4, f"picture {i}")
+        assert (found[0].metadata["price"], found[0].metadata["caption"]) == (i / 4, f"image {i}")
     even = parse_filter('{"must": [{"field": "tags", "equals": "even"}, {"field": "price", "range": {"lt": 2}}]}')
     hits = searcher.search_text("red blue", SearchOptions(limit=50, filter=even)).hits
     assert {hit.id for hit in hits} == {"p000", "p002", "p004", "p006"}

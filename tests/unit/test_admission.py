@@ -121,7 +121,7 @@ def test_queries_that_take_a_turn_and_fail_tell_as_much_as_others(clock: Clock) 
     gate = Gate(max_wait=2.0, clock=clock)
     for _ in range(64):
         take(gate, clock, 0.1)
-    for _ in range(200):  # pictures that are broken at their end
+    for _ in range(200):  # images that are broken at their end
         entered = gate.enter()
         clock.now += 0.1
         gate.leave(entered, worked=True, faulty=True)

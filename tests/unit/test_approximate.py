@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexing.stores_build import build_store
-from retrieval.approximate import nearest
-from retrieval.stores.exact import ExactStore
-from retrieval.stores.faiss_store import FaissStore
-from retrieval.stores.protocol import SearchParameters
-from retrieval.types import Bool, Float16, Float32, Neighbors
+from indexing.build.stores import build_store
+from lookalike.approximate import nearest
+from lookalike.stores.exact import ExactStore
+from lookalike.stores.faiss.store import FaissStore
+from lookalike.stores.protocol import SearchParameters
+from lookalike.types import Bool, Float16, Float32, Neighbors
 from tests.unit_vectors import unit
 
 COUNT, DIM = 4_000, 24

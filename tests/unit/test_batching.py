@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.batching import Lane, through
-from app.lanes import LARGEST_TEXTS, Device, Searches
-from retrieval.errors import EncoderError
-from retrieval.filters import Filter
-from retrieval.nearest import SearchOptions
-from retrieval.stopwatch import Stopwatch
-from retrieval.types import Float32, UInt8
+from app.execution.batcher import Lane, through
+from app.execution.workers import LARGEST_TEXTS, Device, Searches
+from lookalike.errors import EncoderError
+from lookalike.filters import Filter
+from lookalike.row_search import SearchOptions
+from lookalike.stopwatch import Stopwatch
+from lookalike.types import Float32, UInt8
 
 BAD = "bad"
 
 
 class FakeSearcher:
-    """Texts become their lengths, pictures their means; `BAD` fails; every call is noted."""
+    """Texts become their lengths, images their means; `BAD` fails; every call is noted."""
 
     def __init__(self) -> None:
         self.encoder = SimpleNamespace(image_batch=4, at_once=1)
@@ -117,7 +117,7 @@ def test_a_batch_has_a_largest_size(device: Device, searcher: Any) -> None:
 
 
 @pytest.mark.parametrize(("largest", "sizes"), [(4, [4, 4, 1]), (8, [8, 1])])
-def test_pictures_leave_in_batches_of_what_their_encoder_likes(
+def test_images_leave_in_batches_of_what_their_encoder_likes(
     device: Device, searcher: Any, largest: int, sizes: list[int]
 ) -> None:
     searcher.encoder.image_batch = largest
@@ -125,7 +125,7 @@ def test_pictures_leave_in_batches_of_what_their_encoder_likes(
     async def main() -> None:
         async with busy(device):
             tasks = [
-                asyncio.create_task(through([device.pictures(searcher)], np.zeros((3, 2, 2), np.uint8), Stopwatch()))
+                asyncio.create_task(through([device.images(searcher)], np.zeros((3, 2, 2), np.uint8), Stopwatch()))
                 for _ in range(9)
             ]
             await arrived(device, 9)
@@ -135,14 +135,14 @@ def test_pictures_leave_in_batches_of_what_their_encoder_likes(
     assert [shape[0] for shape in searcher.batches] == sizes
 
 
-def test_pictures_and_texts_stand_in_lanes_of_their_own(device: Device, searcher: Any) -> None:
+def test_images_and_texts_stand_in_lanes_of_their_own(device: Device, searcher: Any) -> None:
     async def main() -> list[Any]:
         async with busy(device):
             tasks: list[asyncio.Task[Float32]] = [text(device, searcher, "one")]
             await arrived(device, 1)
             for value in (3, 5):
                 pixels = np.full((3, 4, 4), value, np.uint8)
-                tasks.append(asyncio.create_task(through([device.pictures(searcher)], pixels, Stopwatch())))
+                tasks.append(asyncio.create_task(through([device.images(searcher)], pixels, Stopwatch())))
             await arrived(device, 3)
             tasks.append(text(device, searcher, "seven"))
             await arrived(device, 4)

@@ -21,8 +21,8 @@ from benchmarks.frontier.report import Point, Row, fastest, parse_systems, plot,
 from benchmarks.frontier.systems import SYSTEMS, Settings
 from benchmarks.recall import K, ann_recall, cosines, floors
 from benchmarks.resident import MEGABYTE, AnonymousPeak, mapped
-from retrieval.stores.faiss_common import INDEX_FILE
-from retrieval.types import Float32, Int64
+from lookalike.stores.faiss.library import INDEX_FILE
+from lookalike.types import Float32, Int64
 
 needs_linux = pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="counts memory by Linux's /proc")
 
@@ -137,7 +137,7 @@ class TestFrontierReport:
         assert [line.split("|")[-4].strip() for line in lines[2:]] == ["100", "2,000", "500"]
         assert summary(ROWS[1:2], 0.95).splitlines()[2].endswith("| - | - | - |")
 
-    def test_the_plot_is_a_picture(self, tmp_path: Path) -> None:
+    def test_the_plot_is_a_image(self, tmp_path: Path) -> None:
         plot(ROWS, tmp_path / "frontier.png")
         assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
 

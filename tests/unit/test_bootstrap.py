@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from indexing.job import IndexSettings, run_index
-from retrieval import bootstrap
-from retrieval.bootstrap import StoreDevice, open_collection_store, open_searcher, searcher_of
-from retrieval.collection import Collection, open_collection
-from retrieval.errors import StoreUnavailable
-from retrieval.manifest import StoreEntry
-from retrieval.nearest import NearestRows, SearchOptions
-from retrieval.stopwatch import Stopwatch
-from retrieval.stores.exact import ExactStore
-from retrieval.stores.protocol import VectorStore
-from retrieval.stores.registry import open_store
-from retrieval.stores.torch_store import TorchStore
-from retrieval.types import Float16
-from tests.unit.small_pictures import picture
+from lookalike import bootstrap
+from lookalike.bootstrap import StoreDevice, open_collection_store, open_searcher, searcher_of
+from lookalike.collection import Collection, open_collection
+from lookalike.errors import StoreUnavailable
+from lookalike.manifest import StoreEntry
+from lookalike.row_search import NearestRows, SearchOptions
+from lookalike.stopwatch import Stopwatch
+from lookalike.stores.exact import ExactStore
+from lookalike.stores.protocol import VectorStore
+from lookalike.stores.registry import open_store
+from lookalike.stores.torch_exact import TorchStore
+from lookalike.types import Float16
+from tests.unit.small_images import make_image
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -142,7 +142,7 @@ def test_an_exact_store_is_what_answers(golden: Collection, monkeypatch: pytest.
 
 @pytest.mark.parametrize("asked", ["auto", "exact", "torch-exact"])
 def test_the_manifest_remembers_what_was_asked_for(asked: str, tmp_path: Path) -> None:
-    (tmp_path / "red.png").write_bytes(picture("red"))
+    (tmp_path / "red.png").write_bytes(make_image("red"))
     run_index(IndexSettings((str(tmp_path / "red.png"),), tmp_path / "out", encoder="fake", store=asked))
     entry = open_collection(tmp_path / "out").manifest.store
     assert (entry.kind, entry.params["asked"]) == ("exact" if asked == "auto" else asked, asked)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.calibration import Calibration, PairCalibration, read_calibration, write_calibration
-from retrieval.errors import WeightsInvalid
+from lookalike.calibration import Calibration, PairCalibration, read_calibration, write_calibration
+from lookalike.errors import WeightsInvalid
 
 CURVE = PairCalibration(0.4, (0.1, 0.5, 0.7), (0.0, 0.5, 1.0))
 

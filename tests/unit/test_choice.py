@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexing import choice
-from indexing.budget import IndexBudget, megabytes, parse_latency, parse_memory
-from indexing.choice import build_chosen, candidates
-from indexing.prompts import prompts
-from indexing.stores_build import build_store
-from indexing.tuning import Measured, QuerySet, TuningReport, tune
-from retrieval.errors import BudgetImpossible, ConfigInvalid, SourceError, StoreUnavailable
-from retrieval.stores.presets import PRESETS
-from retrieval.stores.protocol import VectorStore
-from retrieval.stores.registry import open_store
-from retrieval.types import Float16, Float32
+from indexing.build.budget import IndexBudget, megabytes, parse_latency, parse_memory
+from indexing.build.index_selection import build_chosen, candidates
+from indexing.build.prompts import prompts
+from indexing.build.stores import build_store
+from indexing.build.tuning import Measured, QuerySet, TuningReport, tune
+from indexing.build.version import index_selection
+from lookalike.errors import BudgetImpossible, ConfigInvalid, SourceError, StoreUnavailable
+from lookalike.stores.presets import PRESETS
+from lookalike.stores.protocol import VectorStore
+from lookalike.stores.registry import open_store
+from lookalike.types import Float16, Float32
 
 N, D = 3_000, 32
 FAST = {"ivf-pq4": (0.96, 0.3), "ivf-rabitq": (0.97, 0.2), "ivf-flat": (1.0, 0.5), "exact": (1.0, 2.0)}
@@ -40,7 +40,7 @@ def vectors() -> Float16:
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float]]:
     """Preset -> (recall, milliseconds) that tuning will report; presets that are not there miss the recall."""
     table: dict[str, tuple[float, float]] = {}
-    last, build = [""], choice.build_store
+    last, build = [""], index_selection.build_store
 
     def build_store(vectors: Float16, folder: Path, name: str, **named: Any) -> tuple[str, Mapping[str, object]]:
         last[0] = name
@@ -52,8 +52,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float]]:
         recall, took = table.get(last[0], (0.5, 0.1))
         return TuningReport(target, recall >= target, {}, Measured(9, recall), None, took)
 
-    monkeypatch.setattr(choice, "build_store", build_store)
-    monkeypatch.setattr(choice, "tune", tune)
+    monkeypatch.setattr(index_selection, "build_store", build_store)
+    monkeypatch.setattr(index_selection, "tune", tune)
     return table
 
 
@@ -86,15 +86,15 @@ def test_what_fails_over_all_vectors_gives_way_to_the_next(
     vectors: Float16, tmp_path: Path, measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured |= FAST
-    build = choice._build
+    build = index_selection._build
 
-    def slow(vectors: Float16, folder: Path, store: str, *rest: Any, **named: Any) -> choice.Built:
+    def slow(vectors: Float16, folder: Path, store: str, *rest: Any, **named: Any) -> index_selection.Built:
         built = build(vectors, folder, store, *rest, **named)
-        return choice.Built(
+        return index_selection.Built(
             built.kind, built.params, {**built.report, "query_ms": 9.0} if store == "ivf-rabitq" else built.report
         )
 
-    monkeypatch.setattr(choice, "_build", slow)
+    monkeypatch.setattr(index_selection, "_build", slow)
     name, options = chosen(vectors, tmp_path, IndexBudget(0.95, latency=1.0))
     assert name == "ivf-pq4"
     assert options["ivf-rabitq"]["verdict"] == "over all vectors a query takes 9 ms"
@@ -150,7 +150,7 @@ def test_an_index_that_grew_too_large_asks_for_memory(
 ) -> None:
     measured |= {"ivf-flat": (1.0, 0.5)}
     memory = PRESETS["ivf-flat"].memory(N, D)
-    monkeypatch.setattr(choice, "_broken", lambda built, folder, budget: "it takes more")
+    monkeypatch.setattr(index_selection, "_broken", lambda built, folder, budget: "it takes more")
     with pytest.raises(BudgetImpossible, match=rf"--memory {megabytes(memory)} would do for ivf-flat") as caught:
         build_chosen(vectors, tmp_path, "ivf-flat", IndexBudget(0.95, memory))
     assert "--latency" not in str(caught.value)

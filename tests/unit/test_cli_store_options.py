@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cli.store_options import index_budget, quality
-from indexing.budget import IndexBudget
-from retrieval.errors import ConfigInvalid
+from indexing.build.budget import IndexBudget
+from lookalike.errors import ConfigInvalid
 
 LINE = {"image": None, "text": None, "sample_ms": None, "expected_ms": None}
 TRIED = {"image": 0.953, "text": 0.9512, "sample_ms": 0.31, "expected_ms": 0.43, "verdict": "chosen"}

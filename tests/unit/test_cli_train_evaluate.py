@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from cli.evaluate import evaluate
 from cli.train import train
-from retrieval.calibration import read_calibration
-from retrieval.errors import ConfigInvalid, SourceError, SourceNotFound, UnknownEncoder, WeightsMissing
-from tests.unit.small_pictures import write_folders
+from lookalike.calibration import read_calibration
+from lookalike.errors import ConfigInvalid, SourceError, SourceNotFound, UnknownEncoder, WeightsMissing
+from tests.unit.small_images import write_folders
 
 runner = CliRunner()
 
@@ -60,7 +60,7 @@ def test_a_beginning_that_is_not_at_hand_says_how_to_leave_it_out(tar, tmp_path,
             raise WeightsMissing("no weights of 'gone' here")
         return name
 
-    monkeypatch.setattr("retrieval.bootstrap.load_encoder", load)
+    monkeypatch.setattr("lookalike.bootstrap.load_encoder", load)
     monkeypatch.setattr("cli.evaluate._baseline", lambda *_, **__: "gone")
     asked = ["folder:mine", "--data", str(tar), "--out", str(tmp_path / "report")]
     with pytest.raises(WeightsMissing, match=r"no weights of 'gone' here.*folder:mine began as: --baseline none"):
@@ -168,10 +168,10 @@ def test_the_recipe_of_lite_answers_in_json_and_to_ctrl_c(tmp_path, monkeypatch)
     config, out = tmp_path / "lite.toml", tmp_path / "lite.safetensors"
     config.write_text("[lite]\n")
     asked = [str(config), "--data", str(tmp_path), "--out", str(out), "--json"]
-    monkeypatch.setattr("training.run.run_lite", lambda *_: "ab" * 32)
+    monkeypatch.setattr("training.lite.run.run_lite", lambda *_: "ab" * 32)
     answer = json.loads(runner.invoke(app(train), asked).stdout)
     assert answer == {"out": str(out), "sha256": "ab" * 32, "metrics": f"{out}.metrics.jsonl"}
-    monkeypatch.setattr("training.run.run_lite", interrupted)
+    monkeypatch.setattr("training.lite.run.run_lite", interrupted)
     result = runner.invoke(app(train), asked)
     assert result.exit_code == 130
     assert "run the same command again to start over" in result.output

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retrieval.collection import (
+from lookalike.collection import (
     CURRENT,
     VECTORS,
     VERSIONS,
@@ -26,8 +26,8 @@ from retrieval.collection import (
     replace_text,
     staging_folder,
 )
-from retrieval.encoders.fake import FakeEncoder
-from retrieval.errors import (
+from lookalike.encoders.fake import FakeEncoder
+from lookalike.errors import (
     ChecksumMismatch,
     CollectionError,
     CollectionNotFound,
@@ -36,11 +36,11 @@ from retrieval.errors import (
     LookalikeError,
     ManifestInvalid,
 )
-from retrieval.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry, read_manifest
-from retrieval.metadata import FILES as METADATA_FILES
-from retrieval.metadata import write_metadata
-from retrieval.thumbnails import FILE as THUMBNAILS
-from retrieval.thumbnails import write_thumbnails
+from lookalike.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry, read_manifest
+from lookalike.metadata import FILES as METADATA_FILES
+from lookalike.metadata import write_metadata
+from lookalike.thumbnails import FILE as THUMBNAILS
+from lookalike.thumbnails import write_thumbnails
 
 SPEC = FakeEncoder.spec
 ROWS = 3

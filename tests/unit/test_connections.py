@@ -14,8 +14,8 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from app import connections
-from app.connections import BoundedConnection
+from app.server import connections
+from app.server.connections import BoundedConnection
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 

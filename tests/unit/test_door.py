@@ -10,8 +10,8 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.admission import Gates
-from app.door import Door
 from app.errors import Overloaded
+from app.middleware.admission import Door
 from app.telemetry import Telemetry
 
 TEXT = "/v1/search/text"

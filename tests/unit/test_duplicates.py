@@ -1,4 +1,4 @@
-"""Near-identical pictures: groups against a naive search, and the command on real files."""
+"""Near-identical images: groups against a naive search, and the command on real files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cli.main import app
-from indexing import duplicates as duplicates_module
-from indexing.duplicates import Group, duplicate_groups
 from indexing.job import IndexSettings, run_index
-from retrieval.stores.exact import ExactStore
-from retrieval.types import Float16
-from tests.bad_images import encoded, picture
+from lookalike import duplicates as duplicates_module
+from lookalike.duplicates import Group, duplicate_groups
+from lookalike.stores.exact import ExactStore
+from lookalike.types import Float16
+from tests.bad_images import encoded, make_image
 
 
 def naive(vectors: Float16, threshold: float) -> set[tuple[int, ...]]:
@@ -85,16 +85,16 @@ def test_equal_vectors_make_one_group_with_cosine_one() -> None:
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four pictures, one of them three times: as it is, saved worse, and under a name that HTML must escape."""
+    """Four images, one of them three times: as it is, saved worse, and under a name that HTML must escape."""
     folder = tmp_path_factory.mktemp("duplicates")
     gallery = folder / "gallery"
     gallery.mkdir()
     for colour in ("red", "lime", "blue"):
         (gallery / f"{colour}.png").write_bytes(encoded(Image.new("RGB", (40, 40), colour), "PNG"))
     for name, data in {
-        "a.png": encoded(picture(seed=5), "PNG"),
-        "b.jpg": encoded(picture(seed=5), "JPEG"),
-        "<b>&.png": encoded(picture(seed=5).resize((80, 60)), "PNG"),
+        "a.png": encoded(make_image(seed=5), "PNG"),
+        "b.jpg": encoded(make_image(seed=5), "JPEG"),
+        "<b>&.png": encoded(make_image(seed=5).resize((80, 60)), "PNG"),
     }.items():
         (gallery / name).write_bytes(data)
     run_index(IndexSettings((str(gallery),), folder / "collection", encoder="fake"))
@@ -110,7 +110,7 @@ def run(*arguments: str) -> str:
 def test_the_command_lists_writes_a_page_and_prints_json(collection: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     text = run(str(collection), "--page", str(page), "--threshold", "0.99")
-    assert "1 groups of pictures" in text
+    assert "1 groups of images" in text
     assert "2 of 6 could go" in text
     html = page.read_text()
     assert html.count("<figure>") == html.count("data:image/jpeg;base64,") == 3

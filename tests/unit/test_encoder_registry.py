@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from retrieval.encoders import registry
-from retrieval.encoders.fake import FakeEncoder
-from retrieval.encoders.registry import known_encoders
+from lookalike.encoders import registry
+from lookalike.encoders.fake import FakeEncoder
+from lookalike.encoders.registry import known_encoders
 
 
 @pytest.fixture(autouse=True)

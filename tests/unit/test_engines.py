@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from retrieval.encoders.engines import EngineChoice, Tower, choose_engine, make_engine
-from retrieval.encoders.engines import choice as choice_module
-from retrieval.encoders.engines.batching import plan, plan_tokens, run_batched, steps
-from retrieval.encoders.engines.cache import find_folder, publish_folder, recall, remember
-from retrieval.encoders.engines.choice import bf16_pays, cpu_precisions
-from retrieval.errors import EncoderError
+from lookalike.encoders.engines import EngineChoice, Tower, choose_engine, make_engine
+from lookalike.encoders.engines import selection as choice_module
+from lookalike.encoders.engines.batch_sizes import plan, plan_tokens, run_batched, steps
+from lookalike.encoders.engines.cache import find_folder, publish_folder, recall, remember
+from lookalike.encoders.engines.selection import bf16_pays, cpu_precisions
+from lookalike.errors import EncoderError
 
 FP32 = EngineChoice("openvino", "fp32", "cpu")
 
@@ -284,7 +284,7 @@ def test_a_start_from_the_cache_imports_no_torch(folder: Path) -> None:
     script = """
 import sys
 import numpy as np
-from retrieval.encoders.engines import EngineChoice, Tower, make_engine
+from lookalike.encoders.engines import EngineChoice, Tower, make_engine
 tower = Tower("small", "a" * 64, 5, None, (np.zeros((2, 3, 4, 4), np.uint8),), False, (1, 8))
 assert make_engine(tower, EngineChoice("openvino", "fp32", "cpu"))(np.zeros((3, 3, 4, 4), np.uint8)).shape == (3, 5)
 assert "torch" not in sys.modules

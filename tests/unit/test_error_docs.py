@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from retrieval.errors import LookalikeError
+from lookalike.errors import LookalikeError
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "errors.md"
 
 
 def _tree(root: type[LookalikeError]) -> set[type[LookalikeError]]:
     """The subclasses that the library itself defines, at any depth."""
-    children = {child for child in root.__subclasses__() if child.__module__ == "retrieval.errors"}
+    children = {child for child in root.__subclasses__() if child.__module__ == "lookalike.errors"}
     return children.union(*map(_tree, children))
 
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from evaluation.datasets import read_examples
-from retrieval.errors import ImageError, SourceError, SourceNotFound
-from retrieval.images import decode
-from tests.unit.small_pictures import picture, write_folders, write_tar
+from lookalike.errors import ImageError, SourceError, SourceNotFound
+from lookalike.images import decode
+from tests.unit.small_images import make_image, write_folders, write_tar
 
 
 def parquet(target: Path, **columns: list[object]) -> str:
@@ -31,12 +31,12 @@ def test_the_first_folder_is_the_label_and_a_text_beside_holds_the_captions(tmp_
     }
     assert examples["red_ones/a.png"].captions == ("a red thing", "all red")
     assert examples["astray.png"].captions == ()
-    assert examples["astray.png"].load() == picture("green")
+    assert examples["astray.png"].load() == make_image("green")
 
 
 def test_a_tar_has_labels_in_its_sidecars(tmp_path: Path) -> None:
-    members = {"a.png": picture("red"), "a.json": json.dumps({"cls": 3, "caption": "three"}).encode()}
-    members |= {"b.png": picture("red"), "b.txt": b"one\ntwo"}
+    members = {"a.png": make_image("red"), "a.json": json.dumps({"cls": 3, "caption": "three"}).encode()}
+    members |= {"b.png": make_image("red"), "b.txt": b"one\ntwo"}
     examples = read_examples([str(write_tar(tmp_path / "t.tar", members))])
     assert [(example.key, example.label, example.captions) for example in examples] == [
         ("t/a", "3", ("three",)),
@@ -45,19 +45,19 @@ def test_a_tar_has_labels_in_its_sidecars(tmp_path: Path) -> None:
 
 
 def test_the_label_of_a_table_is_the_named_column_or_the_first_known_one(tmp_path: Path) -> None:
-    columns = {"image": [picture("red")] * 2, "label": [0, 1], "class_name": ["cat", "dog"], "path": ["x/1", "y/2"]}
+    columns = {"image": [make_image("red")] * 2, "label": [0, 1], "class_name": ["cat", "dog"], "path": ["x/1", "y/2"]}
     source = parquet(tmp_path / "t.parquet", id=["a", "b"], shop=["s", None], **columns)
     assert [example.label for example in read_examples([source])] == ["cat", "dog"]
     assert [example.label for example in read_examples([source], label_column="label")] == ["0", "1"]
     assert [example.label for example in read_examples([source], label_column="path")] == ["x/1", "y/2"]
     assert [example.label for example in read_examples([source], label_column="shop")] == ["s", None]
-    with pytest.raises(SourceError, match="no picture has a label in column 'colour'"):
+    with pytest.raises(SourceError, match="no image has a label in column 'colour'"):
         read_examples([source], label_column="colour")
 
 
-def test_columns_of_picture_and_caption_can_be_named(tmp_path: Path) -> None:
+def test_columns_of_image_and_caption_can_be_named(tmp_path: Path) -> None:
     source = parquet(
-        tmp_path / "t.parquet", id=["a"], front=[picture("red")], back=[picture("blue")], said=[["one", "two"]]
+        tmp_path / "t.parquet", id=["a"], front=[make_image("red")], back=[make_image("blue")], said=[["one", "two"]]
     )
     example = read_examples([source], image_column="back", caption_column="said")[0]
     assert example.captions == ("one", "two")
@@ -68,7 +68,7 @@ def test_columns_of_picture_and_caption_can_be_named(tmp_path: Path) -> None:
 
 def test_a_limit_keeps_all_classes_of_a_sorted_table(tmp_path: Path) -> None:
     labels = [name for name in "abcde" for _ in range(20)]
-    source = parquet(tmp_path / "t.parquet", id=list(range(100)), image=[picture("red")] * 100, label=labels)
+    source = parquet(tmp_path / "t.parquet", id=list(range(100)), image=[make_image("red")] * 100, label=labels)
     examples = read_examples([source], limit=10)
     assert [example.label for example in examples] == list("aabbccddee")
     assert len(read_examples([source], limit=1000)) == 100
@@ -77,10 +77,10 @@ def test_a_limit_keeps_all_classes_of_a_sorted_table(tmp_path: Path) -> None:
         read_examples([source], limit=0)
 
 
-def test_several_sources_follow_each_other_and_a_broken_picture_is_left_to_load(tmp_path: Path) -> None:
+def test_several_sources_follow_each_other_and_a_broken_image_is_left_to_load(tmp_path: Path) -> None:
     folder = write_folders(tmp_path / "f", {"red/a.png": "red"})
-    (folder / "red" / "b.png").write_bytes(b"no picture")
-    tar = write_tar(tmp_path / "t.tar", {"c.png": picture("blue")})
+    (folder / "red" / "b.png").write_bytes(b"no image")
+    tar = write_tar(tmp_path / "t.tar", {"c.png": make_image("blue")})
     examples = read_examples([str(folder), str(tar)])
     assert [example.key for example in examples] == ["red/a.png", "red/b.png", "t/c"]
     with pytest.raises(ImageError):
@@ -88,10 +88,10 @@ def test_several_sources_follow_each_other_and_a_broken_picture_is_left_to_load(
 
 
 def test_what_a_damaged_tar_lost_raises_when_it_is_loaded(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "t.tar", {"a.png": picture("red"), "b.png": picture("red")})
+    path = write_tar(tmp_path / "t.tar", {"a.png": make_image("red"), "b.png": make_image("red")})
     path.write_bytes(path.read_bytes()[:1600])
     *kept, lost = read_examples([str(path)])
-    assert kept[0].load() == picture("red")
+    assert kept[0].load() == make_image("red")
     with pytest.raises(SourceError, match="truncated or corrupt"):
         lost.load()
 
@@ -99,7 +99,7 @@ def test_what_a_damaged_tar_lost_raises_when_it_is_loaded(tmp_path: Path) -> Non
 def test_what_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFound, match=r"absent\.tar"):
         read_examples([str(tmp_path / "absent.tar")])
-    with pytest.raises(SourceError, match="no picture in it"):
+    with pytest.raises(SourceError, match="no image in it"):
         read_examples([str(tmp_path)])
 
 

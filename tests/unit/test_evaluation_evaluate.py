@@ -18,23 +18,23 @@ from evaluation.options import Options
 from evaluation.pairlist import is_pair_list, measure_pair_list, read_pair_list
 from evaluation.report import as_json, as_table, flat
 from evaluation.views import two_views
-from retrieval.bootstrap import load_encoder
-from retrieval.encoders.fake import FakeEncoder
-from retrieval.errors import SourceError, TextUnsupported
-from retrieval.images import decode
-from tests.unit.small_pictures import example, picture, write_folders
+from lookalike.bootstrap import load_encoder
+from lookalike.encoders.fake import FakeEncoder
+from lookalike.errors import SourceError, TextUnsupported
+from lookalike.images import decode
+from tests.unit.small_images import example, make_image, write_folders
 
 ENCODER = FakeEncoder()
 QUICK = Options(resamples=50)
 
 
-class PicturesOnly(FakeEncoder):
+class ImagesOnly(FakeEncoder):
     """The fake encoder without its words."""
 
     spec = replace(FakeEncoder.spec, text=False)
 
 
-def test_captions_that_name_the_colour_find_their_picture():
+def test_captions_that_name_the_colour_find_their_image():
     examples = [example(colour, None, (f"a {colour} thing", f"all {colour}")) for colour in ("red", "green", "blue")]
     figures = evaluate(ENCODER, examples, options=QUICK)
     perfect = {"R@1": 1.0, "R@5": 1.0, "R@10": 1.0, "mean_rank": 1.0, "median_rank": 1.0}
@@ -47,20 +47,20 @@ def test_captions_that_name_the_colour_find_their_picture():
 def test_wrong_captions_are_counted_as_misses():
     examples = [example("red", None, ("red",)), example("green", None, ("red again", "grey"))]
     found = evaluate(ENCODER, examples, options=QUICK)["captions"]["text_to_image"]
-    # "red again" finds the red picture first; the grey one lies as near to red as to green, and a tie counts against it
+    # "red again" finds the red image first; the grey one lies as near to red as to green, and a tie counts against it
     assert found["R@1"] == pytest.approx(1 / 3)
     assert found["mean_rank"] == pytest.approx((1 + 2 + 2) / 3)
 
 
-def test_unreadable_pictures_are_left_out_and_counted():
-    broken = Example("broken", lambda: b"not a picture", "red", ("green",))
+def test_unreadable_images_are_left_out_and_counted():
+    broken = Example("broken", lambda: b"not an image", "red", ("green",))
 
     def fail() -> bytes:
         raise SourceError("gone")
 
     figures = evaluate(ENCODER, [broken, example("red", None, ("red",)), Example("gone", fail)], options=QUICK)
     assert (figures["images"], figures["rejected"], figures["captions"]["captions"]) == (1, 2, 1)
-    with pytest.raises(SourceError, match="of 1 pictures none can be read"):
+    with pytest.raises(SourceError, match="of 1 images none can be read"):
         evaluate(ENCODER, [broken])
 
 
@@ -84,10 +84,10 @@ def test_queries_without_a_match_are_counted_and_a_gallery_without_any_is_refuse
     assert any(line.split()[:3] == ["left", "out", "1"] for line in as_table(figures).splitlines())
     with pytest.raises(SourceError, match="cold, odd, warm are asked for, and hot are in it"):
         evaluate(ENCODER, examples, gallery=[example("red", "hot")], options=QUICK)
-    with pytest.raises(SourceError, match="the gallery's pictures have none"):
+    with pytest.raises(SourceError, match="the gallery's images have none"):
         evaluate(ENCODER, examples, gallery=[example("red")], options=QUICK)
     captioned = [example(colour, None, (colour,)) for colour in ("red", "green")]
-    with pytest.raises(SourceError, match="searched by labels, and the pictures have none"):
+    with pytest.raises(SourceError, match="searched by labels, and the images have none"):
         evaluate(ENCODER, captioned, gallery=gallery, options=QUICK)
 
 
@@ -102,11 +102,11 @@ def test_unseen_classes_are_measured_among_themselves():
     assert figures["unseen"]["precision_at_1"] == alone["precision_at_1"]
     assert unseen_classes(["a", "b", "c"], 0.5) == {"b", "c"}
     for wrong in (("d",), 1.0, 0.0):
-        with pytest.raises(SourceError, match=r"no picture has|leaves none"):
+        with pytest.raises(SourceError, match=r"no image has|leaves none"):
             unseen_classes(["a", "b"], wrong)
 
 
-def test_class_names_name_pictures():
+def test_class_names_name_images():
     names = ["red_things", "green-things"]
     examples = [example("red", names[0])] * 3 + [example("green", names[0])] + [example("green", names[1])] * 2
     figures = evaluate(ENCODER, examples, options=QUICK)["zero_shot"]
@@ -128,7 +128,7 @@ def test_pairs_of_clear_classes_are_decided_without_error():
     assert found.figures["intervals"]["pairs.f1"] == [1.0, 1.0]
 
 
-def test_validation_and_test_pairs_share_no_picture_and_the_seed_decides():
+def test_validation_and_test_pairs_share_no_image_and_the_seed_decides():
     colours = ("red", "green", "blue", "yellow", "black", "white")
     examples = [example(colour, colour[0], (colour,), f"{colour}{i}") for colour in colours for i in range(4)]
     first, again = (evaluate(ENCODER, examples, options=QUICK)["pairs"] for _ in range(2))
@@ -141,16 +141,16 @@ def test_validation_and_test_pairs_share_no_picture_and_the_seed_decides():
 
 def test_an_encoder_without_words_is_measured_by_labels_alone():
     examples = [example(colour, colour, (colour,)) for colour in ("red", "red", "blue", "blue")]
-    figures = evaluate(PicturesOnly(), examples, options=QUICK)
+    figures = evaluate(ImagesOnly(), examples, options=QUICK)
     assert "labels" in figures
     assert not figures.keys() & {"captions", "zero_shot"}
     with pytest.raises(TextUnsupported, match="'fake'"):
-        evaluate(PicturesOnly(), [example("red", None, ("red",))] * 2)
+        evaluate(ImagesOnly(), [example("red", None, ("red",))] * 2)
     with pytest.raises(SourceError, match="nothing to measure"):
         evaluate(ENCODER, [example("red", "a"), example("blue", "b")], options=replace(QUICK, measures=("labels",)))
 
 
-def test_two_views_are_parts_of_their_picture_and_the_same_each_time(shared_data: Path):
+def test_two_views_are_parts_of_their_image_and_the_same_each_time(shared_data: Path):
     examples = read_examples([str(shared_data / "flickr8k" / "val.tar")], limit=40)
     views = two_views(examples)
     assert [view.label for view in views[:4]] == [examples[0].key] * 2 + [examples[1].key] * 2
@@ -217,9 +217,9 @@ def test_a_list_of_pairs_is_decided(tmp_path: Path, ending: str, texts: bool):
     assert figures["images"] == 3
 
 
-def test_unreadable_pictures_cost_their_pairs_and_odd_tables_are_named(tmp_path: Path):
+def test_unreadable_images_cost_their_pairs_and_odd_tables_are_named(tmp_path: Path):
     path = pair_table(tmp_path, ".csv")
-    (tmp_path / "red.png").write_bytes(b"no picture")
+    (tmp_path / "red.png").write_bytes(b"no image")
     found = measure_pair_list(ENCODER, read_pair_list(path), options=QUICK).figures
     assert (found["images"], found["rejected"]) == (2, 1)
     assert found["pairs"]["image_image"]["validation_pairs"] + found["pairs"]["image_image"]["test_pairs"] == 12
@@ -232,11 +232,11 @@ def test_unreadable_pictures_cost_their_pairs_and_odd_tables_are_named(tmp_path:
         with pytest.raises(SourceError, match=why):
             read_pair_list(path)
     path.write_text("a;b;same\ngreen.png;blue, dark.png;0\n")
-    assert read_pair_list(path).pictures == ["blue, dark.png", "green.png"]
+    assert read_pair_list(path).images == ["blue, dark.png", "green.png"]
     path.write_text("a,b,same\ngreen.png,green.png,1\n")
     with pytest.raises(SourceError, match="1 readable pairs"):
         measure_pair_list(ENCODER, read_pair_list(path), options=QUICK)
-    pq.write_table(pa.table({"image": [picture("red")], "label": ["a"]}), tmp_path / "labelled.parquet")
+    pq.write_table(pa.table({"image": [make_image("red")], "label": ["a"]}), tmp_path / "labelled.parquet")
     assert not is_pair_list(tmp_path / "labelled.parquet")
 
 

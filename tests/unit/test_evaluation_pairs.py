@@ -24,7 +24,7 @@ from evaluation.pairs import (
     weighted_figures,
 )
 from evaluation.weighted_pairs import WeightedPairs
-from retrieval.errors import ExtraMissing
+from lookalike.errors import ExtraMissing
 
 seeds = st.integers(0, 10_000)
 

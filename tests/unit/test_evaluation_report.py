@@ -17,9 +17,9 @@ from evaluation.html import read_metrics, write_report
 from evaluation.illustrations import _sample
 from evaluation.mistakes import worst_mistakes
 from evaluation.options import Options
-from retrieval.encoders.fake import COLOURS, FakeEncoder
-from retrieval.errors import SourceError
-from tests.unit.small_pictures import example
+from lookalike.encoders.fake import COLOURS, FakeEncoder
+from lookalike.errors import SourceError
+from tests.unit.small_images import example
 
 
 def pages(folder: Path, **more: object) -> str:
@@ -52,10 +52,10 @@ def test_every_section_is_there(page: str) -> None:
     assert titles == [
         "Figures",
         "Training",
-        "Cosines of two pictures",
-        "Cosines of a picture and a text",
+        "Cosines of two images",
+        "Cosines of an image and a text",
         "Probabilities",
-        "Cosines of sample pictures",
+        "Cosines of sample images",
         "t-SNE",
         "UMAP",
         "Worst retrieval errors",
@@ -73,7 +73,7 @@ def test_it_needs_no_other_file_and_what_it_quotes_is_escaped(page: str) -> None
     assert "<b>" not in page
 
 
-def test_its_pictures_are_pictures(page: str) -> None:
+def test_its_images_are_images(page: str) -> None:
     found = re.findall(r'src="data:image/(png|jpeg);base64,([^"]+)"', page)
     assert {kind for kind, _ in found} == {"png", "jpeg"}
     for kind, data in found:
@@ -83,7 +83,7 @@ def test_its_pictures_are_pictures(page: str) -> None:
             assert kind == "jpeg" or extremes[0] < extremes[1]  # no plot is empty
 
 
-def test_a_wrong_picture_is_shown_with_what_it_was_taken_for(page: str) -> None:
+def test_a_wrong_image_is_shown_with_what_it_was_taken_for(page: str) -> None:
     errors = page.partition("Worst retrieval errors")[2]
     first = re.findall(r'<figure class="(\w+)">.*?title="(.*?)">(.*?)</figure>', errors)
     assert first[0] == ("query", "wrong", "blue")

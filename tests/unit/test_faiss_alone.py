@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.stores.faiss_alone import LoneView, chosen_by_codes, inverted_file
-from retrieval.stores.faiss_common import INDEX_FILE, faiss
-from retrieval.stores.faiss_store import FaissStore
-from retrieval.types import Bool, Float16, Float32, Int64
+from lookalike.stores.faiss.library import INDEX_FILE, faiss
+from lookalike.stores.faiss.single_query import LoneView, chosen_by_codes, inverted_file
+from lookalike.stores.faiss.store import FaissStore
+from lookalike.types import Bool, Float16, Float32, Int64
 from tests.unit_vectors import unit
 
 FACTORIES = {

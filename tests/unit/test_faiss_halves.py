@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.stores import exact
-from retrieval.stores.exact import ExactStore
-from retrieval.stores.faiss_halves import Halves, viewable
-from retrieval.types import Bool, Float16, Float32, Neighbors
+from lookalike.stores import exact
+from lookalike.stores.exact import ExactStore
+from lookalike.stores.faiss.float16_index import Halves, viewable
+from lookalike.types import Bool, Float16, Float32, Neighbors
 
 
 def unit(count: int, dim: int, seed: int) -> Float32:

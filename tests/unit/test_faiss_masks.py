@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexing.stores_build import build_store
-from retrieval.approximate import nearest
-from retrieval.stores.exact import ExactStore
-from retrieval.stores.faiss_masks import Selections
-from retrieval.stores.faiss_store import FaissStore
-from retrieval.types import Bool, Float16
+from indexing.build.stores import build_store
+from lookalike.approximate import nearest
+from lookalike.stores.exact import ExactStore
+from lookalike.stores.faiss.masks import Selections
+from lookalike.stores.faiss.store import FaissStore
+from lookalike.types import Bool, Float16
 from tests.unit_vectors import unit
 
 COUNT, DIM = 8_000, 24

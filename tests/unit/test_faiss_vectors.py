@@ -8,9 +8,9 @@ import faiss
 import numpy as np
 import pytest
 
-from indexing.embeddings import Embeddings
-from retrieval.errors import StoreUnavailable
-from retrieval.types import Float32
+from indexing.importing.embeddings import Embeddings
+from lookalike.errors import StoreUnavailable
+from lookalike.types import Float32
 from tests.unit_vectors import unit
 
 

@@ -1,4 +1,4 @@
-"""Pictures by URL: what is dialled, and everything that is not."""
+"""Images by URL: what is dialled, and everything that is not."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from typing import Any
 import httpcore
 import pytest
 
-from app import fetch
 from app.errors import Overloaded, UrlDisabled, UrlFailed, UrlRefused
-from app.fetch import AllowList, Fetcher, is_public
-from retrieval.errors import ConfigInvalid
+from app.execution import image_fetcher
+from app.execution.image_fetcher import AllowList, Fetcher, is_public
+from lookalike.errors import ConfigInvalid
 
 PUBLIC = "93.184.215.14"
 PRIVATE = [
@@ -197,14 +197,14 @@ def test_a_name_that_has_moved_is_judged_again_after_a_redirect() -> None:
     "where",
     [
         "http://127.0.0.1/", "http://[::1]/", "http://169.254.169.254/latest/meta-data/", "file:///etc/passwd",
-        "//127.0.0.1/x", "http://2130706433/", "ftp://example.com/", "http://user:word@pictures.example/", "http://[",
+        "//127.0.0.1/x", "http://2130706433/", "ftp://example.com/", "http://user:word@images.example/", "http://[",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_to_where_nobody_may_go_is_refused(status: int, where: str) -> None:
     class Two(Names):
         async def __call__(self, host: str, port: int) -> Sequence[str]:
-            return [PUBLIC] if host == "pictures.example" else [host if host != "2130706433" else "127.0.0.1"]
+            return [PUBLIC] if host == "images.example" else [host if host != "2130706433" else "127.0.0.1"]
 
     with web(says(status, Location=where)) as port:
         dial = Dial(port)
@@ -299,7 +299,7 @@ def test_a_server_that_drips_is_left_in_time() -> None:
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 400, 401, 403, 404, 500])
-def test_no_picture_is_an_error_that_says_the_status(status: int) -> None:
+def test_no_image_is_an_error_that_says_the_status(status: int) -> None:
     with web(says(status)) as port, pytest.raises(UrlFailed, match=str(status)):
         get(fetcher("127.0.0.1"), f"http://127.0.0.1:{port}/")
 
@@ -321,7 +321,7 @@ def test_a_server_that_speaks_something_else(scheme: str) -> None:
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_a_certificate_that_nobody_trusts_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = "openssl req -x509 -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -out cert"
-    named = ["-subj", "/CN=x", "-addext", "subjectAltName=DNS:pictures.internal"]
+    named = ["-subj", "/CN=x", "-addext", "subjectAltName=DNS:images.internal"]
     subprocess.run([*made.split(), *named], cwd=tmp_path, check=True, capture_output=True)
     own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     own.load_cert_chain(tmp_path / "cert", tmp_path / "key")
@@ -330,13 +330,13 @@ def test_a_certificate_that_nobody_trusts_is_told(tmp_path: Path, monkeypatch: p
         with pytest.raises(UrlFailed, match="signed by nobody trusted here"):
             get(here, f"https://pictures.internal:{port}/")
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert"))
-        fetch._tls.cache_clear()
+        image_fetcher._tls.cache_clear()
         try:
             assert get(here, f"https://pictures.internal:{port}/") == b"picture"
-            with pytest.raises(UrlFailed, match="certificate of the picture's server is not valid for it"):
+            with pytest.raises(UrlFailed, match="certificate of the image's server is not valid for it"):
                 get(here, f"https://elsewhere.internal:{port}/")
         finally:
-            fetch._tls.cache_clear()
+            image_fetcher._tls.cache_clear()
 
 
 def test_a_server_that_speaks_nonsense_leaves_no_garbage() -> None:
@@ -353,7 +353,7 @@ def test_a_server_that_speaks_nonsense_leaves_no_garbage() -> None:
 
 
 def test_who_gets_no_turn_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "_AT_ONCE", 2)
+    monkeypatch.setattr(image_fetcher, "_AT_ONCE", 2)
     with web(lambda _: time.sleep(0.6)) as port:
 
         async def at_once() -> list[Any]:

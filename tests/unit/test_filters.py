@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import metadata as metadata_module
-from retrieval.errors import FilterInvalid
-from retrieval.filters import DEEPEST, MOST_CONDITIONS, mask_of, parse_filter
-from retrieval.metadata import Metadata, write_metadata
+from lookalike import metadata as metadata_module
+from lookalike.errors import FilterInvalid
+from lookalike.filters import DEEPEST, MOST_CONDITIONS, mask_of, parse_filter
+from lookalike.metadata import Metadata, write_metadata
 
 ROWS: list[dict[str, Any]] = [
     {"id": "a", "brand": "acme", "price": 5, "weight": 1.5, "new": True, "tags": ["red", "small"]},

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import weakref
 
-from app.frames import without_frames
+from app.execution.tracebacks import without_frames
 
 
-class Picture:
+class DecodedImage:
     """Is held by frames."""
 
 
-def _failed(held: list[weakref.ref[Picture]]) -> ExceptionGroup[Exception]:
-    """A group of an error that came of another, each of which went through a frame with a picture."""
+def _failed(held: list[weakref.ref[DecodedImage]]) -> ExceptionGroup[Exception]:
+    """A group of an error that came of another, each of which went through a frame with an image."""
 
     def decode() -> None:
-        picture = Picture()
-        held.append(weakref.ref(picture))
+        image = DecodedImage()
+        held.append(weakref.ref(image))
         raise ValueError("broken")
 
     def search() -> None:
-        picture = Picture()
-        held.append(weakref.ref(picture))
+        image = DecodedImage()
+        held.append(weakref.ref(image))
         try:
             decode()
         except ValueError as error:
@@ -39,7 +39,7 @@ def _failed(held: list[weakref.ref[Picture]]) -> ExceptionGroup[Exception]:
 
 
 def test_frames_of_causes_and_of_a_groups_errors_are_let_go() -> None:
-    held: list[weakref.ref[Picture]] = []
+    held: list[weakref.ref[DecodedImage]] = []
     error = _failed(held)
     assert all(each() is not None for each in held)
     without_frames(error)

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 from training.gradcache import cached_step, require_rowwise
 from training.objectives import Embedded, concat, make_objective, objective_names
 
 
 class Towers(nn.Module):
-    """Pictures (n, 12) and texts (n, 9) -> unit rows (n, 8)."""
+    """Images (n, 12) and texts (n, 9) -> unit rows (n, 8)."""
 
     def __init__(self, dropout):
         super().__init__()
@@ -23,8 +23,8 @@ class Towers(nn.Module):
         self.text = nn.Sequential(nn.Linear(9, 32), nn.GELU(), nn.Dropout(dropout), nn.Linear(32, 8))
 
     def forward(self, chunk):
-        pictures, texts, labels = chunk
-        return Embedded(F.normalize(self.image(pictures), dim=1), labels, F.normalize(self.text(texts), dim=1))
+        images, texts, labels = chunk
+        return Embedded(F.normalize(self.image(images), dim=1), labels, F.normalize(self.text(texts), dim=1))
 
 
 def inputs(rows, chunk):

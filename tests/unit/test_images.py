@@ -1,4 +1,4 @@
-"""The only decoder: every odd picture becomes 8-bit RGB, every bad one an error with a stable code."""
+"""The only decoder: every odd image becomes 8-bit RGB, every bad one an error with a stable code."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retrieval import images
-from retrieval.encoders.registry import create_encoder
-from retrieval.errors import ImageError, ImageTooLarge, ImageUndecodable
-from retrieval.images import _Room
-from retrieval.search import Limits, Searcher
-from retrieval.stopwatch import Stopwatch
-from tests.bad_images import OddImage, bad_images, bomb, encoded, odd_images, picture
+from lookalike import images
+from lookalike.encoders.registry import create_encoder
+from lookalike.errors import ImageError, ImageTooLarge, ImageUndecodable
+from lookalike.images import _Room
+from lookalike.search import Limits, Searcher
+from lookalike.stopwatch import Stopwatch
+from tests.bad_images import OddImage, bad_images, bomb, encoded, make_image, odd_images
 
 
 def _difference(a: Image.Image, b: Image.Image) -> float:
-    """Mean absolute difference of two RGB pictures, 0 to 255."""
+    """Mean absolute difference of two RGB images, 0 to 255."""
     return float(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).mean())
 
 
 @pytest.mark.parametrize("bad", bad_images(), ids=lambda bad: bad.name)
-def test_a_bad_picture_is_an_error_with_its_code(bad: OddImage) -> None:
+def test_a_bad_image_is_an_error_with_its_code(bad: OddImage) -> None:
     with pytest.raises(ImageError) as caught:
         images.decode(bad.data)
     assert caught.value.code == bad.code
 
 
 @pytest.mark.parametrize("odd", odd_images(), ids=lambda odd: odd.name)
-def test_an_odd_picture_becomes_8_bit_rgb_that_encoders_and_thumbnails_take(odd: OddImage) -> None:
+def test_an_odd_image_becomes_8_bit_rgb_that_encoders_and_thumbnails_take(odd: OddImage) -> None:
     decoded = images.decode(odd.data)
     assert decoded.image.mode == "RGB"
     assert (decoded.width, decoded.height) == odd.size == decoded.image.size
@@ -54,7 +54,7 @@ def test_a_bomb_is_refused_by_its_header() -> None:
 
 
 def test_the_pixel_limit_is_inclusive() -> None:
-    data = encoded(picture(20, 10), "PNG")
+    data = encoded(make_image(20, 10), "PNG")
     assert images.decode(data, max_pixels=200).width == 20
     with pytest.raises(ImageTooLarge):
         images.decode(data, max_pixels=199)
@@ -62,7 +62,7 @@ def test_the_pixel_limit_is_inclusive() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int) -> None:
-    upright = picture(64, 32)
+    upright = make_image(64, 32)
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that turns the upright one into the stored
     stored = upright if orientation == 1 else upright.transpose(Image.Transpose(undo[orientation]))
     exif = Image.Exif()
@@ -123,7 +123,7 @@ def test_transparency_of_other_modes_is_laid_on_white_in_every_strip(mode: str) 
     assert (np.asarray(images.decode(data).image) == np.asarray(expected)).all()
 
 
-def test_a_large_picture_of_sixteen_bits_takes_no_multiple_of_its_memory() -> None:
+def test_a_large_image_of_sixteen_bits_takes_no_multiple_of_its_memory() -> None:
     data = encoded(Image.fromarray(np.zeros((4_000, 4_000), np.uint16)), "PNG")
     tracemalloc.start()  # sees what numpy takes
     images.decode(data)
@@ -133,12 +133,12 @@ def test_a_large_picture_of_sixteen_bits_takes_no_multiple_of_its_memory() -> No
 
 
 def test_cmyk_looks_as_it_did() -> None:
-    image = picture()
+    image = make_image()
     assert _difference(images.decode(encoded(image.convert("CMYK"), "JPEG", quality=95)).image, image) < 6
 
 
 def test_a_target_reduces_a_jpeg_but_never_below_twice_the_target() -> None:
-    data = encoded(picture(1600, 1200), "JPEG")
+    data = encoded(make_image(1600, 1200), "JPEG")
     reduced = images.decode(data, target=224)
     assert (reduced.width, reduced.height) == (1600, 1200)
     assert reduced.image.size == (800, 600)
@@ -148,23 +148,23 @@ def test_a_target_reduces_a_jpeg_but_never_below_twice_the_target() -> None:
 def test_a_thumbnail_is_small_never_enlarged_and_carries_no_metadata() -> None:
     exif = Image.Exif()
     exif[0x010F] = "a camera's maker"
-    source = images.decode(encoded(picture(1000, 500), "JPEG", exif=exif, comment=b"a secret")).image
+    source = images.decode(encoded(make_image(1000, 500), "JPEG", exif=exif, comment=b"a secret")).image
     data = images.encode_thumbnail(source)
     with Image.open(io.BytesIO(data)) as thumbnail:
         assert thumbnail.size == (256, 128)
         assert not thumbnail.getexif()
     assert b"secret" not in data
-    with Image.open(io.BytesIO(images.encode_thumbnail(picture(10, 20)))) as small:
+    with Image.open(io.BytesIO(images.encode_thumbnail(make_image(10, 20)))) as small:
         assert small.size == (10, 20)
 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    start=st.sampled_from([encoded(picture(), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]),
+    start=st.sampled_from([encoded(make_image(), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]),
     damage=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=20),
     cut=st.integers(0, 4000),
 )
-def test_damaged_bytes_give_a_picture_or_an_image_error(start: bytes, damage: list[tuple[int, int]], cut: int) -> None:
+def test_damaged_bytes_give_a_image_or_an_image_error(start: bytes, damage: list[tuple[int, int]], cut: int) -> None:
     data = bytearray(start)
     for place, value in damage:
         data[place % len(data)] = value

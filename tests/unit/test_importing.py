@@ -1,4 +1,4 @@
-"""Embeddings of other tools become collections: every layout, every disagreement, and the pictures at hand."""
+"""Embeddings of other tools become collections: every layout, every disagreement, and the images at hand."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from indexing.embeddings import Embeddings
-from indexing.importing import ImportSettings, run_import
-from retrieval import bootstrap
-from retrieval.bootstrap import load_encoder, open_searcher
-from retrieval.collection import REJECTED, open_collection
-from retrieval.encoders.fake import FakeEncoder
-from retrieval.errors import EncoderMismatch, SourceError, SourceNotFound, StoreUnavailable
-from retrieval.images import decode
-from retrieval.nearest import SearchOptions
-from retrieval.types import Float32, UInt8
-from sources.item import ColumnNames
-from tests.bad_images import encoded, picture
+from indexing.importing.embeddings import Embeddings
+from indexing.importing.job import ImportSettings, run_import
+from lookalike import bootstrap
+from lookalike.bootstrap import load_encoder, open_searcher
+from lookalike.collection import REJECTED, open_collection
+from lookalike.encoders.fake import FakeEncoder
+from lookalike.errors import EncoderMismatch, SourceError, SourceNotFound, StoreUnavailable
+from lookalike.images import decode
+from lookalike.row_search import SearchOptions
+from lookalike.sources.item import ColumnNames
+from lookalike.types import Float32, UInt8
+from tests.bad_images import encoded, make_image
 from tests.unit_vectors import unit
 
 COUNT = 12
@@ -35,20 +35,20 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gallery") / "content" / "catalog"
     folder.mkdir(parents=True)
     for i in range(COUNT):
-        (folder / f"{i:02}.png").write_bytes(encoded(picture(seed=i), "PNG"))
+        (folder / f"{i:02}.png").write_bytes(encoded(make_image(seed=i), "PNG"))
     return folder
 
 
 @pytest.fixture(scope="module")
 def vectors(gallery: Path) -> Float32:
     encoder = load_encoder("fake")
-    pictures = [decode(path.read_bytes()).image for path in sorted(gallery.iterdir())]
-    return encoder.encode_images(np.stack([encoder.preprocess(image) for image in pictures]))
+    images = [decode(path.read_bytes()).image for path in sorted(gallery.iterdir())]
+    return encoder.encode_images(np.stack([encoder.preprocess(image) for image in images]))
 
 
 def table(start: int, stop: int, **more: Any) -> pa.Table:
     rows = range(start, stop)
-    columns = {"image_path": [f"/content/catalog/{i:02}.png" for i in rows], "caption": [f"picture {i}" for i in rows]}
+    columns = {"image_path": [f"/content/catalog/{i:02}.png" for i in rows], "caption": [f"image {i}" for i in rows]}
     return pa.table({**columns, "width": [40] * len(rows), "_x": list(rows), **more})
 
 
@@ -93,7 +93,7 @@ def test_every_layout_gives_the_same_rows_in_the_same_order(
     np.testing.assert_allclose(np.asarray(collection.vectors, np.float32), vectors, atol=2e-3)
     record = collection.metadata.records([7])[0]
     path = "/content/catalog/07.png"
-    assert record == {"id": path, "path": path, "caption": "picture 7", "width": 40, "source_x": 7}
+    assert record == {"id": path, "path": path, "caption": "image 7", "width": 40, "source_x": 7}
     assert collection.thumbnails.get(7) is None
     searcher = open_searcher(tmp_path / "mine")
     hit = searcher.search_item(path, SearchOptions(limit=1)).hits[0]
@@ -107,11 +107,11 @@ def test_vectors_of_any_norm_and_precision_become_unit_vectors(dtype: str, vecto
     np.testing.assert_allclose(norms, 1.0, atol=1e-3)
 
 
-def test_pictures_at_hand_get_thumbnails_and_vouch_for_the_encoder(
+def test_images_at_hand_get_thumbnails_and_vouch_for_the_encoder(
     gallery: Path, vectors: Float32, tmp_path: Path
 ) -> None:
     source = clip_retrieval(tmp_path / "source", vectors)
-    summary = imported(source, tmp_path / "mine", pictures=gallery.parent)
+    summary = imported(source, tmp_path / "mine", images=gallery.parent)
     assert (summary.pictures, summary.checked) == (COUNT, COUNT)
     assert summary.agreement > 0.999
     collection = open_collection(tmp_path / "mine")
@@ -124,9 +124,9 @@ def test_pictures_at_hand_get_thumbnails_and_vouch_for_the_encoder(
 def test_vectors_of_another_encoder_are_noticed(gallery: Path, vectors: Float32, tmp_path: Path) -> None:
     source = clip_retrieval(tmp_path / "source", vectors[::-1] * np.float32(-1))
     with pytest.raises(EncoderMismatch, match="another encoder made those"):
-        imported(source, tmp_path / "mine", pictures=gallery)
+        imported(source, tmp_path / "mine", images=gallery)
     assert not (tmp_path / "mine/CURRENT").exists()
-    assert imported(source, tmp_path / "mine", pictures=gallery, unchecked=True).indexed == COUNT
+    assert imported(source, tmp_path / "mine", images=gallery, unchecked=True).indexed == COUNT
     wide = tmp_path / "wide.npy"
     np.save(wide, np.ones((3, 512), np.float32))
     with pytest.raises(EncoderMismatch, match="width 512, encoder 'fake' makes 13"):
@@ -178,7 +178,7 @@ def test_columns_can_be_named(vectors: Float32, tmp_path: Path) -> None:
     pq.write_table(table(0, COUNT, **more), source / "everything.parquet")
     imported(source, tmp_path / "mine", columns=ColumnNames("sku", None, "title"))
     record = open_collection(tmp_path / "mine").metadata.records([1])[0]
-    assert (record["id"], record["caption"], record["source_caption"]) == ("s1", "x", "picture 1")
+    assert (record["id"], record["caption"], record["source_caption"]) == ("s1", "x", "image 1")
     with pytest.raises(SourceError, match=r"no column 'skuu' \(--id-column\)"):
         imported(source, tmp_path / "other", columns=ColumnNames("skuu"))
 
@@ -256,7 +256,7 @@ def test_an_index_of_codes_says_that_its_vectors_are_guesses(vectors: Float32, t
 
 
 class _Wide(FakeEncoder):
-    """As wide as ViT-B/32, whose weights no test has; sees the same in every picture."""
+    """As wide as ViT-B/32, whose weights no test has; sees the same in every image."""
 
     spec = replace(FakeEncoder.spec, name="wide", dim=512)
 
@@ -281,7 +281,7 @@ def test_what_clip_retrieval_wrote_gives_its_own_neighbours(
         ordered = [said[hit.id] for hit in hits]  # theirs are products of vectors that are not quite of unit norm
         assert ordered == pytest.approx(sorted(ordered, reverse=True), abs=1e-3)
     with pytest.raises(EncoderMismatch, match="another encoder"):
-        run_import(ImportSettings(source / "embeddings", tmp_path / "x", "wide", pictures=source / "catalog"))
+        run_import(ImportSettings(source / "embeddings", tmp_path / "x", "wide", images=source / "catalog"))
     run_import(ImportSettings(source / "index", tmp_path / "index", "wide"))
     np.testing.assert_array_equal(open_collection(tmp_path / "index").vectors, collection.vectors)
 

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from cli.index import index
-from retrieval.metadata import FILES
-from retrieval.thumbnails import FILE as THUMBNAILS
-from sources import parquet, tar
+from lookalike.metadata import FILES
+from lookalike.sources import parquet, tar
+from lookalike.thumbnails import FILE as THUMBNAILS
 
 PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "indexing.md").read_text(encoding="utf-8")
 

@@ -14,20 +14,20 @@ import pytest
 from PIL import Image
 
 from indexing import job as job_module
-from indexing import shards as shards_module
-from indexing.budget import IndexBudget
-from indexing.disk import WORK, write_table
+from indexing.build.budget import IndexBudget
+from indexing.durable_files import WORK, write_table
+from indexing.ingest import shards as shards_module
+from indexing.ingest.shards import ShardPool
 from indexing.job import IndexSettings, Summary, run_index
-from indexing.shards import ShardPool
-from retrieval.bootstrap import open_searcher
-from retrieval.collection import REJECTED, Collection, current_version, open_collection
-from retrieval.encoders.fake import FakeEncoder
-from retrieval.errors import BudgetImpossible, DiskFull, EncoderError, SourceError, SourceNotFound
-from retrieval.nearest import SearchOptions
-from retrieval.types import Float32, UInt8
-from sources import folder as folder_module
-from sources.item import ColumnNames
-from tests.bad_images import bad_images, encoded, odd_images, picture
+from lookalike.bootstrap import open_searcher
+from lookalike.collection import REJECTED, Collection, current_version, open_collection
+from lookalike.encoders.fake import FakeEncoder
+from lookalike.errors import BudgetImpossible, DiskFull, EncoderError, SourceError, SourceNotFound
+from lookalike.row_search import SearchOptions
+from lookalike.sources import folder as folder_module
+from lookalike.sources.item import ColumnNames
+from lookalike.types import Float32, UInt8
+from tests.bad_images import bad_images, encoded, make_image, odd_images
 from tests.unit.test_sources import write_parquet, write_tar
 
 COUNT = 30
@@ -38,7 +38,7 @@ def gallery(tmp_path: Path) -> Path:
     folder = tmp_path / "gallery"
     folder.mkdir()
     for i in range(COUNT):
-        (folder / f"{i:03}.jpg").write_bytes(encoded(picture(seed=i), "JPEG"))
+        (folder / f"{i:03}.jpg").write_bytes(encoded(make_image(seed=i), "JPEG"))
         (folder / f"{i:03}.txt").write_text("red green" if i % 2 else "blue")
     return folder
 
@@ -64,7 +64,7 @@ def work_pool(out: Path) -> ShardPool:
 
 
 class TestOneRun:
-    def test_every_picture_is_a_row_in_the_order_of_the_source(self, gallery: Path, out: Path) -> None:
+    def test_every_image_is_a_row_in_the_order_of_the_source(self, gallery: Path, out: Path) -> None:
         summary = index(out, gallery, workers=7)
         assert (summary.seen, summary.indexed, summary.rejected) == (COUNT, COUNT, 0)
         assert (summary.encoded, summary.reused, summary.unchanged) == (COUNT, 0, False)
@@ -92,7 +92,7 @@ class TestOneRun:
             assert best.score == pytest.approx(1.0, abs=1e-6)
             with Image.open(io.BytesIO(searcher.collection.thumbnails.get(row) or b"")) as thumbnail:
                 shown = np.asarray(thumbnail, np.int16)
-            assert np.abs(shown - np.asarray(picture(seed=row), np.int16)).mean() < 4
+            assert np.abs(shown - np.asarray(make_image(seed=row), np.int16)).mean() < 4
 
     def test_the_report_measures_image_and_text_queries_apart(self, gallery: Path, out: Path) -> None:
         summary = index(out, gallery)
@@ -138,7 +138,7 @@ class TestOneRun:
         with pytest.raises(SourceError, match="leave them out with --store torch-exact"):
             index(out, gallery, store="torch-exact", budget=IndexBudget(latency=5.0))
 
-    def test_bad_pictures_are_rejected_and_odd_ones_converted(self, tmp_path: Path, out: Path) -> None:
+    def test_bad_images_are_rejected_and_odd_ones_converted(self, tmp_path: Path, out: Path) -> None:
         folder = tmp_path / "odd"
         folder.mkdir()
         for odd in [*bad_images(), *odd_images()]:
@@ -154,7 +154,7 @@ class TestOneRun:
         assert summary.seen == summary.indexed + summary.rejected == sum(summary.rejected_by_code.values()) + len(sizes)
 
     def test_sources_of_all_kinds_share_a_collection(self, gallery: Path, tmp_path: Path, out: Path) -> None:
-        jpeg = encoded(picture(seed=99), "JPEG")
+        jpeg = encoded(make_image(seed=99), "JPEG")
         tar = write_tar(tmp_path / "part.tar", {"a.jpg": jpeg, "a.json": b'{"label": "cat"}'})
         table = write_parquet(tmp_path / "x.parquet", {"id": ["p"], "image": [jpeg], "label": [5]})
         index(out, gallery, tar, table)
@@ -166,7 +166,7 @@ class TestOneRun:
     def test_the_later_of_two_equal_ids_is_rejected(self, gallery: Path, tmp_path: Path, out: Path) -> None:
         twin = tmp_path / "twin"
         twin.mkdir()
-        (twin / "000.jpg").write_bytes(encoded(picture(seed=50), "JPEG"))
+        (twin / "000.jpg").write_bytes(encoded(make_image(seed=50), "JPEG"))
         summary = index(out, gallery, twin, twin)
         assert summary.indexed == COUNT + 1
         assert summary.rejected_by_code == {"duplicate_id": 1}
@@ -176,7 +176,7 @@ class TestOneRun:
 
     def test_nothing_that_can_be_indexed_is_an_error_and_leaves_no_version(self, tmp_path: Path, out: Path) -> None:
         (tmp_path / "bad").mkdir()
-        with pytest.raises(SourceError, match="no pictures were found"):
+        with pytest.raises(SourceError, match="no images were found"):
             index(out, tmp_path / "bad")
         (tmp_path / "bad/x.jpg").write_bytes(b"")
         with pytest.raises(SourceError, match=r"1 image_undecodable.*zero bytes"):
@@ -184,7 +184,7 @@ class TestOneRun:
         assert not (out / "CURRENT").exists()
 
     def test_the_pixel_limit_is_the_users(self, gallery: Path, out: Path) -> None:
-        (gallery / "large.png").write_bytes(encoded(picture(100, 100), "PNG"))
+        (gallery / "large.png").write_bytes(encoded(make_image(100, 100), "PNG"))
         assert index(out, gallery, max_pixels=5_000).rejected_by_code == {"image_too_large": 1}
         assert index(out, gallery).rejected == 0
 
@@ -201,7 +201,7 @@ class TestAgain:
         index(out, gallery)
         before = open_collection(out)
         vectors = np.array(before.vectors)
-        (gallery / "new.png").write_bytes(encoded(picture(seed=77), "PNG"))
+        (gallery / "new.png").write_bytes(encoded(make_image(seed=77), "PNG"))
         (gallery / "005.jpg").write_bytes(encoded(Image.new("RGB", (9, 9), "red"), "JPEG"))
         (gallery / "010.jpg").unlink()
         summary = index(out, gallery)
@@ -217,7 +217,7 @@ class TestAgain:
     def test_the_same_file_name_in_two_source_folders_is_two_items(self, out: Path, tmp_path: Path) -> None:
         for seed, year in enumerate(("2024", "2025")):
             (tmp_path / year).mkdir()
-            (tmp_path / year / "IMG_1.jpg").write_bytes(encoded(picture(seed=seed), "JPEG"))
+            (tmp_path / year / "IMG_1.jpg").write_bytes(encoded(make_image(seed=seed), "JPEG"))
         assert index(out, tmp_path / "2024", tmp_path / "2025").rejected == 0
         assert ids(open_collection(out)) == ["IMG_1.jpg", "2025/IMG_1.jpg"]
 
@@ -233,13 +233,13 @@ class TestAgain:
             (gallery / name).unlink()
         assert index(out, gallery).dropped == 2
 
-    def test_pictures_of_another_folder_do_not_push_out_a_collection_by_a_slip(
+    def test_images_of_another_folder_do_not_push_out_a_collection_by_a_slip(
         self, gallery: Path, out: Path, tmp_path: Path
     ) -> None:
         version = index(out, gallery).version
         (tmp_path / "other").mkdir()
-        (tmp_path / "other/new.png").write_bytes(encoded(picture(seed=3), "PNG"))
-        with pytest.raises(SourceError, match=rf"holds {COUNT} pictures from .*gallery.*--out.*--replace"):
+        (tmp_path / "other/new.png").write_bytes(encoded(make_image(seed=3), "PNG"))
+        with pytest.raises(SourceError, match=rf"holds {COUNT} images from .*gallery.*--out.*--replace"):
             index(out, tmp_path / "other")
         assert current_version(out) == version
         summary = index(out, tmp_path / "other", replace=True)
@@ -262,7 +262,7 @@ class TestAgain:
         assert (second.encoded, second.reused) == (0, COUNT)
 
     def test_other_columns_give_other_metadata_without_encoding(self, tmp_path: Path, out: Path) -> None:
-        data = [encoded(picture(seed=i), "JPEG") for i in range(2)]
+        data = [encoded(make_image(seed=i), "JPEG") for i in range(2)]
         table = {"id": ["a", "b"], "image": data, "caption": ["red", "blue"], "title": ["one", "two"]}
         source = write_parquet(tmp_path / "x.parquet", table)
         index(out, source)
@@ -284,15 +284,15 @@ class TestAgain:
         assert run_index(IndexSettings((str(gallery),), out)).encoder == "fake"
 
 
-def test_a_picture_that_failed_once_is_tried_again(gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_that_failed_once_is_tried_again(gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("sources.folder.read_range", _no_disk)
+        patch.setattr("lookalike.sources.folder.read_range", _no_disk)
         with pytest.raises(SourceError, match="source_not_found"):
             index(out, gallery)
     assert index(out, gallery).indexed == COUNT
 
 
-def test_a_rejected_picture_is_tried_again_though_nothing_has_changed(
+def test_a_rejected_image_is_tried_again_though_nothing_has_changed(
     gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = folder_module.read_range
@@ -360,16 +360,18 @@ class TestFailures:
     ) -> None:
         index(out, gallery)
         version = current_version(out)
-        (gallery / "new.png").write_bytes(encoded(picture(seed=77), "PNG"))
+        (gallery / "new.png").write_bytes(encoded(make_image(seed=77), "PNG"))
         with monkeypatch.context() as patch:
-            patch.setattr("indexing.build.publish", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+            patch.setattr(
+                "indexing.build.version.publish", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))
+            )
             with pytest.raises(DiskFull):
                 index(out, gallery)
         assert current_version(out) == version
         assert [path.name for path in (out / "versions").iterdir()] == [version]
-        assert index(out, gallery).encoded == 0  # the new picture lay in the work folder
+        assert index(out, gallery).encoded == 0  # the new image lay in the work folder
 
-    def test_a_vector_that_is_not_finite_costs_one_picture(
+    def test_a_vector_that_is_not_finite_costs_one_image(
         self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         class Overflowing(FakeEncoder):
@@ -382,7 +384,7 @@ class TestFailures:
         monkeypatch.setattr(job_module, "load_encoder", lambda name, **_: Overflowing())
         assert index(out, gallery).rejected_by_code == {"encoder_error": 1}
 
-    def test_a_batch_that_the_encoder_refuses_is_tried_picture_by_picture(
+    def test_a_batch_that_the_encoder_refuses_is_tried_image_by_image(
         self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         class Strict(FakeEncoder):

@@ -24,17 +24,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexing import progress as progress_module
-from indexing import tables as tables_module
-from indexing.disk import exclusive
+from indexing.build.npyfile import NpyWriter
+from indexing.build.tables import conformed, table_of, unified
+from indexing.build.version import tables as tables_module
+from indexing.durable_files import exclusive
 from indexing.identities import _RECENT, IdSet
-from indexing.npyfile import NpyWriter
-from indexing.prefetch import prefetch
+from indexing.ingest.prefetch import prefetch
+from indexing.ingest.shards import SCHEMA, Encoded, ShardPool, ShardWriter, shard_files, vectors_of
 from indexing.progress import Progress
-from indexing.shards import SCHEMA, Encoded, ShardPool, ShardWriter, shard_files, vectors_of
-from indexing.tables import conformed, table_of, unified
-from retrieval.collection import staging_folder
-from retrieval.disk import disk_errors
-from retrieval.errors import CollectionBusy, CollectionUnwritable, DiskFull
+from lookalike.collection import staging_folder
+from lookalike.disk import disk_errors
+from lookalike.errors import CollectionBusy, CollectionUnwritable, DiskFull
 
 
 @pytest.mark.parametrize("module", [tables_module, progress_module])
@@ -187,7 +187,7 @@ class TestShards:
         assert found.column("code").to_pylist() == [None, None, "image_undecodable"]
         np.testing.assert_array_equal(vectors_of(found.slice(0, 2), 4), [[3] * 4, [0] * 4])
 
-    def test_of_two_rows_for_a_picture_the_encoded_one_counts(self, tmp_path: Path) -> None:
+    def test_of_two_rows_for_a_image_the_encoded_one_counts(self, tmp_path: Path) -> None:
         failed = Encoded(3, 7, code="source_invalid", message="the disk was away")
         for row in (failed, encoded_row(3), failed):
             with ShardWriter(tmp_path) as writer:
@@ -214,7 +214,7 @@ class TestDisk:
     def test_two_jobs_do_not_write_to_one_collection(self, tmp_path: Path) -> None:
         root = tmp_path / "collection"
         with exclusive(root):
-            script = f"import pathlib, indexing.disk as d\nwith d.exclusive(pathlib.Path({str(root)!r})): pass"
+            script = f"import pathlib, indexing.durable_files as d\nwith d.exclusive(pathlib.Path({str(root)!r})): pass"
             other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
             assert f"CollectionBusy: process {os.getpid()} is writing" in other.stderr
             with pytest.raises(CollectionBusy), exclusive(root):
@@ -266,7 +266,7 @@ class TestProgress:
             shown.add(encoded=6, rejected=2, reused=3)
         assert (shown.done, shown.encoded, shown.rejected) == (15, 10, 2)
         line = capsys.readouterr().err
-        assert "15 of about 100 pictures" in line
+        assert "15 of about 100 images" in line
         assert "2 rejected" in line
         assert "left" in line
 

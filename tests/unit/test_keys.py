@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.keys import Caller, Keyring, load_keyring, new_key
+from app.auth.keys import Caller, Keyring, load_keyring, new_key
 from cli.main import app
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 
 
 def test_a_key_is_known_by_its_digest_and_by_nothing_else() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from app import listening
-from app.listening import Listener
+from app.server import listening
+from app.server.listening import Listener
 
 LOOPS = pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
 

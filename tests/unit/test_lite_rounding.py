@@ -8,14 +8,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from retrieval.encoders.lite_model import LITE_PREPROCESSING, load_image_tower, round_to_bf16, rounding
+from lookalike.encoders.lite import rounding
+from lookalike.encoders.lite.model import LITE_PREPROCESSING, load_image_tower, round_to_bf16
 
 
 def photographs() -> torch.Tensor:
     """(4, 3, S, S) uint8."""
     data = pytest.importorskip("skimage.data")
-    pictures = [data.chelsea(), data.coffee(), data.rocket(), data.immunohistochemistry()]
-    return torch.from_numpy(np.stack([LITE_PREPROCESSING(Image.fromarray(each)) for each in pictures]))
+    images = [data.chelsea(), data.coffee(), data.rocket(), data.immunohistochemistry()]
+    return torch.from_numpy(np.stack([LITE_PREPROCESSING(Image.fromarray(each)) for each in images]))
 
 
 def test_the_mean_of_a_clipped_normal_variable() -> None:

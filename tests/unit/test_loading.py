@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from retrieval.stores.loading import KERNELS, SPINNING, WAITING, kernels, kernels_for, prepared, settings
+from lookalike.stores.faiss.environment import KERNELS, SPINNING, WAITING, kernels, kernels_for, prepared, settings
 
 WIDE = "fpu avx2 fma avx512f avx512bw avx512dq avx512vl avx512cd amx_tile"
 
@@ -59,7 +59,7 @@ def test_how_threads_wait_is_the_users_to_say(name: str, value: str, monkeypatch
 def test_faiss_threads_wait_asleep() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in {SPINNING, WAITING}}
     done = subprocess.run(
-        [sys.executable, "-c", "import retrieval.stores.faiss_store"],
+        [sys.executable, "-c", "import lookalike.stores.faiss.store"],
         env=environment | {"OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     spins = [line.split("'")[1] for line in done.stderr.splitlines() if SPINNING in line]
@@ -73,7 +73,7 @@ def test_faiss_has_them() -> None:
         pytest.skip("OpenBLAS recognises this processor, or it is no x86 one on Linux")
     environment = {name: value for name, value in os.environ.items() if name != KERNELS} | {"OPENBLAS_VERBOSE": "2"}
     done = subprocess.run(
-        [sys.executable, "-c", "import retrieval.stores.faiss_store"],
+        [sys.executable, "-c", "import lookalike.stores.faiss.store"],
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     cores = [line.removeprefix("Core: ") for line in done.stderr.splitlines() if line.startswith("Core: ")]
@@ -85,7 +85,7 @@ def test_a_forked_process_searches() -> None:
     script = """
 import os
 import numpy as np
-from retrieval.stores.faiss_common import faiss
+from lookalike.stores.faiss.library import faiss
 
 vectors = np.random.default_rng(0).standard_normal((20_000, 32)).astype(np.float32)
 index = faiss.index_factory(32, "IVF16,Flat")

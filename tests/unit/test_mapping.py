@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.pages import cached_share, drop
 from benchmarks.resident import mapped
-from retrieval.mapping import scattered
-from retrieval.types import Float16
+from lookalike.memmap import scattered
+from lookalike.types import Float16
 
 SHAPE = (4_096, 512)
 

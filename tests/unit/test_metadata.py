@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import metadata as metadata_module
-from retrieval.errors import DuplicateId, ManifestInvalid, UnknownItem
-from retrieval.metadata import IDS, PARQUET, ROWS, Metadata, id_hash, json_ready, write_metadata
-from retrieval.rowfile import RowFile, RowFileWriter
-from retrieval.thumbnails import Thumbnails, write_thumbnails
+from lookalike import metadata as metadata_module
+from lookalike.errors import DuplicateId, ManifestInvalid, UnknownItem
+from lookalike.metadata import IDS, PARQUET, ROWS, Metadata, id_hash, json_ready, write_metadata
+from lookalike.rowfile import RowFile, RowFileWriter
+from lookalike.thumbnails import Thumbnails, write_thumbnails
 
 SCHEMA = pa.schema([("id", pa.string()), ("caption", pa.string()), ("n", pa.int64())])
 
@@ -190,7 +190,7 @@ class TestRowFile:
     def test_fetching_rows_does_not_import_pandas(self, tmp_path: Path) -> None:
         write_metadata(tmp_path, SCHEMA, [table(*map(str, range(50)))])
         code = (
-            "import sys; from pathlib import Path; from retrieval.metadata import Metadata; "
+            "import sys; from pathlib import Path; from lookalike.metadata import Metadata; "
             "print(len(Metadata(Path(sys.argv[1])).records(list(range(50)))), 'pandas' in sys.modules)"
         )
         run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexing.stores_build import build_store
-from retrieval import nearest as nearest_module
-from retrieval.errors import QueryError
-from retrieval.filters import parse_filter
-from retrieval.metadata import Metadata, write_metadata
-from retrieval.nearest import NearestRows, SearchOptions
-from retrieval.rerank import rerank
-from retrieval.stopwatch import Stopwatch
-from retrieval.stores.exact import ExactStore
-from retrieval.stores.registry import open_store
-from retrieval.types import Float16, Float32, Neighbors
+from indexing.build.stores import build_store
+from lookalike import row_search as nearest_module
+from lookalike.errors import QueryError
+from lookalike.filters import parse_filter
+from lookalike.metadata import Metadata, write_metadata
+from lookalike.rerank import rerank
+from lookalike.row_search import NearestRows, SearchOptions
+from lookalike.stopwatch import Stopwatch
+from lookalike.stores.exact import ExactStore
+from lookalike.stores.registry import open_store
+from lookalike.types import Float16, Float32, Neighbors
 
 COUNT, DIM, K = 6_000, 16, 10
 

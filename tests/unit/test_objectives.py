@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import training.objectives
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 from tests import naive_losses
 from training.objectives import Embedded, make_objective, objective_names
 
@@ -163,7 +163,7 @@ def test_a_negative_that_just_keeps_the_margin_is_easy():
 
 def test_clip_reports_both_directions():
     images = torch.eye(3)
-    texts = images[[0, 0, 2]]  # text 1 looks like text 0; picture 1 like none
+    texts = images[[0, 0, 2]]  # text 1 looks like text 0; image 1 like none
     stats = make_objective("clip")(Embedded(images, None, texts)).stats
     assert stats["image_to_text_accuracy"] == pytest.approx(2 / 3)
     assert stats["text_to_image_accuracy"] == pytest.approx(2 / 3)
@@ -198,7 +198,7 @@ def test_cosines_are_kept_out_of_autocast(name):
 def test_learns_to_tell_classes_apart(name):
     torch.manual_seed(0)
     centers = torch.randn(4, 12)
-    labels = torch.arange(32) % (16 if name == "simclr" else 4)  # 16 pictures of two views each
+    labels = torch.arange(32) % (16 if name == "simclr" else 4)  # 16 images of two views each
     inputs = centers[labels % 4] + 2.0 * torch.randn(32, 12)
     texts = F.normalize(torch.randn(32, 6), dim=1)
     tower, objective = torch.nn.Linear(12, 6), make_objective(name)

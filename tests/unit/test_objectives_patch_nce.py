@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 from tests import naive_losses
 from training.objectives.patch_nce import patch_nce
 

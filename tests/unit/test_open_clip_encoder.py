@@ -16,14 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from retrieval.encoders import open_clip_weights
-from retrieval.encoders.dual import DualEncoder
-from retrieval.encoders.engines.choice import cpu_precisions
-from retrieval.encoders.open_clip_encoder import open_clip_encoder, trim
-from retrieval.encoders.open_clip_weights import OpenClipName, parse_name
-from retrieval.encoders.registry import create_encoder
-from retrieval.errors import EncoderError, UnknownEncoder, WeightsInvalid, WeightsMissing
-from retrieval.types import Float32
+from lookalike.encoders.dual import DualEncoder
+from lookalike.encoders.engines.selection import cpu_precisions
+from lookalike.encoders.open_clip import weights
+from lookalike.encoders.open_clip.encoder import open_clip_encoder, trim
+from lookalike.encoders.open_clip.weights import OpenClipName, parse_name
+from lookalike.encoders.registry import create_encoder
+from lookalike.errors import EncoderError, UnknownEncoder, WeightsInvalid, WeightsMissing
+from lookalike.types import Float32
 from tests.contract.encoders import add_tiny_models, save_random
 
 TEXTS = ["a cat", "a very long caption about two dogs that run " * 4, "", "a rocket launch at night"]
@@ -53,7 +53,7 @@ def name_of(model: str, checkpoints: dict[str, Path]) -> str:
     return f"open_clip:{model}/{checkpoints[model]}"
 
 
-def pictures() -> list[Image.Image]:
+def make_images() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     sizes = [(300, 200), (201, 333), (224, 224), (32, 32), (97, 31), (640, 479)]
     return [
@@ -67,13 +67,13 @@ def direct(model: str, checkpoint: Path) -> tuple[Float32, Float32]:
     net, _, transform = open_clip.create_model_and_transforms(model, pretrained=str(checkpoint))
     net.eval()
     with torch.inference_mode():
-        images = net.encode_image(torch.stack([transform(picture) for picture in pictures()]), normalize=True)
+        images = net.encode_image(torch.stack([transform(image) for image in make_images()]), normalize=True)
         texts = net.encode_text(open_clip.get_tokenizer(model)(TEXTS), normalize=True)
     return images.numpy(), texts.numpy()
 
 
 def ours(encoder: DualEncoder) -> tuple[Float32, Float32]:
-    batch = np.stack([encoder.preprocess(picture) for picture in pictures()])
+    batch = np.stack([encoder.preprocess(image) for image in make_images()])
     return encoder.encode_images(batch), encoder.encode_texts(TEXTS)
 
 
@@ -104,19 +104,19 @@ def test_preprocessing_is_the_tags_own(
     """Crop or squash, bicubic or bilinear, mean and deviation: bit for bit open_clip's evaluation transform."""
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-    from retrieval.encoders import open_clip_model
+    from lookalike.encoders.open_clip import model
 
     published = open_clip.get_pretrained_cfg(model, tag)
     size = open_clip.get_model_config(model)["vision_cfg"]["image_size"]
     merged = merge_preprocess_dict(PreprocessCfg(size=size), published)
     net = type("Model", (), {"visual": type("Visual", (), {"preprocess_cfg": {**merged}})})
-    checkpoint = open_clip_weights.Checkpoint(tmp_path / "none", published)
-    preprocessing = open_clip_model.preprocessing_of(model, net, checkpoint)
+    checkpoint = weights.Checkpoint(tmp_path / "none", published)
+    preprocessing = model.preprocessing_of(model, net, checkpoint)
     transform = image_transform_v2(PreprocessCfg(**merged), is_train=False)
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
-    for picture in pictures():
-        normalised = (preprocessing(picture).astype(np.float32) / 255 - mean) / std
-        np.testing.assert_allclose(normalised, transform(picture).numpy(), atol=1e-6)
+    for image in make_images():
+        normalised = (preprocessing(image).astype(np.float32) / 255 - mean) / std
+        np.testing.assert_allclose(normalised, transform(image).numpy(), atol=1e-6)
 
 
 def test_a_configuration_beside_a_checkpoint_is_heeded(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_the_second_start_needs_neither_torch_nor_open_clip(checkpoints: dict[st
     script = """
 import sys
 import numpy as np
-from retrieval.encoders.registry import create_encoder
+from lookalike.encoders.registry import create_encoder
 encoder = create_encoder(sys.argv[1], device="cpu")
 encoder.encode_images(np.zeros((1, 3, 224, 224), np.uint8))
 assert not {"torch", "open_clip"} & set(sys.modules)
@@ -251,7 +251,7 @@ def test_weights_that_cannot_be_fetched_are_told_with_file_and_place(
     with pytest.raises(WeightsMissing) as caught:
         create_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k")
     message = str(caught.value)
-    assert "laion/CLIP-ViT-B-32-laion2B-s34B-b79K/resolve/main/open_clip_model.safetensors" in message
+    assert "laion/CLIP-ViT-B-32-laion2B-s34B-b79K/resolve/main/model.safetensors" in message
     assert str(tmp_path / "open_clip" / "ViT-B-32" / "laion2b_s34b_b79k.safetensors") in message
     assert ("HF_HUB_OFFLINE is set" in message) == offline
     assert "\n" not in message

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from open_clip.transformer import Transformer
 from torch import Tensor, nn
 
-from retrieval.encoders.engines import EngineChoice, Tower, make_engine
-from retrieval.encoders.engines.choice import cpu_precisions
-from retrieval.encoders.open_clip_lean import lean
-from retrieval.encoders.open_clip_packed import pack
-from retrieval.encoders.open_clip_towers import CausalTextTower
+from lookalike.encoders.engines import EngineChoice, Tower, make_engine
+from lookalike.encoders.engines.selection import cpu_precisions
+from lookalike.encoders.open_clip.inference import lean
+from lookalike.encoders.open_clip.packed import pack
+from lookalike.encoders.open_clip.towers import CausalTextTower
 
 CONTEXT, WIDTH, END, START = 16, 32, 99, 98
 CAUSAL = torch.full((CONTEXT, CONTEXT), float("-inf")).triu_(1)

@@ -21,9 +21,9 @@ def example():
 
 def test_learned_heads_find_more_places_than_frozen_features(example, tmp_path):
     torch.manual_seed(0)
-    pictures = example.photographs()[:10]
-    translated = example.negatives(pictures)
-    given, made = example.features(pictures), example.features(translated)
+    images = example.photographs()[:10]
+    translated = example.negatives(images)
+    given, made = example.features(images), example.features(translated)
     assert [layer.shape[1] for layer in given] == [24, 40, 80]
     heads, losses = example.learn([layer[4:] for layer in made], [layer[4:] for layer in given], steps=60)
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
@@ -31,5 +31,5 @@ def test_learned_heads_find_more_places_than_frozen_features(example, tmp_path):
     assert example.accuracy(there, there) > 0.99
     with torch.no_grad():
         assert example.accuracy(heads(asked), heads(there)) > example.accuracy(asked, there)
-    example.draw(pictures[0], translated[0], [("frozen", made[1][0], given[1][0])], 30, tmp_path / "out.png")
+    example.draw(images[0], translated[0], [("frozen", made[1][0], given[1][0])], 30, tmp_path / "out.png")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")

@@ -17,7 +17,7 @@ import httpcore
 import pytest
 
 from app.errors import UrlFailed, UrlRefused
-from app.fetch import Fetcher, Resolve
+from app.execution.image_fetcher import Fetcher, Resolve
 
 PUBLIC, HERE = "93.184.215.14", "127.0.0.1"
 NAME = "rebinding.example."
@@ -116,7 +116,7 @@ def test_no_order_of_answers_leads_to_this_machine(answers: list[str], asked: It
         for _ in range(8):
             with pytest.raises((UrlRefused, UrlFailed), match=r"not on the public internet|can't be reached"):
                 asyncio.run(fetcher.get(f"http://{NAME[:-1]}:{port}/"))
-    assert names.asked == 8  # once for a picture: what was judged is what is dialled
+    assert names.asked == 8  # once for an image: what was judged is what is dialled
     assert HERE not in dial.dialled
     assert secrets.reached == 0
 

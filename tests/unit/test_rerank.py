@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.errors import DimensionMismatch, QueryError
-from retrieval.rerank import rerank, unit_block, unit_queries
-from retrieval.types import Float16, Float32, Neighbors
+from lookalike.errors import DimensionMismatch, QueryError
+from lookalike.rerank import rerank, unit_block, unit_queries
+from lookalike.types import Float16, Float32, Neighbors
 
 
 def listed(*rows: list[int]) -> list[Neighbors]:

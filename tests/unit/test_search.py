@@ -10,20 +10,20 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from retrieval.calibration import Calibration, PairCalibration
-from retrieval.collection import Collection, new_version_name, open_collection, publish, staging_folder
-from retrieval.encoders.fake import FakeEncoder
-from retrieval.encoders.registry import create_encoder
-from retrieval.errors import EncoderMismatch, InvalidLimit, TextEmpty, TextTooLong, UnknownItem
-from retrieval.images import encode_thumbnail
-from retrieval.manifest import Counts, EncoderEntry, Manifest, StoreEntry
-from retrieval.metadata import write_metadata
-from retrieval.nearest import SearchOptions
-from retrieval.search import Embedded, Limits, Searcher, compare
-from retrieval.stopwatch import Stopwatch
-from retrieval.stores.registry import open_store
-from retrieval.thumbnails import write_thumbnails
-from retrieval.types import Thresholds
+from lookalike.calibration import Calibration, PairCalibration
+from lookalike.collection import Collection, new_version_name, open_collection, publish, staging_folder
+from lookalike.encoders.fake import FakeEncoder
+from lookalike.encoders.registry import create_encoder
+from lookalike.errors import EncoderMismatch, InvalidLimit, TextEmpty, TextTooLong, UnknownItem
+from lookalike.images import encode_thumbnail
+from lookalike.manifest import Counts, EncoderEntry, Manifest, StoreEntry
+from lookalike.metadata import write_metadata
+from lookalike.row_search import SearchOptions
+from lookalike.search import Embedded, Limits, Searcher, compare
+from lookalike.stopwatch import Stopwatch
+from lookalike.stores.registry import open_store
+from lookalike.thumbnails import write_thumbnails
+from lookalike.types import Thresholds
 
 COLOURS = ("red", "green", "blue")
 
@@ -72,7 +72,7 @@ def test_an_item_finds_itself_first_and_an_unknown_one_is_an_error(searcher: Sea
         searcher.search_item("grey.png")
 
 
-def test_a_picture_is_searched_by_its_bytes(searcher: Searcher) -> None:
+def test_a_image_is_searched_by_its_bytes(searcher: Searcher) -> None:
     result = searcher.search_image(encode_thumbnail(Image.new("RGB", (40, 30), "red")), SearchOptions(limit=1))
     assert result.hits[0].id == "red.png"
     assert {"decode", "preprocess", "encode", "search", "metadata"} <= set(result.took_ms)
@@ -126,8 +126,8 @@ def test_compare_uses_the_threshold_of_the_two_kinds_unless_one_is_given() -> No
 
 def test_a_calibration_gives_threshold_and_probability_by_the_kinds_of_the_sides() -> None:
     a, b = (np.array(v, np.float32) for v in ([1.0, 0.0], [0.6, 0.8]))
-    pictures = PairCalibration(0.35, (0.5, 0.7), (0.2, 0.8))
-    spec = replace(FakeEncoder.spec, calibration=Calibration(image_image=pictures), thresholds=Thresholds())
+    images = PairCalibration(0.35, (0.5, 0.7), (0.2, 0.8))
+    spec = replace(FakeEncoder.spec, calibration=Calibration(image_image=images), thresholds=Thresholds())
     found = compare(Embedded(a, "image"), Embedded(b, "image"), spec)
     assert (found.threshold, found.similar, found.probability) == pytest.approx((0.35, False, 0.5))
     told = compare(Embedded(a, "image"), Embedded(b, "image"), spec, threshold=0.5)

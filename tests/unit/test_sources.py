@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retrieval.errors import LookalikeError, SourceError, SourceNotFound
-from sources import columns as columns_module
-from sources import tar as tar_module
-from sources.item import ColumnNames, Item, Source
-from sources.registry import open_sources
-from tests.bad_images import encoded, picture
+from lookalike.errors import LookalikeError, SourceError, SourceNotFound
+from lookalike.sources import columns as columns_module
+from lookalike.sources import tar as tar_module
+from lookalike.sources.item import ColumnNames, Item, Source
+from lookalike.sources.registry import open_sources
+from tests.bad_images import encoded, make_image
 
-JPEG = encoded(picture(), "JPEG")
+JPEG = encoded(make_image(), "JPEG")
 
 
 def one(argument: object, columns: ColumnNames | None = None) -> Source:
@@ -90,7 +90,7 @@ class TestFolder:
         assert first.columns["captions"] == ["a cat", "two cats"]
         assert second.columns == {"path": "b/a.jpg", "caption": "one line"}
 
-    def test_the_fingerprint_follows_the_picture_alone(self, folder: Path) -> None:
+    def test_the_fingerprint_follows_the_image_alone(self, folder: Path) -> None:
         def fingerprints() -> dict[str, int]:
             return {item.id: item.fingerprint for item in items(folder)}
 
@@ -148,7 +148,7 @@ class TestTar:
         "000/a.json": json.dumps({"label": 3, "width": 9}).encode(),
         "000/b.c.jpg": JPEG,
         "000/b.d.png": JPEG,
-        "readme.txt": b"no picture",
+        "readme.txt": b"no image",
         "dir.x/e.jpg": JPEG,
     }
 
@@ -181,7 +181,7 @@ class TestTar:
         assert items(path, ColumnNames(caption="title"))[0].columns["caption"] == "Rex"
 
     @pytest.mark.parametrize("sidecar", [b"{", b"[" * 100_000, b"\xff\xfe", b"[1, 2]"])
-    def test_a_broken_sidecar_does_not_cost_the_picture(self, tmp_path: Path, sidecar: bytes) -> None:
+    def test_a_broken_sidecar_does_not_cost_the_image(self, tmp_path: Path, sidecar: bytes) -> None:
         (item,) = items(write_tar(tmp_path / "x.tar", {"a.jpg": JPEG, "a.json": sidecar}))
         assert item.load() == JPEG
 
@@ -198,7 +198,7 @@ class TestTar:
         assert loss.id == "x"
         assert code_of(loss) == "source_invalid"
 
-    def test_a_picture_cut_by_the_end_of_the_tar_is_reported(self, tmp_path: Path) -> None:
+    def test_a_image_cut_by_the_end_of_the_tar_is_reported(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "x.tar", {"a.jpg": JPEG, "b.jpg": JPEG})
         path.write_bytes(path.read_bytes()[: 512 + -(-len(JPEG) // 512) * 512 + 512 + 100])
         first, cut, loss = items(path)
@@ -271,18 +271,18 @@ class TestParquet:
 
     def test_a_path_column_is_relative_to_the_file(self, tmp_path: Path) -> None:
         (tmp_path / "pictures").mkdir()
-        (tmp_path / "pictures/a.jpg").write_bytes(JPEG)
-        paths = ["pictures/a.jpg", "pictures/none.jpg", "pictures", "a\0b"]
+        (tmp_path / "images/a.jpg").write_bytes(JPEG)
+        paths = ["images/a.jpg", "images/none.jpg", "pictures", "a\0b"]
         found = items(write_parquet(tmp_path / "x.parquet", {"image_path": paths, "n": [1, 2, 3, 4]}))
-        assert (found[0].id, found[0].load()) == ("pictures/a.jpg", JPEG)
-        assert found[0].columns["path"] == "pictures/a.jpg"
+        assert (found[0].id, found[0].load()) == ("images/a.jpg", JPEG)
+        assert found[0].columns["path"] == "images/a.jpg"
         assert [code_of(item) for item in found[1:]] == ["source_not_found", "source_invalid", "source_invalid"]
 
     def test_a_row_without_an_id_is_reported(self, tmp_path: Path) -> None:
         found = items(write_parquet(tmp_path / "x.parquet", {"id": ["a", None], "image": [JPEG, JPEG]}))
         assert code_of(found[1]) == "source_invalid"
 
-    def test_no_picture_column_is_a_clear_error(self, tmp_path: Path) -> None:
+    def test_no_image_column_is_a_clear_error(self, tmp_path: Path) -> None:
         path = write_parquet(tmp_path / "x.parquet", {"URL": ["http://127.0.0.1/a.jpg"], "TEXT": ["cat"]})
         with pytest.raises(SourceError, match=r"--image-column.*URL, TEXT"):
             open_sources([str(path)])
@@ -338,7 +338,7 @@ def test_real_webdatasets_hold_what_their_description_says(shared_data: Path) ->
 
 def test_texts_of_a_table_that_are_no_utf8_are_mended(tmp_path: Path) -> None:
     texts = pa.array([b"x\xff", b"fine", None], pa.binary()).view(pa.string())
-    pictures = pa.array([encoded(picture(), "PNG")] * 3, pa.binary())
-    pq.write_table(pa.table({"id": ["a", "b", "c"], "image": pictures, "note": texts}), tmp_path / "t.parquet")
+    images = pa.array([encoded(make_image(), "PNG")] * 3, pa.binary())
+    pq.write_table(pa.table({"id": ["a", "b", "c"], "image": images, "note": texts}), tmp_path / "t.parquet")
     (source,) = open_sources([str(tmp_path / "t.parquet")])
     assert [item.columns.get("note") for item in source] == ["x\ufffd", "fine", None]

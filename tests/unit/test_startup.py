@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from app import startup
+from app import service
 
 
 def test_a_task_that_fails_is_told_and_begins_anew(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(startup, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(service, "_AGAIN_SECONDS", 0.0)
     begun: list[int] = []
 
     async def work() -> None:
@@ -20,6 +20,6 @@ def test_a_task_that_fails_is_told_and_begins_anew(
         if len(begun) < 3:
             raise ValueError("embedded null byte")
 
-    asyncio.run(startup._lasting(work))
+    asyncio.run(service._lasting(work))
     assert begun == [0, 1, 2]
     assert caplog.text.count("ValueError: embedded null byte") == 2

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from app.batching import Lane, Lanes, through
-from retrieval.errors import EncoderError
-from retrieval.stopwatch import Stopwatch
+from app.execution.batcher import Lane, Lanes, through
+from lookalike.errors import EncoderError
+from lookalike.stopwatch import Stopwatch
 
 BAD = "bad"
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from retrieval.stopwatch import Stopwatch
+from lookalike.stopwatch import Stopwatch
 
 
 def test_a_stage_entered_twice_is_summed() -> None:

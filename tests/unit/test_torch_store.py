@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retrieval.errors import QueryError, StoreUnavailable
-from retrieval.stores import torch_store
-from retrieval.stores.exact import ExactStore
-from retrieval.stores.torch_store import TorchStore, device_bytes
-from retrieval.types import Bool, Float16, Float32
+from lookalike.errors import QueryError, StoreUnavailable
+from lookalike.stores import torch_exact
+from lookalike.stores.exact import ExactStore
+from lookalike.stores.torch_exact import TorchStore, device_bytes
+from lookalike.types import Bool, Float16, Float32
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GB = 10**9
@@ -57,8 +57,8 @@ def assert_same_as_exact(store: TorchStore, vectors: Float16, queries: Float32, 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few rows and queries, so that small stores have many of both."""
-    monkeypatch.setattr(torch_store, "_BLOCK_ELEMENTS", {"cpu": 700})
-    monkeypatch.setattr(torch_store, "_UPLOAD_ROWS", 50)
+    monkeypatch.setattr(torch_exact, "_BLOCK_ELEMENTS", {"cpu": 700})
+    monkeypatch.setattr(torch_exact, "_UPLOAD_ROWS", 50)
 
 
 class Coarse:
@@ -71,7 +71,7 @@ class Coarse:
         assert asked.dtype == torch.float16
         products = asked.float() @ block.float().T
         noise = 2 * torch.rand(products.shape, generator=self._random) - 1
-        return products + noise * 0.7 * asked.shape[1] * torch_store._ROUNDING  # the rest is for the final score
+        return products + noise * 0.7 * asked.shape[1] * torch_exact._ROUNDING  # the rest is for the final score
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def gpu_like(monkeypatch: pytest.MonkeyPatch) -> None:
         store._query_type = np.float16
 
     monkeypatch.setattr(TorchStore, "_upload", upload)
-    monkeypatch.setattr(torch_store, "_products", Coarse())
+    monkeypatch.setattr(torch_exact, "_products", Coarse())
 
 
 @pytest.fixture(params=["cpu", "gpu_like"])
@@ -133,17 +133,17 @@ def test_a_query_that_rounding_turns_to_another_row(monkeypatch: pytest.MonkeyPa
     vectors = np.array([[0, 0, 1, 1, 0]] * 40 + [[1, 1, 0, 0, 0]], np.float16)  # more of the wrong than is proposed
     store = TorchStore(vectors, "cpu")
     monkeypatch.setattr(store, "_query_type", np.float16)
-    monkeypatch.setattr(torch_store, "_products", lambda asked, block: asked.float() @ block.float().T)
+    monkeypatch.setattr(torch_exact, "_products", lambda asked, block: asked.float() @ block.float().T)
     assert store.search(query.astype(np.float32), 1)[0].rows.tolist() == [40]
 
 
 def test_errors_of_both_signs_at_their_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 40 is best by half of the allowed error; the device makes it worse by 0.9 of it and the others better."""
-    error = (2 + 8) * torch_store._ROUNDING
+    error = (2 + 8) * torch_exact._ROUNDING
     query = np.float32([[np.sqrt(0.5) + error / 4, np.sqrt(0.5) - error / 4]])
     vectors = np.array([[0, 1]] * 40 + [[1, 0]], np.float16)
     off = torch.tensor([0.9 * error] * 40 + [-0.9 * error])
-    monkeypatch.setattr(torch_store, "_products", lambda asked, block: asked @ block.float().T + off)
+    monkeypatch.setattr(torch_exact, "_products", lambda asked, block: asked @ block.float().T + off)
     assert TorchStore(vectors, "cpu").search(query, 1)[0].rows.tolist() == [40]
 
 
@@ -188,7 +188,7 @@ def test_vectors_of_any_norm() -> None:
 
 
 def test_many_queries_go_in_several_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_store, "_QUERIES", 4)
+    monkeypatch.setattr(torch_exact, "_QUERIES", 4)
     vectors = spread(300, 16)
     assert_same_as_exact(TorchStore(vectors, "cpu"), vectors, queries_of(11, 16), 3, None)
 
@@ -196,13 +196,13 @@ def test_many_queries_go_in_several_products(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.usefixtures("small_blocks")
 def test_no_intermediate_exceeds_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    real = torch_store._products
+    real = torch_exact._products
 
     def spy(asked: Tensor, block: Tensor) -> Tensor:
         sizes.extend([block.numel(), len(asked) * len(block)])
         return real(asked, block)
 
-    monkeypatch.setattr(torch_store, "_products", spy)
+    monkeypatch.setattr(torch_exact, "_products", spy)
     TorchStore(spread(400, 16), "cpu").search(queries_of(60, 16), 5)
     assert 350 < max(sizes) <= 700
 
@@ -243,7 +243,7 @@ def test_the_devices_refusals_become_ours_with_a_mend(
 
     vectors = spread(10, 4)
     store = TorchStore(vectors, "cpu")
-    monkeypatch.setattr(torch_store, "_products", refuse)
+    monkeypatch.setattr(torch_exact, "_products", refuse)
     with pytest.raises(StoreUnavailable, match=rf"search failed.*{says}.*--store faiss or exact") as raised:
         store.search(queries_of(1, 4), 3)
     assert "\n" not in str(raised.value)
@@ -264,9 +264,9 @@ def test_no_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_is_reckoned_before_anything_is_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (14 * GB, 16 * GB))
-    torch_store._require_room(10**7, 512)  # 10.3 of the 14 GB; 3.2 stay in reserve
+    torch_exact._require_room(10**7, 512)  # 10.3 of the 14 GB; 3.2 stay in reserve
     with pytest.raises(StoreUnavailable, match=r"11,000,000 .* 11\.31 GB .* 14\.00 GB are free and 3\.20 GB .*exact"):
-        torch_store._require_room(11 * 10**6, 512)
+        torch_exact._require_room(11 * 10**6, 512)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 16 * GB))
     monkeypatch.setattr(torch, "empty", None)
     with pytest.raises(StoreUnavailable, match="GB of the GPU's memory"):
@@ -292,7 +292,7 @@ def test_torch_is_imported_only_when_such_a_store_is_opened() -> None:
 import sys
 from pathlib import Path
 import numpy as np
-from retrieval.stores.registry import create_builder, open_store, resolve_kind
+from lookalike.stores.registry import create_builder, open_store, resolve_kind
 vectors = np.eye(4, dtype=np.float16)
 create_builder(resolve_kind("torch-exact", 4), 4, 4).finish(Path())
 open_store("exact", Path(), vectors)

@@ -1,4 +1,4 @@
-"""What a trained encoder is held against: the base on the same pictures, measured before the first step."""
+"""What a trained encoder is held against: the base on the same images, measured before the first step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.errors import WeightsMissing
-from tests.unit.small_pictures import write_folders
+from lookalike.errors import WeightsMissing
+from tests.unit.small_images import write_folders
 from training import trainer as trainer_module
 from training.result import Result
 from training.settings import settings_from
@@ -52,11 +52,11 @@ def test_an_encoder_of_the_bases_shape_is_held_against_the_start_measured_alike(
     assert start["validation.precision_at_1"] == result.base.seen
 
 
-def test_pictures_that_can_not_be_read_are_counted_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_that_can_not_be_read_are_counted_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         path = tmp_path / f"data/red/broken-{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     result = train(tmp_path, head=8, size=32)
     (said,) = [text for text in result.warnings if "can't be read and are left out" in text]
     report = json.loads((tmp_path / "mine/report.json").read_text())

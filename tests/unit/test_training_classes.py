@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.classes import CLASSES, class_texts, class_vectors, pseudo_features
+from training.lite.classes import CLASSES, class_texts, class_vectors, pseudo_features
 
 
 @pytest.fixture(scope="module")

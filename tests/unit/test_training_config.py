@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.errors import ConfigInvalid
-from training.config import LiteConfig, from_table, load_config
+from lookalike.errors import ConfigInvalid
+from training.lite.config import LiteConfig, from_table, load_config
 
 RELEASED = Path(__file__).parents[2] / "configs" / "lite.toml"
 

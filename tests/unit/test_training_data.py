@@ -51,7 +51,7 @@ def test_whole_classes_are_held_out() -> None:
         (30, None, 64, 4, (30, 4)),
     ],
 )
-def test_a_batch_shrinks_to_what_pictures_and_classes_can_fill(
+def test_a_batch_shrinks_to_what_images_and_classes_can_fill(
     count: int, classes: int | None, size: int, group: int, expected: tuple[int, int]
 ) -> None:
     labels = None if classes is None else np.arange(count, dtype=np.int64) % classes
@@ -99,7 +99,7 @@ def test_mixing_everything_changes_nothing() -> None:
     assert mixed(trained, {}, 1.0) is trained
 
 
-def test_a_difference_on_few_pictures_is_within_chance() -> None:
+def test_a_difference_on_few_images_is_within_chance() -> None:
     assert within_chance(0.4167, 0.4583, 48)
     assert within_chance(0.5, 0.5, 1_000_000)
     assert not within_chance(0.84, 0.95, 1500)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.config import LiteConfig
+from training.lite.config import LiteConfig
 from training.objectives import make_objective, objective_names
 from training.result import as_toml
 from training.settings import Settings, load_settings, settings_from

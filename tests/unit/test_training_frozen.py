@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from retrieval.encoders.lite_model.towers import LiteBackbone
+from lookalike.encoders.lite.towers import LiteBackbone
 from training.frozen import run_frozen_stages
 from training.model import Trainable, load_base
 from training.schedule import freeze

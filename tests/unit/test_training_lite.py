@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from retrieval.encoders.lite_model.facts import CLASSES, IMAGE_FEATURES, LITE_PREPROCESSING, POOLED, SENTENCE
-from retrieval.encoders.lite_model.heads import ImageHead, TextHead
-from retrieval.encoders.lite_model.loading import read_heads
-from retrieval.errors import LookalikeError, SourceError, SourceNotFound
-from training.config import LiteConfig
-from training.data import load_data, read_split
-from training.features import image_features, sentence_vectors, take_view
-from training.lite import LiteData, new_heads, train_heads
-from training.run import run_lite, write_heads
+from lookalike.encoders.lite.facts import CLASSES, IMAGE_FEATURES, LITE_PREPROCESSING, POOLED, SENTENCE
+from lookalike.encoders.lite.heads import ImageHead, TextHead
+from lookalike.encoders.lite.loading import read_heads
+from lookalike.errors import LookalikeError, SourceError, SourceNotFound
+from training.lite.config import LiteConfig
+from training.lite.data import load_data, read_split
+from training.lite.features import image_features, sentence_vectors, take_view
+from training.lite.heads import LiteData, new_heads, train_heads
+from training.lite.run import run_lite, write_heads
 
 PHOTOGRAPHS = 48
 SMALL = LiteConfig(epochs=6, batch_size=16, classes_per_step=8, views=2, warmup_steps=2, dropout=0.1)
@@ -114,7 +114,7 @@ def write_archive(path, count, size=64):
         for number in range(count):
             buffer = io.BytesIO()
             Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(buffer, "PNG")
-            for name, data in ((f"{number}.png", buffer.getvalue()), (f"{number}.txt", f"picture {number}".encode())):
+            for name, data in ((f"{number}.png", buffer.getvalue()), (f"{number}.txt", f"image {number}".encode())):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
@@ -122,7 +122,7 @@ def write_archive(path, count, size=64):
 
 def test_features_are_computed_once(tmp_path, monkeypatch):
     from evaluation.datasets import read_examples
-    from training import features
+    from training.lite.heads import features
 
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
     write_archive(tmp_path / "train.tar", 3)
@@ -145,7 +145,7 @@ def test_features_are_computed_once(tmp_path, monkeypatch):
         image_features(items[:2], 0, seed=0, cache=tmp_path / "c")
 
 
-def test_views_are_the_picture_its_mirror_image_and_crops():
+def test_views_are_the_image_its_mirror_image_and_crops():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
     assert take_view(image, 0, np.random.default_rng(0)) is image
     mirrored = np.asarray(take_view(image, 1, np.random.default_rng(0)))
@@ -156,7 +156,7 @@ def test_views_are_the_picture_its_mirror_image_and_crops():
     assert take_view(image, 2, np.random.default_rng(3)).tobytes() == crops[3].tobytes()
 
 
-def test_crops_keep_at_least_about_half_of_the_picture():
+def test_crops_keep_at_least_about_half_of_the_image():
     ramp = Image.fromarray(np.linspace(0, 255, 400).astype(np.uint8)[None].repeat(400, 0)).convert("RGB")
     rng = np.random.default_rng(0)
     spans = [float(np.ptp(np.asarray(take_view(ramp, 2, rng))[..., 0])) / 255 for _ in range(60)]
@@ -168,7 +168,7 @@ def test_missing_data_is_named(tmp_path):
     with pytest.raises(SourceNotFound, match=r"no train\.tar in"):
         load_data(tmp_path, SMALL, tmp_path / "cache")
     write_archive(tmp_path / "train.tar", 0)
-    with pytest.raises(SourceError, match=r"train\.tar: no picture"):
+    with pytest.raises(SourceError, match=r"train\.tar: no image"):
         load_data(tmp_path, SMALL, tmp_path / "cache")
 
 
@@ -182,7 +182,7 @@ def test_an_archive_that_lost_its_end_is_not_trained_on(tmp_path):
 
 
 def test_a_run_leaves_weights_and_a_log_of_losses(world, tmp_path, monkeypatch):
-    from training import run
+    from training.lite.heads import run
 
     monkeypatch.setattr(run, "load_data", lambda *_: world)
     out, log = tmp_path / "deep" / "lite.safetensors", tmp_path / "deep" / "m.jsonl"

@@ -7,7 +7,7 @@ import torch
 from pytorch_metric_learning import losses
 from torch.nn import functional as F
 
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 from training.memory import CrossBatchMemory
 from training.objectives import Embedded, concat, make_objective
 
@@ -33,7 +33,7 @@ def test_keeps_the_newest_rows_as_pytorch_metric_learnings_does():
         assert torch.equal(kept.labels, theirs.label_memory[: len(kept)])
 
 
-def test_captions_are_remembered_beside_their_pictures():
+def test_captions_are_remembered_beside_their_images():
     memory = CrossBatchMemory(5, 4, labels=False, texts=True)
     parts = batches(3)
     for batch in parts:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval.encoders.protocol import TextEncoder
-from retrieval.encoders.registry import create_encoder
-from retrieval.errors import ConfigInvalid, SourceError, WeightsInvalid
+from lookalike.encoders.protocol import TextEncoder
+from lookalike.encoders.registry import create_encoder
+from lookalike.errors import ConfigInvalid, SourceError, WeightsInvalid
 from tests.contract.encoders import add_tiny_models, save_random
 from training.export import export_encoder, require_free
 from training.live import LiveEncoder

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retrieval.types import UInt8
+from lookalike.types import UInt8
 from training.norm import norms_learn, restate_norms
 from training.settings import Base, Objective, Optimizer, Settings
 
 
 class Network(nn.Module):
-    """Pictures (n, 3, S, S) uint8 -> (n, 4), with statistics that are not those of its inputs."""
+    """Images (n, 3, S, S) uint8 -> (n, 4), with statistics that are not those of its inputs."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -14,21 +14,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retrieval.encoders.folder_model import Architecture
-from retrieval.encoders.folder_towers import Towers
-from retrieval.encoders.preprocessing import Preprocessing
-from retrieval.errors import ConfigInvalid
-from retrieval.types import Int64, UInt8
+from lookalike.encoders.exported.model import Architecture
+from lookalike.encoders.exported.towers import Towers
+from lookalike.encoders.preprocessing import Preprocessing
+from lookalike.errors import ConfigInvalid
+from lookalike.types import Int64, UInt8
 from tests.conftest import REPOSITORY
 from training.augment import make_augmentation
 from training.batches import Batches
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.distributed import Process
 from training.head import align_head
+from training.image_cache import Views
 from training.loop import Loop, Step
 from training.model import Trainable, require_fitting
 from training.objectives import make_objective
-from training.pictures import Views
 from training.sampling import epoch_batches
 from training.settings import Augment, Settings, settings_from
 
@@ -56,8 +56,8 @@ def toy_model(seed: int = 0) -> Trainable:
     return Trainable(Towers(Toy(), None), Architecture("lite"), preprocessing, 6)
 
 
-def toy_pictures() -> tuple[UInt8, Int64]:
-    """Pictures whose class is the brightest quarter, in noise."""
+def toy_images() -> tuple[UInt8, Int64]:
+    """Images whose class is the brightest quarter, in noise."""
     rng = np.random.default_rng(0)
     labels = np.arange(COUNT) % CLASSES
     pixels = rng.integers(0, 160, (COUNT, 3, SIDE, SIDE), dtype=np.uint8)
@@ -69,7 +69,7 @@ def toy_pictures() -> tuple[UInt8, Int64]:
 
 def settings(**tables: dict[str, object]) -> Settings:
     optimizer = {"epochs": 6, "batch_size": 16, "learning_rate": 5e-3, "precision": "fp32"}
-    base = {"freeze_norm": False}  # the toy network's statistics are of no pictures at all
+    base = {"freeze_norm": False}  # the toy network's statistics are of no images at all
     own = {
         "base": {**base, **tables.get("base", {})},
         "optimizer": {**optimizer, **tables.get("optimizer", {})},
@@ -79,18 +79,18 @@ def settings(**tables: dict[str, object]) -> Settings:
 
 
 def toy_loop(given: Settings, objective: str = "triplet", workers: int = 0) -> Loop:
-    pixels, labels = toy_pictures()
+    pixels, labels = toy_images()
     views = Views(pixels, make_augmentation(AUGMENT, SIDE), 2 if objective == "simclr" else 1)
-    by_picture = objective == "simclr"
+    by_image = objective == "simclr"
     batches = Batches(
         views,
-        None if by_picture else labels,
+        None if by_image else labels,
         None,
         batch_size=given.optimizer.batch_size,
-        per_class=0 if by_picture else given.sampling.per_class,
+        per_class=0 if by_image else given.sampling.per_class,
         seed=given.seed,
         workers=workers,
-        by_picture=by_picture,
+        by_image=by_image,
     )
     model = toy_model()
     torch.manual_seed(1)
@@ -180,7 +180,7 @@ def test_wise_interpolates_between_the_start_and_the_trained_weights() -> None:
             torch.testing.assert_close(tensor, (start[name] + now[name]) / 2)
 
 
-def test_an_epoch_holds_every_picture_once_and_balanced_batches_their_share_of_each_class() -> None:
+def test_an_epoch_holds_every_image_once_and_balanced_batches_their_share_of_each_class() -> None:
     rows = epoch_batches(None, 20, 5, 0, seed=3, epoch=0)
     assert sorted(rows.ravel().tolist()) == list(range(20))
     assert (epoch_batches(None, 20, 5, 0, seed=3, epoch=0) == rows).all()
@@ -225,7 +225,7 @@ def test_a_configuration_that_makes_no_sense_names_the_key(document: dict[str, o
 
 
 class AnySize(nn.Module):
-    """Takes pictures of any side and remembers which: (n, 3, S, S) uint8 -> (n, 6)."""
+    """Takes images of any side and remembers which: (n, 3, S, S) uint8 -> (n, 6)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 from evaluation.datasets import Example, read_examples
-from retrieval.calibration import read_calibration
-from retrieval.encoders.preprocessing import Preprocessing
-from retrieval.encoders.registry import create_encoder
-from retrieval.errors import ConfigInvalid, DiskFull, EncoderError, SourceError, WeightsInvalid
-from tests.bad_images import bad_images, encoded, picture
-from tests.unit.small_pictures import write_folders
-from training import pictures as pictures_module
+from lookalike.calibration import read_calibration
+from lookalike.encoders.preprocessing import Preprocessing
+from lookalike.encoders.registry import create_encoder
+from lookalike.errors import ConfigInvalid, DiskFull, EncoderError, SourceError, WeightsInvalid
+from tests.bad_images import bad_images, encoded, make_image
+from tests.unit.small_images import write_folders
+from training import make_images as image_cache_module
 from training import trainer as trainer_module
 from training.checkpoint import trim_metrics
 from training.export import export_encoder
+from training.image_cache import ROWS, cache_images, digest_of
 from training.model import load_base
-from training.pictures import ROWS, cache_pictures, digest_of
 from training.settings import Base, settings_from
 from training.trainer import run_training
 
@@ -33,7 +33,7 @@ SIZE = Preprocessing(8, 8, "squash", "bilinear", (0.0,) * 3, (1.0,) * 3)
 def gallery(folder: Path, count: int = 12) -> list[Example]:
     folder.mkdir(exist_ok=True)
     for i in range(count):
-        (folder / f"{i:02}.png").write_bytes(encoded(picture(seed=i), "PNG"))
+        (folder / f"{i:02}.png").write_bytes(encoded(make_image(seed=i), "PNG"))
     return read_examples([str(folder)])
 
 
@@ -41,23 +41,23 @@ def silent(count: int) -> None:
     assert count > 0
 
 
-def test_hostile_pictures_are_left_out_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_hostile_images_are_left_out_and_the_rest_is_kept(tmp_path: Path) -> None:
     examples = gallery(tmp_path / "gallery", 3)
     for odd in bad_images():
         (tmp_path / "gallery" / f"bad-{odd.name}").write_bytes(odd.data)
     examples = read_examples([str(tmp_path / "gallery")])
-    pixels, kept = cache_pictures(examples, SIZE, tmp_path / "work", silent)
+    pixels, kept = cache_images(examples, SIZE, tmp_path / "work", silent)
     assert [examples[row].key for row in kept] == ["00.png", "01.png", "02.png"]
     assert pixels.shape == (3, 3, 8, 8)
 
 
-def test_a_picture_that_was_replaced_is_decoded_again(tmp_path: Path) -> None:
-    before, _ = cache_pictures(gallery(tmp_path / "gallery"), SIZE, tmp_path / "work", silent)
+def test_a_image_that_was_replaced_is_decoded_again(tmp_path: Path) -> None:
+    before, _ = cache_images(gallery(tmp_path / "gallery"), SIZE, tmp_path / "work", silent)
     first = np.array(before)
     path = tmp_path / "gallery/03.png"
-    path.write_bytes(encoded(picture(seed=99), "PNG"))
+    path.write_bytes(encoded(make_image(seed=99), "PNG"))
     os.utime(path, ns=(1, 1))
-    after, _ = cache_pictures(read_examples([str(tmp_path / "gallery")]), SIZE, tmp_path / "work", silent)
+    after, _ = cache_images(read_examples([str(tmp_path / "gallery")]), SIZE, tmp_path / "work", silent)
     assert [row for row in range(12) if (first[row] != after[row]).any()] == [3]
 
 
@@ -65,15 +65,15 @@ def test_a_kill_while_decoding_never_passes_half_written_pixels_for_whole_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = gallery(tmp_path / "gallery")
-    whole = np.array(cache_pictures(examples, SIZE, tmp_path / "work", silent)[0])
+    whole = np.array(cache_images(examples, SIZE, tmp_path / "work", silent)[0])
 
     def killed(count: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache_pictures(examples[::-1], SIZE, tmp_path / "work", killed)
+        cache_images(examples[::-1], SIZE, tmp_path / "work", killed)
     assert not (tmp_path / "work" / ROWS).exists()
-    np.testing.assert_array_equal(cache_pictures(examples, SIZE, tmp_path / "work", silent)[0], whole)
+    np.testing.assert_array_equal(cache_images(examples, SIZE, tmp_path / "work", silent)[0], whole)
 
 
 def test_the_digest_follows_everything_that_is_trained_on() -> None:
@@ -114,7 +114,7 @@ def test_a_full_disk_while_decoding_is_told_before_anything_is_mapped(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     gallery(tmp_path / "gallery")
-    monkeypatch.setattr(pictures_module.os, "posix_fallocate", full)
+    monkeypatch.setattr(image_cache_module.os, "posix_fallocate", full)
     with pytest.raises(DiskFull, match="make room and run the same command again"):
         train(tmp_path / "gallery", tmp_path / "mine")
     monkeypatch.undo()
@@ -184,7 +184,7 @@ def test_captions_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     assert not (tmp_path / "mine.work").exists()  # nothing came to be
 
 
-def test_one_class_alone_and_pictures_to_judge_by_without_classes_are_refused(tmp_path: Path) -> None:
+def test_one_class_alone_and_images_to_judge_by_without_classes_are_refused(tmp_path: Path) -> None:
     one = write_folders(tmp_path / "one", {f"red/{i}.png": "red" for i in range(8)})
     asked = settings_from({"objective": {"name": "triplet"}, "data": {"train": [str(one)]}}, "test")
     with pytest.raises(SourceError, match="one class, 'red'"):
@@ -205,7 +205,7 @@ def test_a_place_that_can_not_be_written_is_named(tmp_path: Path, out: str) -> N
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.encoders.engines.choice.cuda_available", lambda: False)
+    monkeypatch.setattr("lookalike.encoders.engines.selection.cuda_available", lambda: False)
     for device, said in (("potato", "unknown device 'potato'"), ("cuda", "no CUDA device")):
         with pytest.raises(EncoderError, match=said):
             run_training(settings(tmp_path), tmp_path / "mine", command="test", device=device)  # type: ignore[arg-type]
@@ -245,7 +245,7 @@ def test_best_weights_that_were_damaged_are_named(tmp_path: Path, monkeypatch: p
         train(tmp_path / "gallery", tmp_path / "mine")
 
 
-def test_pictures_without_classes_calibrate_by_their_views(tmp_path: Path) -> None:
+def test_images_without_classes_calibrate_by_their_views(tmp_path: Path) -> None:
     gallery(tmp_path / "gallery")
     asked = settings(tmp_path / "gallery")
     asked = asked.model_copy(update={"data": asked.data.model_copy(update={"holdout": 0.5})})  # type: ignore[attr-defined]

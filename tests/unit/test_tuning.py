@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexing import tuning
-from indexing.stores_build import build_store
-from indexing.tuning import QuerySet, TuningReport, leave_one_out, query_budget, tune
-from retrieval.stores.exact import ExactStore
-from retrieval.stores.protocol import SearchParameters
-from retrieval.stores.registry import open_store
-from retrieval.types import Bool, Float16, Float32, Neighbors
+from indexing.build.stores import build_store
+from indexing.build.tuning import QuerySet, TuningReport, leave_one_out, query_budget, tune
+from indexing.build.version import tuning
+from lookalike.stores.exact import ExactStore
+from lookalike.stores.protocol import SearchParameters
+from lookalike.stores.registry import open_store
+from lookalike.types import Bool, Float16, Float32, Neighbors
 
 
 class Forgetful:

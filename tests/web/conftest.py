@@ -107,7 +107,7 @@ def _foreign(url: str, site: str) -> list[str]:
 
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
-    """The start page with its pictures."""
+    """The start page with its images."""
     opened = context.new_page()
     opened.goto("/")
     opened.wait_for_selector(".card")
@@ -115,7 +115,7 @@ def page(context: BrowserContext) -> Page:
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A photograph of the collection as a file."""
     path = tmp_path_factory.mktemp("upload") / "my motorcycle.png"
     path.write_bytes(photograph("left.png"))

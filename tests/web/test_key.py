@@ -23,7 +23,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def test_the_page_asks_for_a_key_and_shows_pictures_with_it(context: BrowserContext) -> None:
+def test_the_page_asks_for_a_key_and_shows_images_with_it(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/")
     dialog = page.get_by_role("dialog", name="This service wants a key")

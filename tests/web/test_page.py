@@ -55,7 +55,7 @@ def search(page: Page, text: str) -> None:
 
 def test_the_start_page_shows_the_collection(page: Page) -> None:
     assert ids(page) == list(ITEMS)
-    expect(page.locator("#status")).to_have_text(f"{len(ITEMS)} pictures in photographs · encoder fake")
+    expect(page.locator("#status")).to_have_text(f"{len(ITEMS)} images in photographs · encoder fake")
     expect(page.get_by_role("img", name="a cat", exact=True)).to_have_count(1)
 
 
@@ -86,27 +86,27 @@ def test_an_address_opens_the_search_that_it_names(context: BrowserContext) -> N
 
 
 @pytest.mark.parametrize("way", ["upload", "paste", "drop"])
-def test_a_picture_finds_itself_and_its_twin(page: Page, picture: Path, way: str) -> None:
+def test_a_image_finds_itself_and_its_twin(page: Page, image: Path, way: str) -> None:
     if way == "upload":
-        page.get_by_label("Search by a picture file").set_input_files(picture)
+        page.get_by_label("Search by an image file").set_input_files(image)
     else:
-        give_file(page, way, picture.read_bytes())
+        give_file(page, way, image.read_bytes())
     wait_for_first(page, "left.png")
     expect(page.locator(".number").first).to_have_text("1.000")
     assert ids(page)[1] == "right.png"
-    expect(page.get_by_text("This picture stays in this tab")).to_be_visible()
+    expect(page.get_by_text("This image stays in this tab")).to_be_visible()
     assert list(query_of(page)) == ["picture"]
     expect(page.locator("#drop")).to_be_hidden()
 
 
-def test_a_picture_really_pasted_with_the_keyboard(page: Page, picture: Path) -> None:
+def test_a_image_really_pasted_with_the_keyboard(page: Page, image: Path) -> None:
     page.evaluate(
         """async (encoded) => {
           const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
           const blob = new Blob([bytes], { type: "image/png" });
           await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
         }""",
-        base64.b64encode(picture.read_bytes()).decode(),
+        base64.b64encode(image.read_bytes()).decode(),
     )
     page.keyboard.press("Control+v")
     wait_for_first(page, "left.png")
@@ -119,15 +119,15 @@ def test_pasting_text_into_the_box_stays_text(page: Page) -> None:
     expect(page.get_by_role("searchbox")).to_have_value("a red thing")
 
 
-def test_more_like_this_and_the_way_back(page: Page, picture: Path) -> None:
+def test_more_like_this_and_the_way_back(page: Page, image: Path) -> None:
     search(page, "blue")
     found = ids(page)
     page.get_by_role("link", name="More like this: a motorcycle", exact=True).click()
     wait_for_first(page, "left.png")
     assert query_of(page) == {"like": ["left.png"]}
     expect(page.locator("#chip-text")).to_have_text("a motorcycle")
-    page.get_by_label("Search by a picture file").set_input_files(picture)
-    expect(page.locator("#chip-text")).to_have_text("Your picture")
+    page.get_by_label("Search by an image file").set_input_files(image)
+    expect(page.locator("#chip-text")).to_have_text("Your image")
     page.go_back()
     expect(page.locator("#chip-text")).to_have_text("a motorcycle")
     page.go_back()
@@ -137,7 +137,7 @@ def test_more_like_this_and_the_way_back(page: Page, picture: Path) -> None:
     assert ids(page) == found
     page.go_forward()
     page.go_forward()
-    expect(page.locator("#chip-text")).to_have_text("Your picture")
+    expect(page.locator("#chip-text")).to_have_text("Your image")
     wait_for_first(page, "left.png")
 
 
@@ -149,20 +149,20 @@ def test_more_like_this_is_an_address_for_every_id(page: Page, item_id: str) -> 
     wait_for_first(page, item_id)
 
 
-def test_a_reload_forgets_the_picture_and_says_so(page: Page, picture: Path) -> None:
-    page.get_by_label("Search by a picture file").set_input_files(picture)
+def test_a_reload_forgets_the_image_and_says_so(page: Page, image: Path) -> None:
+    page.get_by_label("Search by an image file").set_input_files(image)
     wait_for_first(page, "left.png")
     page.reload()
-    expect(page.get_by_role("alert")).to_contain_text("The picture is gone")
+    expect(page.get_by_role("alert")).to_contain_text("The image is gone")
 
 
 def test_what_the_service_refuses_is_told_in_its_own_words(page: Page) -> None:
-    give_file(page, "drop", b"\x89PNG\r\n\x1a\n no picture at all")
+    give_file(page, "drop", b"\x89PNG\r\n\x1a\n no image at all")
     expect(page.get_by_role("alert")).to_contain_text("corrupt")
     give_file(page, "drop", b"\0" * 2_100_000)
     expect(page.get_by_role("alert")).to_contain_text("over the limit")
     give_file(page, "drop", b"%PDF-1.7", "application/pdf")
-    expect(page.get_by_role("alert")).to_contain_text("not a picture")
+    expect(page.get_by_role("alert")).to_contain_text("not an image")
     search(page, "red")
     expect(page.get_by_role("alert")).to_be_hidden()
 
@@ -177,13 +177,13 @@ def test_a_service_that_is_gone_is_told_and_tried_again(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("best first")
 
 
-def test_two_pictures_are_compared(page: Page, picture: Path) -> None:
+def test_two_images_are_compared(page: Page, image: Path) -> None:
     page.get_by_role("button", name="Compare: a motorcycle", exact=True).click()
     page.get_by_role("button", name="Compare: the same motorcycle").click()
     expect(page.locator("#verdict")).to_contain_text("Similar cosine")
     page.get_by_role("button", name="Compare: the same motorcycle").click()
-    expect(page.locator("#verdict")).to_contain_text("Choose a second picture")
-    page.get_by_label("Compare with a picture file").set_input_files(picture)
+    expect(page.locator("#verdict")).to_contain_text("Choose a second image")
+    page.get_by_label("Compare with an image file").set_input_files(image)
     expect(page.locator("#verdict")).to_contain_text("cosine 1.000")
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("#compare")).to_be_hidden()
@@ -199,7 +199,7 @@ def test_details_show_the_metadata(page: Page) -> None:
 
 def test_the_keyboard_alone_is_enough(page: Page) -> None:
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the pictures")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to the images")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#results")).to_be_focused()
     page.keyboard.press("/")
@@ -227,13 +227,13 @@ def test_the_keyboard_alone_is_enough(page: Page) -> None:
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])
-def test_a_phone_scrolls_in_one_direction_only(page: Page, picture: Path, width: int) -> None:
+def test_a_phone_scrolls_in_one_direction_only(page: Page, image: Path, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(overflow) == 0
     search(page, "a very long query that does not fit into the box of a phone, not by far")
     assert page.evaluate(overflow) == 0
-    page.get_by_label("Search by a picture file").set_input_files(picture)
+    page.get_by_label("Search by an image file").set_input_files(image)
     wait_for_first(page, "left.png")
     page.get_by_role("button", name="Compare: a motorcycle", exact=True).click()
     page.get_by_role("button", name="Compare: a cat").click()

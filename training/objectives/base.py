@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 
 Need = Literal["labels", "captions", "views"]
 
@@ -26,8 +26,8 @@ class Embedded:
 
     Attributes:
         images: (n, d), rows of unit norm, float32 or float64.
-        labels: (n,) int64: the class of each row or, for views of unlabelled pictures, the picture's number; two views
-            of one picture carry the same number. None where nothing is known.
+        labels: (n,) int64: the class of each row or, for views of unlabelled images, the image's number; two views
+            of one image carry the same number. None where nothing is known.
         texts: (n, d), rows of unit norm; row i belongs to row i of `images`. None without captions.
 
     Raises:
@@ -84,7 +84,7 @@ class Objective(nn.Module):
         """Compare the batch with itself and with the memory.
 
         Args:
-            batch: n rows with what `needs` asks for: labels, texts, or labels that number the pictures.
+            batch: n rows with what `needs` asks for: labels, texts, or labels that number the images.
             memory: older rows to compare with as well, without gradients.
 
         Returns:

@@ -1,4 +1,4 @@
-"""CLIP's symmetric cross-entropy over pairs of picture and caption.
+"""CLIP's symmetric cross-entropy over pairs of image and caption.
 
 open_clip's ClipLoss has the same value; it takes no references beyond the batch (a memory) and keeps its logits, which
 the accuracies are read from, to itself.

@@ -25,7 +25,7 @@ class CosinePair(Objective):
     Args:
         balance: True (the default) gives (mean over positives + mean over negatives) / 2, False the mean over all
             pairs. With c equally frequent classes a batch has about c - 1 negatives to a positive: unbalanced, the loss
-            mostly scatters the pictures, and its value falls with c.
+            mostly scatters the images, and its value falls with c.
         floor: negatives cost max(s, floor), in [-1, 1); -1 is the formula above.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from retrieval.errors import ConfigInvalid
+from lookalike.errors import ConfigInvalid
 from training.objectives.base import Objective
 from training.objectives.clip import Clip
 from training.objectives.contrastive import Contrastive

@@ -1,4 +1,4 @@
-"""Self-supervised pairs: NT-Xent over two augmentations of each picture."""
+"""Self-supervised pairs: NT-Xent over two augmentations of each image."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from training.objectives.pairs import cosine_stats, masked_mean, pair_masks
 class SimCLR(Objective):
     """NT-Xent (Chen, Kornblith, Norouzi and Hinton 2020, equation 1).
 
-    The batch holds two views of each of n pictures, 2n rows in any order; with s(i, j) = cos(i, j) / temperature and p
-    the other view of i's picture:
+    The batch holds two views of each of n images, 2n rows in any order; with s(i, j) = cos(i, j) / temperature and p
+    the other view of i's image:
 
         L = mean over i of -log( exp s(i, p) / sum over k != i of exp s(i, k) )
 
-    No classes are used: `labels` numbers the pictures. Rows of a memory are negatives only (as in He et al. 2020,
-    MoCo): an old view of the same picture neither attracts nor repels.
+    No classes are used: `labels` numbers the images. Rows of a memory are negatives only (as in He et al. 2020,
+    MoCo): an old view of the same image neither attracts nor repels.
 
     Args:
         temperature: above 0; the paper's best are 0.1 on ImageNet and 0.5 on CIFAR-10.

@@ -1,0 +1,76 @@
+"""GET /v1/collections, /v1/collections/{name}, and POST /v1/collections/{name}/reload."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from starlette.responses import Response
+
+from app.api import responses
+from app.api.dependencies import Name, ServiceDep
+from app.api.openapi import errors
+from app.api.schemas import CollectionResponse, CollectionsResponse
+from app.auth.access import requires
+from app.collections.hosted import Served
+from app.errors import VersionRefused
+from lookalike.errors import LookalikeError
+
+router = APIRouter(prefix="/v1/collections", tags=["collections"], dependencies=[Depends(requires("read"))])
+
+
+@router.get("", response_model=CollectionsResponse, responses=errors(401))
+async def list_collections(service: ServiceDep) -> Response:
+    """What the service holds."""
+    return responses.json_response({"collections": [_facts(served) for served in service.catalog]})
+
+
+@router.get("/{name}", response_model=CollectionResponse, responses=errors(401, 404))
+async def get_collection(name: Name, service: ServiceDep) -> Response:
+    """One collection: its version, its size, and what went wrong with it last."""
+    return responses.json_response(_facts(service.catalog.find(name)))
+
+
+@router.post(
+    "/{name}/reload",
+    response_model=CollectionResponse,
+    responses=errors(401, 403, 404, 503),
+    dependencies=[Depends(requires("admin"))],
+)
+async def reload_collection(name: Name, service: ServiceDep) -> Response:
+    """Open the newest version and put it in the old one's place; queries go on meanwhile, and no answer is mixed.
+
+    A version that can't be opened is refused with the reason, and the old one serves on. The service looks for new
+    versions by itself, too (`LOOKALIKE_WATCH_SECONDS`).
+    """
+    served = service.catalog.find(name)
+    try:
+        await served.reload()
+    except LookalikeError as error:
+        raise VersionRefused(f"{error} [{error.code}]; {served.version or 'no version'} serves on") from error
+    return responses.json_response(_facts(served))
+
+
+def _facts(served: Served) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "name": served.name,
+        "version": served.version or None,
+        "swaps": served.swaps,
+        "failure": None,
+        "items": None,
+        "encoder": None,
+        "text": None,
+        "created": None,
+    }
+    if served.failure is not None:
+        facts["failure"] = {
+            "code": served.failure.code,
+            "detail": str(served.failure),
+            "version": served.refused or None,
+        }
+    if served.version:
+        searcher = served.queries.searcher
+        manifest = searcher.collection.manifest
+        facts["items"], facts["created"] = len(searcher.collection), manifest.created
+        facts["encoder"], facts["text"] = manifest.encoder.name, searcher.encoder.spec.text
+    return facts

@@ -1,0 +1,104 @@
+"""GET /v1/items, /v1/items/{id} and /v1/items/{id}/thumbnail.
+
+Ids may hold slashes, plain or percent-encoded. A path that ends in a plain `/thumbnail` means the thumbnail; an item
+whose own id ends so is asked for with its slash encoded (`%2Fthumbnail`), as the URLs in answers always are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request
+from starlette.responses import Response
+
+from app.api import responses
+from app.api.dependencies import QueriesDep, SettingsDep
+from app.api.openapi import errors
+from app.api.request_bodies import parse_whole
+from app.api.schemas import ItemResponse, ItemsResponse
+from app.auth.access import requires
+from app.errors import NoThumbnail, RequestError
+from app.execution.pipeline import Queries
+from lookalike.errors import InvalidLimit
+
+router = APIRouter(prefix="/items", tags=["items"], dependencies=[Depends(requires("read"))])
+
+ItemId = Annotated[
+    str, Path(description="The item's id; its slashes may be percent-encoded.", examples=["animals/cat.jpg"])
+]
+
+_SIGNATURES = {b"RIFF": "image/webp", b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
+_THUMBNAIL: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {kind: {} for kind in _SIGNATURES.values()},
+        "description": "The image, at most 256 pixels a side.",
+    },
+    304: {"description": "The image has not changed since the ETag that was sent."},
+}
+_PAGING: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": name,
+            "in": "query",
+            "description": text,
+            "schema": {"type": "integer", "minimum": low, "default": value},
+        }
+        for name, text, low, value in (
+            ("offset", "How many items to skip.", 0, 0),
+            ("limit", "How many items to return: 1 to the service's largest (`LOOKALIKE_MAX_RESULTS`).", 1, 24),
+        )
+    ]
+}
+
+
+@router.get("", response_model=ItemsResponse, responses=errors(401, 422, 503), openapi_extra=_PAGING)
+async def list_items(request: Request, queries: QueriesDep) -> Response:
+    """Leaf through the collection, in the order of its rows."""
+    limit = parse_whole("limit", request.query_params.get("limit"), 24)
+    offset = parse_whole("offset", request.query_params.get("offset"), 0)
+    if offset < 0:
+        raise RequestError(f"offset is {offset}; it must be 0 or more")
+    if not 1 <= limit <= queries.searcher.limits.results:
+        raise InvalidLimit(f"limit is {limit}; it must be between 1 and {queries.searcher.limits.results:,}")
+    items = [responses.item(row, record, queries, request) for row, record in await queries.items(offset, limit)]
+    total = len(queries.searcher.collection)
+    return responses.json_response({"items": items, "offset": offset, "total": total, **responses.source(queries)})
+
+
+@router.head("/{item_id:path}/thumbnail", include_in_schema=False)
+@router.get("/{item_id:path}/thumbnail", responses={**errors(401, 404, 503), **_THUMBNAIL}, response_class=Response)
+async def get_thumbnail(item_id: ItemId, request: Request, queries: QueriesDep, settings: SettingsDep) -> Response:
+    """An item's thumbnail."""
+    if not request.scope.get("raw_path", b"/thumbnail").endswith(b"/thumbnail"):
+        return await _item(f"{item_id}/thumbnail", request, queries)
+    data = await queries.thumbnail(item_id)
+    if data is None:
+        raise NoThumbnail(f"the item {item_id!r} has no thumbnail")
+    tag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
+    headers = {
+        "ETag": tag,
+        "Cache-Control": f"private, max-age={settings.thumbnail_max_age}",
+        "X-Collection-Version": queries.searcher.collection.manifest.version,
+    }
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(data, headers=headers, media_type=_sniff(data))
+
+
+@router.head("/{item_id:path}", include_in_schema=False)
+@router.get("/{item_id:path}", response_model=ItemResponse, responses=errors(401, 404, 503))
+async def get_item(item_id: ItemId, request: Request, queries: QueriesDep) -> Response:
+    """What the collection knows of an item."""
+    return await _item(item_id, request, queries)
+
+
+async def _item(item_id: str, request: Request, queries: Queries) -> Response:
+    row, record = await queries.item(item_id)
+    return responses.json_response({**responses.item(row, record, queries, request), **responses.source(queries)})
+
+
+def _sniff(data: bytes) -> str:
+    """A thumbnail's media type by its first bytes; what a collection says of itself is not believed."""
+    kinds = (kind for signature, kind in _SIGNATURES.items() if data.startswith(signature))
+    return next(kinds, "application/octet-stream")

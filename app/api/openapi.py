@@ -1,0 +1,97 @@
+"""The OpenAPI document: bodies that are read by hand, errors, and the command that writes docs/openapi.json.
+
+python -m app.api.openapi > docs/openapi.json
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app.api.schemas import ImageSearch, ItemSearch, Params, Problem, SimilarityRequest, TextSearch
+from app.errors import MEDIA_TYPE
+from lookalike.filters import Filter
+
+Schema = dict[str, Any]
+
+_REF = "#/components/schemas/{model}"
+_REQUESTS = (TextSearch, ImageSearch, ItemSearch, SimilarityRequest, Filter, Params, Problem)
+_DESCRIPTION = """\
+Finds images by image, by text and by pair. Scores are exact cosine similarities: the same image scores 1.0.
+Every error is `application/problem+json` with a stable `code`.
+"""
+
+
+def json_body(model: type[BaseModel]) -> Schema:
+    """A JSON body of a model."""
+    return {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+
+
+def form_body(fields: dict[str, str], required: list[str]) -> Schema:
+    """A multipart form: field name -> JSON type, or `binary` for a file."""
+    properties = {
+        name: {"type": "string", "format": "binary"} if kind == "binary" else {"type": kind}
+        for name, kind in fields.items()
+    }
+    schema: Schema = {"type": "object", "properties": properties}
+    return {"multipart/form-data": {"schema": {**schema, "required": required} if required else schema}}
+
+
+def raw_body() -> Schema:
+    """An image file as the body itself."""
+    return {"image/*": {"schema": {"type": "string", "format": "binary"}}}
+
+
+def request_body(*contents: Schema) -> Schema:
+    """The alternatives that an endpoint takes, as `openapi_extra` wants them."""
+    return {
+        "requestBody": {"required": True, "content": {kind: body for part in contents for kind, body in part.items()}}
+    }
+
+
+def errors(*statuses: int) -> dict[int | str, Schema]:
+    """The problem documents that an endpoint may answer, and those that any may: 403 without keys, 413, and 500."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model=Problem.__name__)}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content} for status in (*statuses, 403, 413, 500)
+    }
+
+
+def document(app: FastAPI) -> Schema:
+    """The application's OpenAPI document, with the models of bodies and problems."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes,
+            license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        )  # fmt: skip
+        _, models = models_json_schema(
+            [(model, "validation") for model in _REQUESTS], ref_template="#/components/schemas/{model}"
+        )
+        schema.setdefault("components", {}).setdefault("schemas", {}).update(models["$defs"])
+        _drop_framework_errors(schema)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _drop_framework_errors(schema: Schema) -> None:
+    """Takes out the 422 that FastAPI promises for path parameters: any string is an id here."""
+    foreign = ("HTTPValidationError", "ValidationError")
+    for name in foreign:
+        schema["components"]["schemas"].pop(name, None)
+    for path in schema["paths"].values():
+        for operation in path.values():
+            for status, response in list(operation["responses"].items()):
+                if any(name in str(response) for name in foreign):
+                    del operation["responses"][status]
+
+
+if __name__ == "__main__":
+    from app.main import create_app
+
+    print(json.dumps(create_app().openapi(), indent=2))

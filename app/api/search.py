@@ -1,0 +1,114 @@
+"""POST /v1/search/text, /v1/search/image and /v1/search/item."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from app.api import responses
+from app.api.dependencies import QueriesDep, ServiceDep
+from app.api.image_inputs import read_image
+from app.api.openapi import errors, form_body, json_body, raw_body, request_body
+from app.api.request_bodies import FORM, Base64, Link, is_json, media_type, parse_whole, read_form, read_json
+from app.api.schemas import DEFAULT_LIMIT, OPTIONS, ImageSearch, ItemSearch, SearchResponse, TextSearch, parse_options
+from app.auth.access import requires
+from app.errors import MediaTypeUnsupported, RequestError
+from app.execution.pipeline import ImageSide, ItemSide, Queries, Side, TextSide
+from lookalike.row_search import SearchOptions
+
+router = APIRouter(prefix="/search", tags=["search"], dependencies=[Depends(requires("read", counted=True))])
+
+_PARAMETERS = [
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "How many items to return, where the body does not say.",
+        "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT},
+    },
+    {
+        "name": "filter",
+        "in": "query",
+        "description": "A `Filter` as JSON text, where the body does not say.",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "params",
+        "in": "query",
+        "description": "`Params` as JSON text, where the body does not say.",
+        "schema": {"type": "string"},
+    },
+]
+_FORM = {"file": "binary", "limit": "integer", "filter": "string", "params": "string"}
+
+
+@router.post(
+    "/text",
+    response_model=SearchResponse,
+    responses=errors(400, 401, 408, 413, 415, 422, 429, 503),
+    openapi_extra=request_body(json_body(TextSearch)),
+)
+async def search_text(request: Request, queries: QueriesDep) -> Response:
+    """Find images by a description in words."""
+    body = await read_json(request, TextSearch)
+    return await _answer(request, queries, TextSide(body.text), body.options, time.perf_counter())
+
+
+@router.post(
+    "/image",
+    response_model=SearchResponse,
+    responses=errors(400, 401, 408, 413, 415, 422, 429, 503),
+    openapi_extra={
+        **request_body(form_body(_FORM, ["file"]), json_body(ImageSearch), raw_body()),
+        "parameters": _PARAMETERS,
+    },
+)
+async def search_image(request: Request, queries: QueriesDep, service: ServiceDep) -> Response:
+    """Find images that look like an image: a multipart `file`, a raw `image/*` body, or base64 or a URL in JSON."""
+    source, options = await _read_image(request)
+    started = time.perf_counter()
+    query = source if isinstance(source, ImageSide) else await read_image(source, queries, service.fetcher, request)
+    return await _answer(request, queries, query, options, started)
+
+
+@router.post(
+    "/item",
+    response_model=SearchResponse,
+    responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
+    openapi_extra=request_body(json_body(ItemSearch)),
+)
+async def search_item(request: Request, queries: QueriesDep) -> Response:
+    """Find more like an item of the collection; the item itself comes first, with score 1.0."""
+    body = await read_json(request, ItemSearch)
+    return await _answer(request, queries, ItemSide(body.id), body.options, time.perf_counter())
+
+
+async def _read_image(request: Request) -> tuple[ImageSide | Base64 | Link, SearchOptions]:
+    """The image, and options from the body before those from the query string."""
+    kind = media_type(request)
+    asked = {name: request.query_params.get(name) for name in OPTIONS}
+    limit = parse_whole("limit", asked["limit"], DEFAULT_LIMIT)
+    if kind == FORM:
+        form = await read_form(request, files=1)
+        data = form.file("file")
+        if data is None:
+            raise RequestError("the form has no part named 'file'; send the image as that")
+        return ImageSide(data), parse_options({name: form.text(name) or asked[name] for name in OPTIONS})
+    if is_json(kind):
+        body = await read_json(request, ImageSearch)
+        return body.image_source, body.options if "limit" in body.model_fields_set else replace(
+            body.options, limit=limit
+        )
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        return ImageSide(await request.body()), parse_options(asked)
+    raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {FORM}, image/* or application/json")
+
+
+async def _answer(request: Request, queries: Queries, query: Side, options: SearchOptions, started: float) -> Response:
+    found = await queries.search(query, options)
+    results = [responses.hit(hit, queries, request) for hit in found.hits]
+    return responses.json_response(
+        {"results": results, "took_ms": responses.took(found.took_ms, started), **responses.source(queries)}
+    )

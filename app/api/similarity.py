@@ -1,0 +1,104 @@
+"""POST /v1/similarity: two sides, each an image, a text or an item, compared."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Literal
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from app.api import responses, schemas
+from app.api.dependencies import QueriesDep, ServiceDep
+from app.api.image_inputs import read_image
+from app.api.openapi import errors, form_body, json_body, request_body
+from app.api.request_bodies import (
+    FORM,
+    Form,
+    is_json,
+    media_type,
+    parse_threshold,
+    read_form,
+    read_json,
+)
+from app.api.schemas import SimilarityRequest, SimilarityResponse
+from app.auth.access import requires
+from app.errors import MediaTypeUnsupported, RequestError
+from app.execution.image_fetcher import Fetcher
+from app.execution.pipeline import ImageSide, ItemSide, Queries, Side, TextSide
+
+router = APIRouter(tags=["similarity"], dependencies=[Depends(requires("read", counted=True))])
+
+_FORM = form_body(
+    {"a": "binary", "b": "binary", "a_text": "string", "b_text": "string", "a_id": "string", "b_id": "string",
+     "threshold": "number"},
+    [],
+)  # fmt: skip
+
+
+@router.post(
+    "/similarity",
+    response_model=SimilarityResponse,
+    responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
+    openapi_extra=request_body(json_body(SimilarityRequest), _FORM),
+)
+async def similarity(request: Request, queries: QueriesDep, service: ServiceDep) -> Response:
+    """Compare two sides: JSON, or a form with the files `a` and `b` (or the fields a_text, a_id, b_text, b_id)."""
+    kind = media_type(request)
+    if kind == FORM:
+        a, b, threshold = await _read_form(request)
+    elif is_json(kind):
+        a, b, threshold = await _read_json(request, queries, service.fetcher)
+    else:
+        raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send application/json or {FORM}")
+    started = time.perf_counter()
+    compared, stages = await queries.compare(a, b, threshold)
+    return responses.json_response(
+        {
+            "cosine": responses.score(compared.cosine),
+            "distance": round(1.0 - responses.score(compared.cosine), 6),
+            "threshold": compared.threshold,
+            "similar": compared.similar,
+            "probability": None if compared.probability is None else round(compared.probability, 4),
+            "kinds": [_kind(a), _kind(b)],
+            "took_ms": responses.took(stages, started),
+            **responses.source(queries),
+        }
+    )
+
+
+async def _read_json(request: Request, queries: Queries, fetcher: Fetcher) -> tuple[Side, Side, float | None]:
+    body = await read_json(request, SimilarityRequest)
+    a, b = await asyncio.gather(*(_side(side, queries, fetcher, request) for side in (body.a, body.b)))
+    return a, b, body.threshold
+
+
+async def _side(side: schemas.Side, queries: Queries, fetcher: Fetcher, request: Request) -> Side:
+    if side.image_source is not None:
+        return await read_image(side.image_source, queries, fetcher, request)
+    return TextSide(side.text) if side.text is not None else ItemSide(side.id or "")
+
+
+async def _read_form(request: Request) -> tuple[Side, Side, float | None]:
+    form = await read_form(request, files=2)
+    threshold = parse_threshold(form.text("threshold"))
+    return _form_side(form, "a"), _form_side(form, "b"), threshold
+
+
+def _form_side(form: Form, name: str) -> Side:
+    if name in form.fields:
+        raise RequestError(f"the field {name!r} came as text; use {name}_text for a text, {name}_id for an item's id")
+    data = form.file(name)
+    text, item_id = form.text(f"{name}_text"), form.text(f"{name}_id")
+    if sum(value is not None for value in (data, text, item_id)) != 1:
+        raise RequestError(
+            f"side {name}: give exactly one of the file {name!r} and the fields {name}_text and {name}_id"
+        )
+    if data is not None:
+        return ImageSide(data)
+    return TextSide(text) if text is not None else ItemSide(item_id or "")
+
+
+def _kind(side: Side) -> Literal["image", "text"]:
+    return "text" if isinstance(side, TextSide) else "image"

@@ -1,0 +1,158 @@
+"""One query's way over the threads: an image is decoded, it or a text encoded on the device, the nearest searched for.
+
+It knows the order of the steps and where each runs; what a step does stands in `lookalike.search`, and what HTTP makes
+of the answer in `routes/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from app.execution.batcher import Step, through
+from app.execution.workers import Decodes, Device, Searches
+from app.telemetry import Telemetry
+from lookalike.row_search import SearchOptions
+from lookalike.search import Embedded, Searcher, Similarity, compare
+from lookalike.stopwatch import Stopwatch
+from lookalike.types import Float32, Hit, SearchResult, UInt8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSide:
+    """An image file's bytes."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TextSide:
+    """A text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemSide:
+    """An item of the collection."""
+
+    id: str
+
+
+Side = ImageSide | TextSide | ItemSide
+"""What a search starts from, and what a comparison has two of."""
+
+
+class Queries:
+    """Answers queries against one opened collection."""
+
+    def __init__(
+        self,
+        name: str,
+        searcher: Searcher,
+        decodes: Decodes,
+        device: Device,
+        searches: Searches,
+        pool: ThreadPoolExecutor,
+        telemetry: Telemetry,
+    ) -> None:
+        """`name` is what the collection is called in paths and answers."""
+        self.name = name
+        self.searcher = searcher
+        self._decodes = decodes
+        self._device = device
+        self._searches = searches
+        self._pool = pool
+        self._telemetry = telemetry
+
+    async def search(self, query: Side, options: SearchOptions) -> SearchResult:
+        """The items nearest to an image, a text or an item (which then finds itself first).
+
+        Raises:
+            ImageError, QueryError: as `Searcher` says; the options are checked before any work is done.
+        """
+        self.searcher.check(options)
+        watch = Stopwatch()
+        steps, payload = ([], await self._item_vector(query)) if isinstance(query, ItemSide) else self._encoding(query)
+        hits = await through([*steps, self._searches.nearest(self.searcher, options)], payload, watch)
+        self._telemetry.query(watch.took_ms)
+        return SearchResult(hits, watch.took_ms)
+
+    async def compare(self, a: Side, b: Side, threshold: float | None) -> tuple[Similarity, dict[str, float]]:
+        """Two sides compared, and of each stage the slower side's milliseconds, as both go at once.
+
+        Raises as `search` does.
+        """
+        watches = Stopwatch(), Stopwatch()
+        first, second = await asyncio.gather(self.embed(a, watches[0]), self.embed(b, watches[1]))
+        for watch in watches:
+            self._telemetry.query(watch.took_ms)
+        similarity = compare(first, second, self.searcher.encoder.spec, threshold)
+        stages = {stage for watch in watches for stage in watch.took_ms}
+        return similarity, {stage: max(watch.took_ms.get(stage, 0.0) for watch in watches) for stage in stages}
+
+    async def embed(self, query: Side, watch: Stopwatch) -> Embedded:
+        """The unit vector of an image, a text or an item."""
+        if isinstance(query, ItemSide):
+            return Embedded(await self._item_vector(query), "image")
+        steps, payload = self._encoding(query)
+        return Embedded(await through(steps, payload, watch), "text" if isinstance(query, TextSide) else "image")
+
+    def _encoding(self, query: ImageSide | TextSide) -> tuple[list[Step], bytes | str]:
+        """The steps to its vector, and what the first one is given."""
+        searcher = self.searcher
+        if isinstance(query, TextSide):
+            return [self._device.texts(searcher)], searcher.prepare_text(query.text)
+        return [self._decodes.images(searcher), self._device.images(searcher)], query.data
+
+    async def _item_vector(self, query: ItemSide) -> Float32:
+        return await self.in_pool(lambda: self.searcher.item_vector(query.id))
+
+    async def decode(self, data: bytes) -> UInt8:
+        """An image file's bytes -> (3, S, S), preprocessed. Raises ImageError."""
+        pixels: UInt8 = await through([self._decodes.images(self.searcher)], data, Stopwatch())
+        return pixels
+
+    async def encode_image(self, pixels: UInt8) -> Float32:
+        """A preprocessed image -> its unit vector (d,)."""
+        vector: Float32 = await through([self._device.images(self.searcher)], pixels, Stopwatch())
+        return vector
+
+    async def nearest(self, vector: Float32, options: SearchOptions) -> list[Hit]:
+        """The items nearest to a unit vector (d,)."""
+        hits: list[Hit] = await through([self._searches.nearest(self.searcher, options)], vector, Stopwatch())
+        return hits
+
+    async def item(self, item_id: str) -> tuple[int, dict[str, Any]]:
+        """An item's row and record. Raises UnknownItem."""
+        metadata = self.searcher.collection.metadata
+
+        def find() -> tuple[int, dict[str, Any]]:
+            row = metadata.row_of(item_id)
+            return row, metadata.records([row])[0]
+
+        return await self.in_pool(find)
+
+    async def items(self, offset: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
+        """A range of rows with their records; what lies beyond the last row is left out."""
+        metadata = self.searcher.collection.metadata
+        rows = range(min(offset, len(metadata)), min(offset + limit, len(metadata)))
+        return list(zip(rows, await self.in_pool(lambda: metadata.records(rows)), strict=True))
+
+    async def thumbnail(self, item_id: str) -> bytes | None:
+        """An item's thumbnail, None where it has none. Raises UnknownItem."""
+        collection = self.searcher.collection
+        return await self.in_pool(lambda: collection.thumbnails.get(collection.metadata.row_of(item_id)))
+
+    async def in_pool(self, call: Callable[[], T]) -> T:
+        """The result of `call()` on one of the pool's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    def has_thumbnail(self, row: int) -> bool:
+        """Whether a row of the collection has a thumbnail; microseconds."""
+        return self.searcher.collection.thumbnails.has(row)

@@ -1,1 +1,0 @@
-"""One file per resource; each reads a request, asks `app.queries`, and writes JSON."""

@@ -1,0 +1,206 @@
+"""What the application holds from start to end: threads, keys, gates, and the collections behind an open port.
+
+/livez answers at once, /readyz when the first queries have passed. It knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from app.admission import Gates
+from app.auth.access import Access
+from app.collections.hosted import Served, Shared
+from app.collections.manager import Catalog, collection_folders, collections_there
+from app.errors import NotReady
+from app.execution.batcher import give_way
+from app.execution.image_fetcher import Fetcher
+from app.execution.pipeline import Queries
+from app.execution.workers import Decodes, Device, Searches
+from app.server.connections import BoundedConnection
+from app.settings import Settings
+from app.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+_JOIN_SECONDS = 2.0
+_AGAIN_SECONDS = 5.0
+
+
+class Service:
+    """The service's parts.
+
+    Attributes:
+        settings: as given.
+        access: keys and rate limit.
+        gates: who is let in under load.
+        fetcher: fetches images by URL.
+        catalog: the collections.
+        draining: whether the service is about to end: it answers still, but is not ready for more.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Starts the threads; raises ConfigInvalid where keys, rate limit, allow-list or collections make no sense."""
+        self.settings = settings
+        self.access = Access(settings)
+        self.gates = Gates(settings.max_wait)
+        self.fetcher = Fetcher(
+            enabled=settings.urls,
+            allowed=settings.urls_allowed,
+            max_bytes=settings.max_body_bytes,
+            timeout=settings.url_timeout,
+        )
+        self.draining = False
+        self.telemetry = Telemetry()
+        self._decodes = Decodes(settings.worker_threads)
+        self._device = Device(self.telemetry.batch)
+        self._searches = Searches(settings.worker_threads, self.telemetry.batch)
+        self._pool = ThreadPoolExecutor(settings.worker_threads, "work", give_way)
+        self._lanes = self._decodes, self._device, self._searches
+        self.catalog = Catalog(
+            collection_folders(settings.collection, settings.collections),
+            Shared(settings, self._decodes, self._device, self._searches, self._pool, self.telemetry),
+            settings.memory_budget,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._care: dict[str, list[asyncio.Task[None]]] = {}  # of each collection
+        self._measure()
+
+    def require_ready(self) -> Queries:
+        """What answers queries about the default collection, where a query of each kind has passed of late.
+
+        Raises:
+            NotReady: says which part fails, or that the service is about to end.
+        """
+        queries = self.catalog.default.queries
+        if self.draining:
+            raise NotReady("the service is about to end")
+        stuck = self._device.busy_for()
+        if stuck > self.settings.probe_timeout:
+            raise NotReady(f"the device's thread is stuck: one batch has taken {stuck:.0f} s so far")
+        if trouble := self.catalog.default.probe.trouble():
+            raise NotReady(f"a probe did not pass: {trouble}")
+        return queries
+
+    def start(self) -> None:
+        """Opens the collections and watches over them, beside what the event loop does otherwise."""
+        catalog, settings = self.catalog, self.settings
+        self._begin(catalog.open_all if settings.preload else catalog.default.start)
+        for served in catalog:
+            self._look_after(served)
+        self._begin(self._watch_device)
+        if settings.watch_seconds:
+            self._begin(self._watch_folders)
+            self._begin(partial(self.access.watch, settings.watch_seconds))
+
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._tasks.append(asyncio.create_task(_lasting(work)))
+
+    def _look_after(self, served: Served) -> None:
+        work = [served.keep_probing, *([served.watch] if self.settings.watch_seconds else [])]
+        self._care[served.name] = [asyncio.create_task(_lasting(each)) for each in work]
+
+    def _forget(self, served: Served) -> None:
+        for task in self._care.pop(served.name):
+            task.cancel()
+        self.telemetry.forget(collection=served.name)
+
+    def is_ready(self) -> bool:
+        """Whether /readyz says so."""
+        try:
+            self.require_ready()
+        except NotReady:
+            return False
+        return True
+
+    async def _watch_folders(self) -> None:
+        """Takes in collections that are new in a folder of collections, lets go of others; never ends by itself."""
+        settings = self.settings
+        named = settings.collection, *settings.collections
+        while True:
+            await asyncio.sleep(settings.watch_seconds)
+            try:
+                folders = await asyncio.to_thread(collections_there, settings.collection, settings.collections)
+            except OSError:  # a disk that is not there just now
+                continue
+            for served in self.catalog.let_go(folders, named):
+                logger.warning("collection_removed name=%s: its folder has been away for a minute", served.name)
+                self._forget(served)
+            for served in self.catalog.take_in(folders):
+                logger.warning("collection_found name=%s", served.name)
+                self._measure_collection(served)
+                self._look_after(served)
+                if settings.preload:
+                    await self.catalog.open(served)
+
+    async def _watch_device(self) -> None:
+        """Logs, once, where a batch is stuck: the frames of the threads that own the device; never ends by itself."""
+        told = False
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not self.catalog.default.version:
+                continue  # opening it loads libraries and weights, which takes its time
+            stuck = self._device.busy_for()
+            if (late := stuck > self.settings.probe_timeout) and not told:
+                logger.error("device_stuck seconds=%.0f\n%s", stuck, "\n".join(self._device.frames()))
+            told = late
+
+    def _measure(self) -> None:
+        gauge, counter, catalog = self.telemetry.gauge, self.telemetry.counter, self.catalog
+        gauge("ready", "Whether /readyz says 200.", self.is_ready)
+        gauge("waiting", "Queries that wait for the device.", self._device.waiting)
+        gauge("device_busy_seconds", "How long the oldest batch on the device has taken.", self._device.busy_for)
+        gauge("decodes_waiting", "Images that wait to be decoded.", self._decodes.waiting)
+        gauge("searches_waiting", "Queries that wait for a search.", self._searches.waiting)
+        gauge("connections", "Connections that are open, of the port with most.", BoundedConnection.busiest)
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # each connection is one
+        most = partial(min, self.settings.max_connections, files)
+        gauge("connections_most", "Connections of a port beyond which new ones are refused.", most)
+        gauge("model_bytes", "Weights of the encoders in use.", catalog.weight_bytes)
+        for served in catalog:
+            self._measure_collection(served)
+        for kind, gate in self.gates.by_kind.items():
+            gauge("under_way", "Queries let in and not answered yet.", partial(getattr, gate, "under_way"), kind=kind)
+            counter("refused", "Queries refused since the start.", partial(getattr, gate, "refused"), kind=kind)
+            gauge("expected_wait_seconds", "What a query would wait now.", gate.expected_wait, kind=kind)
+
+    def _measure_collection(self, served: Served) -> None:
+        gauge, counter, of = self.telemetry.gauge, self.telemetry.counter, {"collection": served.name}
+        counter("swaps", "Versions replaced since the start.", partial(getattr, served, "swaps"), **of)
+        gauge("items", "Items in the collection; 0 while it is not open.", served.items, **of)
+        gauge("collection_failed", "Whether the newest version could not be opened.", served.has_failed, **of)
+        gauge("collection_ready", "Whether the collection is open and its last probe passed.", served.is_well, **of)
+        gauge("index_bytes", "Files of the version that serves; most are mapped.", served.size, **of)
+
+    def at_work(self) -> bool:
+        """Whether a batch is under way still: Python must not end under a thread that is inside a library."""
+        return any(thread.is_alive() for lanes in self._lanes for thread in lanes.threads)
+
+    async def close(self) -> None:
+        """Drops what waits; what runs may finish."""
+        for task in [*self._tasks, *chain(*self._care.values())]:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for lanes in self._lanes:
+            lanes.close()
+            await asyncio.to_thread(lanes.join, _JOIN_SECONDS)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _lasting(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Does what watches over something; where that fails, which nobody foresaw, it is told and begun anew."""
+    while True:
+        try:
+            return await work()
+        except Exception:
+            logger.exception("a task of the service failed; it begins anew in %.0f s", _AGAIN_SECONDS)
+            await asyncio.sleep(_AGAIN_SECONDS)

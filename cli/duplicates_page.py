@@ -1,0 +1,61 @@
+"""Groups of near-identical images -> one HTML page, side by side, that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+
+from lookalike.collection import Collection
+from lookalike.duplicates import Group
+
+MOST_GROUPS, MOST_OF_A_GROUP = 500, 24
+"""What the page shows, so that a browser can carry it; the JSON lists all."""
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1f2937;background:#fff;max-width:1180px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin:0}section{border-top:1px solid #e5e7eb;padding:.8rem 0}h2{font-size:1rem;margin:0 0 .4rem}
+.row{display:flex;flex-wrap:wrap;gap:.6rem}figure{margin:0;width:180px;font-size:.75rem;overflow-wrap:anywhere}
+img,.none{width:180px;height:180px;object-fit:contain;background:#f3f4f6;border-radius:6px;display:block}
+p{color:#6b7280;margin:.3rem 0}
+"""
+
+
+def duplicates_page(collection: Collection, groups: Sequence[Group], threshold: float) -> str:
+    """The page.
+
+    Args:
+        collection: whose thumbnails are shown.
+        groups: all of them; the first MOST_GROUPS are shown.
+        threshold: for the heading.
+    """
+    name = escape(collection.manifest.name)
+    extra = sum(len(group.rows) - 1 for group in groups)
+    head = (
+        f"{len(groups):,} groups, {extra:,} images more than one of each; cosine at least {threshold:g}; "
+        f"version {escape(collection.manifest.version)}"
+    )
+    shown = "".join(_section(collection, group) for group in groups[:MOST_GROUPS])
+    rest = f"<p>and {len(groups) - MOST_GROUPS:,} groups more</p>" if len(groups) > MOST_GROUPS else ""
+    start = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    )
+    top = f"{start}<title>{name}: duplicates</title><style>{_STYLE}</style></head>"
+    return f"{top}<body><h1>Near-identical images in {name}</h1><p>{head}</p>{shown}{rest}</body></html>\n"
+
+
+def _section(collection: Collection, group: Group) -> str:
+    rows = group.rows[:MOST_OF_A_GROUP]
+    records = collection.metadata.records(rows)
+    figures = "".join(_figure(collection, row, str(record["id"])) for row, record in zip(rows, records, strict=True))
+    more = f"<p>and {len(group.rows) - len(rows):,} more</p>" if len(rows) < len(group.rows) else ""
+    title = f"{len(group.rows)} images, cosine {group.cosine:.4f}"
+    return f'<section><h2>{title}</h2><div class="row">{figures}</div>{more}</section>'
+
+
+def _figure(collection: Collection, row: int, item_id: str) -> str:
+    data = collection.thumbnails.get(row)
+    image = '<div class="none"></div>'
+    if data is not None:
+        image = f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
+    return f"<figure>{image}{escape(item_id)}</figure>"

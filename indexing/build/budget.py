@@ -1,0 +1,86 @@
+"""What an index may cost: resident memory, recall, and time of a query; and how people write sizes and times."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from lookalike.errors import ConfigInvalid
+
+_MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+_TIME = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zµ]+)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexBudget:
+    """Limits that an index has to keep.
+
+    Attributes:
+        recall: ann_recall_at_10, of image queries and of text queries, in (0, 1].
+        memory: bytes of the index that are resident while it is searched; None for any number.
+        latency: median milliseconds of one query, search and re-ranking together; None for any time.
+        explain: whether all presets are to be tried even where nothing but the recall is asked for.
+    """
+
+    recall: float = 0.95
+    memory: int | None = None
+    latency: float | None = None
+    explain: bool = False
+
+    @property
+    def tight(self) -> bool:
+        """Whether presets have to be compared."""
+        return self.memory is not None or self.latency is not None or self.explain
+
+    def __str__(self) -> str:
+        parts = [f"recall {self.recall:g}"]
+        parts += [f"{megabytes(self.memory)} of memory"] if self.memory is not None else []
+        parts += [f"{self.latency:g} ms a query"] if self.latency is not None else []
+        return ", ".join(parts)
+
+
+def parse_memory(text: str) -> int:
+    """Bytes; units as in `300MB` (10**6) and `300MiB` (2**20).
+
+    Raises:
+        ConfigInvalid: no size above zero.
+
+    >>> parse_memory("1.5 GB"), parse_memory("64MiB")
+    (1500000000, 67108864)
+    """
+    try:
+        size = int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        size = 0
+    if size <= 0:
+        raise ConfigInvalid(f"memory {text!r} is no size: write it as 300MB, 1.5GB or 512MiB")
+    return size
+
+
+def parse_latency(text: str) -> float:
+    """Milliseconds.
+
+    Raises:
+        ConfigInvalid: no time above zero, or no unit.
+
+    >>> parse_latency("5ms"), parse_latency("0.5 s"), parse_latency("800us")
+    (5.0, 500.0, 0.8)
+    """
+    match = _TIME.fullmatch(text)
+    milliseconds = float(match[1]) * _MILLISECONDS.get(match[2], 0.0) if match else 0.0
+    if milliseconds <= 0:
+        raise ConfigInvalid(f"latency {text!r} is no time: write it as 5ms, 800us or 0.1s")
+    return milliseconds
+
+
+def megabytes(size: float) -> str:
+    """A size for people to read, and for `--memory` to take; rounded up, so that it suffices.
+
+    >>> megabytes(74_100_000), megabytes(1_340), megabytes(2_340_000_001), megabytes(1_000_000)
+    ('75MB', '2KB', '2.4GB', '1MB')
+    """
+    if size >= 1e9:
+        return f"{-(-size // 1e8) / 10:g}GB"
+    return f"{-(-size // 1e6):.0f}MB" if size >= 1e6 else f"{-(-size // 1e3):.0f}KB"

@@ -1,0 +1,229 @@
+"""Embeddings that another tool made -> pieces of vectors with their metadata rows, in the files' order.
+
+    clip-retrieval, LAION     img_emb/img_emb_0.npy, ... with metadata/metadata_0.parquet, ...; or both in one folder
+    any folder                *.npy with *.parquet, in the order of the numbers in their names
+    one file                  vectors.npy, or a FAISS index, with --metadata
+
+Nothing is loaded as a whole. It knows nothing of encoders or collections. m rows of a piece, d embedding width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from indexing.build.tables import conformed, unified
+from lookalike.errors import SourceError, SourceNotFound
+from lookalike.sources.columns import decodable
+from lookalike.stores.faiss.stored_vectors import open_vectors
+from lookalike.types import Float32, Int64
+
+PIECE_ROWS = 2_048
+_INDEX_ENDINGS = (".index", ".faiss")
+_ROW = "row"
+_UNDESCRIBED = pa.schema([pa.field(_ROW, pa.int64())])
+_TABLE_ENDINGS = (".parquet", ".pq")
+_DAMAGE = (OSError, pa.ArrowException)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows.
+
+    Attributes:
+        vectors: (m, d) float32, as they were stored; not normalised.
+        metadata: m rows; where there is none a column `row`, their numbers in the source, or the ids of a FAISS index.
+    """
+
+    vectors: Float32
+    metadata: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """Vectors that are read a range at a time; `what` names them in messages, `ids` are those that they carry."""
+
+    what: str
+    count: int
+    dim: int
+    read: Callable[[int, int], Float32]
+    ids: Int64 | None = None
+
+
+class Embeddings:
+    """Vectors and metadata that another tool left.
+
+    Args:
+        source: a folder, a `.npy` file or a FAISS index.
+        metadata: Parquet file or folder of them; None looks beside the vectors.
+
+    Raises:
+        SourceNotFound: no such path.
+        SourceError: no vectors, files that can't be read, widths that differ, or counts that don't agree.
+    """
+
+    def __init__(self, source: Path, metadata: Path | None = None) -> None:
+        if not source.exists():
+            raise SourceNotFound(f"{source} does not exist; name a folder of embeddings, a .npy file or a FAISS index")
+        self.source = source
+        self._vectors = _find_vectors(source)
+        self._tables = _find_tables(source, metadata)
+        self.described = bool(self._tables)
+        self.approximate = any(vectors.what.endswith("(approximate)") for vectors in self._vectors)
+        self.count = sum(vectors.count for vectors in self._vectors)
+        self.dim = self._vectors[0].dim
+        for vectors in self._vectors:
+            if vectors.dim != self.dim:
+                raise SourceError(f"{vectors.what} has width {vectors.dim}, {self._vectors[0].what} {self.dim}")
+        self.schema = self._check_tables()
+
+    def __iter__(self) -> Iterator[Piece]:
+        position = 0
+        for table in self._metadata():
+            yield Piece(self._rows(position, position + len(table)), table)
+            position += len(table)
+
+    def _metadata(self) -> Iterator[pa.Table]:
+        if not self._tables:
+            for start in range(0, self.count, PIECE_ROWS):
+                rows = min(PIECE_ROWS, self.count - start)
+                yield pa.table({_ROW: self._row_numbers(start, start + rows)})
+            return
+        for path in self._tables:
+            try:
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(batch_size=PIECE_ROWS):
+                        yield conformed(decodable(pa.table(batch)), self.schema)
+            except _DAMAGE as error:
+                raise SourceError(f"{path} can't be read: {error}") from error
+
+    def _rows(self, start: int, stop: int) -> Float32:
+        """(stop - start, d) across the files' borders."""
+        parts, first = [], 0
+        for vectors in self._vectors:
+            low, high = max(start - first, 0), min(stop - first, vectors.count)
+            if low < high:
+                parts.append(vectors.read(low, high))
+            first += vectors.count
+        return np.concatenate(parts)
+
+    def _row_numbers(self, start: int, stop: int) -> Int64:
+        ids = self._vectors[0].ids
+        return np.arange(start, stop) if ids is None else ids[start:stop]
+
+    def _check_tables(self) -> pa.Schema:
+        """Pairs files where there are as many of each; else only the sums have to agree."""
+        described = []
+        schemas = []
+        for path in self._tables:
+            try:
+                described.append(int(pq.read_metadata(path).num_rows))
+                schemas.append(pq.read_schema(path).remove_metadata())
+            except _DAMAGE as error:
+                raise SourceError(f"{path} can't be read: {error}") from error
+        if len(self._tables) == len(self._vectors):
+            _require_pairs([vectors.what for vectors in self._vectors], [path.name for path in self._tables])
+            for vectors, path, rows in zip(self._vectors, self._tables, described, strict=True):
+                if vectors.count != rows:
+                    raise SourceError(f"{vectors.what} holds {vectors.count:,} vectors, {path.name} {rows:,} rows")
+        elif self._tables and sum(described) != self.count:
+            raise SourceError(f"{self.source} holds {self.count:,} vectors, its metadata {sum(described):,} rows")
+        try:
+            return pa.unify_schemas(schemas, promote_options="permissive") if schemas else _UNDESCRIBED
+        except pa.ArrowException:  # numbers in one shard, text in another
+            return unified(schemas)
+
+
+def _find_vectors(source: Path) -> list[_Vectors]:
+    if source.is_file():
+        return [_open_index(source) if source.suffix in _INDEX_ENDINGS else _open_npy(source)]
+    for folder, pattern in ((source / "img_emb", "*.npy"), (source, "img_emb_*.npy"), (source, "*.npy")):
+        if found := sorted(folder.glob(pattern), key=_numbers):
+            return [_open_npy(path) for path in found]
+    indexes = [path for ending in _INDEX_ENDINGS for path in source.glob(f"*{ending}")]
+    images = [path for path in indexes if path.stem == "image"] or indexes
+    if len(images) == 1:
+        return [_open_index(images[0])]
+    if images:
+        raise SourceError(f"{source} holds several indexes ({', '.join(p.name for p in images)}); name one of them")
+    raise SourceError(f"{source} holds no .npy file (nor in img_emb/) and no FAISS index (.index, .faiss)")
+
+
+def _find_tables(source: Path, named: Path | None) -> list[Path]:
+    if named is not None:
+        if not named.exists():
+            raise SourceNotFound(f"{named} does not exist; --metadata takes a Parquet file or a folder of them")
+        return _tables_in(named, "*") if named.is_dir() else [named]
+    if source.is_file():
+        beside = [source.with_suffix(ending) for ending in _TABLE_ENDINGS]
+        return [path for path in beside if path.is_file()] or _tables_in(source.parent / "metadata", "*")
+    for folder, pattern in ((source / "metadata", "*"), (source, "metadata_*"), (source, "*")):
+        if found := _tables_in(folder, pattern):
+            return found
+    return []
+
+
+def _tables_in(folder: Path, pattern: str) -> list[Path]:
+    return sorted((path for ending in _TABLE_ENDINGS for path in folder.glob(pattern + ending)), key=_numbers)
+
+
+def _numbers(path: Path) -> tuple[Sequence[int], str]:
+    """Files in the order of the numbers in their names: 2 before 10."""
+    return [int(number) for number in re.findall(r"\d+", path.name)], path.name
+
+
+def _require_pairs(vectors: Sequence[str], tables: Sequence[str]) -> None:
+    """Refuses shards whose numbers tell that they do not belong together; names without numbers tell nothing."""
+    numbers, others = _shard_numbers(vectors), _shard_numbers(tables)
+    for name, table, number, other in zip(vectors, tables, numbers, others, strict=False):
+        if len(number) == len(other) and number != other:
+            raise SourceError(
+                f"{name} would go with {table}: a file of one or of the other is missing, or they are numbered "
+                "differently; every shard of vectors needs its shard of metadata"
+            )
+
+
+def _shard_numbers(names: Sequence[str]) -> list[tuple[int, ...]]:
+    """Of the numbers in each name those in which the names differ; nothing where they are not built alike.
+
+    >>> _shard_numbers(["b32_0_of_2.npy", "b32_1_of_2.npy"])
+    [(0,), (1,)]
+    """
+    numbers = [_numbers(Path(name))[0] for name in names]
+    if len({len(each) for each in numbers}) != 1:
+        return []
+    differing = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
+    return list(zip(*differing, strict=True))
+
+
+def _open_npy(path: Path) -> _Vectors:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path} is not a readable .npy file: {error}") from error
+    if array.ndim != 2 or array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
+        raise SourceError(f"{path} holds {array.dtype} {array.shape}; embeddings are (n, d) floats")
+    return _Vectors(path.name, len(array), array.shape[1], lambda a, b: _single(array[a:b]))
+
+
+def _single(rows: NDArray[Any]) -> Float32:
+    """(m, d) float32; rows of float64 that it could not hold are scaled first, since only their direction counts."""
+    if rows.dtype.itemsize == 8:
+        peaks = np.abs(rows).max(axis=1, keepdims=True)
+        far = np.isfinite(peaks) & (peaks > 0) & ((peaks > 1e30) | (peaks < 1e-30))
+        rows = rows / np.where(far, peaks, 1.0)
+    return np.asarray(rows, np.float32)
+
+
+def _open_index(path: Path) -> _Vectors:
+    opened = open_vectors(path)
+    what = path.name + ("" if opened.exact else " (approximate)")
+    return _Vectors(what, opened.count, opened.dim, opened.read, opened.ids)

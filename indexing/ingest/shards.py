@@ -1,0 +1,184 @@
+"""Encoded images on their way into a collection: small files in the work folder that survive the job's end.
+
+A row is one encoded (or rejected) image, found again by its id's hash and its fingerprint, so a job that was killed
+finds what it did before whatever its order. A shard is written whole every few seconds: a kill costs no more than that.
+
+Dimension letters: d embedding width, m rows asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from indexing.durable_files import read_table, write_table
+from lookalike.types import Float16, Int64, UInt64
+
+SHARD_ROWS = 2_048
+SHARD_SECONDS = 5.0
+_OPEN_SHARDS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What became of one image: a vector and a thumbnail, or an error code and message.
+
+    Attributes:
+        id_hash: `lookalike.metadata.id_hash` of its id.
+        fingerprint: of the image and the options that decide how it is decoded.
+        vector: d float16 as bytes; None where it was rejected, like the next four.
+        thumbnail: image bytes.
+        width: of the original, pixels.
+        height: of the original, pixels.
+        format: `JPEG`, ...
+        code: of the error; None where it was encoded.
+        message: of the error.
+    """
+
+    id_hash: int
+    fingerprint: int
+    vector: bytes | None = None
+    thumbnail: bytes | None = None
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+SCHEMA = pa.schema(
+    [
+        ("id_hash", pa.uint64()),
+        ("fingerprint", pa.uint64()),
+        ("vector", pa.binary()),
+        ("thumbnail", pa.binary()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", pa.string()),
+        ("code", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+
+
+_KEYS = pa.schema([("id_hash", pa.uint64()), ("fingerprint", pa.uint64()), ("rejected", pa.bool_())])
+
+
+class Origin(Protocol):
+    """A place where encoded images are found again: the work folder, or the version before."""
+
+    def find(self, id_hashes: UInt64, fingerprints: UInt64) -> Int64:
+        """(m,) rows of the images that are here unchanged, -1 for the others."""
+        ...
+
+    def take(self, rows: Int64) -> pa.Table:
+        """The rows asked for, in that order, with the columns of `SCHEMA`."""
+        ...
+
+
+class ShardWriter:
+    """Collects rows and writes them as shards; leaving the context writes what is left, whatever the reason.
+
+    Args:
+        folder: the work folder; shards of an earlier run stay.
+        seconds: how old the oldest unwritten row may get.
+    """
+
+    def __init__(self, folder: Path, seconds: float = SHARD_SECONDS) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._seconds = seconds
+        self._next = 1 + max((int(path.stem.rpartition("-")[2]) for path in shard_files(folder)), default=-1)
+        self._rows: list[Encoded] = []
+        self._since = 0.0
+
+    def add(self, rows: Sequence[Encoded]) -> None:
+        """Takes rows; now and then a shard is written."""
+        if not self._rows:
+            self._since = time.monotonic()
+        self._rows += rows
+        if len(self._rows) >= SHARD_ROWS or time.monotonic() - self._since >= self._seconds:
+            self.flush()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes the shard that was begun."""
+        if self._rows:
+            table = pa.Table.from_pylist([asdict(row) for row in self._rows], schema=SCHEMA)
+            write_table(self._folder / f"encoded-{self._next:08d}.arrow", table)
+            self._next += 1
+            self._rows = []
+
+
+class ShardPool:
+    """The shards of a work folder, searchable: 24 bytes of memory a row.
+
+    Args:
+        folder: the work folder.
+        rejected: whether rejected images are found, too; without them, a later run tries them again.
+    """
+
+    def __init__(self, folder: Path, *, rejected: bool = True) -> None:
+        self._files = shard_files(folder)
+        keys = [_keys(path) for path in self._files]
+        self._starts = np.cumsum([0, *map(len, keys)])
+        table = pa.concat_tables([_KEYS.empty_table(), *keys])
+        id_hashes, fingerprints, bad = (table.column(name).to_numpy() for name in _KEYS.names)
+        mixed = id_hashes ^ fingerprints  # both are uniform, so is this; id_hash decides again below
+        order = np.lexsort((bad, mixed))  # of two rows for one image, the one that was encoded comes first
+        self._order = order if rejected else order[~bad[order]]
+        self._mixed, self._id_hashes = mixed[self._order], id_hashes[self._order]
+        self._open = lru_cache(maxsize=_OPEN_SHARDS)(read_table)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def find(self, id_hashes: UInt64, fingerprints: UInt64) -> Int64:
+        """See `Origin.find`."""
+        if not len(self):
+            return np.full(len(id_hashes), -1, np.int64)
+        wanted = id_hashes ^ fingerprints
+        place = np.minimum(np.searchsorted(self._mixed, wanted), len(self) - 1)
+        hit = (self._mixed[place] == wanted) & (self._id_hashes[place] == id_hashes)
+        return np.where(hit, self._order[place], -1)
+
+    def take(self, rows: Int64) -> pa.Table:
+        """See `Origin.take`."""
+        shards = np.searchsorted(self._starts, rows, side="right") - 1
+        pieces, places = [SCHEMA.empty_table()], [np.empty(0, np.int64)]
+        for shard in np.unique(shards):
+            place = np.flatnonzero(shards == shard)
+            pieces.append(self._open(self._files[shard]).take(rows[place] - self._starts[shard]))
+            places.append(place)
+        return pa.concat_tables(pieces).take(np.argsort(np.concatenate(places)))
+
+
+def _keys(path: Path) -> pa.Table:
+    shard = read_table(path)
+    columns = [shard.column("id_hash"), shard.column("fingerprint"), shard.column("code").is_valid()]
+    return pa.table(columns, schema=_KEYS)
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The finished shards, oldest first."""
+    return sorted(folder.glob("encoded-*.arrow"))
+
+
+def vectors_of(table: pa.Table, dim: int) -> Float16:
+    """The column `vector` of rows that all have one, (m, d) float16."""
+    return np.frombuffer(b"".join(table.column("vector").to_pylist()), np.float16).reshape(len(table), dim)

@@ -1,0 +1,107 @@
+"""What the cosine of a pair means for one encoder: a threshold of similarity, and a probability.
+
+Fitted by `evaluation`, kept beside an encoder's weights as JSON, asked by the service. Knows no encoder and no pair.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lookalike.errors import WeightsInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class PairCalibration:
+    """A threshold and a monotone curve from cosine to probability, for one kind of pair.
+
+    The probability is that of a world like the one it was fitted in, where half of all pairs belong together.
+
+    Attributes:
+        threshold: cosine distance (1 - cosine, in [0, 2]) up to which a pair counts as similar.
+        cosines: the curve's knots, strictly ascending, at least one.
+        probabilities: at each knot the probability that the two sides belong together; non-decreasing, in [0, 1].
+
+    Raises:
+        ValueError: anything of this does not hold.
+    """
+
+    threshold: float
+    cosines: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        knots, values = np.asarray(self.cosines), np.asarray(self.probabilities)
+        if not 0.0 <= self.threshold <= 2.0:
+            raise ValueError(f"the threshold is {self.threshold}; a cosine distance is in [0, 2]")
+        if knots.ndim != 1 or knots.shape != values.shape or knots.size == 0:
+            raise ValueError(f"{knots.size} cosines and {values.size} probabilities: expected as many, at least one")
+        if not (np.isfinite(knots).all() and (np.diff(knots) > 0).all()):
+            raise ValueError("the cosines are not strictly ascending")
+        if not ((values >= 0).all() and (values <= 1).all() and (np.diff(values) >= 0).all()):
+            raise ValueError("the probabilities are not in [0, 1] and non-decreasing")
+
+    def probability(self, cosine: float) -> float:
+        """Probability that a pair of this cosine belongs together: linear between knots, constant beyond them.
+
+        >>> PairCalibration(0.5, (0.2, 0.6), (0.0, 1.0)).probability(0.5)
+        0.75
+        """
+        return float(np.interp(cosine, self.cosines, self.probabilities))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The curves of an encoder by what the two sides are; None where a kind of pair was never measured."""
+
+    image_image: PairCalibration | None = None
+    image_text: PairCalibration | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """What `to_dict` gave, or the same from JSON.
+
+        Raises:
+            ValueError: it is anything else.
+        """
+        unknown = set(values) - {"image_image", "image_text"}
+        if unknown:
+            raise ValueError(f"unknown kind of pair: {', '.join(sorted(unknown))}")
+        return cls(**{kind: _pair(pair) for kind, pair in values.items()})
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The calibration in a JSON file.
+
+    Raises:
+        WeightsInvalid: no such file, or not a calibration.
+    """
+    try:
+        return Calibration.from_dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # the last three: JSON of another shape
+        raise WeightsInvalid(f"{path} holds no calibration: {error}") from error
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Write a calibration as JSON that `read_calibration` reads; the folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(calibration.to_dict()) + "\n", encoding="utf-8")
+
+
+def _pair(values: Mapping[str, Any] | None) -> PairCalibration | None:
+    if values is None:
+        return None
+    return PairCalibration(
+        threshold=float(values["threshold"]),
+        cosines=tuple(float(value) for value in values["cosines"]),
+        probabilities=tuple(float(value) for value in values["probabilities"]),
+    )

@@ -1,0 +1,215 @@
+"""A collection on disk: versions side by side, one of them current, published by renaming.
+
+    my-collection/
+      CURRENT                 the name of the version being served
+      versions/<version>/     manifest.json, vectors.npy, metadata.*, ids.npy, thumbnails.arrow, rejected.parquet,
+                              and the store's own files
+
+Writing is done beside (`staging`), fsynced, checksummed, renamed; `CURRENT` last, so that a reader sees a whole
+version or none of it. Opening verifies before anything is mapped. It knows nothing of encoders but their identity.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import shutil
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from lookalike.errors import CollectionNotFound, EncoderMismatch, ManifestInvalid
+from lookalike.manifest import FILE as MANIFEST
+from lookalike.manifest import Manifest, file_entry, read_manifest, verify_files
+from lookalike.metadata import Metadata
+from lookalike.thumbnails import Thumbnails
+from lookalike.types import EncoderSpec, Float16
+
+CURRENT, VERSIONS, VECTORS, REJECTED = "CURRENT", "versions", "vectors.npy", "rejected.parquet"
+UNFINISHED = f".{CURRENT}.*"
+"""What a process that was killed while it wrote `CURRENT` leaves."""
+_KEPT_VERSIONS = 2
+_MENDS = dict.fromkeys((errno.EMFILE, errno.ENFILE), "; raise `ulimit -n`") | {
+    errno.EACCES: "; let this process's user read the whole folder"
+}
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One opened, verified version; everything large is memory-mapped.
+
+    Attributes:
+        root: the collection's folder.
+        folder: the version's folder.
+        manifest: its manifest.
+        vectors: (n, d) float16 unit vectors, memory-mapped.
+        metadata: row -> record, id -> row.
+        thumbnails: row -> JPEG bytes.
+    """
+
+    root: Path
+    folder: Path
+    manifest: Manifest
+    vectors: Float16
+    metadata: Metadata
+    thumbnails: Thumbnails
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def require(self, spec: EncoderSpec) -> None:
+        """Refuses an encoder whose vectors can't be compared with the collection's.
+
+        Raises:
+            EncoderMismatch: names both encoders.
+        """
+        made_by = self.manifest.encoder
+        if made_by.identity != spec.identity:
+            own = f"{made_by.name!r}" if made_by.name != spec.name else "its own weights"
+            raise EncoderMismatch(
+                f"collection {self.root} was made by encoder {made_by.name!r} (weights {made_by.weights[:12]}, "
+                f"d = {made_by.dim}), not by {spec.name!r} (weights {spec.weights[:12]}, d = {spec.dim}); "
+                f"serve it with {own} or index again with {spec.name!r}"
+            )
+
+
+def current_version(root: Path) -> str:
+    """The name of the version being served.
+
+    Raises:
+        CollectionNotFound: no collection at `root`.
+    """
+    try:
+        version = (root / CURRENT).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CollectionNotFound(
+            f"no collection at {root}: make one with `lookalike index SOURCE --out {shlex.quote(str(root))}`"
+        ) from error
+    except OSError as error:
+        mend = _MENDS.get(error.errno or 0, "")
+        raise CollectionNotFound(f"{root / CURRENT} can't be read: {error.strerror}{mend}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestInvalid(f"{root / CURRENT} names no version: {error}; restore it from a copy") from error
+    if not version.isprintable() or not version or Path(version).name != version:
+        raise ManifestInvalid(f"{root / CURRENT} names no version: {version!r}")
+    return version
+
+
+def current_manifest(root: Path) -> Manifest:
+    """The manifest of the version being served, read without opening anything.
+
+    Raises:
+        CollectionNotFound, ManifestInvalid, FormatTooNew: as their names say.
+    """
+    return read_manifest(root / VERSIONS / current_version(root))
+
+
+def open_collection(root: Path, *, verify: bool = True) -> Collection:
+    """Opens the current version.
+
+    Args:
+        root: the collection's folder.
+        verify: whether checksums are computed before anything is mapped (about a second a gigabyte).
+
+    Raises:
+        CollectionNotFound, ManifestInvalid, FormatTooNew, ChecksumMismatch: as their names say.
+    """
+    folder = root / VERSIONS / current_version(root)
+    manifest = read_manifest(folder)
+    if manifest.version != folder.name:
+        raise ManifestInvalid(
+            f"{folder} holds version {manifest.version!r}: rename the folder to that, and have {root / CURRENT} say so"
+        )
+    if verify:
+        verify_files(folder, manifest)
+    vectors = _map_vectors(folder / VECTORS)
+    collection = Collection(root, folder, manifest, vectors, Metadata(folder), Thumbnails(folder))
+    counts = {len(vectors), len(collection.metadata), len(collection.thumbnails), manifest.counts.indexed}
+    if len(counts) != 1 or vectors.shape[1] != manifest.encoder.dim:
+        raise ManifestInvalid(f"{folder} holds vectors {vectors.shape} and counts {sorted(counts)} that don't agree")
+    return collection
+
+
+def new_version_name() -> str:
+    """Sorts by time; unique."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+
+
+def staging_folder(root: Path, version: str) -> Path:
+    """Makes the empty folder in which `version` is to be built; remains of killed builds are removed."""
+    versions = root / VERSIONS
+    versions.mkdir(parents=True, exist_ok=True)
+    for leftover in versions.glob(".building-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for unfinished in root.glob(UNFINISHED):
+        unfinished.unlink(missing_ok=True)
+    folder = versions / f".building-{version}"
+    folder.mkdir()
+    return folder
+
+
+def publish(root: Path, staging: Path, manifest: Manifest) -> Path:
+    """Seals a staged version and makes it current, atomically; all but the last two versions are removed.
+
+    Args:
+        root: the collection's folder.
+        staging: what `staging_folder` gave, filled.
+        manifest: without `files`; checksums are added here.
+
+    Returns:
+        The version's folder.
+    """
+    names = sorted(path.name for path in staging.iterdir())
+    sealed = manifest.model_copy(update={"files": {name: file_entry(staging / name) for name in names}})
+    (staging / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    for name in [*names, MANIFEST]:
+        _fsync(staging / name)
+    _fsync(staging)
+    folder = root / VERSIONS / manifest.version
+    staging.rename(folder)
+    _fsync(folder.parent)
+    replace_text(root / CURRENT, manifest.version + "\n")
+    _prune(root, manifest.version)
+    return folder
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replaces a small file so that a reader, or a power cut, sees the old or the new content whole."""
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        _fsync(fresh)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    _fsync(path.parent)
+
+
+def _map_vectors(path: Path) -> Float16:
+    try:
+        vectors: Float16 = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise ManifestInvalid(f"{path} can't be read: {error}") from error
+    if vectors.dtype != np.float16 or vectors.ndim != 2:
+        raise ManifestInvalid(f"{path} holds {vectors.dtype} {vectors.shape}, not (n, d) float16")
+    return vectors
+
+
+def _prune(root: Path, current: str) -> None:
+    others = sorted(
+        p for p in (root / VERSIONS).iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != current
+    )
+    for old in others[: max(0, len(others) - (_KEPT_VERSIONS - 1))]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,17 @@
+"""Choice and tower -> engine."""
+
+from __future__ import annotations
+
+from lookalike.encoders.engines.selection import EngineChoice
+from lookalike.encoders.engines.tower import Engine, Tower
+
+
+def make_engine(tower: Tower, choice: EngineChoice) -> Engine:
+    """Load a tower into the chosen engine; each engine's library is imported only when it is the one."""
+    if choice.engine == "openvino":
+        from lookalike.encoders.engines.openvino import OpenVINOEngine
+
+        return OpenVINOEngine(tower, choice)
+    from lookalike.encoders.engines.pytorch import TorchEngine
+
+    return TorchEngine(tower, choice)

@@ -1,0 +1,197 @@
+"""Which engine, precision and device: asked for by name, or by what the machine has.
+
+    CUDA                                torch, bf16 (fp16 before compute capability 8.0, and for convolutional models)
+    CPU on which bf16 is faster         OpenVINO, bf16
+    other CPU                           OpenVINO, fp32
+
+Whether bf16 is faster is measured: with AMX it multiplies at four times the rate of fp32, with AVX-512 bf16 alone (on
+some Xeons, or where a hypervisor hides AMX) at half of it.
+
+OpenVINO's f16 on a CPU is never chosen: where there is AVX-512 fp16 it still ran at a third to a tenth of the speed
+of bf16 and strayed further from fp32 (`benchmarks/RESULTS.md`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+
+from lookalike.errors import EncoderError
+
+logger = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu", "cuda")
+ENGINES = ("auto", "torch", "openvino")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_ROUNDS, _SIDE, _GAIN = 50, 384, 4 / 3
+_STREAMS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """What will run the towers.
+
+    Attributes:
+        engine: `torch` or `openvino`.
+        precision: `fp32`, `bf16` or `fp16`.
+        device: `cpu` or `cuda`.
+        threads: CPU threads; None for all cores.
+    """
+
+    engine: str
+    precision: str
+    device: str
+    threads: int | None = None
+
+    @property
+    def streams(self) -> int:
+        """Batches that run side by side, each on its share of the cores; one where all work on it."""
+        cores = self.threads or len(os.sched_getaffinity(0))
+        return _STREAMS if self.engine == "openvino" and cores >= _STREAMS else 1
+
+
+def choose_engine(
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    cuda_precision: str = "bf16",
+) -> EngineChoice:
+    """Settle what `auto` means on this machine, and log it.
+
+    Args:
+        engine: `auto`, `torch` or `openvino`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        device: `auto`, `cpu` or `cuda`.
+        threads: CPU threads, None for all cores.
+        cuda_precision: what suits the model best on CUDA, where bf16 and fp16 are equally fast.
+
+    Raises:
+        EncoderError: a word that is not known, or a combination that this machine can't run.
+    """
+    for word, allowed, what in ((engine, ENGINES, "engine"), (precision, PRECISIONS, "precision")):
+        _require(word in allowed, f"unknown {what} {word!r}; known are {', '.join(allowed)}")
+    require_device(device)
+    _require(threads is None or threads >= 1, f"{threads} threads can't run anything; give 1 or more")
+    device = _device(device, engine)
+    engine = _engine(engine, device)
+    choice = EngineChoice(engine, _precision(precision, engine, device, cuda_precision), device, threads)
+    logger.info(
+        "engine_chosen engine=%s precision=%s device=%s threads=%s",
+        choice.engine,
+        choice.precision,
+        choice.device,
+        choice.threads or "all",
+    )
+    return choice
+
+
+def require_device(device: str) -> None:
+    """Raises EncoderError for a device that is not known, or CUDA where there is none."""
+    _require(device in DEVICES, f"unknown device {device!r}; known are {', '.join(DEVICES)}")
+    if device == "cuda":
+        _require(cuda_available(), "device 'cuda' was asked for, but torch sees no CUDA device; use 'auto' or 'cpu'")
+
+
+def _device(device: str, engine: str) -> str:
+    if device == "cuda":
+        _require(engine != "openvino", "OpenVINO runs on the CPU here; use engine 'torch' with device 'cuda'")
+    if device == "auto":
+        return "cuda" if engine != "openvino" and cuda_available() else "cpu"
+    return device
+
+
+def _engine(engine: str, device: str) -> str:
+    if engine == "openvino":
+        _require(_has_openvino(), "engine 'openvino' was asked for, but it is not installed: pip install openvino")
+    if engine == "auto":
+        return "openvino" if device == "cpu" and _has_openvino() else "torch"
+    return engine
+
+
+def _precision(precision: str, engine: str, device: str, cuda_precision: str) -> str:
+    if device == "cuda":
+        best = _cuda_precision(cuda_precision) if precision == "auto" else precision
+    elif engine == "openvino":
+        capable = cpu_precisions()
+        best = ("bf16" if bf16_pays() else "fp32") if precision == "auto" else precision
+        _require(best in capable, f"this CPU does not compute in {best}; it has {', '.join(capable)}")
+    else:
+        best = "fp32" if precision == "auto" else precision
+        _require(best != "fp16", "torch does not compute in fp16 on a CPU at a useful speed; use bf16 or fp32")
+    return best
+
+
+@cache
+def cpu_precisions() -> tuple[str, ...]:
+    """What OpenVINO computes in on this CPU, natively."""
+    import openvino
+
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(
+        ours for ours, theirs in (("fp32", "FP32"), ("bf16", "BF16"), ("fp16", "FP16")) if theirs in capabilities
+    )
+
+
+@cache
+def bf16_pays() -> bool:
+    """Whether this CPU multiplies matrices at least a third faster in bf16 than in fp32; measured once, in 0.1 s.
+
+    On one core and in steps of half a millisecond, some of which pass undisturbed however busy the machine is.
+    """
+    if "bf16" not in cpu_precisions():
+        return False
+    import numpy as np
+    import openvino
+    from openvino import opset13
+
+    rows = np.ones((_SIDE, _SIDE), np.float32)
+    left, right = opset13.parameter([_SIDE, _SIDE], np.float32), opset13.constant(rows)
+    graph = openvino.Model([opset13.matmul(left, right, transpose_a=False, transpose_b=False)], [left])
+    core, alone = openvino.Core(), {"INFERENCE_NUM_THREADS": 1}
+    requests = [
+        core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": hint, **alone}).create_infer_request()
+        for hint in ("f32", "bf16")
+    ]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(_ROUNDS):
+        for request, times in zip(requests, seconds, strict=True):
+            begun = time.perf_counter()
+            request.infer([rows], share_inputs=True, share_outputs=True)
+            times.append(time.perf_counter() - begun)
+    in_fp32, in_bf16 = map(min, seconds)  # whatever else runs here can only add to them
+    logger.info("bf16_measured gain=%.2f", in_fp32 / in_bf16)
+    return in_fp32 > _GAIN * in_bf16
+
+
+@cache
+def cuda_available() -> bool:
+    """Whether torch can use a CUDA device; torch is imported only where a driver is installed."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _cuda_precision(wanted: str) -> str:
+    import torch
+
+    return wanted if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+
+
+def _has_openvino() -> bool:
+    return find_spec("openvino") is not None
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise EncoderError(message)

@@ -1,0 +1,76 @@
+"""What an encoder is to the rest of the house: pixels or words in, unit vectors out.
+
+Text is a second protocol, since an image-only encoder is a real encoder. The contract suite in
+`tests/contract/test_encoders.py` runs over every registered encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from PIL.Image import Image
+
+from lookalike.encoders.preprocessing import Preprocessing
+from lookalike.types import EncoderSpec, Float32, UInt8
+
+__all__ = ["Encoder", "Preprocessing", "TextEncoder"]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Images to vectors.
+
+    Instances are safe to call from `at_once` threads at a time; `preprocess` from any number.
+    """
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What this encoder is; constant over its life."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The pure, picklable function behind `preprocess`, for worker processes that must not load a model."""
+        ...
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights that are loaded, as their engine holds them; towers not needed yet count nothing."""
+        ...
+
+    @property
+    def image_batch(self) -> int:
+        """Images beyond which a larger batch is encoded no faster an image; fewer may be slower an image."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """Batches that may be encoded at once, each by a thread of its own: where two are faster than one by one."""
+        ...
+
+    def preprocess(self, image: Image) -> UInt8:
+        """RGB image of any size -> (3, S, S) uint8, S = spec.image_size. Pure CPU and thread-safe."""
+        ...
+
+    def encode_images(self, batch: UInt8) -> Float32:
+        """Preprocessed images (n, 3, S, S) uint8 -> (n, d) float32 of unit L2 norm; row i answers input i.
+
+        n = 0 gives (0, d). Any n is accepted: the encoder splits what is too large for it.
+        """
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Encoder, Protocol):
+    """An encoder whose `spec.text` is true."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """Texts -> (n, d) float32 of unit L2 norm, in the same space as the images; row i answers text i.
+
+        A text beyond the tower's token limit is truncated there, as the model's authors do.
+
+        Raises:
+            TextUnsupported: the text tower is not installed.
+        """
+        ...

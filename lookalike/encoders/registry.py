@@ -1,0 +1,137 @@
+"""Names -> encoders, and the list of what can be named. Everything heavy is imported by the factory that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lookalike.encoders.protocol import Encoder
+from lookalike.errors import EncoderError, UnknownEncoder
+
+FORMS = ("lite", "open_clip:<model>/<pretrained>[@<precision>]", "folder:<path>")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownEncoder:
+    """One row of `lookalike encoders`.
+
+    Attributes:
+        name: what to give as an encoder's name.
+        description: half a line.
+        at_hand: whether its weights are on this disk.
+        dim: width d of the joint space; None where it is not known without the weights.
+        mend: how to get the weights; empty where they are at hand.
+    """
+
+    name: str
+    description: str
+    at_hand: bool
+    dim: int | None
+    mend: str
+
+
+def create_encoder(
+    name: str, *, device: str = "auto", engine: str = "auto", precision: str = "auto", threads: int | None = None
+) -> Encoder:
+    """An encoder by name.
+
+    Args:
+        name: `lite`, `open_clip:<model>/<pretrained>[@<precision>]`, `folder:<path>`, or `fake` in tests.
+        device: `auto`, `cpu` or `cuda`.
+        engine: `auto`, `torch` or `openvino`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        threads: CPU threads, None for all cores.
+
+    Raises:
+        UnknownEncoder: no encoder goes by that name; the message names close ones.
+        EncoderError: weights missing or invalid, or an engine that can't run here.
+    """
+    kind = name.partition(":")[0]
+    factory = _FACTORIES.get(kind)
+    if factory is None or (":" in name) != (kind in _WITH_ARGUMENT):
+        raise UnknownEncoder(f"unknown encoder {name!r}{_suggest(name)}; the forms are {', '.join(FORMS)}")
+    return factory(name, device, engine, precision, threads)
+
+
+def known_encoders(*, every: bool = False) -> Iterator[KnownEncoder]:
+    """What can be named: `lite`, then open_clip's tags whose weights are at hand.
+
+    Args:
+        every: the other tags of open_clip as well.
+    """
+    yield _known_lite()
+    tags = list(_known_open_clip())
+    yield from (tag for tag in tags if tag.at_hand)
+    if every:
+        yield from (tag for tag in tags if not tag.at_hand)
+
+
+def _fake(name: str, device: str, engine: str, precision: str, threads: int | None) -> Encoder:
+    from lookalike.encoders.fake import FakeEncoder
+
+    return FakeEncoder()
+
+
+def _lite(name: str, device: str, engine: str, precision: str, threads: int | None) -> Encoder:
+    from lookalike.encoders.lite.encoder import lite_encoder
+
+    return lite_encoder(device=device, engine=engine, precision=precision, threads=threads)
+
+
+def _open_clip(name: str, device: str, engine: str, precision: str, threads: int | None) -> Encoder:
+    from lookalike.encoders.open_clip.encoder import open_clip_encoder
+
+    return open_clip_encoder(name, device=device, engine=engine, precision=precision, threads=threads)
+
+
+def _folder(name: str, device: str, engine: str, precision: str, threads: int | None) -> Encoder:
+    from lookalike.encoders.exported.encoder import folder_encoder
+
+    return folder_encoder(name, device=device, engine=engine, precision=precision, threads=threads)
+
+
+_FACTORIES: dict[str, Callable[[str, str, str, str, int | None], Encoder]] = {
+    "lite": _lite,
+    "open_clip": _open_clip,
+    "folder": _folder,
+    "fake": _fake,
+}
+_WITH_ARGUMENT = {"open_clip", "folder"}
+
+
+def _suggest(name: str) -> str:
+    from lookalike.encoders.open_clip.weights import PREFIX, close_matches, model_names
+
+    if name in _WITH_ARGUMENT:
+        return " on its own: it needs " + ("a model and its weights" if name == "open_clip" else "a path")
+    model = name.removeprefix(PREFIX).partition("/")[0]
+    if model in model_names():
+        return f"; did you mean '{PREFIX}{model}/<pretrained>'?"
+    return close_matches(name, ["lite", *model_names()])
+
+
+def _known_lite() -> KnownEncoder:
+    from lookalike.encoders.lite.model import LITE_DIM, text_available, weights_digest
+
+    try:
+        weights_digest()
+    except EncoderError as error:
+        return KnownEncoder("lite", "embedded, offline, the default", False, LITE_DIM, str(error))
+    text = text_available()
+    description = f"embedded, offline, the default; {'images and text' if text else 'images only'}"
+    return KnownEncoder("lite", description, True, LITE_DIM, "" if text else "for text: pip install 'lookalike[text]'")
+
+
+def _known_open_clip() -> Iterator[KnownEncoder]:
+    from open_clip import get_model_config
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained
+
+    from lookalike.encoders.open_clip.weights import PREFIX, find_published, hub_files
+
+    for model, tag in list_pretrained():
+        published = get_pretrained_cfg(model, tag)
+        at_hand = find_published(model, tag, published) is not None
+        files = [f"{repository}/{file}" for repository, file in hub_files(published)] or [published.get("url", "")]
+        dim = (get_model_config(model) or {}).get("embed_dim")
+        description = f"open_clip's {model}, weights {tag}"
+        yield KnownEncoder(f"{PREFIX}{model}/{tag}", description, at_hand, dim, "" if at_hand else f"fetch {files[0]}")

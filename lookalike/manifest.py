@@ -1,0 +1,162 @@
+"""`manifest.json`: what a version of a collection is made of, and the checks that it is what it says.
+
+It knows the fields and the checksums; it opens no index and no table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lookalike.errors import ChecksumMismatch, FormatTooNew, ManifestInvalid
+from lookalike.types import EncoderSpec, Identity, Thresholds
+
+FORMAT_VERSION = 1
+FILE = "manifest.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EncoderEntry(_Record):
+    """The encoder that made the vectors; `weights` and the rest of its identity must match to search them."""
+
+    name: str
+    weights: str
+    dim: int = Field(gt=0)
+    image_size: int = Field(gt=0)
+    preprocessing: str
+    text: bool
+    engine: str
+    precision: str
+
+    @classmethod
+    def of(cls, spec: EncoderSpec) -> EncoderEntry:
+        """The entry of an encoder at hand."""
+        fields = asdict(spec)
+        return cls(**{name: fields[name] for name in cls.model_fields})
+
+    @property
+    def identity(self) -> Identity:
+        """As `EncoderSpec.identity`."""
+        return EncoderSpec(**self.model_dump(), thresholds=Thresholds()).identity
+
+
+class StoreEntry(_Record):
+    """The vector store: registered kind and whatever parameters it wants to be opened with.
+
+    `asked` among the parameters is the kind that the job was asked for, `auto` included.
+    """
+
+    kind: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class Counts(_Record):
+    """in = indexed + rejected, always."""
+
+    seen: int = Field(ge=0)
+    indexed: int = Field(ge=0)
+    rejected: int = Field(ge=0)
+
+
+class FileEntry(_Record):
+    """One file of the version folder."""
+
+    sha256: str
+    size: int = Field(ge=0)
+
+
+class Manifest(_Record):
+    """Everything that is known of a version before a byte of its index is read."""
+
+    format_version: int
+    name: str
+    version: str
+    created: str
+    lookalike: str
+    encoder: EncoderEntry
+    store: StoreEntry
+    counts: Counts
+    recall: dict[str, Any] = Field(default_factory=dict)
+    sources: list[str] = Field(default_factory=list)
+    inputs: str = ""
+    files: dict[str, FileEntry] = Field(default_factory=dict)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads and validates `folder/manifest.json`.
+
+    Raises:
+        ManifestInvalid: missing, not JSON, or fields missing or of the wrong type.
+        FormatTooNew: written by a later release.
+    """
+    path = folder / FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+        version = _format_version(text, path)
+        if version > FORMAT_VERSION:
+            raise FormatTooNew(
+                f"{path} has format {version}; this release reads up to {FORMAT_VERSION}. Upgrade lookalike"
+            )
+        return Manifest.model_validate_json(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestInvalid(f"{path} can't be read: {error}") from error
+    except ValidationError as error:
+        raise ManifestInvalid(f"{path} is not a valid manifest: {_first(error)}") from error
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and SHA-256 of a file, streamed."""
+    with path.open("rb") as stream:
+        return FileEntry(sha256=hashlib.file_digest(stream, "sha256").hexdigest(), size=path.stat().st_size)
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Checks every file's size, then its SHA-256.
+
+    Raises:
+        ChecksumMismatch: a file is missing, longer, shorter or different; names it.
+        ManifestInvalid: a file can't be read.
+    """
+    try:
+        _verify(folder, manifest)
+    except PermissionError as error:
+        raise ManifestInvalid(
+            f"{error.filename} can't be read: {error.strerror}; let this process's user read it"
+        ) from error
+
+
+def _verify(folder: Path, manifest: Manifest) -> None:
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ChecksumMismatch(f"{path} is missing; index again or restore the folder from a copy")
+        size = path.stat().st_size
+        if size != expected.size:
+            raise ChecksumMismatch(f"{path} has {size} bytes where the manifest says {expected.size}; restore it")
+    for name, expected in manifest.files.items():
+        if file_entry(folder / name).sha256 != expected.sha256:
+            raise ChecksumMismatch(f"{folder / name} differs from its checksum in the manifest; restore it")
+
+
+class _Version(BaseModel):
+    format_version: int
+
+
+def _format_version(text: str, path: Path) -> int:
+    try:
+        return _Version.model_validate_json(text).format_version
+    except ValidationError as error:
+        raise ManifestInvalid(f"{path} is not a valid manifest: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    place = ".".join(str(part) for part in detail["loc"]) or "document"
+    return f"{place}: {detail['msg']}"

@@ -1,0 +1,150 @@
+"""Row -> record and id -> row, memory-mapped: what a collection knows of its images besides their vectors.
+
+`metadata.parquet` is the interchange copy that pandas, DuckDB or Spark read; `metadata.arrow` holds the same rows for
+the service, which fetches single rows without decoding a column; `ids.npy`, (2, n) uint64, finds a row by id: the
+ids' hashes in ascending order, and the row of each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lookalike.errors import DuplicateId, ManifestInvalid, UnknownItem
+from lookalike.rowfile import RowFile, RowFileWriter
+from lookalike.types import UInt64
+
+PARQUET, ROWS, IDS = "metadata.parquet", "metadata.arrow", "ids.npy"
+FILES = (PARQUET, ROWS, IDS)
+_ROWS_PER_BATCH = 65_536
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""What JSON carries as it is: most of what there is."""
+
+
+def write_metadata(folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+    """Streams tables into the three files; memory holds one table and 16 bytes a row.
+
+    Args:
+        folder: the version folder being built.
+        schema: must hold a string column `id`.
+        tables: row order is vector order.
+
+    Returns:
+        n, the number of rows written.
+
+    Raises:
+        DuplicateId: an id occurs twice.
+    """
+    hashes: list[UInt64] = []
+    with (
+        pq.ParquetWriter(folder / PARQUET, schema, compression="zstd") as parquet,
+        RowFileWriter(folder / ROWS, schema, _ROWS_PER_BATCH) as rows,
+    ):
+        for table in tables:
+            aligned = table.select(schema.names).cast(schema)
+            parquet.write_table(aligned)
+            rows.add(aligned)
+            hashes.append(np.fromiter(map(id_hash, table.column("id").to_pylist()), np.uint64, len(table)))
+    entries = _sorted_entries(hashes)
+    _refuse_duplicates(entries, folder / ROWS)
+    np.save(folder / IDS, entries)
+    return len(entries[0])
+
+
+def id_hash(item_id: str) -> int:
+    """64 bits of BLAKE2b over the UTF-8 id."""
+    return int.from_bytes(hashlib.blake2b(item_id.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _sorted_entries(hashes: list[UInt64]) -> UInt64:
+    flat = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
+    order = np.argsort(flat, kind="stable")
+    return np.stack([flat[order], order.astype(np.uint64)])
+
+
+def _refuse_duplicates(entries: UInt64, path: Path) -> None:
+    """Equal hashes are nearly always equal ids; the ids themselves decide."""
+    twins = np.flatnonzero(entries[0, 1:] == entries[0, :-1])
+    if not len(twins):
+        return
+    rows = RowFile(path)
+    for i in twins:
+        first, second = (rows.value("id", int(entries[1, j])) for j in (i, i + 1))
+        if first == second:
+            raise DuplicateId(f"id {first!r} occurs twice")
+
+
+class Metadata:
+    """The reading side; safe to call from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._rows = RowFile(folder / ROWS)
+        try:
+            ids = np.load(folder / IDS, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise ManifestInvalid(f"{folder / IDS} can't be read: {error}") from error
+        if ids.dtype != np.uint64 or ids.shape != (2, len(self._rows)) or "id" not in self.columns:
+            raise ManifestInvalid(f"{IDS} in {folder} does not describe {ROWS}")
+        self._hashes, self._owners = np.asarray(ids)  # mapped as before; a `memmap` is slower to take a value from
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def columns(self) -> list[str]:
+        """Column names, `id` among them."""
+        return list(self._rows.schema.names)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """(n,) values of a column, memory-mapped."""
+        return self._rows.column(name)
+
+    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """JSON-ready records of the given rows, in the order given; columns without a value are left out."""
+        return [{k: json_ready(v) for k, v in record.items() if v is not None} for record in self._rows.rows(rows)]
+
+    def row_of(self, item_id: str) -> int:
+        """The row of an id, in microseconds.
+
+        Raises:
+            UnknownItem: no item has that id.
+        """
+        hashes, owners = self._hashes, self._owners
+        wanted = np.uint64(id_hash(item_id))
+        i = int(np.searchsorted(hashes, wanted))
+        while i < len(hashes) and hashes[i] == wanted:
+            row = int(owners[i])
+            if self._rows.value("id", row) == item_id:
+                return row
+            i += 1
+        raise UnknownItem(f"no item has the id {item_id!r} in this collection")
+
+
+def json_ready(value: Any) -> Any:
+    """A metadata value as JSON can carry it: dates as ISO 8601, NaN and infinity as None, bytes by their length."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, dict):
+        return {str(k): json_ready(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(v) for v in value]
+    return value

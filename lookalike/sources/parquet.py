@@ -1,0 +1,182 @@
+"""A Parquet file: a row is an image, its other columns are metadata.
+
+The image is a binary column, a struct of `bytes` and `path` as Hugging Face datasets write it, or a column of paths
+relative to the Parquet file. The id comes from a column, else it is a hash of the image's bytes: never a row number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lookalike.errors import ImageUndecodable, SourceError
+from lookalike.sources.columns import captions_of, decodable, with_extra
+from lookalike.sources.item import (
+    ColumnNames,
+    Item,
+    broken,
+    fingerprint,
+    read_range,
+    readable,
+    stat_parts,
+    unreadable,
+)
+
+ENDINGS = (".parquet", ".pq")
+"""File name endings taken for Parquet files."""
+
+IMAGE_COLUMNS = ("image", "image_bytes", "bytes", "img", "picture", "jpg", "jpeg", "png", "content", "data")
+PATH_COLUMNS = ("image_path", "path", "file", "file_name", "filename", "filepath", "image", "img_path")
+ID_COLUMNS = ("id", "key", "path", "url")
+CAPTION_COLUMNS = ("caption", "captions", "text", "TEXT")
+"""Names that are looked for, in this order, where the user names none."""
+
+_ROWS = 64  # rows held at a time
+_DAMAGE = (OSError, pa.ArrowException)
+
+
+class ParquetSource:
+    """The rows of one Parquet file.
+
+    Args:
+        path: the file.
+        label: goes into the column `source`.
+        prefix: what ids begin with, `""` or `NAME/`.
+        columns: the columns' parts, where the user names them.
+
+    Raises:
+        SourceError: a named column is missing, or none holds images; a damaged file is reported when it is read.
+    """
+
+    def __init__(self, path: Path, label: str, prefix: str = "", columns: ColumnNames | None = None) -> None:
+        self.label = label
+        self._path = path
+        self._prefix = prefix
+        self._schema = _read_schema(path)
+        self._columns = _choose(self._schema, columns or ColumnNames(), path) if self._schema else ColumnNames()
+
+    def expected(self) -> int | None:
+        """Exact, from the footer."""
+        try:
+            return int(pq.read_metadata(self._path).num_rows)
+        except _DAMAGE:
+            return 1
+
+    def __iter__(self) -> Iterator[Item]:
+        row = 0
+        try:
+            stat = stat_parts(self._path.stat())
+            with pq.ParquetFile(self._path, buffer_size=1 << 20) as file:
+                for batch in file.iter_batches(batch_size=_ROWS):
+                    for record in decodable(batch).to_pylist():
+                        yield self._item(record, stat, row)
+                        row += 1
+        except _DAMAGE as error:
+            what = f"{readable(self._path.name)} is truncated or corrupt after {row:,} rows"
+            yield broken(self._prefix + readable(self._path.stem), self.label, SourceError(f"{what}: {error}"))
+
+    def _item(self, record: dict[str, Any], stat: tuple[int, int], row: int) -> Item:
+        data, path = _unpack(record[self._columns.image or ""])
+        columns = self._metadata(record, path)
+        id_column = self._columns.id
+        value = record[id_column] if id_column is not None else _content_id(data) or path
+        if value is None or value == "":
+            name = readable(self._path.name)
+            why = SourceError(f"row {row} of {name} has no id in column {id_column!r}, or no image to make one of")
+            return broken(f"{self._prefix}{name}#row-{row}", self.label, why, columns)
+        item_id = self._prefix + (value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value))
+        if data is not None:
+            return Item(item_id, self.label, fingerprint(*stat, row), lambda: data, columns)
+        if not path:
+            why_empty = ImageUndecodable(f"row {row} of {readable(self._path.name)} holds no image")
+            return broken(item_id, self.label, why_empty, columns)
+        return self._item_at(self._path.parent / path, item_id, columns, (*stat, row))
+
+    def _item_at(self, path: Path, item_id: str, columns: dict[str, Any], parts: tuple[int, ...]) -> Item:
+        try:
+            status = path.stat()
+            if not path.is_file():
+                raise SourceError(f"{readable(str(path))} is not a regular file")
+        except OSError as error:
+            return broken(item_id, self.label, unreadable(path, error), columns)
+        except ValueError as error:  # a NUL character in the path
+            return broken(item_id, self.label, SourceError(f"{str(path)!r} is no path: {error}"), columns)
+        except SourceError as error:
+            return broken(item_id, self.label, error, columns)
+        return Item(item_id, self.label, fingerprint(*parts, *stat_parts(status)), partial(read_range, path), columns)
+
+    def _metadata(self, record: dict[str, Any], path: str | None) -> dict[str, Any]:
+        """Every column but the image; `id` only where it is not the id already, the caption under its own name."""
+        extra = dict(record)
+        del extra[self._columns.image or ""]
+        own: dict[str, Any] = {}
+        stated = extra.pop("path", None)
+        if isinstance(stated, str) or path:
+            own["path"] = stated if isinstance(stated, str) else path
+        elif stated is not None:
+            extra["path"] = stated
+        if self._columns.caption is not None:
+            own |= captions_of(extra.pop(self._columns.caption, None))
+        if self._columns.id == "id":
+            extra.pop("id", None)
+        return with_extra(own, extra)
+
+
+def _read_schema(path: Path) -> pa.Schema | None:
+    try:
+        return pq.read_schema(path)
+    except _DAMAGE:
+        return None
+
+
+def _choose(schema: pa.Schema, named: ColumnNames, path: Path) -> ColumnNames:
+    for option, name in (("id", named.id), ("image", named.image), ("caption", named.caption)):
+        if name is not None and name not in schema.names:
+            raise SourceError(f"{path} has no column {name!r} (--{option}-column); it has: {', '.join(schema.names)}")
+    image = named.image or _image_column(schema, path)
+    others = [name for name in schema.names if name != image]
+    path_mode = not _holds_bytes(schema.field(image).type)
+    found = next((name for name in ID_COLUMNS if name in others), image if path_mode else None)
+    caption = named.caption or next((name for name in CAPTION_COLUMNS if name in others), None)
+    return ColumnNames(id=named.id or found, image=image, caption=caption)
+
+
+def _image_column(schema: pa.Schema, path: Path) -> str:
+    binary = [field.name for field in schema if _holds_bytes(field.type)]
+    named = [name for name in IMAGE_COLUMNS if name in binary]
+    paths = [name for name in PATH_COLUMNS if name in schema.names and _is_text(schema.field(name).type)]
+    if named or len(binary) == 1 or paths:
+        return (named or binary[:1] or paths)[0]
+    raise SourceError(
+        f"{path}: no column of image bytes or paths was found; name it with --image-column. "
+        f"The columns are: {', '.join(schema.names)}"
+    )
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _unpack(image: Any) -> tuple[bytes | None, str | None]:
+    """(bytes, path) of a cell: bytes, path, or a struct of both."""
+    if isinstance(image, dict):
+        return image.get("bytes"), image.get("path")
+    if isinstance(image, bytes):
+        return image, None
+    return None, image if image is None else str(image)
+
+
+def _content_id(data: bytes | None) -> str | None:
+    return None if data is None else hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,206 @@
+"""A webdataset tar: neighbouring members whose names agree up to the first dot are one sample.
+
+    000/cat.jpg   the image           000/cat.txt   captions, one a line           000/cat.json   metadata columns
+
+The id is `<tar stem>/<key>`; where a sample holds several images, each id ends in its extension. An uncompressed tar
+is read header by header and the images' bytes later, by whoever decodes them; a compressed one as a stream. What a
+truncated tar still holds is kept, and its loss is reported as a rejected item.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import logging
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lookalike.errors import ImageTooLarge, ImageUndecodable, SourceError
+from lookalike.images import EXTENSIONS
+from lookalike.sources.columns import CAPTION_BYTES, captions_of, decode_captions, with_extra
+from lookalike.sources.item import Item, broken, check_size, fingerprint, read_range, readable, stat_parts, unreadable
+
+ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""File name endings taken for tars."""
+
+_JSON_BYTES = 1 << 24
+_SAMPLED_MEMBERS = 200
+_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """One file of the tar: sample key, extension after the key's dot, where it lies; `data` where it was read."""
+
+    key: str
+    extension: str
+    name: str
+    position: int
+    load: Callable[[], bytes]
+
+
+class TarSource:
+    """The samples of one tar.
+
+    Args:
+        path: the tar, compressed or not.
+        label: goes into the column `source`.
+        prefix: what ids begin with, `""` or `NAME/`.
+        caption: key of the JSON sidecar that holds the caption; `caption` if None. A .txt goes before it.
+    """
+
+    def __init__(self, path: Path, label: str, prefix: str = "", caption: str | None = None) -> None:
+        self.label = label
+        self._path = path
+        self._stem = prefix + tar_stem(path.name)
+        self._caption = caption or "caption"
+
+    def expected(self) -> int | None:
+        """Estimated from the first members' spacing; None for a compressed tar."""
+        try:
+            with tarfile.open(self._path, "r:") as archive:
+                first = list(itertools.islice(archive, _SAMPLED_MEMBERS))
+                images = sum(_is_image(member.name) for member in first)
+                if len(first) < _SAMPLED_MEMBERS:
+                    return images
+                return round(images * self._path.stat().st_size / archive.offset)
+        except _DAMAGE:
+            return None
+
+    def __iter__(self) -> Iterator[Item]:
+        loss: list[SourceError] = []
+        try:
+            parts = stat_parts(self._path.stat())
+            for _, members in itertools.groupby(self._members(loss), key=lambda member: member.key):
+                yield from self._sample(list(members), parts)
+        except OSError as error:
+            loss.append(unreadable(self._path, error))
+        for each in loss:
+            yield broken(self._stem, self.label, each)
+
+    def _members(self, loss: list[SourceError]) -> Iterator[_Member]:
+        read = 0
+        try:
+            with tarfile.open(self._path, "r:*") as archive:
+                compressed = not isinstance(archive.fileobj, io.BufferedReader)
+                while (entry := archive.next()) is not None:
+                    archive.members.clear()  # type: ignore[attr-defined]  # it would remember every header; unstubbed
+                    read += 1
+                    if entry.isreg() and not Path(entry.name).name.startswith("."):
+                        yield self._member(archive, entry, compressed)
+                if not compressed:
+                    self._check_end(archive.offset)
+        except _DAMAGE as error:
+            what = f"{readable(self._path.name)} is truncated or corrupt after {read:,} members"
+            loss.append(SourceError(f"{what}: {' '.join(str(error).split())}; what came before is kept"))
+
+    def _check_end(self, offset: int) -> None:
+        """`tarfile` takes a damaged header for the end of the archive; the end is a block of zeros, or nothing."""
+        block = read_range(self._path, offset, tarfile.BLOCKSIZE)
+        if block and block != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no valid header where the next member should begin")
+
+    def _member(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, compressed: bool) -> _Member:
+        name = readable(entry.name)
+        key, extension = _split(name)
+        if compressed:
+            load = self._read_now(archive, entry)
+        else:
+            load = partial(_read_later, self._path, entry.offset_data, entry.size)
+        return _Member(key, extension, name, entry.offset_data, load)
+
+    def _read_now(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Callable[[], bytes]:
+        try:
+            check_size(entry.size)
+        except ImageTooLarge as error:
+            return partial(_fail, error)
+        stream = archive.extractfile(entry)
+        data = stream.read() if stream else b""
+        return lambda: data
+
+    def _sample(self, members: list[_Member], parts: tuple[int, ...]) -> Iterator[Item]:
+        images = [member for member in members if _is_image(member.name)]
+        if not images:
+            return
+        columns = self._columns(members)
+        for member in images:
+            item_id = f"{self._stem}/{member.key}" + (f".{member.extension}" if len(images) > 1 else "")
+            changes = fingerprint(*parts, member.position)
+            yield Item(item_id, self.label, changes, member.load, {"path": member.name, **columns})
+
+    def _columns(self, members: list[_Member]) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for member in members:
+            if member.extension.lower() == "txt":
+                own = decode_captions(_sidecar(member, CAPTION_BYTES))
+            elif member.extension.lower() == "json":
+                extra = _json_columns(member)
+        for name in (self._caption, "captions"):
+            if not own and name in extra:
+                own = captions_of(extra.pop(name))
+        return with_extra(own, extra)
+
+
+def tar_stem(name: str) -> str:
+    """The file name without its ending.
+
+    >>> tar_stem("part-01.tar.gz")
+    'part-01'
+    """
+    lower = name.lower()
+    ending = max((e for e in ENDINGS if lower.endswith(e)), key=len, default="")
+    return readable(name[: len(name) - len(ending)])
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Webdataset's rule: the key runs to the first dot of the base name.
+
+    >>> _split("a.b/cat.left.jpg")
+    ('a.b/cat', 'left.jpg')
+    """
+    name = name.removeprefix("./")
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension
+
+
+def _is_image(name: str) -> bool:
+    base = name.rpartition("/")[2]
+    return not base.startswith(".") and "." + base.rpartition(".")[2].lower() in EXTENSIONS
+
+
+def _read_later(path: Path, offset: int, size: int) -> bytes:
+    data = read_range(path, offset, size)
+    if len(data) < size:
+        raise ImageUndecodable(f"the tar {readable(path.name)} ends within this image")
+    return data
+
+
+def _fail(error: ImageTooLarge) -> NoReturn:
+    raise error
+
+
+def _sidecar(member: _Member, limit: int) -> bytes:
+    try:
+        return member.load()[:limit]
+    except (ImageTooLarge, ImageUndecodable, SourceError) as error:
+        _log.warning("sidecar %s is ignored: %s", member.name, error)
+        return b""
+
+
+def _json_columns(member: _Member) -> dict[str, Any]:
+    try:
+        columns = json.loads(_sidecar(member, _JSON_BYTES) or b"{}")
+    except (ValueError, RecursionError) as error:
+        _log.warning("sidecar %s is ignored: not JSON: %s", member.name, error)
+        return {}
+    return columns if isinstance(columns, dict) else {"json": columns}

@@ -1,0 +1,42 @@
+"""What the modules that use FAISS share: the library itself, its errors as ours, and the name of the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lookalike.errors import StoreUnavailable
+from lookalike.stores.faiss.environment import prepared
+
+with prepared():
+    import faiss
+
+# A forked child has none of its parent's threads, and GNU OpenMP would wait for them for ever.
+os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
+
+__all__ = ["INDEX_FILE", "faiss", "translated", "unpatched", "wrapped"]
+
+INDEX_FILE = "index.faiss"
+
+wrapped: Any = faiss
+"""FAISS where its own stubs describe the C++ constructor instead of its Python wrapper."""
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """FAISS's exceptions (C++ ones arrive as RuntimeError or MemoryError, its wrappers assert) as our own."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, AssertionError) as error:
+        raise StoreUnavailable(f"{what}: {_last_line(error)}") from error
+
+
+def unpatched(index: Any) -> Any:
+    """FAISS's own `search`, where `faiss.contrib.torch_utils` has put one without parameters in its place."""
+    return getattr(index, "search_numpy", index.search)
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().rpartition("Error: ")[2][:200] or type(error).__name__

@@ -1,0 +1,102 @@
+"""Vectors out of a FAISS index that another tool wrote.
+
+It knows nothing of searches, and of our own indexes' parameters. n rows, d embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lookalike.errors import StoreUnavailable
+from lookalike.stores.faiss.library import faiss, translated, wrapped
+from lookalike.stores.faiss.single_query import inverted_file
+from lookalike.types import Float32, Int64
+
+_PLAIN = (faiss.IndexFlat, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
+"""Indexes that hold the vectors themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexVectors:
+    """The vectors that a foreign index holds.
+
+    `exact` is False where it stores codes coarser than float16 and gives back guesses; `ids` (n,) ascending where they
+    are no row numbers.
+    """
+
+    count: int
+    dim: int
+    exact: bool
+    read: Callable[[int, int], Float32]
+    ids: Int64 | None = None
+
+
+def open_vectors(path: Path) -> IndexVectors:
+    """Vectors of an index that another tool wrote, in the order of its ids.
+
+    Raises:
+        StoreUnavailable: it can't be read, or can't give its vectors back.
+    """
+    with translated(f"{path} can't be read as a FAISS index"):
+        opened: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        mapped = isinstance(opened, faiss.IndexIDMap)
+        given: Int64 | None = faiss.vector_to_array(opened.id_map) if mapped else None
+        order: Int64 | None = None if given is None else np.argsort(given, kind="stable")
+        index = faiss.downcast_index(opened.index) if mapped else opened
+        if isinstance(index, faiss.IndexRefine):  # what it refines with is nearer to the vectors than codes are
+            index = faiss.downcast_index(index.refine_index)
+        if faiss.try_extract_index_ivf(index) is not None:
+            ivf = inverted_file(index)
+            packed = isinstance(ivf, faiss.IndexIVFFastScan) and not isinstance(ivf, faiss.IndexIVFRaBitQFastScan)
+            if packed:  # asked for a vector, FAISS ends the process
+                raise StoreUnavailable(
+                    f"{path} holds fast-scan codes, of which FAISS gives no vectors back; import the .npy files"
+                )
+            listed = _listed_ids(ivf)
+            if np.array_equal(listed, np.arange(len(listed))):
+                ivf.make_direct_map()
+            else:
+                ivf.set_direct_map_type(wrapped.DirectMap.Hashtable)
+                given, order = (listed, listed) if given is None else (given, order)
+    count, dim = int(index.ntotal) if order is None else len(order), int(index.d)
+
+    def read(start: int, stop: int, held: Any = opened) -> Float32:
+        """`held` owns what is read from."""
+        with translated(f"{path} does not give its vectors back"):
+            if order is not None:
+                return np.stack([index.reconstruct(row) for row in order[start:stop].tolist()])
+            vectors: Float32 = index.reconstruct_n(start, stop - start)
+            return vectors
+
+    if count:
+        first = 0 if order is None else int(order[0])
+        with translated(f"{path} does not give its vectors back"):
+            index.reconstruct(first)  # of many at once FAISS refuses in threads of its own, which ends the process
+    return IndexVectors(count, dim, _exact(index), read, None if given is None else np.sort(given))
+
+
+def _listed_ids(ivf: Any) -> Int64:
+    """(n,) ids of an inverted file's rows, ascending."""
+    lists = ivf.invlists
+    sizes = [lists.list_size(i) for i in range(ivf.nlist)]
+    held = [faiss.rev_swig_ptr(lists.get_ids(i), n).copy() for i, n in enumerate(sizes) if n]
+    return np.sort(np.concatenate(held)) if held else np.empty(0, np.int64)
+
+
+def _exact(index: Any) -> bool:
+    """Whether what the index holds is at least as fine as a collection's own float16 vectors."""
+    if isinstance(index, faiss.IndexPreTransform):  # vectors scaled to unit norm keep their direction
+        chain: Any = index.chain
+        steps = [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
+        scaled = all(isinstance(step, faiss.NormalizationTransform) for step in steps)
+        return scaled and _exact(faiss.downcast_index(index.index))
+    if isinstance(index, faiss.IndexHNSWSQ):
+        index = faiss.downcast_index(index.storage)
+    if isinstance(index, faiss.IndexScalarQuantizer | faiss.IndexIVFScalarQuantizer):
+        return bool(index.sq.qtype == faiss.ScalarQuantizer.QT_fp16)
+    return isinstance(index, _PLAIN)

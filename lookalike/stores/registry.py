@@ -1,0 +1,120 @@
+"""Names of stores -> objects. Another store is one file beside this one and one line in the table below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lookalike.errors import DimensionMismatch, StoreUnavailable, UnknownStore
+from lookalike.stores.exact import ExactBuilder, ExactStore
+from lookalike.stores.faiss.builder import FaissBuilder
+from lookalike.stores.faiss.store import FaissStore
+from lookalike.stores.presets import PRESETS
+from lookalike.stores.protocol import VectorStore, VectorStoreBuilder
+from lookalike.types import Float16, Int64
+
+AUTO, EXACT, FAISS, TORCH_EXACT = "auto", "exact", "faiss", "torch-exact"
+EXACT_BELOW = 10_000
+"""Under this many vectors `auto` is the exact store: a brute-force query is then about as fast as an index."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKind:
+    """How one kind of store is opened and built.
+
+    Attributes:
+        open: (folder, (n, d) float16 vectors, the manifest's parameters) -> the reading side.
+        builder: (n, d) -> the writing side.
+    """
+
+    open: Callable[[Path, Float16, Mapping[str, object]], VectorStore]
+    builder: Callable[[int, int], VectorStoreBuilder]
+
+
+def _open_torch(folder: Path, vectors: Float16, params: Mapping[str, object]) -> VectorStore:
+    """`device` in the parameters, never in a manifest, insists on one; without it CUDA is taken where there is one."""
+    from lookalike.stores.torch_exact import TorchStore  # torch: seconds that the other stores need not wait for
+
+    device = params.get("device")
+    return TorchStore(vectors, None if device is None else str(device))
+
+
+_KINDS = {
+    EXACT: StoreKind(lambda folder, vectors, params: ExactStore(vectors), lambda count, dim: ExactBuilder(dim)),
+    FAISS: StoreKind(lambda folder, vectors, params: FaissStore.open(folder, params, vectors), FaissBuilder),
+    TORCH_EXACT: StoreKind(_open_torch, lambda count, dim: ExactBuilder(dim)),
+}
+
+
+def store_kinds() -> tuple[str, ...]:
+    """The registered names."""
+    return tuple(_KINDS)
+
+
+def resolve_kind(name: str, count: int) -> str:
+    """The registered kind for a kind, a preset, or `auto`: exact below 10,000 vectors, faiss from there on.
+
+    Raises:
+        UnknownStore: no store goes by that name.
+    """
+    if name == AUTO:
+        return EXACT if count < EXACT_BELOW else FAISS
+    if name not in _KINDS and name in PRESETS:
+        return FAISS
+    _lookup(name)
+    return name
+
+
+def store_names() -> tuple[str, ...]:
+    """What may be asked for: `auto`, the registered kinds, and the presets of `faiss`."""
+    return (AUTO, *_KINDS, *(name for name in PRESETS if name not in _KINDS))
+
+
+def open_store(
+    kind: str, folder: Path, vectors: Float16, params: Mapping[str, object] | None = None, held_out: int = 0
+) -> VectorStore:
+    """The store that a builder finished in `folder`.
+
+    Args:
+        kind: a registered name, as the manifest states it.
+        folder: the collection version's folder.
+        vectors: (n, d) float16, the collection's memory-mapped vectors.
+        params: the manifest's parameters of the store.
+        held_out: so many rows were held out of it.
+
+    Raises:
+        UnknownStore: no store goes by that name.
+        StoreUnavailable: its files are missing or corrupt, or hold another number of rows than there are vectors.
+        DimensionMismatch: its files hold vectors of another width.
+    """
+    store = _lookup(kind).open(folder, vectors, params or {})
+    if store.dim != vectors.shape[1]:
+        raise DimensionMismatch(f"the {kind} store in {folder} has width {store.dim}, the vectors {vectors.shape[1]}")
+    if store.count + held_out != vectors.shape[0]:
+        raise StoreUnavailable(
+            f"the {kind} store in {folder} holds {store.count} rows where there are {vectors.shape[0]} vectors; "
+            "index again or restore the folder from a copy"
+        )
+    return store
+
+
+def create_builder(name: str, count: int, dim: int, held_out: Int64 | None = None) -> VectorStoreBuilder:
+    """A builder for `count` vectors of width `dim`; the name is a registered kind's or a preset's.
+
+    `held_out` are rows that a graph is to be without at first.
+
+    Raises:
+        UnknownStore: no store goes by that name.
+        StoreUnavailable: the kind can't hold that many (an index of none), or so few.
+    """
+    if name not in _KINDS and name in PRESETS:
+        return FaissBuilder(count, dim, PRESETS[name], held_out)
+    return _lookup(name).builder(count, dim)
+
+
+def _lookup(kind: str) -> StoreKind:
+    try:
+        return _KINDS[kind]
+    except KeyError:
+        raise UnknownStore(f"no store is called {kind!r}; there are {', '.join(store_names())}") from None

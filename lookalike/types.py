@@ -1,0 +1,118 @@
+"""Plain records that pass between the rooms. No behaviour beyond equality; nothing here imports a library but numpy.
+
+Dimension letters used throughout: n rows of the collection, q queries, d embedding width, k neighbours asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike.calibration import Calibration
+
+Float32 = NDArray[np.float32]
+Float16 = NDArray[np.float16]
+Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
+UInt64 = NDArray[np.uint64]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Cosine distances (1 - cosine, in [0, 2]) under which a pair counts as similar, by what the two sides are.
+
+    Images and texts lie apart in a joint space, so an image and its caption are farther from each other than two
+    images of the same thing.
+    """
+
+    image_image: float = 0.3
+    image_text: float = 0.75
+    text_text: float = 0.3
+
+
+Identity = tuple[str, int, int, str]
+"""Of an encoder: weights, width, input side and preprocessing."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """What an encoder is. Two encoders whose `identity` agrees give comparable vectors.
+
+    Attributes:
+        name: the name it is asked for by: `lite`, `open_clip:ViT-B-32/laion2b_s34b_b79k`, `folder:PATH`.
+        weights: SHA-256 over the weights, hex.
+        dim: width d of the joint space.
+        image_size: side S of the square input, pixels.
+        preprocessing: digest of the resize, crop and normalisation parameters, hex.
+        text: whether `encode_texts` works here.
+        engine: what runs the towers: `torch`, `openvino` (or `numpy` for the fake one).
+        precision: `fp32`, `bf16` or `fp16`.
+        device: `cpu` or `cuda`.
+        thresholds: the encoder's default thresholds of similarity.
+        calibration: measured thresholds and probabilities, which go before the defaults.
+    """
+
+    name: str
+    weights: str
+    dim: int
+    image_size: int
+    preprocessing: str
+    text: bool
+    engine: str
+    precision: str
+    device: str = "cpu"
+    thresholds: Thresholds = Thresholds()
+    calibration: Calibration | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """What decides comparability; engine, precision and device do not."""
+        return (self.weights, self.dim, self.image_size, self.preprocessing)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbors:
+    """One query's neighbours, best first.
+
+    Attributes:
+        rows: (m,) int64, m <= k, each in [0, n); never -1.
+        scores: (m,) float32, higher is better, non-increasing; ties by ascending row.
+    """
+
+    rows: Int64
+    scores: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer to a search.
+
+    Attributes:
+        id: the item's id, unique in the collection.
+        score: exact cosine similarity to the query, in [-1, 1].
+        metadata: the item's record, JSON-ready values only.
+        row: where it stands in this version of the collection.
+    """
+
+    id: str
+    score: float
+    metadata: Mapping[str, Any]
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The answer to one query.
+
+    Attributes:
+        hits: best first.
+        took_ms: stage name (decode, preprocess, encode, search, rerank, metadata) -> milliseconds.
+    """
+
+    hits: list[Hit]
+    took_ms: dict[str, float] = field(default_factory=dict)

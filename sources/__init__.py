@@ -1,1 +1,0 @@
-"""Where pictures come from: one file for each shape of source, and a registry that tells them apart."""

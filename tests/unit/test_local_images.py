@@ -1,0 +1,118 @@
+"""Images of imported rows: found, looked at once, and not again after an import that was stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from indexing.build.version import Content
+from indexing.importing.job import ImportSettings, job, local_images, run_import
+from indexing.importing.local_images import CHECKED, LOOKED, ImagesAtHand
+from lookalike.encoders.fake import FakeEncoder
+from lookalike.types import Float32
+from tests.bad_images import encoded, make_image
+
+WIDTH = 48
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as made:
+        yield made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pictures").mkdir()
+    for number in range(20):
+        (tmp_path / f"images/{number:02}.png").write_bytes(encoded(make_image(WIDTH, 24, seed=number), "PNG"))
+    return tmp_path / "pictures"
+
+
+def at_hand(folder: Path, pool: ThreadPoolExecutor) -> ImagesAtHand:
+    return ImagesAtHand(folder.parent, folder, folder.parent / "work", FakeEncoder(), pool)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read."""
+    seen: list[str] = []
+    real = local_images.read_range
+
+    def counted(path: Path) -> bytes:
+        seen.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(local_images, "read_range", counted)
+    return seen
+
+
+def test_rows_without_a_image_are_null_and_nothing_is_kept(folder: Path, pool: ThreadPoolExecutor) -> None:
+    looked = at_hand(folder, pool).of(["nowhere.png", None, "", "\0", "x" * 5_000])
+    assert looked.schema == LOOKED
+    assert looked.to_pylist() == [dict.fromkeys(LOOKED.names)] * 5
+    assert not (folder.parent / "work").exists()
+
+
+def test_a_piece_is_looked_at_once(folder: Path, pool: ThreadPoolExecutor, reads: list[str]) -> None:
+    paths = ["/content/00.png", "01.png", "missing.png", "02.png"]
+    first = at_hand(folder, pool).of(paths)
+    assert first.column("width").to_pylist() == [WIDTH, WIDTH, None, WIDTH]
+    assert first.column("format").to_pylist() == ["PNG", "PNG", None, "PNG"]
+    assert sorted(reads) == ["00.png", "01.png", "02.png"]
+    assert at_hand(folder, pool).of(paths).equals(first)
+    assert len(reads) == 3
+
+
+def test_a_image_that_was_mended_is_looked_at_again(folder: Path, pool: ThreadPoolExecutor) -> None:
+    whole = (folder / "00.png").read_bytes()
+    (folder / "00.png").write_bytes(whole[:60])
+    assert at_hand(folder, pool).of(["00.png"]).column("thumbnail").null_count == 1
+    (folder / "00.png").write_bytes(whole)
+    assert at_hand(folder, pool).of(["00.png"]).column("thumbnail").null_count == 0
+
+
+def test_some_images_are_compared_with_their_vectors(folder: Path, pool: ThreadPoolExecutor) -> None:
+    encoder, looker = FakeEncoder(), at_hand(folder, pool)
+    paths = [f"{number:02}.png" for number in range(20)]
+    vectors: Float32 = np.concatenate(
+        [encoder.encode_images(encoder.preprocess(Image.open(folder / path))[None]) for path in paths]
+    )
+    assert looker.agreement is None
+    assert looker.compare(paths, looker.of(paths), vectors)
+    assert len(looker.cosines) == CHECKED
+    assert looker.agreement == pytest.approx(1.0, abs=1e-5)
+    assert not looker.compare(paths, looker.of(paths), vectors)
+
+
+def test_an_import_that_was_stopped_does_not_read_its_images_again(
+    folder: Path, tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = len(os.listdir(folder))
+    (tmp_path / "source").mkdir()
+    np.save(tmp_path / "source/a.npy", np.random.default_rng(0).standard_normal((count, 13)).astype(np.float32))
+    pq.write_table(pa.table({"path": [f"{i:02}.png" for i in range(count)]}), tmp_path / "source/a.parquet")
+    settings = ImportSettings(tmp_path / "source", tmp_path / "mine", "fake", images=folder, unchecked=True)
+    build = job.build_version
+
+    def killed(root: Path, content: Content, *rest: object) -> None:
+        list(content.chunks)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "build_version", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_import(settings)
+    assert len(reads) == count + CHECKED
+    assert (tmp_path / "mine/.work/import").is_dir()
+    monkeypatch.setattr(job, "build_version", build)
+    assert run_import(settings).images == count
+    assert len(reads) == count + 2 * CHECKED  # those that vouch for the encoder
+    assert not (tmp_path / "mine/.work").exists()

@@ -1,0 +1,97 @@
+"""Texts about the thousand ImageNet classes, and pseudo photographs of them made from the classifier's own weights.
+
+A classifier row is the direction in feature space in which its class lies; a mean photograph moved that way stands in
+for photographs of the class, which are not at hand. Captions name people and dogs; these pairs teach the heads the
+other nine hundred things.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from open_clip import IMAGENET_CLASSNAMES
+from timm.data.imagenet_info import ImageNetInfo
+from torch import Tensor
+from torch.nn import functional as F
+
+CLASSES = 1000
+MAX_NAMES = 4
+
+TEMPLATES = ("a {} in the image", "there is a {} here", "a close-up of a {}", "many {}s")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTexts:
+    """What can be said of one class.
+
+    Attributes:
+        names: the curated name first, then WordNet's lemmas; at most four.
+        gloss: name and WordNet's definition: "tench: freshwater dace-like game fish ...".
+        prompts: all texts that training draws from: the names first, then photo prompts, gloss, templates.
+    """
+
+    names: tuple[str, ...]
+    gloss: str
+    prompts: tuple[str, ...]
+
+
+def class_texts() -> list[ClassTexts]:
+    """The texts of all classes, in the classifier's order."""
+    info = ImageNetInfo()
+    return [_texts_of(index, info) for index in range(CLASSES)]
+
+
+def class_vectors(texts: list[ClassTexts], prompts: list[Tensor], centering: float) -> tuple[Tensor, Tensor]:
+    """One unit sentence vector for each class: its names and its gloss, less what all classes have in common.
+
+    Args:
+        texts: of all v classes.
+        prompts: sentence vectors of each class's prompts, (p_k, s), in their order, of any length.
+        centering: share of the mean over all classes that is taken off, in [0, 1].
+
+    Returns:
+        (v, s) float32, unit rows, and the (s,) vector that was taken off.
+    """
+    rows = []
+    for text, vectors in zip(texts, prompts, strict=True):
+        names = F.normalize(vectors[: len(text.names)], dim=-1).mean(0)
+        gloss = vectors[text.prompts.index(text.gloss)]
+        rows.append(F.normalize(names, dim=-1) + F.normalize(gloss, dim=-1))
+    unit = F.normalize(torch.stack(rows), dim=-1)
+    mean = centering * unit.mean(0)
+    return F.normalize(unit - mean, dim=-1), mean
+
+
+def pseudo_features(
+    rows: Tensor, photographs: Tensor, mean: Tensor, spread: Tensor, *, scale: float, noise: float
+) -> Tensor:
+    """Pooled features that a photograph of each class might have.
+
+        mean + scale * |spread| * row / |row| + noise * (photograph - mean)
+
+    Args:
+        rows: (n, 1280) classifier rows.
+        photographs: (n, 1280) features of real photographs, any.
+        mean: (1280,) of real features.
+        spread: (1280,) standard deviation of real features.
+        scale: length of the step, in lengths of `spread`.
+        noise: share of the real photograph's deviation.
+
+    Returns:
+        (n, 1280).
+    """
+    step = F.normalize(rows, dim=-1) * (scale * spread.norm())
+    features: Tensor = mean + step + noise * (photographs - mean)
+    return features
+
+
+def _texts_of(index: int, info: ImageNetInfo) -> ClassTexts:
+    name = IMAGENET_CLASSNAMES[index]
+    lemmas = [lemma.strip() for lemma in info.index_to_description(index).split(",")]
+    names = tuple(dict.fromkeys([name, *lemmas]))[:MAX_NAMES]
+    definition = info.index_to_description(index, detailed=True).split(": ", 1)[1]
+    gloss = f"{name}: {definition}"
+    photos = [f"a photo of a {lemma}" for lemma in names]
+    others = [gloss, f"a photo of {definition}", *(template.format(name) for template in TEMPLATES)]
+    return ClassTexts(names, gloss, (*names, *photos, *others))

@@ -1,0 +1,145 @@
+"""Photographs and texts -> frozen backbone features, computed once and kept on disk.
+
+The heads are small, the backbones are not: with features at hand an epoch takes a second instead of minutes. A cache
+file's name is a digest of everything that decides its content.
+
+Dimension letters: n photographs or texts, f = 1904 image features, s = 384 sentence channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from evaluation.datasets import Example
+from evaluation.embedding import chunks
+from lookalike.encoders.engines import Tower, choose_engine, make_engine
+from lookalike.encoders.lite.backbones import load_efficientnet, load_minilm
+from lookalike.encoders.lite.backbones import tokenizer_path as find_tokenizer
+from lookalike.encoders.lite.bert import MiniLM, mean_pool
+from lookalike.encoders.lite.facts import (
+    IMAGE_FEATURES,
+    IMAGE_SHA256,
+    LITE_PREPROCESSING,
+    SENTENCE,
+    TEXT_SHA256,
+)
+from lookalike.encoders.lite.tokenizer import Tokenizer
+from lookalike.encoders.lite.towers import LiteBackbone
+from lookalike.images import decode
+from lookalike.types import Float32, UInt8
+
+BATCH = 32
+TEXT_BATCH = 128
+SMALLEST_CROP = 0.5  # share of the area
+LONGEST_SIDE = 1.2  # of a crop, relative to the other side
+VERSION = 1  # raised whenever the code here changes what it computes
+
+
+def image_features(items: Sequence[Example], view: int, seed: int, cache: Path) -> Tensor:
+    """Features of one view of every photograph.
+
+    Args:
+        items: n photographs.
+        view: 0 the whole image, 1 its mirror image, 2 and above random crops, mirrored half the time.
+        seed: of the crops.
+        cache: folder of the cache; made if need be.
+
+    Returns:
+        (n, f) float32.
+    """
+    images = hashlib.sha256(b"".join(hashlib.sha256(item.load()).digest() for item in items)).hexdigest()
+    key = ["images", VERSION, IMAGE_SHA256, LITE_PREPROCESSING.digest, images, view, seed if view > 1 else 0]
+    return _cached(cache, key, lambda: _encode_images(items, view, seed))
+
+
+def sentence_vectors(texts: Sequence[str], cache: Path) -> Tensor:
+    """Mean-pooled sentence vectors, not normalised.
+
+    Returns:
+        (n, s) float32.
+    """
+    said = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+    return _cached(cache, ["texts", VERSION, TEXT_SHA256, said], lambda: _encode_texts(texts))
+
+
+def take_view(image: Image.Image, view: int, rng: np.random.Generator) -> Image.Image:
+    """The view of one image, see `image_features`; consumes random numbers only for crops."""
+    if view == 0:
+        return image
+    if view == 1:
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    side, ratio = np.sqrt(rng.uniform(SMALLEST_CROP, 1)), LONGEST_SIDE ** rng.uniform(-0.5, 0.5)
+    width, height = (min(image.width, side * ratio * image.width), min(image.height, side / ratio * image.height))
+    left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
+    crop = image.crop((round(left), round(top), round(left + width), round(top + height)))
+    crop = crop.resize((LITE_PREPROCESSING.size, LITE_PREPROCESSING.size), Image.Resampling.BICUBIC)  # stretched
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
+
+
+class _Sentences(nn.Module):
+    def __init__(self, bert: MiniLM) -> None:
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids and mask (n, t) -> (n, s)."""
+        return mean_pool(self.bert(ids, mask), mask)
+
+
+def _encode_images(items: Sequence[Example], view: int, seed: int) -> Float32:
+    side = LITE_PREPROCESSING.size
+    example = np.zeros((2, 3, side, side), np.uint8)
+    tower = Tower(
+        name="lite-features",
+        key=hashlib.sha256(f"{VERSION}{IMAGE_SHA256}{LITE_PREPROCESSING.digest}".encode()).hexdigest(),
+        dim=IMAGE_FEATURES,
+        build=lambda: LiteBackbone(load_efficientnet()),
+        example=(example,),
+        sequence=False,
+        batches=(1, BATCH),
+    )
+    engine = make_engine(tower, choose_engine(precision="fp32"))
+    rng = np.random.default_rng([seed, view])
+
+    def pixels(item: Example) -> UInt8:
+        return LITE_PREPROCESSING(take_view(decode(item.load()).image, view, rng))
+
+    bar = tqdm(total=len(items), desc=f"features of view {view}", unit=" photographs", disable=None)
+    rows = [np.zeros((0, IMAGE_FEATURES), np.float32)]
+    with bar:
+        for batch in chunks(items, BATCH):
+            rows.append(engine(np.stack([pixels(item) for item in batch])).copy())
+            bar.update(len(batch))
+    return np.concatenate(rows)
+
+
+def _encode_texts(texts: Sequence[str]) -> Float32:
+    tokenize, model = Tokenizer(find_tokenizer()), _Sentences(load_minilm()).eval()
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # alike lengths together: little padding
+    vectors = np.zeros((len(texts), SENTENCE), np.float32)
+    with torch.inference_mode(), tqdm(total=len(texts), desc="sentence vectors", unit=" texts", disable=None) as bar:
+        for batch in chunks(order, TEXT_BATCH):
+            ids, mask = tokenize([texts[i] for i in batch])
+            vectors[batch] = model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+            bar.update(len(batch))
+    return vectors
+
+
+def _cached(folder: Path, key: list[object], compute: Callable[[], Float32]) -> Tensor:
+    path = folder / f"{key[0]}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.npy"
+    if not path.is_file():
+        values = compute()
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part.npy")
+        np.save(part, values)
+        part.replace(path)  # a run that was stopped leaves no half file under the final name
+    return torch.from_numpy(np.load(path))
