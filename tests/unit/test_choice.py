@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from indexing.build import index_selection
 from indexing.build.budget import IndexBudget, megabytes, parse_latency, parse_memory
 from indexing.build.index_selection import build_chosen, candidates
 from indexing.build.prompts import prompts
 from indexing.build.stores import build_store
 from indexing.build.tuning import Measured, QuerySet, TuningReport, tune
-from indexing.build.version import index_selection
 from lookalike.errors import BudgetImpossible, ConfigInvalid, SourceError, StoreUnavailable
 from lookalike.stores.presets import PRESETS
 from lookalike.stores.protocol import VectorStore

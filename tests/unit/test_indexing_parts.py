@@ -24,9 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexing import progress as progress_module
+from indexing.build import tables as tables_module
 from indexing.build.npyfile import NpyWriter
 from indexing.build.tables import conformed, table_of, unified
-from indexing.build.version import tables as tables_module
 from indexing.durable_files import exclusive
 from indexing.identities import _RECENT, IdSet
 from indexing.ingest.prefetch import prefetch

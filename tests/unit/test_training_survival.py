@@ -18,7 +18,7 @@ from lookalike.encoders.registry import create_encoder
 from lookalike.errors import ConfigInvalid, DiskFull, EncoderError, SourceError, WeightsInvalid
 from tests.bad_images import bad_images, encoded, make_image
 from tests.unit.small_images import write_folders
-from training import make_images as image_cache_module
+from training import image_cache as image_cache_module
 from training import trainer as trainer_module
 from training.checkpoint import trim_metrics
 from training.export import export_encoder

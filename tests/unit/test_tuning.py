@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexing.build import tuning
 from indexing.build.stores import build_store
 from indexing.build.tuning import QuerySet, TuningReport, leave_one_out, query_budget, tune
-from indexing.build.version import tuning
 from lookalike.stores.exact import ExactStore
 from lookalike.stores.protocol import SearchParameters
 from lookalike.stores.registry import open_store
