@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from indexing.build.version import Content
-from indexing.importing.job import ImportSettings, job, local_images, run_import
+from indexing.importing import job, local_images
+from indexing.importing.job import ImportSettings, run_import
 from indexing.importing.local_images import CHECKED, LOOKED, ImagesAtHand
 from lookalike.encoders.fake import FakeEncoder
 from lookalike.types import Float32
