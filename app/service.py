@@ -17,8 +17,8 @@ from typing import Any
 
 from app.admission import Gates
 from app.auth.access import Access
-from app.collections.hosted import Served, Shared
-from app.collections.manager import Catalog, collection_folders, collections_there
+from app.collections.hosted import HostedCollection, Runtime
+from app.collections.manager import CollectionManager, collection_folders, discover_collections
 from app.errors import NotReady
 from app.execution.batcher import give_way
 from app.execution.image_fetcher import Fetcher
@@ -43,7 +43,7 @@ class Service:
         access: keys and rate limit.
         gates: who is let in under load.
         fetcher: fetches images by URL.
-        catalog: the collections.
+        collections: the collections by name.
         draining: whether the service is about to end: it answers still, but is not ready for more.
     """
 
@@ -65,13 +65,13 @@ class Service:
         self._searches = Searches(settings.worker_threads, self.telemetry.batch)
         self._pool = ThreadPoolExecutor(settings.worker_threads, "work", give_way)
         self._lanes = self._decodes, self._device, self._searches
-        self.catalog = Catalog(
+        self.collections = CollectionManager(
             collection_folders(settings.collection, settings.collections),
-            Shared(settings, self._decodes, self._device, self._searches, self._pool, self.telemetry),
+            Runtime(settings, self._decodes, self._device, self._searches, self._pool, self.telemetry),
             settings.memory_budget,
         )
         self._tasks: list[asyncio.Task[None]] = []
-        self._care: dict[str, list[asyncio.Task[None]]] = {}  # of each collection
+        self._watchers: dict[str, list[asyncio.Task[None]]] = {}  # of each collection
         self._measure()
 
     def require_ready(self) -> Queries:
@@ -80,22 +80,22 @@ class Service:
         Raises:
             NotReady: says which part fails, or that the service is about to end.
         """
-        queries = self.catalog.default.queries
+        queries = self.collections.default.queries
         if self.draining:
             raise NotReady("the service is about to end")
         stuck = self._device.busy_for()
         if stuck > self.settings.probe_timeout:
             raise NotReady(f"the device's thread is stuck: one batch has taken {stuck:.0f} s so far")
-        if trouble := self.catalog.default.probe.trouble():
-            raise NotReady(f"a probe did not pass: {trouble}")
+        if problem := self.collections.default.probe.problem():
+            raise NotReady(f"a probe did not pass: {problem}")
         return queries
 
     def start(self) -> None:
         """Opens the collections and watches over them, beside what the event loop does otherwise."""
-        catalog, settings = self.catalog, self.settings
-        self._begin(catalog.open_all if settings.preload else catalog.default.start)
-        for served in catalog:
-            self._look_after(served)
+        collections, settings = self.collections, self.settings
+        self._begin(collections.open_all if settings.preload else collections.default.start)
+        for hosted in collections:
+            self._look_after(hosted)
         self._begin(self._watch_device)
         if settings.watch_seconds:
             self._begin(self._watch_folders)
@@ -104,14 +104,14 @@ class Service:
     def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._tasks.append(asyncio.create_task(_lasting(work)))
 
-    def _look_after(self, served: Served) -> None:
-        work = [served.keep_probing, *([served.watch] if self.settings.watch_seconds else [])]
-        self._care[served.name] = [asyncio.create_task(_lasting(each)) for each in work]
+    def _look_after(self, hosted: HostedCollection) -> None:
+        work = [hosted.keep_probing, *([hosted.watch] if self.settings.watch_seconds else [])]
+        self._watchers[hosted.name] = [asyncio.create_task(_lasting(each)) for each in work]
 
-    def _forget(self, served: Served) -> None:
-        for task in self._care.pop(served.name):
+    def _forget(self, hosted: HostedCollection) -> None:
+        for task in self._watchers.pop(hosted.name):
             task.cancel()
-        self.telemetry.forget(collection=served.name)
+        self.telemetry.forget(collection=hosted.name)
 
     def is_ready(self) -> bool:
         """Whether /readyz says so."""
@@ -128,25 +128,25 @@ class Service:
         while True:
             await asyncio.sleep(settings.watch_seconds)
             try:
-                folders = await asyncio.to_thread(collections_there, settings.collection, settings.collections)
+                folders = await asyncio.to_thread(discover_collections, settings.collection, settings.collections)
             except OSError:  # a disk that is not there just now
                 continue
-            for served in self.catalog.let_go(folders, named):
-                logger.warning("collection_removed name=%s: its folder has been away for a minute", served.name)
-                self._forget(served)
-            for served in self.catalog.take_in(folders):
-                logger.warning("collection_found name=%s", served.name)
-                self._measure_collection(served)
-                self._look_after(served)
+            for hosted in self.collections.remove_missing(folders, named):
+                logger.warning("collection_removed name=%s: its folder has been away for a minute", hosted.name)
+                self._forget(hosted)
+            for hosted in self.collections.add_discovered(folders):
+                logger.warning("collection_found name=%s", hosted.name)
+                self._measure_collection(hosted)
+                self._look_after(hosted)
                 if settings.preload:
-                    await self.catalog.open(served)
+                    await self.collections.open(hosted)
 
     async def _watch_device(self) -> None:
         """Logs, once, where a batch is stuck: the frames of the threads that own the device; never ends by itself."""
         told = False
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            if not self.catalog.default.version:
+            if not self.collections.default.version:
                 continue  # opening it loads libraries and weights, which takes its time
             stuck = self._device.busy_for()
             if (late := stuck > self.settings.probe_timeout) and not told:
@@ -154,7 +154,7 @@ class Service:
             told = late
 
     def _measure(self) -> None:
-        gauge, counter, catalog = self.telemetry.gauge, self.telemetry.counter, self.catalog
+        gauge, counter, collections = self.telemetry.gauge, self.telemetry.counter, self.collections
         gauge("ready", "Whether /readyz says 200.", self.is_ready)
         gauge("waiting", "Queries that wait for the device.", self._device.waiting)
         gauge("device_busy_seconds", "How long the oldest batch on the device has taken.", self._device.busy_for)
@@ -164,21 +164,21 @@ class Service:
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # each connection is one
         most = partial(min, self.settings.max_connections, files)
         gauge("connections_most", "Connections of a port beyond which new ones are refused.", most)
-        gauge("model_bytes", "Weights of the encoders in use.", catalog.weight_bytes)
-        for served in catalog:
-            self._measure_collection(served)
+        gauge("model_bytes", "Weights of the encoders in use.", collections.weight_bytes)
+        for hosted in collections:
+            self._measure_collection(hosted)
         for kind, gate in self.gates.by_kind.items():
             gauge("under_way", "Queries let in and not answered yet.", partial(getattr, gate, "under_way"), kind=kind)
             counter("refused", "Queries refused since the start.", partial(getattr, gate, "refused"), kind=kind)
             gauge("expected_wait_seconds", "What a query would wait now.", gate.expected_wait, kind=kind)
 
-    def _measure_collection(self, served: Served) -> None:
-        gauge, counter, of = self.telemetry.gauge, self.telemetry.counter, {"collection": served.name}
-        counter("swaps", "Versions replaced since the start.", partial(getattr, served, "swaps"), **of)
-        gauge("items", "Items in the collection; 0 while it is not open.", served.items, **of)
-        gauge("collection_failed", "Whether the newest version could not be opened.", served.has_failed, **of)
-        gauge("collection_ready", "Whether the collection is open and its last probe passed.", served.is_well, **of)
-        gauge("index_bytes", "Files of the version that serves; most are mapped.", served.size, **of)
+    def _measure_collection(self, hosted: HostedCollection) -> None:
+        gauge, counter, of = self.telemetry.gauge, self.telemetry.counter, {"collection": hosted.name}
+        counter("swaps", "Versions replaced since the start.", partial(getattr, hosted, "swaps"), **of)
+        gauge("items", "Items in the collection; 0 while it is not open.", hosted.item_count, **of)
+        gauge("collection_failed", "Whether the newest version could not be opened.", hosted.has_failed, **of)
+        gauge("collection_ready", "Whether the collection is open and its last probe passed.", hosted.is_healthy, **of)
+        gauge("index_bytes", "Files of the version that serves; most are mapped.", hosted.size_bytes, **of)
 
     def at_work(self) -> bool:
         """Whether a batch is under way still: Python must not end under a thread that is inside a library."""
@@ -186,7 +186,7 @@ class Service:
 
     async def close(self) -> None:
         """Drops what waits; what runs may finish."""
-        for task in [*self._tasks, *chain(*self._care.values())]:
+        for task in [*self._tasks, *chain(*self._watchers.values())]:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

@@ -131,9 +131,9 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    catalog = app.state.service.catalog
-    default = catalog.default
-    default.on_ready = lambda queries: _ready(queries, len(list(catalog)) - 1, host, port)
+    manager = app.state.service.collections
+    default = manager.default
+    default.on_ready = lambda queries: _ready(queries, len(list(manager)) - 1, host, port)
     default.on_failure = failed
     _run(server, listeners)
     gc.unfreeze()  # libraries that look for leaks as they end would find all of it

@@ -12,7 +12,7 @@ from app.api.dependencies import Name, ServiceDep
 from app.api.openapi import errors
 from app.api.schemas import CollectionResponse, CollectionsResponse
 from app.auth.access import requires
-from app.collections.hosted import Served
+from app.collections.hosted import HostedCollection
 from app.errors import VersionRefused
 from lookalike.errors import LookalikeError
 
@@ -22,13 +22,13 @@ router = APIRouter(prefix="/v1/collections", tags=["collections"], dependencies=
 @router.get("", response_model=CollectionsResponse, responses=errors(401))
 async def list_collections(service: ServiceDep) -> Response:
     """What the service holds."""
-    return responses.json_response({"collections": [_facts(served) for served in service.catalog]})
+    return responses.json_response({"collections": [_facts(hosted) for hosted in service.collections]})
 
 
 @router.get("/{name}", response_model=CollectionResponse, responses=errors(401, 404))
 async def get_collection(name: Name, service: ServiceDep) -> Response:
     """One collection: its version, its size, and what went wrong with it last."""
-    return responses.json_response(_facts(service.catalog.find(name)))
+    return responses.json_response(_facts(service.collections.find(name)))
 
 
 @router.post(
@@ -43,33 +43,33 @@ async def reload_collection(name: Name, service: ServiceDep) -> Response:
     A version that can't be opened is refused with the reason, and the old one serves on. The service looks for new
     versions by itself, too (`LOOKALIKE_WATCH_SECONDS`).
     """
-    served = service.catalog.find(name)
+    hosted = service.collections.find(name)
     try:
-        await served.reload()
+        await hosted.reload()
     except LookalikeError as error:
-        raise VersionRefused(f"{error} [{error.code}]; {served.version or 'no version'} serves on") from error
-    return responses.json_response(_facts(served))
+        raise VersionRefused(f"{error} [{error.code}]; {hosted.version or 'no version'} serves on") from error
+    return responses.json_response(_facts(hosted))
 
 
-def _facts(served: Served) -> dict[str, Any]:
+def _facts(hosted: HostedCollection) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "name": served.name,
-        "version": served.version or None,
-        "swaps": served.swaps,
+        "name": hosted.name,
+        "version": hosted.version or None,
+        "swaps": hosted.swaps,
         "failure": None,
         "items": None,
         "encoder": None,
         "text": None,
         "created": None,
     }
-    if served.failure is not None:
+    if hosted.failure is not None:
         facts["failure"] = {
-            "code": served.failure.code,
-            "detail": str(served.failure),
-            "version": served.refused or None,
+            "code": hosted.failure.code,
+            "detail": str(hosted.failure),
+            "version": hosted.refused or None,
         }
-    if served.version:
-        searcher = served.queries.searcher
+    if hosted.version:
+        searcher = hosted.queries.searcher
         manifest = searcher.collection.manifest
         facts["items"], facts["created"] = len(searcher.collection), manifest.created
         facts["encoder"], facts["text"] = manifest.encoder.name, searcher.encoder.spec.text

@@ -28,7 +28,7 @@ async def named(name: Name) -> None:
 
 
 async def _queries(request: Request) -> Queries:
-    return await _of(request).catalog.queries(request.path_params.get("name"))
+    return await _of(request).collections.queries(request.path_params.get("name"))
 
 
 async def _ready(request: Request) -> Queries:

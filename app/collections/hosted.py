@@ -42,7 +42,7 @@ each further one twice as long, up to a minute."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class Runtime:
     """What all collections of a service use together.
 
     Attributes:
@@ -62,11 +62,11 @@ class Shared:
 
 Stamp = tuple[tuple[str, int, int], ...]
 
-Room = Callable[["Served", int], None]
+Evict = Callable[["HostedCollection", int], None]
 """Called before a version of so many bytes is opened, and once more (0) when its encoder is known."""
 
 
-class Served:
+class HostedCollection:
     """One collection, opened or to be opened.
 
     Attributes:
@@ -79,17 +79,17 @@ class Served:
         on_failure: called when the first version could not be opened.
     """
 
-    def __init__(self, root: Path, shared: Shared, make_room: Room = lambda served, more: None) -> None:
+    def __init__(self, root: Path, runtime: Runtime, evict: Evict = lambda hosted, more: None) -> None:
         self.root = root
         self.name = folder_name(root)
         self.failure: LookalikeError | None = None
         self.refused = ""
         self.swaps = 0
-        self.probe = Probe(shared.settings.probe_timeout, shared.settings.probe_seconds)
+        self.probe = Probe(runtime.settings.probe_timeout, runtime.settings.probe_seconds)
         self.on_ready: Callable[[Queries], None] = lambda queries: None
         self.on_failure: Callable[[LookalikeError], None] = lambda error: logger.error("%s [%s]", error, error.code)
-        self._shared = shared
-        self._make_room = make_room
+        self._runtime = runtime
+        self._evict = evict
         self._queries: Queries | None = None
         self._first: asyncio.Task[None] | None = None
         self._gone = False  # whether the folder has vanished under the version that serves
@@ -122,7 +122,7 @@ class Served:
         """What encodes its queries; None while it is not open."""
         return self._queries.searcher.encoder if self._queries else None
 
-    def items(self) -> int:
+    def item_count(self) -> int:
         """How many items the version holds that answers, 0 while none does."""
         return len(self._queries.searcher.collection) if self._queries else 0
 
@@ -130,11 +130,11 @@ class Served:
         """Whether the first version, or the newest, could not be opened."""
         return self.failure is not None
 
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether a version answers and the last probe of it passed."""
-        return self._queries is not None and not self.probe.trouble()
+        return self._queries is not None and not self.probe.problem()
 
-    def size(self) -> int:
+    def size_bytes(self) -> int:
         """Bytes of the files of the version that answers, 0 while none does."""
         return (
             sum(entry.size for entry in self.queries.searcher.collection.manifest.files.values()) if self.version else 0
@@ -142,24 +142,24 @@ class Served:
 
     async def start(self) -> None:
         """Opens the first version where it is not open; a failure is kept and told, not raised."""
-        async with self._shared.opening:
-            if self._queries is not None or self._hopeless:
+        async with self._runtime.opening:
+            if self._queries is not None or self._in_backoff:
                 return
             try:
                 self.on_ready(await self._swap())
             except LookalikeError as error:
                 self.on_failure(error)
 
-    async def opened(self) -> Queries:
+    async def ensure_open(self) -> Queries:
         """What answers queries, opened now where it is not; it opens on where the caller leaves.
 
         Raises:
             NotReady: the collection could not be opened, or not within a query's deadline.
         """
-        if self._queries is None and not self._hopeless:
+        if self._queries is None and not self._in_backoff:
             if self._first is None or self._first.done():
                 self._first = asyncio.create_task(self.start())
-            await asyncio.wait([self._first], timeout=self._shared.settings.deadline)
+            await asyncio.wait([self._first], timeout=self._runtime.settings.deadline)
         return self.queries
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class Served:
         self._queries = None
 
     @property
-    def _hopeless(self) -> bool:
+    def _in_backoff(self) -> bool:
         return self.failure is not None and time.monotonic() < self._again
 
     async def reload(self) -> Queries:
@@ -182,21 +182,21 @@ class Served:
             raise LookalikeError("the device's thread is stuck, so that no version can be tried")
         if self._next is None:
             self._next = asyncio.create_task(self._reload())
-            self._next.add_done_callback(_heard)
+            self._next.add_done_callback(_log_result)
         return await asyncio.shield(self._next)
 
     async def _reload(self) -> Queries:
         try:
-            await self._shared.opening.acquire()
+            await self._runtime.opening.acquire()
         finally:
             self._next = None  # who asks from now on may mean files that are newer than what is opened here
         try:
             return await self._swap()
         finally:
-            self._shared.opening.release()
+            self._runtime.opening.release()
 
     def _stuck(self) -> bool:
-        return self._queries is not None and self._shared.device.busy_for() > self._shared.settings.probe_timeout
+        return self._queries is not None and self._runtime.device.busy_for() > self._runtime.settings.probe_timeout
 
     async def watch(self) -> None:
         """Reloads whenever `CURRENT` names a version that neither serves nor was refused; never ends by itself.
@@ -205,12 +205,12 @@ class Served:
         closed, stays closed.
         """
         while True:
-            await asyncio.sleep(self._shared.settings.watch_seconds)
-            async with self._shared.opening:  # what is being opened just now is not opened once more
+            await asyncio.sleep(self._runtime.settings.watch_seconds)
+            async with self._runtime.opening:  # what is being opened just now is not opened once more
                 if self._queries is not None or self.failure is not None:
-                    await self._look()
+                    await self._poll()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         from lookalike.collection import current_version
 
         if self._stuck():
@@ -226,7 +226,7 @@ class Served:
         if named == self.version and (back or self.refused != named):
             self.failure, self.refused = None, ""
         elif named not in (self.version, self.refused) or (
-            named == self.refused and (not self._hopeless or await self._changed(named))
+            named == self.refused and (not self._in_backoff or await self._changed(named))
         ):
             with suppress(LookalikeError):  # logged, and kept as `failure`
                 await self._swap()
@@ -239,7 +239,7 @@ class Served:
     async def keep_probing(self) -> None:
         """Sends a query of each kind every few seconds; never ends by itself."""
         while True:
-            await asyncio.sleep(self._shared.settings.probe_seconds)
+            await asyncio.sleep(self._runtime.settings.probe_seconds)
             if self._queries is not None:
                 await self.probe.run(self._queries)
 
@@ -248,7 +248,7 @@ class Served:
         try:
             queries = await self._open()
         except Exception as error:
-            self.failure = _told(error)
+            self.failure = _as_error(error)
             self.refused = await self._named()
             self._bad = self._seen = await asyncio.to_thread(_stamp, self.root, self.refused)
             own = isinstance(error, LookalikeError)
@@ -261,8 +261,8 @@ class Served:
             logger.exception("the collection could not be opened")
             raise self.failure from error
         self._queries, self.failure, self.refused, self._pause = queries, None, "", _AGAIN_SECONDS
-        self.probe.passed()  # one of its own did, before it took the place
-        self._make_room(self, 0)
+        self.probe.record_success()  # one of its own did, before it took the place
+        self._evict(self, 0)
         if before and before != self.version:
             self.swaps += 1
             logger.warning("version_swapped from=%s to=%s", before, self.version)
@@ -273,10 +273,10 @@ class Served:
         from lookalike.bootstrap import searcher_of
         from lookalike.collection import open_collection
 
-        shared, settings = self._shared, self._shared.settings
+        runtime, settings = self._runtime, self._runtime.settings
         collection = await asyncio.to_thread(open_collection, self.root, verify=settings.verify)
-        size = sum(entry.size for entry in collection.manifest.files.values())
-        self._make_room(self, size)  # and not before it is known to be sound
+        size_bytes = sum(entry.size for entry in collection.manifest.files.values())
+        self._evict(self, size_bytes)  # and not before it is known to be sound
         call = partial(
             searcher_of,
             collection,
@@ -285,32 +285,32 @@ class Served:
             engine=settings.engine,
             store_device=settings.store_device,
             limits=settings.limits(),
-            loaded=shared.encoders,
+            loaded=runtime.encoders,
         )
         # The first on a thread that owns the device; while others are answered there, beside it.
-        searcher = await (asyncio.to_thread(call) if shared.encoders else shared.device.run(call))
+        searcher = await (asyncio.to_thread(call) if runtime.encoders else runtime.device.run(call))
         asked = self._encoder_name() or searcher.collection.manifest.encoder.name
         # Searches run side by side, beside the encoder's threads: several threads of BLAS for each would fight for the
         # same cores (benchmarks/RESULTS.md). Only now is every copy of BLAS loaded, FAISS's own too.
         libraries = ThreadpoolController()
         libraries.limit(limits=1, user_api="blas")
-        shared.searches.libraries = libraries.select(user_api="openmp")
-        known = shared.encoders.get((asked, searcher.encoder.spec.identity)) is searcher.encoder
-        shared.encoders[asked, searcher.encoder.spec.identity] = searcher.encoder
-        lanes = shared.decodes, shared.device, shared.searches
-        queries = Queries(self.name, searcher, *lanes, shared.pool, shared.telemetry)
-        await Probe(settings.open_timeout).require(queries)
+        runtime.searches.libraries = libraries.select(user_api="openmp")
+        known = runtime.encoders.get((asked, searcher.encoder.spec.identity)) is searcher.encoder
+        runtime.encoders[asked, searcher.encoder.spec.identity] = searcher.encoder
+        lanes = runtime.decodes, runtime.device, runtime.searches
+        queries = Queries(self.name, searcher, *lanes, runtime.pool, runtime.telemetry)
+        await Probe(settings.open_timeout).check(queries)
         if not known:  # the first that come together shall not wait for it
             try:
                 async with asyncio.timeout(settings.open_timeout):
-                    await shared.device.warm(searcher)
+                    await runtime.device.warm(searcher)
             except TimeoutError as error:
                 raise LookalikeError(f"a first batch did not end within {settings.open_timeout:g} s") from error
         return queries
 
     def _encoder_name(self) -> str | None:
         """What overrides the manifest's encoder; it is meant for the default collection."""
-        settings = self._shared.settings
+        settings = self._runtime.settings
         return settings.encoder if self.root == settings.collection else None
 
     async def _named(self) -> str:
@@ -360,11 +360,11 @@ def _stamp(root: Path, version: str) -> Stamp:
         return ()
 
 
-def _heard(reload: asyncio.Task[Queries]) -> None:
+def _log_result(reload: asyncio.Task[Queries]) -> None:
     """Its error is kept and logged already, and whoever asked may have left."""
     if not reload.cancelled():
         reload.exception()
 
 
-def _told(error: Exception) -> LookalikeError:
+def _as_error(error: Exception) -> LookalikeError:
     return error if isinstance(error, LookalikeError) else LookalikeError(f"{type(error).__name__}: {error}")

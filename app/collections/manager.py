@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from app.collections.hosted import Served, Shared, version_bytes
+from app.collections.hosted import HostedCollection, Runtime, version_bytes
 from app.errors import UnknownCollection
 from app.execution.pipeline import Queries
 from lookalike.errors import ConfigInvalid
@@ -25,35 +25,35 @@ _MISSING_SECONDS = 60.0
 """A folder that is put in another's place is away for less."""
 
 
-class Catalog:
+class CollectionManager:
     """The collections of a service. Lives on the event loop's thread."""
 
-    def __init__(self, roots: Sequence[Path], shared: Shared, budget: int) -> None:
+    def __init__(self, roots: Sequence[Path], runtime: Runtime, budget: int) -> None:
         """Opens nothing yet.
 
         Args:
             roots: folders of collections, the default one first.
-            shared: what all of them use.
+            runtime: what all of them use.
             budget: bytes that open collections and their encoders may take; 0 for no bound.
 
         Raises:
             ConfigInvalid: two folders have the same name, or one's is not UTF-8.
         """
-        self._by_name: dict[str, Served] = {}
+        self._by_name: dict[str, HostedCollection] = {}
         self._used: list[str] = []  # longest unused first
-        self._shared, self._budget = shared, budget
+        self._runtime, self._budget = runtime, budget
         self._ignored: set[Path] = set()
         self._missing: dict[str, float] = {}  # since when
         for root in roots:
             self._add(root)
         self.default = next(iter(self._by_name.values()))
 
-    def __iter__(self) -> Iterator[Served]:
+    def __iter__(self) -> Iterator[HostedCollection]:
         return iter(list(self._by_name.values()))
 
-    def take_in(self, roots: Sequence[Path]) -> list[Served]:
+    def add_discovered(self, roots: Sequence[Path]) -> list[HostedCollection]:
         """Those that are new, which opens none; of two with the same name the first stays, and the log says so."""
-        known = {served.root for served in self} | self._ignored
+        known = {hosted.root for hosted in self} | self._ignored
         fresh = []
         for root in roots:
             if root in known:
@@ -65,34 +65,34 @@ class Catalog:
                 self._ignored.add(root)
         return fresh
 
-    def let_go(self, roots: Sequence[Path], named: Collection[Path]) -> list[Served]:
+    def remove_missing(self, roots: Sequence[Path], named: Collection[Path]) -> list[HostedCollection]:
         """Those that have been away for a minute from a folder of collections that holds others still.
 
         One that was named itself, or whose folder is empty, as it is before a disk is mounted, stays.
         """
         beside = {root.parent for root in roots if root not in named}
         gone, now = [], time.monotonic()
-        for served in self:
-            if served.root in roots or served.root in named or served.root.parent not in beside:
-                self._missing.pop(served.name, None)
-            elif now - self._missing.setdefault(served.name, now) >= _MISSING_SECONDS:
-                del self._by_name[served.name], self._missing[served.name]
-                self._used.remove(served.name)
-                served.close()
-                gone.append(served)
+        for hosted in self:
+            if hosted.root in roots or hosted.root in named or hosted.root.parent not in beside:
+                self._missing.pop(hosted.name, None)
+            elif now - self._missing.setdefault(hosted.name, now) >= _MISSING_SECONDS:
+                del self._by_name[hosted.name], self._missing[hosted.name]
+                self._used.remove(hosted.name)
+                hosted.close()
+                gone.append(hosted)
         return gone
 
-    def _add(self, root: Path) -> Served:
-        served = Served(root, self._shared, self._make_room)
-        if served.name in self._by_name:
+    def _add(self, root: Path) -> HostedCollection:
+        hosted = HostedCollection(root, self._runtime, self._evict)
+        if hosted.name in self._by_name:
             raise ConfigInvalid(
-                f"{self._by_name[served.name].root} and {root} are both called {served.name!r}; rename one folder"
+                f"{self._by_name[hosted.name].root} and {root} are both called {hosted.name!r}; rename one folder"
             )
-        self._by_name[served.name] = served
-        self._used.append(served.name)
-        return served
+        self._by_name[hosted.name] = hosted
+        self._used.append(hosted.name)
+        return hosted
 
-    def find(self, name: str | None) -> Served:
+    def find(self, name: str | None) -> HostedCollection:
         """A collection by name, None for the default one.
 
         Raises:
@@ -111,34 +111,34 @@ class Catalog:
             UnknownCollection: there is none of that name.
             NotReady: it could not be opened, or the default one is still being opened.
         """
-        served = self.find(name)
-        self._used.remove(served.name)
-        self._used.append(served.name)
-        return served.queries if served is self.default else await served.opened()
+        hosted = self.find(name)
+        self._used.remove(hosted.name)
+        self._used.append(hosted.name)
+        return hosted.queries if hosted is self.default else await hosted.ensure_open()
 
     async def open_all(self) -> None:
         """Opens the default collection, then one after another those that the budget has room for."""
         await self.default.start()
-        for served in self:
-            await self.open(served)
+        for hosted in self:
+            await self.open(hosted)
 
-    async def open(self, served: Served) -> None:
+    async def open(self, hosted: HostedCollection) -> None:
         """Opens a collection if the budget has room for it."""
-        if self._budget and self.memory() + await asyncio.to_thread(version_bytes, served.root) > self._budget:
-            logger.info("collection_left name=%s: opened on first use, for want of memory", served.name)
+        if self._budget and self.memory() + await asyncio.to_thread(version_bytes, hosted.root) > self._budget:
+            logger.info("collection_left name=%s: opened on first use, for want of memory", hosted.name)
         else:
-            await served.start()
+            await hosted.start()
 
     def weight_bytes(self) -> int:
         """Bytes of the weights of all encoders in use, each counted once."""
-        encoders = {id(served.encoder): served.encoder for served in self if served.encoder is not None}
+        encoders = {id(hosted.encoder): hosted.encoder for hosted in self if hosted.encoder is not None}
         return sum(encoder.weight_bytes for encoder in encoders.values())
 
     def memory(self) -> int:
         """Bytes that count against the budget."""
-        return self.weight_bytes() + sum(served.size() for served in self)
+        return self.weight_bytes() + sum(hosted.size_bytes() for hosted in self)
 
-    def _make_room(self, wanted: Served, more: int) -> None:
+    def _evict(self, wanted: HostedCollection, more: int) -> None:
         """Closes what has not been used longest until `more` bytes fit, but never `wanted` or the default.
 
         A version that is to replace one of `wanted` counts beside it.
@@ -148,11 +148,11 @@ class Catalog:
         for name in list(self._used):
             if self.memory() + more <= self._budget:
                 return
-            served = self._by_name[name]
+            hosted = self._by_name[name]
             # One whose newest version was refused could not be opened again, and serves on.
-            if served not in (wanted, self.default) and served.version and not served.has_failed():
+            if hosted not in (wanted, self.default) and hosted.version and not hosted.has_failed():
                 logger.warning("collection_closed name=%s: unused longest, and the memory budget is reached", name)
-                served.close()
+                hosted.close()
         if (needed := self.memory() + more) > self._budget:
             logger.warning(
                 "memory_budget_exceeded needed=%d budget=%d: for %s, and nothing else can be closed",
@@ -180,7 +180,7 @@ def collection_folders(first: Path, more: Sequence[Path]) -> list[Path]:
     return folders
 
 
-def collections_there(first: Path, more: Sequence[Path]) -> list[Path]:
+def discover_collections(first: Path, more: Sequence[Path]) -> list[Path]:
     """As `collection_folders`, without those where no collection is just now."""
     from lookalike.collection import CURRENT
 

@@ -50,7 +50,7 @@ class Probe:
         self._stage = ""
         self._entered = 0.0
 
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """What is wrong now, also while a probe is stuck; empty where nothing is."""
         if self._stage and (stuck := self._clock() - self._entered) > self._timeout:
             return f"{self._stage} has not answered for {stuck:.0f} s"
@@ -61,7 +61,7 @@ class Probe:
     async def run(self, queries: Queries) -> None:
         """Probes; a failure is kept, not raised."""
         try:
-            await self.require(queries)
+            await self.check(queries)
         except Exception as error:  # whatever it is: the probe is there to tell it
             if not self.failure:
                 logger.error("probe_failed stage=%s: %s: %s", self._stage, type(error).__name__, error)
@@ -69,16 +69,16 @@ class Probe:
         else:
             if self.failure:
                 logger.warning("probe_passed again")
-            self.passed()
+            self.record_success()
         finally:
             self._stage = ""
 
-    def passed(self) -> None:
+    def record_success(self) -> None:
         """All was well just now."""
         self.failure = ""
         self._passed = self._clock()
 
-    async def require(self, queries: Queries) -> None:
+    async def check(self, queries: Queries) -> None:
         """Probes.
 
         Raises:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.collections import hosted as served_module
+from app.collections import hosted
 from app.main import create_app
 from app.settings import Settings
 from lookalike import bootstrap
@@ -367,7 +367,7 @@ def test_a_failure_that_passes_is_not_for_ever(
         return real(collection, **options)
 
     monkeypatch.setattr(bootstrap, "searcher_of", opening)
-    monkeypatch.setattr(served_module, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(hosted, "_AGAIN_SECONDS", 0.0)
     settings = Settings(collection=roots[0], collections=(roots[1],), preload=False, watch_seconds=watch_seconds)
     path = f"/v1/collections/{failing.name}/search/item"
     with TestClient(create_app(settings)) as client:

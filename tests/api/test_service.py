@@ -65,7 +65,7 @@ def test_while_the_collection_is_being_opened_the_port_answers(
 def test_a_collection_that_cannot_be_opened_is_told_by_readyz(tmp_path: Path) -> None:
     told = []
     app = create_app(Settings(collection=tmp_path / "nowhere"))
-    app.state.service.catalog.default.on_failure = told.append
+    app.state.service.collections.default.on_failure = told.append
     with TestClient(app) as broken:
         for _ in range(1000):
             answer = broken.get("/readyz")
