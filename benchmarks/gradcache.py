@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.encoders import machine
-from training.gradcache import cached_step, require_rowwise
+from training.loop.gradcache import cached_step, require_rowwise
 from training.objectives import Embedded, make_objective
 
 ARCHITECTURE, CLASSES = "efficientnet_lite0", 32

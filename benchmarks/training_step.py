@@ -1,9 +1,10 @@
 """`python -m benchmarks.training_step`: what a training step of `lite`'s network costs in fp32, in bf16, and in ours.
 
 Forward and backward pass of one batch in each way in turn, several rounds over; medians are reported. `fp32` and `bf16`
-are torch's and its autocast's alone; `ours` takes the gradients of depthwise convolutions as `training.depthwise` does
-and spares passes over memory as `training.passes` does; `+ OpenVINO` runs frozen stages as `training.frozen` does, and
-is what a training run takes. A stage is frozen as `base.freeze` says.
+are torch's and its autocast's alone; `ours` takes the gradients of depthwise convolutions as
+`training.network.depthwise` does and saves passes over memory as `training.network.memory_passes` does; `+ OpenVINO`
+runs frozen stages as `training.network.frozen` does, and is what a training run takes. A stage is frozen as
+`base.freeze` says.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.encoders import machine
-from training.depthwise import DepthwiseGradients
-from training.frozen import run_frozen_stages
-from training.heap import keep_freed_memory
-from training.model import Trainable, load_base
-from training.passes import spare_passes
-from training.schedule import freeze
+from training.loop.schedule import freeze
+from training.network.depthwise import DepthwiseGradients
+from training.network.frozen import run_frozen_stages
+from training.network.memory_passes import spare_passes
+from training.network.model import Trainable, load_base
+from training.run.allocator import keep_freed_memory
 from training.settings import Base
 
 

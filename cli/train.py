@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from training.result import Result
+    from training.run.result import Result
 
 _INTERRUPTED, _NOT_PROMOTED = 130, 3
 _OF_LITE = ("metrics", "cache")
@@ -94,7 +94,7 @@ def _train(document: dict[str, Any], config: Path, out: Path, given: dict[str, A
             document.setdefault(table, {})[name] = value
     settings = settings_from(document, "the command line")
 
-    from training.trainer import run_training
+    from training.run.trainer import run_training
 
     command = shlex.join(["lookalike", *sys.argv[1:]])
     return run_training(settings, out, command=command, **options)

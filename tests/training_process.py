@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from training.distributed import average_gradients, broadcast, gather, process_group
-from training.gradcache import cached_step
+from training.loop.gradcache import cached_step
 from training.objectives import Embedded, make_objective, objective_names
 
 ROWS = 24

@@ -25,10 +25,10 @@ from lookalike.encoders.protocol import TextEncoder
 from lookalike.encoders.registry import create_encoder
 from lookalike.images import decode
 from tests.api.conftest import wait_until_ready
-from training.live import LiveEncoder
-from training.model import load_base
+from training.network.model import load_base
+from training.run.trainer import run_training
 from training.settings import Settings, load_settings, settings_from
-from training.trainer import run_training
+from training.validation.live_encoder import LiveEncoder
 
 METHODS: dict[str, dict[str, Any]] = {
     "simclr": {"base": {"head": 32, "size": 64, "freeze": 0.5}, "objective": {"name": "simclr"}},

@@ -187,8 +187,8 @@ def test_places_that_results_can_not_go_to_are_named_before_the_work(tmp_path):
 
 
 def test_json_of_what_is_not_promoted_says_why_beside_and_other_ranks_keep_still(tmp_path, monkeypatch):
-    from training.promotion import Standing
-    from training.result import Result
+    from training.run.result import Result
+    from training.validation.promotion import Standing
 
     worse = Result("mine", False, "precision_at_1", Standing(0.9, None, 0.0), Standing(0.8), 1.0, 2, ())
     monkeypatch.setattr("cli.train._train", lambda *_, **__: worse)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.depthwise import DepthwiseGradients, _Depthwise
-from training.precision import computes_in_bf16
+from training.loop.precision import computes_in_bf16
+from training.network.depthwise import DepthwiseGradients, _Depthwise
 
 SHAPES = [(3, 1, 9), (5, 1, 9), (3, 2, 9), (5, 2, 8), (3, 2, 8), (7, 1, 8), (7, 2, 9)]  # kernel, stride, side
 
@@ -97,7 +97,7 @@ def test_frozen_weights_pass_gradients_on():
 
 @pytest.mark.parametrize("pays", [True, False])
 def test_auto_is_what_the_cpu_is_fastest_in(pays, monkeypatch):
-    monkeypatch.setattr("training.precision.bf16_pays", lambda: pays)
+    monkeypatch.setattr("training.loop.precision.bf16_pays", lambda: pays)
     assert computes_in_bf16("auto", "cpu") is pays
     assert computes_in_bf16("bf16", "cpu")
     assert not computes_in_bf16("fp32", "cpu")

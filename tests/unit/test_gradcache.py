@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lookalike.errors import ConfigInvalid
-from training.gradcache import cached_step, require_rowwise
+from training.loop.gradcache import cached_step, require_rowwise
 from training.objectives import Embedded, concat, make_objective, objective_names
 
 

@@ -8,11 +8,11 @@ import threading
 import pytest
 
 from tests.conftest import REPOSITORY
-from training.interrupt import HeldBack
+from training.run.interrupt import HeldBack
 
 BEGIN = """
 import signal, sys
-from training.interrupt import HeldBack
+from training.run.interrupt import HeldBack
 number = int(sys.argv[1])
 signal.signal(number, signal.default_int_handler)
 said = []

@@ -8,7 +8,7 @@ from open_clip.loss import ClipLoss
 from pytorch_metric_learning import distances, losses, miners, reducers
 from torch.nn import functional as F
 
-from training.losses import info_nce
+from training.lite.losses import info_nce
 from training.objectives import Embedded, make_objective
 from training.objectives.triplet import count_valid_triplets, valid_triplets
 

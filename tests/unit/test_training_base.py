@@ -10,9 +10,9 @@ import pytest
 from lookalike.errors import WeightsMissing
 from tests.unit.small_images import write_folders
 from training import trainer as trainer_module
-from training.result import Result
+from training.run.result import Result
+from training.run.trainer import run_training
 from training.settings import settings_from
-from training.trainer import run_training
 
 CLASSES = ("black", "blue", "green", "red", "white", "yellow")
 

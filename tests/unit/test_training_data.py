@@ -10,10 +10,10 @@ import torch
 
 from evaluation.classes import unseen_classes
 from evaluation.datasets import Example
-from training.batches import fitting
-from training.dataset import classes_apart, split
-from training.promotion import SHARES, Standing, choose, mixed, try_shares, within_chance
+from training.data.batches import fitting
+from training.data.dataset import classes_apart, split
 from training.settings import settings_from
+from training.validation.promotion import SHARES, Standing, choose, mixed, try_shares, within_chance
 
 
 def examples(sizes: dict[str, int]) -> list[Example]:

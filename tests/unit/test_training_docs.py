@@ -11,7 +11,7 @@ import pytest
 
 from training.lite.config import LiteConfig
 from training.objectives import make_objective, objective_names
-from training.result import as_toml
+from training.run.result import as_toml
 from training.settings import Settings, load_settings, settings_from
 
 ROOT = Path(__file__).resolve().parents[2]

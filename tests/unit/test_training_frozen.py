@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lookalike.encoders.lite.towers import LiteBackbone
-from training.frozen import run_frozen_stages
-from training.model import Trainable, load_base
-from training.schedule import freeze
+from training.loop.schedule import freeze
+from training.network.frozen import run_frozen_stages
+from training.network.model import Trainable, load_base
 from training.settings import Base
 
 

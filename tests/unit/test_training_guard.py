@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.guard import Watch, learning_rate_warning, spread
+from training.loop.guard import Watch, learning_rate_warning, spread
 from training.objectives import make_objective
 
 

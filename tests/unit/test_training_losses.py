@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.losses import info_nce
+from training.lite.losses import info_nce
 
 
 def naive(images, texts, temperature, weights):

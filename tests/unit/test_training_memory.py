@@ -8,7 +8,7 @@ from pytorch_metric_learning import losses
 from torch.nn import functional as F
 
 from lookalike.errors import ConfigInvalid
-from training.memory import CrossBatchMemory
+from training.loop.cross_batch_memory import CrossBatchMemory
 from training.objectives import Embedded, concat, make_objective
 
 

@@ -12,12 +12,12 @@ from lookalike.encoders.protocol import TextEncoder
 from lookalike.encoders.registry import create_encoder
 from lookalike.errors import ConfigInvalid, SourceError, WeightsInvalid
 from tests.contract.encoders import add_tiny_models, save_random
-from training.export import export_encoder, require_free
-from training.live import LiveEncoder
-from training.model import Trainable, load_base, parameters_of, stages
+from training.loop.schedule import freeze, make_optimizer, set_rate, text_parameters
+from training.network.model import Trainable, load_base, parameters_of, stages
 from training.objectives import make_objective
-from training.schedule import freeze, make_optimizer, set_rate, text_parameters
+from training.run.export import export_encoder, require_free
 from training.settings import Base, Optimizer
+from training.validation.live_encoder import LiveEncoder
 
 CPU = torch.device("cpu")
 TEXTS = ["a cat", "two dogs that run over the grass", ""]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lookalike.types import UInt8
-from training.norm import norms_learn, restate_norms
+from training.network.batch_norm import norms_learn, restate_norms
 from training.settings import Base, Objective, Optimizer, Settings
 
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from timm.models.efficientnet import tf_efficientnet_lite0
 
-from training.passes import spare_passes
+from training.network.memory_passes import spare_passes
 
 
 def gradients(network, pixels):

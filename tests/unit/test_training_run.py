@@ -20,16 +20,16 @@ from lookalike.encoders.preprocessing import Preprocessing
 from lookalike.errors import ConfigInvalid
 from lookalike.types import Int64, UInt8
 from tests.conftest import REPOSITORY
-from training.augment import make_augmentation
-from training.batches import Batches
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.data.augment import make_augmentation
+from training.data.batches import Batches
+from training.data.image_cache import Views
+from training.data.sampling import epoch_batches
 from training.distributed import Process
-from training.head import align_head
-from training.image_cache import Views
-from training.loop import Loop, Step
-from training.model import Trainable, require_fitting
+from training.loop.loop import Loop, Step
+from training.network.head import align_head
+from training.network.model import Trainable, require_fitting
 from training.objectives import make_objective
-from training.sampling import epoch_batches
+from training.run.checkpoint import load_checkpoint, save_checkpoint
 from training.settings import Augment, Settings, settings_from
 
 SIDE, COUNT, CLASSES = 8, 48, 4

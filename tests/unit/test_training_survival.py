@@ -20,12 +20,12 @@ from tests.bad_images import bad_images, encoded, make_image
 from tests.unit.small_images import write_folders
 from training import image_cache as image_cache_module
 from training import trainer as trainer_module
-from training.checkpoint import trim_metrics
-from training.export import export_encoder
-from training.image_cache import ROWS, cache_images, digest_of
-from training.model import load_base
+from training.data.image_cache import ROWS, cache_images, digest_of
+from training.network.model import load_base
+from training.run.checkpoint import trim_metrics
+from training.run.export import export_encoder
+from training.run.trainer import run_training
 from training.settings import Base, settings_from
-from training.trainer import run_training
 
 SIZE = Preprocessing(8, 8, "squash", "bilinear", (0.0,) * 3, (1.0,) * 3)
 

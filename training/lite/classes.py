@@ -18,7 +18,7 @@ from torch.nn import functional as F
 CLASSES = 1000
 MAX_NAMES = 4
 
-TEMPLATES = ("a {} in the image", "there is a {} here", "a close-up of a {}", "many {}s")
+TEMPLATES = ("a {} in the picture", "there is a {} here", "a close-up of a {}", "many {}s")
 
 
 @dataclass(frozen=True, slots=True)

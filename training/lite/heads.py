@@ -19,7 +19,7 @@ from lookalike.encoders.lite.facts import CLASSES, POOLED
 from lookalike.encoders.lite.heads import ImageHead, TextHead
 from training.lite.classes import pseudo_features
 from training.lite.config import LiteConfig
-from training.losses import info_nce
+from training.lite.losses import info_nce
 
 BETAS = (0.9, 0.98)  # CLIP's
 SPREAD_FLOOR = 1e-2  # three sentence channels never vary: dividing by their noise would drown the rest

@@ -15,8 +15,8 @@ from lookalike.encoders.dual import unit_rows
 from lookalike.encoders.preprocessing import Preprocessing
 from lookalike.errors import TextUnsupported
 from lookalike.types import EncoderSpec, Float32, UInt8
-from training.model import Trainable
-from training.validation import batch_for, tokenized
+from training.network.model import Trainable
+from training.validation.validation import batch_for, tokenized
 
 
 class LiveEncoder:

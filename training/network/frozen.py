@@ -37,7 +37,7 @@ def run_frozen_stages(tower: nn.Module, still: Sequence[nn.Module], *, half: boo
     chain = _chain(tower, still)
     if len(chain) < 3 or find_spec("openvino") is None:
         return 0
-    from training.fragment import Fragment
+    from training.network.fragment import Fragment
 
     for module in chain:
         vars(module).pop("forward", None)  # of an earlier loop over the same tower

@@ -3,7 +3,7 @@
 OUT.work/
   checkpoint.pt     weights, optimiser, moving average, random state, the step
   best.safetensors  the weights that did best on the validation data
-  images/         decoded images, see `training.image_cache`
+  pictures/         decoded images, see `training.data.image_cache`
 """
 
 from __future__ import annotations

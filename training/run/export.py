@@ -16,7 +16,7 @@ from lookalike.calibration import Calibration, write_calibration
 from lookalike.encoders.engines.cache import sha256_file
 from lookalike.encoders.exported.model import CALIBRATION_FILE, ENCODER_FILE, WEIGHTS_FILE, ExportedEncoder
 from lookalike.errors import SourceError
-from training.model import Trainable
+from training.network.model import Trainable
 
 
 def export_encoder(

@@ -27,8 +27,8 @@ from lookalike.encoders.dual import unit_rows
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import SourceError
 from lookalike.types import Float32, Int64, UInt8
-from training.image_cache import cache_images
-from training.model import Trainable
+from training.data.image_cache import cache_images
+from training.network.model import Trainable
 from training.objectives.base import Embedded, Objective
 
 VIEWS = "view_recall_at_1"

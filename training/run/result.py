@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.dataset import TrainingData
-from training.promotion import Standing
+from training.data.dataset import TrainingData
 from training.settings import Settings
+from training.validation.promotion import Standing
 
 CARD_FILE, REPORT_FILE, CONFIG_FILE, METRICS_FILE = "README.md", "report.json", "config.toml", "metrics.jsonl"
 
@@ -52,7 +52,7 @@ def run_report(result: Result, settings: Settings, data: TrainingData) -> dict[s
         "training_pictures": len(data.examples),
         "rejected": data.rejected,
         "classes": 0 if data.labels is None else len(np.unique(data.labels)),
-        "validation_images": len(data.seen.pixels),
+        "validation_pictures": len(data.seen.pixels),
         "unseen_classes": sorted({example.label for example in data.unseen_examples if example.label}),
         "figure": result.figure,
         "before": asdict(result.base),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lookalike.types import UInt8
-from training.image_cache import spread_sample
+from training.data.image_cache import spread_sample
 from training.settings import Settings
 
 _SAMPLE = 1024

@@ -11,8 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from training.loop import Step
-from training.promotion import Standing
+from training.loop.loop import Step
+from training.validation.promotion import Standing
 
 
 class Telemetry:

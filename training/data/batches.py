@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lookalike.types import Int64
-from training.image_cache import Views, view_seed
-from training.sampling import epoch_batches
+from training.data.image_cache import Views, view_seed
+from training.data.sampling import epoch_batches
 from training.settings import Settings
 
 

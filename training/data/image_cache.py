@@ -27,7 +27,7 @@ from lookalike.errors import LookalikeError, SourceError
 from lookalike.images import decode
 from lookalike.types import Int64, UInt8
 
-PIXELS, ROWS = "images.npy", "images.json"
+PIXELS, ROWS = "pictures.npy", "pictures.json"
 _CHUNK, _TASK = 512, 32
 """Images that are decoded before the next are begun, and those of one task: alone, small ones wait for the GIL."""
 _WRITTEN = 8 * _CHUNK

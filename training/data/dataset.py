@@ -19,13 +19,13 @@ from evaluation.classes import unseen_classes
 from evaluation.datasets import Example, read_examples, spread
 from lookalike.errors import SourceError
 from lookalike.types import Int64, UInt8
-from training.augment import cached_side
+from training.data.augment import cached_side
+from training.data.image_cache import cache_images
 from training.distributed import Process
-from training.image_cache import cache_images
-from training.model import Trainable
+from training.network.model import Trainable
 from training.objectives.base import Need
 from training.settings import Data, Settings
-from training.validation import Validation, label_rows, prepare_validation
+from training.validation.validation import Validation, label_rows, prepare_validation
 
 MOST_JUDGES = 5_000
 """Images that are held out of trained classes, and of whole classes: more would only be looked at for longer."""

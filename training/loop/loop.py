@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.batches import Batch, Batches
-from training.depthwise import DepthwiseGradients
+from training.data.batches import Batch, Batches
 from training.distributed import Process, average_gradients, gather
-from training.frozen import run_frozen_stages
-from training.gradcache import cached_step
-from training.guard import spread
-from training.memory import CrossBatchMemory
-from training.model import Trainable
-from training.norm import norms_learn
+from training.loop.cross_batch_memory import CrossBatchMemory
+from training.loop.gradcache import cached_step
+from training.loop.guard import spread
+from training.loop.precision import computes_in_bf16
+from training.loop.schedule import freeze, make_optimizer, set_rate, side_at
+from training.network.batch_norm import norms_learn
+from training.network.depthwise import DepthwiseGradients
+from training.network.frozen import run_frozen_stages
+from training.network.memory_passes import spare_passes
+from training.network.model import Trainable
 from training.objectives import Embedded, Objective, Outcome
-from training.passes import spare_passes
-from training.precision import computes_in_bf16
-from training.schedule import freeze, make_optimizer, set_rate, side_at
 from training.settings import Settings
-from training.validation import tokenized
+from training.validation.validation import tokenized
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Step:
         epoch: how far through the data, in passes.
         loss: of the whole batch.
         learning_rate: of the network's last stage.
-        spread: see `training.guard.spread`.
+        spread: see `training.loop.guard.spread`.
         gradient_norm: before it was clipped.
         images_per_second: of this step, all processes together.
         stats: the objective's own figures.

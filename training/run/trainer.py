@@ -28,30 +28,30 @@ from lookalike.disk import disk_errors
 from lookalike.encoders.engines.selection import cuda_available, require_device
 from lookalike.encoders.registry import create_encoder
 from lookalike.errors import ConfigInvalid, SourceError
-from training.augment import make_augmentation
-from training.batches import Batches, fitting
-from training.checkpoint import load_checkpoint, save_checkpoint, trim_metrics
-from training.dataset import TrainingData, read_data
+from training.data.augment import make_augmentation
+from training.data.batches import Batches, fitting
+from training.data.dataset import TrainingData, read_data
+from training.data.image_cache import Views, digest_of
 from training.distributed import Process, broadcast, process_group
-from training.export import export_encoder, require_free
-from training.frozen import run_frozen_stages
-from training.guard import Watch, learning_rate_warning
-from training.head import start_head
-from training.heap import keep_freed_memory
-from training.image_cache import Views, digest_of
-from training.interrupt import HeldBack
-from training.live import LiveEncoder
-from training.loop import Loop
-from training.model import Trainable, load_base, require_fitting
-from training.norm import norms_learn, restate_norms
+from training.loop.guard import Watch, learning_rate_warning
+from training.loop.loop import Loop
+from training.loop.schedule import freeze
+from training.network.batch_norm import norms_learn, restate_norms
+from training.network.frozen import run_frozen_stages
+from training.network.head import start_head
+from training.network.model import Trainable, load_base, require_fitting
 from training.objectives import Objective, make_objective
-from training.promotion import SHARES, Standing, mixed, try_shares, within_chance
-from training.result import METRICS_FILE, Result, records, run_report
-from training.schedule import freeze
+from training.run.allocator import keep_freed_memory
+from training.run.checkpoint import load_checkpoint, save_checkpoint, trim_metrics
+from training.run.export import export_encoder, require_free
+from training.run.interrupt import HeldBack
+from training.run.result import METRICS_FILE, Result, records, run_report
+from training.run.telemetry import Telemetry
+from training.run.work_folder import alone, work_folder
 from training.settings import Settings
-from training.telemetry import Telemetry
-from training.validation import measure_encoder
-from training.work import alone, work_folder
+from training.validation.live_encoder import LiveEncoder
+from training.validation.promotion import SHARES, Standing, mixed, try_shares, within_chance
+from training.validation.validation import measure_encoder
 
 _CHECKPOINT_SECONDS = 300.0
 BEST = "best.safetensors"

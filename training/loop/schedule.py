@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from training.model import Trainable, parameters_of, stages
+from training.network.model import Trainable, parameters_of, stages
 from training.settings import Base, Optimizer
 
 BETAS = (0.9, 0.98)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lookalike.types import UInt8
-from training.image_cache import spread_sample
-from training.model import Trainable
+from training.data.image_cache import spread_sample
+from training.network.model import Trainable
 
 _SAMPLE = 2048
 
