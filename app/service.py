@@ -20,10 +20,10 @@ from app.auth.access import Access
 from app.collections.hosted import HostedCollection, Runtime
 from app.collections.manager import CollectionManager, collection_folders, discover_collections
 from app.errors import NotReady
-from app.execution.batcher import give_way
-from app.execution.image_fetcher import Fetcher
-from app.execution.pipeline import Queries
-from app.execution.workers import Decodes, Device, Searches
+from app.execution.batcher import lower_thread_priority
+from app.execution.image_fetcher import ImageFetcher
+from app.execution.pipeline import QueryPipeline
+from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers
 from app.server.connections import BoundedConnection
 from app.settings import Settings
 from app.telemetry import Telemetry
@@ -52,7 +52,7 @@ class Service:
         self.settings = settings
         self.access = Access(settings)
         self.gates = Gates(settings.max_wait)
-        self.fetcher = Fetcher(
+        self.fetcher = ImageFetcher(
             enabled=settings.urls,
             allowed=settings.urls_allowed,
             max_bytes=settings.max_body_bytes,
@@ -60,35 +60,37 @@ class Service:
         )
         self.draining = False
         self.telemetry = Telemetry()
-        self._decodes = Decodes(settings.worker_threads)
-        self._device = Device(self.telemetry.batch)
-        self._searches = Searches(settings.worker_threads, self.telemetry.batch)
-        self._pool = ThreadPoolExecutor(settings.worker_threads, "work", give_way)
-        self._lanes = self._decodes, self._device, self._searches
+        self._decode_workers = DecodeWorkers(settings.worker_threads)
+        self._encoder_workers = EncoderWorkers(self.telemetry.batch)
+        self._search_workers = SearchWorkers(settings.worker_threads, self.telemetry.batch)
+        self._pool = ThreadPoolExecutor(settings.worker_threads, "work", lower_thread_priority)
+        self._batchers = self._decode_workers, self._encoder_workers, self._search_workers
         self.collections = CollectionManager(
             collection_folders(settings.collection, settings.collections),
-            Runtime(settings, self._decodes, self._device, self._searches, self._pool, self.telemetry),
+            Runtime(
+                settings, self._decode_workers, self._encoder_workers, self._search_workers, self._pool, self.telemetry
+            ),
             settings.memory_budget,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._watchers: dict[str, list[asyncio.Task[None]]] = {}  # of each collection
         self._measure()
 
-    def require_ready(self) -> Queries:
+    def require_ready(self) -> QueryPipeline:
         """What answers queries about the default collection, where a query of each kind has passed of late.
 
         Raises:
             NotReady: says which part fails, or that the service is about to end.
         """
-        queries = self.collections.default.queries
+        pipeline = self.collections.default.pipeline
         if self.draining:
             raise NotReady("the service is about to end")
-        stuck = self._device.busy_for()
+        stuck = self._encoder_workers.busy_seconds()
         if stuck > self.settings.probe_timeout:
             raise NotReady(f"the device's thread is stuck: one batch has taken {stuck:.0f} s so far")
         if problem := self.collections.default.probe.problem():
             raise NotReady(f"a probe did not pass: {problem}")
-        return queries
+        return pipeline
 
     def start(self) -> None:
         """Opens the collections and watches over them, beside what the event loop does otherwise."""
@@ -148,18 +150,22 @@ class Service:
             await asyncio.sleep(_LOOK_SECONDS)
             if not self.collections.default.version:
                 continue  # opening it loads libraries and weights, which takes its time
-            stuck = self._device.busy_for()
+            stuck = self._encoder_workers.busy_seconds()
             if (late := stuck > self.settings.probe_timeout) and not told:
-                logger.error("device_stuck seconds=%.0f\n%s", stuck, "\n".join(self._device.frames()))
+                logger.error("device_stuck seconds=%.0f\n%s", stuck, "\n".join(self._encoder_workers.stack_traces()))
             told = late
 
     def _measure(self) -> None:
         gauge, counter, collections = self.telemetry.gauge, self.telemetry.counter, self.collections
         gauge("ready", "Whether /readyz says 200.", self.is_ready)
-        gauge("waiting", "Queries that wait for the device.", self._device.waiting)
-        gauge("device_busy_seconds", "How long the oldest batch on the device has taken.", self._device.busy_for)
-        gauge("decodes_waiting", "Images that wait to be decoded.", self._decodes.waiting)
-        gauge("searches_waiting", "Queries that wait for a search.", self._searches.waiting)
+        gauge("waiting", "Queries that wait for the device.", self._encoder_workers.queue_size)
+        gauge(
+            "device_busy_seconds",
+            "How long the oldest batch on the device has taken.",
+            self._encoder_workers.busy_seconds,
+        )
+        gauge("decodes_waiting", "Images that wait to be decoded.", self._decode_workers.queue_size)
+        gauge("searches_waiting", "Queries that wait for a search.", self._search_workers.queue_size)
         gauge("connections", "Connections that are open, of the port with most.", BoundedConnection.busiest)
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # each connection is one
         most = partial(min, self.settings.max_connections, files)
@@ -182,7 +188,7 @@ class Service:
 
     def at_work(self) -> bool:
         """Whether a batch is under way still: Python must not end under a thread that is inside a library."""
-        return any(thread.is_alive() for lanes in self._lanes for thread in lanes.threads)
+        return any(thread.is_alive() for batcher in self._batchers for thread in batcher.threads)
 
     async def close(self) -> None:
         """Drops what waits; what runs may finish."""
@@ -190,9 +196,9 @@ class Service:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        for lanes in self._lanes:
-            lanes.close()
-            await asyncio.to_thread(lanes.join, _JOIN_SECONDS)
+        for batcher in self._batchers:
+            batcher.close()
+            await asyncio.to_thread(batcher.join, _JOIN_SECONDS)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

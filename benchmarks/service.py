@@ -35,7 +35,7 @@ import numpy as np
 import skimage
 from PIL import Image
 
-from app.execution.workers import LARGEST_TEXTS
+from app.execution.workers import MAX_TEXT_BATCH_SIZE
 from benchmarks.encoders import machine
 from benchmarks.serving import serving
 from lookalike.bootstrap import open_searcher
@@ -123,8 +123,8 @@ def _milliseconds(out: str, share: str) -> float:
 
 def encoder_alone(searcher: Searcher, kind: str, clients: int, seconds: int) -> tuple[float, float, float, int]:
     """As `load`, of the encoder without a service: lone queries, or as large batches as it likes, as many at once."""
-    at_once = searcher.encoder.at_once if clients > 1 else 1
-    size = 1 if clients == 1 else LARGEST_TEXTS if kind == "text" else searcher.encoder.image_batch
+    concurrent = searcher.encoder.max_concurrent_batches if clients > 1 else 1
+    size = 1 if clients == 1 else MAX_TEXT_BATCH_SIZE if kind == "text" else searcher.encoder.image_batch
     pixels = np.zeros((size, 3, *[searcher.encoder.spec.image_size] * 2), np.uint8)
     end, times = time.perf_counter() + seconds, []
 
@@ -136,8 +136,8 @@ def encoder_alone(searcher: Searcher, kind: str, clients: int, seconds: int) -> 
                 searcher.encode_images(pixels, Stopwatch())
             times.append((time.perf_counter() - begun) * 1e3)
 
-    with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(work, range(at_once)))
+    with ThreadPoolExecutor(concurrent) as pool:
+        list(pool.map(work, range(concurrent)))
     return len(times) * size / seconds, statistics.median(times), float(np.percentile(times, 99)), 0
 
 
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         targets = [ours(base), *([peer(options.peer, options.peer_indice)] if options.peer else [])]
         print(machine())
         searcher = open_searcher(options.collection, verify=False)
-        searcher.warm(LARGEST_TEXTS)
+        searcher.warm(MAX_TEXT_BATCH_SIZE)
         for kind in ("text", "image"):
             print(f"{kind}: HTTP, batching and JSON beyond the stages: {overhead(base, kind):.2f} ms", flush=True)
         found: dict[tuple[str, str, int], list[tuple[float, float, float, int]]] = {}

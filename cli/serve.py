@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
-    from app.execution.pipeline import Queries
+    from app.execution.pipeline import QueryPipeline
     from app.settings import Settings
 
 _MOST_FILES = 65_536
@@ -133,7 +133,7 @@ def serve(
 
     manager = app.state.service.collections
     default = manager.default
-    default.on_ready = lambda queries: _ready(queries, len(list(manager)) - 1, host, port)
+    default.on_ready = lambda pipeline: _ready(pipeline, len(list(manager)) - 1, host, port)
     default.on_failure = failed
     _run(server, listeners)
     gc.unfreeze()  # libraries that look for leaks as they end would find all of it
@@ -277,7 +277,7 @@ def _run(server: uvicorn.Server, listeners: list[socket.socket]) -> None:
         server.run(sockets=listeners)
 
 
-def _ready(queries: Queries, others: int, host: str, port: int) -> None:
+def _ready(pipeline: QueryPipeline, others: int, host: str, port: int) -> None:
     """Says so, and takes what is there out of the garbage collector's sight.
 
     The libraries brought half a million objects, and looking them through would stop all queries for a quarter of a
@@ -288,11 +288,11 @@ def _ready(queries: Queries, others: int, host: str, port: int) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG)
-    manifest = queries.searcher.collection.manifest
+    manifest = pipeline.searcher.collection.manifest
     shown = f"[{host}]" if ":" in host else host
     beside = f", and {others} more" if others else ""
     typer.echo(
-        f"Serving {queries.name} ({len(queries.searcher.collection):,} images, encoder {manifest.encoder.name})"
+        f"Serving {pipeline.name} ({len(pipeline.searcher.collection):,} images, encoder {manifest.encoder.name})"
         f"{beside} at http://{shown}:{port}/  API: /docs  Ctrl-C stops."
     )
     sys.stdout.flush()

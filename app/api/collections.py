@@ -69,7 +69,7 @@ def _facts(hosted: HostedCollection) -> dict[str, Any]:
             "version": hosted.refused or None,
         }
     if hosted.version:
-        searcher = hosted.queries.searcher
+        searcher = hosted.pipeline.searcher
         manifest = searcher.collection.manifest
         facts["items"], facts["created"] = len(searcher.collection), manifest.created
         facts["encoder"], facts["text"] = manifest.encoder.name, searcher.encoder.spec.text

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
-from app.execution.pipeline import Queries
+from app.execution.pipeline import QueryPipeline
 from app.service import Service
 from app.settings import Settings
 
@@ -27,11 +27,11 @@ async def named(name: Name) -> None:
     """For the API's document; `name` is read from the path by whoever needs it."""
 
 
-async def _queries(request: Request) -> Queries:
-    return await _of(request).collections.queries(request.path_params.get("name"))
+async def _pipeline(request: Request) -> QueryPipeline:
+    return await _of(request).collections.pipeline(request.path_params.get("name"))
 
 
-async def _ready(request: Request) -> Queries:
+async def _ready(request: Request) -> QueryPipeline:
     return _of(request).require_ready()
 
 
@@ -39,7 +39,7 @@ async def _settings(request: Request) -> Settings:
     return _of(request).settings
 
 
-QueriesDep = Annotated[Queries, Depends(_queries)]
-ReadyDep = Annotated[Queries, Depends(_ready)]
+PipelineDep = Annotated[QueryPipeline, Depends(_pipeline)]
+ReadyDep = Annotated[QueryPipeline, Depends(_ready)]
 ServiceDep = Annotated[Service, Depends(_service)]
 SettingsDep = Annotated[Settings, Depends(_settings)]

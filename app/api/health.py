@@ -22,8 +22,8 @@ async def livez() -> Response:
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", response_model=Ready, responses=errors(503))
-async def readyz(queries: ReadyDep) -> Response:
+async def readyz(pipeline: ReadyDep) -> Response:
     """Whether queries are answered: an image and a text pass through every stage each few seconds."""
-    searcher = queries.searcher
+    searcher = pipeline.searcher
     facts = {"status": "ready", "items": len(searcher.collection), "text": searcher.encoder.spec.text}
-    return responses.json_response({**facts, **responses.source(queries)})
+    return responses.json_response({**facts, **responses.source(pipeline)})

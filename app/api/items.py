@@ -13,13 +13,13 @@ from fastapi import APIRouter, Depends, Path, Request
 from starlette.responses import Response
 
 from app.api import responses
-from app.api.dependencies import QueriesDep, SettingsDep
+from app.api.dependencies import PipelineDep, SettingsDep
 from app.api.openapi import errors
 from app.api.request_bodies import parse_whole
 from app.api.schemas import ItemResponse, ItemsResponse
 from app.auth.access import requires
 from app.errors import NoThumbnail, RequestError
-from app.execution.pipeline import Queries
+from app.execution.pipeline import QueryPipeline
 from lookalike.errors import InvalidLimit
 
 router = APIRouter(prefix="/items", tags=["items"], dependencies=[Depends(requires("read"))])
@@ -53,33 +53,33 @@ _PAGING: dict[str, Any] = {
 
 
 @router.get("", response_model=ItemsResponse, responses=errors(401, 422, 503), openapi_extra=_PAGING)
-async def list_items(request: Request, queries: QueriesDep) -> Response:
+async def list_items(request: Request, pipeline: PipelineDep) -> Response:
     """Leaf through the collection, in the order of its rows."""
     limit = parse_whole("limit", request.query_params.get("limit"), 24)
     offset = parse_whole("offset", request.query_params.get("offset"), 0)
     if offset < 0:
         raise RequestError(f"offset is {offset}; it must be 0 or more")
-    if not 1 <= limit <= queries.searcher.limits.results:
-        raise InvalidLimit(f"limit is {limit}; it must be between 1 and {queries.searcher.limits.results:,}")
-    items = [responses.item(row, record, queries, request) for row, record in await queries.items(offset, limit)]
-    total = len(queries.searcher.collection)
-    return responses.json_response({"items": items, "offset": offset, "total": total, **responses.source(queries)})
+    if not 1 <= limit <= pipeline.searcher.limits.results:
+        raise InvalidLimit(f"limit is {limit}; it must be between 1 and {pipeline.searcher.limits.results:,}")
+    items = [responses.item(row, record, pipeline, request) for row, record in await pipeline.items(offset, limit)]
+    total = len(pipeline.searcher.collection)
+    return responses.json_response({"items": items, "offset": offset, "total": total, **responses.source(pipeline)})
 
 
 @router.head("/{item_id:path}/thumbnail", include_in_schema=False)
 @router.get("/{item_id:path}/thumbnail", responses={**errors(401, 404, 503), **_THUMBNAIL}, response_class=Response)
-async def get_thumbnail(item_id: ItemId, request: Request, queries: QueriesDep, settings: SettingsDep) -> Response:
+async def get_thumbnail(item_id: ItemId, request: Request, pipeline: PipelineDep, settings: SettingsDep) -> Response:
     """An item's thumbnail."""
     if not request.scope.get("raw_path", b"/thumbnail").endswith(b"/thumbnail"):
-        return await _item(f"{item_id}/thumbnail", request, queries)
-    data = await queries.thumbnail(item_id)
+        return await _item(f"{item_id}/thumbnail", request, pipeline)
+    data = await pipeline.thumbnail(item_id)
     if data is None:
         raise NoThumbnail(f"the item {item_id!r} has no thumbnail")
     tag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
     headers = {
         "ETag": tag,
         "Cache-Control": f"private, max-age={settings.thumbnail_max_age}",
-        "X-Collection-Version": queries.searcher.collection.manifest.version,
+        "X-Collection-Version": pipeline.searcher.collection.manifest.version,
     }
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -88,14 +88,14 @@ async def get_thumbnail(item_id: ItemId, request: Request, queries: QueriesDep, 
 
 @router.head("/{item_id:path}", include_in_schema=False)
 @router.get("/{item_id:path}", response_model=ItemResponse, responses=errors(401, 404, 503))
-async def get_item(item_id: ItemId, request: Request, queries: QueriesDep) -> Response:
+async def get_item(item_id: ItemId, request: Request, pipeline: PipelineDep) -> Response:
     """What the collection knows of an item."""
-    return await _item(item_id, request, queries)
+    return await _item(item_id, request, pipeline)
 
 
-async def _item(item_id: str, request: Request, queries: Queries) -> Response:
-    row, record = await queries.item(item_id)
-    return responses.json_response({**responses.item(row, record, queries, request), **responses.source(queries)})
+async def _item(item_id: str, request: Request, pipeline: QueryPipeline) -> Response:
+    row, record = await pipeline.item(item_id)
+    return responses.json_response({**responses.item(row, record, pipeline, request), **responses.source(pipeline)})
 
 
 def _sniff(data: bytes) -> str:

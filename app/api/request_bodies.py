@@ -146,14 +146,14 @@ async def read_form(request: Request, files: int) -> Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Base64:
+class Base64Image:
     """An image as base64, or a base64 data URI."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ImageUrl:
     """An image's URL."""
 
     url: str

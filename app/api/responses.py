@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from app.execution.pipeline import Queries
+from app.execution.pipeline import QueryPipeline
 from lookalike.stopwatch import STAGES
 from lookalike.types import Hit
 
@@ -21,10 +21,10 @@ def json_response(body: Mapping[str, Any]) -> Response:
     return Response(to_json(body, inf_nan_mode="null"), media_type="application/json")
 
 
-def source(queries: Queries) -> dict[str, str]:
+def source(pipeline: QueryPipeline) -> dict[str, str]:
     """Which collection, version and encoder answered."""
-    manifest = queries.searcher.collection.manifest
-    return {"collection": queries.name, "version": manifest.version, "encoder": manifest.encoder.name}
+    manifest = pipeline.searcher.collection.manifest
+    return {"collection": pipeline.name, "version": manifest.version, "encoder": manifest.encoder.name}
 
 
 def took(stages: Mapping[str, float], started: float) -> dict[str, float]:
@@ -33,21 +33,21 @@ def took(stages: Mapping[str, float], started: float) -> dict[str, float]:
     return {**times, "total": round((time.perf_counter() - started) * 1000.0, 3)}
 
 
-def hit(found: Hit, queries: Queries, request: Request) -> dict[str, Any]:
+def hit(found: Hit, pipeline: QueryPipeline, request: Request) -> dict[str, Any]:
     """One result."""
     return {
         "id": found.id,
         "score": score(found.score),
         "metadata": found.metadata,
-        "thumbnail_url": thumbnail_url(found.id, found.row, queries, request),
+        "thumbnail_url": thumbnail_url(found.id, found.row, pipeline, request),
     }
 
 
-def item(row: int, record: Mapping[str, Any], queries: Queries, request: Request) -> dict[str, Any]:
+def item(row: int, record: Mapping[str, Any], pipeline: QueryPipeline, request: Request) -> dict[str, Any]:
     """One item from its row and record."""
     item_id = str(record["id"])
     metadata = {name: value for name, value in record.items() if name != "id"}
-    return {"id": item_id, "metadata": metadata, "thumbnail_url": thumbnail_url(item_id, row, queries, request)}
+    return {"id": item_id, "metadata": metadata, "thumbnail_url": thumbnail_url(item_id, row, pipeline, request)}
 
 
 def score(cosine: float) -> float:
@@ -55,12 +55,12 @@ def score(cosine: float) -> float:
     return min(1.0, max(-1.0, round(cosine, 6)))
 
 
-def thumbnail_url(item_id: str, row: int, queries: Queries, request: Request) -> str | None:
+def thumbnail_url(item_id: str, row: int, pipeline: QueryPipeline, request: Request) -> str | None:
     """Where an item's thumbnail is, under the collection that was asked.
 
     Slashes in the id are encoded, so that no id can be mistaken for another path.
     """
-    if not queries.has_thumbnail(row):
+    if not pipeline.has_thumbnail(row):
         return None
     named = request.path_params.get("name")
     collection = f"/collections/{quote(named, safe='')}" if named else ""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from app.api.request_bodies import Base64, Link, parse_whole
+from app.api.request_bodies import Base64Image, ImageUrl, parse_whole
 from app.errors import RequestError, validation_error
 from lookalike.filters import Filter, parse_filter
 from lookalike.row_search import SearchOptions
@@ -123,9 +123,9 @@ class ImageSearch(_Search):
         return self
 
     @property
-    def image_source(self) -> Base64 | Link:
+    def image_source(self) -> Base64Image | ImageUrl:
         """What to search by."""
-        return Link(self.url) if self.url is not None else Base64(self.image or "")
+        return ImageUrl(self.url) if self.url is not None else Base64Image(self.image or "")
 
 
 class ItemSearch(_Search):
@@ -175,11 +175,11 @@ class Side(_Request):
         return self
 
     @property
-    def image_source(self) -> Base64 | Link | None:
+    def image_source(self) -> Base64Image | ImageUrl | None:
         """The image that it is, None for a text or an item."""
         if self.url is not None:
-            return Link(self.url)
-        return None if self.image is None else Base64(self.image)
+            return ImageUrl(self.url)
+        return None if self.image is None else Base64Image(self.image)
 
 
 class SimilarityRequest(_Request):

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from app.api import responses
-from app.api.dependencies import QueriesDep, ServiceDep
+from app.api.dependencies import PipelineDep, ServiceDep
 from app.api.image_inputs import read_image
 from app.api.openapi import errors, form_body, json_body, raw_body, request_body
-from app.api.request_bodies import FORM, Base64, Link, is_json, media_type, parse_whole, read_form, read_json
+from app.api.request_bodies import FORM, Base64Image, ImageUrl, is_json, media_type, parse_whole, read_form, read_json
 from app.api.schemas import DEFAULT_LIMIT, OPTIONS, ImageSearch, ItemSearch, SearchResponse, TextSearch, parse_options
 from app.auth.access import requires
 from app.errors import MediaTypeUnsupported, RequestError
-from app.execution.pipeline import ImageSide, ItemSide, Queries, Side, TextSide
+from app.execution.pipeline import ImageQuery, ItemQuery, Query, QueryPipeline, TextQuery
 from lookalike.row_search import SearchOptions
 
 router = APIRouter(prefix="/search", tags=["search"], dependencies=[Depends(requires("read", counted=True))])
@@ -50,10 +50,10 @@ _FORM = {"file": "binary", "limit": "integer", "filter": "string", "params": "st
     responses=errors(400, 401, 408, 413, 415, 422, 429, 503),
     openapi_extra=request_body(json_body(TextSearch)),
 )
-async def search_text(request: Request, queries: QueriesDep) -> Response:
+async def search_text(request: Request, pipeline: PipelineDep) -> Response:
     """Find images by a description in words."""
     body = await read_json(request, TextSearch)
-    return await _answer(request, queries, TextSide(body.text), body.options, time.perf_counter())
+    return await _answer(request, pipeline, TextQuery(body.text), body.options, time.perf_counter())
 
 
 @router.post(
@@ -65,12 +65,12 @@ async def search_text(request: Request, queries: QueriesDep) -> Response:
         "parameters": _PARAMETERS,
     },
 )
-async def search_image(request: Request, queries: QueriesDep, service: ServiceDep) -> Response:
+async def search_image(request: Request, pipeline: PipelineDep, service: ServiceDep) -> Response:
     """Find images that look like an image: a multipart `file`, a raw `image/*` body, or base64 or a URL in JSON."""
     source, options = await _read_image(request)
     started = time.perf_counter()
-    query = source if isinstance(source, ImageSide) else await read_image(source, queries, service.fetcher, request)
-    return await _answer(request, queries, query, options, started)
+    query = source if isinstance(source, ImageQuery) else await read_image(source, pipeline, service.fetcher, request)
+    return await _answer(request, pipeline, query, options, started)
 
 
 @router.post(
@@ -79,13 +79,13 @@ async def search_image(request: Request, queries: QueriesDep, service: ServiceDe
     responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra=request_body(json_body(ItemSearch)),
 )
-async def search_item(request: Request, queries: QueriesDep) -> Response:
+async def search_item(request: Request, pipeline: PipelineDep) -> Response:
     """Find more like an item of the collection; the item itself comes first, with score 1.0."""
     body = await read_json(request, ItemSearch)
-    return await _answer(request, queries, ItemSide(body.id), body.options, time.perf_counter())
+    return await _answer(request, pipeline, ItemQuery(body.id), body.options, time.perf_counter())
 
 
-async def _read_image(request: Request) -> tuple[ImageSide | Base64 | Link, SearchOptions]:
+async def _read_image(request: Request) -> tuple[ImageQuery | Base64Image | ImageUrl, SearchOptions]:
     """The image, and options from the body before those from the query string."""
     kind = media_type(request)
     asked = {name: request.query_params.get(name) for name in OPTIONS}
@@ -95,20 +95,22 @@ async def _read_image(request: Request) -> tuple[ImageSide | Base64 | Link, Sear
         data = form.file("file")
         if data is None:
             raise RequestError("the form has no part named 'file'; send the image as that")
-        return ImageSide(data), parse_options({name: form.text(name) or asked[name] for name in OPTIONS})
+        return ImageQuery(data), parse_options({name: form.text(name) or asked[name] for name in OPTIONS})
     if is_json(kind):
         body = await read_json(request, ImageSearch)
         return body.image_source, body.options if "limit" in body.model_fields_set else replace(
             body.options, limit=limit
         )
     if kind.startswith("image/") or kind == "application/octet-stream":
-        return ImageSide(await request.body()), parse_options(asked)
+        return ImageQuery(await request.body()), parse_options(asked)
     raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {FORM}, image/* or application/json")
 
 
-async def _answer(request: Request, queries: Queries, query: Side, options: SearchOptions, started: float) -> Response:
-    found = await queries.search(query, options)
-    results = [responses.hit(hit, queries, request) for hit in found.hits]
+async def _answer(
+    request: Request, pipeline: QueryPipeline, query: Query, options: SearchOptions, started: float
+) -> Response:
+    found = await pipeline.search(query, options)
+    results = [responses.hit(hit, pipeline, request) for hit in found.hits]
     return responses.json_response(
-        {"results": results, "took_ms": responses.took(found.took_ms, started), **responses.source(queries)}
+        {"results": results, "took_ms": responses.took(found.took_ms, started), **responses.source(pipeline)}
     )

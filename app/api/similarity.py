@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from app.api import responses, schemas
-from app.api.dependencies import QueriesDep, ServiceDep
+from app.api.dependencies import PipelineDep, ServiceDep
 from app.api.image_inputs import read_image
 from app.api.openapi import errors, form_body, json_body, request_body
 from app.api.request_bodies import (
@@ -25,8 +25,8 @@ from app.api.request_bodies import (
 from app.api.schemas import SimilarityRequest, SimilarityResponse
 from app.auth.access import requires
 from app.errors import MediaTypeUnsupported, RequestError
-from app.execution.image_fetcher import Fetcher
-from app.execution.pipeline import ImageSide, ItemSide, Queries, Side, TextSide
+from app.execution.image_fetcher import ImageFetcher
+from app.execution.pipeline import ImageQuery, ItemQuery, Query, QueryPipeline, TextQuery
 
 router = APIRouter(tags=["similarity"], dependencies=[Depends(requires("read", counted=True))])
 
@@ -43,17 +43,17 @@ _FORM = form_body(
     responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra=request_body(json_body(SimilarityRequest), _FORM),
 )
-async def similarity(request: Request, queries: QueriesDep, service: ServiceDep) -> Response:
+async def similarity(request: Request, pipeline: PipelineDep, service: ServiceDep) -> Response:
     """Compare two sides: JSON, or a form with the files `a` and `b` (or the fields a_text, a_id, b_text, b_id)."""
     kind = media_type(request)
     if kind == FORM:
         a, b, threshold = await _read_form(request)
     elif is_json(kind):
-        a, b, threshold = await _read_json(request, queries, service.fetcher)
+        a, b, threshold = await _read_json(request, pipeline, service.fetcher)
     else:
         raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send application/json or {FORM}")
     started = time.perf_counter()
-    compared, stages = await queries.compare(a, b, threshold)
+    compared, stages = await pipeline.compare(a, b, threshold)
     return responses.json_response(
         {
             "cosine": responses.score(compared.cosine),
@@ -63,30 +63,32 @@ async def similarity(request: Request, queries: QueriesDep, service: ServiceDep)
             "probability": None if compared.probability is None else round(compared.probability, 4),
             "kinds": [_kind(a), _kind(b)],
             "took_ms": responses.took(stages, started),
-            **responses.source(queries),
+            **responses.source(pipeline),
         }
     )
 
 
-async def _read_json(request: Request, queries: Queries, fetcher: Fetcher) -> tuple[Side, Side, float | None]:
+async def _read_json(
+    request: Request, pipeline: QueryPipeline, fetcher: ImageFetcher
+) -> tuple[Query, Query, float | None]:
     body = await read_json(request, SimilarityRequest)
-    a, b = await asyncio.gather(*(_side(side, queries, fetcher, request) for side in (body.a, body.b)))
+    a, b = await asyncio.gather(*(_side(side, pipeline, fetcher, request) for side in (body.a, body.b)))
     return a, b, body.threshold
 
 
-async def _side(side: schemas.Side, queries: Queries, fetcher: Fetcher, request: Request) -> Side:
+async def _side(side: schemas.Side, pipeline: QueryPipeline, fetcher: ImageFetcher, request: Request) -> Query:
     if side.image_source is not None:
-        return await read_image(side.image_source, queries, fetcher, request)
-    return TextSide(side.text) if side.text is not None else ItemSide(side.id or "")
+        return await read_image(side.image_source, pipeline, fetcher, request)
+    return TextQuery(side.text) if side.text is not None else ItemQuery(side.id or "")
 
 
-async def _read_form(request: Request) -> tuple[Side, Side, float | None]:
+async def _read_form(request: Request) -> tuple[Query, Query, float | None]:
     form = await read_form(request, files=2)
     threshold = parse_threshold(form.text("threshold"))
     return _form_side(form, "a"), _form_side(form, "b"), threshold
 
 
-def _form_side(form: Form, name: str) -> Side:
+def _form_side(form: Form, name: str) -> Query:
     if name in form.fields:
         raise RequestError(f"the field {name!r} came as text; use {name}_text for a text, {name}_id for an item's id")
     data = form.file(name)
@@ -96,9 +98,9 @@ def _form_side(form: Form, name: str) -> Side:
             f"side {name}: give exactly one of the file {name!r} and the fields {name}_text and {name}_id"
         )
     if data is not None:
-        return ImageSide(data)
-    return TextSide(text) if text is not None else ItemSide(item_id or "")
+        return ImageQuery(data)
+    return TextQuery(text) if text is not None else ItemQuery(item_id or "")
 
 
-def _kind(side: Side) -> Literal["image", "text"]:
-    return "text" if isinstance(side, TextSide) else "image"
+def _kind(side: Query) -> Literal["image", "text"]:
+    return "text" if isinstance(side, TextQuery) else "image"

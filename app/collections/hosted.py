@@ -24,8 +24,8 @@ from threadpoolctl import ThreadpoolController
 
 from app.collections.probe import Probe
 from app.errors import NotReady
-from app.execution.pipeline import Queries
-from app.execution.workers import Decodes, Device, Searches
+from app.execution.pipeline import QueryPipeline
+from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers
 from app.settings import Settings
 from app.telemetry import Telemetry
 from lookalike.errors import ConfigInvalid, LookalikeError
@@ -51,9 +51,9 @@ class Runtime:
     """
 
     settings: Settings
-    decodes: Decodes
-    device: Device
-    searches: Searches
+    decode_workers: DecodeWorkers
+    encoder_workers: EncoderWorkers
+    search_workers: SearchWorkers
     pool: ThreadPoolExecutor
     telemetry: Telemetry
     encoders: WeakValueDictionary[tuple[str, Identity], Encoder] = field(default_factory=WeakValueDictionary)
@@ -86,45 +86,45 @@ class HostedCollection:
         self.refused = ""
         self.swaps = 0
         self.probe = Probe(runtime.settings.probe_timeout, runtime.settings.probe_seconds)
-        self.on_ready: Callable[[Queries], None] = lambda queries: None
+        self.on_ready: Callable[[QueryPipeline], None] = lambda pipeline: None
         self.on_failure: Callable[[LookalikeError], None] = lambda error: logger.error("%s [%s]", error, error.code)
         self._runtime = runtime
         self._evict = evict
-        self._queries: Queries | None = None
+        self._pipeline: QueryPipeline | None = None
         self._first: asyncio.Task[None] | None = None
         self._gone = False  # whether the folder has vanished under the version that serves
         self._bad: Stamp = ()  # the files of the version that was refused, then and at the last look
         self._seen: Stamp = ()
         self._again = math.inf  # when a failure may have passed that was not the collection's own, such as a full disk
         self._pause = _AGAIN_SECONDS
-        self._next: asyncio.Task[Queries] | None = None  # a reload that was asked for and has not begun
+        self._next: asyncio.Task[QueryPipeline] | None = None  # a reload that was asked for and has not begun
 
     @property
-    def queries(self) -> Queries:
+    def pipeline(self) -> QueryPipeline:
         """What answers queries.
 
         Raises:
             NotReady: the collection is still being opened, or could not be.
         """
-        if self._queries is None:
+        if self._pipeline is None:
             if self.failure is not None:
                 raise NotReady(f"the collection could not be opened: {self.failure} [{self.failure.code}]")
             raise NotReady("the collection is being opened; try again in a moment")
-        return self._queries
+        return self._pipeline
 
     @property
     def version(self) -> str:
         """The version that answers; empty while none does."""
-        return self._queries.searcher.collection.manifest.version if self._queries else ""
+        return self._pipeline.searcher.collection.manifest.version if self._pipeline else ""
 
     @property
     def encoder(self) -> Encoder | None:
         """What encodes its queries; None while it is not open."""
-        return self._queries.searcher.encoder if self._queries else None
+        return self._pipeline.searcher.encoder if self._pipeline else None
 
     def item_count(self) -> int:
         """How many items the version holds that answers, 0 while none does."""
-        return len(self._queries.searcher.collection) if self._queries else 0
+        return len(self._pipeline.searcher.collection) if self._pipeline else 0
 
     def has_failed(self) -> bool:
         """Whether the first version, or the newest, could not be opened."""
@@ -132,45 +132,47 @@ class HostedCollection:
 
     def is_healthy(self) -> bool:
         """Whether a version answers and the last probe of it passed."""
-        return self._queries is not None and not self.probe.problem()
+        return self._pipeline is not None and not self.probe.problem()
 
     def size_bytes(self) -> int:
         """Bytes of the files of the version that answers, 0 while none does."""
         return (
-            sum(entry.size for entry in self.queries.searcher.collection.manifest.files.values()) if self.version else 0
+            sum(entry.size for entry in self.pipeline.searcher.collection.manifest.files.values())
+            if self.version
+            else 0
         )
 
     async def start(self) -> None:
         """Opens the first version where it is not open; a failure is kept and told, not raised."""
         async with self._runtime.opening:
-            if self._queries is not None or self._in_backoff:
+            if self._pipeline is not None or self._in_backoff:
                 return
             try:
                 self.on_ready(await self._swap())
             except LookalikeError as error:
                 self.on_failure(error)
 
-    async def ensure_open(self) -> Queries:
+    async def ensure_open(self) -> QueryPipeline:
         """What answers queries, opened now where it is not; it opens on where the caller leaves.
 
         Raises:
             NotReady: the collection could not be opened, or not within a query's deadline.
         """
-        if self._queries is None and not self._in_backoff:
+        if self._pipeline is None and not self._in_backoff:
             if self._first is None or self._first.done():
                 self._first = asyncio.create_task(self.start())
             await asyncio.wait([self._first], timeout=self._runtime.settings.deadline)
-        return self.queries
+        return self.pipeline
 
     def close(self) -> None:
         """Lets go of what is open; queries under way end in peace, and the next one opens it again."""
-        self._queries = None
+        self._pipeline = None
 
     @property
     def _in_backoff(self) -> bool:
         return self.failure is not None and time.monotonic() < self._again
 
-    async def reload(self) -> Queries:
+    async def reload(self) -> QueryPipeline:
         """Opens the current version, sends it a first query of each kind, and puts it in the old one's place.
 
         Those that ask while another is being opened get one opening together, and it takes place if they leave.
@@ -185,7 +187,7 @@ class HostedCollection:
             self._next.add_done_callback(_log_result)
         return await asyncio.shield(self._next)
 
-    async def _reload(self) -> Queries:
+    async def _reload(self) -> QueryPipeline:
         try:
             await self._runtime.opening.acquire()
         finally:
@@ -196,7 +198,10 @@ class HostedCollection:
             self._runtime.opening.release()
 
     def _stuck(self) -> bool:
-        return self._queries is not None and self._runtime.device.busy_for() > self._runtime.settings.probe_timeout
+        return (
+            self._pipeline is not None
+            and self._runtime.encoder_workers.busy_seconds() > self._runtime.settings.probe_timeout
+        )
 
     async def watch(self) -> None:
         """Reloads whenever `CURRENT` names a version that neither serves nor was refused; never ends by itself.
@@ -207,7 +212,7 @@ class HostedCollection:
         while True:
             await asyncio.sleep(self._runtime.settings.watch_seconds)
             async with self._runtime.opening:  # what is being opened just now is not opened once more
-                if self._queries is not None or self.failure is not None:
+                if self._pipeline is not None or self.failure is not None:
                     await self._poll()
 
     async def _poll(self) -> None:
@@ -240,13 +245,13 @@ class HostedCollection:
         """Sends a query of each kind every few seconds; never ends by itself."""
         while True:
             await asyncio.sleep(self._runtime.settings.probe_seconds)
-            if self._queries is not None:
-                await self.probe.run(self._queries)
+            if self._pipeline is not None:
+                await self.probe.run(self._pipeline)
 
-    async def _swap(self) -> Queries:
+    async def _swap(self) -> QueryPipeline:
         before = self.version
         try:
-            queries = await self._open()
+            pipeline = await self._open()
         except Exception as error:
             self.failure = _as_error(error)
             self.refused = await self._named()
@@ -260,15 +265,15 @@ class HostedCollection:
                 raise
             logger.exception("the collection could not be opened")
             raise self.failure from error
-        self._queries, self.failure, self.refused, self._pause = queries, None, "", _AGAIN_SECONDS
+        self._pipeline, self.failure, self.refused, self._pause = pipeline, None, "", _AGAIN_SECONDS
         self.probe.record_success()  # one of its own did, before it took the place
         self._evict(self, 0)
         if before and before != self.version:
             self.swaps += 1
             logger.warning("version_swapped from=%s to=%s", before, self.version)
-        return queries
+        return pipeline
 
-    async def _open(self) -> Queries:
+    async def _open(self) -> QueryPipeline:
         # torch, FAISS and Arrow: seconds that /livez need not wait for
         from lookalike.bootstrap import searcher_of
         from lookalike.collection import open_collection
@@ -288,25 +293,25 @@ class HostedCollection:
             loaded=runtime.encoders,
         )
         # The first on a thread that owns the device; while others are answered there, beside it.
-        searcher = await (asyncio.to_thread(call) if runtime.encoders else runtime.device.run(call))
+        searcher = await (asyncio.to_thread(call) if runtime.encoders else runtime.encoder_workers.run(call))
         asked = self._encoder_name() or searcher.collection.manifest.encoder.name
         # Searches run side by side, beside the encoder's threads: several threads of BLAS for each would fight for the
         # same cores (benchmarks/RESULTS.md). Only now is every copy of BLAS loaded, FAISS's own too.
         libraries = ThreadpoolController()
         libraries.limit(limits=1, user_api="blas")
-        runtime.searches.libraries = libraries.select(user_api="openmp")
+        runtime.search_workers.libraries = libraries.select(user_api="openmp")
         known = runtime.encoders.get((asked, searcher.encoder.spec.identity)) is searcher.encoder
         runtime.encoders[asked, searcher.encoder.spec.identity] = searcher.encoder
-        lanes = runtime.decodes, runtime.device, runtime.searches
-        queries = Queries(self.name, searcher, *lanes, runtime.pool, runtime.telemetry)
-        await Probe(settings.open_timeout).check(queries)
+        batchers = runtime.decode_workers, runtime.encoder_workers, runtime.search_workers
+        pipeline = QueryPipeline(self.name, searcher, *batchers, runtime.pool, runtime.telemetry)
+        await Probe(settings.open_timeout).check(pipeline)
         if not known:  # the first that come together shall not wait for it
             try:
                 async with asyncio.timeout(settings.open_timeout):
-                    await runtime.device.warm(searcher)
+                    await runtime.encoder_workers.warm(searcher)
             except TimeoutError as error:
                 raise LookalikeError(f"a first batch did not end within {settings.open_timeout:g} s") from error
-        return queries
+        return pipeline
 
     def _encoder_name(self) -> str | None:
         """What overrides the manifest's encoder; it is meant for the default collection."""
@@ -360,7 +365,7 @@ def _stamp(root: Path, version: str) -> Stamp:
         return ()
 
 
-def _log_result(reload: asyncio.Task[Queries]) -> None:
+def _log_result(reload: asyncio.Task[QueryPipeline]) -> None:
     """Its error is kept and logged already, and whoever asked may have left."""
     if not reload.cancelled():
         reload.exception()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from app.collections.hosted import HostedCollection, Runtime, version_bytes
 from app.errors import UnknownCollection
-from app.execution.pipeline import Queries
+from app.execution.pipeline import QueryPipeline
 from lookalike.errors import ConfigInvalid
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class CollectionManager:
             raise UnknownCollection(f"no collection is named {name[:80]!r}; GET /v1/collections lists them")
         return self._by_name[name]
 
-    async def queries(self, name: str | None) -> Queries:
+    async def pipeline(self, name: str | None) -> QueryPipeline:
         """What answers queries about a collection, which is opened where it is not.
 
         Raises:
@@ -114,7 +114,7 @@ class CollectionManager:
         hosted = self.find(name)
         self._used.remove(hosted.name)
         self._used.append(hosted.name)
-        return hosted.queries if hosted is self.default else await hosted.ensure_open()
+        return hosted.pipeline if hosted is self.default else await hosted.ensure_open()
 
     async def open_all(self) -> None:
         """Opens the default collection, then one after another those that the budget has room for."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from app.execution.pipeline import Queries, TextSide
+from app.execution.pipeline import QueryPipeline, TextQuery
 from lookalike.errors import LookalikeError
 from lookalike.row_search import SearchOptions
 from lookalike.stopwatch import Stopwatch
@@ -58,10 +58,10 @@ class Probe:
             return f"none has been sent for {age:.0f} s"
         return self.failure
 
-    async def run(self, queries: Queries) -> None:
+    async def run(self, pipeline: QueryPipeline) -> None:
         """Probes; a failure is kept, not raised."""
         try:
-            await self.check(queries)
+            await self.check(pipeline)
         except Exception as error:  # whatever it is: the probe is there to tell it
             if not self.failure:
                 logger.error("probe_failed stage=%s: %s: %s", self._stage, type(error).__name__, error)
@@ -78,18 +78,18 @@ class Probe:
         self.failure = ""
         self._passed = self._clock()
 
-    async def check(self, queries: Queries) -> None:
+    async def check(self, pipeline: QueryPipeline) -> None:
         """Probes.
 
         Raises:
             LookalikeError: a stage failed, or took longer than it may.
         """
-        searcher = queries.searcher
-        pixels = await self._within("decode", queries.decode(_PIXEL))
-        vector = await self._within("encode (image)", queries.encode_image(pixels))
+        searcher = pipeline.searcher
+        pixels = await self._within("decode", pipeline.decode(_PIXEL))
+        vector = await self._within("encode (image)", pipeline.encode_image(pixels))
         if searcher.encoder.spec.text:
-            await self._within("encode (text)", queries.embed(TextSide("a photograph"), Stopwatch()))
-        await self._within("search", queries.nearest(vector, SearchOptions(limit=1)))
+            await self._within("encode (text)", pipeline.embed(TextQuery("a photograph"), Stopwatch()))
+        await self._within("search", pipeline.search_vector(vector, SearchOptions(limit=1)))
 
     async def _within(self, stage: str, work: Awaitable[T]) -> T:
         self._stage, self._entered = stage, self._clock()

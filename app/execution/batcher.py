@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.execution.tracebacks import without_frames
+from app.execution.tracebacks import clear_traceback
 from lookalike.errors import LookalikeError
 from lookalike.stopwatch import Stopwatch
 
@@ -36,7 +36,7 @@ _FRAMES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class BatchKey:
     """What queries have in common that may share a batch.
 
     Attributes:
@@ -44,8 +44,8 @@ class Lane:
         kind: what they are called in telemetry.
         work: does a batch of them.
         largest: queries in a batch at most.
-        owner: lanes of the same owner have `at_once` batches under way at most.
-        at_once: see `owner`; a further one leaves only when it is a quarter full. 0 for as many as there are threads.
+        owner: lanes of the same owner have `max_concurrent_batches` batches under way at most.
+        max_concurrent_batches: see `owner`; a further one leaves only when it is a quarter full. 0: no limit.
     """
 
     key: Hashable
@@ -53,10 +53,10 @@ class Lane:
     work: Work = field(compare=False)
     largest: int = field(default=1, compare=False)
     owner: Hashable = field(default=None, compare=False)
-    at_once: int = field(default=0, compare=False)
+    max_concurrent_batches: int = field(default=0, compare=False)
 
 
-Step = tuple["Lanes", Lane]
+PipelineStep = tuple["Batcher", BatchKey]
 """Who does a query's step, and in which lane it waits for it."""
 
 
@@ -68,11 +68,11 @@ class _Job:
     watch: Stopwatch
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
-    onward: Sequence[Step]
+    onward: Sequence[PipelineStep]
     since: float = 0.0
 
 
-async def through(steps: Sequence[Step], payload: Any, watch: Stopwatch) -> Any:
+async def run_pipeline(steps: Sequence[PipelineStep], payload: Any, watch: Stopwatch) -> Any:
     """The last step's result for one query, each step being given what the one before it made.
 
     `watch` gets its waits and the stages of its batches. One whose caller goes is dropped. Raises what the work raises
@@ -80,20 +80,20 @@ async def through(steps: Sequence[Step], payload: Any, watch: Stopwatch) -> Any:
     """
     loop = asyncio.get_running_loop()
     job = _Job(payload, watch, loop, loop.create_future(), steps[1:])
-    (lanes, lane), *_ = steps
-    if not lanes._take(lane, [job]):
+    (batcher, lane), *_ = steps
+    if not batcher._take(lane, [job]):
         raise asyncio.CancelledError("the threads have ended")
     try:
         return await job.future
     except asyncio.CancelledError:
-        for lanes, lane in steps:
-            lanes._drop(lane, job)
+        for batcher, lane in steps:
+            batcher._drop(lane, job)
         raise
     finally:
         del job  # an error's traceback holds this frame, which must not hold the error
 
 
-class Lanes:
+class Batcher:
     """Does batches of queries on a few threads of its own."""
 
     def __init__(
@@ -104,7 +104,7 @@ class Lanes:
     ) -> None:
         """`observe` hears of every batch: its kind, and how many queries are in it."""
         self._observe = observe
-        self._lanes: dict[Lane, deque[_Job]] = {}
+        self._batchers: dict[BatchKey, deque[_Job]] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._under_way: Counter[Hashable] = Counter()
@@ -113,11 +113,11 @@ class Lanes:
         for thread in self.threads:
             thread.start()
 
-    async def do(self, lane: Lane, payload: Any, watch: Stopwatch) -> Any:
+    async def submit(self, lane: BatchKey, payload: Any, watch: Stopwatch) -> Any:
         """See `through`, of one step."""
-        return await through([(self, lane)], payload, watch)
+        return await run_pipeline([(self, lane)], payload, watch)
 
-    def _take(self, lane: Lane, jobs: Sequence[_Job]) -> bool:
+    def _take(self, lane: BatchKey, jobs: Sequence[_Job]) -> bool:
         """Puts queries whose callers are still there into a lane; False once it is closed."""
         now = time.perf_counter()
         for job in jobs:
@@ -125,30 +125,30 @@ class Lanes:
         with self._changed:  # who goes while it is held is dropped from the lane afterwards
             staying = [job for job in jobs if not job.future.cancelled()]
             if staying and not self._closed:
-                self._lanes.setdefault(lane, deque()).extend(staying)
+                self._batchers.setdefault(lane, deque()).extend(staying)
                 self._changed.notify(-(-len(staying) // lane.largest))
             return not self._closed
 
-    def _drop(self, lane: Lane, job: _Job) -> None:
+    def _drop(self, lane: BatchKey, job: _Job) -> None:
         """Takes it out of its lane, where it still is: while a thread hangs its turn may never come."""
         with self._changed:
-            jobs = self._lanes.get(lane, deque())
+            jobs = self._batchers.get(lane, deque())
             with suppress(ValueError):
                 jobs.remove(job)
                 if not jobs:
-                    del self._lanes[lane]
+                    del self._batchers[lane]
 
-    def waiting(self) -> int:
+    def queue_size(self) -> int:
         """How many queries are in the lanes."""
         with self._changed:
-            return sum(map(len, self._lanes.values()))
+            return sum(map(len, self._batchers.values()))
 
-    def busy_for(self) -> float:
+    def busy_seconds(self) -> float:
         """Seconds that the oldest batch under way has taken so far; 0.0 where there is none."""
         begun = list(self._begun.values())
         return time.perf_counter() - min(begun) if begun else 0.0
 
-    def frames(self) -> list[str]:
+    def stack_traces(self) -> list[str]:
         """Where each thread with a batch under way is now: its innermost frames, as tracebacks have them."""
         where = sys._current_frames()
         return ["".join(traceback.format_stack(where[me])[-_FRAMES:]) for me in list(self._begun) if me in where]
@@ -157,8 +157,8 @@ class Lanes:
         """Lets running batches finish and drops what waits."""
         with self._changed:
             self._closed = True
-            dropped = [job for lane in self._lanes.values() for job in lane]
-            self._lanes.clear()
+            dropped = [job for lane in self._batchers.values() for job in lane]
+            self._batchers.clear()
             self._changed.notify_all()
         for job in dropped:
             _tell(job.loop, [(job, _DROPPED)])
@@ -170,7 +170,7 @@ class Lanes:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _serve(self) -> None:
-        give_way()
+        lower_thread_priority()
         while self._do_next():  # a call of its own: nothing of a query, or of a collection, is kept while nothing comes
             pass
 
@@ -193,39 +193,43 @@ class Lanes:
             _tell(loop, [(job, outcome) for job, outcome in told if job.loop is loop])
         with self._changed:
             self._under_way -= Counter([lane.owner])  # which forgets who has none
-            if lane.at_once:
+            if lane.max_concurrent_batches:
                 self._changed.notify()
         self._observe(lane.kind, len(batch))
         return True
 
-    def _next(self) -> tuple[Lane, list[_Job]] | None:
+    def _next(self) -> tuple[BatchKey, list[_Job]] | None:
         """The next batch, when there is one; None once it is closed."""
         with self._changed:
             while not self._closed:
-                free = [lane for lane, jobs in self._lanes.items() if self._may_start(lane, len(jobs))]
+                free = [lane for lane, jobs in self._batchers.items() if self._may_start(lane, len(jobs))]
                 if not free:
                     self._changed.wait()
                     continue
-                lane = min(free, key=lambda lane: self._lanes[lane][0].since)
-                jobs = self._lanes[lane]
+                lane = min(free, key=lambda lane: self._batchers[lane][0].since)
+                jobs = self._batchers[lane]
                 batch: list[_Job] = []
                 while jobs and len(batch) < lane.largest:
                     job = jobs.popleft()
                     if not job.future.cancelled():  # its caller has gone
                         batch.append(job)
                 if not jobs:
-                    del self._lanes[lane]
+                    del self._batchers[lane]
                 if batch:
                     self._under_way[lane.owner] += 1
                     return lane, batch
             return None
 
-    def _may_start(self, lane: Lane, waiting: int) -> bool:
+    def _may_start(self, lane: BatchKey, queued: int) -> bool:
         under_way = self._under_way[lane.owner]
-        return not lane.at_once or not under_way or (under_way < lane.at_once and 4 * waiting >= lane.largest)
+        return (
+            not lane.max_concurrent_batches
+            or not under_way
+            or (under_way < lane.max_concurrent_batches and 4 * queued >= lane.largest)
+        )
 
 
-def give_way() -> None:
+def lower_thread_priority() -> None:
     """Lets the calling thread, and those that it starts, compute when the event loop has nothing to do.
 
     Under load there are more threads that compute than cores, and a loop that gets its share only takes no connection
@@ -261,14 +265,14 @@ def _plain(error: BaseException) -> Exception:
     if not isinstance(error, LookalikeError):
         with suppress(Exception):  # memory may just have run out
             told.add_note("".join(traceback.format_exception(error)))
-    without_frames(error)
+    clear_traceback(error)
     return told
 
 
 def _hand_on(batch: Sequence[_Job], outcomes: Sequence[Any]) -> list[tuple[_Job, Any]]:
     """Those that have come to their end; the others are given to their next step, together."""
     told: list[tuple[_Job, Any]] = []
-    onward: dict[Step, list[_Job]] = {}
+    onward: dict[PipelineStep, list[_Job]] = {}
     for job, outcome in zip(batch, outcomes, strict=True):
         if not job.onward or outcome is _DROPPED or isinstance(outcome, Exception):
             told.append((job, outcome))
@@ -276,8 +280,8 @@ def _hand_on(batch: Sequence[_Job], outcomes: Sequence[Any]) -> list[tuple[_Job,
             step, *job.onward = job.onward
             job.payload = outcome
             onward.setdefault(step, []).append(job)
-    for (lanes, lane), jobs in onward.items():
-        if not lanes._take(lane, jobs):
+    for (batcher, lane), jobs in onward.items():
+        if not batcher._take(lane, jobs):
             told += [(job, _DROPPED) for job in jobs]
     return told
 

@@ -24,7 +24,7 @@ import httpcore
 import httpx
 
 from app.errors import Overloaded, UrlDisabled, UrlFailed, UrlRefused
-from app.execution.tracebacks import without_frames
+from app.execution.tracebacks import clear_traceback
 from app.settings import words
 from lookalike.errors import ConfigInvalid
 
@@ -110,7 +110,7 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
-class Fetcher:
+class ImageFetcher:
     """Fetches images. Used on one event loop."""
 
     def __init__(
@@ -210,7 +210,7 @@ class Fetcher:
             told = "the image's server can't be reached, or does not speak HTTP"
             if _is_untrusted(error):
                 told = "the certificate of the image's server is not valid for it, or signed by nobody trusted here"
-            without_frames(error)  # some of which hold what was read, and the error
+            clear_traceback(error)  # some of which hold what was read, and the error
             raise UrlFailed(told) from error
 
     def _too_large(self) -> UrlFailed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def without_frames(error: BaseException) -> None:
+def clear_traceback(error: BaseException) -> None:
     """Has an error, and those it came of or consists of, let go of their frames. A traceback told later is empty."""
     links: list[BaseException | None] = [error]
     while links:

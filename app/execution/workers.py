@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from app.execution.batcher import Lane, Lanes, Step
+from app.execution.batcher import Batcher, BatchKey, PipelineStep
 from lookalike.row_search import SearchOptions
 from lookalike.search import Searcher
 from lookalike.stopwatch import Stopwatch
@@ -26,30 +26,30 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LARGEST_TEXTS = 32
+MAX_TEXT_BATCH_SIZE = 32
 """Texts in a batch at most, as `Encoder.image_batch` bounds images: beyond these a CPU encodes hardly more a second
 (benchmarks/RESULTS.md), and the first one would wait for the last. What a GPU wants has not been measured."""
 _LARGEST_SEARCH = 16
 _MOST_AT_ONCE = 2
 
 
-class Decodes(Lanes):
+class DecodeWorkers(Batcher):
     """Decodes and preprocesses images, each by itself."""
 
     def __init__(self, threads: int) -> None:
         """As `Lanes` has it."""
         super().__init__("decode", threads)
 
-    def images(self, searcher: Searcher) -> Step:
+    def decode_step(self, searcher: Searcher) -> PipelineStep:
         """An image file's bytes -> (3, S, S), preprocessed; raises ImageError."""
 
         def work(batch: Sequence[Any], watch: Stopwatch) -> list[UInt8]:
             return [searcher.prepare_image(data, watch) for data in batch]
 
-        return self, Lane((id(searcher), "decode"), "decode", work)
+        return self, BatchKey((id(searcher), "decode"), "decode", work)
 
 
-class Device(Lanes):
+class EncoderWorkers(Batcher):
     """Encodes; its threads alone run models."""
 
     def __init__(
@@ -60,32 +60,40 @@ class Device(Lanes):
 
     async def run(self, call: Callable[[], T]) -> T:
         """The result of `call()` on one of the threads; a call whose caller is gone by then is dropped."""
-        result: T = await self.do(Lane("call", "call", lambda calls, _: [each() for each in calls]), call, Stopwatch())
+        result: T = await self.submit(
+            BatchKey("call", "call", lambda calls, _: [each() for each in calls]), call, Stopwatch()
+        )
         return result
 
     async def warm(self, searcher: Searcher) -> None:
         """Has batches of the largest size encoded once, beside what else comes; a failure is logged."""
         encoder = searcher.encoder
-        lane = Lane((id(encoder), "warm"), "call", _warm, 1, id(encoder), encoder.at_once)  # a batch as any other
+        lane = BatchKey(
+            (id(encoder), "warm"), "call", _warm, 1, id(encoder), encoder.max_concurrent_batches
+        )  # a batch as any other
         try:
-            await self.do(lane, searcher, Stopwatch())
+            await self.submit(lane, searcher, Stopwatch())
         except Exception:  # queries that come one by one may pass all the same, and the probe tells where they don't
             logger.exception("a first batch could not be encoded")
 
-    def images(self, searcher: Searcher) -> Step:
+    def image_step(self, searcher: Searcher) -> PipelineStep:
         """A preprocessed image (3, S, S) -> (d,) of unit norm; the watch gets wait and encode."""
         encoder = searcher.encoder
         work = partial(_encode_images, searcher)
-        return self, Lane((id(encoder), "image"), "image", work, encoder.image_batch, id(encoder), encoder.at_once)
+        return self, BatchKey(
+            (id(encoder), "image"), "image", work, encoder.image_batch, id(encoder), encoder.max_concurrent_batches
+        )
 
-    def texts(self, searcher: Searcher) -> Step:
+    def text_step(self, searcher: Searcher) -> PipelineStep:
         """A prepared text -> (d,) of unit norm; the watch gets wait and encode."""
         encoder = searcher.encoder
         work = searcher.encode_texts
-        return self, Lane((id(encoder), "text"), "text", work, LARGEST_TEXTS, id(encoder), encoder.at_once)
+        return self, BatchKey(
+            (id(encoder), "text"), "text", work, MAX_TEXT_BATCH_SIZE, id(encoder), encoder.max_concurrent_batches
+        )
 
 
-class Searches(Lanes):
+class SearchWorkers(Batcher):
     """Searches, queries of a collection that ask for the same in one go.
 
     Attributes:
@@ -98,12 +106,12 @@ class Searches(Lanes):
         """As `Lanes` has it."""
         super().__init__("search", threads, observe)
 
-    def nearest(self, searcher: Searcher, options: SearchOptions) -> Step:
+    def search_step(self, searcher: Searcher, options: SearchOptions) -> PipelineStep:
         """A unit vector (d,) -> the items nearest to it; the watch gets wait, filter, search, rerank and metadata."""
         asked = options.filter.model_dump_json(by_alias=True, exclude_unset=True) if options.filter else ""
         params = tuple(sorted((options.params or {}).items()))
         key = (id(searcher), options.limit, options.exact, params, asked)
-        return self, Lane(key, "search", partial(self._nearest, searcher, options), _LARGEST_SEARCH)
+        return self, BatchKey(key, "search", partial(self._nearest, searcher, options), _LARGEST_SEARCH)
 
     def _nearest(
         self, searcher: Searcher, options: SearchOptions, batch: Sequence[Any], watch: Stopwatch
@@ -115,7 +123,7 @@ class Searches(Lanes):
 
 
 def _warm(searchers: Sequence[Any], watch: Stopwatch) -> list[None]:
-    return [searcher.warm(LARGEST_TEXTS) for searcher in searchers]
+    return [searcher.warm(MAX_TEXT_BATCH_SIZE) for searcher in searchers]
 
 
 def _encode_images(searcher: Searcher, batch: Sequence[Any], watch: Stopwatch) -> Float32:

@@ -95,7 +95,7 @@ class DualEncoder:
         return self._image.batches[-1]
 
     @property
-    def at_once(self) -> int:
+    def max_concurrent_batches(self) -> int:
         """See `Encoder`."""
         return self._choice.streams
 

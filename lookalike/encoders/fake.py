@@ -54,7 +54,7 @@ class FakeEncoder:
     preprocessing = _PREPROCESSING
     weight_bytes = 0
     image_batch = 4
-    at_once = 1
+    max_concurrent_batches = 1
 
     def preprocess(self, image: Image) -> UInt8:
         """See `Encoder`."""

@@ -21,7 +21,7 @@ __all__ = ["Encoder", "Preprocessing", "TextEncoder"]
 class Encoder(Protocol):
     """Images to vectors.
 
-    Instances are safe to call from `at_once` threads at a time; `preprocess` from any number.
+    Instances are safe to call from `max_concurrent_batches` threads at a time; `preprocess` from any number.
     """
 
     @property
@@ -45,7 +45,7 @@ class Encoder(Protocol):
         ...
 
     @property
-    def at_once(self) -> int:
+    def max_concurrent_batches(self) -> int:
         """Batches that may be encoded at once, each by a thread of its own: where two are faster than one by one."""
         ...
 

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from app.api import schemas
-from app.execution.pipeline import Queries
+from app.execution.pipeline import QueryPipeline
 from app.main import create_app
 from app.settings import Settings
 from tests.api.conftest import wait_until_ready
@@ -154,12 +154,12 @@ def _left_out(said: Any, read: Any, where: str = "") -> Iterator[str]:
 
 
 def test_a_fault_is_counted_and_named(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Queries, *_: object) -> None:
+    def broken(self: QueryPipeline, *_: object) -> None:
         raise ZeroDivisionError
 
     with TestClient(create_app(Settings(collection=collection)), raise_server_exceptions=False) as own:
         wait_until_ready(own)
-        monkeypatch.setattr(Queries, "item", broken)
+        monkeypatch.setattr(QueryPipeline, "item", broken)
         answer = own.get("/v1/items/cup", headers={"X-Request-ID": "abc"})
         assert (answer.status_code, answer.headers["x-request-id"]) == (500, "abc")
         found = samples(own)

@@ -1,4 +1,4 @@
-"""Images by URL, as a client asks for them; what is fetched and what is not stands in tests/unit/test_fetch.py."""
+"""Images by URL over HTTP; tests/unit/test_image_fetcher.py tests which URLs are fetched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import photograph
-from tests.unit.test_fetch import says, web
+from tests.unit.test_image_fetcher import says, web
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ class LiveEncoder:
         return batch_for(self._device)
 
     @property
-    def at_once(self) -> int:
+    def max_concurrent_batches(self) -> int:
         """See `Encoder`."""
         return 1
 

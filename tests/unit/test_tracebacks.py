@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 
-from app.execution.tracebacks import without_frames
+from app.execution.tracebacks import clear_traceback
 
 
 class DecodedImage:
@@ -42,6 +42,6 @@ def test_frames_of_causes_and_of_a_groups_errors_are_let_go() -> None:
     held: list[weakref.ref[DecodedImage]] = []
     error = _failed(held)
     assert all(each() is not None for each in held)
-    without_frames(error)
+    clear_traceback(error)
     assert [each() for each in held] == [None, None]
     assert str(error.exceptions[0].__cause__) == "broken"

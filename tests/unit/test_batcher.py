@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.execution.batcher import Lane, Lanes, through
+from app.execution.batcher import Batcher, BatchKey, run_pipeline
 from lookalike.errors import EncoderError
 from lookalike.stopwatch import Stopwatch
 
@@ -23,14 +23,14 @@ class Steps:
     """Two steps that note their batches: words to their lengths, lengths to pairs; `BAD` fails in the second."""
 
     def __init__(self) -> None:
-        self.first, self.second = Lanes("first"), Lanes("second")
+        self.first, self.second = Batcher("first"), Batcher("second")
         self.batches: list[tuple[str, list[Any]]] = []
         self.reached, self.go = threading.Event(), threading.Event()
 
-    def way(self) -> list[tuple[Lanes, Lane]]:
+    def way(self) -> list[tuple[Batcher, BatchKey]]:
         return [
-            (self.first, Lane("a", "a", self._lengths, 8)),
-            (self.second, Lane("b", "b", self._pairs, 8)),
+            (self.first, BatchKey("a", "a", self._lengths, 8)),
+            (self.second, BatchKey("b", "b", self._pairs, 8)),
         ]
 
     def _lengths(self, words: Sequence[Any], watch: Stopwatch) -> list[int]:
@@ -61,7 +61,7 @@ def steps() -> Any:
 
 
 @asynccontextmanager
-async def held(lanes: Lanes) -> AsyncIterator[threading.Event]:
+async def held(batcher: Batcher) -> AsyncIterator[threading.Event]:
     """The lanes' only thread at work until the event is set, at the block's end at the latest."""
     begun, gate = threading.Event(), threading.Event()
 
@@ -70,7 +70,7 @@ async def held(lanes: Lanes) -> AsyncIterator[threading.Event]:
         gate.wait(10)
         return payloads
 
-    task = asyncio.create_task(lanes.do(Lane("held", "held", work), None, Stopwatch()))
+    task = asyncio.create_task(batcher.submit(BatchKey("held", "held", work), None, Stopwatch()))
     await asyncio.to_thread(begun.wait, 10)
     try:
         yield gate
@@ -86,10 +86,10 @@ def test_what_left_together_is_handed_on_together_and_each_gets_its_own(steps: S
     async def main() -> list[Any]:
         async with held(steps.first) as gate:
             tasks = [
-                asyncio.create_task(through(steps.way(), word, watch))
+                asyncio.create_task(run_pipeline(steps.way(), word, watch))
                 for word, watch in zip(("a", BAD, "ccc"), watches, strict=True)
             ]
-            while steps.first.waiting() < 3:
+            while steps.first.queue_size() < 3:
                 await asyncio.sleep(0.001)
             gate.set()
             return await asyncio.gather(*tasks, return_exceptions=True)
@@ -104,12 +104,14 @@ def test_what_left_together_is_handed_on_together_and_each_gets_its_own(steps: S
 def test_who_goes_leaves_the_step_that_it_waits_for(steps: Steps) -> None:
     async def main() -> None:
         async with held(steps.second) as gate:
-            stays, gone = (asyncio.create_task(through(steps.way(), word, Stopwatch())) for word in ("stays", "gone"))
-            while steps.second.waiting() < 2:
+            stays, gone = (
+                asyncio.create_task(run_pipeline(steps.way(), word, Stopwatch())) for word in ("stays", "gone")
+            )
+            while steps.second.queue_size() < 2:
                 await asyncio.sleep(0.001)
             gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)
-            assert (steps.first.waiting(), steps.second.waiting()) == (0, 1)
+            assert (steps.first.queue_size(), steps.second.queue_size()) == (0, 1)
             steps.go.set()
             gate.set()
             assert await asyncio.wait_for(stays, 10) == (5, 5)
@@ -121,15 +123,15 @@ def test_who_goes_leaves_the_step_that_it_waits_for(steps: Steps) -> None:
 def test_a_step_that_has_ended_drops_what_is_handed_to_it(steps: Steps) -> None:
     async def main() -> None:
         async with held(steps.first) as gate:
-            task = asyncio.create_task(through(steps.way(), "a", Stopwatch()))
-            while not steps.first.waiting():
+            task = asyncio.create_task(run_pipeline(steps.way(), "a", Stopwatch()))
+            while not steps.first.queue_size():
                 await asyncio.sleep(0.001)
             steps.second.close()
             gate.set()
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.wait_for(task, 10)
             with pytest.raises(asyncio.CancelledError):
-                await steps.second.do(steps.way()[1][1], 1, Stopwatch())
+                await steps.second.submit(steps.way()[1][1], 1, Stopwatch())
 
     asyncio.run(main())
 
@@ -155,10 +157,10 @@ def test_an_error_keeps_nothing_of_its_query(steps: Steps, raised: type[BaseExce
     async def ask() -> None:
         payload = Heavy()
         seen.append(weakref.ref(payload))
-        lanes = [(steps.first, Lane("w", "w", work, 8)), *steps.way()[1:]]
+        batcher = [(steps.first, BatchKey("w", "w", work, 8)), *steps.way()[1:]]
         told, notes = "", ""
         try:
-            await through(lanes, payload, Stopwatch())
+            await run_pipeline(batcher, payload, Stopwatch())
         except Exception as error:  # not by `pytest.raises`, whose record of it would be a cycle of the test's own
             told, notes = f"{type(error).__name__}: {error}", "".join(getattr(error, "__notes__", []))
         assert told.endswith("broken")
@@ -167,7 +169,7 @@ def test_an_error_keeps_nothing_of_its_query(steps: Steps, raised: type[BaseExce
     async def main() -> None:
         async with held(steps.first) as gate:
             tasks = [asyncio.create_task(ask()) for _ in range(count)]
-            while steps.first.waiting() < count:
+            while steps.first.queue_size() < count:
                 await asyncio.sleep(0.001)
             gate.set()
             await asyncio.gather(*tasks)
@@ -194,14 +196,14 @@ def test_who_goes_while_a_step_is_under_way_takes_no_place_in_the_next(steps: St
 
     async def main() -> None:
         async with held(steps.second) as gate:
-            lanes = [(steps.first, Lane("w", "w", work, 8)), *steps.way()[1:]]
-            task = asyncio.create_task(through(lanes, "a", Stopwatch()))
+            batcher = [(steps.first, BatchKey("w", "w", work, 8)), *steps.way()[1:]]
+            task = asyncio.create_task(run_pipeline(batcher, "a", Stopwatch()))
             await asyncio.to_thread(begun.wait, 10)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             go.set()
-            await steps.first.do(Lane("next", "next", lambda payloads, _: payloads), None, Stopwatch())
-            assert steps.second.waiting() == 0
+            await steps.first.submit(BatchKey("next", "next", lambda payloads, _: payloads), None, Stopwatch())
+            assert steps.second.queue_size() == 0
             gate.set()
 
     asyncio.run(main())

@@ -17,7 +17,7 @@ import httpcore
 import pytest
 
 from app.errors import UrlFailed, UrlRefused
-from app.execution.image_fetcher import Fetcher, Resolve
+from app.execution.image_fetcher import ImageFetcher, Resolve
 
 PUBLIC, HERE = "93.184.215.14", "127.0.0.1"
 NAME = "rebinding.example."
@@ -112,7 +112,7 @@ def through(port: int) -> Resolve:
 def test_no_order_of_answers_leads_to_this_machine(answers: list[str], asked: Iterable[str]) -> None:
     names, secrets, dial = NameServer(chain(answers, asked)), Secrets(), Dial()
     with running(names) as name_port, running(secrets) as port:
-        fetcher = Fetcher(enabled=True, max_bytes=1000, timeout=5, resolve=through(name_port), dial=dial)
+        fetcher = ImageFetcher(enabled=True, max_bytes=1000, timeout=5, resolve=through(name_port), dial=dial)
         for _ in range(8):
             with pytest.raises((UrlRefused, UrlFailed), match=r"not on the public internet|can't be reached"):
                 asyncio.run(fetcher.get(f"http://{NAME[:-1]}:{port}/"))
@@ -124,7 +124,7 @@ def test_no_order_of_answers_leads_to_this_machine(answers: list[str], asked: It
 def test_the_same_name_leads_here_where_the_allow_list_says_so() -> None:
     names, secrets = NameServer(repeat(HERE)), Secrets()
     with running(names) as name_port, running(secrets) as port:
-        fetcher = Fetcher(
+        fetcher = ImageFetcher(
             enabled=True,
             allowed=NAME[:-1],
             max_bytes=1000,

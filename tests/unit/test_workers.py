@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.execution.batcher import Lane, through
-from app.execution.workers import LARGEST_TEXTS, Device, Searches
+from app.execution.batcher import BatchKey, run_pipeline
+from app.execution.workers import MAX_TEXT_BATCH_SIZE, EncoderWorkers, SearchWorkers
 from lookalike.errors import EncoderError
 from lookalike.filters import Filter
 from lookalike.row_search import SearchOptions
@@ -29,7 +29,7 @@ class FakeSearcher:
     """Texts become their lengths, images their means; `BAD` fails; every call is noted."""
 
     def __init__(self) -> None:
-        self.encoder = SimpleNamespace(image_batch=4, at_once=1)
+        self.encoder = SimpleNamespace(image_batch=4, max_concurrent_batches=1)
         self.batches: list[Any] = []
         self.threads: set[str] = set()
 
@@ -47,7 +47,7 @@ class FakeSearcher:
 
 
 @asynccontextmanager
-async def busy(device: Device) -> AsyncIterator[asyncio.Task[None]]:
+async def busy(device: EncoderWorkers) -> AsyncIterator[asyncio.Task[None]]:
     """The device at work until the block ends, so that what comes in between has to wait."""
     gate, begun = threading.Event(), threading.Event()
 
@@ -65,7 +65,7 @@ async def busy(device: Device) -> AsyncIterator[asyncio.Task[None]]:
 
 @pytest.fixture
 def device() -> Any:
-    made = Device(threads=1)
+    made = EncoderWorkers(threads=1)
     yield made
     made.close()
 
@@ -75,24 +75,24 @@ def searcher() -> Any:
     return FakeSearcher()
 
 
-def text(device: Device, searcher: Any, words: str) -> asyncio.Task[Float32]:
-    return asyncio.create_task(through([device.texts(searcher)], words, Stopwatch()))
+def text(device: EncoderWorkers, searcher: Any, words: str) -> asyncio.Task[Float32]:
+    return asyncio.create_task(run_pipeline([device.text_step(searcher)], words, Stopwatch()))
 
 
-async def arrived(device: Device, count: int) -> None:
-    while device.waiting() < count:
+async def arrived(device: EncoderWorkers, count: int) -> None:
+    while device.queue_size() < count:
         await asyncio.sleep(0.001)
 
 
-def test_a_lone_query_is_a_batch_of_one(device: Device, searcher: Any) -> None:
+def test_a_lone_query_is_a_batch_of_one(device: EncoderWorkers, searcher: Any) -> None:
     watch = Stopwatch()
-    assert asyncio.run(through([device.texts(searcher)], "four", watch)).tolist() == [4.0]
+    assert asyncio.run(run_pipeline([device.text_step(searcher)], "four", watch)).tolist() == [4.0]
     assert searcher.batches == [["four"]]
     assert searcher.threads == {"device"}
     assert set(watch.took_ms) == {"wait", "encode"}
 
 
-def test_what_comes_while_the_device_is_busy_leaves_together(device: Device, searcher: Any) -> None:
+def test_what_comes_while_the_device_is_busy_leaves_together(device: EncoderWorkers, searcher: Any) -> None:
     async def main() -> list[list[float]]:
         async with busy(device):
             tasks = [text(device, searcher, "x" * i) for i in range(1, 6)]
@@ -103,8 +103,8 @@ def test_what_comes_while_the_device_is_busy_leaves_together(device: Device, sea
     assert [len(batch) for batch in searcher.batches] == [5]
 
 
-def test_a_batch_has_a_largest_size(device: Device, searcher: Any) -> None:
-    count = 2 * LARGEST_TEXTS + 3
+def test_a_batch_has_a_largest_size(device: EncoderWorkers, searcher: Any) -> None:
+    count = 2 * MAX_TEXT_BATCH_SIZE + 3
 
     async def main() -> None:
         async with busy(device):
@@ -113,19 +113,21 @@ def test_a_batch_has_a_largest_size(device: Device, searcher: Any) -> None:
         await asyncio.gather(*tasks)
 
     asyncio.run(main())
-    assert [len(batch) for batch in searcher.batches] == [LARGEST_TEXTS, LARGEST_TEXTS, 3]
+    assert [len(batch) for batch in searcher.batches] == [MAX_TEXT_BATCH_SIZE, MAX_TEXT_BATCH_SIZE, 3]
 
 
 @pytest.mark.parametrize(("largest", "sizes"), [(4, [4, 4, 1]), (8, [8, 1])])
 def test_images_leave_in_batches_of_what_their_encoder_likes(
-    device: Device, searcher: Any, largest: int, sizes: list[int]
+    device: EncoderWorkers, searcher: Any, largest: int, sizes: list[int]
 ) -> None:
     searcher.encoder.image_batch = largest
 
     async def main() -> None:
         async with busy(device):
             tasks = [
-                asyncio.create_task(through([device.images(searcher)], np.zeros((3, 2, 2), np.uint8), Stopwatch()))
+                asyncio.create_task(
+                    run_pipeline([device.image_step(searcher)], np.zeros((3, 2, 2), np.uint8), Stopwatch())
+                )
                 for _ in range(9)
             ]
             await arrived(device, 9)
@@ -135,14 +137,14 @@ def test_images_leave_in_batches_of_what_their_encoder_likes(
     assert [shape[0] for shape in searcher.batches] == sizes
 
 
-def test_images_and_texts_stand_in_lanes_of_their_own(device: Device, searcher: Any) -> None:
+def test_images_and_texts_stand_in_lanes_of_their_own(device: EncoderWorkers, searcher: Any) -> None:
     async def main() -> list[Any]:
         async with busy(device):
             tasks: list[asyncio.Task[Float32]] = [text(device, searcher, "one")]
             await arrived(device, 1)
             for value in (3, 5):
                 pixels = np.full((3, 4, 4), value, np.uint8)
-                tasks.append(asyncio.create_task(through([device.images(searcher)], pixels, Stopwatch())))
+                tasks.append(asyncio.create_task(run_pipeline([device.image_step(searcher)], pixels, Stopwatch())))
             await arrived(device, 3)
             tasks.append(text(device, searcher, "seven"))
             await arrived(device, 4)
@@ -152,7 +154,7 @@ def test_images_and_texts_stand_in_lanes_of_their_own(device: Device, searcher: 
     assert searcher.batches == [["one", "seven"], (2, 3, 4, 4)]  # the lane whose first query waited longest goes first
 
 
-def test_encoders_do_not_share_a_batch(device: Device) -> None:
+def test_encoders_do_not_share_a_batch(device: EncoderWorkers) -> None:
     one, other = FakeSearcher(), FakeSearcher()
 
     async def main() -> None:
@@ -165,7 +167,7 @@ def test_encoders_do_not_share_a_batch(device: Device) -> None:
     assert (one.batches, other.batches) == ([["x", "x"]], [["x"]])
 
 
-def test_a_bad_query_fails_alone(device: Device, searcher: Any) -> None:
+def test_a_bad_query_fails_alone(device: EncoderWorkers, searcher: Any) -> None:
     async def main() -> list[Any]:
         async with busy(device):
             tasks = [text(device, searcher, words) for words in ("a", BAD, "ccc")]
@@ -178,7 +180,7 @@ def test_a_bad_query_fails_alone(device: Device, searcher: Any) -> None:
     assert searcher.batches == [["a", BAD, "ccc"], ["a"], [BAD], ["ccc"]]
 
 
-def test_who_left_is_not_tried_again(device: Device) -> None:
+def test_who_left_is_not_tried_again(device: EncoderWorkers) -> None:
     failing, left = threading.Event(), threading.Event()
 
     class Slow(FakeSearcher):
@@ -209,7 +211,7 @@ class Held(FakeSearcher):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = SimpleNamespace(image_batch=4, at_once=2)
+        self.encoder = SimpleNamespace(image_batch=4, max_concurrent_batches=2)
         self.sizes: list[int] = []
         self.go = threading.Semaphore(0)
 
@@ -220,7 +222,7 @@ class Held(FakeSearcher):
 
 
 def test_a_second_batch_leaves_beside_the_first_when_it_is_a_quarter_full() -> None:
-    device, searcher, quarter = Device(threads=2), Held(), LARGEST_TEXTS // 4
+    device, searcher, quarter = EncoderWorkers(threads=2), Held(), MAX_TEXT_BATCH_SIZE // 4
 
     async def main() -> None:
         tasks = [text(device, searcher, "first")]
@@ -234,7 +236,7 @@ def test_a_second_batch_leaves_beside_the_first_when_it_is_a_quarter_full() -> N
         while len(searcher.sizes) < 2:
             await asyncio.sleep(0.001)
         assert searcher.sizes == [1, quarter]
-        assert device.busy_for() > 0.0
+        assert device.busy_seconds() > 0.0
         searcher.go.release(2)
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
 
@@ -242,11 +244,11 @@ def test_a_second_batch_leaves_beside_the_first_when_it_is_a_quarter_full() -> N
         asyncio.run(main())
     finally:
         device.close()
-    assert device.busy_for() == 0.0
+    assert device.busy_seconds() == 0.0
 
 
 def test_who_goes_while_a_thread_hangs_leaves_the_queue() -> None:
-    device, searcher = Device(threads=1), Held()
+    device, searcher = EncoderWorkers(threads=1), Held()
 
     async def main() -> None:
         first = text(device, searcher, "first")
@@ -257,7 +259,7 @@ def test_who_goes_while_a_thread_hangs_leaves_the_queue() -> None:
         for task in waiting[:4]:
             task.cancel()
         await asyncio.gather(*waiting[:4], return_exceptions=True)
-        assert device.waiting() == 1  # though no thread has looked at any of them
+        assert device.queue_size() == 1  # though no thread has looked at any of them
         searcher.go.release(2)
         await asyncio.wait_for(asyncio.gather(first, waiting[4]), 10)
         assert searcher.sizes == [1, 1]
@@ -269,15 +271,15 @@ def test_who_goes_while_a_thread_hangs_leaves_the_queue() -> None:
 
 
 def test_an_encoder_of_one_stream_has_one_batch_under_way() -> None:
-    device, searcher = Device(threads=2), Held()
-    searcher.encoder.at_once = 1
+    device, searcher = EncoderWorkers(threads=2), Held()
+    searcher.encoder.max_concurrent_batches = 1
 
     async def main() -> None:
         tasks = [text(device, searcher, "first")]
         while not searcher.sizes:
             await asyncio.sleep(0.001)
-        tasks += [text(device, searcher, "x") for _ in range(LARGEST_TEXTS)]
-        await arrived(device, LARGEST_TEXTS)
+        tasks += [text(device, searcher, "x") for _ in range(MAX_TEXT_BATCH_SIZE)]
+        await arrived(device, MAX_TEXT_BATCH_SIZE)
         await asyncio.sleep(0.02)
         assert searcher.sizes == [1]
         searcher.go.release(2)
@@ -301,7 +303,7 @@ class FakeCollection:
 
 
 def test_searches_that_ask_for_the_same_share_a_batch() -> None:
-    searches, collection = Searches(1), FakeCollection()
+    searches, collection = SearchWorkers(1), FakeCollection()
     asked: Any = collection
     like = Filter.model_validate({"must": [{"field": "year", "equals": 2024}]})
     options = [SearchOptions(1), SearchOptions(2), SearchOptions(1), SearchOptions(1, like), SearchOptions(1, like)]
@@ -314,13 +316,15 @@ def test_searches_that_ask_for_the_same_share_a_batch() -> None:
             gate.wait(10)
             return payloads
 
-        first = asyncio.create_task(searches.do(Lane("held", "held", work), None, Stopwatch()))
+        first = asyncio.create_task(searches.submit(BatchKey("held", "held", work), None, Stopwatch()))
         await asyncio.to_thread(begun.wait, 10)
         tasks = [
-            asyncio.create_task(through([searches.nearest(asked, each)], np.array([number], np.float32), Stopwatch()))
+            asyncio.create_task(
+                run_pipeline([searches.search_step(asked, each)], np.array([number], np.float32), Stopwatch())
+            )
             for number, each in enumerate(options)
         ]
-        while searches.waiting() < len(options):
+        while searches.queue_size() < len(options):
             await asyncio.sleep(0.001)
         gate.set()
         await first
@@ -339,19 +343,19 @@ class Panic(BaseException):
 
 
 @pytest.mark.parametrize("error", [Panic("rust"), StopIteration("no more"), MemoryError()])
-def test_nothing_that_is_raised_ends_the_thread(device: Device, searcher: Any, error: BaseException) -> None:
+def test_nothing_that_is_raised_ends_the_thread(device: EncoderWorkers, searcher: Any, error: BaseException) -> None:
     def fail() -> None:
         raise error
 
     async def main() -> Float32:
         with pytest.raises((RuntimeError, MemoryError)):
             await asyncio.wait_for(device.run(fail), 10)
-        return await asyncio.wait_for(through([device.texts(searcher)], "four", Stopwatch()), 10)
+        return await asyncio.wait_for(run_pipeline([device.text_step(searcher)], "four", Stopwatch()), 10)
 
     assert asyncio.run(main()).tolist() == [4.0]
 
 
-def test_too_few_results_are_an_error_and_not_a_mix_up(device: Device) -> None:
+def test_too_few_results_are_an_error_and_not_a_mix_up(device: EncoderWorkers) -> None:
     class Forgetful(FakeSearcher):
         def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
             return super().encode_texts(texts, watch)[1:]
@@ -365,7 +369,7 @@ def test_too_few_results_are_an_error_and_not_a_mix_up(device: Device) -> None:
     assert all("0 results for 1 queries" in str(error) for error in asyncio.run(main()))
 
 
-def test_a_query_whose_caller_has_gone_is_dropped(device: Device, searcher: Any) -> None:
+def test_a_query_whose_caller_has_gone_is_dropped(device: EncoderWorkers, searcher: Any) -> None:
     async def main() -> None:
         async with busy(device):
             gone, stays = text(device, searcher, "gone"), text(device, searcher, "stays")
@@ -379,7 +383,7 @@ def test_a_query_whose_caller_has_gone_is_dropped(device: Device, searcher: Any)
     assert searcher.batches == [["stays"]]
 
 
-def test_calls_give_back_what_they_give_or_raise(device: Device) -> None:
+def test_calls_give_back_what_they_give_or_raise(device: EncoderWorkers) -> None:
     async def main() -> None:
         assert await device.run(lambda: None) is None
         assert await device.run(lambda: 7) == 7
@@ -391,7 +395,7 @@ def test_calls_give_back_what_they_give_or_raise(device: Device) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has a priority for each thread")
-def test_threads_that_compute_give_way_to_the_loop(device: Device) -> None:
+def test_threads_that_compute_give_way_to_the_loop(device: EncoderWorkers) -> None:
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
@@ -400,7 +404,7 @@ def test_threads_that_compute_give_way_to_the_loop(device: Device) -> None:
     assert niceness() == here
 
 
-def test_closing_drops_what_waits(device: Device, searcher: Any) -> None:
+def test_closing_drops_what_waits(device: EncoderWorkers, searcher: Any) -> None:
     async def main() -> None:
         async with busy(device) as running:
             waiting = text(device, searcher, "x")
@@ -410,7 +414,7 @@ def test_closing_drops_what_waits(device: Device, searcher: Any) -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         with pytest.raises(asyncio.CancelledError):
-            await through([device.texts(searcher)], "late", Stopwatch())
+            await run_pipeline([device.text_step(searcher)], "late", Stopwatch())
 
     asyncio.run(main())
     assert searcher.batches == []

@@ -20,7 +20,7 @@ import pytest
 
 from app.errors import Overloaded, UrlDisabled, UrlFailed, UrlRefused
 from app.execution import image_fetcher
-from app.execution.image_fetcher import AllowList, Fetcher, is_public
+from app.execution.image_fetcher import AllowList, ImageFetcher, is_public
 from lookalike.errors import ConfigInvalid
 
 PUBLIC = "93.184.215.14"
@@ -81,7 +81,7 @@ class Names:
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
 
-def get(fetcher: Fetcher, url: str) -> bytes:
+def get(fetcher: ImageFetcher, url: str) -> bytes:
     return asyncio.run(fetcher.get(url))
 
 
@@ -92,8 +92,8 @@ def fetcher(
     dial: Dial | None = None,
     max_bytes: int = 1000,
     timeout: float = 5,
-) -> Fetcher:
-    return Fetcher(enabled=True, allowed=allowed, max_bytes=max_bytes, timeout=timeout, resolve=resolve, dial=dial)
+) -> ImageFetcher:
+    return ImageFetcher(enabled=True, allowed=allowed, max_bytes=max_bytes, timeout=timeout, resolve=resolve, dial=dial)
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def says(status: int, body: bytes = b"", **headers: str) -> Callable[[BaseHTTPRe
 
 def test_it_is_off_by_default() -> None:
     with pytest.raises(UrlDisabled, match="LOOKALIKE_URLS=true"):
-        get(Fetcher(enabled=False, max_bytes=1, timeout=1), "http://example.com/")
+        get(ImageFetcher(enabled=False, max_bytes=1, timeout=1), "http://example.com/")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_name_of_an_address_that_is_not_public_is_refused(address: str) -> Non
     dial = Dial()
     for answers in ([address], [PUBLIC, address]):  # one bad address spoils all
         with pytest.raises(UrlRefused, match="LOOKALIKE_URLS_ALLOWED"):
-            get(fetcher(resolve=Names(answers), dial=dial), "http://pictures.example/cat.jpg")
+            get(fetcher(resolve=Names(answers), dial=dial), "http://images.example/cat.jpg")
     assert dial.dialled == []
 
 
@@ -209,7 +209,7 @@ def test_a_redirect_to_where_nobody_may_go_is_refused(status: int, where: str) -
     with web(says(status, Location=where)) as port:
         dial = Dial(port)
         with pytest.raises(UrlRefused):
-            get(fetcher(resolve=Two([]), dial=dial), "http://pictures.example/cat.jpg")
+            get(fetcher(resolve=Two([]), dial=dial), "http://images.example/cat.jpg")
     assert dial.dialled == [(PUBLIC, 80)]
 
 
@@ -328,11 +328,11 @@ def test_a_certificate_that_nobody_trusts_is_told(tmp_path: Path, monkeypatch: p
     with web(says(200, b"picture"), tls=own) as port:
         here = fetcher("127.0.0.0/8", resolve=Names(["127.0.0.1"]))
         with pytest.raises(UrlFailed, match="signed by nobody trusted here"):
-            get(here, f"https://pictures.internal:{port}/")
+            get(here, f"https://images.internal:{port}/")
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert"))
         image_fetcher._tls.cache_clear()
         try:
-            assert get(here, f"https://pictures.internal:{port}/") == b"picture"
+            assert get(here, f"https://images.internal:{port}/") == b"picture"
             with pytest.raises(UrlFailed, match="certificate of the image's server is not valid for it"):
                 get(here, f"https://elsewhere.internal:{port}/")
         finally:
@@ -366,13 +366,13 @@ def test_who_gets_no_turn_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch)
 
 def test_nobody_listens() -> None:
     with pytest.raises(UrlFailed, match="can't be reached"):
-        get(fetcher(resolve=Names([PUBLIC]), dial=Dial()), "https://pictures.example/")
+        get(fetcher(resolve=Names([PUBLIC]), dial=Dial()), "https://images.example/")
 
 
 def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
     dial = Dial()
     with pytest.raises(UrlFailed):
-        get(fetcher(resolve=Names([PUBLIC, "8.8.8.8"]), dial=dial), "http://pictures.example/")
+        get(fetcher(resolve=Names([PUBLIC, "8.8.8.8"]), dial=dial), "http://images.example/")
     assert dial.dialled == [(PUBLIC, 80), ("8.8.8.8", 80)]
 
 
