@@ -127,7 +127,7 @@ def _tables(count: int) -> Iterator[pa.Table]:
             "id": [item_id(row) for row in rows],
             "path": [f"/photographs/{row // 1000:05d}/{row:09d}.jpg" for row in rows],
             "caption": [" ".join(line) if row % 10 else None for row, line in zip(rows, words.tolist(), strict=True)],
-            "url": [f"https://pictures.example/{row % 13}/full/{row:09d}.jpg?quality=90" for row in rows],
+            "url": [f"https://images.example/{row % 13}/full/{row:09d}.jpg?quality=90" for row in rows],
             "width": rng.integers(200, 6000, size),
             "height": rng.integers(200, 6000, size),
             "price": rng.random(size) * 100,

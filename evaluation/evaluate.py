@@ -159,7 +159,7 @@ def _require_matches(found: Evaluation, asked: int) -> None:
     """
     if found.gallery is None or asked:
         return
-    for name, side in (("pictures", found.data), ("gallery's images", found.gallery)):
+    for name, side in (("images", found.data), ("gallery's images", found.gallery)):
         if not side.classes:
             raise SourceError(f"a gallery is searched by labels, and the {name} have none; leave the gallery out")
     raise SourceError(

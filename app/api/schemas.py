@@ -34,7 +34,7 @@ _RESULT: dict[str, Any] = {
     "metadata": {"path": "animals/cat.jpg", "caption": "a cat on a sofa", "width": 640, "height": 480},
     "thumbnail_url": "/v1/items/animals%2Fcat.jpg/thumbnail",
 }
-_SOURCE: dict[str, Any] = {"collection": "pictures", "version": "20260101T120000Z-1a2b3c", "encoder": "lite"}
+_SOURCE: dict[str, Any] = {"collection": "images", "version": "20260101T120000Z-1a2b3c", "encoder": "lite"}
 _TOOK: dict[str, Any] = {
     "decode": 1.9,
     "preprocess": 0.4,

@@ -89,7 +89,7 @@ BAD: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "compressed pair": (PAIR, {"content": b"\x1f\x8b", "headers": AS_JSON | GZIP}, 415, "media_type_unsupported"),
     "image by another name": (IMAGE, {"content": GOOD, "headers": AS_HTML}, 415, "media_type_unsupported"),
     "form without boundary": (IMAGE, {"content": b"x", "headers": AS_FORM}, 400, "form_invalid"),
-    "form without a file": (IMAGE, {"files": {"picture": GOOD}}, 422, "request_invalid"),
+    "form without a file": (IMAGE, {"files": {"image": GOOD}}, 422, "request_invalid"),
     "two files": (IMAGE, {"files": [("file", GOOD), ("file", GOOD)]}, 400, "form_invalid"),
     "file as text": (IMAGE, {"files": {"file": (None, b"x")}}, 422, "request_invalid"),
     "bad base64": (IMAGE, {"json": {"image": "%%%"}}, 422, "base64_invalid"),

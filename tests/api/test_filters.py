@@ -34,7 +34,7 @@ def test_an_item_search_need_not_find_itself(client: TestClient) -> None:
     assert ids(client.post("/v1/search/item", json={"id": CAT, "filter": NOT_THE_CAT})) == [HORSE]
 
 
-def test_a_image_is_filtered_however_it_is_sent(client: TestClient) -> None:
+def test_an_image_is_filtered_however_it_is_sent(client: TestClient) -> None:
     data, text = photograph(CAT), json.dumps(NOT_THE_CAT)
     encoded = base64.b64encode(data).decode()
     answers = [

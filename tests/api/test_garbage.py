@@ -39,7 +39,7 @@ _TEXT, _IMAGE = "/v1/search/text", "/v1/search/image"
 REQUESTS = {
     "text": (_TEXT, _JSON, b'{"text": "a cat"}', 200),
     "filter": (_TEXT, _JSON, b'{"text": "a cat", "filter": {"must": [{"field": "caption", "equals": "a cat"}]}}', 200),
-    "picture": (_IMAGE, _JPEG, _PHOTOGRAPH, 200),
+    "image": (_IMAGE, _JPEG, _PHOTOGRAPH, 200),
     "form": (_IMAGE, _MULTIPART, _FORM, 200),
     "base64": (_IMAGE, _JSON, b'{"image": "' + base64.b64encode(_PHOTOGRAPH) + b'"}', 200),
     "item": ("/v1/search/item", _JSON, b'{"id": "cup"}', 200),

@@ -135,7 +135,7 @@ def test_plain_logs_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> Non
         root.setLevel(level)
 
 
-def test_details_of_a_image_stay_out_of_the_log_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+def test_details_of_an_image_stay_out_of_the_log_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
     root, before = logging.getLogger(), logging.getLogger().handlers[:]
     level = root.level
     exif = Image.Exif()

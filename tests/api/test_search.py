@@ -46,7 +46,7 @@ def as_data_uri(client: TestClient, data: bytes, limit: int) -> Any:
 @pytest.mark.parametrize(
     "send", [as_form, as_form_with_query_parameter, as_raw_body, as_base64, as_wrapped_base64, as_data_uri]
 )
-def test_a_image_finds_itself_with_score_one_however_it_is_sent(client: TestClient, send: Send) -> None:
+def test_an_image_finds_itself_with_score_one_however_it_is_sent(client: TestClient, send: Send) -> None:
     answer = send(client, photograph(CAT), 3)
     assert answer.status_code == 200, answer.text
     found = SearchResponse.model_validate(answer.json(), extra="forbid")

@@ -22,7 +22,7 @@ def fetching(collection: Path) -> Iterator[TestClient]:
         yield opened
 
 
-def test_a_image_by_url_finds_what_its_bytes_find(fetching: TestClient) -> None:
+def test_an_image_by_url_finds_what_its_bytes_find(fetching: TestClient) -> None:
     with web(says(200, photograph("cup"), Content_Type="text/plain")) as port:
         found = fetching.post("/v1/search/image", json={"url": f"http://127.0.0.1:{port}/a.txt", "limit": 2})
     assert found.status_code == 200, found.text

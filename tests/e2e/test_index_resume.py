@@ -80,7 +80,7 @@ def test_interrupted_it_says_so_and_keeps_everything(many: Path, tmp_path: Path,
 
 
 def test_a_second_run_says_unchanged(tmp_path: Path) -> None:
-    folder, out = tmp_path / "pictures", tmp_path / "out"
+    folder, out = tmp_path / "images", tmp_path / "out"
     folder.mkdir()
     for i in range(3):
         (folder / f"{i}.jpg").write_bytes(encoded(make_image(seed=i), "JPEG"))

@@ -33,7 +33,7 @@ def test_a_search_parameter_is_a_name_and_a_number(sample_collection: Path) -> N
     assert "write it like nprobe=64" in refused.stderr
 
 
-def test_a_image_finds_itself_with_score_one_and_its_twin_next(gallery: Path, sample_collection: Path) -> None:
+def test_an_image_finds_itself_with_score_one_and_its_twin_next(gallery: Path, sample_collection: Path) -> None:
     answer = lookalike_json("search", sample_collection, "--image", gallery / "motorcycle_left.png")
     first, second = answer["results"][:2]
     assert (first["id"], second["id"]) == ("motorcycle_left.png", "motorcycle_right.png")

@@ -137,7 +137,7 @@ class TestFrontierReport:
         assert [line.split("|")[-4].strip() for line in lines[2:]] == ["100", "2,000", "500"]
         assert summary(ROWS[1:2], 0.95).splitlines()[2].endswith("| - | - | - |")
 
-    def test_the_plot_is_a_image(self, tmp_path: Path) -> None:
+    def test_the_plot_is_an_image(self, tmp_path: Path) -> None:
         plot(ROWS, tmp_path / "frontier.png")
         assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
 

@@ -164,7 +164,7 @@ def test_a_thumbnail_is_small_never_enlarged_and_carries_no_metadata() -> None:
     damage=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=20),
     cut=st.integers(0, 4000),
 )
-def test_damaged_bytes_give_a_image_or_an_image_error(start: bytes, damage: list[tuple[int, int]], cut: int) -> None:
+def test_damaged_bytes_give_an_image_or_an_image_error(start: bytes, damage: list[tuple[int, int]], cut: int) -> None:
     data = bytearray(start)
     for place, value in damage:
         data[place % len(data)] = value

@@ -284,7 +284,7 @@ class TestAgain:
         assert run_index(IndexSettings((str(gallery),), out)).encoder == "fake"
 
 
-def test_a_image_that_failed_once_is_tried_again(gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_failed_once_is_tried_again(gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("lookalike.sources.folder.read_range", _no_disk)
         with pytest.raises(SourceError, match="source_not_found"):

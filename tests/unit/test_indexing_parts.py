@@ -187,7 +187,7 @@ class TestShards:
         assert found.column("code").to_pylist() == [None, None, "image_undecodable"]
         np.testing.assert_array_equal(vectors_of(found.slice(0, 2), 4), [[3] * 4, [0] * 4])
 
-    def test_of_two_rows_for_a_image_the_encoded_one_counts(self, tmp_path: Path) -> None:
+    def test_of_two_rows_for_an_image_the_encoded_one_counts(self, tmp_path: Path) -> None:
         failed = Encoded(3, 7, code="source_invalid", message="the disk was away")
         for row in (failed, encoded_row(3), failed):
             with ShardWriter(tmp_path) as writer:

@@ -32,10 +32,10 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number in range(20):
         (tmp_path / f"images/{number:02}.png").write_bytes(encoded(make_image(WIDTH, 24, seed=number), "PNG"))
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 def at_hand(folder: Path, pool: ThreadPoolExecutor) -> ImagesAtHand:
@@ -56,7 +56,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_rows_without_a_image_are_null_and_nothing_is_kept(folder: Path, pool: ThreadPoolExecutor) -> None:
+def test_rows_without_an_image_are_null_and_nothing_is_kept(folder: Path, pool: ThreadPoolExecutor) -> None:
     looked = at_hand(folder, pool).of(["nowhere.png", None, "", "\0", "x" * 5_000])
     assert looked.schema == LOOKED
     assert looked.to_pylist() == [dict.fromkeys(LOOKED.names)] * 5
@@ -73,7 +73,7 @@ def test_a_piece_is_looked_at_once(folder: Path, pool: ThreadPoolExecutor, reads
     assert len(reads) == 3
 
 
-def test_a_image_that_was_mended_is_looked_at_again(folder: Path, pool: ThreadPoolExecutor) -> None:
+def test_an_image_that_was_mended_is_looked_at_again(folder: Path, pool: ThreadPoolExecutor) -> None:
     whole = (folder / "00.png").read_bytes()
     (folder / "00.png").write_bytes(whole[:60])
     assert at_hand(folder, pool).of(["00.png"]).column("thumbnail").null_count == 1

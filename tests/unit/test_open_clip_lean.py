@@ -41,7 +41,7 @@ def test_states_are_open_clips_own(heads: int, scale: float | None, batch_first:
 
 @pytest.mark.parametrize(("more", "tokens"), [({}, 1), ({"pool_type": "avg"}, 5), ({"attentional_pool": True}, 5)])
 @torch.inference_mode()
-def test_a_image_gives_what_its_pool_reads(more: dict[str, Any], tokens: int) -> None:
+def test_an_image_gives_what_its_pool_reads(more: dict[str, Any], tokens: int) -> None:
     made: dict[str, Any] = {
         "image_size": 16,
         "patch_size": 8,

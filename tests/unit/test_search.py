@@ -72,7 +72,7 @@ def test_an_item_finds_itself_first_and_an_unknown_one_is_an_error(searcher: Sea
         searcher.search_item("grey.png")
 
 
-def test_a_image_is_searched_by_its_bytes(searcher: Searcher) -> None:
+def test_an_image_is_searched_by_its_bytes(searcher: Searcher) -> None:
     result = searcher.search_image(encode_thumbnail(Image.new("RGB", (40, 30), "red")), SearchOptions(limit=1))
     assert result.hits[0].id == "red.png"
     assert {"decode", "preprocess", "encode", "search", "metadata"} <= set(result.took_ms)

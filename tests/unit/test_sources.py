@@ -60,7 +60,7 @@ def write_parquet(path: Path, columns: Mapping[str, list[Any]]) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     for name in ("b/a.jpg", "a/a.JPG", "a/b.PnG", "top.webp", "notes.md", ".hidden.jpg", ".git/x.jpg", "b/a.txt"):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class TestFolder:
     def test_an_item_loads_its_file_and_knows_its_path_and_source(self, folder: Path) -> None:
         item = items(folder)[1]
         assert item.load() == JPEG
-        assert (item.source, item.columns) == ("pictures", {"path": "a/a.JPG"})
+        assert (item.source, item.columns) == ("images", {"path": "a/a.JPG"})
 
     def test_captions_come_from_the_text_file_of_the_same_stem(self, folder: Path) -> None:
         (folder / "a/a.txt").write_text("\ufeffa cat\n\n  two   cats \n", encoding="utf-8")
@@ -198,7 +198,7 @@ class TestTar:
         assert loss.id == "x"
         assert code_of(loss) == "source_invalid"
 
-    def test_a_image_cut_by_the_end_of_the_tar_is_reported(self, tmp_path: Path) -> None:
+    def test_an_image_cut_by_the_end_of_the_tar_is_reported(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "x.tar", {"a.jpg": JPEG, "b.jpg": JPEG})
         path.write_bytes(path.read_bytes()[: 512 + -(-len(JPEG) // 512) * 512 + 512 + 100])
         first, cut, loss = items(path)
@@ -270,9 +270,9 @@ class TestParquet:
         assert [code_of(item) for item in found[2:]] == ["image_undecodable", "image_undecodable"]
 
     def test_a_path_column_is_relative_to_the_file(self, tmp_path: Path) -> None:
-        (tmp_path / "pictures").mkdir()
+        (tmp_path / "images").mkdir()
         (tmp_path / "images/a.jpg").write_bytes(JPEG)
-        paths = ["images/a.jpg", "images/none.jpg", "pictures", "a\0b"]
+        paths = ["images/a.jpg", "images/none.jpg", "images", "a\0b"]
         found = items(write_parquet(tmp_path / "x.parquet", {"image_path": paths, "n": [1, 2, 3, 4]}))
         assert (found[0].id, found[0].load()) == ("images/a.jpg", JPEG)
         assert found[0].columns["path"] == "images/a.jpg"

@@ -51,7 +51,7 @@ def test_hostile_images_are_left_out_and_the_rest_is_kept(tmp_path: Path) -> Non
     assert pixels.shape == (3, 3, 8, 8)
 
 
-def test_a_image_that_was_replaced_is_decoded_again(tmp_path: Path) -> None:
+def test_an_image_that_was_replaced_is_decoded_again(tmp_path: Path) -> None:
     before, _ = cache_images(gallery(tmp_path / "gallery"), SIZE, tmp_path / "work", silent)
     first = np.array(before)
     path = tmp_path / "gallery/03.png"

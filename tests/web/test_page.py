@@ -16,7 +16,7 @@ GIVE_FILE = """
 ([encoded, kind, event]) => {
   const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
   const transfer = new DataTransfer();
-  transfer.items.add(new File([bytes], "picture", { type: kind }));
+  transfer.items.add(new File([bytes], "image", { type: kind }));
   const options = { bubbles: true, cancelable: true };
   const fire = (type) =>
     document.body.dispatchEvent(
@@ -86,7 +86,7 @@ def test_an_address_opens_the_search_that_it_names(context: BrowserContext) -> N
 
 
 @pytest.mark.parametrize("way", ["upload", "paste", "drop"])
-def test_a_image_finds_itself_and_its_twin(page: Page, image: Path, way: str) -> None:
+def test_an_image_finds_itself_and_its_twin(page: Page, image: Path, way: str) -> None:
     if way == "upload":
         page.get_by_label("Search by an image file").set_input_files(image)
     else:
@@ -95,11 +95,11 @@ def test_a_image_finds_itself_and_its_twin(page: Page, image: Path, way: str) ->
     expect(page.locator(".number").first).to_have_text("1.000")
     assert ids(page)[1] == "right.png"
     expect(page.get_by_text("This image stays in this tab")).to_be_visible()
-    assert list(query_of(page)) == ["picture"]
+    assert list(query_of(page)) == ["image"]
     expect(page.locator("#drop")).to_be_hidden()
 
 
-def test_a_image_really_pasted_with_the_keyboard(page: Page, image: Path) -> None:
+def test_an_image_really_pasted_with_the_keyboard(page: Page, image: Path) -> None:
     page.evaluate(
         """async (encoded) => {
           const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
@@ -210,7 +210,7 @@ def test_the_keyboard_alone_is_enough(page: Page) -> None:
     order = ids(page)
     for _ in range(12):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.className") == "picture":
+        if page.evaluate("document.activeElement.className") == "image":
             break
     focused = "document.activeElement.closest('.card')?.dataset.id"
     assert page.evaluate(focused) == order[0]

@@ -109,11 +109,9 @@ def _built(folder: Path, exported: ExportedEncoder, side: Literal["image", "text
 
 def _tower_key(spec: EncoderSpec) -> str:
     """Weights, preprocessing and the code around them: a graph converted from older code must not be found."""
-    here = Path(__file__)
-    code = [
-        sha256_file(here.with_name(f"{name}.py"))
-        for name in ("folder_towers", "open_clip_towers", "open_clip_lean", "open_clip_packed")
-    ]
+    here, open_clip_code = Path(__file__).parent, Path(__file__).parent.parent / "open_clip"
+    names = ("towers", "inference", "packed")
+    code = [sha256_file(path) for path in (here / "towers.py", *(open_clip_code / f"{name}.py" for name in names))]
     parts = [spec.weights, spec.preprocessing, version("open_clip_torch"), version("timm"), *code]
     return hashlib.sha256(" ".join([*parts, source_digest(Path(lite_model.__file__).parent)]).encode()).hexdigest()
 

@@ -15,7 +15,7 @@ TEXT_FILE = "model/model.safetensors"
 TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TOKENIZER_FILE = "model/tokenizer.json"
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
-HEAD_FILE = Path(__file__).parent.parent / "assets" / "lite.safetensors"
+HEAD_FILE = Path(__file__).parent / "assets" / "lite.safetensors"
 
 CALIBRATION_FILE = HEAD_FILE.with_name("lite.calibration.json")
 """Thresholds and probabilities of pairs, of the released heads alone; made by `lookalike evaluate`."""

@@ -92,7 +92,7 @@ def _assemble(name: str, described: Description, choice: EngineChoice, loader: O
 
 def _tower_key(described: Description, *more: str) -> str:
     """The weights and the code around them, open_clip's and ours."""
-    ours = [sha256_file(Path(__file__).with_name(f"open_clip_{name}.py")) for name in ("towers", "lean", "packed")]
+    ours = [sha256_file(Path(__file__).with_name(f"{name}.py")) for name in ("towers", "inference", "packed")]
     return hashlib.sha256(" ".join([described.weights, version("open_clip_torch"), *ours, *more]).encode()).hexdigest()
 
 
