@@ -21,7 +21,7 @@ _AT_FIRST = 64
 for reasons of its own."""
 
 
-class Gates:
+class AdmissionControllers:
     """A gate for each kind of query: a text costs a fraction of what an image costs.
 
     `read` is what items and thumbnails pass.
@@ -29,23 +29,23 @@ class Gates:
 
     def __init__(self, max_wait: float) -> None:
         """As `Gate` has it."""
-        self.by_kind = {kind: Gate(max_wait) for kind in ("image", "text", "item", "pair", "read")}
+        self.by_kind = {kind: AdmissionController(max_wait) for kind in ("image", "text", "item", "pair", "read")}
 
-    def __getitem__(self, kind: str) -> Gate:
+    def __getitem__(self, kind: str) -> AdmissionController:
         return self.by_kind[kind]
 
 
-class Gate:
+class AdmissionController:
     """Lets queries of one kind in. Lives on the event loop's thread.
 
     Attributes:
-        under_way: queries that entered and have not left.
+        in_flight: queries that entered and have not left.
         refused: queries that were not let in, since the start.
     """
 
     def __init__(self, max_wait: float, clock: Callable[[], float] = time.monotonic) -> None:
         """From the longest bearable wait, seconds."""
-        self.under_way = 0
+        self.in_flight = 0
         self.refused = 0
         self._max_wait = max_wait
         self._clock = clock
@@ -56,9 +56,9 @@ class Gate:
         """Seconds until a query that came now would be answered; 0 where none is before it."""
         if not self._intervals:
             return 0.0
-        return self.under_way * self._mean()
+        return self.in_flight * self._mean()
 
-    def check(self) -> None:
+    def admit(self) -> None:
         """Refuses a query that would wait too long.
 
         Raises:
@@ -66,22 +66,22 @@ class Gate:
         """
         wait = self.expected_wait()
         unknown = len(self._intervals) < _REMEMBERED
-        if unknown and (self.under_way < _AT_FIRST or 0.0 < wait <= self._max_wait):
+        if unknown and (self.in_flight < _AT_FIRST or 0.0 < wait <= self._max_wait):
             return
         if unknown or wait > self._max_wait:
             self.refused += 1
             how_long = "nobody knows yet how long" if unknown else f"for about {wait:.1f} s"
             raise Overloaded(
-                f"{self.under_way:,} queries are waiting, {how_long}; come again as Retry-After says",
+                f"{self.in_flight:,} queries are waiting, {how_long}; come again as Retry-After says",
                 1 if unknown else max(1, math.ceil(wait - self._max_wait)),
             )
 
-    def enter(self) -> float:
+    def acquire(self) -> float:
         """A query begins; it must leave, with what this returns."""
-        self.under_way += 1
+        self.in_flight += 1
         return self._clock()
 
-    def leave(self, entered: float, *, worked: bool, faulty: bool = False) -> None:
+    def release(self, entered: float, *, worked: bool, faulty: bool = False) -> None:
         """A query ended.
 
         Args:
@@ -90,7 +90,7 @@ class Gate:
             faulty: it ended for a fault of its own. That tells nothing of the speed where it was seen at once, and as
                 much as any other where it took a query's time, as an image that is broken at its end does.
         """
-        self.under_way -= 1
+        self.in_flight -= 1
         now = self._clock()
         if faulty:
             worked = worked and bool(self._intervals) and now - entered >= self._mean()

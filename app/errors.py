@@ -33,9 +33,9 @@ from lookalike.errors import (
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-MOST_ERRORS = 20
+MAX_FIELD_ERRORS = 20
 """Of one body that are told: a hundred thousand would take longer to write down than to find."""
-MOST_TOLD = 2000
+MAX_DETAIL_CHARS = 2000
 """Characters of a detail, or of a field's name or message: what was sent is named in it, and may be of any length."""
 
 
@@ -103,7 +103,7 @@ class RoleMissing(RequestError):
     code = "role_missing"
 
 
-class KeysWanted(RequestError):
+class KeysRequired(RequestError):
     """The service has no keys, and other machines reach the address that was asked."""
 
     code = "keys_wanted"
@@ -115,7 +115,7 @@ class HostRefused(RequestError):
     code = "host_refused"
 
 
-class Later(RequestError):
+class RetryableError(RequestError):
     """A request that may succeed when it comes again; never raised itself.
 
     Attributes:
@@ -129,25 +129,25 @@ class Later(RequestError):
         self.retry_after = retry_after
 
 
-class NotReady(Later):
+class NotReady(RetryableError):
     """The collection is still being opened, or could not be; or the service is about to end."""
 
     code = "not_ready"
 
 
-class RateLimited(Later):
+class RateLimited(RetryableError):
     """More queries than the rate limit allows."""
 
     code = "rate_limited"
 
 
-class Overloaded(Later):
+class Overloaded(RetryableError):
     """More queries are waiting than can be answered in time."""
 
     code = "overloaded"
 
 
-class DeadlineExceeded(Later):
+class DeadlineExceeded(RetryableError):
     """The query was not answered before its deadline."""
 
     code = "deadline_exceeded"
@@ -183,7 +183,7 @@ class UrlFailed(RequestError):
     code = "url_failed"
 
 
-class VersionRefused(Later):
+class VersionRefused(RetryableError):
     """The collection's newest version could not be opened; the one before serves on."""
 
     code = "version_refused"
@@ -200,11 +200,11 @@ STATUS: dict[type[LookalikeError], HTTPStatus] = {
     KeyInvalid: HTTPStatus.UNAUTHORIZED,
     UnknownCollection: HTTPStatus.NOT_FOUND,
     RoleMissing: HTTPStatus.FORBIDDEN,
-    KeysWanted: HTTPStatus.FORBIDDEN,
+    KeysRequired: HTTPStatus.FORBIDDEN,
     HostRefused: HTTPStatus.FORBIDDEN,
     BodyTooSlow: HTTPStatus.REQUEST_TIMEOUT,
     RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
-    Later: HTTPStatus.SERVICE_UNAVAILABLE,
+    RetryableError: HTTPStatus.SERVICE_UNAVAILABLE,
     ImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
     QueryError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownItem: HTTPStatus.NOT_FOUND,
@@ -224,7 +224,7 @@ def status_of(error: type[LookalikeError]) -> HTTPStatus:
     return next(STATUS[parent] for parent in error.__mro__ if parent in STATUS)
 
 
-def problem(
+def problem_response(
     request_path: str,
     status: int,
     code: str,
@@ -249,30 +249,30 @@ def problem(
 
 def _short(text: str) -> str:
     """Beginning and end, where the mend stands, of a text that is long."""
-    left_out = len(text) - MOST_TOLD
-    half = MOST_TOLD // 2
+    left_out = len(text) - MAX_DETAIL_CHARS
+    half = MAX_DETAIL_CHARS // 2
     return text if left_out <= 0 else f"{text[:half]} ... {left_out:,} characters left out ... {text[-half:]}"
 
 
-def problem_of(request_path: str, error: LookalikeError) -> Response:
+def error_response(request_path: str, error: LookalikeError) -> Response:
     """The problem document of a deliberate error."""
     status = status_of(type(error))
     errors = error.errors if isinstance(error, RequestError) else None
     headers: dict[str, str] = {}
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-        headers["Retry-After"] = str(error.retry_after if isinstance(error, Later) else 1)
+        headers["Retry-After"] = str(error.retry_after if isinstance(error, RetryableError) else 1)
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     detail = str(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("%s: %s", error.code, detail)
         detail = "the service failed on this request; its log says why"
-    return problem(request_path, status, error.code, detail, errors=errors, headers=headers)
+    return problem_response(request_path, status, error.code, detail, errors=errors, headers=headers)
 
 
 def validation_error(error: ValidationError) -> LookalikeError:
     """What pydantic found wrong with a JSON body, as one of our own errors."""
-    if error.error_count() > MOST_ERRORS:
+    if error.error_count() > MAX_FIELD_ERRORS:
         return RequestError(f"{error.error_count():,} things are wrong with the body; /docs shows what it may hold")
     found = error.errors(include_url=False, include_context=False, include_input=False)
     if found[0]["type"] == "json_invalid":
@@ -292,13 +292,13 @@ def install(app: FastAPI) -> None:
 
 
 def _count(request: Request, code: str) -> None:
-    request.app.state.service.telemetry.error(code)
+    request.app.state.service.telemetry.count_error(code)
 
 
 async def _on_deliberate(request: Request, error: Exception) -> Response:
     assert isinstance(error, LookalikeError)
     _count(request, error.code)
-    return problem_of(request.url.path, error)
+    return error_response(request.url.path, error)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -310,7 +310,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     }.get(status, str(error.detail))
     code = _HTTP_CODES.get(status, "http_error")
     _count(request, code)
-    return problem(path, status, code, detail, headers=dict(error.headers or {}))
+    return problem_response(path, status, code, detail, headers=dict(error.headers or {}))
 
 
 async def _on_hang_up(request: Request, error: Exception) -> Response:
@@ -318,8 +318,8 @@ async def _on_hang_up(request: Request, error: Exception) -> Response:
     return Response(status_code=499)  # as who leaves later is counted
 
 
-def surprise(scope: Scope) -> Response:
+def internal_error_response(scope: Scope) -> Response:
     """The answer to a request on which we failed."""
-    scope["app"].state.service.telemetry.error("internal_error")
+    scope["app"].state.service.telemetry.count_error("internal_error")
     detail = "the service failed on this request; its log says why"
-    return problem(scope["path"], 500, "internal_error", detail)
+    return problem_response(scope["path"], 500, "internal_error", detail)

@@ -18,13 +18,15 @@ from fastapi.middleware.cors import CORSMiddleware
 from app import errors, tracing
 from app.api import collections, health, items, openapi, pages, search, similarity, stats
 from app.api.dependencies import named
-from app.middleware.admission import Door
-from app.middleware.security import BodyLimit, OnlyPaths, SecurityHeaders
-from app.middleware.trusted_hosts import Hosts
+from app.middleware.admission import AdmissionMiddleware
+from app.middleware.body_limit import BodyLimitMiddleware
+from app.middleware.health_port import HealthPortMiddleware
+from app.middleware.request_metrics import RequestMetricsMiddleware
+from app.middleware.security_headers import SecurityHeadersMiddleware
+from app.middleware.trusted_hosts import TrustedHostMiddleware
 from app.paths import HEALTH, NAMED, SHORT
 from app.service import Service
 from app.settings import Settings, words
-from app.telemetry import Watched
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -40,14 +42,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.service = service
     errors.install(app)
-    app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes, timeout=service.settings.body_timeout)
-    app.add_middleware(Door, gates=service.gates, deadline=service.settings.deadline, telemetry=service.telemetry)
+    app.add_middleware(
+        BodyLimitMiddleware, max_bytes=service.settings.max_body_bytes, timeout=service.settings.body_timeout
+    )
+    app.add_middleware(
+        AdmissionMiddleware,
+        admission=service.admission,
+        deadline=service.settings.deadline,
+        telemetry=service.telemetry,
+    )
     if service.settings.health_port:
-        app.add_middleware(OnlyPaths, port=service.settings.health_port, paths=HEALTH)
-    if not service.access.guarded:
+        app.add_middleware(HealthPortMiddleware, port=service.settings.health_port, paths=HEALTH)
+    if not service.authenticator.requires_key:
         names = frozenset(words(service.settings.hosts.lower()))
-        app.add_middleware(Hosts, names=names, anonymous=service.settings.anonymous)
-    app.add_middleware(SecurityHeaders, ending=lambda: service.draining)
+        app.add_middleware(TrustedHostMiddleware, names=names, anonymous=service.settings.anonymous)
+    app.add_middleware(SecurityHeadersMiddleware, ending=lambda: service.draining)
     if origins := words(service.settings.cors_origins):
         app.add_middleware(
             CORSMiddleware,
@@ -56,7 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_headers=["Authorization", "X-API-Key", "X-Request-ID", "Content-Type"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    app.add_middleware(Watched, telemetry=service.telemetry)
+    app.add_middleware(RequestMetricsMiddleware, telemetry=service.telemetry)
     if service.settings.tracing:
         tracing.install(app, service.telemetry)
     for resource in (search, similarity, items):

@@ -1,4 +1,4 @@
-"""What the application holds from start to end: threads, keys, gates, and the collections behind an open port.
+"""What the application holds from start to end: threads, keys, admission, and the collections behind an open port.
 
 /livez answers at once, /readyz when the first queries have passed. It knows nothing of routes.
 """
@@ -15,8 +15,9 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from app.admission import Gates
-from app.auth.access import Access
+from app.admission import AdmissionControllers
+from app.auth.authentication import Authenticator
+from app.auth.rate_limit import RateLimiter
 from app.collections.hosted import HostedCollection, Runtime
 from app.collections.manager import CollectionManager, collection_folders, discover_collections
 from app.errors import NotReady
@@ -40,8 +41,9 @@ class Service:
 
     Attributes:
         settings: as given.
-        access: keys and rate limit.
-        gates: who is let in under load.
+        authenticator: API keys.
+        rate_limiter: queries of each caller.
+        admission: which queries are admitted under load.
         fetcher: fetches images by URL.
         collections: the collections by name.
         draining: whether the service is about to end: it answers still, but is not ready for more.
@@ -50,8 +52,9 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         """Starts the threads; raises ConfigInvalid where keys, rate limit, allow-list or collections make no sense."""
         self.settings = settings
-        self.access = Access(settings)
-        self.gates = Gates(settings.max_wait)
+        self.authenticator = Authenticator(settings)
+        self.rate_limiter = RateLimiter(settings.rate_limit)
+        self.admission = AdmissionControllers(settings.max_wait)
         self.fetcher = ImageFetcher(
             enabled=settings.urls,
             allowed=settings.urls_allowed,
@@ -61,8 +64,8 @@ class Service:
         self.draining = False
         self.telemetry = Telemetry()
         self._decode_workers = DecodeWorkers(settings.worker_threads)
-        self._encoder_workers = EncoderWorkers(self.telemetry.batch)
-        self._search_workers = SearchWorkers(settings.worker_threads, self.telemetry.batch)
+        self._encoder_workers = EncoderWorkers(self.telemetry.observe_batch)
+        self._search_workers = SearchWorkers(settings.worker_threads, self.telemetry.observe_batch)
         self._pool = ThreadPoolExecutor(settings.worker_threads, "work", lower_thread_priority)
         self._batchers = self._decode_workers, self._encoder_workers, self._search_workers
         self.collections = CollectionManager(
@@ -101,7 +104,7 @@ class Service:
         self._begin(self._watch_device)
         if settings.watch_seconds:
             self._begin(self._watch_folders)
-            self._begin(partial(self.access.watch, settings.watch_seconds))
+            self._begin(partial(self.authenticator.watch, settings.watch_seconds))
 
     def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._tasks.append(asyncio.create_task(_lasting(work)))
@@ -113,7 +116,7 @@ class Service:
     def _forget(self, hosted: HostedCollection) -> None:
         for task in self._watchers.pop(hosted.name):
             task.cancel()
-        self.telemetry.forget(collection=hosted.name)
+        self.telemetry.remove(collection=hosted.name)
 
     def is_ready(self) -> bool:
         """Whether /readyz says so."""
@@ -173,10 +176,15 @@ class Service:
         gauge("model_bytes", "Weights of the encoders in use.", collections.weight_bytes)
         for hosted in collections:
             self._measure_collection(hosted)
-        for kind, gate in self.gates.by_kind.items():
-            gauge("under_way", "Queries let in and not answered yet.", partial(getattr, gate, "under_way"), kind=kind)
-            counter("refused", "Queries refused since the start.", partial(getattr, gate, "refused"), kind=kind)
-            gauge("expected_wait_seconds", "What a query would wait now.", gate.expected_wait, kind=kind)
+        for kind, controller in self.admission.by_kind.items():
+            gauge(
+                "under_way",
+                "Queries admitted and not answered yet.",
+                partial(getattr, controller, "in_flight"),
+                kind=kind,
+            )
+            counter("refused", "Queries refused since the start.", partial(getattr, controller, "refused"), kind=kind)
+            gauge("expected_wait_seconds", "What a query would wait now.", controller.expected_wait, kind=kind)
 
     def _measure_collection(self, hosted: HostedCollection) -> None:
         gauge, counter, of = self.telemetry.gauge, self.telemetry.counter, {"collection": hosted.name}

@@ -5,13 +5,8 @@ The one door to prometheus_client. Others hand in what happened; nothing of a ke
 
 from __future__ import annotations
 
-import logging
-import random
-import re
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import quote
 
 import numpy as np
 from prometheus_client import (
@@ -25,20 +20,11 @@ from prometheus_client import (
 )
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from app import logs
-from app.paths import declared
-
-logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _RECENT = 1000
-_LONGEST_PATH = 300
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class Telemetry:
@@ -91,7 +77,7 @@ class Telemetry:
         self._counts[name].read[tuple(labels.values())] = read
         self._named_by[tuple(labels)].add(name)
 
-    def forget(self, **labels: str) -> None:
+    def remove(self, **labels: str) -> None:
         """What `gauge` and `counter` were told of just these labels is told no more."""
         values = tuple(labels.values())
         for name in self._named_by[tuple(labels)]:
@@ -100,23 +86,23 @@ class Telemetry:
             else:
                 del self._counts[name].read[values]
 
-    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request came to its end."""
         self._requests.labels(route, method, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
-    def query(self, took_ms: Mapping[str, float]) -> None:
+    def observe_query(self, took_ms: Mapping[str, float]) -> None:
         """A query passed; stage -> milliseconds."""
         for stage, milliseconds in took_ms.items():
             self._stages.labels(stage).observe(milliseconds / 1000.0)
             self._recent[stage].append(milliseconds)
         self.on_query(took_ms)
 
-    def batch(self, kind: str, size: int) -> None:
+    def observe_batch(self, kind: str, size: int) -> None:
         """A batch left for the device."""
         self._batches.labels(kind).observe(size)
 
-    def error(self, code: str) -> None:
+    def count_error(self, code: str) -> None:
         """A problem was answered."""
         self._errors.labels(code).inc()
 
@@ -148,62 +134,3 @@ class _Counts(Collector):
         for values, read in self.read.items():
             family.add_metric(values, read())
         return [family]
-
-
-class Watched:
-    """Counts, names and logs every request: `X-Request-ID` is the client's if it makes sense, else a new one.
-
-    The access log is this module's logger at level INFO.
-    """
-
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self.app = app
-        self.telemetry = telemetry
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on with a `send` that adds the name and sees the status."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        begun, status = time.perf_counter(), 499  # nobody waits for an answer any more
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        name = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
-        scope.setdefault("state", {})["request_id"] = name
-        logs.request_id.set(name)
-        logs.trace_id.set(self.telemetry.trace_id() or logs.trace_of(headers.get("traceparent", "")))
-
-        async def named(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = name
-            await send(message)
-
-        try:
-            await self.app(scope, receive, named)
-        except Exception:
-            status = 500  # answered outside of this, by `app.errors`
-            raise
-        finally:
-            seconds = time.perf_counter() - begun
-            self.telemetry.answered(declared(scope), _method(scope), status, seconds)
-            if logger.isEnabledFor(logging.INFO):
-                _log(scope, status, seconds)
-
-
-def _log(scope: Scope, status: int, seconds: float) -> None:
-    """A line of the access log; the path is percent-encoded again, so that it stays one line."""
-    facts = {
-        "method": _method(scope),
-        "path": quote(scope["path"])[:_LONGEST_PATH],
-        "status": status,
-        "milliseconds": round(seconds * 1000.0, 1),
-        "caller": scope["state"].get("caller", ""),
-    }
-    logger.info("request method=%(method)s path=%(path)s status=%(status)d", facts, extra=facts)
-
-
-def _method(scope: Scope) -> str:
-    """A method that HTTP knows; a client may invent others, and each would be a time series of its own."""
-    method = scope["method"]
-    return method if method in ("GET", "HEAD", "POST", "OPTIONS") else "other"

@@ -116,7 +116,7 @@ def serve(
     if settings.access_log:
         logging.getLogger("app.telemetry").setLevel(logging.INFO)
     app = create_app(settings)
-    if not (app.state.service.access.guarded or settings.anonymous or _is_loopback(host)):
+    if not (app.state.service.authenticator.requires_key or settings.anonymous or _is_loopback(host)):
         typer.echo(
             f"error: {host} can be reached from other machines, and the service has no keys: make one (`lookalike key "
             "NAME`, then LOOKALIKE_KEYS_FILE=keys.toml), or let anyone in with LOOKALIKE_ANONYMOUS=true",

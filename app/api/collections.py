@@ -11,12 +11,12 @@ from app.api import responses
 from app.api.dependencies import Name, ServiceDep
 from app.api.openapi import errors
 from app.api.schemas import CollectionResponse, CollectionsResponse
-from app.auth.access import requires
+from app.auth.roles import require_role
 from app.collections.hosted import HostedCollection
 from app.errors import VersionRefused
 from lookalike.errors import LookalikeError
 
-router = APIRouter(prefix="/v1/collections", tags=["collections"], dependencies=[Depends(requires("read"))])
+router = APIRouter(prefix="/v1/collections", tags=["collections"], dependencies=[Depends(require_role("read"))])
 
 
 @router.get("", response_model=CollectionsResponse, responses=errors(401))
@@ -35,7 +35,7 @@ async def get_collection(name: Name, service: ServiceDep) -> Response:
     "/{name}/reload",
     response_model=CollectionResponse,
     responses=errors(401, 403, 404, 503),
-    dependencies=[Depends(requires("admin"))],
+    dependencies=[Depends(require_role("admin"))],
 )
 async def reload_collection(name: Name, service: ServiceDep) -> Response:
     """Open the newest version and put it in the old one's place; queries go on meanwhile, and no answer is mixed.

@@ -17,12 +17,12 @@ from app.api.dependencies import PipelineDep, SettingsDep
 from app.api.openapi import errors
 from app.api.request_bodies import parse_whole
 from app.api.schemas import ItemResponse, ItemsResponse
-from app.auth.access import requires
+from app.auth.roles import require_role
 from app.errors import NoThumbnail, RequestError
 from app.execution.pipeline import QueryPipeline
 from lookalike.errors import InvalidLimit
 
-router = APIRouter(prefix="/items", tags=["items"], dependencies=[Depends(requires("read"))])
+router = APIRouter(prefix="/items", tags=["items"], dependencies=[Depends(require_role("read"))])
 
 ItemId = Annotated[
     str, Path(description="The item's id; its slashes may be percent-encoded.", examples=["animals/cat.jpg"])

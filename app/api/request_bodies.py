@@ -19,7 +19,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from app.errors import MOST_ERRORS, Base64Invalid, FormInvalid, MediaTypeUnsupported, RequestError, validation_error
+from app.errors import (
+    MAX_FIELD_ERRORS,
+    Base64Invalid,
+    FormInvalid,
+    MediaTypeUnsupported,
+    RequestError,
+    validation_error,
+)
 from lookalike.errors import InvalidLimit, LookalikeError
 from lookalike.filters import filter_error
 
@@ -74,7 +81,7 @@ def _json_error(error: ValidationError) -> LookalikeError:
     until the garbage collector came by.
     """
     mapped = validation_error(error)
-    if error.error_count() > MOST_ERRORS:
+    if error.error_count() > MAX_FIELD_ERRORS:
         return mapped
     where = error.errors()[0]["loc"]
     if where[-1:] == ("limit",):

@@ -14,12 +14,12 @@ from app.api.image_inputs import read_image
 from app.api.openapi import errors, form_body, json_body, raw_body, request_body
 from app.api.request_bodies import FORM, Base64Image, ImageUrl, is_json, media_type, parse_whole, read_form, read_json
 from app.api.schemas import DEFAULT_LIMIT, OPTIONS, ImageSearch, ItemSearch, SearchResponse, TextSearch, parse_options
-from app.auth.access import requires
+from app.auth.roles import require_role
 from app.errors import MediaTypeUnsupported, RequestError
 from app.execution.pipeline import ImageQuery, ItemQuery, Query, QueryPipeline, TextQuery
 from lookalike.row_search import SearchOptions
 
-router = APIRouter(prefix="/search", tags=["search"], dependencies=[Depends(requires("read", counted=True))])
+router = APIRouter(prefix="/search", tags=["search"], dependencies=[Depends(require_role("read", rate_limited=True))])
 
 _PARAMETERS = [
     {

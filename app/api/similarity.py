@@ -23,12 +23,12 @@ from app.api.request_bodies import (
     read_json,
 )
 from app.api.schemas import SimilarityRequest, SimilarityResponse
-from app.auth.access import requires
+from app.auth.roles import require_role
 from app.errors import MediaTypeUnsupported, RequestError
 from app.execution.image_fetcher import ImageFetcher
 from app.execution.pipeline import ImageQuery, ItemQuery, Query, QueryPipeline, TextQuery
 
-router = APIRouter(tags=["similarity"], dependencies=[Depends(requires("read", counted=True))])
+router = APIRouter(tags=["similarity"], dependencies=[Depends(require_role("read", rate_limited=True))])
 
 _FORM = form_body(
     {"a": "binary", "b": "binary", "a_text": "string", "b_text": "string", "a_id": "string", "b_id": "string",

@@ -9,11 +9,11 @@ from app.api import responses
 from app.api.dependencies import ServiceDep
 from app.api.openapi import errors
 from app.api.schemas import StatsResponse
-from app.auth.access import requires
+from app.auth.roles import require_role
 from app.telemetry import CONTENT_TYPE
 from lookalike.stopwatch import STAGES
 
-router = APIRouter(tags=["telemetry"], dependencies=[Depends(requires("read"))])
+router = APIRouter(tags=["telemetry"], dependencies=[Depends(require_role("read"))])
 
 _COLUMNS = ("count", "p50", "p90", "p99", "mean")
 

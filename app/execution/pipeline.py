@@ -80,7 +80,7 @@ class QueryPipeline:
         watch = Stopwatch()
         steps, payload = ([], await self._item_vector(query)) if isinstance(query, ItemQuery) else self._encoding(query)
         hits = await run_pipeline([*steps, self._search_workers.search_step(self.searcher, options)], payload, watch)
-        self._telemetry.query(watch.took_ms)
+        self._telemetry.observe_query(watch.took_ms)
         return SearchResult(hits, watch.took_ms)
 
     async def compare(self, a: Query, b: Query, threshold: float | None) -> tuple[Similarity, dict[str, float]]:
@@ -91,7 +91,7 @@ class QueryPipeline:
         watches = Stopwatch(), Stopwatch()
         first, second = await asyncio.gather(self.embed(a, watches[0]), self.embed(b, watches[1]))
         for watch in watches:
-            self._telemetry.query(watch.took_ms)
+            self._telemetry.observe_query(watch.took_ms)
         similarity = compare(first, second, self.searcher.encoder.spec, threshold)
         stages = {stage for watch in watches for stage in watch.took_ms}
         return similarity, {stage: max(watch.took_ms.get(stage, 0.0) for watch in watches) for stage in stages}

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.admission import Gate, Gates
-from app.errors import DeadlineExceeded, Later, Overloaded, problem_of
+from app.admission import AdmissionController, AdmissionControllers
+from app.errors import DeadlineExceeded, Overloaded, RetryableError, error_response
 from app.paths import NAMED, SHORT
 from app.telemetry import Telemetry
 
@@ -24,16 +24,16 @@ _QUERY = re.compile(r"/v1(?P<named>/collections/[^/]+)?/(?P<route>search/(?P<kin
 _ITEMS = re.compile(r"/v1(?P<named>/collections/[^/]+)?/items(?:/.*)?")
 
 
-class Door:
+class AdmissionMiddleware:
     """Plain ASGI around the application: asks the gate of the query's kind.
 
     Items and thumbnails have a gate, too; what is told of collections passes none, but has the deadline.
     """
 
-    def __init__(self, app: ASGIApp, gates: Gates, deadline: float, telemetry: Telemetry) -> None:
+    def __init__(self, app: ASGIApp, admission: AdmissionControllers, deadline: float, telemetry: Telemetry) -> None:
         """`deadline` is in seconds, from a query's body to its answer."""
         self.app = app
-        self.gates = gates
+        self.admission = admission
         self.deadline = deadline
         self.telemetry = telemetry
 
@@ -46,20 +46,20 @@ class Door:
         if query is None:
             if not path.startswith("/v1/") or scope["method"] not in ("GET", "HEAD"):
                 return await self.app(scope, receive, send)
-            gate = None
+            controller = None
             if items := _ITEMS.fullmatch(path):
-                gate = self.gates["read"]
+                controller = self.admission["read"]
                 scope.setdefault("state", {})["route"] = f"{NAMED if items['named'] else SHORT}/items"
-            return await self._answer_in_time(gate, scope, receive, send)
+            return await self._answer_in_time(controller, scope, receive, send)
         kind = query["kind"] or "pair"
         scope.setdefault("state", {})["route"] = f"{NAMED if query['named'] else SHORT}/{query['route']}"
         try:
-            self.gates[kind].check()
+            self.admission[kind].admit()
         except Overloaded as error:
             return await self._refuse(error, scope, receive, send)
-        await self._let_in(self.gates[kind], scope, receive, send)
+        await self._let_in(self.admission[kind], scope, receive, send)
 
-    async def _let_in(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _let_in(self, controller: AdmissionController, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         leaving: asyncio.Future[Message] | None = None
         gone, over, status, inside, aside, entered = False, False, 0, False, 0, 0.0
@@ -72,11 +72,11 @@ class Door:
                 gone = True
                 limit.reschedule(loop.time())
 
-        def leave() -> None:
+        def release() -> None:
             nonlocal inside
             if inside:
                 inside = False
-                gate.leave(entered, worked=not gone, faulty=400 <= status < 500)
+                controller.release(entered, worked=not gone, faulty=400 <= status < 500)
 
         @contextmanager
         def stepped_aside() -> Iterator[None]:
@@ -85,22 +85,22 @@ class Door:
             aside += 1
             if inside:
                 inside = False
-                gate.leave(entered, worked=False)
+                controller.release(entered, worked=False)
             try:
                 yield
             finally:
                 aside -= 1
             if not (aside or over):
-                gate.check()
-                entered = gate.enter()
+                controller.admit()
+                entered = controller.acquire()
                 inside = True
 
         async def receiving() -> Message:
             nonlocal leaving, inside, entered
             message = await receive()
             if leaving is None and message["type"] == "http.request" and not message.get("more_body", False):
-                gate.check()  # others may have come while this one's body did
-                entered = gate.enter()
+                controller.admit()  # others may have come while this one's body did
+                entered = controller.acquire()
                 inside = True
                 limit.reschedule(loop.time() + self.deadline)
                 leaving = asyncio.ensure_future(receive())  # after the body, all that can come is the client's leaving
@@ -111,7 +111,7 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                leave()
+                release()
                 if not limit.expired():
                     limit.reschedule(None)
             await send(message)
@@ -127,11 +127,13 @@ class Door:
                 await self._refuse(self._late(), scope, receive, send)
         finally:
             over = True
-            leave()
+            release()
             if leaving is not None:
                 leaving.cancel()
 
-    async def _answer_in_time(self, gate: Gate | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer_in_time(
+        self, controller: AdmissionController | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         status, entered = 0, 0.0
 
         async def sending(message: Message) -> None:
@@ -139,21 +141,21 @@ class Door:
             if not status:
                 status = message["status"]
                 limit.reschedule(None)  # how fast a client reads is its own affair
-                leave()
+                release()
             await send(message)
 
-        def leave() -> None:
+        def release() -> None:
             nonlocal entered
-            if gate is not None and entered:
-                gate.leave(entered, worked=bool(status), faulty=400 <= status < 500)
+            if controller is not None and entered:
+                controller.release(entered, worked=bool(status), faulty=400 <= status < 500)
                 entered = 0.0
 
-        if gate is not None:
+        if controller is not None:
             try:
-                gate.check()
+                controller.admit()
             except Overloaded as error:
                 return await self._refuse(error, scope, receive, send)
-            entered = gate.enter()
+            entered = controller.acquire()
         try:
             async with asyncio.timeout(self.deadline) as limit:
                 await self.app(scope, receive, sending)
@@ -162,11 +164,11 @@ class Door:
                 raise
             await self._refuse(self._late(), scope, receive, send)
         finally:
-            leave()
+            release()
 
     def _late(self) -> DeadlineExceeded:
         return DeadlineExceeded(f"no answer within {self.deadline:g} s; come again when there is less to do")
 
-    async def _refuse(self, error: Later, scope: Scope, receive: Receive, send: Send) -> None:
-        self.telemetry.error(error.code)
-        await problem_of(scope["path"], error)(scope, receive, send)
+    async def _refuse(self, error: RetryableError, scope: Scope, receive: Receive, send: Send) -> None:
+        self.telemetry.count_error(error.code)
+        await error_response(scope["path"], error)(scope, receive, send)

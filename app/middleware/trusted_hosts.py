@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import HostRefused, KeysWanted, RequestError, problem_of
+from app.errors import HostRefused, KeysRequired, RequestError, error_response
 
 _NEVER_PUBLIC = ("localhost", "local", "internal", "test", "home.arpa")
 """Domains that no registry gives away (RFC 2606, 6761, 6762, 8375; ICANN on .internal)."""
@@ -24,7 +24,7 @@ _REMEMBERED = 256
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s,/?#@:\[\]\\]+)(:\d*)?")
 
 
-class Hosts:
+class TrustedHostMiddleware:
     """Refuses what is asked under another name, or on an address that other machines reach."""
 
     def __init__(self, app: ASGIApp, names: frozenset[str], *, anonymous: bool) -> None:
@@ -37,12 +37,12 @@ class Hosts:
         """Passes on what may be answered."""
         if scope["type"] != "http" or not (error := self._trouble(scope)):
             return await self.app(scope, receive, send)
-        scope["app"].state.service.telemetry.error(error.code)
-        await problem_of(scope["path"], error)(scope, receive, send)
+        scope["app"].state.service.telemetry.count_error(error.code)
+        await error_response(scope["path"], error)(scope, receive, send)
 
     def _trouble(self, scope: Scope) -> RequestError | None:
         if not self.anonymous and not _only_here(scope):
-            return KeysWanted(
+            return KeysRequired(
                 "this address can be reached from other machines, and the service has no keys: make one (`lookalike "
                 "key NAME`, then LOOKALIKE_KEYS_FILE=keys.toml), or let anyone in with LOOKALIKE_ANONYMOUS=true"
             )

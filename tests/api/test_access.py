@@ -11,8 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from app.auth.access import Access
-from app.auth.keys import new_key
+from app.auth.keys import Caller, new_key
+from app.auth.rate_limit import RateLimiter
 from app.errors import RateLimited
 from app.main import create_app
 from app.settings import Settings
@@ -169,15 +169,14 @@ def test_a_page_from_elsewhere_may_not_reload(client: TestClient, guarded: TestC
     assert guarded.post(RELOAD, headers={**bearer(ADMIN), "Origin": "https://elsewhere.example"}).status_code == 200
 
 
-def test_a_subscriber_of_ipv6_is_one_client_whatever_address_he_takes(collection: Path) -> None:
-    access = Access(Settings(collection=collection, rate_limit="2/hour"))
-    anyone = access.identify(None)
-    access.spend(anyone, "2001:db8:1:2::1")
-    access.spend(anyone, "2001:db8:1:2:ffff::1")
+def test_rate_limit_counts_ipv6_by_subscriber_network() -> None:
+    limiter, anonymous = RateLimiter("2/hour"), Caller("", "admin")
+    limiter.count(anonymous, "2001:db8:1:2::1")
+    limiter.count(anonymous, "2001:db8:1:2:ffff::1")
     with pytest.raises(RateLimited):
-        access.spend(anyone, "2001:db8:1:2::3")
+        limiter.count(anonymous, "2001:db8:1:2::3")
     for other in ("2001:db8:1:3::1", "10.0.0.1", "10.0.0.2", "::ffff:10.0.0.3", "::ffff:10.0.0.4", "fe80::1%eth0", ""):
-        access.spend(anyone, other)
+        limiter.count(anonymous, other)
 
 
 def test_keys_are_never_shown(collection: Path) -> None:

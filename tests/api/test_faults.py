@@ -19,7 +19,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from app.middleware.security import BodyLimit
+from app.middleware.body_limit import BodyLimitMiddleware
 from app.settings import Settings
 from lookalike.collection import VECTORS, VERSIONS, current_version
 from lookalike.encoders.fake import FakeEncoder
@@ -78,7 +78,7 @@ def test_bodies_that_are_held_at_once_are_bounded(collection: Path) -> None:
         limit = next(
             layer
             for layer in _layers(own.app.middleware_stack)
-            if isinstance(layer, BodyLimit)  # type: ignore[attr-defined]
+            if isinstance(layer, BodyLimitMiddleware)  # type: ignore[attr-defined]
         )
         limit.held = 8 * 10_000  # as if eight of the largest were on their way
         answer = own.post(TEXT, json={"text": "a cat"})

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import pytest
 import uvicorn
 
-from app.admission import Gate
+from app.admission import AdmissionController
 from app.errors import Overloaded
 from app.main import create_app
 from app.server.connections import BoundedConnection
@@ -148,10 +148,10 @@ def test_a_failure_leaves_no_garbage(port: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_query_that_would_wait_too_long_leaves_no_garbage(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Gate) -> None:
+    def full(self: AdmissionController) -> None:
         raise Overloaded("many are waiting", 3)
 
-    monkeypatch.setattr(Gate, "check", full)
+    monkeypatch.setattr(AdmissionController, "admit", full)
     statuses, found = _garbage(port, _IMAGE, _JPEG, _PHOTOGRAPH)
     assert statuses == {503}
     assert found < _TIMES

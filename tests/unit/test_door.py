@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.admission import Gates
+from app.admission import AdmissionControllers
 from app.errors import Overloaded
-from app.middleware.admission import Door
+from app.middleware.admission import AdmissionMiddleware
 from app.telemetry import Telemetry
 
 TEXT = "/v1/search/text"
@@ -61,8 +61,8 @@ async def nothing() -> None:
     """Takes no time."""
 
 
-def door(app: ASGIApp, max_wait: float = 1.0, deadline: float = 5.0) -> Door:
-    return Door(app, Gates(max_wait), deadline, Telemetry())
+def door(app: ASGIApp, max_wait: float = 1.0, deadline: float = 5.0) -> AdmissionMiddleware:
+    return AdmissionMiddleware(app, AdmissionControllers(max_wait), deadline, Telemetry())
 
 
 @pytest.mark.parametrize("path", ["/v1/items", "/v1/items/a/b.png", "/v1/collections/x/items/a/thumbnail"])
@@ -73,10 +73,10 @@ def test_items_that_would_wait_too_long_are_refused(path: str) -> None:
             client = Client(path, method="GET")
             await tested(client.scope, client.receive, client.send)
             assert client.status == (503 if refused else 200)
-            assert tested.gates["read"].under_way == refused
+            assert tested.admission["read"].in_flight == refused
             assert client.scope["state"]["route"].endswith("/items")
             if not refused:
-                full(tested.gates, "read")
+                full(tested.admission, "read")
         other = Client("/v1/collections", method="GET")
         await tested(other.scope, other.receive, other.send)
         assert other.status == 200
@@ -84,11 +84,11 @@ def test_items_that_would_wait_too_long_are_refused(path: str) -> None:
     run(main())
 
 
-def full(gates: Gates, kind: str) -> None:
+def full(gates: AdmissionControllers, kind: str) -> None:
     """Makes a gate believe that the next query would wait for long."""
     gate = gates[kind]
     gate._intervals.extend([10.0] * 64)  # as many as are needed to be sure
-    gate.enter()
+    gate.acquire()
 
 
 def run(main: Awaitable[None]) -> None:
@@ -116,14 +116,14 @@ def test_a_query_that_would_wait_too_long_is_refused_before_it_is_read(path: str
 
     async def main() -> None:
         tested, client = door(untouched), Client(path)
-        full(tested.gates, kind)
+        full(tested.admission, kind)
         await tested(client.scope, client.receive, client.send)
         assert client.status == 503
         headers = dict(client.sent[0]["headers"])
         assert int(headers[b"retry-after"]) >= 1
         assert headers[b"content-type"] == b"application/problem+json"
         assert client.scope["state"]["route"] == route
-        assert tested.gates[kind].refused == 1
+        assert tested.admission[kind].refused == 1
 
     run(main())
 
@@ -135,7 +135,7 @@ def test_what_is_no_query_passes_a_full_gate(path: str, method: str) -> None:
     async def main() -> None:
         tested, client = door(application(nothing)), Client(path, method=method)
         for kind in ("text", "image", "item", "pair"):
-            full(tested.gates, kind)
+            full(tested.admission, kind)
         await tested(client.scope, client.receive, client.send)
         assert client.status == 200
 
@@ -146,7 +146,7 @@ def test_a_query_is_known_behind_a_prefix() -> None:
     async def main() -> None:
         tested, client = door(application(nothing)), Client("/pictures" + TEXT)
         client.scope["root_path"] = "/pictures"
-        full(tested.gates, "text")
+        full(tested.admission, "text")
         await tested(client.scope, client.receive, client.send)
         assert client.status == 503
 
@@ -158,19 +158,19 @@ def test_a_query_counts_from_its_last_byte_to_its_answer() -> None:
 
     async def main() -> None:
         tested = door(nothing_app)
-        gate = tested.gates["text"]
+        gate = tested.admission["text"]
 
         async def watching(scope: Scope, receive: Receive, send: Send) -> None:
-            counts.append(gate.under_way)
+            counts.append(gate.in_flight)
             for _ in range(3):
                 await receive()
-                counts.append(gate.under_way)
+                counts.append(gate.in_flight)
             await application_end(send)
 
         tested.app = watching
         client = Client(body=(b"a", b"b", b"c"))
         await tested(client.scope, client.receive, client.send)
-        counts.append(gate.under_way)
+        counts.append(gate.in_flight)
 
     run(main())
     assert counts == [0, 0, 0, 1, 0]
@@ -199,7 +199,7 @@ def test_a_deadline_ends_the_work_with_503() -> None:
         await tested(client.scope, client.receive, client.send)
         assert client.status == 503
         assert b"deadline_exceeded" in client.sent[1]["body"]
-        assert tested.gates["text"].under_way == 0
+        assert tested.admission["text"].in_flight == 0
 
     run(main())
     assert ended == ["cancelled"]
@@ -248,7 +248,7 @@ def test_a_client_that_leaves_ends_the_work_and_is_answered_nothing() -> None:
         tested = door(application(work))
         await tested(client.scope, client.receive, client.send)
         assert client.sent == []
-        assert tested.gates["text"].under_way == 0
+        assert tested.admission["text"].in_flight == 0
 
     run(main())
     assert ended == ["cancelled"]
@@ -283,7 +283,7 @@ def test_an_error_of_the_application_is_its_own() -> None:
             tested, client = door(application(work)), Client()
             with pytest.raises(error):
                 await tested(client.scope, client.receive, client.send)
-            assert tested.gates["text"].under_way == 0
+            assert tested.admission["text"].in_flight == 0
 
     run(main())
 
@@ -293,7 +293,7 @@ def test_a_bad_query_tells_nothing_of_the_speed() -> None:
         for status, known in ((422, 0), (200, 1), (500, 1)):
             tested, client = door(application(nothing, status)), Client()
             await tested(client.scope, client.receive, client.send)
-            assert len(tested.gates["text"]._intervals) == known
+            assert len(tested.admission["text"]._intervals) == known
 
     run(main())
 
@@ -307,12 +307,12 @@ def test_a_query_is_judged_once_more_when_its_body_has_come() -> None:
         async def receive() -> Message:
             message = await real()
             if not message.get("more_body"):
-                full(guarded.gates, "text")  # others came meanwhile
+                full(guarded.admission, "text")  # others came meanwhile
             return message
 
         with pytest.raises(Overloaded):  # which the application turns into a 503
             await guarded(slow.scope, receive, slow.send)
-        assert guarded.gates["text"].under_way == 1
+        assert guarded.admission["text"].in_flight == 1
 
     run(main())
 
@@ -328,10 +328,10 @@ def test_who_does_not_read_the_answer_keeps_no_place() -> None:
 
         task = asyncio.create_task(guarded(client.scope, client.receive, send))
         await stalled.wait()
-        assert guarded.gates["text"].under_way == 0
+        assert guarded.admission["text"].in_flight == 0
         reading.set()
         await task
-        assert guarded.gates["text"].under_way == 0
+        assert guarded.admission["text"].in_flight == 0
 
     run(main())
 
@@ -341,23 +341,23 @@ def test_who_waits_for_another_server_keeps_no_place() -> None:
 
     async def main() -> None:
         tested = door(nothing_app)
-        gate = tested.gates["text"]
+        gate = tested.admission["text"]
 
         async def fetching(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
-            counts.append(gate.under_way)
+            counts.append(gate.in_flight)
             with scope["state"]["aside"]():
-                counts.append(gate.under_way)
+                counts.append(gate.in_flight)
                 with scope["state"]["aside"]():  # the other side of a pair
-                    counts.append(gate.under_way)
-                counts.append(gate.under_way)
-            counts.append(gate.under_way)
+                    counts.append(gate.in_flight)
+                counts.append(gate.in_flight)
+            counts.append(gate.in_flight)
             await application_end(send)
 
         tested.app = fetching
         client = Client()
         await tested(client.scope, client.receive, client.send)
-        counts.append(gate.under_way)
+        counts.append(gate.in_flight)
 
     run(main())
     assert counts == [1, 0, 0, 0, 1, 0]
@@ -370,11 +370,11 @@ def test_who_comes_back_to_a_full_gate_is_refused() -> None:
         async def fetching(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
             with scope["state"]["aside"]():
-                full(tested.gates, "text")
+                full(tested.admission, "text")
 
         tested.app = fetching
         with pytest.raises(Overloaded):
             await tested(client.scope, client.receive, client.send)
-        assert tested.gates["text"].under_way == 1
+        assert tested.admission["text"].in_flight == 1
 
     run(main())

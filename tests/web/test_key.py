@@ -30,7 +30,7 @@ def test_the_page_asks_for_a_key_and_shows_images_with_it(context: BrowserContex
     expect(dialog).to_be_visible()
     dialog.get_by_label("API key").fill("a wrong one")
     dialog.get_by_role("button", name="Use it").click()
-    expect(page.locator("#key-detail")).to_contain_text("none of this service's")
+    expect(page.locator("#key-detail")).to_contain_text("unknown API key")
     dialog.get_by_label("API key").fill(KEY)
     dialog.get_by_role("button", name="Use it").click()
     expect(dialog).to_be_hidden()
