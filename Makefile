@@ -1,6 +1,6 @@
 # Every target is one line; what needs more stands in scripts/. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types layers container-files bench lock containers clean
+.PHONY: help demo test check format lint types layers wording container-files bench lock containers clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 # What is compiled once need not be compiled at every start: the environment is the project's own.
@@ -15,13 +15,16 @@ demo: .venv/demo.stamp ## set up, index the sample gallery (or IMAGES=folder), s
 test: .venv/dev.stamp ## set up and run all tests (ARGS="-k text" for pytest)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile $(ARGS)
 
-check: lint types layers container-files ## everything a machine can judge without running the code
+check: lint types layers wording container-files ## everything a machine can judge without running the code
 
 lint: .venv/dev.stamp ## formatting and lint
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
 
 types: .venv/dev.stamp ## mypy, strict
 	@$(BIN)/mypy
+
+wording: .venv/dev.stamp ## words that the project does not use
+	@$(BIN)/python scripts/check_wording.py
 
 layers: .venv/dev.stamp ## who may import whom
 	@$(BIN)/lint-imports --no-logo

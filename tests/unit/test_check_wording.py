@@ -1,0 +1,49 @@
+"""The wording check finds each phrase and each identifier that it is for, and nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def check() -> ModuleType:
+    path = Path(__file__).parents[2] / "scripts" / "check_wording.py"
+    spec = importlib.util.spec_from_file_location("check_wording", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# It Mends itself.",
+        "what is at\thand".replace("\t", " "),
+        "The client is told.",
+        "It lets in ten.",
+        "Come again",
+    ],
+)
+def test_phrase_is_found_with_its_line(check: ModuleType, text: str) -> None:
+    (line,) = check.findings("docs/a.md", f"\n{text}\n")
+    assert line.startswith("docs/a.md:2: ")
+
+
+def test_identifier_is_found_but_not_the_word(check: ModuleType) -> None:
+    (line,) = check.findings("a.py", 'def read_picture() -> str:\n    return "a picture"  # a picture\n')
+    assert line == "a.py:1: 'read_picture'; write: image"
+
+
+@pytest.mark.parametrize("text", ["amended, commend", "as told by", "outlets in", "training_pictures = pictures"])
+def test_other_words_pass(check: ModuleType, text: str) -> None:
+    assert not list(check.findings("a.md", text))
+
+
+def test_public_names_pass(check: ModuleType) -> None:
+    assert not list(check.findings("a.py", "training_pictures = pictures\n"))
