@@ -22,8 +22,9 @@ import numpy as np
 from PIL import ImageOps
 
 from cli.gallery import write_gallery
+from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.protocol import Encoder, TextEncoder
-from lookalike.encoders.registry import create_encoder
+from lookalike.encoders.registry import load_encoder
 from lookalike.images import decode
 from lookalike.types import Float32, UInt8
 
@@ -51,7 +52,7 @@ class Contender:
     """An encoder under one engine, and the times it took."""
 
     def __init__(self, name: str, engine: str, precision: str, threads: int | None) -> None:
-        self.encoder: Encoder = create_encoder(name, device="cpu", engine=engine, precision=precision, threads=threads)
+        self.encoder: Encoder = load_encoder(name, EngineOptions("cpu", engine, precision, threads))
         self.engine, self.precision = engine, precision
         self.times: dict[str, list[float]] = {"images": [], "image": [], "texts": [], "text": []}
 
@@ -99,7 +100,7 @@ class Contender:
 def run(name: str, engines: list[tuple[str, str]], rounds: int, seconds: float, threads: int | None) -> list[Figures]:
     """Measure an encoder under several engines, in turn."""
     contenders = [Contender(name, engine, precision, threads) for engine, precision in engines]
-    reference = create_encoder(name, device="cpu", engine="torch", precision="fp32", threads=threads)
+    reference = load_encoder(name, EngineOptions("cpu", "torch", "fp32", threads))
     images, texts = _images(reference), _texts()
     for _ in range(rounds):
         for contender in contenders:

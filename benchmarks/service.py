@@ -39,6 +39,7 @@ from app.execution.workers import MAX_TEXT_BATCH_SIZE
 from benchmarks.encoders import machine
 from benchmarks.serving import serving
 from lookalike.bootstrap import open_searcher
+from lookalike.collection import open_collection
 from lookalike.search import Searcher
 from lookalike.stopwatch import Stopwatch
 
@@ -197,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         base = f"http://127.0.0.1:{port}"
         targets = [ours(base), *([peer(options.peer, options.peer_indice)] if options.peer else [])]
         print(machine())
-        searcher = open_searcher(options.collection, verify=False)
+        searcher = open_searcher(open_collection(options.collection, verify=False))
         searcher.warm(MAX_TEXT_BATCH_SIZE)
         for kind in ("text", "image"):
             print(f"{kind}: HTTP, batching and JSON beyond the stages: {overhead(base, kind):.2f} ms", flush=True)

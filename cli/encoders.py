@@ -48,9 +48,9 @@ def _prepare(name: str) -> str:
     import numpy as np
 
     from lookalike.encoders.protocol import TextEncoder
-    from lookalike.encoders.registry import create_encoder
+    from lookalike.encoders.registry import load_encoder
 
-    encoder = create_encoder(name)
+    encoder = load_encoder(name)
     spec = encoder.spec
     encoder.encode_images(np.zeros((1, 3, spec.image_size, spec.image_size), np.uint8))
     if spec.text and isinstance(encoder, TextEncoder):

@@ -93,7 +93,7 @@ def evaluate(
     from evaluation.datasets import read_examples
     from evaluation.extras import REPORT, require
     from evaluation.report import as_json, as_table
-    from lookalike.bootstrap import load_encoder
+    from lookalike.bootstrap import EngineOptions, load_encoder
     from lookalike.calibration import write_calibration
 
     if out is not None:
@@ -102,7 +102,7 @@ def evaluate(
     options = _options(only, unseen, prompt, pairs, views, platt, resamples, seed)
     read = partial(read_examples, label_column=label_column, caption_column=caption_column, image_column=image_column)
     beside = _baseline(baseline, encoder, reported=out is not None)
-    load = partial(load_encoder, device=device, engine=engine, precision=precision)
+    load = partial(load_encoder, options=EngineOptions(device, engine, precision))
     encoders = [load(encoder)]
     if beside is not None:
         encoders.append(load(beside) if baseline is not None else _beginning(beside, encoder, load))

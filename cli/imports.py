@@ -66,13 +66,14 @@ def import_embeddings(
     """
     from indexing.importing.job import ImportSettings, run_import  # torch, FAISS, Arrow: only when there is work
     from indexing.progress import Progress
+    from lookalike.bootstrap import EngineOptions
     from lookalike.sources.item import ColumnNames
 
     columns = ColumnNames(id_column, path_column, caption_column)
     budget = index_budget(recall, memory, latency, explain)
     settings = ImportSettings(
-        source, out, encoder, metadata, images, columns, store, budget, workers, device, engine,
-        replace=replace, unchecked=unchecked,
+        source, out, encoder, metadata, images, columns, store, budget, workers,
+        EngineOptions(device, engine), replace=replace, unchecked=unchecked,
     )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)

@@ -77,6 +77,7 @@ def index(
     """
     from indexing.job import IndexSettings, run_index  # torch, OpenVINO, Arrow: only when there is something to index
     from indexing.progress import Progress
+    from lookalike.bootstrap import EngineOptions
     from lookalike.sources.item import ColumnNames
 
     settings = IndexSettings(
@@ -88,8 +89,7 @@ def index(
         workers=workers,
         columns=ColumnNames(id_column, image_column, caption_column),
         max_pixels=max_pixels,
-        device=device,
-        engine=engine,
+        engine_options=EngineOptions(device, engine),
         budget=index_budget(recall, memory, latency, explain),
         replace=replace,
     )

@@ -25,7 +25,7 @@ from indexing.ingest.previous_version import as_origin, gone, open_previous
 from indexing.ingest.shards import Origin, ShardPool, ShardWriter
 from indexing.plan import Plan, PlanWriter
 from indexing.progress import Progress
-from lookalike.bootstrap import load_encoder
+from lookalike.bootstrap import EngineOptions, load_encoder
 from lookalike.collection import Collection
 from lookalike.disk import disk_errors
 from lookalike.encoders.protocol import Encoder
@@ -55,8 +55,7 @@ class IndexSettings:
         workers: decode threads; None for one a core.
         columns: which columns of a table play a part.
         max_pixels: width x height above which an image is rejected.
-        device: `auto`, `cpu` or `cuda`.
-        engine: `auto`, `torch` or `openvino`.
+        engine_options: how the encoder runs.
         budget: what the index may cost.
         replace: whether sources that hold none of the collection's images may take their place.
     """
@@ -69,8 +68,7 @@ class IndexSettings:
     workers: int | None = None
     columns: ColumnNames = field(default_factory=ColumnNames)
     max_pixels: int = DEFAULT_MAX_PIXELS
-    device: str = "auto"
-    engine: str = "auto"
+    engine_options: EngineOptions = field(default_factory=EngineOptions)
     budget: IndexBudget = field(default_factory=IndexBudget)
     replace: bool = False
 
@@ -137,7 +135,7 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summ
     sources = open_sources(settings.sources, settings.columns)
     with disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as shown:
         previous = open_previous(settings.out)
-        encoder = load_encoder(_encoder_name(settings, previous), device=settings.device, engine=settings.engine)
+        encoder = load_encoder(_encoder_name(settings, previous), settings.engine_options)
         work = settings.out / WORK / _digest(encoder.spec.identity)
         plan, effort, origins = _encode(settings, sources, encoder, previous, work, shown)
         inputs = _digest(FORMAT_VERSION, plan.digest, encoder.spec.identity, _choices(settings))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from lookalike.collection import Collection, open_collection
+from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.engines.selection import cuda_available
 from lookalike.encoders.protocol import Encoder
-from lookalike.encoders.registry import create_encoder
+from lookalike.encoders.registry import load_encoder
 from lookalike.errors import StoreUnavailable
 from lookalike.search import Limits, Searcher
 from lookalike.stores.protocol import VectorStore
@@ -19,84 +20,44 @@ from lookalike.types import Identity
 
 StoreDevice = Literal["auto", "cpu", "cuda"]
 
+__all__ = ["EngineOptions", "StoreDevice", "load_encoder", "open_collection_store", "open_searcher"]
+
 logger = logging.getLogger(__name__)
 
 
-def load_encoder(
-    name: str, *, device: str = "auto", engine: str = "auto", precision: str = "auto", threads: int | None = None
-) -> Encoder:
-    """An encoder by name; see `lookalike encoders` for the names.
-
-    Args:
-        name: `lite`, `open_clip:<model>/<pretrained>[@<precision>]`, ...
-        device: `auto`, `cpu` or `cuda`.
-        engine: `auto`, `torch` or `openvino`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
-        threads: CPU threads, None for all cores.
-
-    Raises:
-        EncoderError: unknown name, or weights that are missing or not what they should be.
-    """
-    return create_encoder(name, device=device, engine=engine, precision=precision, threads=threads)
-
-
 def open_searcher(
-    root: Path,
+    collection: Collection | Path,
     *,
     encoder: str | None = None,
-    device: str = "auto",
-    engine: str = "auto",
-    store_device: StoreDevice = "auto",
-    verify: bool = True,
-    limits: Limits | None = None,
-) -> Searcher:
-    """A collection, its store and its encoder, checked against each other.
-
-    Args:
-        root: the collection's folder.
-        encoder: a name that overrides the manifest's, for weights that moved; it must still be the same encoder.
-        device: `auto`, `cpu` or `cuda`.
-        engine: `auto`, `torch` or `openvino`.
-        store_device: as `open_collection_store` takes it; `auto` leaves CUDA alone where `device` is `cpu`.
-        verify: whether checksums are computed first.
-        limits: what a query may ask for.
-
-    Raises:
-        CollectionError: the folder is no sound collection, or the encoder is another one (names both).
-        EncoderError: the encoder can't be loaded.
-        StoreError: the store can't be opened.
-    """
-    return searcher_of(
-        open_collection(root, verify=verify),
-        encoder=encoder,
-        device=device,
-        engine=engine,
-        store_device=store_device,
-        limits=limits,
-    )
-
-
-def searcher_of(
-    collection: Collection,
-    *,
-    encoder: str | None = None,
-    device: str = "auto",
-    engine: str = "auto",
+    engine_options: EngineOptions = EngineOptions(),
     store_device: StoreDevice = "auto",
     limits: Limits | None = None,
     loaded: Mapping[tuple[str, Identity], Encoder] | None = None,
 ) -> Searcher:
-    """As `open_searcher`, of a collection that is open.
+    """Return a searcher over a collection, its store and its encoder, checked against each other.
 
-    `loaded` are encoders that are loaded already, by name and identity; the collection's is taken where it is among
-    them. Under another name equal weights may have another calibration.
+    Args:
+        collection: an open collection, or its folder; the checksums of a folder are verified.
+        encoder: name of an encoder instead of the manifest's, for weights that moved; it must have the same identity.
+        engine_options: how the encoder runs.
+        store_device: as in `open_collection_store`; `auto` avoids CUDA where the encoder's device is `cpu`.
+        limits: bounds on queries.
+        loaded: encoders to reuse, by name and identity. The name counts: a calibration is not part of the identity.
+
+    Raises:
+        CollectionError: the folder holds no valid collection, or another encoder made it (the message names both).
+        EncoderError: the encoder can't be loaded.
+        StoreError: the store can't be opened.
     """
-    name = encoder or collection.manifest.encoder.name
-    at_hand = (loaded or {}).get((name, collection.manifest.encoder.identity))
-    used = at_hand or load_encoder(name, device=device, engine=engine)
+    if isinstance(collection, Path):
+        collection = open_collection(collection)
+    entry = collection.manifest.encoder
+    name = encoder or entry.name
+    used = (loaded or {}).get((name, entry.identity)) or load_encoder(name, engine_options)
     collection.require(used.spec)  # before the store is opened: the likelier mistake
-    searched_on: StoreDevice = "cpu" if store_device == "auto" and device == "cpu" else store_device
-    return Searcher(collection, open_collection_store(collection, searched_on), used, limits)
+    if store_device == "auto" and engine_options.device == "cpu":
+        store_device = "cpu"
+    return Searcher(collection, open_collection_store(collection, store_device), used, limits)
 
 
 def open_collection_store(collection: Collection, device: StoreDevice = "auto") -> VectorStore:

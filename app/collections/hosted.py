@@ -275,7 +275,7 @@ class HostedCollection:
 
     async def _open(self) -> QueryPipeline:
         # torch, FAISS and Arrow: seconds that /livez need not wait for
-        from lookalike.bootstrap import searcher_of
+        from lookalike.bootstrap import EngineOptions, open_searcher
         from lookalike.collection import open_collection
 
         runtime, settings = self._runtime, self._runtime.settings
@@ -283,11 +283,10 @@ class HostedCollection:
         size_bytes = sum(entry.size for entry in collection.manifest.files.values())
         self._evict(self, size_bytes)  # and not before it is known to be sound
         call = partial(
-            searcher_of,
+            open_searcher,
             collection,
             encoder=self._encoder_name(),
-            device=settings.device,
-            engine=settings.engine,
+            engine_options=EngineOptions(settings.device, settings.engine),
             store_device=settings.store_device,
             limits=settings.limits(),
             loaded=runtime.encoders,

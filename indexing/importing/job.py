@@ -29,7 +29,7 @@ from indexing.importing.local_images import ImagesAtHand
 from indexing.ingest.join import REJECTED_SCHEMA, Joined
 from indexing.ingest.shards import SCHEMA
 from indexing.progress import Progress
-from lookalike.bootstrap import load_encoder
+from lookalike.bootstrap import EngineOptions, load_encoder
 from lookalike.collection import CURRENT
 from lookalike.disk import disk_errors
 from lookalike.errors import DuplicateId, EncoderMismatch, LookalikeError, SourceError, VectorInvalid
@@ -61,8 +61,7 @@ class ImportSettings:
         store: a registered kind, or `auto`.
         budget: what the index may cost.
         workers: decode threads; None for one a core.
-        device: `auto`, `cpu` or `cuda`, for the encoder.
-        engine: `auto`, `torch` or `openvino`, for the encoder.
+        engine_options: how the encoder runs.
         replace: whether a collection at `out` may be replaced.
         unchecked: take vectors that do not look like the encoder's.
     """
@@ -76,8 +75,7 @@ class ImportSettings:
     store: str = "auto"
     budget: IndexBudget = field(default_factory=IndexBudget)
     workers: int | None = None
-    device: str = "auto"
-    engine: str = "auto"
+    engine_options: EngineOptions = field(default_factory=EngineOptions)
     replace: bool = False
     unchecked: bool = False
 
@@ -137,7 +135,7 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
             f"{settings.out} holds a collection; name another --out, or --replace to put this in its place"
         )
     with disk_errors(settings.out, _KEPT), exclusive(settings.out), progress or Progress(quiet=True) as shown:
-        encoder = load_encoder(settings.encoder, device=settings.device, engine=settings.engine)
+        encoder = load_encoder(settings.encoder, settings.engine_options)
         if encoder.spec.dim != embeddings.dim:
             raise EncoderMismatch(
                 f"{settings.source} holds vectors of width {embeddings.dim}, encoder {settings.encoder!r} makes "

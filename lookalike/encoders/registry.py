@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import EncoderError, UnknownEncoder
 
@@ -30,17 +31,12 @@ class KnownEncoder:
     mend: str
 
 
-def create_encoder(
-    name: str, *, device: str = "auto", engine: str = "auto", precision: str = "auto", threads: int | None = None
-) -> Encoder:
-    """An encoder by name.
+def load_encoder(name: str, options: EngineOptions = EngineOptions()) -> Encoder:
+    """Return an encoder by its name; `lookalike encoders` lists them.
 
     Args:
         name: `lite`, `open_clip:<model>/<pretrained>[@<precision>]`, `folder:<path>`, or `fake` in tests.
-        device: `auto`, `cpu` or `cuda`.
-        engine: `auto`, `torch` or `openvino`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
-        threads: CPU threads, None for all cores.
+        options: device, engine, precision and threads.
 
     Raises:
         UnknownEncoder: no encoder goes by that name; the message names close ones.
@@ -50,7 +46,7 @@ def create_encoder(
     factory = _FACTORIES.get(kind)
     if factory is None or (":" in name) != (kind in _WITH_ARGUMENT):
         raise UnknownEncoder(f"unknown encoder {name!r}{_suggest(name)}; the forms are {', '.join(FORMS)}")
-    return factory(name, device, engine, precision, threads)
+    return factory(name, options)
 
 
 def known_encoders(*, every: bool = False) -> Iterator[KnownEncoder]:
@@ -66,31 +62,31 @@ def known_encoders(*, every: bool = False) -> Iterator[KnownEncoder]:
         yield from (tag for tag in tags if not tag.at_hand)
 
 
-def _fake(name: str, device: str, engine: str, precision: str, threads: int | None) -> Encoder:
+def _fake(name: str, options: EngineOptions) -> Encoder:
     from lookalike.encoders.fake import FakeEncoder
 
     return FakeEncoder()
 
 
-def _lite(name: str, device: str, engine: str, precision: str, threads: int | None) -> Encoder:
+def _lite(name: str, options: EngineOptions) -> Encoder:
     from lookalike.encoders.lite.encoder import lite_encoder
 
-    return lite_encoder(device=device, engine=engine, precision=precision, threads=threads)
+    return lite_encoder(options)
 
 
-def _open_clip(name: str, device: str, engine: str, precision: str, threads: int | None) -> Encoder:
+def _open_clip(name: str, options: EngineOptions) -> Encoder:
     from lookalike.encoders.open_clip.encoder import open_clip_encoder
 
-    return open_clip_encoder(name, device=device, engine=engine, precision=precision, threads=threads)
+    return open_clip_encoder(name, options)
 
 
-def _folder(name: str, device: str, engine: str, precision: str, threads: int | None) -> Encoder:
+def _folder(name: str, options: EngineOptions) -> Encoder:
     from lookalike.encoders.exported.encoder import folder_encoder
 
-    return folder_encoder(name, device=device, engine=engine, precision=precision, threads=threads)
+    return folder_encoder(name, options)
 
 
-_FACTORIES: dict[str, Callable[[str, str, str, str, int | None], Encoder]] = {
+_FACTORIES: dict[str, Callable[[str, EngineOptions], Encoder]] = {
     "lite": _lite,
     "open_clip": _open_clip,
     "folder": _folder,

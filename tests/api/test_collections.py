@@ -111,14 +111,14 @@ def test_without_preload_each_opens_when_it_is_first_asked(roots: list[Path]) ->
 def test_nobody_waits_longer_than_a_deadline_for_one_to_open(
     roots: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, let_go = bootstrap.searcher_of, threading.Event()
+    real, let_go = bootstrap.open_searcher, threading.Event()
 
     def slow(collection: Collection, **options: Any) -> Any:
         if collection.root == roots[1]:
             let_go.wait(30)
         return real(collection, **options)
 
-    monkeypatch.setattr(bootstrap, "searcher_of", slow)
+    monkeypatch.setattr(bootstrap, "open_searcher", slow)
     with service(roots, preload=False, deadline=0.2) as client:
         for _ in range(2):
             answer = client.post("/v1/collections/second/search/item", json=ITEM)

@@ -326,14 +326,14 @@ def test_a_service_about_to_end_answers_but_is_not_ready(root: Path) -> None:
 
 
 def test_a_slow_first_opening_is_not_begun_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, real = [], bootstrap.searcher_of
+    opened, real = [], bootstrap.open_searcher
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         opened.append(args)
         time.sleep(0.3)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(bootstrap, "searcher_of", slow)
+    monkeypatch.setattr(bootstrap, "open_searcher", slow)
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.02))) as client:
         wait_until_ready(client)
         time.sleep(0.2)
@@ -359,14 +359,14 @@ def test_a_failure_that_passes_is_not_for_ever(
 ) -> None:
     roots = [build_collection(tmp_path / name) for name in ("first", "second")]
     failing = roots[0] if watch_seconds else roots[1]  # the watcher mends any, a query those beside the default one
-    real, broken = bootstrap.searcher_of, [True]
+    real, broken = bootstrap.open_searcher, [True]
 
     def opening(collection: Collection, **options: Any) -> Any:
         if broken[0] and collection.root == failing:
             raise OSError("too many open files")
         return real(collection, **options)
 
-    monkeypatch.setattr(bootstrap, "searcher_of", opening)
+    monkeypatch.setattr(bootstrap, "open_searcher", opening)
     monkeypatch.setattr(hosted, "_AGAIN_SECONDS", 0.0)
     settings = Settings(collection=roots[0], collections=(roots[1],), preload=False, watch_seconds=watch_seconds)
     path = f"/v1/collections/{failing.name}/search/item"
@@ -377,7 +377,7 @@ def test_a_failure_that_passes_is_not_for_ever(
 
 
 def test_reloads_that_wait_are_one_and_need_nobody_to_wait(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, real = [], bootstrap.searcher_of
+    opened, real = [], bootstrap.open_searcher
 
     def slow(collection: Collection, **options: Any) -> Any:
         opened.append(collection.manifest.version)
@@ -386,7 +386,7 @@ def test_reloads_that_wait_are_one_and_need_nobody_to_wait(root: Path, monkeypat
 
     with TestClient(create_app(Settings(collection=root, watch_seconds=0))) as client:
         wait_until_ready(client)
-        monkeypatch.setattr(bootstrap, "searcher_of", slow)
+        monkeypatch.setattr(bootstrap, "open_searcher", slow)
         with ThreadPoolExecutor(12) as pool:
             first = pool.submit(client.post, reload_path(root))
             eventually(lambda: len(opened) == 1)

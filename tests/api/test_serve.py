@@ -337,7 +337,7 @@ def test_search_from_the_shell_tells_errors_in_one_line(collection: Path, tmp_pa
 _SLOW_OPENING = """
 import time
 from lookalike import bootstrap
-real, opened = bootstrap.searcher_of, []
+real, opened = bootstrap.open_searcher, []
 
 def slow(*args, **options):
     opened.append(None)
@@ -345,7 +345,7 @@ def slow(*args, **options):
         time.sleep(120)
     return real(*args, **options)
 
-bootstrap.searcher_of = slow
+bootstrap.open_searcher = slow
 from cli.main import app
 app()
 """

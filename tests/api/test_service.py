@@ -46,13 +46,13 @@ def test_livez_and_readyz(client: TestClient) -> None:
 def test_while_the_collection_is_being_opened_the_port_answers(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, real = threading.Event(), bootstrap.searcher_of
+    gate, real = threading.Event(), bootstrap.open_searcher
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         gate.wait(30)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(bootstrap, "searcher_of", slow)
+    monkeypatch.setattr(bootstrap, "open_searcher", slow)
     with TestClient(create_app(settings)) as opening:
         assert opening.get("/livez").status_code == 200
         for answer in (opening.get("/readyz"), opening.post("/v1/search/text", json={"text": "x"})):
@@ -84,7 +84,7 @@ def test_what_goes_wrong_at_start_is_told_even_if_nobody_foresaw_it(
     def mismatch(*_: Any, **__: Any) -> Any:
         raise RuntimeError("driver too old")
 
-    monkeypatch.setattr(bootstrap, "searcher_of", mismatch)
+    monkeypatch.setattr(bootstrap, "open_searcher", mismatch)
     with TestClient(create_app(settings)) as broken:
         for _ in range(1000):
             detail = broken.get("/readyz").json()["detail"]

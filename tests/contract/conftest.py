@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.protocol import TextEncoder
-from lookalike.encoders.registry import create_encoder
+from lookalike.encoders.registry import load_encoder
 from tests.contract.encoders import add_tiny_models, save_random
 
 
@@ -50,7 +51,7 @@ def encoder(
     if name in checkpoints:
         name = f"open_clip:{name}/{checkpoints[name]}"
     if (name, engine, precision) not in loaded:
-        made = create_encoder(name, device="cpu", engine=engine, precision=precision)
+        made = load_encoder(name, EngineOptions(device="cpu", engine=engine, precision=precision))
         assert isinstance(made, TextEncoder)
         loaded[name, engine, precision] = made
     return loaded[name, engine, precision]

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.engines.selection import cpu_precisions
 from lookalike.encoders.protocol import TextEncoder
-from lookalike.encoders.registry import create_encoder
+from lookalike.encoders.registry import load_encoder
 from lookalike.types import UInt8
 
 KINDS = [("fake", "auto", "auto"), ("lite", "torch", "fp32"), ("tiny-eos", "torch", "fp32")]
@@ -148,8 +149,8 @@ def test_lite_finds_a_colour_by_its_name(encoder: TextEncoder) -> None:
 
 @pytest.mark.parametrize("precision", [p for p in cpu_precisions() if p != "fp16"])
 def test_engines_agree_with_torch_on_lite(precision: str) -> None:
-    reference = create_encoder("lite", device="cpu", engine="torch")
-    fast = create_encoder("lite", engine="openvino", precision=precision)
+    reference = load_encoder("lite", EngineOptions(device="cpu", engine="torch"))
+    fast = load_encoder("lite", EngineOptions(engine="openvino", precision=precision))
     assert isinstance(reference, TextEncoder)
     assert isinstance(fast, TextEncoder)
     floor = 0.99999 if precision == "fp32" else 0.999
@@ -163,8 +164,8 @@ def test_engines_agree_with_torch_on_photographs(shared_data: Path) -> None:
     with tarfile.open(shared_data / "flickr8k" / "val.tar") as tar:
         files = [tar.extractfile(m) for m in tar.getmembers()[:320] if m.name.endswith(".jpg")]
         images = [Image.open(BytesIO(file.read())).convert("RGB") for file in files[:64] if file is not None]
-    reference = create_encoder("lite", device="cpu", engine="torch")
-    fast = create_encoder("lite", device="cpu")
+    reference = load_encoder("lite", EngineOptions(device="cpu", engine="torch"))
+    fast = load_encoder("lite", EngineOptions(device="cpu"))
     batch = np.stack([reference.preprocess(image) for image in images])
     cosines = (reference.encode_images(batch) * fast.encode_images(batch)).sum(axis=1)
     assert len(cosines) == 64

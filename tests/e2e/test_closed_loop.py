@@ -21,8 +21,9 @@ from cli.gallery import write_gallery
 from indexing.job import IndexSettings, run_index
 from lookalike.calibration import read_calibration
 from lookalike.collection import open_collection
+from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.protocol import TextEncoder
-from lookalike.encoders.registry import create_encoder
+from lookalike.encoders.registry import load_encoder
 from lookalike.images import decode
 from tests.api.conftest import wait_until_ready
 from training.network.model import load_base
@@ -98,16 +99,18 @@ def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path, Settings]
     images = [decode(path.read_bytes()).image for path in images_of(gallery)]
     batch = np.stack([live.preprocess(image) for image in images])
     expected = live.encode_images(batch)
-    reference = create_encoder(name, device="cpu", engine="torch", precision="fp32")
+    reference = load_encoder(name, EngineOptions(device="cpu", engine="torch", precision="fp32"))
     np.testing.assert_allclose(reference.encode_images(batch), expected, atol=1e-5)
-    served = create_encoder(name, device="cpu")
+    served = load_encoder(name, EngineOptions(device="cpu"))
     assert (served.encode_images(batch) * expected).sum(axis=1).mean() > 0.999  # bf16 where the CPU has it
     if settings.objective.name == "clip":
         assert isinstance(reference, TextEncoder)
         texts = ["a cat", "a cup of coffee"]
         np.testing.assert_allclose(reference.encode_texts(texts), live.encode_texts(texts), atol=1e-5)
 
-    run_index(IndexSettings((str(gallery),), tmp_path / "found", encoder=name, engine="torch"))
+    run_index(
+        IndexSettings((str(gallery),), tmp_path / "found", encoder=name, engine_options=EngineOptions(engine="torch"))
+    )
     collection = open_collection(tmp_path / "found")
     rows = [collection.metadata.row_of(str(path.relative_to(gallery))) for path in images_of(gallery)]
     np.testing.assert_allclose(np.float32(collection.vectors[rows]), expected, atol=1e-3)
@@ -139,15 +142,15 @@ def test_a_folder_that_was_tampered_with_is_refused(trained: tuple[Path, Path, S
 
     _, mine, _ = trained
     with pytest.raises(WeightsMissing, match="lookalike train"):
-        create_encoder(f"folder:{tmp_path}")
+        load_encoder(f"folder:{tmp_path}")
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "encoder.json").write_bytes((mine / "encoder.json").read_bytes())
     with pytest.raises(WeightsMissing, match=r"weights\.safetensors"):
-        create_encoder(f"folder:{copy}")
+        load_encoder(f"folder:{copy}")
     (copy / "weights.safetensors").write_bytes(b"other")
     with pytest.raises(WeightsInvalid, match="copy the whole folder"):
-        create_encoder(f"folder:{copy}")
+        load_encoder(f"folder:{copy}")
     (copy / "encoder.json").write_text("[]")
     with pytest.raises(WeightsInvalid, match="not what"):
-        create_encoder(f"folder:{copy}")
+        load_encoder(f"folder:{copy}")

@@ -11,7 +11,7 @@ import pytest
 
 from indexing.job import IndexSettings, run_index
 from lookalike import bootstrap
-from lookalike.bootstrap import StoreDevice, open_collection_store, open_searcher, searcher_of
+from lookalike.bootstrap import EngineOptions, StoreDevice, open_collection_store, open_searcher
 from lookalike.collection import Collection, open_collection
 from lookalike.errors import StoreUnavailable
 from lookalike.manifest import StoreEntry
@@ -123,7 +123,9 @@ def test_a_searcher_kept_off_cuda_keeps_its_vectors_off_it(
     device: str, store_device: StoreDevice, kind: str, cuda: Callable[[bool], None]
 ) -> None:
     cuda(True)
-    searcher = open_searcher(GOLDEN / "format-1-exact", device=device, engine="openvino", store_device=store_device)
+    searcher = open_searcher(
+        GOLDEN / "format-1-exact", engine_options=EngineOptions(device, "openvino"), store_device=store_device
+    )
     assert searcher.store.kind == kind
 
 
@@ -152,7 +154,7 @@ def test_a_loaded_encoder_is_taken_under_its_own_name_only(monkeypatch: pytest.M
     root = GOLDEN / "format-1-faiss"
     first = open_searcher(root)
     key = first.collection.manifest.encoder.name, first.encoder.spec.identity
-    monkeypatch.setattr(bootstrap, "load_encoder", lambda name, **_: pytest.fail(f"{name} was loaded again"))
-    assert searcher_of(open_collection(root), loaded={key: first.encoder}).encoder is first.encoder
+    monkeypatch.setattr(bootstrap, "load_encoder", lambda name, *_: pytest.fail(f"{name} was loaded again"))
+    assert open_searcher(open_collection(root), loaded={key: first.encoder}).encoder is first.encoder
     with pytest.raises(pytest.fail.Exception, match="was loaded again"):  # equal weights, perhaps another calibration
-        searcher_of(open_collection(root), loaded={("folder:elsewhere", key[1]): first.encoder})
+        open_searcher(open_collection(root), loaded={("folder:elsewhere", key[1]): first.encoder})

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lookalike.encoders.engines import EngineChoice, Tower, choose_engine, make_engine
+from lookalike.encoders.engines import EngineChoice, EngineOptions, Tower, choose_engine, make_engine
 from lookalike.encoders.engines import selection as choice_module
 from lookalike.encoders.engines.batch_sizes import plan, plan_tokens, run_batched, steps
 from lookalike.encoders.engines.cache import find_folder, publish_folder, recall, remember
@@ -226,20 +226,20 @@ def test_records_come_back_and_broken_ones_do_not(folder: Path) -> None:
 
 def test_auto_is_openvino_in_the_best_precision_on_a_cpu(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        chosen = choose_engine(device="cpu", threads=1)
+        chosen = choose_engine(EngineOptions(device="cpu", threads=1))
     best = "bf16" if bf16_pays() else "fp32"
     assert chosen == EngineChoice("openvino", best, "cpu", 1)
     assert f"engine_chosen engine=openvino precision={best} device=cpu threads=1" in caplog.text
-    assert choose_engine(device="cpu", engine="torch").precision == "fp32"
+    assert choose_engine(EngineOptions(device="cpu", engine="torch")).precision == "fp32"
 
 
 def test_fp32_is_chosen_where_the_cpu_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice_module, "cpu_precisions", lambda: ("fp32",))
     assert not bf16_pays.__wrapped__()
     monkeypatch.setattr(choice_module, "bf16_pays", bf16_pays.__wrapped__)
-    assert choose_engine(device="cpu").precision == "fp32"
+    assert choose_engine(EngineOptions(device="cpu")).precision == "fp32"
     with pytest.raises(EncoderError, match="does not compute in bf16"):
-        choose_engine(device="cpu", precision="bf16")
+        choose_engine(EngineOptions(device="cpu", precision="bf16"))
 
 
 @pytest.mark.skipif("bf16" not in cpu_precisions(), reason="this CPU has no bf16")
@@ -248,8 +248,8 @@ def test_bf16_is_chosen_where_it_is_faster_and_taken_where_it_is_asked_for(
     pays: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice_module, "bf16_pays", lambda: pays)
-    assert choose_engine(device="cpu").precision == precision
-    assert choose_engine(device="cpu", precision="bf16").precision == "bf16"
+    assert choose_engine(EngineOptions(device="cpu")).precision == precision
+    assert choose_engine(EngineOptions(device="cpu", precision="bf16")).precision == "bf16"
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
@@ -257,9 +257,9 @@ def test_cuda_is_run_by_torch(capability: tuple[int, int], precision: str, monke
     monkeypatch.setattr(choice_module, "cuda_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert choose_engine() == EngineChoice("torch", precision, "cuda")
-    assert choose_engine(engine="openvino").device == "cpu"
+    assert choose_engine(EngineOptions(engine="openvino")).device == "cpu"
     with pytest.raises(EncoderError, match="OpenVINO runs on the CPU"):
-        choose_engine(engine="openvino", device="cuda")
+        choose_engine(EngineOptions(engine="openvino", device="cuda"))
 
 
 @pytest.mark.parametrize(
@@ -268,15 +268,15 @@ def test_cuda_is_run_by_torch(capability: tuple[int, int], precision: str, monke
 )
 def test_what_cannot_run_is_refused_in_words(wrong: dict[str, str]) -> None:
     with pytest.raises(EncoderError, match=next(reversed(wrong.values()))):
-        choose_engine(**{"device": "cpu", **wrong})
+        choose_engine(EngineOptions(**{"device": "cpu", **wrong}))
     with pytest.raises(EncoderError, match="threads"):
-        choose_engine(device="cpu", threads=0)
+        choose_engine(EngineOptions(device="cpu", threads=0))
 
 
 def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice_module, "cuda_available", lambda: False)
     with pytest.raises(EncoderError, match="no CUDA device"):
-        choose_engine(device="cuda")
+        choose_engine(EngineOptions(device="cuda"))
 
 
 def test_a_start_from_the_cache_imports_no_torch(folder: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lookalike import images
-from lookalike.encoders.registry import create_encoder
+from lookalike.encoders.registry import load_encoder
 from lookalike.errors import ImageError, ImageTooLarge, ImageUndecodable
 from lookalike.images import _Room
 from lookalike.search import Limits, Searcher
@@ -42,7 +42,7 @@ def test_an_odd_image_becomes_8_bit_rgb_that_encoders_and_thumbnails_take(odd: O
     decoded = images.decode(odd.data)
     assert decoded.image.mode == "RGB"
     assert (decoded.width, decoded.height) == odd.size == decoded.image.size
-    pixels = create_encoder("fake").preprocess(decoded.image)
+    pixels = load_encoder("fake").preprocess(decoded.image)
     assert (pixels.dtype, pixels.shape) == (np.uint8, (3, 8, 8))
     with Image.open(io.BytesIO(images.encode_thumbnail(decoded.image))) as thumbnail:
         assert max(thumbnail.size) <= images.THUMBNAIL_SIDE

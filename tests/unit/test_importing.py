@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from indexing.importing import job as job_module
 from indexing.importing.embeddings import Embeddings
 from indexing.importing.job import ImportSettings, run_import
 from lookalike import bootstrap
@@ -267,7 +268,8 @@ class _Wide(FakeEncoder):
 def test_what_clip_retrieval_wrote_gives_its_own_neighbours(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrap, "create_encoder", lambda name, **_: _Wide())
+    for module in (bootstrap, job_module):
+        monkeypatch.setattr(module, "load_encoder", lambda *_: _Wide())
     source = shared_data / "clip-retrieval-output"
     run_import(ImportSettings(source / "embeddings", tmp_path / "mine", "wide"))
     theirs = faiss.read_index(str(source / "index/image.index"))

@@ -328,7 +328,7 @@ class TestFailures:
         self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(job_module, "load_encoder", lambda name, **_: FailingEncoder())
+            patch.setattr(job_module, "load_encoder", lambda name, *_: FailingEncoder())
             with pytest.raises(EncoderError, match=r"out of memory.*--batch-size"):
                 index(out, gallery)
         assert len(work_pool(out)) == 8
@@ -381,7 +381,7 @@ class TestFailures:
                 return vectors
 
         (gallery / "black.png").write_bytes(encoded(Image.new("RGB", (8, 8), "black"), "PNG"))
-        monkeypatch.setattr(job_module, "load_encoder", lambda name, **_: Overflowing())
+        monkeypatch.setattr(job_module, "load_encoder", lambda name, *_: Overflowing())
         assert index(out, gallery).rejected_by_code == {"encoder_error": 1}
 
     def test_a_batch_that_the_encoder_refuses_is_tried_image_by_image(
@@ -394,6 +394,6 @@ class TestFailures:
                 return super().encode_images(batch)
 
         (gallery / "black.png").write_bytes(encoded(Image.new("RGB", (8, 8), "black"), "PNG"))
-        monkeypatch.setattr(job_module, "load_encoder", lambda name, **_: Strict())
+        monkeypatch.setattr(job_module, "load_encoder", lambda name, *_: Strict())
         summary = index(out, gallery)
         assert (summary.indexed, summary.rejected_by_code) == (COUNT, {"encoder_error": 1})

@@ -17,11 +17,12 @@ import torch
 from PIL import Image
 
 from lookalike.encoders.dual import DualEncoder
+from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.engines.selection import cpu_precisions
 from lookalike.encoders.open_clip import weights
 from lookalike.encoders.open_clip.encoder import open_clip_encoder, trim
 from lookalike.encoders.open_clip.weights import OpenClipName, parse_name
-from lookalike.encoders.registry import create_encoder
+from lookalike.encoders.registry import load_encoder
 from lookalike.errors import EncoderError, UnknownEncoder, WeightsInvalid, WeightsMissing
 from lookalike.types import Float32
 from tests.contract.encoders import add_tiny_models, save_random
@@ -80,7 +81,7 @@ def ours(encoder: DualEncoder) -> tuple[Float32, Float32]:
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 @pytest.mark.parametrize("model", [*MODELS, "ViT-B-32"])
 def test_fp32_equals_open_clip(model: str, engine: str, checkpoints: dict[str, Path]) -> None:
-    encoder = open_clip_encoder(name_of(model, checkpoints) + "@fp32", device="cpu", engine=engine)
+    encoder = open_clip_encoder(name_of(model, checkpoints) + "@fp32", EngineOptions(device="cpu", engine=engine))
     for got, wanted in zip(ours(encoder), direct(model, checkpoints[model]), strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-5)
     assert (encoder.spec.engine, encoder.spec.precision, encoder.spec.device) == (engine, "fp32", "cpu")
@@ -88,7 +89,7 @@ def test_fp32_equals_open_clip(model: str, engine: str, checkpoints: dict[str, P
 
 @pytest.mark.skipif("bf16" not in cpu_precisions(), reason="this CPU has no bf16")
 def test_bf16_is_close_to_open_clip(checkpoints: dict[str, Path]) -> None:
-    encoder = open_clip_encoder(name_of("ViT-B-32", checkpoints), device="cpu", precision="bf16")
+    encoder = open_clip_encoder(name_of("ViT-B-32", checkpoints), EngineOptions(device="cpu", precision="bf16"))
     assert encoder.spec.precision == "bf16"
     for got, wanted in zip(ours(encoder), direct("ViT-B-32", checkpoints["ViT-B-32"]), strict=True):
         assert (got * wanted).sum(axis=1).min() >= 0.999
@@ -146,12 +147,13 @@ def test_the_second_start_needs_neither_torch_nor_open_clip(checkpoints: dict[st
     folder = Path(open_clip.__file__).parent / "model_configs"
     assert (folder / "ViT-B-32.json").is_file()
     name = name_of("ViT-B-32", checkpoints)
-    expected = open_clip_encoder(name, device="cpu").spec
+    expected = open_clip_encoder(name, EngineOptions(device="cpu")).spec
     script = """
 import sys
 import numpy as np
-from lookalike.encoders.registry import create_encoder
-encoder = create_encoder(sys.argv[1], device="cpu")
+from lookalike.encoders.engines import EngineOptions
+from lookalike.encoders.registry import load_encoder
+encoder = load_encoder(sys.argv[1], EngineOptions(device="cpu"))
 encoder.encode_images(np.zeros((1, 3, 224, 224), np.uint8))
 assert not {"torch", "open_clip"} & set(sys.modules)
 print(encoder.spec)
@@ -179,7 +181,7 @@ def test_changed_weights_are_noticed(checkpoints: dict[str, Path], tmp_path: Pat
 
 def test_the_choice_is_logged(checkpoints: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        open_clip_encoder(name_of("tiny", checkpoints) + "@fp32", device="cpu")
+        open_clip_encoder(name_of("tiny", checkpoints) + "@fp32", EngineOptions(device="cpu"))
     assert "engine_chosen engine=openvino precision=fp32 device=cpu" in caplog.text
 
 
@@ -206,7 +208,7 @@ def test_names_are_taken_apart() -> None:
 )
 def test_a_wrong_name_is_told_in_one_line(name: str, kind: type[EncoderError], words: str) -> None:
     with pytest.raises(kind) as caught:
-        create_encoder(name)
+        load_encoder(name)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -249,7 +251,7 @@ def test_weights_that_cannot_be_fetched_are_told_with_file_and_place(
     if offline:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(WeightsMissing) as caught:
-        create_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k")
+        load_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k")
     message = str(caught.value)
     assert "laion/CLIP-ViT-B-32-laion2B-s34B-b79K/resolve/main/model.safetensors" in message
     assert str(tmp_path / "open_clip" / "ViT-B-32" / "laion2b_s34b_b79k.safetensors") in message
@@ -264,12 +266,12 @@ def test_a_fetched_file_is_used_with_its_tags_preprocessing(
     place = tmp_path / "open_clip" / "ViT-B-32" / "openai.pt"
     place.parent.mkdir(parents=True)
     place.symlink_to(checkpoints["ViT-B-32"])
-    tagged = create_encoder("open_clip:ViT-B-32/openai", device="cpu", engine="torch")
-    by_path = create_encoder(name_of("ViT-B-32", checkpoints), device="cpu", engine="torch")
+    tagged = load_encoder("open_clip:ViT-B-32/openai", EngineOptions(device="cpu", engine="torch"))
+    by_path = load_encoder(name_of("ViT-B-32", checkpoints), EngineOptions(device="cpu", engine="torch"))
     assert tagged.spec.weights != by_path.spec.weights  # OpenAI's weights were trained with quick GELU
     assert tagged.preprocessing.mean == pytest.approx((0.4815, 0.4578, 0.4082), abs=1e-4)
 
 
 def test_a_precision_that_contradicts_the_name_is_refused(checkpoints: dict[str, Path]) -> None:
     with pytest.raises(EncoderError, match="drop one"):
-        open_clip_encoder(name_of("tiny", checkpoints) + "@fp32", precision="bf16")
+        open_clip_encoder(name_of("tiny", checkpoints) + "@fp32", EngineOptions(precision="bf16"))

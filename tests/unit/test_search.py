@@ -13,7 +13,7 @@ from PIL import Image
 from lookalike.calibration import Calibration, PairCalibration
 from lookalike.collection import Collection, new_version_name, open_collection, publish, staging_folder
 from lookalike.encoders.fake import FakeEncoder
-from lookalike.encoders.registry import create_encoder
+from lookalike.encoders.registry import load_encoder
 from lookalike.errors import EncoderMismatch, InvalidLimit, TextEmpty, TextTooLong, UnknownItem
 from lookalike.images import encode_thumbnail
 from lookalike.manifest import Counts, EncoderEntry, Manifest, StoreEntry
@@ -40,7 +40,7 @@ def _publish(root: Path, vectors: np.ndarray) -> Collection:
         version=version,
         created="2026-01-01T00:00:00Z",
         lookalike="0",
-        encoder=EncoderEntry.of(create_encoder("fake").spec),
+        encoder=EncoderEntry.of(load_encoder("fake").spec),
         store=StoreEntry(kind="exact"),
         counts=Counts(seen=3, indexed=3, rejected=0),
     )
@@ -50,7 +50,7 @@ def _publish(root: Path, vectors: np.ndarray) -> Collection:
 
 @pytest.fixture
 def searcher(tmp_path: Path) -> Searcher:
-    encoder = create_encoder("fake")
+    encoder = load_encoder("fake")
     assert hasattr(encoder, "encode_texts")
     collection = _publish(tmp_path / "colours", encoder.encode_texts(list(COLOURS)))
     store = open_store("exact", collection.folder, collection.vectors, {})

@@ -42,7 +42,7 @@ def test_an_encoder_of_the_bases_shape_is_held_against_the_start_measured_alike(
     def another_way(*_: object, **__: object) -> None:
         pytest.fail("the base was measured by its engine, the trained weights by the trainer")
 
-    monkeypatch.setattr(trainer_module, "create_encoder", another_way)
+    monkeypatch.setattr(trainer_module, "load_encoder", another_way)
     result = train(tmp_path)
     before = next(line for line in lines(tmp_path) if "base.precision_at_1" in line)
     assert before["step"] == 0
@@ -78,7 +78,7 @@ def test_a_base_that_is_not_at_hand_fails_before_the_first_step(
     def gone(*_: object, **__: object) -> None:
         raise WeightsMissing("no weights here")
 
-    monkeypatch.setattr(trainer_module, "create_encoder", gone)
+    monkeypatch.setattr(trainer_module, "load_encoder", gone)
     with pytest.raises(WeightsMissing):
         train(tmp_path, head=8, size=32)
     assert not any("loss" in line for line in lines(tmp_path))

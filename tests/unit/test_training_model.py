@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.protocol import TextEncoder
-from lookalike.encoders.registry import create_encoder
+from lookalike.encoders.registry import load_encoder
 from lookalike.errors import ConfigInvalid, SourceError, WeightsInvalid
 from tests.contract.encoders import add_tiny_models, save_random
 from training.loop.schedule import freeze, make_optimizer, set_rate, text_parameters
@@ -67,7 +68,7 @@ def test_what_is_exported_is_what_was_trained(
     changed(model)
     live = LiveEncoder(model, "live", CPU)
     export_encoder(tmp_path / "mine", model, model.modules().state_dict(), base=name, extra={"README.md": "#\n"})
-    again = create_encoder(f"folder:{tmp_path / 'mine'}", device="cpu", engine="torch")
+    again = load_encoder(f"folder:{tmp_path / 'mine'}", EngineOptions(device="cpu", engine="torch"))
     batch = pixels(model.preprocessing.size).numpy()
     np.testing.assert_allclose(again.encode_images(batch), live.encode_images(batch), atol=1e-5)
     assert again.spec.text == text
@@ -153,4 +154,4 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     small, large = (load_base(Base(head=head, size=64), text=False) for head in (8, 16))
     export_encoder(tmp_path / "mine", small, large.modules().state_dict(), base="lite", extra={})
     with pytest.raises(WeightsInvalid, match="does not fit"):
-        create_encoder(f"folder:{tmp_path / 'mine'}", engine="torch").encode_images(pixels(64).numpy())
+        load_encoder(f"folder:{tmp_path / 'mine'}", EngineOptions(engine="torch")).encode_images(pixels(64).numpy())

@@ -13,8 +13,9 @@ import pytest
 
 from evaluation.datasets import Example, read_examples
 from lookalike.calibration import read_calibration
+from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.preprocessing import Preprocessing
-from lookalike.encoders.registry import create_encoder
+from lookalike.encoders.registry import load_encoder
 from lookalike.errors import ConfigInvalid, DiskFull, EncoderError, SourceError, WeightsInvalid
 from tests.bad_images import bad_images, encoded, make_image
 from tests.unit.small_images import write_folders
@@ -161,7 +162,7 @@ def test_numbers_that_no_encoder_has_are_one_clear_error(tmp_path: Path, change:
     (record if "dim" in change else record["preprocessing"]).update(change)
     path.write_text(json.dumps(record))
     with pytest.raises(WeightsInvalid, match=r"encoder\.json"):
-        create_encoder(f"folder:{tmp_path / 'mine'}", engine="torch")
+        load_encoder(f"folder:{tmp_path / 'mine'}", EngineOptions(engine="torch"))
 
 
 @pytest.mark.parametrize("change", [{"model": "no-such"}, {"family": "other"}, {"head": -3}])
@@ -173,7 +174,9 @@ def test_an_architecture_that_makes_no_sense_is_one_clear_error(tmp_path: Path, 
     record["architecture"] |= {"family": "open_clip", **change}
     path.write_text(json.dumps(record))
     with pytest.raises(WeightsInvalid, match=r"encoder\.json"):
-        create_encoder(f"folder:{tmp_path / 'mine'}", engine="torch").encode_images(np.zeros((1, 3, 32, 32), np.uint8))
+        load_encoder(f"folder:{tmp_path / 'mine'}", EngineOptions(engine="torch")).encode_images(
+            np.zeros((1, 3, 32, 32), np.uint8)
+        )
 
 
 def test_captions_that_are_not_there_are_asked_for(tmp_path: Path) -> None:

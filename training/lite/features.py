@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from evaluation.datasets import Example
 from evaluation.embedding import chunks
-from lookalike.encoders.engines import Tower, choose_engine, make_engine
+from lookalike.encoders.engines import EngineOptions, Tower, choose_engine, make_engine
 from lookalike.encoders.lite.backbones import load_efficientnet, load_minilm
 from lookalike.encoders.lite.backbones import tokenizer_path as find_tokenizer
 from lookalike.encoders.lite.bert import MiniLM, mean_pool
@@ -107,7 +107,7 @@ def _encode_images(items: Sequence[Example], view: int, seed: int) -> Float32:
         sequence=False,
         batches=(1, BATCH),
     )
-    engine = make_engine(tower, choose_engine(precision="fp32"))
+    engine = make_engine(tower, choose_engine(EngineOptions(precision="fp32")))
     rng = np.random.default_rng([seed, view])
 
     def pixels(item: Example) -> UInt8:

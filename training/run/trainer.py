@@ -25,8 +25,9 @@ from evaluation.datasets import Example
 from evaluation.evaluate import Evaluation, measure
 from evaluation.options import Options
 from lookalike.disk import disk_errors
+from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.engines.selection import cuda_available, require_device
-from lookalike.encoders.registry import create_encoder
+from lookalike.encoders.registry import load_encoder
 from lookalike.errors import ConfigInvalid, SourceError
 from training.data.augment import make_augmentation
 from training.data.batches import Batches, fitting
@@ -278,7 +279,7 @@ class _Run:
         base = self.settings.base
         if not base.head and not base.size:
             return self._measure(self.start, 0.0) if self.start else Standing(self.figures["0"], None, 0.0)
-        encoder = create_encoder(base.encoder, device=self.device.type)
+        encoder = load_encoder(base.encoder, EngineOptions(self.device.type))
         captions = self.data.captions is not None
         seen = measure_encoder(encoder, self.data.seen_examples, captions=captions)
         if not self.data.unseen:

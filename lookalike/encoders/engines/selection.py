@@ -21,13 +21,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
+from lookalike.encoders.engines.options import DEVICES, ENGINES, PRECISIONS, EngineOptions
 from lookalike.errors import EncoderError
 
 logger = logging.getLogger(__name__)
 
-DEVICES = ("auto", "cpu", "cuda")
-ENGINES = ("auto", "torch", "openvino")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _ROUNDS, _SIDE, _GAIN = 50, 384, 4 / 3
 _STREAMS = 2
 
@@ -55,33 +53,21 @@ class EngineChoice:
         return _STREAMS if self.engine == "openvino" and cores >= _STREAMS else 1
 
 
-def choose_engine(
-    *,
-    engine: str = "auto",
-    precision: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-    cuda_precision: str = "bf16",
-) -> EngineChoice:
-    """Settle what `auto` means on this machine, and log it.
+def choose_engine(options: EngineOptions = EngineOptions(), *, cuda_precision: str = "bf16") -> EngineChoice:
+    """Resolve `auto` for this machine, and log the choice.
 
     Args:
-        engine: `auto`, `torch` or `openvino`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
-        device: `auto`, `cpu` or `cuda`.
-        threads: CPU threads, None for all cores.
-        cuda_precision: what suits the model best on CUDA, where bf16 and fp16 are equally fast.
+        options: as the caller gave them.
+        cuda_precision: the model's better precision on CUDA, where bf16 and fp16 are equally fast.
 
     Raises:
-        EncoderError: a word that is not known, or a combination that this machine can't run.
+        EncoderError: an unknown value, or a combination that this machine can't run.
     """
-    for word, allowed, what in ((engine, ENGINES, "engine"), (precision, PRECISIONS, "precision")):
-        _require(word in allowed, f"unknown {what} {word!r}; known are {', '.join(allowed)}")
-    require_device(device)
-    _require(threads is None or threads >= 1, f"{threads} threads can't run anything; give 1 or more")
-    device = _device(device, engine)
-    engine = _engine(engine, device)
-    choice = EngineChoice(engine, _precision(precision, engine, device, cuda_precision), device, threads)
+    _require_valid(options)
+    device = _device(options.device, options.engine)
+    engine = _engine(options.engine, device)
+    precision = _precision(options.precision, engine, device, cuda_precision)
+    choice = EngineChoice(engine, precision, device, options.threads)
     logger.info(
         "engine_chosen engine=%s precision=%s device=%s threads=%s",
         choice.engine,
@@ -92,9 +78,16 @@ def choose_engine(
     return choice
 
 
+def _require_valid(options: EngineOptions) -> None:
+    for value, allowed, what in ((options.engine, ENGINES, "engine"), (options.precision, PRECISIONS, "precision")):
+        _require(value in allowed, f"unknown {what} {value!r}; use {', '.join(allowed)}")
+    require_device(options.device)
+    _require(options.threads is None or options.threads >= 1, f"threads is {options.threads}; it must be 1 or more")
+
+
 def require_device(device: str) -> None:
-    """Raises EncoderError for a device that is not known, or CUDA where there is none."""
-    _require(device in DEVICES, f"unknown device {device!r}; known are {', '.join(DEVICES)}")
+    """Raise EncoderError for an unknown device, or for CUDA where there is none."""
+    _require(device in DEVICES, f"unknown device {device!r}; use {', '.join(DEVICES)}")
     if device == "cuda":
         _require(cuda_available(), "device 'cuda' was asked for, but torch sees no CUDA device; use 'auto' or 'cpu'")
 

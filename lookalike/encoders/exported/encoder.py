@@ -17,7 +17,7 @@ import numpy as np
 
 from lookalike.calibration import read_calibration
 from lookalike.encoders.dual import IMAGE_BATCHES, TEXT_BATCHES, DualEncoder, TextSide
-from lookalike.encoders.engines import EngineChoice, Tower, choose_engine
+from lookalike.encoders.engines import EngineChoice, EngineOptions, Tower, choose_engine
 from lookalike.encoders.engines.cache import sha256_file, source_digest
 from lookalike.encoders.exported.model import CALIBRATION_FILE, ExportedEncoder, load_tower, read_encoder
 from lookalike.encoders.lite import model as lite_model
@@ -37,17 +37,12 @@ _EXACT = (6, 12)
 and eight an image of a triplet encoder at 64 pixels strayed to cosine 0.981 in bf16, now 0.997."""
 
 
-def folder_encoder(
-    name: str, *, device: str = "auto", engine: str = "auto", precision: str = "auto", threads: int | None = None
-) -> DualEncoder:
+def folder_encoder(name: str, options: EngineOptions = EngineOptions()) -> DualEncoder:
     """An exported encoder.
 
     Args:
         name: `folder:PATH`.
-        device: `auto`, `cpu` or `cuda`.
-        engine: `auto`, `torch` or `openvino`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
-        threads: CPU threads, None for all cores.
+        options: device, engine, precision and threads.
 
     Raises:
         UnknownEncoder: no path.
@@ -63,7 +58,7 @@ def folder_encoder(
     folder = Path(path).expanduser().resolve()  # a collection's encoder is found from any working directory
     exported = read_encoder(folder)
     cuda = "fp16" if exported.architecture.family == "lite" else "bf16"
-    choice = choose_engine(engine=engine, precision=precision, device=device, threads=threads, cuda_precision=cuda)
+    choice = choose_engine(options, cuda_precision=cuda)
     architecture = json.dumps(asdict(exported.architecture), sort_keys=True)
     spec = EncoderSpec(
         name=f"{PREFIX}{folder}",

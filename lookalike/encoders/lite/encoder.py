@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lookalike.calibration import Calibration, read_calibration
 from lookalike.encoders.dual import TEXT_BATCHES, DualEncoder, TextSide, pad_tokens
-from lookalike.encoders.engines import EngineChoice, Tower, choose_engine
+from lookalike.encoders.engines import EngineChoice, EngineOptions, Tower, choose_engine
 from lookalike.encoders.engines.cache import sha256_file, source_digest
 from lookalike.encoders.lite import model as lite_model
 from lookalike.encoders.lite.facts import (
@@ -50,21 +50,11 @@ LITE_BATCHES = (1, 4)
 TEXT_MEND = "'lite' has no text tower here: pip install 'lookalike[text]'"
 
 
-def lite_encoder(
-    *,
-    device: str = "auto",
-    engine: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    heads: Path = HEAD_FILE,
-) -> DualEncoder:
+def lite_encoder(options: EngineOptions = EngineOptions(), *, heads: Path = HEAD_FILE) -> DualEncoder:
     """The encoder `lite`.
 
     Args:
-        device: `auto`, `cpu` or `cuda`.
-        engine: `auto`, `torch` or `openvino`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
-        threads: CPU threads, None for all cores.
+        options: device, engine, precision and threads.
         heads: other heads than the ones that come with this package.
 
     Raises:
@@ -72,7 +62,7 @@ def lite_encoder(
         WeightsInvalid: they are not what they should be.
         EncoderError: an engine that can't run here.
     """
-    choice = choose_engine(engine=engine, precision=precision, device=device, threads=threads, cuda_precision="fp16")
+    choice = choose_engine(options, cuda_precision="fp16")
     spec = EncoderSpec(
         name=NAME,
         weights=weights_digest(heads),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookalike.encoders.dual import IMAGE_BATCHES, TEXT_BATCHES, DualEncoder, TextSide, pad_tokens
-from lookalike.encoders.engines import EngineChoice, Tower, choose_engine
+from lookalike.encoders.engines import EngineChoice, EngineOptions, Tower, choose_engine
 from lookalike.encoders.engines.cache import sha256_file
 from lookalike.encoders.open_clip.model import Description, OpenClipModel
 from lookalike.encoders.open_clip.weights import parse_name
@@ -32,17 +33,12 @@ PACKED_TOKENS = 192
 """Texts that `pack` lays side by side: more take as long a token, and attention grows with their square."""
 
 
-def open_clip_encoder(
-    name: str, *, device: str = "auto", engine: str = "auto", precision: str = "auto", threads: int | None = None
-) -> DualEncoder:
+def open_clip_encoder(name: str, options: EngineOptions = EngineOptions()) -> DualEncoder:
     """An open_clip model as an encoder.
 
     Args:
         name: `open_clip:<model>/<pretrained>[@<precision>]`; <pretrained> is a published tag or a checkpoint's path.
-        device: `auto`, `cpu` or `cuda`.
-        engine: `auto`, `torch` or `openvino`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`; must not contradict the name.
-        threads: CPU threads, None for all cores.
+        options: device, engine, precision and threads; the precision must not contradict the name's.
 
     Raises:
         UnknownEncoder: no such model or tag.
@@ -51,12 +47,15 @@ def open_clip_encoder(
         EncoderError: an engine that can't run here.
     """
     parts = parse_name(name)
-    if parts.precision != "auto" and precision not in ("auto", parts.precision):
-        raise EncoderError(f"{name!r} says {parts.precision}, but precision {precision!r} was asked for; drop one")
-    precision = parts.precision if parts.precision != "auto" else precision
+    if parts.precision != "auto":
+        if options.precision not in ("auto", parts.precision):
+            raise EncoderError(
+                f"{name!r} says {parts.precision}, but precision {options.precision!r} was asked for; drop one"
+            )
+        options = replace(options, precision=parts.precision)
     loader = OpenClipModel(parts)
     described = loader.description
-    choice = choose_engine(engine=engine, precision=precision, device=device, threads=threads)
+    choice = choose_engine(options)
     encoder = _assemble(name, described, choice, loader)
     if loader.loaded:  # while the model is in memory: later starts will not need it
         encoder.load()

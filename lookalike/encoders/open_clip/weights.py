@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lookalike.encoders.engines import cache_folder
-from lookalike.encoders.engines.selection import PRECISIONS
+from lookalike.encoders.engines.options import PRECISIONS
 from lookalike.errors import EncoderError, UnknownEncoder, WeightsInvalid, WeightsMissing
 
 PREFIX = "open_clip:"
