@@ -22,7 +22,7 @@ from indexing.build.index_selection import build_chosen
 from lookalike.filters import parse_filter
 from lookalike.metadata import Metadata, write_metadata
 from lookalike.rerank import rerank
-from lookalike.row_search import NearestRows, SearchOptions
+from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.registry import open_store
 from lookalike.types import Bool, Float16, Float32, Neighbors
@@ -56,7 +56,7 @@ def _run(folder: Path, count: int, asked: int, preset: str) -> None:
     table = pa.table({"id": [str(i) for i in range(count)], **columns})
     write_metadata(folder, table.schema, [table])
     built = build_chosen(vectors, folder, preset, IndexBudget())
-    rows = NearestRows(open_store(built.kind, folder, vectors, built.params), vectors, Metadata(folder))
+    rows = RowSearcher(open_store(built.kind, folder, vectors, built.params), vectors, Metadata(folder))
     print(f"{built.params['factory']}, {built.report['params']}\n")
     print("| rows that pass | filter, first time, ms | p50, ms | recall at 10 |")
     print("| ---: | ---: | ---: | ---: |")
@@ -85,7 +85,7 @@ def _wish(column: str, share: float) -> SearchOptions:
 
 
 def _told(
-    rows: NearestRows, wish: SearchOptions, vectors: Float16, queries: Float32, passing: Bool
+    rows: RowSearcher, wish: SearchOptions, vectors: Float16, queries: Float32, passing: Bool
 ) -> tuple[float, float]:
     """Milliseconds of the filter's first time, and recall."""
     watch = Stopwatch()
@@ -93,7 +93,7 @@ def _told(
     return watch.took_ms.get("filter", 0.0), _recall(rows, wish, vectors, queries, passing)
 
 
-def _times(rows: NearestRows, wish: SearchOptions, queries: Float32) -> list[float]:
+def _times(rows: RowSearcher, wish: SearchOptions, queries: Float32) -> list[float]:
     """Milliseconds of each query alone."""
     took = []
     for i in range(len(queries)):
@@ -103,7 +103,7 @@ def _times(rows: NearestRows, wish: SearchOptions, queries: Float32) -> list[flo
     return took
 
 
-def _recall(rows: NearestRows, options: SearchOptions, vectors: Float16, queries: Float32, passing: Bool) -> float:
+def _recall(rows: RowSearcher, options: SearchOptions, vectors: Float16, queries: Float32, passing: Bool) -> float:
     everything = Neighbors(np.flatnonzero(passing), np.empty(0, np.float32))
     shared = 0
     for i, found in enumerate(rows.find(queries, options, Stopwatch())):

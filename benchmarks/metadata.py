@@ -27,7 +27,7 @@ import pyarrow as pa
 from benchmarks.encoders import machine
 from benchmarks.pages import drop, fetch
 from benchmarks.resident import MEGABYTE, mapped, resident
-from lookalike.metadata import IDS, ROWS, Metadata, write_metadata
+from lookalike.metadata import IDS_FILE, ROWS_FILE, Metadata, write_metadata
 
 FOLDER = Path(".lookalike/benchmarks/metadata")
 SCHEMA = pa.schema(
@@ -106,7 +106,7 @@ _TITLES = {
 
 def generate(folder: Path, count: int) -> None:
     """Writes the metadata of `count` images into `folder`, unless it is there."""
-    if (folder / IDS).is_file():  # written last
+    if (folder / IDS_FILE).is_file():  # written last
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_metadata(folder, SCHEMA, _tables(count))
@@ -138,7 +138,7 @@ def _tables(count: int) -> Iterator[pa.Table]:
 
 def measure(folder: Path) -> Figures:
     """Everything about one folder, in this process, which has not opened it before."""
-    files = [folder / name for name in (ROWS, IDS)]
+    files = [folder / name for name in (ROWS_FILE, IDS_FILE)]
     before = resident()
     open_cold, metadata = _open(folder, files)
     opened, opened_mapped = resident().since(before), sum(map(mapped, files))

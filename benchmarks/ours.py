@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.recall import K
 from indexing.build.stores import build_store
 from indexing.build.tuning import tune
-from lookalike.approximate import nearest
+from lookalike.approximate_search import approximate_search
 from lookalike.stores.protocol import VectorStore
 from lookalike.stores.registry import open_store
 from lookalike.types import Float16, Float32, Int64
@@ -51,7 +51,7 @@ def answer(
     """(q, K) rows: candidates from the store, then exact cosines; -1 where there were too few."""
     wanted = {**store.defaults, **params}
     rows = np.full((len(queries), K), -1, dtype=np.int64)
-    for line, found in zip(rows, nearest(store, halves, queries, K, wanted, threads=threads), strict=True):
+    for line, found in zip(rows, approximate_search(store, halves, queries, K, wanted, threads=threads), strict=True):
         line[: len(found.rows)] = found.rows
     return rows
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from lookalike.collection import Collection
-from lookalike.duplicates import Group
+from lookalike.duplicates import DuplicateGroup
 
 MOST_GROUPS, MOST_OF_A_GROUP = 500, 24
 """What the page shows, so that a browser can carry it; the JSON lists all."""
@@ -21,7 +21,7 @@ p{color:#6b7280;margin:.3rem 0}
 """
 
 
-def duplicates_page(collection: Collection, groups: Sequence[Group], threshold: float) -> str:
+def duplicates_page(collection: Collection, groups: Sequence[DuplicateGroup], threshold: float) -> str:
     """The page.
 
     Args:
@@ -44,7 +44,7 @@ def duplicates_page(collection: Collection, groups: Sequence[Group], threshold: 
     return f"{top}<body><h1>Near-identical images in {name}</h1><p>{head}</p>{shown}{rest}</body></html>\n"
 
 
-def _section(collection: Collection, group: Group) -> str:
+def _section(collection: Collection, group: DuplicateGroup) -> str:
     rows = group.rows[:MOST_OF_A_GROUP]
     records = collection.metadata.records(rows)
     figures = "".join(_figure(collection, row, str(record["id"])) for row, record in zip(rows, records, strict=True))

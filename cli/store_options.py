@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lookalike.stores.presets import DEFAULT, PRESETS
+from lookalike.stores.presets import DEFAULT_PRESET, PRESETS
 
 if TYPE_CHECKING:
     from indexing.build.budget import IndexBudget
 
-_INDEXES = [name for name, preset in PRESETS.items() if preset.indexed]
+_INDEXES = [name for name, preset in PRESETS.items() if preset.has_index]
 
 Store = Annotated[
     str,
     typer.Option(
         help=f"auto, exact, faiss, torch-exact, or a preset: {', '.join(_INDEXES)}. auto is exact below 10,000 "
-        f"vectors, else faiss ({DEFAULT}); with --memory, --latency or --explain it is the fastest preset that keeps "
-        "them."
+        f"vectors, else faiss ({DEFAULT_PRESET}); with --memory, --latency or --explain it is the fastest preset "
+        "that keeps them."
     ),
 ]
 Memory = Annotated[

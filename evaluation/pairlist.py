@@ -27,7 +27,7 @@ from evaluation.pair_measure import listed_pairs, measure_pairs
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import SourceError
 from lookalike.sources.item import read_range
-from lookalike.sources.parquet import ENDINGS
+from lookalike.sources.parquet import SUFFIXES
 
 _TRUE, _FALSE = {"1", "true", "yes", "1.0"}, {"0", "false", "no", "0.0"}
 
@@ -59,7 +59,7 @@ def is_pair_list(path: Path) -> bool:
     """Whether a path is a table of pairs: any CSV, or a Parquet file with the columns a, same, and b or text."""
     if path.suffix.lower() == ".csv":
         return path.is_file()
-    if not path.name.lower().endswith(ENDINGS) or not path.is_file():
+    if not path.name.lower().endswith(SUFFIXES) or not path.is_file():
         return False
     try:
         names = set(pq.read_schema(path).names)

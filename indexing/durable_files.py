@@ -12,9 +12,10 @@ from typing import TextIO
 
 import pyarrow as pa
 
-from lookalike.collection import CURRENT, UNFINISHED, VERSIONS
-from lookalike.disk import FULL, take_lock
+from lookalike.collection import CURRENT, UNFINISHED_CURRENT, VERSIONS
+from lookalike.disk_errors import DISK_FULL_ERRNOS
 from lookalike.errors import CollectionBusy, CollectionUnwritable
+from lookalike.file_lock import acquire_lock
 
 LOCK, WORK = ".lock", ".work"
 _OURS = {LOCK, WORK, CURRENT, VERSIONS}
@@ -67,7 +68,7 @@ def exclusive(root: Path) -> Iterator[None]:
     """
     _require_collection_or_empty(root)
     with _opened_lock(root) as stream:
-        if owner := take_lock(stream):
+        if owner := acquire_lock(stream):
             raise CollectionBusy(f"process {owner} is writing to {root} just now; wait for it, or stop it")
         yield
 
@@ -77,7 +78,7 @@ def _opened_lock(root: Path) -> TextIO:
         root.mkdir(parents=True, exist_ok=True)
         return (root / LOCK).open("a+")
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL_ERRNOS:
             raise
         raise CollectionUnwritable(f"{root} can't be written to: {error.strerror}") from error
 
@@ -88,7 +89,7 @@ def _require_collection_or_empty(root: Path) -> None:
     if not root.is_dir() or (root / CURRENT).exists():
         return
     names = {path.name for path in root.iterdir()} - _OURS
-    if strange := {name for name in names if not fnmatch(name, UNFINISHED)}:
+    if strange := {name for name in names if not fnmatch(name, UNFINISHED_CURRENT)}:
         raise CollectionUnwritable(
             f"{root} holds other files ({min(strange)!r}, ...); name a new or empty folder with --out"
         )

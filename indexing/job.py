@@ -27,7 +27,7 @@ from indexing.plan import Plan, PlanWriter
 from indexing.progress import Progress
 from lookalike.bootstrap import EngineOptions, load_encoder
 from lookalike.collection import Collection
-from lookalike.disk import disk_errors
+from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import SourceError
 from lookalike.images import DEFAULT_MAX_PIXELS
@@ -133,7 +133,7 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summ
     begun = time.perf_counter()
     _require_sound(settings)
     sources = open_sources(settings.sources, settings.columns)
-    with disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as shown:
+    with translated_disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as shown:
         previous = open_previous(settings.out)
         encoder = load_encoder(_encoder_name(settings, previous), settings.engine_options)
         work = settings.out / WORK / _digest(encoder.spec.identity)

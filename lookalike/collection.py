@@ -30,7 +30,7 @@ from lookalike.thumbnails import Thumbnails
 from lookalike.types import EncoderSpec, Float16
 
 CURRENT, VERSIONS, VECTORS, REJECTED = "CURRENT", "versions", "vectors.npy", "rejected.parquet"
-UNFINISHED = f".{CURRENT}.*"
+UNFINISHED_CURRENT = f".{CURRENT}.*"
 """What a process that was killed while it wrote `CURRENT` leaves."""
 _KEPT_VERSIONS = 2
 _MENDS = dict.fromkeys((errno.EMFILE, errno.ENFILE), "; raise `ulimit -n`") | {
@@ -145,7 +145,7 @@ def staging_folder(root: Path, version: str) -> Path:
     versions.mkdir(parents=True, exist_ok=True)
     for leftover in versions.glob(".building-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for unfinished in root.glob(UNFINISHED):
+    for unfinished in root.glob(UNFINISHED_CURRENT):
         unfinished.unlink(missing_ok=True)
     folder = versions / f".building-{version}"
     folder.mkdir()

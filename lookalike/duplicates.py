@@ -15,11 +15,11 @@ from hashlib import blake2b
 
 import numpy as np
 
-from lookalike.rerank import rerank, unit_block
+from lookalike.rerank import normalized_rows, rerank
 from lookalike.stores.protocol import VectorStore
 from lookalike.types import Float16, Float32, Int64
 
-EXACT_UP_TO = 200_000
+MAX_EXACT_ROWS = 200_000
 """All pairs of so many vectors of 512 dimensions take about two minutes on two cores; it grows with the square."""
 
 _BLOCK = 4_096
@@ -34,7 +34,7 @@ Pairs = tuple[Int64, Int64, Float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class DuplicateGroup:
     """Near-identical images.
 
     Attributes:
@@ -48,13 +48,13 @@ class Group:
 
 def duplicate_groups(
     vectors: Float16, threshold: float, store: VectorStore, progress: Callable[[int], object] | None = None
-) -> list[Group]:
+) -> list[DuplicateGroup]:
     """The groups, the largest first, then by their first row.
 
     Args:
         vectors: (n, d) float16 of about unit norm.
         threshold: cosine in (-1, 1] from which on two images are near-identical.
-        store: opened over the vectors; asked where n is above `EXACT_UP_TO`.
+        store: opened over the vectors; asked where n is above `MAX_EXACT_ROWS`.
         progress: called with the number of rows compared since the last call.
     """
     told = progress or (lambda rows: None)
@@ -64,7 +64,7 @@ def duplicate_groups(
     forest = _Forest(len(vectors))
     forest.join_all(first[copies], copies, np.ones(len(copies), np.float32))
     differing = np.flatnonzero(first == np.arange(len(first)))
-    if len(differing) <= EXACT_UP_TO:
+    if len(differing) <= MAX_EXACT_ROWS:
         pairs = _all_pairs(vectors, differing, threshold, told)
     else:
         pairs = _nearest_pairs(vectors, differing, threshold, store, told)
@@ -89,10 +89,10 @@ def _all_pairs(vectors: Float16, rows: Int64, threshold: float, told: Callable[[
     """Every pair of the rows once: each block with itself and those after it."""
     for top in range(0, len(rows), _BLOCK):
         mine = rows[top : top + _BLOCK]
-        block = unit_block(vectors[mine])  # (b, d)
+        block = normalized_rows(vectors[mine])  # (b, d)
         for left in range(top, len(rows), _BLOCK):
             theirs = rows[left : left + _BLOCK]
-            cosines = block @ (block if left == top else unit_block(vectors[theirs])).T
+            cosines = block @ (block if left == top else normalized_rows(vectors[theirs])).T
             i, j = np.nonzero(cosines >= threshold - _SLACK)
             once = left + j > top + i
             i, j = i[once], j[once]
@@ -111,7 +111,7 @@ def _nearest_pairs(
         mask.setflags(write=False)
     for top in range(0, len(rows), _QUERIES):
         mine = rows[top : top + _QUERIES]
-        queries = unit_block(vectors[mine])
+        queries = normalized_rows(vectors[mine])
         found = rerank(queries, store.search(queries, _NEIGHBOURS, mask=mask), vectors, _NEIGHBOURS)
         for row, neighbours in zip(mine.tolist(), found, strict=True):
             near = (neighbours.scores >= threshold - _SLACK) & (neighbours.rows != row)
@@ -155,12 +155,12 @@ class _Forest:
             self._parent[max(a, b)] = min(a, b)
             self._weakest[min(a, b)] = weakest
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[DuplicateGroup]:
         members: dict[int, list[int]] = {}
         for row in np.flatnonzero(self._parent != np.arange(len(self._parent))).tolist():
             root = self._root(row)
             members.setdefault(root, [root]).append(row)
-        groups = [Group(tuple(rows), min(1.0, self._weakest[root])) for root, rows in members.items()]
+        groups = [DuplicateGroup(tuple(rows), min(1.0, self._weakest[root])) for root, rows in members.items()]
         return sorted(groups, key=lambda group: (-len(group.rows), group.rows))
 
     def _roots(self, rows: Int64) -> Int64:

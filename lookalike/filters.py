@@ -37,9 +37,9 @@ from pydantic import (
 from lookalike.errors import FilterInvalid
 from lookalike.types import Bool
 
-MOST_CONDITIONS = 64
-MOST_VALUES = 10_000
-DEEPEST = 8
+MAX_CONDITIONS = 64
+MAX_VALUES = 10_000
+MAX_DEPTH = 8
 _BEYOND = 2.0**70
 """More than any column of whole numbers holds."""
 _MOST_MISSPELT = 200
@@ -100,7 +100,7 @@ class Condition(_Model):
 
     field: str = Field(description="A metadata column; `a.b` reaches into a column of records.")
     equals: Scalar | None = Field(default=None, description="The value; dates as ISO 8601.")
-    in_: Annotated[list[Scalar], Field(max_length=MOST_VALUES, fail_fast=True)] | None = Field(
+    in_: Annotated[list[Scalar], Field(max_length=MAX_VALUES, fail_fast=True)] | None = Field(
         default=None, alias="in", description="Any of these values."
     )
     range: Range | None = Field(default=None, description="Between bounds.")
@@ -126,7 +126,7 @@ Part = Annotated[
     Annotated[Condition, Tag("condition")] | Annotated["Filter", Tag("filter")],
     Discriminator(_kind),
 ]
-Parts = Annotated[list[Part], Field(max_length=MOST_CONDITIONS, fail_fast=True)]
+Parts = Annotated[list[Part], Field(max_length=MAX_CONDITIONS, fail_fast=True)]
 """What is wrong is told of the first part alone: a body may hold a million."""
 
 
@@ -142,8 +142,8 @@ class Filter(_Model):
     @model_validator(mode="after")
     def _bounded(self) -> Filter:
         depth, count = _extent(self)
-        if depth > DEEPEST or count > MOST_CONDITIONS:
-            raise ValueError(f"a filter has at most {MOST_CONDITIONS} conditions and filters, nested {DEEPEST} deep")
+        if depth > MAX_DEPTH or count > MAX_CONDITIONS:
+            raise ValueError(f"a filter has at most {MAX_CONDITIONS} conditions and filters, nested {MAX_DEPTH} deep")
         return self
 
 
@@ -166,7 +166,7 @@ def filter_error(error: ValidationError, skip: int = 0) -> FilterInvalid:
     return FilterInvalid(f"{'.'.join(['filter', *steps])}: {first['msg'].removeprefix('Value error, ')}")
 
 
-def mask_of(wanted: Filter, columns: Columns) -> Bool:
+def filter_mask(wanted: Filter, columns: Columns) -> Bool:
     """(n,) bool: the rows that pass.
 
     Raises:
@@ -183,7 +183,7 @@ def mask_of(wanted: Filter, columns: Columns) -> Bool:
 
 
 def _part_mask(part: Part, columns: Columns) -> Bool:
-    return mask_of(part, columns) if isinstance(part, Filter) else _condition_mask(part, columns)
+    return filter_mask(part, columns) if isinstance(part, Filter) else _condition_mask(part, columns)
 
 
 def _condition_mask(condition: Condition, columns: Columns) -> Bool:

@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.errors import DuplicateId, ManifestInvalid, UnknownItem
-from lookalike.rowfile import RowFile, RowFileWriter
+from lookalike.row_file import RowFile, RowFileWriter
 from lookalike.types import UInt64
 
-PARQUET, ROWS, IDS = "metadata.parquet", "metadata.arrow", "ids.npy"
-FILES = (PARQUET, ROWS, IDS)
+PARQUET_FILE, ROWS_FILE, IDS_FILE = "metadata.parquet", "metadata.arrow", "ids.npy"
+METADATA_FILES = (PARQUET_FILE, ROWS_FILE, IDS_FILE)
 _ROWS_PER_BATCH = 65_536
 _PLAIN = frozenset({str, int, bool, type(None)})
 """What JSON carries as it is: most of what there is."""
@@ -46,8 +46,8 @@ def write_metadata(folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]) 
     """
     hashes: list[UInt64] = []
     with (
-        pq.ParquetWriter(folder / PARQUET, schema, compression="zstd") as parquet,
-        RowFileWriter(folder / ROWS, schema, _ROWS_PER_BATCH) as rows,
+        pq.ParquetWriter(folder / PARQUET_FILE, schema, compression="zstd") as parquet,
+        RowFileWriter(folder / ROWS_FILE, schema, _ROWS_PER_BATCH) as rows,
     ):
         for table in tables:
             aligned = table.select(schema.names).cast(schema)
@@ -55,8 +55,8 @@ def write_metadata(folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]) 
             rows.add(aligned)
             hashes.append(np.fromiter(map(id_hash, table.column("id").to_pylist()), np.uint64, len(table)))
     entries = _sorted_entries(hashes)
-    _refuse_duplicates(entries, folder / ROWS)
-    np.save(folder / IDS, entries)
+    _refuse_duplicates(entries, folder / ROWS_FILE)
+    np.save(folder / IDS_FILE, entries)
     return len(entries[0])
 
 
@@ -87,13 +87,13 @@ class Metadata:
     """The reading side; safe to call from several threads."""
 
     def __init__(self, folder: Path) -> None:
-        self._rows = RowFile(folder / ROWS)
+        self._rows = RowFile(folder / ROWS_FILE)
         try:
-            ids = np.load(folder / IDS, mmap_mode="r")
+            ids = np.load(folder / IDS_FILE, mmap_mode="r")
         except (OSError, ValueError) as error:
-            raise ManifestInvalid(f"{folder / IDS} can't be read: {error}") from error
+            raise ManifestInvalid(f"{folder / IDS_FILE} can't be read: {error}") from error
         if ids.dtype != np.uint64 or ids.shape != (2, len(self._rows)) or "id" not in self.columns:
-            raise ManifestInvalid(f"{IDS} in {folder} does not describe {ROWS}")
+            raise ManifestInvalid(f"{IDS_FILE} in {folder} does not describe {ROWS_FILE}")
         self._hashes, self._owners = np.asarray(ids)  # mapped as before; a `memmap` is slower to take a value from
 
     def __len__(self) -> int:

@@ -45,7 +45,7 @@ def rerank(
     """
     if len(candidates) != len(queries):
         raise QueryError(f"{len(queries)} queries came with {len(candidates)} candidate lists; pass one list a query")
-    unit = unit_queries(queries, vectors.shape[1])
+    unit = normalized_queries(queries, vectors.shape[1])
     rows = candidates[0].rows[None].copy() if len(candidates) == 1 else _rectangle(candidates)
     rows.sort(axis=1)  # reading in file order is kind to the memory map, and makes a stable sort break ties by row
     scores = _score(unit, rows, vectors, _worker_count(rows.size, threads))
@@ -54,7 +54,7 @@ def rerank(
     return _ragged(rows[lines, order], scores[lines, order])
 
 
-def unit_queries(queries: Float32, dim: int) -> Float32:
+def normalized_queries(queries: Float32, dim: int) -> Float32:
     """A copy of (q, d) queries scaled to unit norm.
 
     Raises:
@@ -70,7 +70,7 @@ def unit_queries(queries: Float32, dim: int) -> Float32:
     return np.asarray(queries / norms[:, None], dtype=np.float32)
 
 
-def unit_block(block: Float16) -> Float32:
+def normalized_rows(block: Float16) -> Float32:
     """(b, d) float16 rows upcast to float32 and scaled to unit norm; rows of norm zero stay zero."""
     out = np.empty(block.shape, dtype=np.float32)
     _upcast(np.ascontiguousarray(block), out)

@@ -11,8 +11,8 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from lookalike.approximate import nearest
-from lookalike.filters import Filter, mask_of
+from lookalike.approximate_search import approximate_search
+from lookalike.filters import Filter, filter_mask
 from lookalike.memmap import scattered
 from lookalike.metadata import Metadata
 from lookalike.rerank import rerank
@@ -57,7 +57,7 @@ class _Allowed:
     rows: Int64 | None
 
 
-class NearestRows:
+class RowSearcher:
     """Finds rows of one opened collection; safe to call from several threads."""
 
     def __init__(self, store: VectorStore, vectors: Float16, metadata: Metadata, most: int = 10_000) -> None:
@@ -98,13 +98,13 @@ class NearestRows:
             self._refuse(options)
             with watch.stage("search"):
                 return self._exact.search(queries, options.limit, mask=mask)
-        wanted = {**broadened(self._store.defaults, options.limit, self._most), **(options.params or {})}
-        found = nearest(self._store, self._vectors, queries, options.limit, wanted, mask, watch)
+        wanted = {**scaled_for_limit(self._store.defaults, options.limit, self._most), **(options.params or {})}
+        found = approximate_search(self._store, self._vectors, queries, options.limit, wanted, mask, watch)
         least = min(options.limit, len(self._vectors))
         short = [row for row, neighbors in enumerate(found) if len(neighbors.rows) < least] if mask is None else []
         if short:  # what is visited holds too few; under a mask, if one of all rows, stores look further
             every = np.ones(len(self._vectors), dtype=np.bool_)
-            wider = nearest(self._store, self._vectors, queries[short], options.limit, wanted, every, watch)
+            wider = approximate_search(self._store, self._vectors, queries[short], options.limit, wanted, every, watch)
             for row, neighbors in zip(short, wider, strict=True):
                 found[row] = neighbors
         return found
@@ -119,7 +119,7 @@ class NearestRows:
         return rerank(queries, [Neighbors(rows, scores)] * len(queries), self._vectors, limit)
 
 
-def broadened(defaults: SearchParameters, limit: int, most: int) -> dict[str, int]:
+def scaled_for_limit(defaults: SearchParameters, limit: int, most: int) -> dict[str, int]:
     """A store's defaults for a larger `limit` than they were tuned for, since farther neighbours are harder to find.
 
     No default grows beyond `most`.
@@ -133,7 +133,7 @@ def broadened(defaults: SearchParameters, limit: int, most: int) -> dict[str, in
 
 
 def _evaluate(metadata: Metadata, text: str) -> _Allowed:
-    mask = mask_of(Filter.model_validate_json(text), metadata)
+    mask = filter_mask(Filter.model_validate_json(text), metadata)
     mask.flags.writeable = False  # stores remember what they made of it
     few = int(mask.sum()) <= max(_FEW_ROWS, _FEW_SHARE * len(mask))
     return _Allowed(mask, np.flatnonzero(mask) if few else None)

@@ -1,7 +1,7 @@
 """The one use case: an image, a text or an item in, the nearest items of a collection out; or two of them compared.
 
 The steps are separate, since the service runs them on different threads: `prepare_*` (any thread, pure CPU), `encode_*`
-(the threads that own the device), `nearest` (any thread). `search_*` and `similarity` walk all of them, for the
+(the threads that own the device), `search_vectors` (any thread). `search_*` and `similarity` walk all of them, for the
 shell and for tests. It knows nothing of HTTP.
 """
 
@@ -20,7 +20,7 @@ from lookalike.calibration import PairCalibration
 from lookalike.collection import Collection
 from lookalike.encoders.protocol import Encoder, TextEncoder
 from lookalike.errors import EncoderError, InvalidLimit, QueryError, TextEmpty, TextTooLong, TextUnsupported
-from lookalike.row_search import NearestRows, SearchOptions
+from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.protocol import VectorStore
 from lookalike.types import EncoderSpec, Float32, Hit, Neighbors, SearchResult, UInt8
@@ -47,7 +47,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class Embedding:
     """A unit vector (d,) float32 and what it was made of."""
 
     vector: Float32
@@ -83,7 +83,7 @@ class Searcher:
         self.store = store
         self.encoder = encoder
         self.limits = limits or Limits()
-        self._rows = NearestRows(store, collection.vectors, collection.metadata, self.limits.candidates)
+        self._rows = RowSearcher(store, collection.vectors, collection.metadata, self.limits.candidates)
 
     def prepare_image(self, data: bytes, watch: Stopwatch) -> UInt8:
         """File bytes -> (3, S, S) uint8. Raises ImageError."""
@@ -151,7 +151,7 @@ class Searcher:
             if asked > self.limits.candidates:
                 raise QueryError(f"params.{name} is {asked}; at most {self.limits.candidates:,} are taken")
 
-    def nearest(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[list[Hit]]:
+    def search_vectors(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[list[Hit]]:
         """Nearest items by exact cosine.
 
         Args:
@@ -171,18 +171,18 @@ class Searcher:
         """Text -> nearest items."""
         watch = Stopwatch()
         vectors = self.encode_texts([self.prepare_text(text)], watch)
-        return SearchResult(self.nearest(vectors, options, watch)[0], watch.took_ms)
+        return SearchResult(self.search_vectors(vectors, options, watch)[0], watch.took_ms)
 
     def search_image(self, data: bytes, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Image file -> nearest items."""
         watch = Stopwatch()
         vectors = self.encode_images(self.prepare_image(data, watch)[None], watch)
-        return SearchResult(self.nearest(vectors, options, watch)[0], watch.took_ms)
+        return SearchResult(self.search_vectors(vectors, options, watch)[0], watch.took_ms)
 
     def search_item(self, item_id: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Item of the collection -> nearest items, itself first."""
         watch = Stopwatch()
-        return SearchResult(self.nearest(self.item_vector(item_id)[None], options, watch)[0], watch.took_ms)
+        return SearchResult(self.search_vectors(self.item_vector(item_id)[None], options, watch)[0], watch.took_ms)
 
     def _hits(self, found: Sequence[Neighbors]) -> list[list[Hit]]:
         """All records are fetched at once: one by one they would take several times as long."""
@@ -204,7 +204,7 @@ def _finite(vectors: Float32) -> Float32:
     return vectors
 
 
-def compare(a: Embedded, b: Embedded, spec: EncoderSpec, threshold: float | None = None) -> Similarity:
+def compare(a: Embedding, b: Embedding, spec: EncoderSpec, threshold: float | None = None) -> Similarity:
     """Compares two unit vectors.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lookalike.rowfile import RowFile, RowFileWriter
+from lookalike.row_file import RowFile, RowFileWriter
 
 FILE = "thumbnails.arrow"
 _SCHEMA = pa.schema([pa.field("thumbnail", pa.binary())])

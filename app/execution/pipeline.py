@@ -16,7 +16,7 @@ from app.execution.batcher import PipelineStep, run_pipeline
 from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers
 from app.telemetry import Telemetry
 from lookalike.row_search import SearchOptions
-from lookalike.search import Embedded, Searcher, Similarity, compare
+from lookalike.search import Embedding, Searcher, Similarity, compare
 from lookalike.stopwatch import Stopwatch
 from lookalike.types import Float32, Hit, SearchResult, UInt8
 
@@ -96,12 +96,12 @@ class QueryPipeline:
         stages = {stage for watch in watches for stage in watch.took_ms}
         return similarity, {stage: max(watch.took_ms.get(stage, 0.0) for watch in watches) for stage in stages}
 
-    async def embed(self, query: Query, watch: Stopwatch) -> Embedded:
+    async def embed(self, query: Query, watch: Stopwatch) -> Embedding:
         """The unit vector of an image, a text or an item."""
         if isinstance(query, ItemQuery):
-            return Embedded(await self._item_vector(query), "image")
+            return Embedding(await self._item_vector(query), "image")
         steps, payload = self._encoding(query)
-        return Embedded(await run_pipeline(steps, payload, watch), "text" if isinstance(query, TextQuery) else "image")
+        return Embedding(await run_pipeline(steps, payload, watch), "text" if isinstance(query, TextQuery) else "image")
 
     def _encoding(self, query: ImageQuery | TextQuery) -> tuple[list[PipelineStep], bytes | str]:
         """The steps to its vector, and what the first one is given."""

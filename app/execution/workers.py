@@ -119,7 +119,7 @@ class SearchWorkers(Batcher):
         """Where queries come together, others are being encoded or searched for, and more threads would fight."""
         lone = nullcontext()
         with lone if self.libraries is None or len(batch) == 1 else self.libraries.limit(limits=1):
-            return searcher.nearest(np.stack(batch), options, watch)
+            return searcher.search_vectors(np.stack(batch), options, watch)
 
 
 def _warm(searchers: Sequence[Any], watch: Stopwatch) -> list[None]:

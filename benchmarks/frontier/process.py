@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.frontier.systems import Settings
-from lookalike.stores.faiss.environment import settings
+from lookalike.stores.faiss.environment import environment_variables
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,4 +124,4 @@ def _environment(assignment: Assignment) -> dict[str, str]:
 def threads_environment(threads: int) -> dict[str, str]:
     """An environment for a process whose libraries use so many threads and are loaded as ours are, peers too."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {**settings(), **os.environ, **dict.fromkeys(names, str(threads))}
+    return {**environment_variables(), **os.environ, **dict.fromkeys(names, str(threads))}

@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.recall import K
 from benchmarks.vectors import CHUNK, HALVES, VECTORS
-from lookalike.stores.presets import DEFAULT, PRESETS
+from lookalike.stores.presets import DEFAULT_PRESET, PRESETS
 from lookalike.types import Float32, Int64
 
 Params = dict[str, int]
@@ -171,7 +171,7 @@ class Lookalike:
         """Those of tuning, and before them cheaper ones, for peers that find less than anybody would tune for."""
         from indexing.build.tuning import Tunable
 
-        tuned = [dict(params) for params in self._store.trials()] if isinstance(self._store, Tunable) else [{}]
+        tuned = [dict(params) for params in self._store.param_grid()] if isinstance(self._store, Tunable) else [{}]
         least = min(params.get("nprobe", 0) for params in tuned)
         return [{"nprobe": few, "candidates": 50} for few in _FEW_LISTS if few < least] + tuned
 
@@ -315,7 +315,7 @@ SYSTEMS: Mapping[str, Callable[[Settings], System]] = {
     **{
         f"lookalike-{name}": partial(Lookalike, preset=name)
         for name, preset in PRESETS.items()
-        if preset.indexed and name != DEFAULT
+        if preset.has_index and name != DEFAULT_PRESET
     },
     "hnswlib": Hnswlib,
     "usearch": Usearch,

@@ -22,7 +22,7 @@ from indexing.build.budget import IndexBudget, megabytes
 from indexing.build.stores import build_store, complete_store
 from indexing.build.tuning import QuerySet, TuningReport, hold_out, tune
 from lookalike.errors import BudgetImpossible, SourceError
-from lookalike.rerank import unit_block
+from lookalike.rerank import normalized_rows
 from lookalike.stores.presets import PRESETS, Preset, default_preset
 from lookalike.stores.registry import AUTO, FAISS, open_store
 from lookalike.types import Float16, Float32
@@ -122,7 +122,7 @@ def candidates(store: str, count: int) -> list[Preset]:
     if store == FAISS:
         return [default_preset(count)]
     if store == AUTO:
-        return [preset for preset in PRESETS.values() if count >= preset.fewest]
+        return [preset for preset in PRESETS.values() if count >= preset.min_rows]
     raise SourceError(f"--memory, --latency and --explain choose among presets; leave them out with --store {store}")
 
 
@@ -141,10 +141,12 @@ def require_possible(presets: Sequence[Preset], count: int, dim: int, budget: In
     """
     if budget.memory is None or not count:
         return
-    smallest = min(presets, key=lambda preset: preset.memory(count, dim))
-    needed = smallest.memory(count, dim)
-    told = needed if surely == 1 else smallest.memory(math.ceil(count * (2 - surely)), dim)  # enough if there are more
-    if needed > budget.memory and smallest.memory(max(1, int(surely * count)), dim) > budget.memory:
+    smallest = min(presets, key=lambda preset: preset.memory_bytes(count, dim))
+    needed = smallest.memory_bytes(count, dim)
+    told = (
+        needed if surely == 1 else smallest.memory_bytes(math.ceil(count * (2 - surely)), dim)
+    )  # enough if there are more
+    if needed > budget.memory and smallest.memory_bytes(max(1, int(surely * count)), dim) > budget.memory:
         raise BudgetImpossible(
             f"no index of {count:,} vectors of width {dim} fits into {megabytes(budget.memory)}: the smallest, "
             f"{smallest.name}, takes {megabytes(needed)}; give --memory {megabytes(told)}"
@@ -163,11 +165,11 @@ def compare(
     trial = _Trial.of(vectors, text)
     options = []
     for preset in presets:
-        memory = preset.memory(*vectors.shape)
+        memory = preset.memory_bytes(*vectors.shape)
         if budget.memory is not None and memory > budget.memory:
             options.append(Option(preset.name, memory, verdict=f"takes {megabytes(memory)}"))
-        elif len(trial.sample) < preset.fewest:
-            options.append(Option(preset.name, memory, verdict=f"wants {preset.fewest:,} vectors to learn from"))
+        elif len(trial.sample) < preset.min_rows:
+            options.append(Option(preset.name, memory, verdict=f"wants {preset.min_rows:,} vectors to learn from"))
         else:
             say(f"trying {preset.name} on {len(trial.sample):,} vectors")
             options.append(trial.take(preset, memory, budget, folder))
@@ -193,7 +195,7 @@ class _Trial:
         if _sampled(count) == count:
             return cls(vectors, None, text, 1.0)
         rows = np.random.default_rng(_SEED).choice(count, _SAMPLE + _HELD_OUT, replace=False)
-        held_out = QuerySet(unit_block(vectors[np.sort(rows[_SAMPLE:])]))
+        held_out = QuerySet(normalized_rows(vectors[np.sort(rows[_SAMPLE:])]))
         return cls(vectors[np.sort(rows[:_SAMPLE])], held_out, text, count / _SAMPLE)
 
     def take(self, preset: Preset, memory: int, budget: IndexBudget, beside: Path) -> Option:
@@ -202,7 +204,7 @@ class _Trial:
             tuned = _tuned(self.sample, Path(folder), preset.name, budget.recall, self._text, self._held_out)
         report, seconds = tuned[2:]
         taken = report.query_ms or 0.0
-        expected = taken * self._share**preset.growth
+        expected = taken * self._share**preset.time_exponent
         measured = Option(
             preset.name, memory, report.recalls.get("image"), report.recalls.get("text"), taken, round(expected, 4),
             round(seconds, 2), report.params,
@@ -267,7 +269,7 @@ def _tuned(
     its neighbours, and would find more of them than any other query: 0.954 where held-out ones find 0.925.
     """
     begun = time.perf_counter()
-    held_out = hold_out(vectors) if image is None and store in PRESETS and PRESETS[store].walked else None
+    held_out = hold_out(vectors) if image is None and store in PRESETS and PRESETS[store].is_graph else None
     kind, params = build_store(vectors, folder, store, held_out=held_out)
     seconds = time.perf_counter() - begun
     opened = open_store(kind, folder, vectors, params, 0 if held_out is None else len(held_out))

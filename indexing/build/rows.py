@@ -23,7 +23,7 @@ from indexing.ingest.previous_version import FINGERPRINTS
 from indexing.ingest.shards import vectors_of
 from lookalike.collection import REJECTED, VECTORS
 from lookalike.metadata import write_metadata
-from lookalike.sources.columns import OWN
+from lookalike.sources.columns import RESERVED_COLUMNS
 from lookalike.thumbnails import thumbnail_writer
 
 SAMPLED_CAPTIONS = 1_000
@@ -83,7 +83,7 @@ def write_rows(folder: Path, chunks: Iterable[Joined], planned: pa.Schema, dim: 
 
 def _schema(planned: pa.Schema) -> pa.Schema:
     """The job's own columns first, then the sources' in order of appearance."""
-    own = [name for name in OWN if name in planned.names or name in _MEASURED.names]
+    own = [name for name in RESERVED_COLUMNS if name in planned.names or name in _MEASURED.names]
     fields = [_MEASURED.field(name) if name in _MEASURED.names else planned.field(name) for name in own]
     return pa.schema([*fields, *(field for field in planned if field.name not in own)])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lookalike.rerank import unit_block
+from lookalike.rerank import normalized_rows
 from lookalike.stores.faiss.builder import add_held_out
 from lookalike.stores.registry import AUTO, create_builder, resolve_kind
 from lookalike.types import Float16, Float32, Int64
@@ -64,7 +64,7 @@ def complete_store(vectors: Float16, folder: Path, held_out: Int64) -> None:
     Raises:
         StoreUnavailable: the library behind the store refused.
     """
-    add_held_out(folder, held_out, unit_block(vectors[held_out]))
+    add_held_out(folder, held_out, normalized_rows(vectors[held_out]))
 
 
 def _sample(vectors: Float16, size: int) -> Float32:
@@ -73,7 +73,7 @@ def _sample(vectors: Float16, size: int) -> Float32:
     rows.sort()
     sample = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
     for start in range(0, len(rows), _ADD_ROWS):
-        sample[start : start + _ADD_ROWS] = unit_block(vectors[rows[start : start + _ADD_ROWS]])
+        sample[start : start + _ADD_ROWS] = normalized_rows(vectors[rows[start : start + _ADD_ROWS]])
     return sample
 
 
@@ -81,7 +81,7 @@ def _pieces(vectors: Float16) -> Iterator[tuple[int, Float32]]:
     """(rows so far, unit vectors) in row order."""
     for start in range(0, len(vectors), _ADD_ROWS):
         stop = min(start + _ADD_ROWS, len(vectors))
-        yield stop, unit_block(vectors[start:stop])
+        yield stop, normalized_rows(vectors[start:stop])
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lookalike.sources.columns import printable
+from lookalike.sources.columns import valid_text
 
 _REFUSED = (ValueError, TypeError, OverflowError, pa.ArrowException)
 """How pyarrow says that values have no common type, or can't be cast."""
@@ -20,7 +20,7 @@ _REFUSED = (ValueError, TypeError, OverflowError, pa.ArrowException)
 def table_of(records: Sequence[Mapping[str, Any]]) -> pa.Table:
     """A table with a column for every name that occurs, in order of appearance."""
     names = dict.fromkeys(name for record in records for name in record)
-    return pa.table({printable(name): _array([record.get(name) for record in records]) for name in names})
+    return pa.table({valid_text(name): _array([record.get(name) for record in records]) for name in names})
 
 
 def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
@@ -56,10 +56,10 @@ def _array(values: list[Any]) -> pa.Array:
 
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
-        return value if value is None else printable(value)
+        return value if value is None else valid_text(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
-    return printable(json.dumps(value, ensure_ascii=False, default=str))
+    return valid_text(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType:

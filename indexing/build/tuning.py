@@ -17,8 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from lookalike.approximate import nearest
-from lookalike.rerank import unit_block
+from lookalike.approximate_search import approximate_search
+from lookalike.rerank import normalized_rows
 from lookalike.stores.exact import ExactStore
 from lookalike.stores.protocol import SearchParameters, VectorStore
 from lookalike.types import Float16, Float32, Int64, Neighbors
@@ -40,7 +40,7 @@ _SEED = 0
 class Tunable(Protocol):
     """A store that has something to choose."""
 
-    def trials(self) -> Sequence[SearchParameters]:
+    def param_grid(self) -> Sequence[SearchParameters]:
         """Search parameters worth trying, the cheapest first."""
         ...
 
@@ -128,7 +128,7 @@ def leave_one_out(vectors: Float16, most: int | None = None) -> QuerySet:
     count, dim = vectors.shape
     size = min(count, query_budget(count, dim) if most is None else most)
     rows = np.sort(np.random.default_rng(_SEED).choice(count, size, replace=False)).astype(np.int64)
-    return QuerySet(unit_block(vectors[rows]), rows)
+    return QuerySet(normalized_rows(vectors[rows]), rows)
 
 
 def hold_out(vectors: Float16) -> Int64 | None:
@@ -168,7 +168,7 @@ def tune(
     """
     budget = query_budget(*vectors.shape, exact=store.exact)
     if image is None:
-        image = leave_one_out(vectors, budget) if held_out is None else QuerySet(unit_block(vectors[held_out]))
+        image = leave_one_out(vectors, budget) if held_out is None else QuerySet(normalized_rows(vectors[held_out]))
     exams = {"image": _Exam.prepare(vectors, image, held_out)}
     if text is not None and len(text):
         exams["text"] = _Exam.prepare(vectors, QuerySet(text[:budget]), held_out)
@@ -191,7 +191,7 @@ def tune(
     def enough(line: Mapping[str, Any]) -> bool:
         return all(line[name] >= target for name in exams)
 
-    trials = list(store.trials()) if isinstance(store, Tunable) else [{}]
+    trials = list(store.param_grid()) if isinstance(store, Tunable) else [{}]
     good: list[dict[str, Any]] = []
     since, reached = 0, dict[tuple[int, ...], float]()
     for params in _promising(trials, lambda params: enough(tried(params))) if exams else trials[:1]:
@@ -285,7 +285,7 @@ def _answers(store: VectorStore, vectors: Float16, queries: Float32, params: Sea
     """The eleven nearest as the service finds them."""
     if store.exact:
         return store.search(queries, K + 1, params)
-    return nearest(store, vectors, queries, K + 1, params)
+    return approximate_search(store, vectors, queries, K + 1, params)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from indexing.build.rows import Rows, write_rows
 from indexing.build.tuning import FEWEST_QUERIES, query_budget
 from indexing.ingest.join import Joined
 from lookalike.collection import REJECTED, VECTORS, VERSIONS, new_version_name, publish, staging_folder
-from lookalike.disk import disk_errors
+from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.protocol import Encoder, TextEncoder
 from lookalike.errors import EncoderError, SourceError
 from lookalike.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry
@@ -82,7 +82,7 @@ def build_version(root: Path, content: Content, encoder: Encoder, wish: Wish, sa
     version = new_version_name()
     staging = staging_folder(root, version)
     try:
-        with disk_errors(root, content.kept):  # in here, since what fills the disk is removed below
+        with translated_disk_errors(root, content.kept):  # in here, since what fills the disk is removed below
             rows = write_rows(staging, content.chunks, content.schema, encoder.spec.dim)
             _check_counts(content.seen, rows)
             store, recall = _build_store(staging, encoder, rows, wish, say)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from indexing.build.tables import conformed, unified
 from lookalike.errors import SourceError, SourceNotFound
-from lookalike.sources.columns import decodable
+from lookalike.sources.columns import valid_text_columns
 from lookalike.stores.faiss.stored_vectors import open_vectors
 from lookalike.types import Float32, Int64
 
@@ -101,7 +101,7 @@ class Embeddings:
             try:
                 with pq.ParquetFile(path) as file:
                     for batch in file.iter_batches(batch_size=PIECE_ROWS):
-                        yield conformed(decodable(pa.table(batch)), self.schema)
+                        yield conformed(valid_text_columns(pa.table(batch)), self.schema)
             except _DAMAGE as error:
                 raise SourceError(f"{path} can't be read: {error}") from error
 

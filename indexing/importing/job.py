@@ -31,7 +31,7 @@ from indexing.ingest.shards import SCHEMA
 from indexing.progress import Progress
 from lookalike.bootstrap import EngineOptions, load_encoder
 from lookalike.collection import CURRENT
-from lookalike.disk import disk_errors
+from lookalike.disk_errors import translated_disk_errors
 from lookalike.errors import DuplicateId, EncoderMismatch, LookalikeError, SourceError, VectorInvalid
 from lookalike.manifest import Manifest
 from lookalike.metadata import id_hash
@@ -134,7 +134,11 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
         raise SourceError(
             f"{settings.out} holds a collection; name another --out, or --replace to put this in its place"
         )
-    with disk_errors(settings.out, _KEPT), exclusive(settings.out), progress or Progress(quiet=True) as shown:
+    with (
+        translated_disk_errors(settings.out, _KEPT),
+        exclusive(settings.out),
+        progress or Progress(quiet=True) as shown,
+    ):
         encoder = load_encoder(settings.encoder, settings.engine_options)
         if encoder.spec.dim != embeddings.dim:
             raise EncoderMismatch(

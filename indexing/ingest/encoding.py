@@ -138,9 +138,9 @@ def _under_a_free_id(item: Item, seen: IdSet) -> tuple[Item, bool]:
     """The item under the first of its ids that was not seen before, and whether there was one."""
     if seen.add(id_hash(item.id)):
         return item, True
-    if item.longer_id is None:
+    if item.fallback_id is None:
         return item, False
-    longer = replace(item, id=item.longer_id)
+    longer = replace(item, id=item.fallback_id)
     return longer, seen.add(id_hash(longer.id))
 
 

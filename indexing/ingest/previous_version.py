@@ -12,7 +12,7 @@ from indexing.ingest.shards import SCHEMA
 from indexing.plan import Plan
 from lookalike.collection import Collection, open_collection
 from lookalike.errors import CollectionError, CollectionNotFound
-from lookalike.metadata import IDS
+from lookalike.metadata import IDS_FILE
 from lookalike.types import EncoderSpec, Int64, UInt64
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class PreviousVersion:
     def __init__(self, collection: Collection, fingerprints: UInt64) -> None:
         self._collection = collection
         self._fingerprints = fingerprints
-        self._id_hashes, self._rows = np.load(collection.folder / IDS, mmap_mode="r")
+        self._id_hashes, self._rows = np.load(collection.folder / IDS_FILE, mmap_mode="r")
 
     def find(self, id_hashes: UInt64, fingerprints: UInt64) -> Int64:
         """See `Origin.find`."""
@@ -69,7 +69,7 @@ def open_previous(root: Path) -> Collection | None:
 
 def gone(collection: Collection, plan: Plan) -> int:
     """How many of the version's rows the plan's items no longer name."""
-    before, _ = np.load(collection.folder / IDS, mmap_mode="r")
+    before, _ = np.load(collection.folder / IDS_FILE, mmap_mode="r")
     named = [control.column("_id_hash").to_numpy() for control, _ in plan.chunks()]
     return int((~np.isin(before, np.concatenate(named))).sum()) if named else len(before)
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import pyarrow as pa
 
-OWN = ("id", "source", "path", "caption", "captions", "width", "height", "format")
-CAPTION_BYTES = 1 << 16
+RESERVED_COLUMNS = ("id", "source", "path", "caption", "captions", "width", "height", "format")
+MAX_CAPTION_BYTES = 1 << 16
 """No more of a caption file is read: 64 KiB."""
 
 
-def printable(text: str) -> str:
+def valid_text(text: str) -> str:
     """The text with what UTF-8 can't carry (lone surrogates) replaced."""
     return text.encode("utf-8", "replace").decode()
 
 
-def decodable(rows: Any) -> Any:
+def valid_text_columns(rows: Any) -> Any:
     """A record batch or table whose texts are all UTF-8: what is not is replaced, by U+FFFD.
 
     Raises:
@@ -47,18 +47,18 @@ def caption_columns(texts: Iterable[str]) -> dict[str, Any]:
     >>> caption_columns(["a cat", "", "a cat on a mat "])
     {'caption': 'a cat', 'captions': ['a cat', 'a cat on a mat']}
     """
-    kept = [cleaned for text in texts if (cleaned := " ".join(printable(text).split()))]
+    kept = [cleaned for text in texts if (cleaned := " ".join(valid_text(text).split()))]
     if not kept:
         return {}
     return {"caption": kept[0], "captions": kept} if len(kept) > 1 else {"caption": kept[0]}
 
 
-def decode_captions(data: bytes) -> dict[str, Any]:
+def captions_from_file(data: bytes) -> dict[str, Any]:
     """The caption columns of a text file that holds one caption a line; what is not UTF-8 is replaced."""
-    return caption_columns(data[:CAPTION_BYTES].decode("utf-8-sig", "replace").splitlines())
+    return caption_columns(data[:MAX_CAPTION_BYTES].decode("utf-8-sig", "replace").splitlines())
 
 
-def captions_of(value: Any) -> dict[str, Any]:
+def captions_from_cell(value: Any) -> dict[str, Any]:
     """The caption columns of a table's cell: a text, or a list of texts."""
     if isinstance(value, str):
         return caption_columns(value.splitlines())
@@ -67,17 +67,17 @@ def captions_of(value: Any) -> dict[str, Any]:
     return {}
 
 
-def with_extra(own: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+def merged_columns(own: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     """`own` plus the source's columns, renamed where a name is taken; values that say the same twice are left out.
 
-    >>> with_extra({"caption": "a cat"}, {"caption": "tabby", "width": 640, "label": 3})
+    >>> merged_columns({"caption": "a cat"}, {"caption": "tabby", "width": 640, "label": 3})
     {'caption': 'a cat', 'source_caption': 'tabby', 'source_width': 640, 'label': 3}
     """
     columns = dict(own)
     for name, value in extra.items():
         if own.get(name) == value:
             continue
-        fresh = f"source_{name.lstrip('_')}" if name in OWN or name.startswith("_") or not name else name
+        fresh = f"source_{name.lstrip('_')}" if name in RESERVED_COLUMNS or name.startswith("_") or not name else name
         while fresh in columns or (fresh != name and fresh in extra):
             fresh += "_"
         columns[fresh] = value

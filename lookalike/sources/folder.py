@@ -14,8 +14,16 @@ from typing import Any
 
 from lookalike.errors import SourceError
 from lookalike.images import EXTENSIONS
-from lookalike.sources.columns import CAPTION_BYTES, decode_captions
-from lookalike.sources.item import Item, broken, fingerprint, read_range, readable, stat_parts, unreadable
+from lookalike.sources.columns import MAX_CAPTION_BYTES, captions_from_file
+from lookalike.sources.item import (
+    Item,
+    display_name,
+    fingerprint,
+    read_error,
+    read_range,
+    size_and_mtime,
+    unreadable_item,
+)
 
 
 def is_image(name: str) -> bool:
@@ -49,7 +57,7 @@ class FolderSource:
         for folder, images, names in self._walk():
             if isinstance(names, OSError):
                 name = self._relative(folder) + "/"
-                yield broken(self._prefix + name, self.label, unreadable(folder, names), {"path": name})
+                yield unreadable_item(self._prefix + name, self.label, read_error(folder, names), {"path": name})
                 continue
             for name in images:
                 yield self._item(folder, name, names)
@@ -89,25 +97,25 @@ class FolderSource:
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
-                raise SourceError(f"{readable(str(path))} is not a regular file")
+                raise SourceError(f"{display_name(str(path))} is not a regular file")
             caption = _caption_file(path, names)
             if caption is not None:
-                columns |= decode_captions(read_range(caption, size=CAPTION_BYTES))
+                columns |= captions_from_file(read_range(caption, size=MAX_CAPTION_BYTES))
         except OSError as error:
-            return broken(self._prefix + relative, self.label, unreadable(path, error), columns, longer)
+            return unreadable_item(self._prefix + relative, self.label, read_error(path, error), columns, longer)
         except SourceError as error:
-            return broken(self._prefix + relative, self.label, error, columns, longer)
+            return unreadable_item(self._prefix + relative, self.label, error, columns, longer)
         return Item(
             self._prefix + relative,
             self.label,
-            fingerprint(*stat_parts(status)),
+            fingerprint(*size_and_mtime(status)),
             lambda: read_range(path),
             columns,
-            longer_id=longer,
+            fallback_id=longer,
         )
 
     def _relative(self, path: Path) -> str:
-        return readable(path.relative_to(self._root).as_posix())
+        return display_name(path.relative_to(self._root).as_posix())
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -38,7 +38,7 @@ class Item:
         fingerprint: 64 bits that change when the image or its caption may have changed.
         load: gives the image file's bytes; raises LookalikeError. Safe to call from any thread.
         columns: the item's metadata.
-        longer_id: what it is called where an earlier source holds an item of the same id already; None to refuse it.
+        fallback_id: what it is called where an earlier source holds an item of the same id already; None to refuse it.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Item:
     fingerprint: int
     load: Callable[[], bytes]
     columns: Mapping[str, Any] = field(default_factory=dict)
-    longer_id: str | None = None
+    fallback_id: str | None = None
 
 
 class Source(Protocol):
@@ -63,19 +63,19 @@ class Source(Protocol):
         ...
 
 
-def broken(
+def unreadable_item(
     item_id: str,
     source: str,
     error: LookalikeError,
     columns: Mapping[str, Any] | None = None,
-    longer_id: str | None = None,
+    fallback_id: str | None = None,
 ) -> Item:
     """An item that is known to be unreadable before it is loaded."""
 
     def fail() -> NoReturn:
         raise error
 
-    return Item(item_id, source, 0, fail, columns or {}, longer_id)
+    return Item(item_id, source, 0, fail, columns or {}, fallback_id)
 
 
 def fingerprint(*parts: object) -> int:
@@ -84,12 +84,12 @@ def fingerprint(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
-def stat_parts(stat: os.stat_result) -> tuple[int, int]:
+def size_and_mtime(stat: os.stat_result) -> tuple[int, int]:
     """What tells cheaply that a file was changed: size in bytes and modification time in nanoseconds."""
     return stat.st_size, stat.st_mtime_ns
 
 
-def readable(name: str) -> str:
+def display_name(name: str) -> str:
     """A file name as text that every format can carry: bytes that are not UTF-8 become backslash escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
@@ -114,7 +114,7 @@ def read_range(path: Path, offset: int = 0, size: int | None = None) -> bytes:
             stream.seek(offset)
             return stream.read(length)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
 
 
 def check_size(length: int) -> None:
@@ -123,7 +123,7 @@ def check_size(length: int) -> None:
         raise ImageTooLarge(f"image file of {length:,} bytes is over the limit of {MAX_FILE_BYTES:,} bytes")
 
 
-def unreadable(path: Path, error: OSError) -> SourceError:
+def read_error(path: Path, error: OSError) -> SourceError:
     """The error of the tree that says why a file can't be read."""
     kind = SourceNotFound if isinstance(error, FileNotFoundError | NotADirectoryError) else SourceError
-    return kind(f"{readable(str(path))} can't be read: {error.strerror or error}")
+    return kind(f"{display_name(str(path))} can't be read: {error.strerror or error}")

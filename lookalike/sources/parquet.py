@@ -16,19 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.errors import ImageUndecodable, SourceError
-from lookalike.sources.columns import captions_of, decodable, with_extra
+from lookalike.sources.columns import captions_from_cell, merged_columns, valid_text_columns
 from lookalike.sources.item import (
     ColumnNames,
     Item,
-    broken,
+    display_name,
     fingerprint,
+    read_error,
     read_range,
-    readable,
-    stat_parts,
-    unreadable,
+    size_and_mtime,
+    unreadable_item,
 )
 
-ENDINGS = (".parquet", ".pq")
+SUFFIXES = (".parquet", ".pq")
 """File name endings taken for Parquet files."""
 
 IMAGE_COLUMNS = ("image", "image_bytes", "bytes", "img", "picture", "jpg", "jpeg", "png", "content", "data")
@@ -71,15 +71,17 @@ class ParquetSource:
     def __iter__(self) -> Iterator[Item]:
         row = 0
         try:
-            stat = stat_parts(self._path.stat())
+            stat = size_and_mtime(self._path.stat())
             with pq.ParquetFile(self._path, buffer_size=1 << 20) as file:
                 for batch in file.iter_batches(batch_size=_ROWS):
-                    for record in decodable(batch).to_pylist():
+                    for record in valid_text_columns(batch).to_pylist():
                         yield self._item(record, stat, row)
                         row += 1
         except _DAMAGE as error:
-            what = f"{readable(self._path.name)} is truncated or corrupt after {row:,} rows"
-            yield broken(self._prefix + readable(self._path.stem), self.label, SourceError(f"{what}: {error}"))
+            what = f"{display_name(self._path.name)} is truncated or corrupt after {row:,} rows"
+            yield unreadable_item(
+                self._prefix + display_name(self._path.stem), self.label, SourceError(f"{what}: {error}")
+            )
 
     def _item(self, record: dict[str, Any], stat: tuple[int, int], row: int) -> Item:
         data, path = _unpack(record[self._columns.image or ""])
@@ -87,29 +89,31 @@ class ParquetSource:
         id_column = self._columns.id
         value = record[id_column] if id_column is not None else _content_id(data) or path
         if value is None or value == "":
-            name = readable(self._path.name)
+            name = display_name(self._path.name)
             why = SourceError(f"row {row} of {name} has no id in column {id_column!r}, or no image to make one of")
-            return broken(f"{self._prefix}{name}#row-{row}", self.label, why, columns)
+            return unreadable_item(f"{self._prefix}{name}#row-{row}", self.label, why, columns)
         item_id = self._prefix + (value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value))
         if data is not None:
             return Item(item_id, self.label, fingerprint(*stat, row), lambda: data, columns)
         if not path:
-            why_empty = ImageUndecodable(f"row {row} of {readable(self._path.name)} holds no image")
-            return broken(item_id, self.label, why_empty, columns)
+            why_empty = ImageUndecodable(f"row {row} of {display_name(self._path.name)} holds no image")
+            return unreadable_item(item_id, self.label, why_empty, columns)
         return self._item_at(self._path.parent / path, item_id, columns, (*stat, row))
 
     def _item_at(self, path: Path, item_id: str, columns: dict[str, Any], parts: tuple[int, ...]) -> Item:
         try:
             status = path.stat()
             if not path.is_file():
-                raise SourceError(f"{readable(str(path))} is not a regular file")
+                raise SourceError(f"{display_name(str(path))} is not a regular file")
         except OSError as error:
-            return broken(item_id, self.label, unreadable(path, error), columns)
+            return unreadable_item(item_id, self.label, read_error(path, error), columns)
         except ValueError as error:  # a NUL character in the path
-            return broken(item_id, self.label, SourceError(f"{str(path)!r} is no path: {error}"), columns)
+            return unreadable_item(item_id, self.label, SourceError(f"{str(path)!r} is no path: {error}"), columns)
         except SourceError as error:
-            return broken(item_id, self.label, error, columns)
-        return Item(item_id, self.label, fingerprint(*parts, *stat_parts(status)), partial(read_range, path), columns)
+            return unreadable_item(item_id, self.label, error, columns)
+        return Item(
+            item_id, self.label, fingerprint(*parts, *size_and_mtime(status)), partial(read_range, path), columns
+        )
 
     def _metadata(self, record: dict[str, Any], path: str | None) -> dict[str, Any]:
         """Every column but the image; `id` only where it is not the id already, the caption under its own name."""
@@ -122,10 +126,10 @@ class ParquetSource:
         elif stated is not None:
             extra["path"] = stated
         if self._columns.caption is not None:
-            own |= captions_of(extra.pop(self._columns.caption, None))
+            own |= captions_from_cell(extra.pop(self._columns.caption, None))
         if self._columns.id == "id":
             extra.pop("id", None)
-        return with_extra(own, extra)
+        return merged_columns(own, extra)
 
 
 def _read_schema(path: Path) -> pa.Schema | None:

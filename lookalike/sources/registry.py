@@ -10,7 +10,7 @@ from pathlib import Path
 from lookalike.errors import SourceError, SourceNotFound
 from lookalike.sources import parquet, tar
 from lookalike.sources.folder import FolderSource, is_image
-from lookalike.sources.item import ColumnNames, Source, readable
+from lookalike.sources.item import ColumnNames, Source, display_name
 from lookalike.sources.parquet import ParquetSource
 from lookalike.sources.tar import TarSource
 
@@ -20,11 +20,11 @@ Opener = Callable[[Path, str, str, ColumnNames], Source]
 REGISTRY: tuple[tuple[Callable[[Path], bool], Opener], ...] = (
     (Path.is_dir, lambda path, label, prefix, columns: FolderSource(path, label, prefix)),
     (
-        lambda path: path.name.lower().endswith(tar.ENDINGS),
+        lambda path: path.name.lower().endswith(tar.SUFFIXES),
         lambda path, label, prefix, columns: TarSource(path, label, prefix, columns.caption),
     ),
     (
-        lambda path: path.name.lower().endswith(parquet.ENDINGS),
+        lambda path: path.name.lower().endswith(parquet.SUFFIXES),
         lambda path, label, prefix, columns: ParquetSource(path, label, prefix, columns),
     ),
     (lambda path: is_image(path.name), lambda path, label, prefix, columns: FolderSource(path, label, prefix)),
@@ -65,9 +65,9 @@ def _expanded(argument: str) -> tuple[list[Path], str]:
 
 
 def _open(path: Path, name: str, columns: ColumnNames) -> Source:
-    label = name or readable(path.name or path.resolve().name or "/")
+    label = name or display_name(path.name or path.resolve().name or "/")
     for fits, opener in REGISTRY:
         if fits(path):
             return opener(path, label, f"{name}/" if name else "", columns)
-    kinds = ", ".join((*tar.ENDINGS, *parquet.ENDINGS))
+    kinds = ", ".join((*tar.SUFFIXES, *parquet.SUFFIXES))
     raise SourceError(f"{path} is no source that is known: give a folder of images, or a file ending in {kinds}")

@@ -24,10 +24,19 @@ from typing import Any, NoReturn
 
 from lookalike.errors import ImageTooLarge, ImageUndecodable, SourceError
 from lookalike.images import EXTENSIONS
-from lookalike.sources.columns import CAPTION_BYTES, captions_of, decode_captions, with_extra
-from lookalike.sources.item import Item, broken, check_size, fingerprint, read_range, readable, stat_parts, unreadable
+from lookalike.sources.columns import MAX_CAPTION_BYTES, captions_from_cell, captions_from_file, merged_columns
+from lookalike.sources.item import (
+    Item,
+    check_size,
+    display_name,
+    fingerprint,
+    read_error,
+    read_range,
+    size_and_mtime,
+    unreadable_item,
+)
 
-ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """File name endings taken for tars."""
 
 _JSON_BYTES = 1 << 24
@@ -78,13 +87,13 @@ class TarSource:
     def __iter__(self) -> Iterator[Item]:
         loss: list[SourceError] = []
         try:
-            parts = stat_parts(self._path.stat())
+            parts = size_and_mtime(self._path.stat())
             for _, members in itertools.groupby(self._members(loss), key=lambda member: member.key):
                 yield from self._sample(list(members), parts)
         except OSError as error:
-            loss.append(unreadable(self._path, error))
+            loss.append(read_error(self._path, error))
         for each in loss:
-            yield broken(self._stem, self.label, each)
+            yield unreadable_item(self._stem, self.label, each)
 
     def _members(self, loss: list[SourceError]) -> Iterator[_Member]:
         read = 0
@@ -99,7 +108,7 @@ class TarSource:
                 if not compressed:
                     self._check_end(archive.offset)
         except _DAMAGE as error:
-            what = f"{readable(self._path.name)} is truncated or corrupt after {read:,} members"
+            what = f"{display_name(self._path.name)} is truncated or corrupt after {read:,} members"
             loss.append(SourceError(f"{what}: {' '.join(str(error).split())}; what came before is kept"))
 
     def _check_end(self, offset: int) -> None:
@@ -109,7 +118,7 @@ class TarSource:
             raise tarfile.ReadError("no valid header where the next member should begin")
 
     def _member(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, compressed: bool) -> _Member:
-        name = readable(entry.name)
+        name = display_name(entry.name)
         key, extension = _split(name)
         if compressed:
             load = self._read_now(archive, entry)
@@ -141,13 +150,13 @@ class TarSource:
         extra: dict[str, Any] = {}
         for member in members:
             if member.extension.lower() == "txt":
-                own = decode_captions(_sidecar(member, CAPTION_BYTES))
+                own = captions_from_file(_sidecar(member, MAX_CAPTION_BYTES))
             elif member.extension.lower() == "json":
                 extra = _json_columns(member)
         for name in (self._caption, "captions"):
             if not own and name in extra:
-                own = captions_of(extra.pop(name))
-        return with_extra(own, extra)
+                own = captions_from_cell(extra.pop(name))
+        return merged_columns(own, extra)
 
 
 def tar_stem(name: str) -> str:
@@ -157,8 +166,8 @@ def tar_stem(name: str) -> str:
     'part-01'
     """
     lower = name.lower()
-    ending = max((e for e in ENDINGS if lower.endswith(e)), key=len, default="")
-    return readable(name[: len(name) - len(ending)])
+    ending = max((e for e in SUFFIXES if lower.endswith(e)), key=len, default="")
+    return display_name(name[: len(name) - len(ending)])
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -181,7 +190,7 @@ def _is_image(name: str) -> bool:
 def _read_later(path: Path, offset: int, size: int) -> bytes:
     data = read_range(path, offset, size)
     if len(data) < size:
-        raise ImageUndecodable(f"the tar {readable(path.name)} ends within this image")
+        raise ImageUndecodable(f"the tar {display_name(path.name)} ends within this image")
     return data
 
 

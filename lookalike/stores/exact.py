@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lookalike.errors import DimensionMismatch
-from lookalike.rerank import rerank, unit_block, unit_queries
-from lookalike.stores.presets import EXACT_KEPT
+from lookalike.rerank import normalized_queries, normalized_rows, rerank
+from lookalike.stores.presets import MAX_EXACT_FLOAT32_BYTES
 from lookalike.stores.protocol import SearchParameters, check_mask
 from lookalike.types import Bool, Float16, Float32, Int64, Neighbors
 
 if TYPE_CHECKING:
-    from lookalike.stores.faiss.float16_index import Halves
+    from lookalike.stores.faiss.float16_index import Float16Index
 
 _BLOCK_ROWS = 8192
 _QUERY_BLOCK = 256
@@ -54,7 +54,7 @@ class ExactStore:
 
     kind = "exact"
     exact = True
-    narrows = False
+    refines = False
 
     def __init__(self, vectors: Float16) -> None:
         """Wraps (n, d) float16 vectors of about unit norm; copied only on first use, where they are few."""
@@ -72,7 +72,7 @@ class ExactStore:
             QueryError: a query is zero or not finite.
         """
         check_mask(mask, self.count)
-        unit = unit_queries(queries, self.dim)
+        unit = normalized_queries(queries, self.dim)
         answers: list[Neighbors] = []
         for top in range(0, len(unit), _QUERY_BLOCK):
             block = slice(top, top + _QUERY_BLOCK)
@@ -120,26 +120,26 @@ class ExactStore:
     def _unit(self, rows: slice | Int64) -> Float32:
         """The unit vectors of some rows, in float32."""
         if not self._is_small:
-            return unit_block(self._vectors[rows])
+            return normalized_rows(self._vectors[rows])
         kept: Float32 = self._kept[rows]
         return kept
 
     @property
     def _is_small(self) -> bool:
-        return self.count * self.dim * 4 <= EXACT_KEPT
+        return self.count * self.dim * 4 <= MAX_EXACT_FLOAT32_BYTES
 
     @cached_property
     def _kept(self) -> Float32:
-        return unit_block(self._vectors[:])
+        return normalized_rows(self._vectors[:])
 
     @cached_property
-    def _halves(self) -> Halves | None:
+    def _halves(self) -> Float16Index | None:
         """What compares them as they are stored, where they are many."""
         if self._is_small:
             return None
-        from lookalike.stores.faiss.float16_index import Halves, viewable  # few vectors need no FAISS
+        from lookalike.stores.faiss.float16_index import Float16Index, can_view  # few vectors need no FAISS
 
-        return Halves(self._vectors) if viewable(self._vectors) else None
+        return Float16Index(self._vectors) if can_view(self._vectors) else None
 
 
 def _products(unit: Float32, block: Float32) -> Float32:

@@ -29,7 +29,7 @@ class VectorStore(Protocol):
     """n."""
     exact: bool
     """Whether `search` already returns exact cosines over the collection's vectors."""
-    narrows: bool
+    refines: bool
     """Whether `search` gathers `candidates` rows and itself chooses the k best of them, by products with the
     collection's float16 vectors; otherwise k are gathered, and the caller asks for as many as it will re-rank."""
     defaults: SearchParameters

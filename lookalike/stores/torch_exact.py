@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lookalike.errors import StoreUnavailable
-from lookalike.rerank import rerank, unit_queries
+from lookalike.rerank import normalized_queries, rerank
 from lookalike.stores.protocol import SearchParameters, check_mask
 from lookalike.types import Bool, Float16, Float32, Int64, Neighbors
 
@@ -47,7 +47,7 @@ class TorchStore:
 
     kind = "torch-exact"
     exact = True
-    narrows = False
+    refines = False
 
     def __init__(self, vectors: Float16, device: str | None = None) -> None:
         """Copies (n, d) float16 vectors of about unit norm to the device and sends it a first query.
@@ -85,7 +85,7 @@ class TorchStore:
             StoreUnavailable: the device refused, most likely for want of memory.
         """
         check_mask(mask, self.count)
-        unit = unit_queries(queries, self.dim)
+        unit = normalized_queries(queries, self.dim)
         if not self.count:
             return [Neighbors(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in unit]
         # Enough that a second look is rare: of CLIP's cosines a few in a hundred of k lie within the device's rounding.

@@ -294,14 +294,14 @@ def test_a_search_that_fails_makes_the_service_unready_and_is_told_once(
 ) -> None:
     from lookalike.search import Searcher
 
-    broken, real = threading.Event(), Searcher.nearest
+    broken, real = threading.Event(), Searcher.search_vectors
 
-    def nearest(self: Searcher, *args: Any) -> Any:
+    def search_vectors(self: Searcher, *args: Any) -> Any:
         if broken.is_set():
             raise OSError("input/output error")
         return real(self, *args)
 
-    monkeypatch.setattr(Searcher, "nearest", nearest)
+    monkeypatch.setattr(Searcher, "search_vectors", search_vectors)
     with TestClient(create_app(Settings(collection=root, probe_seconds=0.02))) as client:
         wait_until_ready(client)
         broken.set()

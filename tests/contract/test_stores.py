@@ -23,9 +23,8 @@ from indexing.build.stores import build_store, complete_store
 from lookalike.errors import DimensionMismatch, QueryError, StoreError, StoreUnavailable, UnknownStore
 from lookalike.rerank import rerank
 from lookalike.stores.exact import ExactStore
-from lookalike.stores.faiss.library import INDEX_FILE
-from lookalike.stores.faiss.single_query import inverted_file
-from lookalike.stores.presets import CODED_LISTS, PRESETS, Preset, choose_nlist, default_preset
+from lookalike.stores.faiss.library import INDEX_FILE, extract_ivf
+from lookalike.stores.presets import MIN_CODED_LISTS, PRESETS, Preset, choose_nlist, default_preset
 from lookalike.stores.protocol import SearchParameters, VectorStore
 from lookalike.stores.registry import create_builder, open_store, resolve_kind, store_kinds, store_names
 from lookalike.types import Float16, Float32, Neighbors
@@ -432,18 +431,18 @@ def test_the_chosen_sizes_can_be_trained(n: int, d: int) -> None:
     assert f"IVF{nlist}," in default_preset(n).factory(n, d)
 
 
-@pytest.mark.parametrize("preset", [preset for preset in PRESETS.values() if preset.indexed], ids=lambda p: p.name)
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS.values() if preset.has_index], ids=lambda p: p.name)
 @pytest.mark.parametrize(("n", "d"), [(20_000, 64), (20_000, 33)])
 def test_memory_is_told_beforehand(preset: Preset, n: int, d: int, tmp_path: Path) -> None:
     """All of the file can become resident while it is searched, and few centroids a second time for lone queries."""
     make(Case(preset.name, n, d), tmp_path)
     size = (tmp_path / INDEX_FILE).stat().st_size
-    if preset.listed:
+    if preset.is_ivf:
         index = faiss.read_index(str(tmp_path / INDEX_FILE))
-        centroids = inverted_file(index).quantizer
-        assert centroids.ntotal < CODED_LISTS
+        centroids = extract_ivf(index).quantizer
+        assert centroids.ntotal < MIN_CODED_LISTS
         size += 4 * centroids.ntotal * centroids.d
-    assert preset.memory(n, d) == pytest.approx(size, rel=0.05)
+    assert preset.memory_bytes(n, d) == pytest.approx(size, rel=0.05)
 
 
 def test_the_exact_stores_memory_counts_the_copy_that_it_keeps() -> None:
@@ -453,8 +452,8 @@ def test_the_exact_stores_memory_counts_the_copy_that_it_keeps() -> None:
     held = vectors.nbytes + sum(
         value.nbytes for value in vars(store).values() if isinstance(value, np.ndarray) and value is not vectors
     )
-    assert held <= PRESETS["exact"].memory(1_000, 16) <= held + 10_000
-    assert PRESETS["exact"].memory(1_000_000, 512) == pytest.approx(2 * 512 * 1_000_000, rel=1e-4)
+    assert held <= PRESETS["exact"].memory_bytes(1_000, 16) <= held + 10_000
+    assert PRESETS["exact"].memory_bytes(1_000_000, 512) == pytest.approx(2 * 512 * 1_000_000, rel=1e-4)
 
 
 @pytest.mark.parametrize("damaged", ["x", 1.5, 0, None])

@@ -53,7 +53,7 @@ def indexes(version: int) -> None:
     root.mkdir()
     np.save(root / VECTORS, vectors())
     for preset in PRESETS.values():
-        if preset.indexed:
+        if preset.has_index:
             folder = root / preset.name
             folder.mkdir()
             params = build_store(vectors(), folder, preset.name)[1]

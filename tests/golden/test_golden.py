@@ -50,7 +50,7 @@ def test_an_index_of_each_preset_opens_and_finds(folder: Path) -> None:
 
 
 def test_no_preset_is_missing() -> None:
-    presets = {name for name, preset in PRESETS.items() if preset.indexed}
+    presets = {name for name, preset in PRESETS.items() if preset.has_index}
     assert {path.parent.name for path in HERE.glob("indexes-*/*/index.faiss")} == presets
 
 

@@ -15,7 +15,7 @@ from lookalike.bootstrap import EngineOptions, StoreDevice, open_collection_stor
 from lookalike.collection import Collection, open_collection
 from lookalike.errors import StoreUnavailable
 from lookalike.manifest import StoreEntry
-from lookalike.row_search import NearestRows, SearchOptions
+from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.exact import ExactStore
 from lookalike.stores.protocol import VectorStore
@@ -135,7 +135,7 @@ def test_an_exact_store_is_what_answers(golden: Collection, monkeypatch: pytest.
     queries = np.array(golden.vectors[:3], np.float32)
     truth = ExactStore(golden.vectors).search(queries, 4)
     monkeypatch.setattr(ExactStore, "search", None)
-    rows = NearestRows(store, golden.vectors, golden.metadata)
+    rows = RowSearcher(store, golden.vectors, golden.metadata)
     for options in (SearchOptions(4), SearchOptions(4, exact=True)):
         for found, wanted in zip(rows.find(queries, options, Stopwatch()), truth, strict=True):
             np.testing.assert_array_equal(found.rows, wanted.rows)

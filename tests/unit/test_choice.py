@@ -75,7 +75,7 @@ def test_the_fastest_that_reaches_the_recall(vectors: Float16, tmp_path: Path, m
 
 def test_memory_is_a_limit(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
     measured |= {**FAST, "ivf-flat": (1.0, 0.01)}
-    memory = PRESETS["ivf-flat"].memory(N, D) - 1
+    memory = PRESETS["ivf-flat"].memory_bytes(N, D) - 1
     name, options = chosen(vectors, tmp_path, IndexBudget(0.95, memory))
     assert name == "ivf-rabitq"
     assert options["ivf-flat"]["sample_ms"] is None
@@ -122,7 +122,7 @@ def test_too_little_time_names_what_suffices(vectors: Float16, tmp_path: Path, m
 
 def test_a_recall_out_of_reach_names_the_best(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
     measured |= {"ivf-pq4": (0.914, 0.1)}
-    memory = PRESETS["exact"].memory(N, D) - 1
+    memory = PRESETS["exact"].memory_bytes(N, D) - 1
     with pytest.raises(BudgetImpossible, match=r"--recall 0.91 would do for ivf-pq4, or --memory \S+ would let exact"):
         build_chosen(vectors, tmp_path, "auto", IndexBudget(0.99, memory))
 
@@ -149,7 +149,7 @@ def test_an_index_that_grew_too_large_asks_for_memory(
     vectors: Float16, tmp_path: Path, measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured |= {"ivf-flat": (1.0, 0.5)}
-    memory = PRESETS["ivf-flat"].memory(N, D)
+    memory = PRESETS["ivf-flat"].memory_bytes(N, D)
     monkeypatch.setattr(index_selection, "_broken", lambda built, folder, budget: "it takes more")
     with pytest.raises(BudgetImpossible, match=rf"--memory {megabytes(memory)} would do for ivf-flat") as caught:
         build_chosen(vectors, tmp_path, "ivf-flat", IndexBudget(0.95, memory))
@@ -161,7 +161,7 @@ def test_measured_for_real(tmp_path: Path) -> None:
     """Nothing is scripted: the chosen index, opened by the manifest's parameters, keeps what was promised."""
     vectors = unit(60_000, 24, seed=3).astype(np.float16)
     text = unit(150, 24, seed=4)
-    budget = IndexBudget(0.9, PRESETS["ivf-pq4"].memory(*vectors.shape) + 1_000, 100.0)
+    budget = IndexBudget(0.9, PRESETS["ivf-pq4"].memory_bytes(*vectors.shape) + 1_000, 100.0)
     built = build_chosen(vectors, tmp_path, "auto", budget, text)
     plan = built.report["plan"]
     assert plan["sample"] == 50_000

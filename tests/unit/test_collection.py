@@ -37,8 +37,7 @@ from lookalike.errors import (
     ManifestInvalid,
 )
 from lookalike.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry, read_manifest
-from lookalike.metadata import FILES as METADATA_FILES
-from lookalike.metadata import write_metadata
+from lookalike.metadata import METADATA_FILES, write_metadata
 from lookalike.thumbnails import FILE as THUMBNAILS
 from lookalike.thumbnails import write_thumbnails
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from indexing.job import IndexSettings, run_index
 from lookalike import duplicates as duplicates_module
-from lookalike.duplicates import Group, duplicate_groups
+from lookalike.duplicates import DuplicateGroup, duplicate_groups
 from lookalike.stores.exact import ExactStore
 from lookalike.types import Float16
 from tests.bad_images import encoded, make_image
@@ -49,7 +49,7 @@ def test_groups_are_the_connected_components(exact_up_to: int, seed: int, count:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates_module, "_BLOCK", 7)
         patch.setattr(duplicates_module, "_QUERIES", 7)
-        patch.setattr(duplicates_module, "EXACT_UP_TO", exact_up_to)
+        patch.setattr(duplicates_module, "MAX_EXACT_ROWS", exact_up_to)
         compared: list[int] = []
         groups = duplicate_groups(vectors, threshold, ExactStore(vectors), compared.append)
     assert {group.rows for group in groups} == naive(vectors, threshold)
@@ -64,7 +64,7 @@ def test_thousands_of_copies_are_decided_in_little_memory(
     exact_up_to: int, noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All pairs of them lie at the threshold, and each is looked at in float64: at once that would be 2 GB."""
-    monkeypatch.setattr(duplicates_module, "EXACT_UP_TO", exact_up_to)
+    monkeypatch.setattr(duplicates_module, "MAX_EXACT_ROWS", exact_up_to)
     random = np.random.default_rng(0)
     rows = random.standard_normal((1, 64)) / 8 + noise * random.standard_normal((2_000, 64)) / 8
     vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
@@ -80,7 +80,7 @@ def test_thousands_of_copies_are_decided_in_little_memory(
 
 def test_equal_vectors_make_one_group_with_cosine_one() -> None:
     vectors = np.eye(4, dtype=np.float16)[[0, 1, 0, 2, 0]]
-    assert duplicate_groups(vectors, 0.99, ExactStore(vectors)) == [Group((0, 2, 4), pytest.approx(1.0))]
+    assert duplicate_groups(vectors, 0.99, ExactStore(vectors)) == [DuplicateGroup((0, 2, 4), pytest.approx(1.0))]
 
 
 @pytest.fixture(scope="module")

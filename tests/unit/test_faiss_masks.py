@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from indexing.build.stores import build_store
-from lookalike.approximate import nearest
+from lookalike.approximate_search import approximate_search
 from lookalike.stores.exact import ExactStore
-from lookalike.stores.faiss.masks import Selections
+from lookalike.stores.faiss.masks import MaskCache
 from lookalike.stores.faiss.store import FaissStore
 from lookalike.types import Bool, Float16
 from tests.unit_vectors import unit
@@ -36,7 +36,7 @@ def test_rows_far_from_the_query_are_found_among_themselves(
     towards = vectors.astype(np.float32) @ queries.mean(axis=0)
     mask: Bool = towards <= np.quantile(towards, share)
     truth = ExactStore(vectors).search(queries, 10, mask=mask)
-    found = nearest(store, vectors, queries, 10, store.defaults, mask)
+    found = approximate_search(store, vectors, queries, 10, store.defaults, mask)
     assert all(mask[neighbors.rows].all() and len(neighbors.rows) == 10 for neighbors in found)
     assert np.mean([np.isin(t.rows, f.rows).mean() for t, f in zip(truth, found, strict=True)]) > 0.85
 
@@ -48,7 +48,7 @@ def test_a_mask_of_fewer_lists_than_are_visited(vectors: Float16, tmp_path: Path
     mask[:40] = True
     queries = unit(vectors[-5:].astype(np.float32))
     for found, truth in zip(
-        nearest(store, vectors, queries, 10, store.defaults, mask),
+        approximate_search(store, vectors, queries, 10, store.defaults, mask),
         ExactStore(vectors).search(queries, 10, mask=mask),
         strict=True,
     ):
@@ -58,7 +58,7 @@ def test_a_mask_of_fewer_lists_than_are_visited(vectors: Float16, tmp_path: Path
 class TestSelections:
     def test_of_a_mask_that_may_change_nothing_is_remembered(self) -> None:
         made: list[Bool] = []
-        selections = Selections(lambda mask: made.append(mask))
+        selections = MaskCache(lambda mask: made.append(mask))
         mask: Bool = np.zeros(9, dtype=bool)
         assert selections.of(mask).allowed == 0
         mask[3] = True
@@ -68,7 +68,7 @@ class TestSelections:
         assert len(made) == 3
 
     def test_what_goes_is_forgotten(self) -> None:
-        selections = Selections(lambda mask: None)
+        selections = MaskCache(lambda mask: None)
         for i in range(200):
             mask: Bool = np.arange(9) < i % 9
             mask.flags.writeable = False
@@ -77,7 +77,7 @@ class TestSelections:
         assert len(selections._kept) == 1
 
     def test_lists_are_counted(self) -> None:
-        selections = Selections(lambda mask: np.array([True, False, True]))
+        selections = MaskCache(lambda mask: np.array([True, False, True]))
         selection = selections.of(np.ones(4, dtype=bool))
         assert (selection.allowed, selection.lists) == (4, 2)
-        assert selection.touched is not None
+        assert selection.nonempty_lists is not None

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lookalike import metadata as metadata_module
 from lookalike.errors import FilterInvalid
-from lookalike.filters import DEEPEST, MOST_CONDITIONS, mask_of, parse_filter
+from lookalike.filters import MAX_CONDITIONS, MAX_DEPTH, filter_mask, parse_filter
 from lookalike.metadata import Metadata, write_metadata
 
 ROWS: list[dict[str, Any]] = [
@@ -57,7 +57,7 @@ def metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Metadata:
 
 
 def ids(metadata: Metadata, document: dict[str, Any]) -> str:
-    mask = mask_of(parse_filter(json.dumps(document)), metadata)
+    mask = filter_mask(parse_filter(json.dumps(document)), metadata)
     return "".join(str(ROWS[row]["id"]) for row in np.flatnonzero(mask))
 
 
@@ -153,7 +153,7 @@ def test_what_does_not_fit_the_columns_is_an_error_that_names_both(
         ('{"must": [{"field": "a", "range": {"above": 1}}]}', r"range\.above"),
         ('{"must": [{"field": "a", "exists": "yes"}]}', r"exists: .*boolean"),
         ('{"must": [{"field": "a", "equals": {"x": 1}}]}', r"must\.0"),
-        (json.dumps({"must": [{"field": "a", "equals": 1}] * (MOST_CONDITIONS + 1)}), f"at most {MOST_CONDITIONS}"),
+        (json.dumps({"must": [{"field": "a", "equals": 1}] * (MAX_CONDITIONS + 1)}), f"at most {MAX_CONDITIONS}"),
     ],
 )
 def test_what_is_no_filter_is_refused_with_its_place(text: str, match: str) -> None:
@@ -169,9 +169,9 @@ def test_numbers_without_end_are_refused(test: str) -> None:
 
 def test_filters_within_filters_have_a_bottom() -> None:
     document: dict[str, Any] = {"must": [{"field": "a", "equals": 1}]}
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         document = {"must": [document]}
-    with pytest.raises(FilterInvalid, match=f"nested {DEEPEST} deep"):
+    with pytest.raises(FilterInvalid, match=f"nested {MAX_DEPTH} deep"):
         parse_filter(json.dumps(document))
 
 
@@ -221,7 +221,7 @@ def test_any_filter_agrees_with_plain_python(rows: Any, must: Any, should: Any, 
         and not any(holds(row, part) for part in must_not)
         for row in rows
     ]
-    assert mask_of(parse_filter(text), _Table(rows)).tolist() == expected
+    assert filter_mask(parse_filter(text), _Table(rows)).tolist() == expected
 
 
 BIG = 2**63 + 5
@@ -283,7 +283,7 @@ def numbers(tmp_path: Path) -> Metadata:
 def test_numbers_are_compared_as_the_column_holds_them(
     numbers: Metadata, field: str, test: dict[str, Any], expected: str
 ) -> None:
-    mask = mask_of(parse_filter(json.dumps({"must": [{"field": field, **test}]})), numbers)
+    mask = filter_mask(parse_filter(json.dumps({"must": [{"field": field, **test}]})), numbers)
     assert "".join("abc"[row] for row in np.flatnonzero(mask)) == expected
 
 
@@ -303,9 +303,9 @@ def test_whole_numbers_compare_as_in_python(values: list[int], bound: float) -> 
             return len(values)
 
     for test, compare in (("gt", "__gt__"), ("gte", "__ge__"), ("lt", "__lt__"), ("lte", "__le__")):
-        found = mask_of(parse_filter(json.dumps({"must": [{"field": "n", "range": {test: bound}}]})), One())
+        found = filter_mask(parse_filter(json.dumps({"must": [{"field": "n", "range": {test: bound}}]})), One())
         assert found.tolist() == [getattr(Fraction(value), compare)(Fraction(bound)) for value in values]
-    found = mask_of(parse_filter(json.dumps({"must": [{"field": "n", "equals": bound}]})), One())
+    found = filter_mask(parse_filter(json.dumps({"must": [{"field": "n", "equals": bound}]})), One())
     assert found.tolist() == [Fraction(value) == Fraction(bound) for value in values]
 
 
@@ -318,6 +318,6 @@ def test_what_is_wrong_is_told_of_the_first_part_alone() -> None:
 @pytest.mark.parametrize("empty", [{}, {"must": []}])
 def test_filters_without_conditions_count_as_well(empty: dict[str, Any]) -> None:
     with pytest.raises(FilterInvalid):
-        parse_filter(json.dumps({"must": [empty] * (MOST_CONDITIONS + 1)}))
+        parse_filter(json.dumps({"must": [empty] * (MAX_CONDITIONS + 1)}))
     with pytest.raises(FilterInvalid, match="at most"):
-        parse_filter(json.dumps({"must": [empty] * MOST_CONDITIONS, "should": [empty]}))
+        parse_filter(json.dumps({"must": [empty] * MAX_CONDITIONS, "should": [empty]}))

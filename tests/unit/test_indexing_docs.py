@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from cli.index import index
-from lookalike.metadata import FILES
+from lookalike.metadata import METADATA_FILES
 from lookalike.sources import parquet, tar
 from lookalike.thumbnails import FILE as THUMBNAILS
 
@@ -20,5 +20,12 @@ def test_every_option_is_documented_and_no_other() -> None:
 
 
 def test_every_file_and_kind_of_source_is_documented() -> None:
-    for name in (*FILES, THUMBNAILS, "fingerprints.npy", "rejected.parquet", *parquet.ENDINGS[:1], tar.ENDINGS[0]):
+    for name in (
+        *METADATA_FILES,
+        THUMBNAILS,
+        "fingerprints.npy",
+        "rejected.parquet",
+        *parquet.SUFFIXES[:1],
+        tar.SUFFIXES[0],
+    ):
         assert name in PAGE

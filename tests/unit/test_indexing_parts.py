@@ -33,7 +33,7 @@ from indexing.ingest.prefetch import prefetch
 from indexing.ingest.shards import SCHEMA, Encoded, ShardPool, ShardWriter, shard_files, vectors_of
 from indexing.progress import Progress
 from lookalike.collection import staging_folder
-from lookalike.disk import disk_errors
+from lookalike.disk_errors import translated_disk_errors
 from lookalike.errors import CollectionBusy, CollectionUnwritable, DiskFull
 
 
@@ -243,17 +243,17 @@ class TestDisk:
     def test_a_file_that_may_not_grow_says_so(self, tmp_path: Path) -> None:
         with (
             pytest.raises(DiskFull, match=r"may not grow.*ulimit -f.*: it is lost"),
-            disk_errors(tmp_path, "it is lost"),
+            translated_disk_errors(tmp_path, "it is lost"),
         ):
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
     def test_a_full_disk_has_its_own_error(self, tmp_path: Path, number: int) -> None:
-        with pytest.raises(DiskFull, match="same command again"), disk_errors(tmp_path):
+        with pytest.raises(DiskFull, match="same command again"), translated_disk_errors(tmp_path):
             raise OSError(number, os.strerror(number))
 
     def test_other_errors_of_the_system_pass(self, tmp_path: Path) -> None:
-        with pytest.raises(PermissionError), disk_errors(tmp_path):
+        with pytest.raises(PermissionError), translated_disk_errors(tmp_path):
             raise PermissionError(errno.EACCES, "no")
 
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from lookalike import metadata as metadata_module
 from lookalike.errors import DuplicateId, ManifestInvalid, UnknownItem
-from lookalike.metadata import IDS, PARQUET, ROWS, Metadata, id_hash, json_ready, write_metadata
-from lookalike.rowfile import RowFile, RowFileWriter
+from lookalike.metadata import IDS_FILE, PARQUET_FILE, ROWS_FILE, Metadata, id_hash, json_ready, write_metadata
+from lookalike.row_file import RowFile, RowFileWriter
 from lookalike.thumbnails import Thumbnails, write_thumbnails
 
 SCHEMA = pa.schema([("id", pa.string()), ("caption", pa.string()), ("n", pa.int64())])
@@ -42,7 +42,7 @@ class TestMetadata:
             {"id": "日本.png", "caption": "a 日本.png", "n": 1},
             {"id": "a/ü.jpg", "n": 0},
         ]
-        assert pq.read_table(tmp_path / PARQUET).column("id").to_pylist() == names
+        assert pq.read_table(tmp_path / PARQUET_FILE).column("id").to_pylist() == names
 
     def test_columns_may_come_in_another_order_and_type(self, tmp_path: Path) -> None:
         number, name = pa.array([1], pa.int8()), pa.array(["x"], pa.large_string())
@@ -73,7 +73,7 @@ class TestMetadata:
         assert write_metadata(tmp_path, SCHEMA, []) == 0
         assert len(Metadata(tmp_path)) == 0
 
-    @pytest.mark.parametrize("name", [IDS, ROWS])
+    @pytest.mark.parametrize("name", [IDS_FILE, ROWS_FILE])
     def test_files_that_do_not_fit_are_refused(self, tmp_path: Path, name: str) -> None:
         write_metadata(tmp_path, SCHEMA, [table("a")])
         (tmp_path / name).write_bytes(b"x")
@@ -82,7 +82,7 @@ class TestMetadata:
 
     def test_ids_of_another_collection_are_refused(self, tmp_path: Path) -> None:
         write_metadata(tmp_path, SCHEMA, [table("a")])
-        np.save(tmp_path / IDS, np.zeros((2, 2), np.uint64))
+        np.save(tmp_path / IDS_FILE, np.zeros((2, 2), np.uint64))
         with pytest.raises(ManifestInvalid, match="does not describe"):
             Metadata(tmp_path)
 

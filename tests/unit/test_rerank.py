@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import DimensionMismatch, QueryError
-from lookalike.rerank import rerank, unit_block, unit_queries
+from lookalike.rerank import normalized_queries, normalized_rows, rerank
 from lookalike.types import Float16, Float32, Neighbors
 
 
@@ -58,7 +58,7 @@ def test_upcasting_is_exact_for_every_finite_half() -> None:
     block = np.stack([halves, np.full_like(halves, 4096)], axis=1)
     expected = block.astype(np.float64)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(unit_block(block), expected, rtol=3e-7)
+    np.testing.assert_allclose(normalized_rows(block), expected, rtol=3e-7)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5, None])
@@ -109,7 +109,7 @@ def test_queries_without_a_direction(bad: float) -> None:
 
 def test_tiny_and_huge_queries_have_a_direction() -> None:
     for scale in (1e-30, 1e30):
-        np.testing.assert_allclose(unit_queries(np.full((1, 4), scale, dtype=np.float32), 4), 0.5)
+        np.testing.assert_allclose(normalized_queries(np.full((1, 4), scale, dtype=np.float32), 4), 0.5)
 
 
 def test_shapes_that_do_not_fit() -> None:

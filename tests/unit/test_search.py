@@ -19,7 +19,7 @@ from lookalike.images import encode_thumbnail
 from lookalike.manifest import Counts, EncoderEntry, Manifest, StoreEntry
 from lookalike.metadata import write_metadata
 from lookalike.row_search import SearchOptions
-from lookalike.search import Embedded, Limits, Searcher, compare
+from lookalike.search import Embedding, Limits, Searcher, compare
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.registry import open_store
 from lookalike.thumbnails import write_thumbnails
@@ -108,31 +108,31 @@ def test_another_encoder_is_refused_by_both_names(searcher: Searcher, tmp_path: 
 
 def test_a_batch_answers_each_query_as_it_would_alone(searcher: Searcher) -> None:
     vectors = searcher.encode_texts(["blue", "red"], Stopwatch())
-    together = searcher.nearest(vectors, SearchOptions(limit=3), Stopwatch())
-    alone = [searcher.nearest(vector[None], SearchOptions(limit=3), Stopwatch())[0] for vector in vectors]
+    together = searcher.search_vectors(vectors, SearchOptions(limit=3), Stopwatch())
+    alone = [searcher.search_vectors(vector[None], SearchOptions(limit=3), Stopwatch())[0] for vector in vectors]
     assert [[hit.id for hit in hits] for hits in together] == [[hit.id for hit in hits] for hits in alone]
 
 
 def test_compare_uses_the_threshold_of_the_two_kinds_unless_one_is_given() -> None:
     a, b = (np.array(v, np.float32) for v in ([1.0, 0.0], [0.6, 0.8]))
     spec = replace(FakeEncoder.spec, calibration=None, thresholds=Thresholds(0.3, image_text=0.5, text_text=0.1))
-    images = compare(Embedded(a, "image"), Embedded(b, "image"), spec)
+    images = compare(Embedding(a, "image"), Embedding(b, "image"), spec)
     assert (images.cosine, images.distance, images.threshold, images.similar) == pytest.approx((0.6, 0.4, 0.3, False))
-    assert compare(Embedded(a, "image"), Embedded(b, "text"), spec).similar
-    assert compare(Embedded(a, "text"), Embedded(b, "text"), spec).threshold == 0.1
-    assert compare(Embedded(a, "image"), Embedded(b, "image"), spec, threshold=0.41).similar
-    assert compare(Embedded(a, "image"), Embedded(a, "image"), spec, threshold=0.0).similar
+    assert compare(Embedding(a, "image"), Embedding(b, "text"), spec).similar
+    assert compare(Embedding(a, "text"), Embedding(b, "text"), spec).threshold == 0.1
+    assert compare(Embedding(a, "image"), Embedding(b, "image"), spec, threshold=0.41).similar
+    assert compare(Embedding(a, "image"), Embedding(a, "image"), spec, threshold=0.0).similar
 
 
 def test_a_calibration_gives_threshold_and_probability_by_the_kinds_of_the_sides() -> None:
     a, b = (np.array(v, np.float32) for v in ([1.0, 0.0], [0.6, 0.8]))
     images = PairCalibration(0.35, (0.5, 0.7), (0.2, 0.8))
     spec = replace(FakeEncoder.spec, calibration=Calibration(image_image=images), thresholds=Thresholds())
-    found = compare(Embedded(a, "image"), Embedded(b, "image"), spec)
+    found = compare(Embedding(a, "image"), Embedding(b, "image"), spec)
     assert (found.threshold, found.similar, found.probability) == pytest.approx((0.35, False, 0.5))
-    told = compare(Embedded(a, "image"), Embedded(b, "image"), spec, threshold=0.5)
+    told = compare(Embedding(a, "image"), Embedding(b, "image"), spec, threshold=0.5)
     assert (told.similar, told.probability) == (True, pytest.approx(0.5))
     for kinds in (("image", "text"), ("text", "image"), ("text", "text")):
-        other = compare(Embedded(a, kinds[0]), Embedded(b, kinds[1]), spec)
+        other = compare(Embedding(a, kinds[0]), Embedding(b, kinds[1]), spec)
         assert other.probability is None
         assert other.threshold == (0.3 if kinds[0] == kinds[1] else 0.75)

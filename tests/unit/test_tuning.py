@@ -22,7 +22,7 @@ from lookalike.types import Bool, Float16, Float32, Neighbors
 class Forgetful:
     """An exact store that keeps `candidates` rows, the true best ones, except every `nprobe`-th (ALL: none is lost)."""
 
-    kind, exact, narrows = "forgetful", False, False
+    kind, exact, refines = "forgetful", False, False
 
     def __init__(self, vectors: Float16, ladder: Sequence[SearchParameters]) -> None:
         self._exact = ExactStore(vectors)
@@ -30,7 +30,7 @@ class Forgetful:
         self._ladder = ladder
         self.defaults: SearchParameters = ladder[0]
 
-    def trials(self) -> Sequence[SearchParameters]:
+    def param_grid(self) -> Sequence[SearchParameters]:
         return self._ladder
 
     def search(
@@ -231,7 +231,7 @@ def test_trials_run_from_cheap_to_dear(tmp_path: Path) -> None:
     vectors = unit(3_000, 32, seed=1).astype(np.float16)
     kind, params = build_store(vectors, tmp_path, "faiss")
     store = open_store(kind, tmp_path, vectors, params)
-    trials = [dict(trial) for trial in store.trials()]  # type: ignore[attr-defined]
+    trials = [dict(trial) for trial in store.param_grid()]  # type: ignore[attr-defined]
     assert trials[-1]["nprobe"] == params["nlist"]
     for candidates in {trial["candidates"] for trial in trials}:
         probes = [trial["nprobe"] for trial in trials if trial["candidates"] == candidates]

@@ -297,7 +297,7 @@ class FakeCollection:
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
 
-    def nearest(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[list[float]]:
+    def search_vectors(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[list[float]]:
         self.calls.append((len(queries), options.limit))
         return [[float(query[0])] * options.limit for query in queries]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lookalike.disk import take_lock
 from lookalike.errors import SourceError
+from lookalike.file_lock import acquire_lock
 from training.distributed import Process
 
 _LOCK = ".lock"
@@ -27,7 +27,7 @@ def alone(work: Path, process: Process) -> Iterator[None]:
     except OSError as error:
         raise SourceError(f"{work} can't be made: {error.strerror}; name another --out") from error
     with (work / _LOCK).open("a+") as lock:
-        if process.first and (owner := take_lock(lock)):
+        if process.first and (owner := acquire_lock(lock)):
             raise SourceError(
                 f"process {owner} is training in {work} just now; wait for it, stop it, or use another --out"
             )

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import DimensionMismatch, StoreUnavailable
-from lookalike.stores.faiss.library import INDEX_FILE, faiss, translated
-from lookalike.stores.faiss.strategies import way_of
-from lookalike.stores.presets import POINTS_PER_CENTROID, Preset, choose_nlist, default_preset
+from lookalike.stores.faiss.library import INDEX_FILE, faiss, translated_errors
+from lookalike.stores.faiss.strategies import strategy_for
+from lookalike.stores.presets import MIN_ROWS_PER_CENTROID, Preset, choose_nlist, default_preset
 from lookalike.types import Float32, Int64
 
 _SEED = 1234
@@ -48,19 +48,19 @@ class FaissBuilder:
         if count < 1:
             raise StoreUnavailable("an index needs at least one vector; use the exact store for an empty one")
         self.preset = preset or default_preset(count)
-        if count < self.preset.fewest:
+        if count < self.preset.min_rows:
             raise StoreUnavailable(
-                f"{self.preset.name} needs {self.preset.fewest:,} vectors to learn its codes from; there are "
+                f"{self.preset.name} needs {self.preset.min_rows:,} vectors to learn its codes from; there are "
                 f"{count:,}: use exact or ivf-flat"
             )
-        self.factory = self.preset.factory(count, dim)
-        self.nlist = choose_nlist(count) if self.preset.listed else 0
+        self.factory = self.preset.factory_string(count, dim)
+        self.nlist = choose_nlist(count) if self.preset.is_ivf else 0
         self.sample_size = min(count, self._sample_size())
         self._count = count
         self._held_out = np.empty(0, np.int64) if held_out is None else held_out
-        if len(self._held_out) and not self.preset.walked:
+        if len(self._held_out) and not self.preset.is_graph:
             raise StoreUnavailable(f"{self.preset.name} can't hold rows out: its rows are numbered as they are added")
-        with translated(f"{self.preset.name} can't be made for vectors of width {dim}"):
+        with translated_errors(f"{self.preset.name} can't be made for vectors of width {dim}"):
             self._index: Any = faiss.index_factory(dim, self.factory, faiss.METRIC_INNER_PRODUCT)
         self._configure()
         self._seen = 0
@@ -76,7 +76,7 @@ class FaissBuilder:
         """
         self._check(sample)
         started = time.perf_counter()
-        with translated("training the index failed"):
+        with translated_errors("training the index failed"):
             self._index.train(np.ascontiguousarray(sample, dtype=np.float32))
         self._train_seconds += time.perf_counter() - started
 
@@ -89,15 +89,15 @@ class FaissBuilder:
         """
         self._check(vectors)
         started = time.perf_counter()
-        given = np.ascontiguousarray(vectors, dtype=np.float32)
-        with translated("adding to the index failed"):
-            if self.preset.walked:
-                rows = np.arange(self._seen, self._seen + len(given))
+        values = np.ascontiguousarray(vectors, dtype=np.float32)
+        with translated_errors("adding to the index failed"):
+            if self.preset.is_graph:
+                rows = np.arange(self._seen, self._seen + len(values))
                 kept = ~np.isin(rows, self._held_out)
-                self._index.add_with_ids(given[kept], rows[kept])
+                self._index.add_with_ids(values[kept], rows[kept])
             else:
-                self._index.add(given)
-        self._seen += len(given)
+                self._index.add(values)
+        self._seen += len(values)
         self._add_seconds += time.perf_counter() - started
 
     def finish(self, folder: Path) -> Mapping[str, object]:
@@ -112,15 +112,15 @@ class FaissBuilder:
         if self._seen != self._count:
             raise StoreUnavailable(f"{self._seen} vectors were added where {self._count} were announced")
         path = folder / INDEX_FILE
-        with translated(f"{path} can't be written"):
+        with translated_errors(f"{path} can't be written"):
             faiss.write_index(self._index, str(path))
-        way = way_of(self._index)
+        way = strategy_for(self._index)
         assert way is not None
         return {
             "preset": self.preset.name,
             "factory": self.factory,
             **({"nlist": self.nlist} if self.nlist else {}),
-            **way.guess(),
+            **way.initial_params(),
             "count": self._count,
             "bytes_per_vector": round(path.stat().st_size / self._index.ntotal, 1),
             "train_seconds": round(self._train_seconds, 2),
@@ -128,19 +128,19 @@ class FaissBuilder:
         }
 
     def _sample_size(self) -> int:
-        if self.preset.walked:
+        if self.preset.is_graph:
             return _GRAPH_SAMPLE
         return max(40 * self.nlist, min(64 * self.nlist, _LARGEST_SAMPLE), _SMALLEST_SAMPLE)
 
     def _configure(self) -> None:
-        if self.preset.walked:
+        if self.preset.is_graph:
             _widen_links(self._index)
             return
         ivf = faiss.extract_index_ivf(self._index)
         ivf.cp.seed = _SEED
         ivf.cp.niter = _KMEANS_ITERATIONS
         ivf.cp.max_points_per_centroid = max(64, math.ceil(self.sample_size / self.nlist))
-        if self._count < POINTS_PER_CENTROID:
+        if self._count < MIN_ROWS_PER_CENTROID:
             ivf.cp.min_points_per_centroid = 1  # a single cell: nothing to starve
         if isinstance(self._index, faiss.IndexPreTransform):
             chain: Any = self._index.chain
@@ -172,7 +172,7 @@ def add_held_out(folder: Path, rows: Int64, vectors: Float32) -> None:
     """
     path = folder / INDEX_FILE
     partial = path.with_suffix(".partial")
-    with translated(f"{path} can't be completed"):
+    with translated_errors(f"{path} can't be completed"):
         index: Any = faiss.read_index(str(path))
         _widen_links(index)
         index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), rows)

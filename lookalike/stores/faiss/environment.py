@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-KERNELS, SPINNING, WAITING = "OPENBLAS_CORETYPE", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
+CORETYPE, SPINCOUNT, WAIT_POLICY = "OPENBLAS_CORETYPE", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 _SPINS = "1000"  # some microseconds
 _CPUINFO = Path("/proc/cpuinfo")
 _KERNELS = {
@@ -27,9 +27,9 @@ _KERNELS = {
 
 
 @contextmanager
-def prepared() -> Iterator[None]:
+def faiss_environment() -> Iterator[None]:
     """Within it FAISS is to be loaded; what the user has set stays."""
-    added = {name: value for name, value in settings().items() if name not in os.environ}
+    added = {name: value for name, value in environment_variables().items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield
@@ -38,25 +38,25 @@ def prepared() -> Iterator[None]:
             del os.environ[name]
 
 
-def settings() -> dict[str, str]:
+def environment_variables() -> dict[str, str]:
     """The variables for this machine, where the user has not said how threads are to wait."""
-    best = kernels()
-    named = {} if best is None else {KERNELS: best}
-    return named if WAITING in os.environ else {**named, SPINNING: _SPINS}
+    best = openblas_coretype()
+    named = {} if best is None else {CORETYPE: best}
+    return named if WAIT_POLICY in os.environ else {**named, SPINCOUNT: _SPINS}
 
 
-def kernels() -> str | None:
-    """`kernels_for` this machine; None where nothing has to be said."""
-    return kernels_for(_CPUINFO.read_text()) if _CPUINFO.is_file() else None
+def openblas_coretype() -> str | None:
+    """`openblas_coretype_for` this machine; None where nothing has to be said."""
+    return openblas_coretype_for(_CPUINFO.read_text()) if _CPUINFO.is_file() else None
 
 
-def kernels_for(cpuinfo: str) -> str | None:
+def openblas_coretype_for(cpuinfo: str) -> str | None:
     r"""OpenBLAS's name for the best kernels that an Intel processor runs; None for others, which it recognises.
 
     Args:
         cpuinfo: what Linux's `/proc/cpuinfo` says.
 
-    >>> kernels_for("vendor_id : GenuineIntel\nflags : fpu avx2 fma")
+    >>> openblas_coretype_for("vendor_id : GenuineIntel\nflags : fpu avx2 fma")
     'HASWELL'
     """
     facts = dict(line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line)

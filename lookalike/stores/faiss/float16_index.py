@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.stores.faiss.library import translated, unpatched, wrapped
+from lookalike.stores.faiss.library import translated_errors, unpatched_search, untyped_faiss
 from lookalike.types import Bool, Float16, Float32, Neighbors
 
 _MORE = 256
@@ -21,30 +21,32 @@ _MORE = 256
 _SLACK = np.float32(1.25e-3)
 
 
-def halves(vectors: Float16) -> Any:
+def float16_index(vectors: Float16) -> Any:
     """An index of products with (n, d) `vectors`, which the caller keeps alive."""
     rows, width = vectors.shape
-    index = wrapped.IndexScalarQuantizer(width, wrapped.ScalarQuantizer.QT_fp16, wrapped.METRIC_INNER_PRODUCT)
+    index = untyped_faiss.IndexScalarQuantizer(
+        width, untyped_faiss.ScalarQuantizer.QT_fp16, untyped_faiss.METRIC_INNER_PRODUCT
+    )
     octets = np.asarray(vectors).view(np.uint8).reshape(-1)
-    view = wrapped.MaybeOwnedVectorUInt8
-    index.codes = view.create_view(wrapped.swig_ptr(octets), rows * 2 * width, view().owner)
+    view = untyped_faiss.MaybeOwnedVectorUInt8
+    index.codes = view.create_view(untyped_faiss.swig_ptr(octets), rows * 2 * width, view().owner)
     index.ntotal = rows
     return index
 
 
-def viewable(vectors: Float16) -> bool:
+def can_view(vectors: Float16) -> bool:
     """Whether FAISS can read the vectors where they are."""
     return bool(len(vectors) and vectors.dtype == np.float16 and vectors.flags.c_contiguous)
 
 
-class Halves:
+class Float16Index:
     """Finds what may belong to the nearest of few queries among many vectors."""
 
     def __init__(self, vectors: Float16) -> None:
         """`vectors` (n, d), viewable, of about unit norm."""
         self._held = vectors  # FAISS only points to them
-        self._index = halves(vectors)
-        self._search = unpatched(self._index)
+        self._index = float16_index(vectors)
+        self._search = unpatched_search(self._index)
 
     def candidates(self, unit: Float32, k: int, mask: Bool | None) -> list[Neighbors | None]:
         """For each unit query (q, d) every allowed row that may belong to its k best, in no order.
@@ -55,9 +57,9 @@ class Halves:
         wanted = min(allowed, 2 * k + _MORE)
         if not wanted:
             return [Neighbors(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in unit]
-        bits = None if mask is None else wrapped.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        with translated("comparing vectors"):
-            scores, rows = self._search(unit, wanted, params=wrapped.SearchParameters(sel=bits))
+        bits = None if mask is None else untyped_faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        with translated_errors("comparing vectors"):
+            scores, rows = self._search(unit, wanted, params=untyped_faiss.SearchParameters(sel=bits))
         floors = scores[:, min(k, wanted) - 1] - _SLACK
         settled = (scores[:, -1] < floors) | (wanted == allowed)
         return [

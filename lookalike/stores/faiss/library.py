@@ -8,24 +8,24 @@ from contextlib import contextmanager
 from typing import Any
 
 from lookalike.errors import StoreUnavailable
-from lookalike.stores.faiss.environment import prepared
+from lookalike.stores.faiss.environment import faiss_environment
 
-with prepared():
+with faiss_environment():
     import faiss
 
 # A forked child has none of its parent's threads, and GNU OpenMP would wait for them for ever.
 os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
 
-__all__ = ["INDEX_FILE", "faiss", "translated", "unpatched", "wrapped"]
+__all__ = ["INDEX_FILE", "extract_ivf", "faiss", "translated_errors", "unpatched_search", "untyped_faiss"]
 
 INDEX_FILE = "index.faiss"
 
-wrapped: Any = faiss
+untyped_faiss: Any = faiss
 """FAISS where its own stubs describe the C++ constructor instead of its Python wrapper."""
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
+def translated_errors(what: str) -> Iterator[None]:
     """FAISS's exceptions (C++ ones arrive as RuntimeError or MemoryError, its wrappers assert) as our own."""
     try:
         yield
@@ -33,9 +33,14 @@ def translated(what: str) -> Iterator[None]:
         raise StoreUnavailable(f"{what}: {_last_line(error)}") from error
 
 
-def unpatched(index: Any) -> Any:
+def unpatched_search(index: Any) -> Any:
     """FAISS's own `search`, where `faiss.contrib.torch_utils` has put one without parameters in its place."""
     return getattr(index, "search_numpy", index.search)
+
+
+def extract_ivf(index: Any) -> Any:
+    """Return the inverted file within an index, as its most derived class."""
+    return faiss.downcast_index(faiss.extract_index_ivf(index))
 
 
 def _last_line(error: BaseException) -> str:

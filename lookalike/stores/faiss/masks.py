@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.stores.faiss.library import wrapped
+from lookalike.stores.faiss.library import untyped_faiss
 from lookalike.types import Bool
 
 _KEPT = 64
 
 
-class Selection:
+class FaissMask:
     """A mask of rows, packed.
 
     Attributes:
@@ -33,33 +33,33 @@ class Selection:
         touched: FAISS's selector of those lists; None where there are none.
     """
 
-    def __init__(self, mask: Bool, touched: Bool | None) -> None:
+    def __init__(self, mask: Bool, nonempty_lists: Bool | None) -> None:
         """`mask` (n,) bool; `touched` (nlist,) bool, the lists that hold one of its rows, None without lists."""
         self.allowed = int(np.count_nonzero(mask))
         self.rows = _selector(mask)
-        self.lists = 0 if touched is None else int(np.count_nonzero(touched))
-        self.touched = None if touched is None else _selector(touched)
+        self.lists = 0 if nonempty_lists is None else int(np.count_nonzero(nonempty_lists))
+        self.nonempty_lists = None if nonempty_lists is None else _selector(nonempty_lists)
 
 
-class Selections:
+class MaskCache:
     """Makes selections, and remembers those of masks that nobody can change, by the mask itself."""
 
-    def __init__(self, touched: Callable[[Bool], Bool | None]) -> None:
+    def __init__(self, nonempty_lists: Callable[[Bool], Bool | None]) -> None:
         """`touched` tells the lists that hold rows of a mask."""
-        self._touched = touched
-        self._kept: OrderedDict[int, tuple[weakref.ref[Bool], Selection]] = OrderedDict()
+        self._touched = nonempty_lists
+        self._kept: OrderedDict[int, tuple[weakref.ref[Bool], FaissMask]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, mask: Bool) -> Selection:
+    def of(self, mask: Bool) -> FaissMask:
         """The selection of a mask."""
         if mask.flags.writeable:
-            return Selection(mask, self._touched(mask))
+            return FaissMask(mask, self._touched(mask))
         with self._lock:
             known = self._kept.get(id(mask))
             if known is not None and known[0]() is mask:
                 self._kept.move_to_end(id(mask))
                 return known[1]
-        made = Selection(mask, self._touched(mask))
+        made = FaissMask(mask, self._touched(mask))
         with self._lock:
             for key in [key for key, (reference, _) in self._kept.items() if reference() is None]:
                 del self._kept[key]
@@ -70,4 +70,4 @@ class Selections:
 
 
 def _selector(mask: Bool) -> Any:
-    return wrapped.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # eight to a byte
+    return untyped_faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # eight to a byte

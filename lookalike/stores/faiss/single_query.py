@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.stores.faiss.library import faiss, wrapped
-from lookalike.stores.presets import CODED_LISTS
+from lookalike.stores.faiss.library import extract_ivf, faiss, untyped_faiss
+from lookalike.stores.presets import MIN_CODED_LISTS
 
 _ROUNDS = 2  # of k-means for those codes: 0.1 s at every opening. Twenty-five choose hardly better, and take a second
 _KEPT = 2.0  # of k lists that are wanted, so many times k are compared by their numbers
@@ -27,7 +27,7 @@ _BY_LISTS = 15
 """FAISS's number for the fast-scan implementation whose threads share the lists."""
 
 
-class LoneView:
+class SingleQueryIndex:
     """The view, and what it points to.
 
     Attributes:
@@ -37,14 +37,14 @@ class LoneView:
     def __init__(self, index: Any) -> None:
         """Of an index of lists that nobody searches yet."""
         self.index = _clone_without_lists(index)
-        shared, lists = inverted_file(index), inverted_file(self.index)
+        shared, lists = extract_ivf(index), extract_ivf(self.index)
         lists.replace_invlists(shared.invlists, False)
         if hasattr(lists, "implem"):
             lists.implem = _BY_LISTS
         else:
             lists.parallel_mode = 1
         self._held: tuple[Any, ...] = (index,)
-        if lists.nlist >= CODED_LISTS and lists.d % 2 == 0:
+        if lists.nlist >= MIN_CODED_LISTS and lists.d % 2 == 0:
             own = lists.quantizer
             own.this.own(lists.own_fields)  # goes with this name, since the lists let go of it
             lists.own_fields = False
@@ -52,24 +52,24 @@ class LoneView:
 
     def _codes_before(self, centroids: Any) -> Any:
         lists, width = centroids.ntotal, centroids.d
-        single = wrapped.IndexFlatIP(width)
+        single = untyped_faiss.IndexFlatIP(width)
         single.add(np.zeros((1, width), np.float32))
-        codes = wrapped.IndexIVFPQFastScan(single, width, 1, width // 2, 4, faiss.METRIC_INNER_PRODUCT)
+        codes = untyped_faiss.IndexIVFPQFastScan(single, width, 1, width // 2, 4, faiss.METRIC_INNER_PRODUCT)
         codes.by_residual = False
         codes.pq.cp.niter = _ROUNDS
         numbers = centroids.reconstruct_n(0, lists)
         codes.train(numbers)
         codes.add(numbers)
-        both = wrapped.IndexRefine(codes, centroids)
+        both = untyped_faiss.IndexRefine(codes, centroids)
         both.k_factor = _KEPT
         self._held += (single, codes, both)
         return both
 
 
 def _clone_without_lists(index: Any) -> Any:
-    lists = inverted_file(index)
+    lists = extract_ivf(index)
     held, owned = lists.invlists, lists.own_invlists
-    empty = wrapped.ArrayInvertedLists(lists.nlist, lists.code_size)
+    empty = untyped_faiss.ArrayInvertedLists(lists.nlist, lists.code_size)
     lists.own_invlists, lists.invlists = False, empty
     try:
         return faiss.clone_index(index)
@@ -78,18 +78,13 @@ def _clone_without_lists(index: Any) -> Any:
         empty.this.own(True)  # which the assignment took away
 
 
-def chosen_by_codes(lists: Any) -> bool:
+def has_coded_quantizer(lists: Any) -> bool:
     """Whether an inverted file finds its lists in the way of this view."""
     return isinstance(faiss.downcast_index(lists.quantizer), faiss.IndexRefine)
 
 
-def among(lists: Any) -> Any:
+def quantizer_params(lists: Any) -> Any:
     """FAISS's parameters for the choice of lists by codes among those that a selector lets through."""
-    return wrapped.IndexRefineSearchParameters(
-        k_factor=_KEPT, base_index_params=wrapped.SearchParametersIVF(nprobe=1, sel=lists)
+    return untyped_faiss.IndexRefineSearchParameters(
+        k_factor=_KEPT, base_index_params=untyped_faiss.SearchParametersIVF(nprobe=1, sel=lists)
     )
-
-
-def inverted_file(index: Any) -> Any:
-    """The lists of an index, as what they are."""
-    return faiss.downcast_index(faiss.extract_index_ivf(index))

@@ -17,11 +17,11 @@ import numpy as np
 
 from lookalike.errors import DimensionMismatch, QueryError, StoreUnavailable
 from lookalike.memmap import scattered
-from lookalike.stores.faiss.library import INDEX_FILE, faiss, translated
-from lookalike.stores.faiss.masks import Selection, Selections
-from lookalike.stores.faiss.refine import Candidates
-from lookalike.stores.faiss.single_query import LoneView
-from lookalike.stores.faiss.strategies import CANDIDATES, Graph, Lists, way_of
+from lookalike.stores.faiss.library import INDEX_FILE, faiss, translated_errors
+from lookalike.stores.faiss.masks import FaissMask, MaskCache
+from lookalike.stores.faiss.refine import CandidateSearch
+from lookalike.stores.faiss.single_query import SingleQueryIndex
+from lookalike.stores.faiss.strategies import CANDIDATES, HnswStrategy, IvfStrategy, strategy_for
 from lookalike.stores.protocol import SearchParameters, check_mask
 from lookalike.types import Bool, Float16, Float32, Int64, Neighbors
 
@@ -45,22 +45,22 @@ class FaissStore:
     def __init__(
         self,
         index: Any,
-        way: Lists | Graph,
+        way: IvfStrategy | HnswStrategy,
         defaults: SearchParameters,
         vectors: Float16 | None = None,
-        lone: LoneView | None = None,
+        lone: SingleQueryIndex | None = None,
     ) -> None:
         """Wraps a trained index over inner products; use `open` to read one from disk."""
         vectors = None if vectors is None else scattered(vectors)
-        self._many = Candidates(index, way, vectors)
+        self._many = CandidateSearch(index, way, vectors)
         self._view = lone  # kept alive
-        self._few = self._many if lone is None else Candidates(lone.index, Lists(lone.index), vectors)
-        self.narrows = self._many.narrows
-        self._selections = Selections(way.touched)
+        self._few = self._many if lone is None else CandidateSearch(lone.index, IvfStrategy(lone.index), vectors)
+        self.refines = self._many.refines
+        self._selections = MaskCache(way.nonempty_lists)
         self._way = way
         self.dim = int(index.d)
         self.count = int(index.ntotal)
-        self.defaults: SearchParameters = self._checked({**way.guess(), **defaults})
+        self.defaults: SearchParameters = self._checked({**way.initial_params(), **defaults})
 
     @classmethod
     def open(
@@ -79,16 +79,16 @@ class FaissStore:
         path = folder / INDEX_FILE
         if not path.is_file():
             raise StoreUnavailable(f"{path} is missing; index again or restore the folder from a copy")
-        with translated(f"{path} can't be read; index again or restore the folder from a copy"):
+        with translated_errors(f"{path} can't be read; index again or restore the folder from a copy"):
             index = faiss.read_index(str(path), 0 if _packed(params or {}) else faiss.IO_FLAG_MMAP_IFC)
-            way = way_of(index)
-            lone = LoneView(index) if isinstance(way, Lists) else None
+            way = strategy_for(index)
+            lone = SingleQueryIndex(index) if isinstance(way, IvfStrategy) else None
         if way is None or index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise StoreUnavailable(f"{path} holds neither lists nor a graph over inner products; index again")
-        given = {name: value for name, value in (params or {}).items() if name in way.names}
-        if not all(isinstance(value, int) and value >= 1 for value in given.values()):
-            raise StoreUnavailable(f"{path} has search parameters {given} in its manifest; index again")
-        return cls(index, way, {name: int(str(value)) for name, value in given.items()}, vectors, lone)
+        search_params = {name: value for name, value in (params or {}).items() if name in way.names}
+        if not all(isinstance(value, int) and value >= 1 for value in search_params.values()):
+            raise StoreUnavailable(f"{path} has search parameters {search_params} in its manifest; index again")
+        return cls(index, way, {name: int(str(value)) for name, value in search_params.items()}, vectors, lone)
 
     def search(
         self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
@@ -111,31 +111,31 @@ class FaissStore:
         if len(queries) == 0:
             return []
         asked, most = np.ascontiguousarray(queries, dtype=np.float32), min(k, self.count)
-        with translated("the search failed"):
+        with translated_errors("the search failed"):
             if mask is None:
                 return self._found(asked, most, wanted, None)
             return self._masked(asked, most, wanted, mask)
 
-    def trials(self) -> Sequence[SearchParameters]:
+    def param_grid(self) -> Sequence[SearchParameters]:
         """Search parameters worth trying, the cheapest first by the bytes they make a query read."""
-        return self._way.trials()
+        return self._way.param_grid()
 
     def _masked(self, asked: Float32, k: int, wanted: SearchParameters, mask: Bool) -> list[Neighbors]:
         selection = self._selections.of(mask)
         if not selection.allowed:
             return [Neighbors(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in asked]
-        found = self._found(asked, k, self._way.widened(wanted, self.count / selection.allowed), selection)
+        found = self._found(asked, k, self._way.scaled_for_filter(wanted, self.count / selection.allowed), selection)
         short = [i for i, neighbors in enumerate(found) if len(neighbors.rows) < min(k, selection.allowed)]
         if short:
-            if isinstance(self._way, Graph):
+            if isinstance(self._way, HnswStrategy):
                 whole = _neighbors(*self._way.scan(asked[short], k, selection))
             else:
-                whole = self._found(asked[short], k, {**wanted, **self._way.everywhere()}, selection)
+                whole = self._found(asked[short], k, {**wanted, **self._way.exhaustive_params()}, selection)
             for i, neighbors in zip(short, whole, strict=True):
                 found[i] = neighbors
         return found
 
-    def _found(self, asked: Float32, k: int, wanted: SearchParameters, selection: Selection | None) -> list[Neighbors]:
+    def _found(self, asked: Float32, k: int, wanted: SearchParameters, selection: FaissMask | None) -> list[Neighbors]:
         """The index's own search, narrowed down to k where it can be."""
         few = len(asked) < max(2, faiss.omp_get_max_threads())
         gathered = min(self.count, max(k, wanted[CANDIDATES]))

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import StoreUnavailable
-from lookalike.stores.faiss.library import faiss, translated, wrapped
-from lookalike.stores.faiss.single_query import inverted_file
+from lookalike.stores.faiss.library import extract_ivf, faiss, translated_errors, untyped_faiss
 from lookalike.types import Float32, Int64
 
 _PLAIN = (faiss.IndexFlat, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
@@ -42,16 +41,16 @@ def open_vectors(path: Path) -> IndexVectors:
     Raises:
         StoreUnavailable: it can't be read, or can't give its vectors back.
     """
-    with translated(f"{path} can't be read as a FAISS index"):
+    with translated_errors(f"{path} can't be read as a FAISS index"):
         opened: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         mapped = isinstance(opened, faiss.IndexIDMap)
-        given: Int64 | None = faiss.vector_to_array(opened.id_map) if mapped else None
-        order: Int64 | None = None if given is None else np.argsort(given, kind="stable")
+        ids: Int64 | None = faiss.vector_to_array(opened.id_map) if mapped else None
+        order: Int64 | None = None if ids is None else np.argsort(ids, kind="stable")
         index = faiss.downcast_index(opened.index) if mapped else opened
         if isinstance(index, faiss.IndexRefine):  # what it refines with is nearer to the vectors than codes are
             index = faiss.downcast_index(index.refine_index)
         if faiss.try_extract_index_ivf(index) is not None:
-            ivf = inverted_file(index)
+            ivf = extract_ivf(index)
             packed = isinstance(ivf, faiss.IndexIVFFastScan) and not isinstance(ivf, faiss.IndexIVFRaBitQFastScan)
             if packed:  # asked for a vector, FAISS ends the process
                 raise StoreUnavailable(
@@ -61,13 +60,13 @@ def open_vectors(path: Path) -> IndexVectors:
             if np.array_equal(listed, np.arange(len(listed))):
                 ivf.make_direct_map()
             else:
-                ivf.set_direct_map_type(wrapped.DirectMap.Hashtable)
-                given, order = (listed, listed) if given is None else (given, order)
+                ivf.set_direct_map_type(untyped_faiss.DirectMap.Hashtable)
+                ids, order = (listed, listed) if ids is None else (ids, order)
     count, dim = int(index.ntotal) if order is None else len(order), int(index.d)
 
     def read(start: int, stop: int, held: Any = opened) -> Float32:
         """`held` owns what is read from."""
-        with translated(f"{path} does not give its vectors back"):
+        with translated_errors(f"{path} does not give its vectors back"):
             if order is not None:
                 return np.stack([index.reconstruct(row) for row in order[start:stop].tolist()])
             vectors: Float32 = index.reconstruct_n(start, stop - start)
@@ -75,9 +74,9 @@ def open_vectors(path: Path) -> IndexVectors:
 
     if count:
         first = 0 if order is None else int(order[0])
-        with translated(f"{path} does not give its vectors back"):
+        with translated_errors(f"{path} does not give its vectors back"):
             index.reconstruct(first)  # of many at once FAISS refuses in threads of its own, which ends the process
-    return IndexVectors(count, dim, _exact(index), read, None if given is None else np.sort(given))
+    return IndexVectors(count, dim, _exact(index), read, None if ids is None else np.sort(ids))
 
 
 def _listed_ids(ivf: Any) -> Int64:

@@ -8,7 +8,15 @@ import sys
 
 import pytest
 
-from lookalike.stores.faiss.environment import KERNELS, SPINNING, WAITING, kernels, kernels_for, prepared, settings
+from lookalike.stores.faiss.environment import (
+    CORETYPE,
+    SPINCOUNT,
+    WAIT_POLICY,
+    environment_variables,
+    faiss_environment,
+    openblas_coretype,
+    openblas_coretype_for,
+)
 
 WIDE = "fpu avx2 fma avx512f avx512bw avx512dq avx512vl avx512cd amx_tile"
 
@@ -25,53 +33,53 @@ WIDE = "fpu avx2 fma avx512f avx512bw avx512dq avx512vl avx512cd amx_tile"
 )
 def test_by_what_the_processor_can_do(vendor: str, flags: str, expected: str | None) -> None:
     one = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: Intel(R) Xeon(R) : new\nflags\t\t: {flags}\n\n"
-    assert kernels_for(2 * one) == expected
+    assert openblas_coretype_for(2 * one) == expected
 
 
 def test_a_processor_that_says_nothing() -> None:
-    assert kernels_for("") is None
-    assert kernels_for("CPU implementer\t: 0x41\nFeatures\t: fp asimd\n") is None
+    assert openblas_coretype_for("") is None
+    assert openblas_coretype_for("CPU implementer\t: 0x41\nFeatures\t: fp asimd\n") is None
 
 
 @pytest.mark.parametrize("set_by_user", [None, "NEHALEM"])
 def test_the_environment_is_as_before(set_by_user: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (KERNELS, SPINNING, WAITING):
+    for name in (CORETYPE, SPINCOUNT, WAIT_POLICY):
         monkeypatch.delenv(name, raising=False)
     if set_by_user:
-        monkeypatch.setenv(KERNELS, set_by_user)
+        monkeypatch.setenv(CORETYPE, set_by_user)
     before = dict(os.environ)
-    with prepared():
-        assert os.environ.get(KERNELS) == (set_by_user or kernels())
-        assert int(os.environ[SPINNING]) > 0
+    with faiss_environment():
+        assert os.environ.get(CORETYPE) == (set_by_user or openblas_coretype())
+        assert int(os.environ[SPINCOUNT]) > 0
     assert dict(os.environ) == before
 
 
-@pytest.mark.parametrize(("name", "value"), [(SPINNING, "7"), (WAITING, "active")])
+@pytest.mark.parametrize(("name", "value"), [(SPINCOUNT, "7"), (WAIT_POLICY, "active")])
 def test_how_threads_wait_is_the_users_to_say(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for other in (SPINNING, WAITING):
+    for other in (SPINCOUNT, WAIT_POLICY):
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, value)
-    with prepared():
+    with faiss_environment():
         assert os.environ[name] == value
-        assert os.environ.get(SPINNING) == (value if name == SPINNING else None)
+        assert os.environ.get(SPINCOUNT) == (value if name == SPINCOUNT else None)
 
 
 def test_faiss_threads_wait_asleep() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in {SPINNING, WAITING}}
+    environment = {name: value for name, value in os.environ.items() if name not in {SPINCOUNT, WAIT_POLICY}}
     done = subprocess.run(
         [sys.executable, "-c", "import lookalike.stores.faiss.store"],
         env=environment | {"OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    spins = [line.split("'")[1] for line in done.stderr.splitlines() if SPINNING in line]
+    spins = [line.split("'")[1] for line in done.stderr.splitlines() if SPINCOUNT in line]
     if not spins:
         pytest.skip("FAISS has another OpenMP than GNU's here")
-    assert spins[-1] == settings()[SPINNING]
+    assert spins[-1] == environment_variables()[SPINCOUNT]
 
 
 def test_faiss_has_them() -> None:
-    if kernels() is None:
+    if openblas_coretype() is None:
         pytest.skip("OpenBLAS recognises this processor, or it is no x86 one on Linux")
-    environment = {name: value for name, value in os.environ.items() if name != KERNELS} | {"OPENBLAS_VERBOSE": "2"}
+    environment = {name: value for name, value in os.environ.items() if name != CORETYPE} | {"OPENBLAS_VERBOSE": "2"}
     done = subprocess.run(
         [sys.executable, "-c", "import lookalike.stores.faiss.store"],
         env=environment, capture_output=True, text=True, check=True,

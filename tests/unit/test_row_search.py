@@ -20,7 +20,7 @@ from lookalike.errors import QueryError
 from lookalike.filters import parse_filter
 from lookalike.metadata import Metadata, write_metadata
 from lookalike.rerank import rerank
-from lookalike.row_search import NearestRows, SearchOptions
+from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.exact import ExactStore
 from lookalike.stores.registry import open_store
@@ -51,12 +51,12 @@ def folder(vectors: Float16, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opened(vectors: Float16, folder: Path, **params: int) -> NearestRows:
-    return NearestRows(open_store("faiss", folder, vectors, params), vectors, Metadata(folder))
+def opened(vectors: Float16, folder: Path, **params: int) -> RowSearcher:
+    return RowSearcher(open_store("faiss", folder, vectors, params), vectors, Metadata(folder))
 
 
 @pytest.fixture(scope="module")
-def rows(vectors: Float16, folder: Path) -> NearestRows:
+def rows(vectors: Float16, folder: Path) -> RowSearcher:
     return opened(vectors, folder, nprobe=8, candidates=200)
 
 
@@ -75,7 +75,7 @@ NUMBERS = np.arange(COUNT)
 @settings(deadline=None, max_examples=40)
 @given(low=st.integers(0, COUNT), width=st.integers(0, COUNT), colour=st.integers(0, 6), seed=st.integers(2, 99))
 def test_filtered_search_finds_what_an_exact_search_over_the_filtered_rows_finds(
-    rows: NearestRows, vectors: Float16, low: int, width: int, colour: int, seed: int
+    rows: RowSearcher, vectors: Float16, low: int, width: int, colour: int, seed: int
 ) -> None:
     document = {
         "must": [{"field": "n", "range": {"gte": low, "lt": low + width}}],
@@ -98,7 +98,7 @@ def test_filtered_search_finds_what_an_exact_search_over_the_filtered_rows_finds
 
 @pytest.mark.parametrize(("few", "share"), [(0, 0.0), (COUNT, 1.0)])
 def test_the_way_that_is_taken_does_not_change_a_score(
-    rows: NearestRows, vectors: Float16, few: int, share: float, monkeypatch: pytest.MonkeyPatch
+    rows: RowSearcher, vectors: Float16, few: int, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nearest_module, "_FEW_ROWS", few)
     monkeypatch.setattr(nearest_module, "_FEW_SHARE", share)
@@ -109,10 +109,10 @@ def test_the_way_that_is_taken_does_not_change_a_score(
         np.testing.assert_array_equal(answer.scores, wanted.scores)
 
 
-def test_a_filter_asked_again_is_not_evaluated_again(rows: NearestRows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_asked_again_is_not_evaluated_again(rows: RowSearcher, monkeypatch: pytest.MonkeyPatch) -> None:
     document = {"must": [{"field": "n", "range": {"lt": 4321}}]}
     before = rows.find(clustered(6, 1), options(document), Stopwatch())
-    monkeypatch.setattr(nearest_module, "mask_of", None)
+    monkeypatch.setattr(nearest_module, "filter_mask", None)
     after = rows.find(clustered(6, 1), options(document), Stopwatch())
     np.testing.assert_array_equal(before[0].rows, after[0].rows)
 
@@ -140,7 +140,7 @@ def test_the_limit_is_honoured_where_what_is_visited_holds_too_few(
     write_metadata(tmp_path, table.schema, [table])
     kind, params = build_store(vectors, tmp_path, preset)
     store = open_store(kind, tmp_path, vectors, params)
-    nearest = NearestRows(store, vectors, Metadata(tmp_path))
+    nearest = RowSearcher(store, vectors, Metadata(tmp_path))
     narrow = {name: 16 if name == "efSearch" else 1 for name in store.defaults}
     found = nearest.find(clustered(3, 5), SearchOptions(1_000, params=narrow), Stopwatch())
     assert [len(neighbors.rows) for neighbors in found] == [1_000] * 5
@@ -157,13 +157,13 @@ def test_the_limit_is_honoured_where_what_is_visited_holds_too_few(
 )
 @pytest.mark.parametrize("params", [{"bogus": 1}, {"nprobe": -5}])
 def test_wrong_parameters_are_refused_whichever_way_is_taken(
-    rows: NearestRows, asked: dict[str, Any], params: dict[str, int]
+    rows: RowSearcher, asked: dict[str, Any], params: dict[str, int]
 ) -> None:
     with pytest.raises(QueryError, match=next(iter(params))):
         rows.find(clustered(3, 1), SearchOptions(params=params, **asked), Stopwatch())
 
 
-def test_a_filter_too_long_to_be_remembered(rows: NearestRows) -> None:
+def test_a_filter_too_long_to_be_remembered(rows: RowSearcher) -> None:
     document = {"must": [{"field": "colour", "in": ["c1", "x" * 100_000]}]}
     found = rows.find(clustered(3, 1), options(document), Stopwatch())[0]
     assert (found.rows % 7 == 1).all()
@@ -174,7 +174,7 @@ def test_a_store_goes_with_the_last_who_holds_it(vectors: Float16, tmp_path: Pat
     table = pa.table({"id": [f"{i}" for i in range(COUNT)]})
     write_metadata(tmp_path, table.schema, [table])
     store = ExactStore(vectors)
-    nearest = NearestRows(store, vectors, Metadata(tmp_path))
+    nearest = RowSearcher(store, vectors, Metadata(tmp_path))
     nearest.find(clustered(3, 1), options({"must": [{"field": "id", "equals": "7"}]}), Stopwatch())
     gone = weakref.ref(store)
     gc.disable()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexing.build.stores import build_store
-from lookalike.approximate import nearest
+from lookalike.approximate_search import approximate_search
 from lookalike.stores.exact import ExactStore
 from lookalike.stores.faiss.store import FaissStore
 from lookalike.stores.protocol import SearchParameters
@@ -39,8 +39,8 @@ def stores(
     folder: Path = tmp_path_factory.mktemp(request.param)
     build_store(vectors, folder, request.param)
     with_them, without = FaissStore.open(folder, vectors=vectors), FaissStore.open(folder)
-    assert with_them.narrows
-    assert not without.narrows
+    assert with_them.refines
+    assert not without.refines
     return with_them, without
 
 
@@ -55,8 +55,8 @@ def test_as_if_all_candidates_were_reranked(
     queries = unit(vectors[rows].astype(np.float32) + 0.02 * random.standard_normal((8, DIM)))
     queries[0] = unit(vectors[150:151].astype(np.float32))
     params: SearchParameters = {**plain.defaults, "candidates": candidates}
-    wanted = nearest(plain, vectors, queries, limit, params)
-    for got, want in zip(nearest(narrowing, vectors, queries, limit, params), wanted, strict=True):
+    wanted = approximate_search(plain, vectors, queries, limit, params)
+    for got, want in zip(approximate_search(narrowing, vectors, queries, limit, params), wanted, strict=True):
         np.testing.assert_array_equal(got.rows, want.rows)
         np.testing.assert_array_equal(got.scores, want.scores)
 
@@ -69,7 +69,7 @@ def test_a_mask_is_honoured_and_scores_are_cosines(
     mask: Bool = random.random(COUNT) < share
     queries = unit(random.standard_normal((8, DIM)))
     truth = ExactStore(vectors).search(queries, 10, mask=mask)
-    found = nearest(stores[0], vectors, queries, 10, {**stores[0].defaults, "candidates": 200}, mask)
+    found = approximate_search(stores[0], vectors, queries, 10, {**stores[0].defaults, "candidates": 200}, mask)
     for got, true in zip(found, truth, strict=True):
         assert len(got.rows) == len(true.rows) == min(10, mask.sum())
         assert mask[got.rows].all()
@@ -89,7 +89,7 @@ def test_scores_are_products_with_the_vectors(stores: tuple[FaissStore, FaissSto
 
 def test_only_those_in_doubt_are_asked_again(vectors: Float16) -> None:
     class Recording:
-        kind, exact, narrows, dim, count = "recording", False, True, DIM, COUNT
+        kind, exact, refines, dim, count = "recording", False, True, DIM, COUNT
 
         def __init__(self) -> None:
             self.defaults: SearchParameters = {}
@@ -105,15 +105,15 @@ def test_only_those_in_doubt_are_asked_again(vectors: Float16) -> None:
 
     store = Recording()
     queries = unit(vectors[[150, 1_000, 2_000]].astype(np.float32))
-    nearest(store, vectors, queries, 10, {"candidates": 100})
+    approximate_search(store, vectors, queries, 10, {"candidates": 100})
     assert store.asked == [(3, 28), (1, 100)]  # the first is one of two hundred copies
     store.asked.clear()
-    nearest(store, vectors, queries, 10, {"candidates": 20})
+    approximate_search(store, vectors, queries, 10, {"candidates": 20})
     assert store.asked == [(3, 20)]
 
 
 def test_vectors_that_faiss_cant_read_in_place(vectors: Float16, tmp_path: Path) -> None:
     build_store(vectors, tmp_path, "ivf-flat")
     strided = np.repeat(vectors, 2, axis=1)[:, ::2]
-    assert not FaissStore.open(tmp_path, vectors=strided).narrows
-    assert not FaissStore.open(tmp_path, vectors=vectors[:, :-1]).narrows
+    assert not FaissStore.open(tmp_path, vectors=strided).refines
+    assert not FaissStore.open(tmp_path, vectors=vectors[:, :-1]).refines

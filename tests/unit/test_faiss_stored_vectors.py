@@ -29,8 +29,8 @@ def test_what_is_as_fine_as_our_own_vectors_is_no_guess(tmp_path: Path, factory:
     vectors = written(tmp_path, factory, 300, 16)
     source = Embeddings(tmp_path / "image.index")
     assert not source.approximate
-    given = np.concatenate([piece.vectors for piece in source])
-    np.testing.assert_allclose(unit(given), unit(vectors), atol=5e-4)
+    read = np.concatenate([piece.vectors for piece in source])
+    np.testing.assert_allclose(unit(read), unit(vectors), atol=5e-4)
 
 
 @pytest.mark.parametrize("first", [0, 1000])

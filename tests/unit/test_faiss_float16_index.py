@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lookalike.stores import exact
 from lookalike.stores.exact import ExactStore
-from lookalike.stores.faiss.float16_index import Halves, viewable
+from lookalike.stores.faiss.float16_index import Float16Index, can_view
 from lookalike.types import Bool, Float16, Float32, Neighbors
 
 
@@ -21,10 +21,10 @@ def unit(count: int, dim: int, seed: int) -> Float32:
 class Counting(ExactStore):
     """Notes how many queries were compared by widening."""
 
-    widened = 0
+    upcast = 0
 
     def _compared(self, unit: Float32, k: int, mask: Bool | None) -> list[Neighbors]:
-        self.widened += len(unit)
+        self.upcast += len(unit)
         return super()._compared(unit, k, mask)
 
 
@@ -32,14 +32,14 @@ def both(vectors: Float16, queries: Float32, k: int, mask: Bool | None = None) -
     """How many queries had to be widened for after all, and the answers, which equal a small store's."""
     expected = ExactStore(vectors).search(queries, k, mask=mask)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact, "EXACT_KEPT", 0)
+        patch.setattr(exact, "MAX_EXACT_FLOAT32_BYTES", 0)
         store = Counting(vectors)
         found = store.search(queries, k, mask=mask)
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours.rows, theirs.rows)
         np.testing.assert_array_equal(ours.scores, theirs.scores)
-    return store.widened, found
+    return store.upcast, found
 
 
 @settings(max_examples=30, deadline=None)
@@ -66,8 +66,8 @@ def test_many_queries_and_narrow_masks_are_widened_for() -> None:
 def test_ties_without_end_are_told_apart_by_row() -> None:
     vectors = unit(2000, 64, seed=1)
     vectors[100:1100] = vectors[100]
-    widened, (found, other) = both(vectors.astype(np.float16), vectors[[100, 5]], 10)
-    assert widened == 1  # for the one whose nearest are a thousand
+    upcast, (found, other) = both(vectors.astype(np.float16), vectors[[100, 5]], 10)
+    assert upcast == 1  # for the one whose nearest are a thousand
     assert found.rows.tolist() == list(range(100, 110))
     assert other.rows[0] == 5
 
@@ -88,15 +88,15 @@ def test_nothing_allowed_is_nothing_found_and_zeros_stay_zero() -> None:
     vectors = unit(400, 8, seed=1).astype(np.float16)
     vectors[3] = 0
     mask = np.zeros(400, bool)
-    assert [len(found.rows) for found in Halves(vectors).candidates(unit(2, 8, seed=2), 5, mask)] == [0, 0]
+    assert [len(found.rows) for found in Float16Index(vectors).candidates(unit(2, 8, seed=2), 5, mask)] == [0, 0]
     found = both(vectors, unit(1, 8, seed=2), 400)[1][0]
     assert found.scores[found.rows == 3].tolist() == [0.0]
 
 
 def test_only_what_lies_as_it_is_stored_is_viewed() -> None:
     vectors = unit(4, 8, seed=1).astype(np.float16)
-    assert viewable(vectors)
-    assert not viewable(vectors[:, ::2])
-    assert not viewable(vectors[:0])
-    assert not viewable(vectors.astype(np.float32))  # type: ignore[arg-type]
+    assert can_view(vectors)
+    assert not can_view(vectors[:, ::2])
+    assert not can_view(vectors[:0])
+    assert not can_view(vectors.astype(np.float32))  # type: ignore[arg-type]
     assert both(np.asfortranarray(vectors), unit(1, 8, seed=2), 2)[0] == 1

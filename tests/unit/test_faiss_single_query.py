@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lookalike.stores.faiss.library import INDEX_FILE, faiss
-from lookalike.stores.faiss.single_query import LoneView, chosen_by_codes, inverted_file
+from lookalike.stores.faiss.library import INDEX_FILE, extract_ivf, faiss
+from lookalike.stores.faiss.single_query import SingleQueryIndex, has_coded_quantizer
 from lookalike.stores.faiss.store import FaissStore
 from lookalike.types import Bool, Float16, Float32, Int64
 from tests.unit_vectors import unit
@@ -35,7 +35,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     dim, factory = FACTORIES[request.param]
     vectors = drawn(ROWS, dim, 1)
     index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-    inverted_file(index).cp.niter = 2
+    extract_ivf(index).cp.niter = 2
     if factory.startswith("OPQ"):
         faiss.downcast_VectorTransform(index.chain.at(0)).niter = 2
     index.train(vectors)
@@ -43,7 +43,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder: Path = tmp_path_factory.mktemp("store")
     faiss.write_index(index, str(folder / INDEX_FILE))
     halves: Float16 = vectors.astype(np.float16)
-    return FaissStore.open(folder, {"nprobe": inverted_file(index).nlist // 8, "candidates": 200}, halves)
+    return FaissStore.open(folder, {"nprobe": extract_ivf(index).nlist // 8, "candidates": 200}, halves)
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +96,13 @@ def test_alone_beside_batches(store: FaissStore, queries: Float32) -> None:
 def test_a_view_that_is_gone_leaves_no_memory(factory: str) -> None:
     vectors = drawn(ROWS, 4, 1)
     index = faiss.index_factory(4, factory, faiss.METRIC_INNER_PRODUCT)
-    inverted_file(index).cp.niter = 1
+    extract_ivf(index).cp.niter = 1
     index.train(vectors)
     index.add(vectors)
-    LoneView(index)
+    SingleQueryIndex(index)
     before = _anonymous()
     for _ in range(60):
-        view = LoneView(index)
+        view = SingleQueryIndex(index)
         view.index.search(vectors[:1], K)
     assert _anonymous() - before < 8 << 20  # a copy of the lists' heads for each would be 40 MB
 
@@ -118,19 +118,19 @@ def _anonymous() -> int:
 def test_codes_where_they_pay(name: str, by_codes: bool, tmp_path: Path) -> None:
     dim, factory = FACTORIES[name]
     index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-    inverted_file(index).cp.niter = 1
+    extract_ivf(index).cp.niter = 1
     index.train(drawn(ROWS, dim, 1))
     index.add(drawn(ROWS, dim, 1))
     path = tmp_path / INDEX_FILE
     faiss.write_index(index, str(path))
     opened = faiss.read_index(str(path))
-    view = LoneView(opened)
-    assert chosen_by_codes(inverted_file(view.index)) is by_codes
-    assert not chosen_by_codes(inverted_file(opened))
+    view = SingleQueryIndex(opened)
+    assert has_coded_quantizer(extract_ivf(view.index)) is by_codes
+    assert not has_coded_quantizer(extract_ivf(opened))
     query = drawn(1, dim, 5)
-    whole = inverted_file(opened).nlist
+    whole = extract_ivf(opened).nlist
     for searched in (opened, view.index):
-        inverted_file(searched).nprobe = whole
+        extract_ivf(searched).nprobe = whole
     assert view.index.search(query, K)[1].tolist() == opened.search(query, K)[1].tolist()
     del opened  # the view keeps what it shares
     assert view.index.search(query, K)[1].min() >= 0

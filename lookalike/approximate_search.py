@@ -20,7 +20,7 @@ _NORM_ERROR = 5e-4
 _ROUNDING = 1e-5
 
 
-def nearest(
+def approximate_search(
     store: VectorStore,
     vectors: Float16,
     queries: Float32,
@@ -50,7 +50,7 @@ def nearest(
     """
     clock = watch or Stopwatch()
     every = max(limit, params.get("candidates", 0))
-    few = min(every, 2 * limit + _SPARE) if store.narrows else every
+    few = min(every, 2 * limit + _SPARE) if store.refines else every
     with clock.stage("search"):
         found = store.search(queries, few, params, mask)
     with clock.stage("rerank"):
