@@ -35,7 +35,7 @@ from lookalike.disk_errors import translated_disk_errors
 from lookalike.errors import DuplicateId, EncoderMismatch, LookalikeError, SourceError, VectorInvalid
 from lookalike.manifest import Manifest
 from lookalike.metadata import id_hash
-from lookalike.sources.columns import OWN
+from lookalike.sources.columns import RESERVED_COLUMNS
 from lookalike.sources.item import ColumnNames
 from lookalike.sources.parquet import CAPTION_COLUMNS, ID_COLUMNS, PATH_COLUMNS
 from lookalike.stores.registry import resolve_kind
@@ -240,7 +240,9 @@ class _Columns:
         for name in schema.names:
             if name == self._id and name not in own:
                 continue
-            fresh = own.get(name) or (f"source_{name.lstrip('_')}" if name in OWN or name.startswith("_") else name)
+            fresh = own.get(name) or (
+                f"source_{name.lstrip('_')}" if name in RESERVED_COLUMNS or name.startswith("_") else name
+            )
             fresh = fresh or "unnamed"
             while fresh in {"id", *self._names.values()}:
                 fresh += "_"

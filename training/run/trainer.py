@@ -87,7 +87,7 @@ def run_training(
     require_free(out)
     require_device(device)
     keep_freed_memory()
-    with process_group() as process, disk_errors(out.parent), alone(work_folder(out), process):
+    with process_group() as process, translated_disk_errors(out.parent), alone(work_folder(out), process):
         run = _Run(settings, out, _device(device, process), workers, process)
         result = run.train(force)
         if result.promoted and process.first:
