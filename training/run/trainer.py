@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from evaluation.datasets import Example
 from evaluation.evaluate import Evaluation, measure
 from evaluation.options import Options
+from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.engines.selection import cuda_available, require_device
 from lookalike.encoders.registry import load_encoder
