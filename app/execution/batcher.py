@@ -1,11 +1,7 @@
-"""Threads that take work in batches: queries that arrive together become one batch.
+"""Dynamic batching: queries that arrive together are processed as one batch on worker threads.
 
-Nothing waits on purpose: a query that comes while a thread is idle starts at once, and what comes while all are busy
-leaves together as soon as one is free. So batches grow with the load and a lone query pays nothing. Queries that can't
-share a batch stand in lanes of their own; the lane whose first query has waited longest goes next. A batch that fails
-is tried again query by query, so that an error is told to the one who caused it. Where a query has several steps, the
-thread that did one hands it on to the next: the event loop is woken at the end alone. It knows nothing of HTTP, nor of
-what the work is.
+A batch never waits to fill up. A query that arrives while a thread is idle starts at once. Queries that arrive while
+all threads are busy form the next batch, so batches grow with the load and a single query pays no extra latency.
 """
 
 from __future__ import annotations
@@ -26,75 +22,89 @@ from app.execution.tracebacks import clear_traceback
 from lookalike.errors import LookalikeError
 from lookalike.stopwatch import Stopwatch
 
-Work = Callable[[Sequence[Any], Stopwatch], Iterable[Any]]
-"""Payloads -> results, one each, in order; the watch gets the stages, which took as long for each of them."""
+BatchFunction = Callable[[Sequence[Any], Stopwatch], Iterable[Any]]
+"""Payloads -> one result each, in order. Stages that it times on the stopwatch count for every query of the batch."""
 
-_DROPPED = object()
-_NICE = 15
-_FRAMES = 12
-"""Told of a thread that hangs: enough to see where, and no page of a library that is being imported."""
+_CANCELLED = object()
+"""The outcome of a query that was dropped."""
+_NICE_INCREMENT = 15
+_MAX_STACK_FRAMES = 12
+"""Innermost frames in a stack trace: enough to find a hang, without the import machinery around it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchKey:
-    """What queries have in common that may share a batch.
+    """Which queries may share a batch, and how a batch of them is processed.
 
     Attributes:
-        key: equal for those that may.
-        kind: what they are called in telemetry.
-        work: does a batch of them.
-        largest: queries in a batch at most.
-        owner: lanes of the same owner have `max_concurrent_batches` batches under way at most.
-        max_concurrent_batches: see `owner`; a further one leaves only when it is a quarter full. 0: no limit.
+        key: equal for queries that may share a batch.
+        kind: the batch's name in telemetry.
+        function: processes a batch.
+        max_size: maximum number of queries in a batch.
+        group: what `max_concurrent_batches` is counted for; several keys may belong to the same group.
+        max_concurrent_batches: maximum number of the group's batches in flight; 0 for no limit. A batch beside another
+            one of its group starts only when it is at least a quarter full.
     """
 
     key: Hashable
     kind: str
-    work: Work = field(compare=False)
-    largest: int = field(default=1, compare=False)
-    owner: Hashable = field(default=None, compare=False)
+    function: BatchFunction = field(compare=False)
+    max_size: int = field(default=1, compare=False)
+    group: Hashable = field(default=None, compare=False)
     max_concurrent_batches: int = field(default=0, compare=False)
 
 
 PipelineStep = tuple["Batcher", BatchKey]
-"""Who does a query's step, and in which lane it waits for it."""
+"""The batcher that executes a step, and the key under which queries are queued for it."""
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One query on its way; `onward` are the steps after the one that it waits for."""
+    """One query in the pipeline."""
 
     payload: Any
     watch: Stopwatch
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
-    onward: Sequence[PipelineStep]
-    since: float = 0.0
+    remaining: Sequence[PipelineStep]
+    queued_at: float = 0.0
 
 
 async def run_pipeline(steps: Sequence[PipelineStep], payload: Any, watch: Stopwatch) -> Any:
-    """The last step's result for one query, each step being given what the one before it made.
+    """Return the last step's result for one query; the result of each step is the payload of the next.
 
-    `watch` gets its waits and the stages of its batches. One whose caller goes is dropped. Raises what the work raises
-    for it.
+    The thread that completes a step queues the query for the next one. The event loop is woken only at the end.
+
+    Args:
+        steps: at least one.
+        payload: input of the first step.
+        watch: receives the time in queues as `wait`, and the stages of the query's batches.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled (the query leaves its queue), or a batcher is closed.
+        Exception: whatever a batch function raises for this query.
     """
     loop = asyncio.get_running_loop()
     job = _Job(payload, watch, loop, loop.create_future(), steps[1:])
-    (batcher, lane), *_ = steps
-    if not batcher._take(lane, [job]):
-        raise asyncio.CancelledError("the threads have ended")
+    (batcher, key), *_ = steps
+    if not batcher._enqueue(key, [job]):
+        raise asyncio.CancelledError("the worker threads have been stopped")
     try:
         return await job.future
     except asyncio.CancelledError:
-        for batcher, lane in steps:
-            batcher._drop(lane, job)
+        for batcher, key in steps:
+            batcher._remove(key, job)
         raise
     finally:
         del job  # an error's traceback holds this frame, which must not hold the error
 
 
 class Batcher:
-    """Does batches of queries on a few threads of its own."""
+    """Worker threads that process queues of queries in batches, one queue a `BatchKey`.
+
+    The queue whose first query has waited longest goes next. A batch that fails is retried query by query, so that only
+    the query that caused the error fails.
+    """
 
     def __init__(
         self,
@@ -102,203 +112,211 @@ class Batcher:
         threads: int = 1,
         observe: Callable[[str, int], None] = lambda kind, size: None,
     ) -> None:
-        """`observe` hears of every batch: its kind, and how many queries are in it."""
+        """Start the threads.
+
+        Args:
+            name: name of the threads.
+            threads: number of threads.
+            observe: called after each batch with its kind and size.
+        """
         self._observe = observe
-        self._batchers: dict[BatchKey, deque[_Job]] = {}
+        self._queues: dict[BatchKey, deque[_Job]] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._under_way: Counter[Hashable] = Counter()
-        self._begun: dict[int, float] = {}
-        self.threads = [threading.Thread(target=self._serve, name=name, daemon=True) for _ in range(threads)]
+        self._in_flight: Counter[Hashable] = Counter()  # batches of each group
+        self._started: dict[int, float] = {}  # thread -> when its current batch started
+        self.threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
         for thread in self.threads:
             thread.start()
 
-    async def submit(self, lane: BatchKey, payload: Any, watch: Stopwatch) -> Any:
-        """See `through`, of one step."""
-        return await run_pipeline([(self, lane)], payload, watch)
+    async def submit(self, key: BatchKey, payload: Any, watch: Stopwatch) -> Any:
+        """Return the result for one query of a single step. Raises as `run_pipeline` does."""
+        return await run_pipeline([(self, key)], payload, watch)
 
-    def _take(self, lane: BatchKey, jobs: Sequence[_Job]) -> bool:
-        """Puts queries whose callers are still there into a lane; False once it is closed."""
+    def _enqueue(self, key: BatchKey, jobs: Sequence[_Job]) -> bool:
+        """Queue the jobs that have not been cancelled; False once the batcher is closed."""
         now = time.perf_counter()
         for job in jobs:
-            job.since = now
-        with self._changed:  # who goes while it is held is dropped from the lane afterwards
-            staying = [job for job in jobs if not job.future.cancelled()]
-            if staying and not self._closed:
-                self._batchers.setdefault(lane, deque()).extend(staying)
-                self._changed.notify(-(-len(staying) // lane.largest))
+            job.queued_at = now
+        with self._changed:  # a job that is cancelled while the lock is held is removed by `_remove` afterwards
+            waiting = [job for job in jobs if not job.future.cancelled()]
+            if waiting and not self._closed:
+                self._queues.setdefault(key, deque()).extend(waiting)
+                self._changed.notify(-(-len(waiting) // key.max_size))
             return not self._closed
 
-    def _drop(self, lane: BatchKey, job: _Job) -> None:
-        """Takes it out of its lane, where it still is: while a thread hangs its turn may never come."""
+    def _remove(self, key: BatchKey, job: _Job) -> None:
+        """Remove a cancelled job from its queue: while a thread hangs, none may come to skip it."""
         with self._changed:
-            jobs = self._batchers.get(lane, deque())
+            queue = self._queues.get(key, deque())
             with suppress(ValueError):
-                jobs.remove(job)
-                if not jobs:
-                    del self._batchers[lane]
+                queue.remove(job)
+                if not queue:
+                    del self._queues[key]
 
     def queue_size(self) -> int:
-        """How many queries are in the lanes."""
+        """Return the number of queries that wait for a thread."""
         with self._changed:
-            return sum(map(len, self._batchers.values()))
+            return sum(map(len, self._queues.values()))
 
     def busy_seconds(self) -> float:
-        """Seconds that the oldest batch under way has taken so far; 0.0 where there is none."""
-        begun = list(self._begun.values())
-        return time.perf_counter() - min(begun) if begun else 0.0
+        """Return for how many seconds the oldest batch has been running; 0.0 if there is none."""
+        started = list(self._started.values())
+        return time.perf_counter() - min(started) if started else 0.0
 
     def stack_traces(self) -> list[str]:
-        """Where each thread with a batch under way is now: its innermost frames, as tracebacks have them."""
-        where = sys._current_frames()
-        return ["".join(traceback.format_stack(where[me])[-_FRAMES:]) for me in list(self._begun) if me in where]
+        """Return where each thread that runs a batch is now: its innermost frames, formatted as in a traceback."""
+        frames = sys._current_frames()
+        threads = [thread for thread in list(self._started) if thread in frames]
+        return ["".join(traceback.format_stack(frames[thread])[-_MAX_STACK_FRAMES:]) for thread in threads]
 
     def close(self) -> None:
-        """Lets running batches finish and drops what waits."""
+        """Cancel the queries that wait; batches in flight finish."""
         with self._changed:
             self._closed = True
-            dropped = [job for lane in self._batchers.values() for job in lane]
-            self._batchers.clear()
+            jobs = [job for queue in self._queues.values() for job in queue]
+            self._queues.clear()
             self._changed.notify_all()
-        for job in dropped:
-            _tell(job.loop, [(job, _DROPPED)])
+        for job in jobs:
+            _resolve(job.loop, [(job, _CANCELLED)])
 
     def join(self, seconds: float) -> None:
-        """Waits, once closed, for the batches under way: a thread inside a library must not see Python end."""
+        """Wait, after `close`, for batches in flight: Python must not exit while a thread is inside a library."""
         end = time.monotonic() + seconds
         for thread in self.threads:
             thread.join(max(0.0, end - time.monotonic()))
 
-    def _serve(self) -> None:
+    def _run(self) -> None:
         lower_thread_priority()
-        while self._do_next():  # a call of its own: nothing of a query, or of a collection, is kept while nothing comes
+        while self._run_next_batch():  # a separate call: its locals would keep a query or a collection alive while idle
             pass
 
-    def _do_next(self) -> bool:
-        """Does the next batch, when there is one; False once it is closed."""
-        found = self._next()
-        if found is None:
+    def _run_next_batch(self) -> bool:
+        """Wait for a batch and process it; False once the batcher is closed."""
+        next_batch = self._next_batch()
+        if next_batch is None:
             return False
-        lane, batch = found
-        me, watch = threading.get_ident(), Stopwatch()
-        begun = self._begun[me] = time.perf_counter()
-        outcomes = _outcomes(lane.work, batch, watch)
-        del self._begun[me]
+        key, batch = next_batch
+        thread, watch = threading.get_ident(), Stopwatch()
+        started = self._started[thread] = time.perf_counter()
+        outcomes = _process(key.function, batch, watch)
+        del self._started[thread]
         for job in batch:
-            job.watch.add("wait", begun - job.since)
+            job.watch.add("wait", started - job.queued_at)
             for stage, milliseconds in watch.took_ms.items():
                 job.watch.add(stage, milliseconds / 1000.0)
-        told = _hand_on(batch, outcomes)  # and only then the books: others wait for it
-        for loop in {job.loop for job, _ in told}:
-            _tell(loop, [(job, outcome) for job, outcome in told if job.loop is loop])
+        done = _forward(batch, outcomes)  # before the bookkeeping: other threads wait for these
+        for loop in {job.loop for job, _ in done}:
+            _resolve(loop, [(job, outcome) for job, outcome in done if job.loop is loop])
         with self._changed:
-            self._under_way -= Counter([lane.owner])  # which forgets who has none
-            if lane.max_concurrent_batches:
+            self._in_flight -= Counter([key.group])  # removes groups that reach 0
+            if key.max_concurrent_batches:
                 self._changed.notify()
-        self._observe(lane.kind, len(batch))
+        self._observe(key.kind, len(batch))
         return True
 
-    def _next(self) -> tuple[BatchKey, list[_Job]] | None:
-        """The next batch, when there is one; None once it is closed."""
+    def _next_batch(self) -> tuple[BatchKey, list[_Job]] | None:
+        """Wait for a batch; None once the batcher is closed."""
         with self._changed:
             while not self._closed:
-                free = [lane for lane, jobs in self._batchers.items() if self._may_start(lane, len(jobs))]
-                if not free:
+                ready = [key for key, queue in self._queues.items() if self._may_start(key, len(queue))]
+                if not ready:
                     self._changed.wait()
                     continue
-                lane = min(free, key=lambda lane: self._batchers[lane][0].since)
-                jobs = self._batchers[lane]
-                batch: list[_Job] = []
-                while jobs and len(batch) < lane.largest:
-                    job = jobs.popleft()
-                    if not job.future.cancelled():  # its caller has gone
-                        batch.append(job)
-                if not jobs:
-                    del self._batchers[lane]
-                if batch:
-                    self._under_way[lane.owner] += 1
-                    return lane, batch
+                key = min(ready, key=lambda key: self._queues[key][0].queued_at)
+                if batch := self._pop_batch(key):
+                    self._in_flight[key.group] += 1
+                    return key, batch
             return None
 
-    def _may_start(self, lane: BatchKey, queued: int) -> bool:
-        under_way = self._under_way[lane.owner]
-        return (
-            not lane.max_concurrent_batches
-            or not under_way
-            or (under_way < lane.max_concurrent_batches and 4 * queued >= lane.largest)
-        )
+    def _may_start(self, key: BatchKey, queued: int) -> bool:
+        in_flight, limit = self._in_flight[key.group], key.max_concurrent_batches
+        return not limit or not in_flight or (in_flight < limit and 4 * queued >= key.max_size)
+
+    def _pop_batch(self, key: BatchKey) -> list[_Job]:
+        """Take the first jobs from a queue, without cancelled ones; possibly none."""
+        queue = self._queues[key]
+        batch: list[_Job] = []
+        while queue and len(batch) < key.max_size:
+            job = queue.popleft()
+            if not job.future.cancelled():
+                batch.append(job)
+        if not queue:
+            del self._queues[key]
+        return batch
 
 
 def lower_thread_priority() -> None:
-    """Lets the calling thread, and those that it starts, compute when the event loop has nothing to do.
+    """Give the event loop priority over the calling thread and the threads that it starts (Linux only).
 
-    Under load there are more threads that compute than cores, and a loop that gets its share only takes no connection
-    for seconds. Linux alone has a priority for each thread.
+    Under load, more threads compute than there are cores. With an equal share of the CPU, the event loop would accept
+    no connection for seconds.
     """
-    if sys.platform == "linux":
-        least = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), least)
+    if sys.platform == "linux":  # which has a priority for each thread
+        niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE_INCREMENT)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
-def _outcomes(work: Work, batch: Sequence[_Job], watch: Stopwatch) -> list[Any]:
-    """A result or an exception for each."""
+def _process(function: BatchFunction, batch: Sequence[_Job], watch: Stopwatch) -> list[Any]:
+    """Return a result or an exception for each job."""
     try:
-        results = list(work([job.payload for job in batch], watch))
+        results = list(function([job.payload for job in batch], watch))
         if len(results) != len(batch):
             raise RuntimeError(f"{len(results)} results for {len(batch)} queries")
-    except BaseException as error:  # a Rust panic is no Exception: whatever it is, the thread must live on
+    except BaseException as error:  # not only `Exception`: a Rust panic must not end the thread
         if len(batch) == 1:
-            return [_plain(error)]
+            return [_without_traceback(error)]
     else:
         return results
-    return [_DROPPED if job.future.cancelled() else _outcomes(work, [job], watch)[0] for job in batch]
+    return [_CANCELLED if job.future.cancelled() else _process(function, [job], watch)[0] for job in batch]
 
 
-def _plain(error: BaseException) -> Exception:
-    """The error as a future takes it, without the frames it went through: they hold images, and the error itself.
+def _without_traceback(error: BaseException) -> Exception:
+    """Return the error as an exception that a future accepts, without its traceback.
 
-    Where nobody foresaw it, a note says what they would have said.
+    Frames of the traceback hold images and the error itself. For unexpected errors, the formatted traceback is kept as
+    a note.
     """
-    told: Exception = RuntimeError(f"{type(error).__name__}: {error}")
+    exception: Exception = RuntimeError(f"{type(error).__name__}: {error}")
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        told = error
+        exception = error
     if not isinstance(error, LookalikeError):
-        with suppress(Exception):  # memory may just have run out
-            told.add_note("".join(traceback.format_exception(error)))
+        with suppress(Exception):  # such as MemoryError
+            exception.add_note("".join(traceback.format_exception(error)))
     clear_traceback(error)
-    return told
+    return exception
 
 
-def _hand_on(batch: Sequence[_Job], outcomes: Sequence[Any]) -> list[tuple[_Job, Any]]:
-    """Those that have come to their end; the others are given to their next step, together."""
-    told: list[tuple[_Job, Any]] = []
-    onward: dict[PipelineStep, list[_Job]] = {}
+def _forward(batch: Sequence[_Job], outcomes: Sequence[Any]) -> list[tuple[_Job, Any]]:
+    """Queue jobs for their next step, those of the same step together; return the jobs that are done."""
+    done: list[tuple[_Job, Any]] = []
+    next_steps: dict[PipelineStep, list[_Job]] = {}
     for job, outcome in zip(batch, outcomes, strict=True):
-        if not job.onward or outcome is _DROPPED or isinstance(outcome, Exception):
-            told.append((job, outcome))
+        if not job.remaining or outcome is _CANCELLED or isinstance(outcome, Exception):
+            done.append((job, outcome))
         else:
-            step, *job.onward = job.onward
+            step, *job.remaining = job.remaining
             job.payload = outcome
-            onward.setdefault(step, []).append(job)
-    for (batcher, lane), jobs in onward.items():
-        if not batcher._take(lane, jobs):
-            told += [(job, _DROPPED) for job in jobs]
-    return told
+            next_steps.setdefault(step, []).append(job)
+    for (batcher, key), jobs in next_steps.items():
+        if not batcher._enqueue(key, jobs):
+            done += [(job, _CANCELLED) for job in jobs]
+    return done
 
 
-def _tell(loop: asyncio.AbstractEventLoop, outcomes: Sequence[tuple[_Job, Any]]) -> None:
-    """Delivers a batch's outcomes in one wake-up of the loop."""
+def _resolve(loop: asyncio.AbstractEventLoop, outcomes: Sequence[tuple[_Job, Any]]) -> None:
+    """Resolve the futures of a batch in a single callback on the event loop."""
 
-    def deliver() -> None:
+    def set_outcomes() -> None:
         for job, outcome in outcomes:
             if job.future.done():
                 continue
-            if outcome is _DROPPED:
+            if outcome is _CANCELLED:
                 job.future.cancel()
             elif isinstance(outcome, Exception):
                 job.future.set_exception(outcome)
             else:
                 job.future.set_result(outcome)
 
-    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(deliver)
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(set_outcomes)

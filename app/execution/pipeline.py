@@ -1,7 +1,6 @@
-"""One query's way over the threads: an image is decoded, it or a text encoded on the device, the nearest searched for.
+"""The steps of a query and their order: decode an image, encode it or a text, search.
 
-It knows the order of the steps and where each runs; what a step does stands in `lookalike.search`, and what HTTP makes
-of the answer in `routes/`.
+`app.execution.workers` has the threads that execute the steps, `lookalike.search` has what each step does.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ImageQuery:
-    """An image file's bytes."""
+    """An image, as the bytes of a file."""
 
     data: bytes
 
@@ -45,11 +44,11 @@ class ItemQuery:
 
 
 Query = ImageQuery | TextQuery | ItemQuery
-"""What a search starts from, and what a comparison has two of."""
+"""The input of a search; a comparison has two of them."""
 
 
 class QueryPipeline:
-    """Answers queries against one opened collection."""
+    """Executes queries on one version of a collection."""
 
     def __init__(
         self,
@@ -61,7 +60,7 @@ class QueryPipeline:
         pool: ThreadPoolExecutor,
         telemetry: Telemetry,
     ) -> None:
-        """`name` is what the collection is called in paths and answers."""
+        """`name` is the collection's name in paths and responses."""
         self.name = name
         self.searcher = searcher
         self._decode_workers = decode_workers
@@ -71,22 +70,29 @@ class QueryPipeline:
         self._telemetry = telemetry
 
     async def search(self, query: Query, options: SearchOptions) -> SearchResult:
-        """The items nearest to an image, a text or an item (which then finds itself first).
+        """Return the items nearest to an image, a text or an item of the collection (which is its own nearest item).
 
         Raises:
-            ImageError, QueryError: as `Searcher` says; the options are checked before any work is done.
+            QueryError: the options are out of range (checked first), the text is invalid or the item is unknown.
+            ImageError: the image can't be decoded.
+            TextUnsupported: the encoder has no text tower.
         """
         self.searcher.check(options)
         watch = Stopwatch()
-        steps, payload = ([], await self._item_vector(query)) if isinstance(query, ItemQuery) else self._encoding(query)
+        steps: list[PipelineStep] = []
+        payload: Any
+        if isinstance(query, ItemQuery):
+            payload = await self._item_vector(query)
+        else:
+            steps, payload = self._encode_steps(query)
         hits = await run_pipeline([*steps, self._search_workers.search_step(self.searcher, options)], payload, watch)
         self._telemetry.observe_query(watch.took_ms)
         return SearchResult(hits, watch.took_ms)
 
     async def compare(self, a: Query, b: Query, threshold: float | None) -> tuple[Similarity, dict[str, float]]:
-        """Two sides compared, and of each stage the slower side's milliseconds, as both go at once.
+        """Return the similarity of two inputs, and the milliseconds of each stage.
 
-        Raises as `search` does.
+        The inputs are embedded concurrently; a stage's time is that of the slower one. Raises as `search` does.
         """
         watches = Stopwatch(), Stopwatch()
         first, second = await asyncio.gather(self.embed(a, watches[0]), self.embed(b, watches[1]))
@@ -97,14 +103,14 @@ class QueryPipeline:
         return similarity, {stage: max(watch.took_ms.get(stage, 0.0) for watch in watches) for stage in stages}
 
     async def embed(self, query: Query, watch: Stopwatch) -> Embedding:
-        """The unit vector of an image, a text or an item."""
+        """Return the unit vector of an image, a text or an item."""
         if isinstance(query, ItemQuery):
             return Embedding(await self._item_vector(query), "image")
-        steps, payload = self._encoding(query)
+        steps, payload = self._encode_steps(query)
         return Embedding(await run_pipeline(steps, payload, watch), "text" if isinstance(query, TextQuery) else "image")
 
-    def _encoding(self, query: ImageQuery | TextQuery) -> tuple[list[PipelineStep], bytes | str]:
-        """The steps to its vector, and what the first one is given."""
+    def _encode_steps(self, query: ImageQuery | TextQuery) -> tuple[list[PipelineStep], bytes | str]:
+        """Return the steps from a query to its vector, and the payload of the first step."""
         searcher = self.searcher
         if isinstance(query, TextQuery):
             return [self._encoder_workers.text_step(searcher)], searcher.prepare_text(query.text)
@@ -114,24 +120,24 @@ class QueryPipeline:
         return await self.run_in_pool(lambda: self.searcher.item_vector(query.id))
 
     async def decode(self, data: bytes) -> UInt8:
-        """An image file's bytes -> (3, S, S), preprocessed. Raises ImageError."""
+        """Return the preprocessed pixels (3, S, S) of an image file. Raises ImageError."""
         pixels: UInt8 = await run_pipeline([self._decode_workers.decode_step(self.searcher)], data, Stopwatch())
         return pixels
 
     async def encode_image(self, pixels: UInt8) -> Float32:
-        """A preprocessed image -> its unit vector (d,)."""
+        """Return the unit vector (d,) of a preprocessed image."""
         vector: Float32 = await run_pipeline([self._encoder_workers.image_step(self.searcher)], pixels, Stopwatch())
         return vector
 
     async def search_vector(self, vector: Float32, options: SearchOptions) -> list[Hit]:
-        """The items nearest to a unit vector (d,)."""
+        """Return the items nearest to a unit vector (d,)."""
         hits: list[Hit] = await run_pipeline(
             [self._search_workers.search_step(self.searcher, options)], vector, Stopwatch()
         )
         return hits
 
     async def item(self, item_id: str) -> tuple[int, dict[str, Any]]:
-        """An item's row and record. Raises UnknownItem."""
+        """Return an item's row and record. Raises UnknownItem."""
         metadata = self.searcher.collection.metadata
 
         def find() -> tuple[int, dict[str, Any]]:
@@ -141,20 +147,20 @@ class QueryPipeline:
         return await self.run_in_pool(find)
 
     async def items(self, offset: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
-        """A range of rows with their records; what lies beyond the last row is left out."""
+        """Return up to `limit` rows from `offset` on, with their records; fewer at the end of the collection."""
         metadata = self.searcher.collection.metadata
         rows = range(min(offset, len(metadata)), min(offset + limit, len(metadata)))
         return list(zip(rows, await self.run_in_pool(lambda: metadata.records(rows)), strict=True))
 
     async def thumbnail(self, item_id: str) -> bytes | None:
-        """An item's thumbnail, None where it has none. Raises UnknownItem."""
+        """Return an item's thumbnail, None if it has none. Raises UnknownItem."""
         collection = self.searcher.collection
         return await self.run_in_pool(lambda: collection.thumbnails.get(collection.metadata.row_of(item_id)))
 
     async def run_in_pool(self, call: Callable[[], T]) -> T:
-        """The result of `call()` on one of the pool's threads."""
+        """Return the result of `call()` on a thread of the pool."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     def has_thumbnail(self, row: int) -> bool:
-        """Whether a row of the collection has a thumbnail; microseconds."""
+        """Return whether a row of the collection has a thumbnail; takes microseconds."""
         return self.searcher.collection.thumbnails.has(row)

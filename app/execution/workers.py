@@ -1,8 +1,6 @@
-"""The steps that queries pass on threads: an image's decoding, the encoder where the device is owned, the search.
+"""Worker threads for the steps of a query: decode an image, encode an image or a text, search.
 
-Images and texts of each encoder stand in lanes of their own, as do searches of each collection that ask for the same.
-An encoder says how many batches it has under way at once: one where all cores or a GPU work on it, two on a CPU where
-each has half the cores, since two cores that divide one batch wait for each other at every layer.
+Each encoder has one queue for images and one for texts. Searches of a collection with equal options share a queue.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from app.execution.batcher import Batcher, BatchKey, PipelineStep
+from app.execution.batcher import Batcher, BatchFunction, BatchKey, PipelineStep
 from lookalike.row_search import SearchOptions
 from lookalike.search import Searcher
 from lookalike.stopwatch import Stopwatch
@@ -27,98 +25,92 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_TEXT_BATCH_SIZE = 32
-"""Texts in a batch at most, as `Encoder.image_batch` bounds images: beyond these a CPU encodes hardly more a second
-(benchmarks/RESULTS.md), and the first one would wait for the last. What a GPU wants has not been measured."""
-_LARGEST_SEARCH = 16
-_MOST_AT_ONCE = 2
+"""Texts in a batch; `Encoder.image_batch` is the limit for images. A larger batch hardly raises a CPU's throughput
+(benchmarks/RESULTS.md), and its first text would wait for its last. Not measured on a GPU."""
+_MAX_SEARCH_BATCH_SIZE = 16
+_ENCODER_THREADS = 2
 
 
 class DecodeWorkers(Batcher):
-    """Decodes and preprocesses images, each by itself."""
+    """Threads that decode and preprocess images, one image at a time."""
 
     def __init__(self, threads: int) -> None:
-        """As `Lanes` has it."""
         super().__init__("decode", threads)
 
     def decode_step(self, searcher: Searcher) -> PipelineStep:
-        """An image file's bytes -> (3, S, S), preprocessed; raises ImageError."""
+        """Return the step from an image file's bytes to preprocessed pixels (3, S, S); it raises ImageError."""
 
-        def work(batch: Sequence[Any], watch: Stopwatch) -> list[UInt8]:
+        def decode(batch: Sequence[Any], watch: Stopwatch) -> list[UInt8]:
             return [searcher.prepare_image(data, watch) for data in batch]
 
-        return self, BatchKey((id(searcher), "decode"), "decode", work)
+        return self, BatchKey((id(searcher), "decode"), "decode", decode)
 
 
 class EncoderWorkers(Batcher):
-    """Encodes; its threads alone run models."""
+    """The only threads that run models.
+
+    An encoder limits its concurrent batches: to one where a batch uses all cores or a GPU, to two on a CPU where each
+    batch uses half of the cores. (Cores that share one batch wait for each other at every layer.)
+    """
 
     def __init__(
-        self, observe: Callable[[str, int], None] = lambda kind, size: None, threads: int = _MOST_AT_ONCE
+        self, observe: Callable[[str, int], None] = lambda kind, size: None, threads: int = _ENCODER_THREADS
     ) -> None:
-        """As `Lanes` has it."""
         super().__init__("device", threads, observe)
 
     async def run(self, call: Callable[[], T]) -> T:
-        """The result of `call()` on one of the threads; a call whose caller is gone by then is dropped."""
-        result: T = await self.submit(
-            BatchKey("call", "call", lambda calls, _: [each() for each in calls]), call, Stopwatch()
-        )
+        """Return the result of `call()` on one of the threads; a call is dropped if its caller is cancelled first."""
+        key = BatchKey("call", "call", lambda calls, _: [each() for each in calls])
+        result: T = await self.submit(key, call, Stopwatch())
         return result
 
     async def warm(self, searcher: Searcher) -> None:
-        """Has batches of the largest size encoded once, beside what else comes; a failure is logged."""
+        """Encode batches of the maximum size once, as a batch like any other; log a failure."""
         encoder = searcher.encoder
-        lane = BatchKey(
-            (id(encoder), "warm"), "call", _warm, 1, id(encoder), encoder.max_concurrent_batches
-        )  # a batch as any other
+        key = BatchKey((id(encoder), "warm"), "call", _warm, 1, id(encoder), encoder.max_concurrent_batches)
         try:
-            await self.submit(lane, searcher, Stopwatch())
-        except Exception:  # queries that come one by one may pass all the same, and the probe tells where they don't
+            await self.submit(key, searcher, Stopwatch())
+        except Exception:  # smaller batches may still succeed; where they don't, the probe reports it
             logger.exception("a first batch could not be encoded")
 
     def image_step(self, searcher: Searcher) -> PipelineStep:
-        """A preprocessed image (3, S, S) -> (d,) of unit norm; the watch gets wait and encode."""
-        encoder = searcher.encoder
-        work = partial(_encode_images, searcher)
-        return self, BatchKey(
-            (id(encoder), "image"), "image", work, encoder.image_batch, id(encoder), encoder.max_concurrent_batches
-        )
+        """Return the step from preprocessed pixels (3, S, S) to a unit vector (d,)."""
+        return self._step(searcher, "image", partial(_encode_images, searcher), searcher.encoder.image_batch)
 
     def text_step(self, searcher: Searcher) -> PipelineStep:
-        """A prepared text -> (d,) of unit norm; the watch gets wait and encode."""
+        """Return the step from a prepared text to a unit vector (d,)."""
+        return self._step(searcher, "text", searcher.encode_texts, MAX_TEXT_BATCH_SIZE)
+
+    def _step(self, searcher: Searcher, kind: str, function: BatchFunction, max_size: int) -> PipelineStep:
         encoder = searcher.encoder
-        work = searcher.encode_texts
-        return self, BatchKey(
-            (id(encoder), "text"), "text", work, MAX_TEXT_BATCH_SIZE, id(encoder), encoder.max_concurrent_batches
-        )
+        key = BatchKey((id(encoder), kind), kind, function, max_size, id(encoder), encoder.max_concurrent_batches)
+        return self, key
 
 
 class SearchWorkers(Batcher):
-    """Searches, queries of a collection that ask for the same in one go.
+    """Threads that search; queries of a collection with equal options are searched together.
 
     Attributes:
-        libraries: those whose threads share a batch. None until they are loaded.
+        libraries: the libraries whose threads are limited while a batch is searched; None until they are loaded.
     """
 
     libraries: ThreadpoolController | None = None
 
     def __init__(self, threads: int, observe: Callable[[str, int], None] = lambda kind, size: None) -> None:
-        """As `Lanes` has it."""
         super().__init__("search", threads, observe)
 
     def search_step(self, searcher: Searcher, options: SearchOptions) -> PipelineStep:
-        """A unit vector (d,) -> the items nearest to it; the watch gets wait, filter, search, rerank and metadata."""
-        asked = options.filter.model_dump_json(by_alias=True, exclude_unset=True) if options.filter else ""
+        """Return the step from a unit vector (d,) to the nearest items."""
+        conditions = options.filter.model_dump_json(by_alias=True, exclude_unset=True) if options.filter else ""
         params = tuple(sorted((options.params or {}).items()))
-        key = (id(searcher), options.limit, options.exact, params, asked)
-        return self, BatchKey(key, "search", partial(self._nearest, searcher, options), _LARGEST_SEARCH)
+        key = (id(searcher), options.limit, options.exact, params, conditions)
+        return self, BatchKey(key, "search", partial(self._search, searcher, options), _MAX_SEARCH_BATCH_SIZE)
 
-    def _nearest(
+    def _search(
         self, searcher: Searcher, options: SearchOptions, batch: Sequence[Any], watch: Stopwatch
     ) -> list[list[Hit]]:
-        """Where queries come together, others are being encoded or searched for, and more threads would fight."""
-        lone = nullcontext()
-        with lone if self.libraries is None or len(batch) == 1 else self.libraries.limit(limits=1):
+        """Search a batch; with several queries in it, on one thread, because the other cores are busy under load."""
+        with self.libraries.limit(limits=1) if self.libraries is not None and len(batch) > 1 else nullcontext():
             return searcher.search_vectors(np.stack(batch), options, watch)
 
 

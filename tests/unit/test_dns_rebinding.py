@@ -1,4 +1,4 @@
-"""DNS rebinding for real: a name server on loopback whose host is public when it is judged and this machine after."""
+"""DNS rebinding: a real name server on loopback returns a public address first and loopback afterwards."""
 
 from __future__ import annotations
 
@@ -19,62 +19,62 @@ import pytest
 from app.errors import UrlFailed, UrlRefused
 from app.execution.image_fetcher import ImageFetcher, Resolve
 
-PUBLIC, HERE = "93.184.215.14", "127.0.0.1"
+PUBLIC, LOOPBACK = "93.184.215.14", "127.0.0.1"
 NAME = "rebinding.example."
 
 
 class NameServer(socketserver.ThreadingUDPServer):
-    """Answers every question for an address with the next of `answers`, to be kept for no time at all."""
+    """Answers each query for an address with the next of `answers`, with a TTL of 0."""
 
     def __init__(self, answers: Iterable[str]) -> None:
-        self.answers, self.asked = iter(answers), 0
-        super().__init__((HERE, 0), _Question)
+        self.answers, self.queries = iter(answers), 0
+        super().__init__((LOOPBACK, 0), _QueryHandler)
 
 
-class _Question(socketserver.BaseRequestHandler):
+class _QueryHandler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         server: NameServer = self.server  # type: ignore[assignment]
-        data, answering = self.request
-        asked = dns.message.from_wire(data)
-        server.asked += 1
-        answer = dns.message.make_response(asked)
-        answer.answer.append(dns.rrset.from_text(asked.question[0].name, 0, "IN", "A", next(server.answers)))
-        answering.sendto(answer.to_wire(), self.client_address)
+        data, reply_socket = self.request
+        query = dns.message.from_wire(data)
+        server.queries += 1
+        response = dns.message.make_response(query)
+        response.answer.append(dns.rrset.from_text(query.question[0].name, 0, "IN", "A", next(server.answers)))
+        reply_socket.sendto(response.to_wire(), self.client_address)
 
 
-class Secrets(ThreadingHTTPServer):
-    """What nobody outside may see, on loopback."""
+class PrivateServer(ThreadingHTTPServer):
+    """A server on loopback that must not be reachable; counts its requests."""
 
     def __init__(self) -> None:
-        self.reached = 0
-        super().__init__((HERE, 0), _Secret)
+        self.requests = 0
+        super().__init__((LOOPBACK, 0), _PrivateHandler)
 
 
-class _Secret(BaseHTTPRequestHandler):
+class _PrivateHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.server.reached += 1  # type: ignore[attr-defined]
+        self.server.requests += 1  # type: ignore[attr-defined]
         self.send_response(200)
         self.send_header("Content-Length", "6")
         self.end_headers()
         self.wfile.write(b"secret")
 
     def log_message(self, *_: object) -> None:
-        """Keeps still."""
+        """Log nothing."""
 
 
-class Dial(httpcore.AsyncNetworkBackend):
-    """Connects to this machine for real; whom it would have to leave it for does not answer."""
+class RecordingBackend(httpcore.AsyncNetworkBackend):
+    """Records addresses; connects to loopback and refuses other connections."""
 
     def __init__(self) -> None:
-        self.dialled: list[str] = []
+        self.connected: list[str] = []
         self._real = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self, host: str, port: int, timeout: float | None = None, *_: object, **__: object
     ) -> httpcore.AsyncNetworkStream:
-        self.dialled.append(host)
-        if host != HERE:
-            raise httpcore.ConnectError("no way out of this machine")
+        self.connected.append(host)
+        if host != LOOPBACK:
+            raise httpcore.ConnectError("not loopback")
         return await self._real.connect_tcp(host, port, timeout)
 
     async def sleep(self, seconds: float) -> None:
@@ -83,7 +83,7 @@ class Dial(httpcore.AsyncNetworkBackend):
 
 @contextmanager
 def running(server: socketserver.BaseServer) -> Iterator[int]:
-    """Serves in a thread; yields the port."""
+    """Serve in a thread; yield the port."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -94,43 +94,43 @@ def running(server: socketserver.BaseServer) -> Iterator[int]:
         server.server_close()
 
 
-def through(port: int) -> Resolve:
-    """A resolver that asks the name server on a port, and keeps nothing."""
+def resolver_at(port: int) -> Resolve:
+    """Return a resolver that queries the name server on a port and caches nothing."""
 
     async def resolve(host: str, _: int) -> Sequence[str]:
         resolver = dns.asyncresolver.Resolver(configure=False)
-        resolver.nameservers, resolver.port = [HERE], port
+        resolver.nameservers, resolver.port = [LOOPBACK], port
         return [str(address) for address in await resolver.resolve(host, "A")]
 
     return resolve
 
 
 @pytest.mark.parametrize(
-    ("answers", "asked"),
-    [([PUBLIC], repeat(HERE)), ([HERE], repeat(PUBLIC)), ([], chain.from_iterable(repeat((PUBLIC, HERE))))],
+    ("answers", "rest"),
+    [([PUBLIC], repeat(LOOPBACK)), ([LOOPBACK], repeat(PUBLIC)), ([], chain.from_iterable(repeat((PUBLIC, LOOPBACK))))],
 )
-def test_no_order_of_answers_leads_to_this_machine(answers: list[str], asked: Iterable[str]) -> None:
-    names, secrets, dial = NameServer(chain(answers, asked)), Secrets(), Dial()
-    with running(names) as name_port, running(secrets) as port:
-        fetcher = ImageFetcher(enabled=True, max_bytes=1000, timeout=5, resolve=through(name_port), dial=dial)
+def test_rebinding_never_reaches_loopback(answers: list[str], rest: Iterable[str]) -> None:
+    name_server, private, backend = NameServer(chain(answers, rest)), PrivateServer(), RecordingBackend()
+    with running(name_server) as name_port, running(private) as port:
+        fetcher = ImageFetcher(enabled=True, max_bytes=1000, timeout=5, resolve=resolver_at(name_port), backend=backend)
         for _ in range(8):
             with pytest.raises((UrlRefused, UrlFailed), match=r"not on the public internet|can't be reached"):
                 asyncio.run(fetcher.get(f"http://{NAME[:-1]}:{port}/"))
-    assert names.asked == 8  # once for an image: what was judged is what is dialled
-    assert HERE not in dial.dialled
-    assert secrets.reached == 0
+    assert name_server.queries == 8  # one lookup an image: the connection uses the address that was checked
+    assert LOOPBACK not in backend.connected
+    assert private.requests == 0
 
 
-def test_the_same_name_leads_here_where_the_allow_list_says_so() -> None:
-    names, secrets = NameServer(repeat(HERE)), Secrets()
-    with running(names) as name_port, running(secrets) as port:
+def test_allow_list_permits_the_same_host() -> None:
+    name_server, private = NameServer(repeat(LOOPBACK)), PrivateServer()
+    with running(name_server) as name_port, running(private) as port:
         fetcher = ImageFetcher(
             enabled=True,
             allowed=NAME[:-1],
             max_bytes=1000,
             timeout=5,
-            resolve=through(name_port),
-            dial=Dial(),
+            resolve=resolver_at(name_port),
+            backend=RecordingBackend(),
         )
         assert asyncio.run(fetcher.get(f"http://{NAME[:-1]}:{port}/")) == b"secret"
-    assert secrets.reached == 1
+    assert private.requests == 1

@@ -1,4 +1,4 @@
-"""An error lets go of what was worked on when it happened."""
+"""Clearing an error's tracebacks releases the objects that their frames hold."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from app.execution.tracebacks import clear_traceback
 
 
 class DecodedImage:
-    """Is held by frames."""
+    """An object that frames hold."""
 
 
-def _failed(held: list[weakref.ref[DecodedImage]]) -> ExceptionGroup[Exception]:
-    """A group of an error that came of another, each of which went through a frame with an image."""
+def _error_group(references: list[weakref.ref[DecodedImage]]) -> ExceptionGroup[Exception]:
+    """Return a group of an error that has a cause; a frame of each holds an image."""
 
     def decode() -> None:
         image = DecodedImage()
-        held.append(weakref.ref(image))
+        references.append(weakref.ref(image))
         raise ValueError("broken")
 
     def search() -> None:
         image = DecodedImage()
-        held.append(weakref.ref(image))
+        references.append(weakref.ref(image))
         try:
             decode()
         except ValueError as error:
             raise RuntimeError("not found") from error
 
-    found: list[Exception] = []
+    errors: list[Exception] = []
     try:
         search()
     except RuntimeError as error:
-        found.append(error)
+        errors.append(error)
     try:
-        raise ExceptionGroup("all", found)  # outside of the handler: nothing but the group leads to what it holds
+        raise ExceptionGroup("all", errors)  # outside of the handler: only the group refers to the errors
     except ExceptionGroup as group:
         return group
 
 
-def test_frames_of_causes_and_of_a_groups_errors_are_let_go() -> None:
-    held: list[weakref.ref[DecodedImage]] = []
-    error = _failed(held)
-    assert all(each() is not None for each in held)
+def test_frames_of_causes_and_grouped_errors_are_released() -> None:
+    references: list[weakref.ref[DecodedImage]] = []
+    error = _error_group(references)
+    assert all(reference() is not None for reference in references)
     clear_traceback(error)
-    assert [each() for each in held] == [None, None]
+    assert [reference() for reference in references] == [None, None]
     assert str(error.exceptions[0].__cause__) == "broken"

@@ -1,4 +1,4 @@
-"""Queries that meet at the device leave together, and each gets its own answer or its own error."""
+"""Concurrent queries are processed in one batch, and each gets its own result or its own error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BAD = "bad"
 
 
 class FakeSearcher:
-    """Texts become their lengths, images their means; `BAD` fails; every call is noted."""
+    """Encodes texts to their lengths and images to their means; fails on `BAD`; records every call."""
 
     def __init__(self) -> None:
         self.encoder = SimpleNamespace(image_batch=4, max_concurrent_batches=1)
@@ -47,27 +47,27 @@ class FakeSearcher:
 
 
 @asynccontextmanager
-async def busy(device: EncoderWorkers) -> AsyncIterator[asyncio.Task[None]]:
-    """The device at work until the block ends, so that what comes in between has to wait."""
-    gate, begun = threading.Event(), threading.Event()
+async def blocked(workers: EncoderWorkers) -> AsyncIterator[asyncio.Task[None]]:
+    """Keep the only thread busy until the block ends, so that new queries wait in queues."""
+    release, started = threading.Event(), threading.Event()
 
     def work() -> None:
-        begun.set()
-        gate.wait(10)
+        started.set()
+        release.wait(10)
 
-    task = asyncio.create_task(device.run(work))
-    await asyncio.to_thread(begun.wait, 10)
+    task = asyncio.create_task(workers.run(work))
+    await asyncio.to_thread(started.wait, 10)
     try:
         yield task
     finally:
-        gate.set()
+        release.set()
 
 
 @pytest.fixture
-def device() -> Any:
-    made = EncoderWorkers(threads=1)
-    yield made
-    made.close()
+def workers() -> Any:
+    created = EncoderWorkers(threads=1)
+    yield created
+    created.close()
 
 
 @pytest.fixture
@@ -75,103 +75,103 @@ def searcher() -> Any:
     return FakeSearcher()
 
 
-def text(device: EncoderWorkers, searcher: Any, words: str) -> asyncio.Task[Float32]:
-    return asyncio.create_task(run_pipeline([device.text_step(searcher)], words, Stopwatch()))
+def submit_text(workers: EncoderWorkers, searcher: Any, words: str) -> asyncio.Task[Float32]:
+    return asyncio.create_task(run_pipeline([workers.text_step(searcher)], words, Stopwatch()))
 
 
-async def arrived(device: EncoderWorkers, count: int) -> None:
-    while device.queue_size() < count:
+async def wait_until_queued(workers: EncoderWorkers, count: int) -> None:
+    while workers.queue_size() < count:
         await asyncio.sleep(0.001)
 
 
-def test_a_lone_query_is_a_batch_of_one(device: EncoderWorkers, searcher: Any) -> None:
+def test_single_query_is_a_batch_of_one(workers: EncoderWorkers, searcher: Any) -> None:
     watch = Stopwatch()
-    assert asyncio.run(run_pipeline([device.text_step(searcher)], "four", watch)).tolist() == [4.0]
+    assert asyncio.run(run_pipeline([workers.text_step(searcher)], "four", watch)).tolist() == [4.0]
     assert searcher.batches == [["four"]]
     assert searcher.threads == {"device"}
     assert set(watch.took_ms) == {"wait", "encode"}
 
 
-def test_what_comes_while_the_device_is_busy_leaves_together(device: EncoderWorkers, searcher: Any) -> None:
+def test_queries_queued_while_busy_form_one_batch(workers: EncoderWorkers, searcher: Any) -> None:
     async def main() -> list[list[float]]:
-        async with busy(device):
-            tasks = [text(device, searcher, "x" * i) for i in range(1, 6)]
-            await arrived(device, 5)
+        async with blocked(workers):
+            tasks = [submit_text(workers, searcher, "x" * i) for i in range(1, 6)]
+            await wait_until_queued(workers, 5)
         return [vector.tolist() for vector in await asyncio.gather(*tasks)]
 
     assert asyncio.run(main()) == [[1.0], [2.0], [3.0], [4.0], [5.0]]
     assert [len(batch) for batch in searcher.batches] == [5]
 
 
-def test_a_batch_has_a_largest_size(device: EncoderWorkers, searcher: Any) -> None:
+def test_batch_size_is_limited(workers: EncoderWorkers, searcher: Any) -> None:
     count = 2 * MAX_TEXT_BATCH_SIZE + 3
 
     async def main() -> None:
-        async with busy(device):
-            tasks = [text(device, searcher, "x") for _ in range(count)]
-            await arrived(device, count)
+        async with blocked(workers):
+            tasks = [submit_text(workers, searcher, "x") for _ in range(count)]
+            await wait_until_queued(workers, count)
         await asyncio.gather(*tasks)
 
     asyncio.run(main())
     assert [len(batch) for batch in searcher.batches] == [MAX_TEXT_BATCH_SIZE, MAX_TEXT_BATCH_SIZE, 3]
 
 
-@pytest.mark.parametrize(("largest", "sizes"), [(4, [4, 4, 1]), (8, [8, 1])])
-def test_images_leave_in_batches_of_what_their_encoder_likes(
-    device: EncoderWorkers, searcher: Any, largest: int, sizes: list[int]
+@pytest.mark.parametrize(("max_size", "sizes"), [(4, [4, 4, 1]), (8, [8, 1])])
+def test_encoder_sets_the_size_of_image_batches(
+    workers: EncoderWorkers, searcher: Any, max_size: int, sizes: list[int]
 ) -> None:
-    searcher.encoder.image_batch = largest
+    searcher.encoder.image_batch = max_size
 
     async def main() -> None:
-        async with busy(device):
+        async with blocked(workers):
             tasks = [
                 asyncio.create_task(
-                    run_pipeline([device.image_step(searcher)], np.zeros((3, 2, 2), np.uint8), Stopwatch())
+                    run_pipeline([workers.image_step(searcher)], np.zeros((3, 2, 2), np.uint8), Stopwatch())
                 )
                 for _ in range(9)
             ]
-            await arrived(device, 9)
+            await wait_until_queued(workers, 9)
         await asyncio.gather(*tasks)
 
     asyncio.run(main())
     assert [shape[0] for shape in searcher.batches] == sizes
 
 
-def test_images_and_texts_stand_in_lanes_of_their_own(device: EncoderWorkers, searcher: Any) -> None:
+def test_images_and_texts_have_separate_queues(workers: EncoderWorkers, searcher: Any) -> None:
     async def main() -> list[Any]:
-        async with busy(device):
-            tasks: list[asyncio.Task[Float32]] = [text(device, searcher, "one")]
-            await arrived(device, 1)
+        async with blocked(workers):
+            tasks: list[asyncio.Task[Float32]] = [submit_text(workers, searcher, "one")]
+            await wait_until_queued(workers, 1)
             for value in (3, 5):
                 pixels = np.full((3, 4, 4), value, np.uint8)
-                tasks.append(asyncio.create_task(run_pipeline([device.image_step(searcher)], pixels, Stopwatch())))
-            await arrived(device, 3)
-            tasks.append(text(device, searcher, "seven"))
-            await arrived(device, 4)
+                tasks.append(asyncio.create_task(run_pipeline([workers.image_step(searcher)], pixels, Stopwatch())))
+            await wait_until_queued(workers, 3)
+            tasks.append(submit_text(workers, searcher, "seven"))
+            await wait_until_queued(workers, 4)
         return [float(vector[0]) for vector in await asyncio.gather(*tasks)]
 
     assert asyncio.run(main()) == [3.0, 3.0, 5.0, 5.0]
-    assert searcher.batches == [["one", "seven"], (2, 3, 4, 4)]  # the lane whose first query waited longest goes first
+    assert searcher.batches == [["one", "seven"], (2, 3, 4, 4)]  # the queue whose first query waited longest goes first
 
 
-def test_encoders_do_not_share_a_batch(device: EncoderWorkers) -> None:
+def test_encoders_do_not_share_a_batch(workers: EncoderWorkers) -> None:
     one, other = FakeSearcher(), FakeSearcher()
 
     async def main() -> None:
-        async with busy(device):
-            tasks = [text(device, each, "x") for each in (one, other, one)]
-            await arrived(device, 3)
+        async with blocked(workers):
+            tasks = [submit_text(workers, each, "x") for each in (one, other, one)]
+            await wait_until_queued(workers, 3)
         await asyncio.gather(*tasks)
 
     asyncio.run(main())
     assert (one.batches, other.batches) == ([["x", "x"]], [["x"]])
 
 
-def test_a_bad_query_fails_alone(device: EncoderWorkers, searcher: Any) -> None:
+def test_only_the_bad_query_of_a_batch_fails(workers: EncoderWorkers, searcher: Any) -> None:
     async def main() -> list[Any]:
-        async with busy(device):
-            tasks = [text(device, searcher, words) for words in ("a", BAD, "ccc")]
-            await arrived(device, 3)
+        async with blocked(workers):
+            tasks = [submit_text(workers, searcher, words) for words in ("a", BAD, "ccc")]
+            await wait_until_queued(workers, 3)
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     first, bad, last = asyncio.run(main())
@@ -180,34 +180,34 @@ def test_a_bad_query_fails_alone(device: EncoderWorkers, searcher: Any) -> None:
     assert searcher.batches == [["a", BAD, "ccc"], ["a"], [BAD], ["ccc"]]
 
 
-def test_who_left_is_not_tried_again(device: EncoderWorkers) -> None:
-    failing, left = threading.Event(), threading.Event()
+def test_cancelled_query_is_not_retried(workers: EncoderWorkers) -> None:
+    failing, cancelled = threading.Event(), threading.Event()
 
-    class Slow(FakeSearcher):
+    class SlowSearcher(FakeSearcher):
         def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
             if len(texts) > 1:
                 failing.set()
-                left.wait(10)
+                cancelled.wait(10)
             return super().encode_texts([BAD] if len(texts) > 1 else texts, watch)
 
-    searcher: Any = Slow()
+    searcher: Any = SlowSearcher()
 
     async def main() -> None:
-        async with busy(device):
-            stays, gone = text(device, searcher, "stays"), text(device, searcher, "gone")
-            await arrived(device, 2)
+        async with blocked(workers):
+            kept, dropped = submit_text(workers, searcher, "kept!"), submit_text(workers, searcher, "dropped")
+            await wait_until_queued(workers, 2)
         await asyncio.to_thread(failing.wait, 10)
-        gone.cancel()
+        dropped.cancel()
         await asyncio.sleep(0.01)
-        left.set()
-        assert (await stays).tolist() == [5.0]
+        cancelled.set()
+        assert (await kept).tolist() == [5.0]
 
     asyncio.run(main())
-    assert searcher.batches == [[BAD], ["stays"]]
+    assert searcher.batches == [[BAD], ["kept!"]]
 
 
-class Held(FakeSearcher):
-    """Encodes two batches at once, each of them only when told; `sizes` says what is under way or was."""
+class ControlledSearcher(FakeSearcher):
+    """Allows two concurrent batches and completes one for each release of `go`; `sizes` lists the batches started."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,45 +221,45 @@ class Held(FakeSearcher):
         return super().encode_texts(texts, watch)
 
 
-def test_a_second_batch_leaves_beside_the_first_when_it_is_a_quarter_full() -> None:
-    device, searcher, quarter = EncoderWorkers(threads=2), Held(), MAX_TEXT_BATCH_SIZE // 4
+def test_second_concurrent_batch_starts_a_quarter_full() -> None:
+    workers, searcher, quarter = EncoderWorkers(threads=2), ControlledSearcher(), MAX_TEXT_BATCH_SIZE // 4
 
     async def main() -> None:
-        tasks = [text(device, searcher, "first")]
+        tasks = [submit_text(workers, searcher, "first")]
         while not searcher.sizes:
             await asyncio.sleep(0.001)
-        tasks += [text(device, searcher, "x") for _ in range(quarter - 1)]
-        await arrived(device, quarter - 1)
+        tasks += [submit_text(workers, searcher, "x") for _ in range(quarter - 1)]
+        await wait_until_queued(workers, quarter - 1)
         await asyncio.sleep(0.02)
-        assert searcher.sizes == [1]  # a core for a few would cost more than their waiting does
-        tasks.append(text(device, searcher, "last"))
+        assert searcher.sizes == [1]  # too small a batch to occupy another core
+        tasks.append(submit_text(workers, searcher, "last"))
         while len(searcher.sizes) < 2:
             await asyncio.sleep(0.001)
         assert searcher.sizes == [1, quarter]
-        assert device.busy_seconds() > 0.0
+        assert workers.busy_seconds() > 0.0
         searcher.go.release(2)
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
 
     try:
         asyncio.run(main())
     finally:
-        device.close()
-    assert device.busy_seconds() == 0.0
+        workers.close()
+    assert workers.busy_seconds() == 0.0
 
 
-def test_who_goes_while_a_thread_hangs_leaves_the_queue() -> None:
-    device, searcher = EncoderWorkers(threads=1), Held()
+def test_cancelled_query_leaves_the_queue_of_a_hung_thread() -> None:
+    workers, searcher = EncoderWorkers(threads=1), ControlledSearcher()
 
     async def main() -> None:
-        first = text(device, searcher, "first")
+        first = submit_text(workers, searcher, "first")
         while not searcher.sizes:
             await asyncio.sleep(0.001)
-        waiting = [text(device, searcher, "x") for _ in range(5)]
-        await arrived(device, 5)
+        waiting = [submit_text(workers, searcher, "x") for _ in range(5)]
+        await wait_until_queued(workers, 5)
         for task in waiting[:4]:
             task.cancel()
         await asyncio.gather(*waiting[:4], return_exceptions=True)
-        assert device.queue_size() == 1  # though no thread has looked at any of them
+        assert workers.queue_size() == 1  # although no thread has taken them
         searcher.go.release(2)
         await asyncio.wait_for(asyncio.gather(first, waiting[4]), 10)
         assert searcher.sizes == [1, 1]
@@ -267,19 +267,19 @@ def test_who_goes_while_a_thread_hangs_leaves_the_queue() -> None:
     try:
         asyncio.run(main())
     finally:
-        device.close()
+        workers.close()
 
 
-def test_an_encoder_of_one_stream_has_one_batch_under_way() -> None:
-    device, searcher = EncoderWorkers(threads=2), Held()
+def test_encoder_can_limit_itself_to_one_batch() -> None:
+    workers, searcher = EncoderWorkers(threads=2), ControlledSearcher()
     searcher.encoder.max_concurrent_batches = 1
 
     async def main() -> None:
-        tasks = [text(device, searcher, "first")]
+        tasks = [submit_text(workers, searcher, "first")]
         while not searcher.sizes:
             await asyncio.sleep(0.001)
-        tasks += [text(device, searcher, "x") for _ in range(MAX_TEXT_BATCH_SIZE)]
-        await arrived(device, MAX_TEXT_BATCH_SIZE)
+        tasks += [submit_text(workers, searcher, "x") for _ in range(MAX_TEXT_BATCH_SIZE)]
+        await wait_until_queued(workers, MAX_TEXT_BATCH_SIZE)
         await asyncio.sleep(0.02)
         assert searcher.sizes == [1]
         searcher.go.release(2)
@@ -288,11 +288,11 @@ def test_an_encoder_of_one_stream_has_one_batch_under_way() -> None:
     try:
         asyncio.run(main())
     finally:
-        device.close()
+        workers.close()
 
 
-class FakeCollection:
-    """Searching finds the vector's own number as often as was asked; every call is noted."""
+class FakeIndex:
+    """Returns the vector's number `limit` times; records every call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
@@ -302,121 +302,121 @@ class FakeCollection:
         return [[float(query[0])] * options.limit for query in queries]
 
 
-def test_searches_that_ask_for_the_same_share_a_batch() -> None:
-    searches, collection = SearchWorkers(1), FakeCollection()
-    asked: Any = collection
+def test_searches_with_equal_options_share_a_batch() -> None:
+    workers, index = SearchWorkers(1), FakeIndex()
+    searcher: Any = index
     like = Filter.model_validate({"must": [{"field": "year", "equals": 2024}]})
     options = [SearchOptions(1), SearchOptions(2), SearchOptions(1), SearchOptions(1, like), SearchOptions(1, like)]
 
     async def main() -> list[Any]:
-        gate, begun = threading.Event(), threading.Event()
+        release, started = threading.Event(), threading.Event()
 
         def work(payloads: Sequence[Any], watch: Stopwatch) -> Sequence[Any]:
-            begun.set()
-            gate.wait(10)
+            started.set()
+            release.wait(10)
             return payloads
 
-        first = asyncio.create_task(searches.submit(BatchKey("held", "held", work), None, Stopwatch()))
-        await asyncio.to_thread(begun.wait, 10)
+        first = asyncio.create_task(workers.submit(BatchKey("blocked", "blocked", work), None, Stopwatch()))
+        await asyncio.to_thread(started.wait, 10)
         tasks = [
             asyncio.create_task(
-                run_pipeline([searches.search_step(asked, each)], np.array([number], np.float32), Stopwatch())
+                run_pipeline([workers.search_step(searcher, each)], np.array([number], np.float32), Stopwatch())
             )
             for number, each in enumerate(options)
         ]
-        while searches.queue_size() < len(options):
+        while workers.queue_size() < len(options):
             await asyncio.sleep(0.001)
-        gate.set()
+        release.set()
         await first
         return await asyncio.gather(*tasks)
 
     try:
-        found = asyncio.run(main())
+        results = asyncio.run(main())
     finally:
-        searches.close()
-    assert found == [[0.0], [1.0, 1.0], [2.0], [3.0], [4.0]]
-    assert collection.calls == [(2, 1), (1, 2), (2, 1)]
+        workers.close()
+    assert results == [[0.0], [1.0, 1.0], [2.0], [3.0], [4.0]]
+    assert index.calls == [(2, 1), (1, 2), (2, 1)]
 
 
 class Panic(BaseException):
-    """What an extension module may raise: no `Exception`."""
+    """An error of an extension module that is not an `Exception`."""
 
 
 @pytest.mark.parametrize("error", [Panic("rust"), StopIteration("no more"), MemoryError()])
-def test_nothing_that_is_raised_ends_the_thread(device: EncoderWorkers, searcher: Any, error: BaseException) -> None:
+def test_thread_survives_any_error(workers: EncoderWorkers, searcher: Any, error: BaseException) -> None:
     def fail() -> None:
         raise error
 
     async def main() -> Float32:
         with pytest.raises((RuntimeError, MemoryError)):
-            await asyncio.wait_for(device.run(fail), 10)
-        return await asyncio.wait_for(run_pipeline([device.text_step(searcher)], "four", Stopwatch()), 10)
+            await asyncio.wait_for(workers.run(fail), 10)
+        return await asyncio.wait_for(run_pipeline([workers.text_step(searcher)], "four", Stopwatch()), 10)
 
     assert asyncio.run(main()).tolist() == [4.0]
 
 
-def test_too_few_results_are_an_error_and_not_a_mix_up(device: EncoderWorkers) -> None:
-    class Forgetful(FakeSearcher):
+def test_wrong_number_of_results_is_an_error(workers: EncoderWorkers) -> None:
+    class IncompleteSearcher(FakeSearcher):
         def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
             return super().encode_texts(texts, watch)[1:]
 
     async def main() -> list[Any]:
-        async with busy(device):
-            tasks = [text(device, Forgetful(), words) for words in ("a", "bb")]
-            await arrived(device, 2)
+        async with blocked(workers):
+            tasks = [submit_text(workers, IncompleteSearcher(), words) for words in ("a", "bb")]
+            await wait_until_queued(workers, 2)
         return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
 
     assert all("0 results for 1 queries" in str(error) for error in asyncio.run(main()))
 
 
-def test_a_query_whose_caller_has_gone_is_dropped(device: EncoderWorkers, searcher: Any) -> None:
+def test_cancelled_query_is_dropped(workers: EncoderWorkers, searcher: Any) -> None:
     async def main() -> None:
-        async with busy(device):
-            gone, stays = text(device, searcher, "gone"), text(device, searcher, "stays")
-            await arrived(device, 2)
-            gone.cancel()
+        async with blocked(workers):
+            dropped, kept = submit_text(workers, searcher, "dropped"), submit_text(workers, searcher, "kept!")
+            await wait_until_queued(workers, 2)
+            dropped.cancel()
             await asyncio.sleep(0.01)
-        assert (await stays).tolist() == [5.0]
-        assert gone.cancelled()
+        assert (await kept).tolist() == [5.0]
+        assert dropped.cancelled()
 
     asyncio.run(main())
-    assert searcher.batches == [["stays"]]
+    assert searcher.batches == [["kept!"]]
 
 
-def test_calls_give_back_what_they_give_or_raise(device: EncoderWorkers) -> None:
+def test_run_returns_or_raises_what_the_call_does(workers: EncoderWorkers) -> None:
     async def main() -> None:
-        assert await device.run(lambda: None) is None
-        assert await device.run(lambda: 7) == 7
+        assert await workers.run(lambda: None) is None
+        assert await workers.run(lambda: 7) == 7
         with pytest.raises(ZeroDivisionError):
-            await device.run(lambda: 1 // 0)
-        assert await device.run(lambda: threading.current_thread().name) == "device"
+            await workers.run(lambda: 1 // 0)
+        assert await workers.run(lambda: threading.current_thread().name) == "device"
 
     asyncio.run(main())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has a priority for each thread")
-def test_threads_that_compute_give_way_to_the_loop(device: EncoderWorkers) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
+def test_worker_threads_have_lower_priority(workers: EncoderWorkers) -> None:
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    here = niceness()
-    assert asyncio.run(device.run(niceness)) == min(19, here + 15)
-    assert niceness() == here
+    own = niceness()
+    assert asyncio.run(workers.run(niceness)) == min(19, own + 15)
+    assert niceness() == own
 
 
-def test_closing_drops_what_waits(device: EncoderWorkers, searcher: Any) -> None:
+def test_close_cancels_waiting_queries(workers: EncoderWorkers, searcher: Any) -> None:
     async def main() -> None:
-        async with busy(device) as running:
-            waiting = text(device, searcher, "x")
-            await arrived(device, 1)
-            device.close()
+        async with blocked(workers) as running:
+            waiting = submit_text(workers, searcher, "x")
+            await wait_until_queued(workers, 1)
+            workers.close()
         await running
         with pytest.raises(asyncio.CancelledError):
             await waiting
         with pytest.raises(asyncio.CancelledError):
-            await run_pipeline([device.text_step(searcher)], "late", Stopwatch())
+            await run_pipeline([workers.text_step(searcher)], "late", Stopwatch())
 
     asyncio.run(main())
     assert searcher.batches == []
-    device.join(10)
-    assert not any(thread.is_alive() for thread in device.threads)
+    workers.join(10)
+    assert not any(thread.is_alive() for thread in workers.threads)
