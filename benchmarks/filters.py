@@ -89,7 +89,7 @@ def _told(
 ) -> tuple[float, float]:
     """Milliseconds of the filter's first time, and recall."""
     watch = Stopwatch()
-    rows.find(queries[:1], wish, watch)
+    rows.search(queries[:1], wish, watch)
     return watch.took_ms.get("filter", 0.0), _recall(rows, wish, vectors, queries, passing)
 
 
@@ -98,7 +98,7 @@ def _times(rows: RowSearcher, wish: SearchOptions, queries: Float32) -> list[flo
     took = []
     for i in range(len(queries)):
         begun = time.perf_counter()
-        rows.find(queries[i : i + 1], wish, Stopwatch())
+        rows.search(queries[i : i + 1], wish, Stopwatch())
         took.append(1000 * (time.perf_counter() - begun))
     return took
 
@@ -106,7 +106,7 @@ def _times(rows: RowSearcher, wish: SearchOptions, queries: Float32) -> list[flo
 def _recall(rows: RowSearcher, options: SearchOptions, vectors: Float16, queries: Float32, passing: Bool) -> float:
     everything = Neighbors(np.flatnonzero(passing), np.empty(0, np.float32))
     shared = 0
-    for i, found in enumerate(rows.find(queries, options, Stopwatch())):
+    for i, found in enumerate(rows.search(queries, options, Stopwatch())):
         true = rerank(queries[i : i + 1], [everything], vectors, K)[0]
         shared += len(set(found.rows.tolist()) & set(true.rows.tolist()))
     return shared / (K * len(queries))

@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         targets = [ours(base), *([peer(options.peer, options.peer_indice)] if options.peer else [])]
         print(machine())
         searcher = open_searcher(open_collection(options.collection, verify=False))
-        searcher.warm(MAX_TEXT_BATCH_SIZE)
+        searcher.warm_up(MAX_TEXT_BATCH_SIZE)
         for kind in ("text", "image"):
             print(f"{kind}: HTTP, batching and JSON beyond the stages: {overhead(base, kind):.2f} ms", flush=True)
         found: dict[tuple[str, str, int], list[tuple[float, float, float, int]]] = {}

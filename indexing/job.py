@@ -218,7 +218,7 @@ def _encode(
 def _expected(sources: Sequence[Source]) -> int | None:
     total = 0
     for source in sources:
-        count = source.expected()
+        count = source.estimated_count()
         if count is None:
             return None
         total += count

@@ -54,7 +54,7 @@ def open_searcher(
     entry = collection.manifest.encoder
     name = encoder or entry.name
     used = (loaded or {}).get((name, entry.identity)) or load_encoder(name, engine_options)
-    collection.require(used.spec)  # before the store is opened: the likelier mistake
+    collection.require_encoder(used.spec)  # before the store is opened: the likelier mistake
     if store_device == "auto" and engine_options.device == "cpu":
         store_device = "cpu"
     return Searcher(collection, open_collection_store(collection, store_device), used, limits)

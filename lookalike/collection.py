@@ -23,8 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from lookalike.errors import CollectionNotFound, EncoderMismatch, ManifestInvalid
-from lookalike.manifest import FILE as MANIFEST
-from lookalike.manifest import Manifest, file_entry, read_manifest, verify_files
+from lookalike.manifest import MANIFEST_FILE, Manifest, file_entry, read_manifest, verify_files
 from lookalike.metadata import Metadata
 from lookalike.thumbnails import Thumbnails
 from lookalike.types import EncoderSpec, Float16
@@ -61,7 +60,7 @@ class Collection:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def require(self, spec: EncoderSpec) -> None:
+    def require_encoder(self, spec: EncoderSpec) -> None:
         """Refuses an encoder whose vectors can't be compared with the collection's.
 
         Raises:
@@ -165,8 +164,8 @@ def publish(root: Path, staging: Path, manifest: Manifest) -> Path:
     """
     names = sorted(path.name for path in staging.iterdir())
     sealed = manifest.model_copy(update={"files": {name: file_entry(staging / name) for name in names}})
-    (staging / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for name in [*names, MANIFEST]:
+    (staging / MANIFEST_FILE).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    for name in [*names, MANIFEST_FILE]:
         _fsync(staging / name)
     _fsync(staging)
     folder = root / VERSIONS / manifest.version

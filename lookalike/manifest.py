@@ -16,7 +16,7 @@ from lookalike.errors import ChecksumMismatch, FormatTooNew, ManifestInvalid
 from lookalike.types import EncoderSpec, Identity, Thresholds
 
 FORMAT_VERSION = 1
-FILE = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 
 
 class _Record(BaseModel):
@@ -96,7 +96,7 @@ def read_manifest(folder: Path) -> Manifest:
         ManifestInvalid: missing, not JSON, or fields missing or of the wrong type.
         FormatTooNew: written by a later release.
     """
-    path = folder / FILE
+    path = folder / MANIFEST_FILE
     try:
         text = path.read_text(encoding="utf-8")
         version = _format_version(text, path)

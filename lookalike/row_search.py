@@ -72,7 +72,7 @@ class RowSearcher:
         self._evaluate = partial(_evaluate, metadata)
         self._allowed = lru_cache(kept)(self._evaluate)
 
-    def find(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[Neighbors]:
+    def search(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[Neighbors]:
         """At most `options.limit` rows of each query, best first.
 
         Args:

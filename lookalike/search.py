@@ -78,7 +78,7 @@ class Searcher:
     def __init__(
         self, collection: Collection, store: VectorStore, encoder: Encoder, limits: Limits | None = None
     ) -> None:
-        collection.require(encoder.spec)
+        collection.require_encoder(encoder.spec)
         self.collection = collection
         self.store = store
         self.encoder = encoder
@@ -124,7 +124,7 @@ class Searcher:
         with watch.stage("encode"):
             return _finite(self.encoder.encode_texts(texts))
 
-    def warm(self, texts: int) -> None:
+    def warm_up(self, texts: int) -> None:
         """Encodes batches of nothing, so that the first queries that come together need not wait for a compiler."""
         side = self.encoder.spec.image_size
         count = self.encoder.image_batch + 1  # a full batch, and one that comes beside it
@@ -137,7 +137,7 @@ class Searcher:
         vector = np.asarray(self.collection.vectors[self.collection.metadata.row_of(item_id)], np.float32)
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
-    def check(self, options: SearchOptions) -> None:
+    def check_options(self, options: SearchOptions) -> None:
         """Refuses what is out of range, before any work is done.
 
         Raises:
@@ -162,8 +162,8 @@ class Searcher:
         Raises:
             InvalidLimit, FilterInvalid, QueryError: what `options` ask for can't be given.
         """
-        self.check(options)
-        found = self._rows.find(queries, options, watch)
+        self.check_options(options)
+        found = self._rows.search(queries, options, watch)
         with watch.stage("metadata"):
             return self._hits(found)
 

@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from lookalike.row_file import RowFile, RowFileWriter
 
-FILE = "thumbnails.arrow"
+THUMBNAILS_FILE = "thumbnails.arrow"
 _SCHEMA = pa.schema([pa.field("thumbnail", pa.binary())])
 _ROWS_PER_BATCH = 1_024
 
 
 def thumbnail_writer(folder: Path) -> RowFileWriter:
     """Takes tables with the binary column `thumbnail` (null where a row has none) in row order; close it."""
-    return RowFileWriter(folder / FILE, _SCHEMA, _ROWS_PER_BATCH)
+    return RowFileWriter(folder / THUMBNAILS_FILE, _SCHEMA, _ROWS_PER_BATCH)
 
 
 def write_thumbnails(folder: Path, chunks: Iterable[pa.Array]) -> None:
@@ -30,7 +30,7 @@ class Thumbnails:
     """The reading side; safe to call from several threads."""
 
     def __init__(self, folder: Path) -> None:
-        self._rows = RowFile(folder / FILE)
+        self._rows = RowFile(folder / THUMBNAILS_FILE)
         missing = self._rows.null_count("thumbnail")
         self._complete, self._empty = missing == 0, missing == len(self._rows)
 

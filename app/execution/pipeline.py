@@ -77,7 +77,7 @@ class QueryPipeline:
             ImageError: the image can't be decoded.
             TextUnsupported: the encoder has no text tower.
         """
-        self.searcher.check(options)
+        self.searcher.check_options(options)
         watch = Stopwatch()
         steps: list[PipelineStep] = []
         payload: Any

@@ -115,7 +115,7 @@ class SearchWorkers(Batcher):
 
 
 def _warm(searchers: Sequence[Any], watch: Stopwatch) -> list[None]:
-    return [searcher.warm(MAX_TEXT_BATCH_SIZE) for searcher in searchers]
+    return [searcher.warm_up(MAX_TEXT_BATCH_SIZE) for searcher in searchers]
 
 
 def _encode_images(searcher: Searcher, batch: Sequence[Any], watch: Stopwatch) -> Float32:

@@ -46,7 +46,7 @@ class FolderSource:
         self._only = None if path.is_dir() else path.name
         self._prefix = prefix
 
-    def expected(self) -> int | None:
+    def estimated_count(self) -> int | None:
         """Exact: counting names is quick beside decoding."""
         return 1 if self._only else sum(len(images) for _, images, _ in self._walk())
 

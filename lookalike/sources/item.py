@@ -58,7 +58,7 @@ class Source(Protocol):
         """The items; what can't be read is an item whose `load` raises, so that it is counted and reported."""
         ...
 
-    def expected(self) -> int | None:
+    def estimated_count(self) -> int | None:
         """About how many items there are, None where only reading everything would tell."""
         ...
 

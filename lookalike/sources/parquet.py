@@ -61,7 +61,7 @@ class ParquetSource:
         self._schema = _read_schema(path)
         self._columns = _choose(self._schema, columns or ColumnNames(), path) if self._schema else ColumnNames()
 
-    def expected(self) -> int | None:
+    def estimated_count(self) -> int | None:
         """Exact, from the footer."""
         try:
             return int(pq.read_metadata(self._path).num_rows)

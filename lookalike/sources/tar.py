@@ -72,7 +72,7 @@ class TarSource:
         self._stem = prefix + tar_stem(path.name)
         self._caption = caption or "caption"
 
-    def expected(self) -> int | None:
+    def estimated_count(self) -> int | None:
         """Estimated from the first members' spacing; None for a compressed tar."""
         try:
             with tarfile.open(self._path, "r:") as archive:

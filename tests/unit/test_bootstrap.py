@@ -137,7 +137,7 @@ def test_an_exact_store_is_what_answers(golden: Collection, monkeypatch: pytest.
     monkeypatch.setattr(ExactStore, "search", None)
     rows = RowSearcher(store, golden.vectors, golden.metadata)
     for options in (SearchOptions(4), SearchOptions(4, exact=True)):
-        for found, wanted in zip(rows.find(queries, options, Stopwatch()), truth, strict=True):
+        for found, wanted in zip(rows.search(queries, options, Stopwatch()), truth, strict=True):
             np.testing.assert_array_equal(found.rows, wanted.rows)
             np.testing.assert_array_equal(found.scores, wanted.scores)
 

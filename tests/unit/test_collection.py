@@ -38,8 +38,7 @@ from lookalike.errors import (
 )
 from lookalike.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry, read_manifest
 from lookalike.metadata import METADATA_FILES, write_metadata
-from lookalike.thumbnails import FILE as THUMBNAILS
-from lookalike.thumbnails import write_thumbnails
+from lookalike.thumbnails import THUMBNAILS_FILE, write_thumbnails
 
 SPEC = FakeEncoder.spec
 ROWS = 3
@@ -148,7 +147,7 @@ class TestOpening:
         with pytest.raises(ManifestInvalid, match="names no version"):
             open_collection(tmp_path)
 
-    @pytest.mark.parametrize("name", [VECTORS, *METADATA_FILES, THUMBNAILS])
+    @pytest.mark.parametrize("name", [VECTORS, *METADATA_FILES, THUMBNAILS_FILE])
     def test_one_flipped_bit_is_noticed_in_every_file(self, tmp_path: Path, name: str) -> None:
         folder = build(tmp_path)
         data = bytearray((folder / name).read_bytes())
@@ -244,11 +243,11 @@ class TestManifest:
 class TestEncoders:
     def test_the_same_encoder_on_another_engine_is_welcome(self, tmp_path: Path) -> None:
         build(tmp_path)
-        open_collection(tmp_path).require(replace(SPEC, engine="openvino", precision="bf16", device="cuda"))
+        open_collection(tmp_path).require_encoder(replace(SPEC, engine="openvino", precision="bf16", device="cuda"))
 
     @pytest.mark.parametrize("change", [{"weights": "1" * 64}, {"dim": 14}, {"image_size": 9}, {"preprocessing": "x"}])
     def test_another_encoder_is_refused_by_both_names(self, tmp_path: Path, change: dict[str, object]) -> None:
         build(tmp_path)
         other = replace(SPEC, name="other", **change)  # type: ignore[arg-type]
         with pytest.raises(EncoderMismatch, match=r"'fake'.*'other'"):
-            open_collection(tmp_path).require(other)
+            open_collection(tmp_path).require_encoder(other)

@@ -9,7 +9,7 @@ from pathlib import Path
 from cli.index import index
 from lookalike.metadata import METADATA_FILES
 from lookalike.sources import parquet, tar
-from lookalike.thumbnails import FILE as THUMBNAILS
+from lookalike.thumbnails import THUMBNAILS_FILE
 
 PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "indexing.md").read_text(encoding="utf-8")
 
@@ -22,7 +22,7 @@ def test_every_option_is_documented_and_no_other() -> None:
 def test_every_file_and_kind_of_source_is_documented() -> None:
     for name in (
         *METADATA_FILES,
-        THUMBNAILS,
+        THUMBNAILS_FILE,
         "fingerprints.npy",
         "rejected.parquet",
         *parquet.SUFFIXES[:1],

@@ -84,12 +84,12 @@ def test_filtered_search_finds_what_an_exact_search_over_the_filtered_rows_finds
     allowed = (low <= NUMBERS) & (low + width > NUMBERS) & (colour != NUMBERS % 7)
     queries = clustered(seed, 20)
     truth = exactly(vectors, queries, allowed)
-    exact = rows.find(queries, options(document, exact=True), Stopwatch())
+    exact = rows.search(queries, options(document, exact=True), Stopwatch())
     for found, wanted in zip(exact, truth, strict=True):
         np.testing.assert_array_equal(found.rows, wanted.rows)
         np.testing.assert_array_equal(found.scores, wanted.scores)
     shared = 0
-    for found, wanted in zip(rows.find(queries, options(document), Stopwatch()), truth, strict=True):
+    for found, wanted in zip(rows.search(queries, options(document), Stopwatch()), truth, strict=True):
         assert len(found.rows) == len(wanted.rows)  # the limit is honoured
         assert allowed[found.rows].all()
         shared += len(set(found.rows.tolist()) & set(wanted.rows.tolist()))
@@ -104,16 +104,16 @@ def test_the_way_that_is_taken_does_not_change_a_score(
     monkeypatch.setattr(nearest_module, "_FEW_SHARE", share)
     queries = clustered(5, 10)
     document = {"must": [{"field": "colour", "in": ["c1", f"no {few}"]}]}  # another filter each time: masks are kept
-    found = rows.find(queries, options(document, params={"nprobe": 10_000, "candidates": COUNT}), Stopwatch())
+    found = rows.search(queries, options(document, params={"nprobe": 10_000, "candidates": COUNT}), Stopwatch())
     for answer, wanted in zip(found, exactly(vectors, queries, NUMBERS % 7 == 1), strict=True):
         np.testing.assert_array_equal(answer.scores, wanted.scores)
 
 
 def test_a_filter_asked_again_is_not_evaluated_again(rows: RowSearcher, monkeypatch: pytest.MonkeyPatch) -> None:
     document = {"must": [{"field": "n", "range": {"lt": 4321}}]}
-    before = rows.find(clustered(6, 1), options(document), Stopwatch())
+    before = rows.search(clustered(6, 1), options(document), Stopwatch())
     monkeypatch.setattr(nearest_module, "filter_mask", None)
-    after = rows.find(clustered(6, 1), options(document), Stopwatch())
+    after = rows.search(clustered(6, 1), options(document), Stopwatch())
     np.testing.assert_array_equal(before[0].rows, after[0].rows)
 
 
@@ -124,7 +124,7 @@ def test_a_larger_limit_is_searched_more_widely_unless_the_caller_says_how(vecto
     truth = rerank(queries, [everything] * len(queries), vectors, 100)
 
     def recall(**params: int) -> float:
-        found = nearest.find(queries, SearchOptions(100, params=params), Stopwatch())
+        found = nearest.search(queries, SearchOptions(100, params=params), Stopwatch())
         return float(np.mean([np.isin(f.rows, t.rows).sum() / 100 for f, t in zip(found, truth, strict=True)]))
 
     as_for_ten = recall(nprobe=2, candidates=40)
@@ -142,7 +142,7 @@ def test_the_limit_is_honoured_where_what_is_visited_holds_too_few(
     store = open_store(kind, tmp_path, vectors, params)
     nearest = RowSearcher(store, vectors, Metadata(tmp_path))
     narrow = {name: 16 if name == "efSearch" else 1 for name in store.defaults}
-    found = nearest.find(clustered(3, 5), SearchOptions(1_000, params=narrow), Stopwatch())
+    found = nearest.search(clustered(3, 5), SearchOptions(1_000, params=narrow), Stopwatch())
     assert [len(neighbors.rows) for neighbors in found] == [1_000] * 5
 
 
@@ -160,12 +160,12 @@ def test_wrong_parameters_are_refused_whichever_way_is_taken(
     rows: RowSearcher, asked: dict[str, Any], params: dict[str, int]
 ) -> None:
     with pytest.raises(QueryError, match=next(iter(params))):
-        rows.find(clustered(3, 1), SearchOptions(params=params, **asked), Stopwatch())
+        rows.search(clustered(3, 1), SearchOptions(params=params, **asked), Stopwatch())
 
 
 def test_a_filter_too_long_to_be_remembered(rows: RowSearcher) -> None:
     document = {"must": [{"field": "colour", "in": ["c1", "x" * 100_000]}]}
-    found = rows.find(clustered(3, 1), options(document), Stopwatch())[0]
+    found = rows.search(clustered(3, 1), options(document), Stopwatch())[0]
     assert (found.rows % 7 == 1).all()
     assert len(found.rows) == K
 
@@ -175,7 +175,7 @@ def test_a_store_goes_with_the_last_who_holds_it(vectors: Float16, tmp_path: Pat
     write_metadata(tmp_path, table.schema, [table])
     store = ExactStore(vectors)
     nearest = RowSearcher(store, vectors, Metadata(tmp_path))
-    nearest.find(clustered(3, 1), options({"must": [{"field": "id", "equals": "7"}]}), Stopwatch())
+    nearest.search(clustered(3, 1), options({"must": [{"field": "id", "equals": "7"}]}), Stopwatch())
     gone = weakref.ref(store)
     gc.disable()
     try:

@@ -76,7 +76,7 @@ def test_the_examples_in_the_docstrings_hold(module: Any) -> None:
 class TestFolder:
     def test_ids_are_relative_paths_in_a_fixed_order(self, folder: Path) -> None:
         assert ids(folder) == ["top.webp", "a/a.JPG", "a/b.PnG", "b/a.jpg"]
-        assert one(folder).expected() == 4
+        assert one(folder).estimated_count() == 4
 
     def test_an_item_loads_its_file_and_knows_its_path_and_source(self, folder: Path) -> None:
         item = items(folder)[1]
@@ -223,7 +223,7 @@ class TestTar:
 
     def test_the_expected_number_is_close(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "x.tar", {f"{i:04}.{e}": b"x" * 600 for i in range(500) for e in ("jpg", "txt")})
-        expected = one(path).expected()
+        expected = one(path).estimated_count()
         assert expected is not None
         assert abs(expected - 500) < 25
 
@@ -295,7 +295,7 @@ class TestParquet:
         assert (item.id, code_of(item)) == ("x", "source_invalid")
 
     def test_the_expected_number_is_exact(self, tmp_path: Path) -> None:
-        assert one(write_parquet(tmp_path / "x.parquet", {"image": [JPEG] * 3})).expected() == 3
+        assert one(write_parquet(tmp_path / "x.parquet", {"image": [JPEG] * 3})).estimated_count() == 3
 
 
 class TestArguments:
@@ -333,7 +333,7 @@ def test_real_webdatasets_hold_what_their_description_says(shared_data: Path) ->
     flickr = list(source)
     assert len(flickr) == 974
     assert all(len(item.columns["captions"]) == 5 for item in flickr)
-    assert abs((source.expected() or 0) - 974) < 50
+    assert abs((source.estimated_count() or 0) - 974) < 50
 
 
 def test_texts_of_a_table_that_are_no_utf8_are_mended(tmp_path: Path) -> None:
