@@ -26,7 +26,7 @@ from app.middleware.security_headers import SecurityHeadersMiddleware
 from app.middleware.trusted_hosts import TrustedHostMiddleware
 from app.paths import HEALTH, NAMED, SHORT
 from app.service import Service
-from app.settings import Settings, words
+from app.settings import Settings, split_list
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -54,10 +54,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if service.settings.health_port:
         app.add_middleware(HealthPortMiddleware, port=service.settings.health_port, paths=HEALTH)
     if not service.authenticator.requires_key:
-        names = frozenset(words(service.settings.hosts.lower()))
+        names = frozenset(split_list(service.settings.hosts.lower()))
         app.add_middleware(TrustedHostMiddleware, names=names, anonymous=service.settings.anonymous)
     app.add_middleware(SecurityHeadersMiddleware, ending=lambda: service.draining)
-    if origins := words(service.settings.cors_origins):
+    if origins := split_list(service.settings.cors_origins):
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,

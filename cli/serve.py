@@ -87,7 +87,7 @@ def serve(
     from app import logs
     from app.collections.manager import collection_folders
     from app.main import create_app
-    from app.settings import misspelt
+    from app.settings import misspelled_variables
     from lookalike.collection import current_version
 
     first, more = collections[0], tuple(collections[1:]) or None
@@ -106,7 +106,7 @@ def serve(
         }
     )
     logs.configure(log_level, settings.log_format)
-    for name, meant in misspelt(os.environ).items():
+    for name, meant in misspelled_variables(os.environ).items():
         logging.getLogger("app.settings").warning(
             "setting_unknown name=%s: there is none of that name; did you mean %s?", name, meant
         )

@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.settings import words
+from app.settings import split_list
 from lookalike.errors import ConfigInvalid
 
 Role = Literal["read", "admin"]
@@ -88,7 +88,7 @@ def load_keyring(listed: str, path: Path | None) -> Keyring:
         ConfigInvalid: names what can't be read and the mend; never a key.
     """
     entries = _from_file(path) if path else {}
-    for number, pair in enumerate(words(listed), start=1):
+    for number, pair in enumerate(split_list(listed), start=1):
         role, colon, key = pair.partition(":")
         if not colon or role not in ("read", "admin") or len(key) < _SHORTEST or not key.isascii():
             raise ConfigInvalid(

@@ -26,7 +26,7 @@ from typing_extensions import override
 
 from app.errors import Overloaded, UrlDisabled, UrlFailed, UrlRefused
 from app.execution.tracebacks import clear_traceback
-from app.settings import words
+from app.settings import split_list
 from lookalike.errors import ConfigInvalid
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -73,7 +73,7 @@ class AllowList:
             ConfigInvalid: an entry is none of these.
         """
         networks, hosts = [], set()
-        for entry in words(text):
+        for entry in split_list(text):
             try:
                 networks.append(ipaddress.ip_network(entry.strip("[]")))
             except ValueError as error:

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from app.api import schemas
 from app.errors import STATUS
 from app.main import create_app
-from app.settings import Settings, misspelt
+from app.settings import Settings, misspelled_variables
 from lookalike import bootstrap
 from lookalike.errors import EncoderMismatch, ExtraMissing, SourceError
 from tests.api.conftest import wait_until_ready
@@ -202,7 +202,7 @@ def test_proxies_are_addresses_networks_or_all() -> None:
 
 @pytest.mark.parametrize("origins", ["shop.example", "https://shop.example/", "https://a.example https://b.example/x"])
 def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
-    with pytest.raises(ValidationError, match="is no origin; write it like"):
+    with pytest.raises(ValidationError, match="is not an origin; write it like"):
         Settings(cors_origins=origins)
     Settings(cors_origins="https://shop.example:8443,http://localhost:3000 chrome-extension://abc *")
 
@@ -224,4 +224,4 @@ def test_a_slash_too_many_is_404_and_no_redirect_to_what_the_client_calls_the_ho
 
 def test_a_misspelt_setting_is_told() -> None:
     given = ["LOOKALIKE_MAX_WAT", "LOOKALIKE_MAX_WAIT", "LOOKALIKE_CACHE", "LOOKALIKE_TEST_DATA", "PATH"]
-    assert misspelt(given) == {"LOOKALIKE_MAX_WAT": "LOOKALIKE_MAX_WAIT"}
+    assert misspelled_variables(given) == {"LOOKALIKE_MAX_WAT": "LOOKALIKE_MAX_WAIT"}
