@@ -85,7 +85,7 @@ def serve(
     Example:  lookalike serve images --port 8001
     """
     from app import logs
-    from app.collections.manager import collection_folders
+    from app.collections.folders import collection_folders
     from app.main import create_app
     from app.settings import misspelled_variables
     from lookalike.collection import current_version

@@ -52,24 +52,22 @@ async def reload_collection(name: Name, service: ServiceDep) -> Response:
 
 
 def _facts(hosted: HostedCollection) -> dict[str, Any]:
+    status = hosted.status
     facts: dict[str, Any] = {
         "name": hosted.name,
-        "version": hosted.version or None,
-        "swaps": hosted.swaps,
+        "version": status.version or None,
+        "swaps": status.swaps,
         "failure": None,
         "items": None,
         "encoder": None,
         "text": None,
         "created": None,
     }
-    if hosted.failure is not None:
-        facts["failure"] = {
-            "code": hosted.failure.code,
-            "detail": str(hosted.failure),
-            "version": hosted.refused or None,
-        }
-    if hosted.version:
-        searcher = hosted.pipeline.searcher
+    if status.refusal is not None:
+        error = status.refusal.error
+        facts["failure"] = {"code": error.code, "detail": str(error), "version": status.refusal.version or None}
+    if status.serving is not None:
+        searcher = status.serving.pipeline.searcher
         manifest = searcher.collection.manifest
         facts["items"], facts["created"] = len(searcher.collection), manifest.created
         facts["encoder"], facts["text"] = manifest.encoder.name, searcher.encoder.spec.text

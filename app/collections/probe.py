@@ -1,8 +1,7 @@
-"""Whether queries pass: one of each kind walks every stage, and what it could not pass is named.
+"""Health probes: one query of each kind passes every stage, and the stage that failed is named.
 
-An image of one pixel is decoded, preprocessed, encoded and searched for, and a text where the encoder takes one, on
-the same threads and through the same lanes as everybody's queries; only the gate is not asked, so that a service that
-is full does not look broken. It knows nothing of routes.
+An image of one pixel is decoded, preprocessed, encoded and searched for; so is a text if the encoder takes one. Probes
+share threads and batches with other queries. They skip admission, so a service that is full is not reported broken.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STAGES = 4
-"""Those below; a probe may take as many times what one of them may."""
+"""Stages of a probe; each has the whole timeout."""
 
-# One grey pixel as a PNG: enough to walk every stage once.
+# One grey pixel as a PNG.
 _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNoAAAAggCB2kUIOwAAAABJRU5ErkJggg=="
 )
@@ -37,32 +36,38 @@ class Probe:
     """The last probe of a collection.
 
     Attributes:
-        failure: the stage that the last probe failed at and why; empty while all is well.
+        failure: the stage at which the last probe failed, and why; empty if it passed.
     """
 
-    def __init__(self, timeout: float, every: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
-        """From the seconds that a stage may take, and those between two probes."""
+    def __init__(self, timeout: float, interval: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
+        """Create a probe.
+
+        Args:
+            timeout: seconds that a stage may take.
+            interval: seconds between two probes.
+            clock: returns monotonic seconds.
+        """
         self.failure = ""
         self._timeout = timeout
-        self._oldest = every + _STAGES * timeout
+        self._max_age = interval + _STAGES * timeout
         self._clock = clock
-        self._passed = math.inf  # when one last did; none is missed before the first has been sent
+        self._passed_at = math.inf  # before the first one, no probe is overdue
         self._stage = ""
-        self._entered = 0.0
+        self._stage_began = 0.0
 
     def problem(self) -> str:
-        """What is wrong now, also while a probe is stuck; empty where nothing is."""
-        if self._stage and (stuck := self._clock() - self._entered) > self._timeout:
-            return f"{self._stage} has not answered for {stuck:.0f} s"
-        if not self.failure and (age := self._clock() - self._passed) > self._oldest:
+        """Return what is wrong now, also while a probe is stuck; empty if nothing is."""
+        if self._stage and (seconds := self._clock() - self._stage_began) > self._timeout:
+            return f"{self._stage} has not answered for {seconds:.0f} s"
+        if not self.failure and (age := self._clock() - self._passed_at) > self._max_age:
             return f"none has been sent for {age:.0f} s"
         return self.failure
 
     async def run(self, pipeline: QueryPipeline) -> None:
-        """Probes; a failure is kept, not raised."""
+        """Send a probe; a failure is kept, not raised."""
         try:
             await self.check(pipeline)
-        except Exception as error:  # whatever it is: the probe is there to tell it
+        except Exception as error:  # any failure makes the collection unhealthy
             if not self.failure:
                 logger.error("probe_failed stage=%s: %s: %s", self._stage, type(error).__name__, error)
             self.failure = f"{self._stage or 'probe'} failed: {type(error).__name__}: {error}"
@@ -74,25 +79,24 @@ class Probe:
             self._stage = ""
 
     def record_success(self) -> None:
-        """All was well just now."""
+        """Record that a probe has just passed."""
         self.failure = ""
-        self._passed = self._clock()
+        self._passed_at = self._clock()
 
     async def check(self, pipeline: QueryPipeline) -> None:
-        """Probes.
+        """Send one query of each kind through every stage.
 
         Raises:
-            LookalikeError: a stage failed, or took longer than it may.
+            LookalikeError: a stage failed, or took longer than the timeout.
         """
-        searcher = pipeline.searcher
         pixels = await self._within("decode", pipeline.decode(_PIXEL))
         vector = await self._within("encode (image)", pipeline.encode_image(pixels))
-        if searcher.encoder.spec.text:
+        if pipeline.searcher.encoder.spec.text:
             await self._within("encode (text)", pipeline.embed(TextQuery("a photograph"), Stopwatch()))
         await self._within("search", pipeline.search_vector(vector, SearchOptions(limit=1)))
 
     async def _within(self, stage: str, work: Awaitable[T]) -> T:
-        self._stage, self._entered = stage, self._clock()
+        self._stage, self._stage_began = stage, self._clock()
         try:
             async with asyncio.timeout(self._timeout):
                 return await work

@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 
 from app.api import schemas
 from app.collections import manager
-from app.collections.hosted import folder_name, version_bytes
-from app.collections.manager import collection_folders
+from app.collections.folders import collection_folders, folder_name
+from app.collections.versions import version_bytes
 from app.main import create_app
 from app.settings import Settings
 from lookalike import bootstrap, collection

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.collections import hosted
+from app.collections.backoff import Backoff
 from app.main import create_app
 from app.settings import Settings
 from lookalike import bootstrap
@@ -367,10 +367,12 @@ def test_a_failure_that_passes_is_not_for_ever(
         return real(collection, **options)
 
     monkeypatch.setattr(bootstrap, "open_searcher", opening)
-    monkeypatch.setattr(hosted, "_AGAIN_SECONDS", 0.0)
     settings = Settings(collection=roots[0], collections=(roots[1],), preload=False, watch_seconds=watch_seconds)
     path = f"/v1/collections/{failing.name}/search/item"
-    with TestClient(create_app(settings)) as client:
+    app = create_app(settings)
+    for hosted in app.state.service.collections:
+        hosted.backoff = Backoff(first_seconds=0.0)
+    with TestClient(app) as client:
         eventually(lambda: "too many open files" in client.post(path, **SEARCH).json()["detail"])
         broken[0] = False
         eventually(lambda: client.post(path, **SEARCH).status_code == 200)

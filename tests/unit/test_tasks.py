@@ -1,4 +1,4 @@
-"""What watches over the service goes on, whatever happens to it."""
+"""Background tasks outlive their own failures."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import asyncio
 
 import pytest
 
-from app import service
+from app.tasks import restarting
 
 
-def test_a_task_that_fails_is_told_and_begins_anew(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(service, "_AGAIN_SECONDS", 0.0)
+def test_failed_task_is_logged_and_restarted(caplog: pytest.LogCaptureFixture) -> None:
     begun: list[int] = []
 
     async def work() -> None:
@@ -20,6 +17,6 @@ def test_a_task_that_fails_is_told_and_begins_anew(
         if len(begun) < 3:
             raise ValueError("embedded null byte")
 
-    asyncio.run(service._lasting(work))
+    asyncio.run(restarting(work, delay=0.0))
     assert begun == [0, 1, 2]
     assert caplog.text.count("ValueError: embedded null byte") == 2

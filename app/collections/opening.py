@@ -1,0 +1,129 @@
+"""Opening a version: files are verified, encoder and store loaded, and first queries sent, before it may serve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from threadpoolctl import ThreadpoolController
+
+from app.collections.probe import Probe
+from app.collections.status import OpenVersion
+from app.collections.versions import total_bytes
+from app.execution.pipeline import QueryPipeline
+from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers
+from app.settings import Settings
+from app.telemetry import Telemetry
+from lookalike.errors import LookalikeError
+
+if TYPE_CHECKING:
+    from lookalike.collection import Collection
+    from lookalike.encoders.protocol import Encoder
+    from lookalike.search import Searcher
+    from lookalike.types import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What all collections of a service share.
+
+    Attributes:
+        encoders: the encoders in use, by requested name and identity. Collections with the same one share it.
+        opening: held while a collection is opened; one is opened at a time.
+    """
+
+    settings: Settings
+    decode_workers: DecodeWorkers
+    encoder_workers: EncoderWorkers
+    search_workers: SearchWorkers
+    pool: ThreadPoolExecutor
+    telemetry: Telemetry
+    encoders: WeakValueDictionary[tuple[str, Identity], Encoder] = field(default_factory=WeakValueDictionary)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def workers(self) -> tuple[DecodeWorkers, EncoderWorkers, SearchWorkers]:
+        """The worker threads of all stages."""
+        return self.decode_workers, self.encoder_workers, self.search_workers
+
+
+async def open_version(root: Path, name: str, runtime: Runtime, reserve: Callable[[int], None]) -> OpenVersion:
+    """Open a collection's current version and send it a first query of each kind.
+
+    Args:
+        root: the collection's folder.
+        name: the collection's name.
+        runtime: what all collections share.
+        reserve: called with the bytes of the version's files, once they are known to be sound.
+
+    Raises:
+        LookalikeError: the version can't be opened, or a first query failed.
+    """
+    from lookalike.collection import open_collection  # imports FAISS and Arrow, which takes seconds
+
+    collection = await asyncio.to_thread(open_collection, root, verify=runtime.settings.verify)
+    size = total_bytes(collection.manifest)
+    reserve(size)
+    encoder_override = runtime.settings.encoder if root == runtime.settings.collection else None
+    searcher = await _load(collection, encoder_override, runtime)
+    is_new_encoder = _register_encoder(searcher, encoder_override, runtime)
+    pipeline = QueryPipeline(name, searcher, *runtime.workers, runtime.pool, runtime.telemetry)
+    await Probe(runtime.settings.open_timeout).check(pipeline)
+    if is_new_encoder:
+        await _warm_up(searcher, runtime)
+    return OpenVersion(collection.manifest.version, pipeline, size)
+
+
+async def _load(collection: Collection, encoder_override: str | None, runtime: Runtime) -> Searcher:
+    """Load the encoder, unless an equal one is in use, and the store."""
+    from lookalike.bootstrap import EngineOptions, open_searcher  # imports torch or OpenVINO
+
+    settings = runtime.settings
+    call = partial(
+        open_searcher,
+        collection,
+        encoder=encoder_override,
+        engine_options=EngineOptions(settings.device, settings.engine),
+        store_device=settings.store_device,
+        limits=settings.limits(),
+        loaded=runtime.encoders,
+    )
+    # The first encoder is loaded on a thread that owns the device. Later, that thread is busy with queries.
+    searcher = await (asyncio.to_thread(call) if runtime.encoders else runtime.encoder_workers.run(call))
+    _limit_threads(runtime)
+    return searcher
+
+
+def _limit_threads(runtime: Runtime) -> None:
+    """Limit BLAS to one thread, and have the search workers limit OpenMP.
+
+    Searches run concurrently, beside the encoder's threads: several BLAS threads for each would compete for the same
+    cores (benchmarks/RESULTS.md). By now every copy of BLAS is loaded, FAISS's own included.
+    """
+    libraries = ThreadpoolController()
+    libraries.limit(limits=1, user_api="blas")
+    runtime.search_workers.libraries = libraries.select(user_api="openmp")
+
+
+def _register_encoder(searcher: Searcher, encoder_override: str | None, runtime: Runtime) -> bool:
+    """Add the encoder to those in use; return whether it is new."""
+    key = (encoder_override or searcher.collection.manifest.encoder.name, searcher.encoder.spec.identity)
+    is_new = runtime.encoders.get(key) is not searcher.encoder
+    runtime.encoders[key] = searcher.encoder
+    return is_new
+
+
+async def _warm_up(searcher: Searcher, runtime: Runtime) -> None:
+    """Encode batches of the largest size once, so that the first concurrent queries need not wait for it."""
+    timeout = runtime.settings.open_timeout
+    try:
+        async with asyncio.timeout(timeout):
+            await runtime.encoder_workers.warm(searcher)
+    except TimeoutError as error:
+        raise LookalikeError(f"a first batch did not end within {timeout:g} s") from error
