@@ -87,9 +87,9 @@ def test_equal_encoders_are_loaded_once(roots: list[Path], monkeypatch: pytest.M
     loaded = []
     real = bootstrap.load_encoder
 
-    def counting(name: str, **options: Any) -> Any:
+    def counting(name: str, *options: Any) -> Any:
         loaded.append(name)
-        return real(name, **options)
+        return real(name, *options)
 
     monkeypatch.setattr(bootstrap, "load_encoder", counting)
     with service(roots) as client:

@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.collections.backoff import Backoff
+from app.collections.hosted import HostedCollection
 from app.main import create_app
 from app.settings import Settings
 from lookalike import bootstrap
@@ -378,22 +379,30 @@ def test_a_failure_that_passes_is_not_for_ever(
         eventually(lambda: client.post(path, **SEARCH).status_code == 200)
 
 
-def test_reloads_that_wait_are_one_and_need_nobody_to_wait(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, real = [], bootstrap.open_searcher
+def test_waiting_reloads_share_one_opening(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, requested, release = [], [], threading.Event()
+    open_searcher, reload = bootstrap.open_searcher, HostedCollection.reload
 
     def slow(collection: Collection, **options: Any) -> Any:
         opened.append(collection.manifest.version)
-        time.sleep(0.3)
-        return real(collection, **options)
+        release.wait(30)
+        return open_searcher(collection, **options)
+
+    async def counted(self: HostedCollection) -> Any:
+        requested.append(self.name)
+        return await reload(self)
 
     with TestClient(create_app(Settings(collection=root, watch_seconds=0))) as client:
         wait_until_ready(client)
         monkeypatch.setattr(bootstrap, "open_searcher", slow)
+        monkeypatch.setattr(HostedCollection, "reload", counted)
         with ThreadPoolExecutor(12) as pool:
             first = pool.submit(client.post, reload_path(root))
             eventually(lambda: len(opened) == 1)
-            build_collection(root)  # those that ask now mean this one
+            build_collection(root)  # the version that later requests mean
             others = [pool.submit(client.post, reload_path(root)) for _ in range(10)]
+            eventually(lambda: len(requested) == 11)
+            release.set()
             assert {answer.result().status_code for answer in [first, *others]} == {200}
         assert {answer.result().json()["version"] for answer in others} == {current_version(root)}
         assert len(opened) == 2
