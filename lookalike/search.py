@@ -91,7 +91,7 @@ class Searcher:
             with watch.stage("decode"):
                 target = self.encoder.preprocessing.resize
                 decoded_image = decoded.enter_context(
-                    images.decoding(data, max_pixels=self.limits.pixels, target=target)
+                    images.open_decoded(data, max_pixels=self.limits.pixels, target=target)
                 )
             with watch.stage("preprocess"):
                 return self.encoder.preprocess(decoded_image.image)

@@ -19,7 +19,8 @@ from PIL import Image
 from lookalike import images
 from lookalike.encoders.registry import load_encoder
 from lookalike.errors import ImageError, ImageTooLarge, ImageUndecodable
-from lookalike.images import _Room
+from lookalike.images import decoder
+from lookalike.images.pixel_budget import PixelBudget
 from lookalike.search import Limits, Searcher
 from lookalike.stopwatch import Stopwatch
 from tests.bad_images import OddImage, bad_images, bomb, encoded, make_image, odd_images
@@ -31,14 +32,14 @@ def _difference(a: Image.Image, b: Image.Image) -> float:
 
 
 @pytest.mark.parametrize("bad", bad_images(), ids=lambda bad: bad.name)
-def test_a_bad_image_is_an_error_with_its_code(bad: OddImage) -> None:
+def test_bad_image_raises_its_code(bad: OddImage) -> None:
     with pytest.raises(ImageError) as caught:
         images.decode(bad.data)
     assert caught.value.code == bad.code
 
 
 @pytest.mark.parametrize("odd", odd_images(), ids=lambda odd: odd.name)
-def test_an_odd_image_becomes_8_bit_rgb_that_encoders_and_thumbnails_take(odd: OddImage) -> None:
+def test_odd_image_becomes_8_bit_rgb(odd: OddImage) -> None:
     decoded = images.decode(odd.data)
     assert decoded.image.mode == "RGB"
     assert (decoded.width, decoded.height) == odd.size == decoded.image.size
@@ -48,12 +49,12 @@ def test_an_odd_image_becomes_8_bit_rgb_that_encoders_and_thumbnails_take(odd: O
         assert max(thumbnail.size) <= images.THUMBNAIL_SIDE
 
 
-def test_a_bomb_is_refused_by_its_header() -> None:
+def test_bomb_is_rejected_by_its_header() -> None:
     with pytest.raises(ImageTooLarge, match="60000 x 60000"):
         images.decode(bomb())
 
 
-def test_the_pixel_limit_is_inclusive() -> None:
+def test_pixel_limit_is_inclusive() -> None:
     data = encoded(make_image(20, 10), "PNG")
     assert images.decode(data, max_pixels=200).width == 20
     with pytest.raises(ImageTooLarge):
@@ -72,7 +73,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert _difference(decoded.image, upright) == 0
 
 
-def test_the_first_frame_of_an_animation_counts() -> None:
+def test_first_frame_of_an_animation_is_decoded() -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert images.decode(data).image.getpixel((8, 8)) == (255, 0, 0)
@@ -88,13 +89,13 @@ def test_sixteen_bits_keep_their_brightness() -> None:
     assert images.decode(encoded(Image.fromarray(grey), "PNG")).image.getpixel((4, 4)) == (128, 128, 128)
 
 
-def test_sixteen_bits_are_scaled_strip_by_strip_as_a_whole_would_be() -> None:
+def test_strips_of_sixteen_bits_are_scaled_alike() -> None:
     grey = np.random.default_rng(0).integers(0, 65_536, (600, 7), dtype=np.uint16)
     decoded = np.asarray(images.decode(encoded(Image.fromarray(grey), "PNG")).image)
     assert (decoded == np.rint(grey / 257)[..., None]).all()
 
 
-def test_floats_are_stretched_from_their_own_range_over_all_strips() -> None:
+def test_floats_are_stretched_over_all_strips() -> None:
     values = np.linspace(-3, 5, 600 * 4, dtype=np.float32).reshape(600, 4)
     values[0, 0], values[300, 1], values[599, 2] = np.nan, np.inf, -np.inf
     decoded = np.asarray(images.decode(encoded(Image.fromarray(values), "TIFF")).image)[..., 0]
@@ -103,7 +104,7 @@ def test_floats_are_stretched_from_their_own_range_over_all_strips() -> None:
     assert np.abs(decoded - np.rint((filled - low) * 255 / (high - low))).max() <= 1
 
 
-def test_transparency_is_laid_on_white_in_every_strip() -> None:
+def test_every_strip_is_laid_on_white() -> None:
     layered = np.random.default_rng(0).integers(0, 256, (600, 5, 4), dtype=np.uint8)
     whole = Image.fromarray(layered)
     expected = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
@@ -111,7 +112,7 @@ def test_transparency_is_laid_on_white_in_every_strip() -> None:
 
 
 @pytest.mark.parametrize("mode", ["P", "LA"])
-def test_transparency_of_other_modes_is_laid_on_white_in_every_strip(mode: str) -> None:
+def test_every_strip_of_other_modes_is_laid_on_white(mode: str) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 4, (600, 5), dtype=np.uint8)).convert(mode)
     if mode == "LA":
         image.putalpha(Image.fromarray(np.random.default_rng(1).integers(0, 256, (600, 5), dtype=np.uint8)))
@@ -123,7 +124,7 @@ def test_transparency_of_other_modes_is_laid_on_white_in_every_strip(mode: str) 
     assert (np.asarray(images.decode(data).image) == np.asarray(expected)).all()
 
 
-def test_a_large_image_of_sixteen_bits_takes_no_multiple_of_its_memory() -> None:
+def test_large_sixteen_bit_image_is_converted_in_strips() -> None:
     data = encoded(Image.fromarray(np.zeros((4_000, 4_000), np.uint16)), "PNG")
     tracemalloc.start()  # sees what numpy takes
     images.decode(data)
@@ -132,12 +133,12 @@ def test_a_large_image_of_sixteen_bits_takes_no_multiple_of_its_memory() -> None
     assert peak < 64_000_000  # 512 MB when it was scaled as a whole
 
 
-def test_cmyk_looks_as_it_did() -> None:
+def test_cmyk_keeps_its_colors() -> None:
     image = make_image()
     assert _difference(images.decode(encoded(image.convert("CMYK"), "JPEG", quality=95)).image, image) < 6
 
 
-def test_a_target_reduces_a_jpeg_but_never_below_twice_the_target() -> None:
+def test_target_reduces_a_jpeg_to_no_less_than_twice_its_side() -> None:
     data = encoded(make_image(1600, 1200), "JPEG")
     reduced = images.decode(data, target=224)
     assert (reduced.width, reduced.height) == (1600, 1200)
@@ -145,7 +146,7 @@ def test_a_target_reduces_a_jpeg_but_never_below_twice_the_target() -> None:
     assert images.decode(data).image.size == (1600, 1200)
 
 
-def test_a_thumbnail_is_small_never_enlarged_and_carries_no_metadata() -> None:
+def test_thumbnail_is_small_and_carries_no_metadata() -> None:
     exif = Image.Exif()
     exif[0x010F] = "a camera's maker"
     source = images.decode(encoded(make_image(1000, 500), "JPEG", exif=exif, comment=b"a secret")).image
@@ -164,7 +165,7 @@ def test_a_thumbnail_is_small_never_enlarged_and_carries_no_metadata() -> None:
     damage=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=20),
     cut=st.integers(0, 4000),
 )
-def test_damaged_bytes_give_an_image_or_an_image_error(start: bytes, damage: list[tuple[int, int]], cut: int) -> None:
+def test_damaged_bytes_give_an_image_or_an_error(start: bytes, damage: list[tuple[int, int]], cut: int) -> None:
     data = bytearray(start)
     for place, value in damage:
         data[place % len(data)] = value
@@ -172,53 +173,53 @@ def test_damaged_bytes_give_an_image_or_an_image_error(start: bytes, damage: lis
         assert images.decode(bytes(data[:cut]), max_pixels=1_000_000).image.mode == "RGB"
 
 
-def test_an_error_names_what_is_wrong() -> None:
+def test_error_says_what_is_wrong() -> None:
     with pytest.raises(ImageUndecodable, match="zero bytes"):
         images.decode(b"")
 
 
-class TestRoom:
-    def test_no_more_pixels_are_decoded_at_once_than_there_is_room_for(self) -> None:
-        room, begun, let_go = _Room(10), Counter[str](), threading.Event()
+class TestPixelBudget:
+    def test_it_bounds_pixels_and_serves_in_order(self) -> None:
+        budget, begun, finish = PixelBudget(10), Counter[str](), threading.Event()
 
-        def take(name: str, pixels: int) -> None:
-            with room.take(pixels):
+        def hold(name: str, pixels: int) -> None:
+            with budget.reserve(pixels):
                 begun[name] += 1
-                let_go.wait(10)
+                finish.wait(10)
 
-        def starts(name: str, pixels: int) -> threading.Thread:
-            thread = threading.Thread(target=take, args=(name, pixels))
+        def start(name: str, pixels: int) -> threading.Thread:
+            thread = threading.Thread(target=hold, args=(name, pixels))
             thread.start()
             time.sleep(0.05)
             return thread
 
-        threads = [starts("first", 6), starts("large", 99), starts("small", 1)]
-        assert begun == {"first": 1}  # the large one is next, and the small one does not slip by
-        let_go.set()
+        threads = [start("first", 6), start("large", 99), start("small", 1)]
+        assert begun == {"first": 1}  # the small one must not overtake the large one
+        finish.set()
         for thread in threads:
             thread.join(10)
         assert begun == {"first": 1, "large": 1, "small": 1}
-        with pytest.raises(ZeroDivisionError), room.take(10):
+        with pytest.raises(ZeroDivisionError), budget.reserve(10):
             raise ZeroDivisionError
-        with room.take(10):
+        with budget.reserve(10):
             pass
 
-    def test_a_query_keeps_its_room_until_it_is_preprocessed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        room = _Room(1_000_000)
-        monkeypatch.setattr(images, "_ROOM", room)
+    def test_a_query_holds_its_share_until_it_is_preprocessed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        budget = PixelBudget(1_000_000)
+        monkeypatch.setattr(decoder, "_PIXEL_BUDGET", budget)
         free: list[int] = []
 
-        class Looking:
+        class RecordingEncoder:
             preprocessing = SimpleNamespace(resize=10)
 
             def preprocess(self, image: Image.Image) -> str:
-                free.append(room._free)
+                free.append(budget._free)
                 return "pixels"
 
-        searcher = SimpleNamespace(limits=Limits(), encoder=Looking())
+        searcher = SimpleNamespace(limits=Limits(), encoder=RecordingEncoder())
         for format, taken in (("PNG", 640 * 480), ("JPEG", 80 * 60)):  # a JPEG is decoded smaller
             data = io.BytesIO()
             Image.new("RGB", (640, 480)).save(data, format)
             assert Searcher.prepare_image(searcher, data.getvalue(), Stopwatch()) == "pixels"  # type: ignore[arg-type,comparison-overlap]
             assert free.pop() == 1_000_000 - taken
-            assert room._free == 1_000_000
+            assert budget._free == 1_000_000

@@ -105,14 +105,14 @@ def test_preprocessing_is_the_tags_own(
     """Crop or squash, bicubic or bilinear, mean and deviation: bit for bit open_clip's evaluation transform."""
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-    from lookalike.encoders.open_clip import model
+    from lookalike.encoders.open_clip.model import preprocessing_of
 
     published = open_clip.get_pretrained_cfg(model, tag)
     size = open_clip.get_model_config(model)["vision_cfg"]["image_size"]
     merged = merge_preprocess_dict(PreprocessCfg(size=size), published)
     net = type("Model", (), {"visual": type("Visual", (), {"preprocess_cfg": {**merged}})})
     checkpoint = weights.Checkpoint(tmp_path / "none", published)
-    preprocessing = model.preprocessing_of(model, net, checkpoint)
+    preprocessing = preprocessing_of(model, net, checkpoint)
     transform = image_transform_v2(PreprocessCfg(**merged), is_train=False)
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
     for image in make_images():
@@ -253,7 +253,7 @@ def test_weights_that_cannot_be_fetched_are_told_with_file_and_place(
     with pytest.raises(WeightsMissing) as caught:
         load_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k")
     message = str(caught.value)
-    assert "laion/CLIP-ViT-B-32-laion2B-s34B-b79K/resolve/main/model.safetensors" in message
+    assert "laion/CLIP-ViT-B-32-laion2B-s34B-b79K/resolve/main/open_clip_model.safetensors" in message
     assert str(tmp_path / "open_clip" / "ViT-B-32" / "laion2b_s34b_b79k.safetensors") in message
     assert ("HF_HUB_OFFLINE is set" in message) == offline
     assert "\n" not in message

@@ -1,0 +1,23 @@
+"""Bytes -> RGB image, for the indexing job and the service alike.
+
+decoder       any accepted file -> an upright 8-bit RGB image; the only caller of Pillow's decoders
+formats       accepted formats, and which error each other kind of bytes raises
+color         transparency, palettes, 16-bit and float pixels -> 8-bit RGB
+pixel_budget  a bound on the pixels that all threads hold together
+thumbnail     RGB image -> JPEG bytes
+"""
+
+from lookalike.images.decoder import DEFAULT_MAX_PIXELS, DecodedImage, decode, open_decoded
+from lookalike.images.formats import EXTENSIONS, FORMATS
+from lookalike.images.thumbnail import THUMBNAIL_SIDE, encode_thumbnail
+
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "EXTENSIONS",
+    "FORMATS",
+    "THUMBNAIL_SIDE",
+    "DecodedImage",
+    "decode",
+    "encode_thumbnail",
+    "open_decoded",
+]
