@@ -76,7 +76,7 @@ def collections(version: int) -> None:
             {
                 "id": f"p{i:03}",
                 "image": encoded(Image.fromarray(pixels(i)), "PNG"),
-                "caption": f"image {i}",
+                "caption": f"picture {i}",
                 "price": i / 4,
                 "tags": ["even"] if i % 2 == 0 else [],
             }

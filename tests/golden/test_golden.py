@@ -63,7 +63,7 @@ def test_it_opens_and_answers(root: Path) -> None:
     for i in range(0, COUNT, 37):
         found = searcher.search_image(encoded(Image.fromarray(pixels(i)), "PNG"), SearchOptions(limit=3)).hits
         assert (found[0].id, found[0].score) == (f"p{i:03}", pytest.approx(1.0, abs=1e-3))
-        assert (found[0].metadata["price"], found[0].metadata["caption"]) == (i / 4, f"image {i}")
+        assert (found[0].metadata["price"], found[0].metadata["caption"]) == (i / 4, f"picture {i}")
     even = parse_filter('{"must": [{"field": "tags", "equals": "even"}, {"field": "price", "range": {"lt": 2}}]}')
     hits = searcher.search_text("red blue", SearchOptions(limit=50, filter=even)).hits
     assert {hit.id for hit in hits} == {"p000", "p002", "p004", "p006"}
