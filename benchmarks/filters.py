@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from benchmarks.vectors import generate, load
 from indexing.build.budget import IndexBudget
-from indexing.build.index_selection import build_chosen
+from indexing.build.index_selection import build_within_budget
 from lookalike.filters import parse_filter
 from lookalike.metadata import Metadata, write_metadata
 from lookalike.rerank import rerank
@@ -55,7 +55,7 @@ def _run(folder: Path, count: int, asked: int, preset: str) -> None:
     }
     table = pa.table({"id": [str(i) for i in range(count)], **columns})
     write_metadata(folder, table.schema, [table])
-    built = build_chosen(vectors, folder, preset, IndexBudget())
+    built = build_within_budget(vectors, folder, preset, IndexBudget())
     rows = RowSearcher(open_store(built.kind, folder, vectors, built.params), vectors, Metadata(folder))
     print(f"{built.params['factory']}, {built.report['params']}\n")
     print("| rows that pass | filter, first time, ms | p50, ms | recall at 10 |")

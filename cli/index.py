@@ -14,7 +14,7 @@ import typer
 from cli.store_options import Explain, Latency, Memory, Recall, Store, index_budget, quality
 
 if TYPE_CHECKING:
-    from indexing.job import Summary
+    from indexing.job import IndexSummary
 
 _INTERRUPTED = 130
 
@@ -103,7 +103,7 @@ def index(
     typer.echo(json.dumps(asdict(summary)) if as_json else _report(summary))
 
 
-def _report(summary: Summary) -> str:
+def _report(summary: IndexSummary) -> str:
     out = shlex.quote(summary.collection)
     if summary.unchanged:
         first = f"unchanged: {summary.indexed:,} images in {summary.collection}, version {summary.version}"
@@ -113,7 +113,7 @@ def _report(summary: Summary) -> str:
     return "\n".join([*lines, f"next:  lookalike serve {out}   or   lookalike search {out} --text '...'"])
 
 
-def _counts(summary: Summary) -> list[str]:
+def _counts(summary: IndexSummary) -> list[str]:
     codes = ", ".join(f"{count:,} {code}" for code, count in summary.rejected_by_code.items())
     rejected = f" ({codes}; see rejected.parquet in the version's folder)" if codes else ""
     lines = [f"  {summary.seen:,} seen = {summary.indexed:,} indexed + {summary.rejected:,} rejected{rejected}"]

@@ -1,1 +1,1 @@
-"""The offline job: images in, a published collection out. It knows nothing of HTTP and is never imported by `app`."""
+"""The offline job: encodes images and publishes a collection. The service never imports it."""

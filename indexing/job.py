@@ -1,7 +1,6 @@
-"""The indexing job from its arguments to its summary: the order of the steps, and what survives when one fails.
+"""The indexing job: encodes new images of the sources, then builds and publishes a version of the collection.
 
-Sources are looked at, the collection is locked, what is new is encoded; where anything changed, a version is built and
-published, and the work folder goes.
+A job that fails keeps its encoded images in the work folder and its version unpublished; the next run resumes.
 """
 
 from __future__ import annotations
@@ -16,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from indexing.build.budget import IndexBudget
-from indexing.build.index_selection import candidates, require_possible
-from indexing.build.version import Content, Wish, build_version, rejected_codes
-from indexing.durable_files import WORK, clean_up, exclusive
-from indexing.ingest.encoding import Budget, Effort, encode_sources
-from indexing.ingest.join import joined
-from indexing.ingest.previous_version import as_origin, gone, open_previous
-from indexing.ingest.shards import Origin, ShardPool, ShardWriter
+from indexing.build.candidates import candidates, require_possible
+from indexing.build.version import BuildSpec, build_version, rejected_codes
+from indexing.ingest.encoding import EncodeOptions, EncodeStats, encode_sources
+from indexing.ingest.join import join_plan
+from indexing.ingest.previous_version import count_dropped, open_previous, reusable_version
+from indexing.ingest.reusable_embeddings import ReusableEmbeddings
+from indexing.ingest.shards import ShardPool, ShardWriter
 from indexing.plan import Plan, PlanWriter
 from indexing.progress import Progress
+from indexing.row_stream import RowStream
+from indexing.work_folder import WORK, exclusive, remove_work
 from lookalike.bootstrap import EngineOptions, load_encoder
 from lookalike.collection import Collection
 from lookalike.disk_errors import translated_disk_errors
@@ -38,26 +39,26 @@ from lookalike.stores.registry import EXACT_BELOW, resolve_kind
 
 DEFAULT_ENCODER = "lite"
 _BATCH_SIZES = {"cpu": 32, "cuda": 256}
-_LIKELY_SHARE = 0.8
-"""Of the images that sources announce; the rest may turn out to be unreadable."""
+_MIN_READABLE_SHARE = 0.8
+"""Assumed share of readable images among those that the sources list."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
-    """Every setting of the job.
+    """Settings of the job.
 
     Attributes:
-        sources: folders, tars, Parquet files, or patterns of them; `NAME=PATH` puts `NAME/` before the ids.
+        sources: folders, tars, Parquet files, or patterns of them; `NAME=PATH` prefixes the ids with `NAME/`.
         out: the collection's folder.
-        encoder: its name; None for the collection's own, or `lite` for a new one.
+        encoder: its name; None for the collection's own, or DEFAULT_ENCODER for a new one.
         store: a registered kind, a preset of `faiss`, or `auto`.
-        batch_size: images a call of the encoder gets; None for 32 on a CPU, 256 on a GPU.
-        workers: decode threads; None for one a core.
-        columns: which columns of a table play a part.
+        batch_size: images per call of the encoder; None for 32 on a CPU, 256 on a GPU.
+        workers: decode threads; None for one per core.
+        columns: names of a table's columns.
         max_pixels: width x height above which an image is rejected.
         engine_options: how the encoder runs.
-        budget: what the index may cost.
-        replace: whether sources that hold none of the collection's images may take their place.
+        budget: limits of the index.
+        replace: whether to replace the collection even if the sources hold none of its images.
     """
 
     sources: tuple[str, ...]
@@ -74,29 +75,29 @@ class IndexSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """What the job did.
+class IndexSummary:
+    """Result of the job.
 
     Attributes:
         collection: the folder.
         version: the current version's name.
-        unchanged: True where nothing was new, so that no version was written.
+        unchanged: True if nothing changed, so that no version was written.
         encoder: name of the encoder.
-        replaced_encoder: name of the encoder of the version before, where another made it; else None.
-        engine: what ran it.
+        replaced_encoder: name of the previous version's encoder if it was another one; else None.
+        engine: engine, precision and device of the encoder.
         store: kind of the store.
         seen: items in the sources; seen = indexed + rejected.
         indexed: rows of the version.
         rejected: items in `rejected.parquet`.
         rejected_by_code: error code -> count.
-        encoded: images that went through the encoder in this run.
-        reused: indexed images that did not.
-        dropped: rows of the version before that are no longer in the sources.
+        encoded: images encoded in this run.
+        reused: indexed images that were encoded before.
+        dropped: rows of the previous version that are no longer in the sources.
         seconds: of the whole run.
         encode_seconds: of decoding and encoding.
         images_per_second: decoded and encoded, after the first batch, in which the model is compiled.
-        encoder_waited_seconds: of encode_seconds, how long the encoder had no batch.
-        recall: the manifest's report, without the parameters that were tried.
+        encoder_waited_seconds: seconds of encode_seconds in which the encoder had no batch.
+        recall: the manifest's report, without the sweep of parameters.
     """
 
     collection: str
@@ -120,41 +121,41 @@ class Summary:
     recall: dict[str, Any]
 
 
-def run_index(settings: IndexSettings, progress: Progress | None = None) -> Summary:
-    """Indexes the sources into the collection, or finds that nothing has changed.
+def run_index(settings: IndexSettings, progress: Progress | None = None) -> IndexSummary:
+    """Index the sources into the collection, unless nothing has changed.
 
     Raises:
-        SourceError: a source can't be read at all, nothing could be indexed, the collection holds other images
-            altogether, or the disk is full.
+        SourceError: a source can't be read at all, nothing could be indexed, the sources hold none of the
+            collection's images, or the disk is full.
         CollectionBusy: another job writes to the collection.
         EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
-        StoreError: the store can't be built, or no index keeps the budget.
+        StoreError: the store can't be built, or no index fits the budget.
     """
     begun = time.perf_counter()
-    _require_sound(settings)
+    _check_store(settings)
     sources = open_sources(settings.sources, settings.columns)
-    with translated_disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as shown:
+    with translated_disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as reporter:
         previous = open_previous(settings.out)
         encoder = load_encoder(_encoder_name(settings, previous), settings.engine_options)
         work = settings.out / WORK / _digest(encoder.spec.identity)
-        plan, effort, origins = _encode(settings, sources, encoder, previous, work, shown)
-        inputs = _digest(FORMAT_VERSION, plan.digest, encoder.spec.identity, _choices(settings))
+        plan, stats, embeddings = _encode(settings, sources, encoder, previous, work, reporter)
+        inputs = _digest(FORMAT_VERSION, plan.digest, encoder.spec.identity, _version_settings(settings))
         change = _change(previous, plan, encoder)
-        # An image that could not be read the last time may have been encoded now, from the very same input.
-        if previous is not None and previous.manifest.inputs == inputs and not effort.encoded:
+        # An image that could not be read last time may have been encoded now, although the inputs are the same.
+        if previous is not None and previous.manifest.inputs == inputs and not stats.encoded:
             manifest, unchanged = previous.manifest, True
         else:
-            _allow_replacing(settings, previous, change.dropped)
-            shown.phase("building the store")
-            content = Content(joined(plan, origins), plan.schema, plan.count)
-            wish = Wish(settings.store, settings.budget, settings.sources, inputs)
-            manifest, unchanged = build_version(settings.out, content, encoder, wish, shown.phase), False
-        clean_up(work)
-        return _summary(settings, manifest, encoder, effort, change, unchanged, time.perf_counter() - begun)
+            _check_replacing(settings, previous, change.dropped)
+            reporter.phase("building the store")
+            rows = RowStream(join_plan(plan, embeddings), plan.schema, plan.count)
+            spec = BuildSpec(settings.store, settings.budget, settings.sources, inputs)
+            manifest, unchanged = build_version(settings.out, rows, encoder, spec, reporter.phase), False
+        remove_work(work)
+        return _summary(settings, manifest, encoder, stats, change, unchanged, time.perf_counter() - begun)
 
 
-def _require_sound(settings: IndexSettings) -> None:
-    """A mistyped name, or a limit that a store does not keep, must not come to light after hours of encoding."""
+def _check_store(settings: IndexSettings) -> None:
+    """Fail before hours of encoding on a mistyped store, or a limit that the store does not support."""
     resolve_kind(settings.store, 0)
     if settings.budget.tight:
         candidates(settings.store, EXACT_BELOW)
@@ -162,9 +163,14 @@ def _require_sound(settings: IndexSettings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What the version before had and the new one does not: its encoder's name, its rows."""
+    """What the new version no longer has.
 
-    encoder: str | None
+    Attributes:
+        replaced_encoder: name of the previous version's encoder if it was another one.
+        dropped: rows of the previous version that are no longer in the sources.
+    """
+
+    replaced_encoder: str | None
     dropped: int
 
 
@@ -172,11 +178,12 @@ def _change(previous: Collection | None, plan: Plan, encoder: Encoder) -> _Chang
     if previous is None:
         return _Change(None, 0)
     before = previous.manifest.encoder
-    return _Change(before.name if before.identity != encoder.spec.identity else None, gone(previous, plan))
+    replaced = before.name if before.identity != encoder.spec.identity else None
+    return _Change(replaced, count_dropped(previous, plan))
 
 
-def _allow_replacing(settings: IndexSettings, previous: Collection | None, dropped: int) -> None:
-    """Another folder's images must not push out a collection by a slip of --out."""
+def _check_replacing(settings: IndexSettings, previous: Collection | None, dropped: int) -> None:
+    """Refuse to replace all images of a collection, which is most often a mistake in --out."""
     if settings.replace or previous is None or previous.manifest.sources == list(settings.sources):
         return
     if dropped == len(previous):
@@ -198,24 +205,25 @@ def _encode(
     previous: Collection | None,
     work: Path,
     progress: Progress,
-) -> tuple[Plan, Effort, list[Origin]]:
-    """Encodes what neither the version before nor a run that was stopped has; returns where everything now lies."""
-    copied = as_origin(previous, encoder.spec) if previous else None
-    known: list[Origin] = [copied] if copied else []
-    budget, expected = _budget(settings, encoder), _expected(sources)
+) -> tuple[Plan, EncodeStats, list[ReusableEmbeddings]]:
+    """Encode what neither the previous version nor a stopped run holds; return the sources of all embeddings too."""
+    copied = reusable_version(previous, encoder.spec) if previous else None
+    known: list[ReusableEmbeddings] = [copied] if copied else []
+    options, expected = _encode_options(settings, encoder), _expected(sources)
     if settings.budget.memory is not None and expected:
         presets = candidates(settings.store, expected)  # an index that is too large is refused before encoding
-        require_possible(presets, expected, encoder.spec.dim, settings.budget, _LIKELY_SHARE)
+        require_possible(presets, expected, encoder.spec.dim, settings.budget, _MIN_READABLE_SHARE)
     with ShardWriter(work) as shards:
         progress.begin(expected)
-        kept = [*known, ShardPool(work, rejected=False)]
-        plan, effort = encode_sources(sources, kept, encoder, PlanWriter(work / "plan"), shards, budget, progress)
+        reusable = [*known, ShardPool(work, rejected=False)]
+        plan, stats = encode_sources(sources, reusable, encoder, PlanWriter(work / "plan"), shards, options, progress)
     if not plan.count:
         raise SourceError(f"no images were found in {', '.join(settings.sources)}")
-    return plan, effort, [*known, ShardPool(work)]
+    return plan, stats, [*known, ShardPool(work)]
 
 
 def _expected(sources: Sequence[Source]) -> int | None:
+    """Return the number of images that the sources list, None if one can't tell."""
     total = 0
     for source in sources:
         count = source.estimated_count()
@@ -225,16 +233,16 @@ def _expected(sources: Sequence[Source]) -> int | None:
     return total
 
 
-def _budget(settings: IndexSettings, encoder: Encoder) -> Budget:
-    return Budget(
+def _encode_options(settings: IndexSettings, encoder: Encoder) -> EncodeOptions:
+    return EncodeOptions(
         batch_size=settings.batch_size or _BATCH_SIZES.get(encoder.spec.device, _BATCH_SIZES["cpu"]),
         workers=settings.workers or len(os.sched_getaffinity(0)),
         max_pixels=settings.max_pixels,
     )
 
 
-def _choices(settings: IndexSettings) -> dict[str, Any]:
-    """What decides the version's content besides sources and encoder; the pixel limit is in every fingerprint."""
+def _version_settings(settings: IndexSettings) -> dict[str, Any]:
+    """Return the settings that decide a version's content; the pixel limit is in every fingerprint."""
     limits = {name: value for name, value in asdict(settings.budget).items() if value not in (None, False)}
     return {"store": settings.store, **limits, "columns": asdict(settings.columns)}
 
@@ -247,27 +255,27 @@ def _summary(
     settings: IndexSettings,
     manifest: Manifest,
     encoder: Encoder,
-    effort: Effort,
+    stats: EncodeStats,
     change: _Change,
     unchanged: bool,
     seconds: float,
-) -> Summary:
-    return Summary(
+) -> IndexSummary:
+    return IndexSummary(
         collection=str(settings.out),
         version=manifest.version,
         unchanged=unchanged,
         encoder=manifest.encoder.name,
-        replaced_encoder=change.encoder,
+        replaced_encoder=change.replaced_encoder,
         engine=f"{encoder.spec.engine} {encoder.spec.precision} on {encoder.spec.device}",
         store=manifest.store.kind,
         **manifest.counts.model_dump(),
         rejected_by_code=rejected_codes(settings.out, manifest.version),
-        encoded=effort.encoded,
-        reused=manifest.counts.indexed - effort.encoded,
+        encoded=stats.encoded,
+        reused=manifest.counts.indexed - stats.encoded,
         dropped=change.dropped,
         seconds=round(seconds, 3),
-        encode_seconds=round(effort.seconds, 3),
-        images_per_second=round(effort.images_per_second, 1),
-        encoder_waited_seconds=round(effort.waited, 3),
+        encode_seconds=round(stats.seconds, 3),
+        images_per_second=round(stats.images_per_second, 1),
+        encoder_waited_seconds=round(stats.encoder_idle_seconds, 3),
         recall={name: value for name, value in manifest.recall.items() if name != "sweep"},
     )

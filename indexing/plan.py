@@ -1,7 +1,7 @@
-"""What a run has seen, in the order of the sources: each item's identity and metadata, on disk, without its pixels.
+"""The plan of a run: each item's identity and metadata, in the order of the sources, on disk.
 
-The plan decides the order of the collection's rows. The pixels' part (`indexing.ingest.shards`) is looked up by
-identity, so its order never matters. The digest of a plan tells whether a later run saw anything else.
+The plan decides the order of the collection's rows. Embeddings (`indexing.ingest.shards`) are looked up by identity, so
+their order does not matter. Two runs whose plans have the same digest have seen the same items.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from indexing.build.tables import table_of, unified
-from indexing.durable_files import read_table, write_table
+from indexing.arrow_files import read_table, write_table
+from indexing.metadata_tables import common_schema, table_from_records
 
-CHUNK_ROWS = 2_048
+MAX_CHUNK_ROWS = 2_048
 CONTROL = pa.schema(
     [("_id_hash", pa.uint64()), ("_fingerprint", pa.uint64()), ("_code", pa.string()), ("_message", pa.string())]
 )
-"""Columns that stand before the metadata; `_code` is set where the item was refused before it was decoded."""
+"""Columns before the metadata; `_code` is set where the item was rejected before it was decoded."""
 
 
 class PlanWriter:
-    """Takes items in order; memory holds one chunk.
+    """Writes items in order; memory holds one chunk.
 
     Args:
-        folder: emptied first; a plan never outlives its run.
+        folder: emptied first; a plan is not kept after its run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,26 +44,26 @@ class PlanWriter:
         self.count = 0
 
     def add(
-        self, id_hash: int, fingerprint: int, record: Mapping[str, Any], refused: tuple[str, str] | None = None
+        self, id_hash: int, fingerprint: int, record: Mapping[str, Any], error: tuple[str, str] | None = None
     ) -> None:
-        """One item: its identity, its metadata, and (code, message) where it is refused."""
+        """Add an item: its identity, its metadata, and an error (code, message) if it is rejected."""
         self._digest.update(struct.pack("<QQ", id_hash, fingerprint))
         self._digest.update(repr(sorted(record.items())).encode("utf-8", "surrogatepass"))  # a caption may change alone
         self._records.append(dict(record))
-        self._control.append((id_hash, fingerprint, *(refused or (None, None))))
+        self._control.append((id_hash, fingerprint, *(error or (None, None))))
         self.count += 1
-        if len(self._records) == CHUNK_ROWS:
+        if len(self._records) == MAX_CHUNK_ROWS:
             self._flush()
 
     def close(self) -> Plan:
-        """The finished plan."""
+        """Return the finished plan."""
         self._flush()
         return Plan(self._folder, self._digest.hexdigest(), self.count)
 
     def _flush(self) -> None:
         if not self._records:
             return
-        metadata = table_of(self._records)
+        metadata = table_from_records(self._records)
         columns = zip(*self._control, strict=True)
         control = [pa.array(column, field.type) for column, field in zip(columns, CONTROL, strict=True)]
         table = pa.table([*control, *metadata.columns], names=[*CONTROL.names, *metadata.column_names])
@@ -77,7 +77,7 @@ class Plan:
 
     Attributes:
         digest: over the identities of all items, in order; hex.
-        count: items seen, those refused included.
+        count: items seen, rejected ones included.
     """
 
     def __init__(self, folder: Path, digest: str, count: int) -> None:
@@ -86,12 +86,12 @@ class Plan:
         self.count = count
 
     def chunks(self) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """(control, metadata) tables of up to CHUNK_ROWS items, in order."""
+        """Yield (control, metadata) tables of up to MAX_CHUNK_ROWS items, in order."""
         for path in self._files:
             table = read_table(path)
             yield table.select(CONTROL.names), table.drop_columns(CONTROL.names)
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The metadata's unified schema."""
-        return unified(metadata.schema for _, metadata in self.chunks())
+        """Common schema of all metadata."""
+        return common_schema(metadata.schema for _, metadata in self.chunks())

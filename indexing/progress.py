@@ -1,4 +1,4 @@
-"""What the user sees while the job runs: a bar on a terminal, a line every ten seconds in a log."""
+"""Progress of a job on stderr: a bar on a terminal, a line every ten seconds in a log."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Never, TextIO
 
 from tqdm import tqdm
 
-_LOG_SECONDS = 10.0
+_LOG_INTERVAL_SECONDS = 10.0
 
 
 class Progress:
     """Counts images from several threads and shows rate and remaining time on stderr.
 
     Args:
-        stream: where to.
-        quiet: count only.
+        stream: for the output; stderr if None.
+        quiet: count only, without output.
     """
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
@@ -28,37 +28,37 @@ class Progress:
         self._bar: tqdm[Never] | None = None
         self._total: int | None = None
         self._begun = self._logged = time.monotonic()
-        self._before = 0
+        self._first_batch = 0
         self.done = self.rejected = self.encoded = 0
 
     def begin(self, total: int | None) -> None:
-        """Starts the clock; `total` is about how many images there will be, None where nobody knows."""
+        """Start the clock; `total` is the approximate number of images, None if unknown."""
         self._total = total
         self._begun = self._logged = time.monotonic()
         if not self._quiet and self._stream.isatty():
             self._bar = tqdm(total=total, unit=" images", file=self._stream, dynamic_ncols=True, mininterval=0.25)
 
     def add(self, *, encoded: int = 0, rejected: int = 0, reused: int = 0) -> None:
-        """Images that are finished, whatever became of them."""
+        """Count finished images."""
         with self._lock:
             if encoded and not self.encoded:  # the first batch includes compiling the model: rates begin after it
-                self._begun, self._before = time.monotonic(), encoded
+                self._begun, self._first_batch = time.monotonic(), encoded
             self.encoded += encoded
             self.rejected += rejected
             self.done += encoded + rejected + reused
             if self._bar is not None:
                 self._advance(self._bar)
-            elif not self._quiet and time.monotonic() - self._logged >= _LOG_SECONDS:
+            elif not self._quiet and time.monotonic() - self._logged >= _LOG_INTERVAL_SECONDS:
                 self._log()
 
     def phase(self, name: str) -> None:
-        """Names what goes on after the last image."""
+        """Print the name of a step that follows the last image."""
         self.close()
         if not self._quiet:
             print(f"{name} ...", file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Ends the bar; may be called again."""
+        """Close the bar; further calls do nothing."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -80,7 +80,7 @@ class Progress:
 
     def _log(self) -> None:
         self._logged = time.monotonic()
-        counted = self.encoded - self._before if self.encoded else self.done  # an import encodes nothing
+        counted = self.encoded - self._first_batch if self.encoded else self.done  # an import encodes nothing
         rate = counted / max(self._logged - self._begun, 1e-9)
         total = f" of about {self._total:,}" if self._total else ""
         parts = [f"{self.done:,}{total} images", f"{rate:.1f}/s"]
@@ -92,7 +92,7 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    """Hours, minutes and seconds.
+    """Format hours, minutes and seconds.
 
     >>> _duration(3725)
     '1:02:05'

@@ -1,4 +1,4 @@
-"""What an index may cost: resident memory, recall, and time of a query; and how people write sizes and times."""
+"""Limits of an index (resident memory, recall, latency), and sizes and times as users write them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _TIME = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zµ]+)\s*")
 
 @dataclass(frozen=True, slots=True)
 class IndexBudget:
-    """Limits that an index has to keep.
+    """Limits that an index must keep.
 
     Attributes:
-        recall: ann_recall_at_10, of image queries and of text queries, in (0, 1].
-        memory: bytes of the index that are resident while it is searched; None for any number.
-        latency: median milliseconds of one query, search and re-ranking together; None for any time.
-        explain: whether all presets are to be tried even where nothing but the recall is asked for.
+        recall: minimum ann_recall_at_10, of image queries and of text queries, in (0, 1].
+        memory: maximum bytes of the index that are resident while it is searched; None for no limit.
+        latency: maximum median milliseconds of one query, search and re-ranking together; None for no limit.
+        explain: whether to try all presets even without a limit of memory or latency.
     """
 
     recall: float = 0.95
@@ -31,7 +31,7 @@ class IndexBudget:
 
     @property
     def tight(self) -> bool:
-        """Whether presets have to be compared."""
+        """Whether presets must be compared."""
         return self.memory is not None or self.latency is not None or self.explain
 
     def __str__(self) -> str:
@@ -42,10 +42,10 @@ class IndexBudget:
 
 
 def parse_memory(text: str) -> int:
-    """Bytes; units as in `300MB` (10**6) and `300MiB` (2**20).
+    """Parse a size in bytes; units as in `300MB` (10**6) and `300MiB` (2**20).
 
     Raises:
-        ConfigInvalid: no size above zero.
+        ConfigInvalid: not a size above zero.
 
     >>> parse_memory("1.5 GB"), parse_memory("64MiB")
     (1500000000, 67108864)
@@ -60,10 +60,10 @@ def parse_memory(text: str) -> int:
 
 
 def parse_latency(text: str) -> float:
-    """Milliseconds.
+    """Parse a time in milliseconds.
 
     Raises:
-        ConfigInvalid: no time above zero, or no unit.
+        ConfigInvalid: not a time above zero, or without a unit.
 
     >>> parse_latency("5ms"), parse_latency("0.5 s"), parse_latency("800us")
     (5.0, 500.0, 0.8)
@@ -76,7 +76,7 @@ def parse_latency(text: str) -> float:
 
 
 def megabytes(size: float) -> str:
-    """A size for people to read, and for `--memory` to take; rounded up, so that it suffices.
+    """Format a size as `--memory` takes it; rounded up, so that it suffices.
 
     >>> megabytes(74_100_000), megabytes(1_340), megabytes(2_340_000_001), megabytes(1_000_000)
     ('75MB', '2KB', '2.4GB', '1MB')

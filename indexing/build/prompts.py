@@ -1,6 +1,6 @@
-"""Text queries for collections without captions: things that people look for, as CLIP's authors phrase classes.
+"""Text queries for collections without captions: common things in the prompts of CLIP's authors.
 
-They stand for what will be asked when nothing is known of it, so that an index is measured on texts all the same.
+With them an index is measured on text queries even where no real ones are known.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ umbrella; a ball; a kite
 """
 
 
-def prompts(most: int) -> list[str]:
-    """At most so many queries, each thing once before any comes again.
+def prompts(limit: int) -> list[str]:
+    """Return at most `limit` queries; each thing occurs once before any occurs twice.
 
     >>> prompts(2)
     ['a photo of a dog', 'a photo of a cat']
     """
     things = [" ".join(thing.split()) for thing in _THINGS.split(";")]
-    return [template.format(thing) for template in _TEMPLATES for thing in things][:most]
+    return [template.format(thing) for template in _TEMPLATES for thing in things][:limit]

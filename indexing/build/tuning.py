@@ -1,8 +1,8 @@
-"""Picks a store's default search parameters by measurement: the fastest that find enough of the true neighbours.
+"""Tuning of a store's default search parameters: the fastest that reach a recall, by measurement.
 
-Truth comes from the exact store over the same vectors, answers from the same two steps that serve a query (store,
-then exact re-ranking). Image and text queries are reported apart, because captions live elsewhere in the joint space
-than images and an index that serves the one can fail the other. It knows nothing of images or manifests.
+The true neighbours come from exact search over the same vectors, the store's from the two steps that serve a query
+(store, then exact re-ranking). Recall of image and text queries is reported separately: captions lie elsewhere in the
+joint space than images, so an index that serves the one can fail the other.
 
 Dimension letters: n rows of the collection, q queries, d embedding width.
 """
@@ -17,53 +17,35 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from lookalike.approximate_search import approximate_search
+from indexing.build.query_sets import QuerySet, leave_one_out, query_budget
+from indexing.build.recall_benchmark import RecallBenchmark, search
 from lookalike.rerank import normalized_rows
-from lookalike.stores.exact import ExactStore
 from lookalike.stores.protocol import SearchParameters, VectorStore
-from lookalike.types import Float16, Float32, Int64, Neighbors
+from lookalike.types import Float16, Float32, Int64
 
-K = 10
-_MOST_QUERIES = 1000
-FEWEST_QUERIES = 100
-_TRUTH_MULTIPLICATIONS = 6e11  # about ten seconds on two cores; decides how many queries a large collection gets
-_TIMED_QUERIES, _TIMED_ROUNDS = 30, 3
-_RIVALS = 3
-"""Trials after the first sufficient one that may turn out to be faster: the order of trials is a guess."""
-_STEP = 3  # values of a parameter
-_TURNS, _TIMED_BATCH = 5, 500  # queries
-_FASTER = 0.95  # of the time so far; less is within chance
-_SEED = 0
+_TIMED_QUERIES, _TIMED_ROUNDS = 30, 3  # single queries
+_TIMED_BATCH_QUERIES, _TIMED_BATCH_ROUNDS = 500, 5
+_MAX_EXTRA_TRIALS = 3
+"""Trials after the first sufficient one that may turn out to be faster: the order of trials is an estimate."""
+_COARSE_STEP = 3  # values of a parameter
+_MAX_TIME_RATIO = 0.95  # a faster trial's time over the first one's; more is within chance
 
 
 @runtime_checkable
 class Tunable(Protocol):
-    """A store that has something to choose."""
+    """A store with search parameters to choose."""
 
     def param_grid(self) -> Sequence[SearchParameters]:
-        """Search parameters worth trying, the cheapest first."""
+        """Return search parameters to try, the cheapest first."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class QuerySet:
-    """Queries to measure with.
-
-    Attributes:
-        vectors: (q, d) float32 unit vectors.
-        own: (q,) int64, the row that each query was taken from and must not find; None for real held-out queries.
-    """
-
-    vectors: Float32
-    own: Int64 | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredRecall:
     """Recall over one set of queries.
 
     Attributes:
-        queries: how many were asked.
+        queries: number of queries.
         ann_recall_at_10: mean share of the true ten nearest that was found, less the standard error of that mean, in
             [0, 1]: the parameters are chosen by the same queries, and other ones must not get less than was promised. A
             row whose cosine equals the tenth's counts as true, so that duplicates do not count as misses.
@@ -75,70 +57,44 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class TuningReport:
-    """What was chosen and why.
+    """The chosen parameters and what they were chosen by.
 
     Attributes:
-        target: the ann_recall_at_10 asked for, of every set of queries.
+        target: the required ann_recall_at_10 of every set of queries.
         met: whether the chosen parameters reach it; if not, they are the best that were tried.
-        params: the chosen search parameters, the store's defaults from now on.
+        params: the chosen search parameters, the store's new defaults.
         image: recall of image queries; None where n is too small to leave one out.
         text: recall of text queries; None where there were none.
-        query_ms: median milliseconds of one query alone, search and re-ranking, on this machine with warm pages; None
-            where there was nothing to ask.
-        sweep: what was tried, in order: parameters, the recall of either set, and milliseconds a query in a batch.
+        query_ms: median milliseconds of a single query, search and re-ranking, on this machine with warm pages; None
+            without queries.
+        sweep: the trials, in order: parameters, the recall of either set, and milliseconds a query in a batch.
     """
 
     target: float
     met: bool
     params: dict[str, int]
-    image: Measured | None
-    text: Measured | None
+    image: MeasuredRecall | None
+    text: MeasuredRecall | None
     query_ms: float | None = None
     sweep: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def recalls(self) -> dict[str, float]:
         """ann_recall_at_10 by kind of query."""
-        measured = {"image": self.image, "text": self.text}
-        return {kind: found.ann_recall_at_10 for kind, found in measured.items() if found is not None}
+        kinds = {"image": self.image, "text": self.text}
+        return {kind: measured.ann_recall_at_10 for kind, measured in kinds.items() if measured is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, for the manifest."""
+        """Return the report JSON-ready, for the manifest."""
         return {
             "target": self.target,
             "met": self.met,
             "params": self.params,
-            "image": _measured_dict(self.image),
-            "text": _measured_dict(self.text),
+            "image": _recall_dict(self.image),
+            "text": _recall_dict(self.text),
             "query_ms": self.query_ms,
             "sweep": self.sweep,
         }
-
-
-def query_budget(count: int, dim: int, *, exact: bool = False) -> int:
-    """How many queries the truth is worth computing for: 100 to 1,000, fewer the larger n * d is, 100 if `exact`."""
-    if exact:
-        return FEWEST_QUERIES
-    affordable = int(_TRUTH_MULTIPLICATIONS / max(1, count * dim))
-    return min(_MOST_QUERIES, max(FEWEST_QUERIES, affordable))
-
-
-def leave_one_out(vectors: Float16, most: int | None = None) -> QuerySet:
-    """Gallery vectors as queries, each to be asked without itself: at most `most`, always the same ones."""
-    count, dim = vectors.shape
-    size = min(count, query_budget(count, dim) if most is None else most)
-    rows = np.sort(np.random.default_rng(_SEED).choice(count, size, replace=False)).astype(np.int64)
-    return QuerySet(normalized_rows(vectors[rows]), rows)
-
-
-def hold_out(vectors: Float16) -> Int64 | None:
-    """Rows to be queries while the others are searched: as many as `query_budget` says, a tenth of all at most.
-
-    None where there are fewer than ten.
-    """
-    count, dim = vectors.shape
-    size = min(count // 10, query_budget(count, dim))
-    return np.sort(np.random.default_rng(_SEED).choice(count, size, replace=False)).astype(np.int64) if size else None
 
 
 def tune(
@@ -147,190 +103,171 @@ def tune(
     image: QuerySet | None = None,
     text: Float32 | None = None,
     target: float = 0.95,
-    progress: Callable[[Mapping[str, Any]], None] | None = None,
+    on_trial: Callable[[Mapping[str, Any]], None] | None = None,
     held_out: Int64 | None = None,
 ) -> TuningReport:
-    """Tries a store's parameters from the cheapest on, until every set of queries reaches the target, and some more.
+    """Try a store's parameters from the cheapest on, until every set of queries reaches the target, and some more.
 
     Of those that reach it the fastest in batches wins.
 
     Args:
-        store: freshly opened over `vectors`, those held out excepted.
+        store: freshly opened over `vectors` without the held-out rows.
         vectors: (n, d) float16 of the collection.
-        image: image queries; None takes gallery vectors, each asked without itself.
-        text: (m, d) float32 unit vectors of captions; the first ones within `query_budget` are used.
+        image: image queries; None for the held-out rows, or for gallery vectors, each searched without itself.
+        text: (m, d) float32 unit vectors of captions; the first `query_budget` are used.
         target: ann_recall_at_10 to reach.
-        progress: called with each line of the sweep.
-        held_out: rows that the store is without: they are the image queries, unless others are given, and no answers.
+        on_trial: called with each line of the sweep.
+        held_out: rows that the store does not hold; they are no true neighbours.
 
     Returns:
-        The report; `params` are the new defaults, empty for a store that has nothing to choose.
+        The report; `params` are the new defaults, empty for a store without parameters to choose.
     """
-    budget = query_budget(*vectors.shape, exact=store.exact)
-    if image is None:
-        image = leave_one_out(vectors, budget) if held_out is None else QuerySet(normalized_rows(vectors[held_out]))
-    exams = {"image": _Exam.prepare(vectors, image, held_out)}
-    if text is not None and len(text):
-        exams["text"] = _Exam.prepare(vectors, QuerySet(text[:budget]), held_out)
-    exams = {name: exam for name, exam in exams.items() if exam.answerable}
-    sweep: list[dict[str, Any]] = []
+    benchmarks = _benchmarks(vectors, image, text, held_out, query_budget(*vectors.shape, exact=store.exact))
+    trials = list(store.param_grid()) if isinstance(store, Tunable) else [{}]
+    sweep = _Sweep(store, benchmarks, target, on_trial)
+    sufficient = _sufficient_lines(sweep, trials) if benchmarks else [sweep.line(trials[0])]
+    return _report(store, sweep, sufficient)
 
-    def tried(params: SearchParameters) -> dict[str, Any]:
-        """The line of the sweep about them, measured where it is not there yet."""
-        if known := next((line for line in sweep if line["params"] == params), None):
+
+def _benchmarks(
+    vectors: Float16, image: QuerySet | None, text: Float32 | None, held_out: Int64 | None, limit: int
+) -> dict[str, RecallBenchmark]:
+    """Return the benchmarks of image and text queries, those without any true neighbour left out."""
+    if image is None:
+        image = leave_one_out(vectors, limit) if held_out is None else QuerySet(normalized_rows(vectors[held_out]))
+    benchmarks = {"image": RecallBenchmark.prepare(vectors, image, held_out)}
+    if text is not None and len(text):
+        benchmarks["text"] = RecallBenchmark.prepare(vectors, QuerySet(text[:limit]), held_out)
+    return {kind: benchmark for kind, benchmark in benchmarks.items() if benchmark.answerable}
+
+
+class _Sweep:
+    """The trials so far, each measured once."""
+
+    def __init__(
+        self,
+        store: VectorStore,
+        benchmarks: Mapping[str, RecallBenchmark],
+        target: float,
+        on_trial: Callable[[Mapping[str, Any]], None] | None,
+    ) -> None:
+        self._store, self._on_trial = store, on_trial
+        self.benchmarks, self.target = benchmarks, target
+        self.lines: list[dict[str, Any]] = []
+
+    def line(self, params: SearchParameters) -> dict[str, Any]:
+        """Return the parameters' line of the sweep; measure it if it is not there yet."""
+        if known := next((line for line in self.lines if line["params"] == params), None):
             return known
         begun = time.perf_counter()
         # Rounded down, so that what is printed never claims a target that was missed.
-        recalls = {name: math.floor(exam.take(store, params) * 1e4) / 1e4 for name, exam in exams.items()}
-        took = (time.perf_counter() - begun) / max(1, sum(exam.size for exam in exams.values()))
-        sweep.append({"params": dict(params), **recalls, "batch_ms": round(1e3 * took, 4)})
-        if progress:
-            progress(sweep[-1])
-        return sweep[-1]
+        recalls = {
+            kind: math.floor(benchmark.recall(self._store, params) * 1e4) / 1e4
+            for kind, benchmark in self.benchmarks.items()
+        }
+        seconds = (time.perf_counter() - begun) / max(1, sum(each.size for each in self.benchmarks.values()))
+        self.lines.append({"params": dict(params), **recalls, "batch_ms": round(1e3 * seconds, 4)})
+        if self._on_trial:
+            self._on_trial(self.lines[-1])
+        return self.lines[-1]
 
-    def enough(line: Mapping[str, Any]) -> bool:
-        return all(line[name] >= target for name in exams)
+    def lowest_recall(self, line: Mapping[str, Any]) -> float:
+        """Return the lower recall of the two kinds of query."""
+        return min((float(line[kind]) for kind in self.benchmarks), default=1.0)
 
-    trials = list(store.param_grid()) if isinstance(store, Tunable) else [{}]
-    good: list[dict[str, Any]] = []
-    since, reached = 0, dict[tuple[int, ...], float]()
-    for params in _promising(trials, lambda params: enough(tried(params))) if exams else trials[:1]:
-        _, *rest = [*params.values()] or [0]
-        others = tuple(rest)
-        if reached.get(others) == math.inf:
+    def suffices(self, params: SearchParameters) -> bool:
+        """Return whether every kind of query reaches the target."""
+        return self.lowest_recall(self.line(params)) >= self.target
+
+
+def _sufficient_lines(sweep: _Sweep, trials: Sequence[SearchParameters]) -> list[dict[str, Any]]:
+    """Return the lines that reach the target: the first one and those of a few more trials."""
+    sufficient: list[dict[str, Any]] = []
+    tried_since, best_recall = 0, dict[tuple[int, ...], float]()
+    for params in _promising(trials, sweep.suffices):
+        others = tuple(params.values())[1:]
+        if best_recall.get(others) == math.inf:
             continue
-        line = tried(params)
-        if enough(line):
-            good.append(line)
-        else:  # where more of the first parameter does not help, the others are in the way
-            worst = min(line[name] for name in exams)
-            reached[others] = worst if worst > reached.get(others, -1.0) else math.inf
-        since += bool(good)
-        if since > _RIVALS:
+        line = sweep.line(params)
+        if sweep.suffices(params):
+            sufficient.append(line)
+        else:  # where more of the first parameter does not help, the others limit the recall
+            recall = sweep.lowest_recall(line)
+            best_recall[others] = recall if recall > best_recall.get(others, -1.0) else math.inf
+        tried_since += bool(sufficient)
+        if tried_since > _MAX_EXTRA_TRIALS:
             break
-    return _report(store, exams, sweep, good, target)
+    return sufficient
 
 
 def _promising(
-    trials: Sequence[SearchParameters], enough: Callable[[SearchParameters], bool]
+    trials: Sequence[SearchParameters], suffices: Callable[[SearchParameters], bool]
 ) -> Sequence[SearchParameters]:
-    """Trials without those that can't suffice, since the same search does not with the most of everything else.
+    """Return the trials that may suffice: those that do with the largest values of their other parameters.
 
-    Recall grows with each parameter. Of the first one (lists visited, breadth of a walk) the smallest value is looked
-    for with which anything suffices: in steps of three values, about a doubling, then one by one.
+    Recall grows with each parameter. The smallest sufficient value of the first one (lists visited, breadth of a walk)
+    is searched in steps of three values, about a doubling, then one by one.
     """
     widest = {next(iter(params.values()), 0): params for params in trials}  # trials are sorted: the dearest of each
     values = sorted(widest)
-    steps = sorted({*range(0, len(values), _STEP), len(values) - 1})
-    reached = next((i for i, step in enumerate(steps) if enough(widest[values[step]])), None)
+    steps = sorted({*range(0, len(values), _COARSE_STEP), len(values) - 1})
+    reached = next((i for i, step in enumerate(steps) if suffices(widest[values[step]])), None)
     if reached is None:
         return []
     between = range(steps[reached - 1] + 1 if reached else 0, steps[reached])
-    least = next((i for i in between if enough(widest[values[i]])), steps[reached])
-    return [params for params in trials if next(iter(params.values()), 0) >= values[least]]
+    smallest = next((i for i in between if suffices(widest[values[i]])), steps[reached])
+    return [params for params in trials if next(iter(params.values()), 0) >= values[smallest]]
 
 
-def _report(
-    store: VectorStore,
-    exams: Mapping[str, _Exam],
-    sweep: list[dict[str, Any]],
-    good: list[dict[str, Any]],
-    target: float,
-) -> TuningReport:
-    """The fastest of the good lines, else the line whose worse recall is best (the cheapest among equals)."""
-
-    def worst(line: Mapping[str, Any]) -> float:
-        return min((float(line[name]) for name in exams), default=1.0)
-
-    best = _fastest(store, exams, good) if good else max(sweep, key=worst)
-    measured = {name: Measured(exam.size, best[name]) for name, exam in exams.items()}
-    asked = [exam.queries.vectors[:_TIMED_QUERIES] for exam in exams.values()]
-    took = (
-        _query_ms(store, next(iter(exams.values())).vectors, np.concatenate(asked), best["params"]) if asked else None
-    )
+def _report(store: VectorStore, sweep: _Sweep, sufficient: list[dict[str, Any]]) -> TuningReport:
+    """Report the fastest sufficient line, else the one with the best lower recall (the cheapest among equals)."""
+    best = _fastest(store, sweep.benchmarks, sufficient) if sufficient else max(sweep.lines, key=sweep.lowest_recall)
+    measured = {kind: MeasuredRecall(each.size, best[kind]) for kind, each in sweep.benchmarks.items()}
+    query_ms = None
+    if sweep.benchmarks:
+        vectors = next(iter(sweep.benchmarks.values())).vectors
+        queries = np.concatenate([each.queries.vectors[:_TIMED_QUERIES] for each in sweep.benchmarks.values()])
+        query_ms = _query_ms(store, vectors, queries, best["params"])
     return TuningReport(
-        target, bool(good), dict(best["params"]), measured.get("image"), measured.get("text"), took, sweep
+        target=sweep.target,
+        met=bool(sufficient),
+        params=dict(best["params"]),
+        image=measured.get("image"),
+        text=measured.get("text"),
+        query_ms=query_ms,
+        sweep=sweep.lines,
     )
 
 
-def _fastest(store: VectorStore, exams: Mapping[str, _Exam], good: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of lines that are good enough the first, or the one that answers a batch soonest and sooner in every turn."""
-    if len(good) == 1 or not exams:
-        return good[0]
-    queries = np.concatenate([exam.queries.vectors[:_TIMED_BATCH] for exam in exams.values()])
-    vectors = next(iter(exams.values())).vectors
-    times = np.full((_TURNS, len(good)), np.inf)
-    for turn in times:
-        for i, line in enumerate(good):
+def _fastest(
+    store: VectorStore, benchmarks: Mapping[str, RecallBenchmark], sufficient: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the first line, or the fastest of those that search a batch faster than it in every round."""
+    if len(sufficient) == 1 or not benchmarks:
+        return sufficient[0]
+    queries = np.concatenate([each.queries.vectors[:_TIMED_BATCH_QUERIES] for each in benchmarks.values()])
+    vectors = next(iter(benchmarks.values())).vectors
+    times = np.full((_TIMED_BATCH_ROUNDS, len(sufficient)), np.inf)
+    for seconds in times:
+        for i, line in enumerate(sufficient):
             begun = time.perf_counter()
-            _answers(store, vectors, queries, line["params"])
-            turn[i] = time.perf_counter() - begun
-    sooner = (times < _FASTER * times[:, :1]).all(axis=0)
-    return good[int(np.argmin(np.where(sooner, times.min(axis=0), np.inf)))] if sooner.any() else good[0]
+            search(store, vectors, queries, line["params"])
+            seconds[i] = time.perf_counter() - begun
+    faster = (times < _MAX_TIME_RATIO * times[:, :1]).all(axis=0)
+    return sufficient[int(np.argmin(np.where(faster, times.min(axis=0), np.inf)))] if faster.any() else sufficient[0]
 
 
 def _query_ms(store: VectorStore, vectors: Float16, queries: Float32, params: SearchParameters) -> float:
-    """Median milliseconds of a query that comes alone; of three rounds the quickest, for other work may interfere."""
+    """Return the median milliseconds of a single query; the fastest of three rounds, for other work may interfere."""
 
     def once(query: Float32) -> float:
         begun = time.perf_counter()
-        _answers(store, vectors, query, params)
+        search(store, vectors, query, params)
         return time.perf_counter() - begun
 
     rounds = [np.median([once(queries[i : i + 1]) for i in range(len(queries))]) for _ in range(_TIMED_ROUNDS)]
     return round(1e3 * float(min(rounds)), 4)
 
 
-def _answers(store: VectorStore, vectors: Float16, queries: Float32, params: SearchParameters) -> list[Neighbors]:
-    """The eleven nearest as the service finds them."""
-    if store.exact:
-        return store.search(queries, K + 1, params)
-    return approximate_search(store, vectors, queries, K + 1, params)
-
-
-@dataclass(frozen=True, slots=True)
-class _Exam:
-    """A set of queries with the cosine that an answer has to reach, and how many rows do reach it (at most ten)."""
-
-    queries: QuerySet
-    vectors: Float16
-    floors: Float32
-    wanted: Int64
-
-    @classmethod
-    def prepare(cls, vectors: Float16, queries: QuerySet, held_out: Int64 | None) -> _Exam:
-        there = None if held_out is None else ~np.isin(np.arange(len(vectors)), held_out)
-        truth = _without_own(ExactStore(vectors).search(queries.vectors, K + 1, mask=there), queries.own)
-        wanted = np.array([len(found.rows) for found in truth], dtype=np.int64)
-        floors = np.array([found.scores[-1] if len(found.scores) else 0 for found in truth], dtype=np.float32)
-        return cls(queries, vectors, floors, wanted)
-
-    @property
-    def size(self) -> int:
-        return len(self.wanted)
-
-    @property
-    def answerable(self) -> bool:
-        """Whether any query has a neighbour at all."""
-        return bool(self.wanted.any())
-
-    def take(self, store: VectorStore, params: SearchParameters) -> float:
-        """ann_recall_at_10 of the store under these parameters, re-ranked as the service re-ranks; see `Measured`."""
-        answers = _without_own(_answers(store, self.vectors, self.queries.vectors, params), self.queries.own)
-        # The exact store and re-ranking score a row alike to the bit, so ">=" needs no tolerance.
-        right = [int((a.scores >= floor).sum()) for a, floor in zip(answers, self.floors, strict=True)]
-        asked = self.wanted > 0
-        shares = (np.minimum(right, self.wanted) / np.maximum(self.wanted, 1))[asked]
-        return max(0.0, float(shares.mean() - shares.std() / math.sqrt(len(shares))))
-
-
-def _without_own(found: Sequence[Neighbors], own: Int64 | None) -> list[Neighbors]:
-    """The first ten of each, the query's own row left out."""
-    if own is None:
-        return [Neighbors(f.rows[:K], f.scores[:K]) for f in found]
-    kept = [(f, f.rows != row) for f, row in zip(found, own, strict=True)]
-    return [Neighbors(f.rows[keep][:K], f.scores[keep][:K]) for f, keep in kept]
-
-
-def _measured_dict(measured: Measured | None) -> dict[str, Any] | None:
+def _recall_dict(measured: MeasuredRecall | None) -> dict[str, Any] | None:
     return None if measured is None else {"queries": measured.queries, "ann_recall_at_10": measured.ann_recall_at_10}

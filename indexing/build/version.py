@@ -1,6 +1,6 @@
-"""Rows -> a published version: row files, store, recall report, manifest, and `CURRENT` last.
+"""Building and publishing of a version: row files, store, recall report, manifest, and `CURRENT` last.
 
-Everything is written into a staging folder, so a reader sees the version before until the new one is whole.
+All files are written into a staging folder, so readers see the previous version until the new one is complete.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from indexing.build.budget import IndexBudget
-from indexing.build.index_selection import Say, build_chosen
+from indexing.build.index_selection import build_within_budget
+from indexing.build.preset_trials import ProgressCallback
 from indexing.build.prompts import prompts
-from indexing.build.rows import Rows, write_rows
-from indexing.build.tuning import FEWEST_QUERIES, query_budget
-from indexing.ingest.join import Joined
+from indexing.build.query_sets import MIN_QUERIES, query_budget
+from indexing.build.rows import RowCounts, write_rows
+from indexing.row_stream import RowStream
 from lookalike.collection import REJECTED, VECTORS, VERSIONS, new_version_name, publish, staging_folder
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.protocol import Encoder, TextEncoder
@@ -34,17 +34,17 @@ from lookalike.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, S
 from lookalike.stores.registry import EXACT, TORCH_EXACT, resolve_kind
 from lookalike.types import Float32
 
-_TEXTS_AT_ONCE = 256
+_TEXT_BATCH_SIZE = 256
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the version is to be.
+class BuildSpec:
+    """Settings of a version.
 
     Attributes:
         store: a registered kind, a preset of `faiss`, or `auto`.
-        budget: what the index may cost.
+        budget: limits of the index.
         sources: the arguments, for the manifest.
         inputs: digest of everything that decides the version's content.
     """
@@ -55,37 +55,22 @@ class Wish:
     inputs: str
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What the rows are made of.
-
-    Attributes:
-        chunks: in row order.
-        schema: of the metadata, without what is measured on images.
-        seen: items in all, those rejected included.
-        kept: what becomes of the work where the disk is full, for the message.
-    """
-
-    chunks: Iterable[Joined]
-    schema: pa.Schema
-    seen: int
-    kept: str = "what was encoded is kept"
-
-
-def build_version(root: Path, content: Content, encoder: Encoder, wish: Wish, say: Say | None = None) -> Manifest:
-    """Builds and publishes a version; `say` is called with what is being done.
+def build_version(
+    root: Path, rows: RowStream, encoder: Encoder, spec: BuildSpec, on_progress: ProgressCallback | None = None
+) -> Manifest:
+    """Build and publish a version; `on_progress` is called with the name of each step.
 
     Raises:
-        SourceError: nothing could be indexed; the version before stays.
+        SourceError: nothing could be indexed; the previous version stays.
         StoreError: the store can't be built.
     """
     version = new_version_name()
     staging = staging_folder(root, version)
     try:
-        with translated_disk_errors(root, content.kept):  # in here, since what fills the disk is removed below
-            rows = write_rows(staging, content.chunks, content.schema, encoder.spec.dim)
-            _check_counts(content.seen, rows)
-            store, recall = _build_store(staging, encoder, rows, wish, say)
+        with translated_disk_errors(root, rows.kept):  # inside the try, since the staging folder is removed below
+            counts = write_rows(staging, rows.chunks, rows.schema, encoder.spec.dim)
+            _check_counts(rows.seen, counts)
+            store, recall = _build_store(staging, encoder, counts, spec, on_progress)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             name=root.resolve().name,
@@ -94,10 +79,10 @@ def build_version(root: Path, content: Content, encoder: Encoder, wish: Wish, sa
             lookalike=_release(),
             encoder=EncoderEntry.of(encoder.spec),
             store=store,
-            counts=Counts(seen=content.seen, indexed=rows.indexed, rejected=rows.rejected.total()),
+            counts=Counts(seen=rows.seen, indexed=counts.indexed, rejected=counts.rejected.total()),
             recall=recall,
-            sources=list(wish.sources),
-            inputs=wish.inputs,
+            sources=list(spec.sources),
+            inputs=spec.inputs,
         )
         publish(root, staging, manifest)
     except BaseException:
@@ -107,7 +92,7 @@ def build_version(root: Path, content: Content, encoder: Encoder, wish: Wish, sa
 
 
 def rejected_codes(root: Path, version: str) -> dict[str, int]:
-    """Error code -> count of a version's `rejected.parquet`, the most frequent first."""
+    """Count the error codes of a version's `rejected.parquet`, the most frequent first."""
     table = pq.read_table(root / VERSIONS / version / REJECTED, columns=["code"])
     return dict(Counter(table.column("code").to_pylist()).most_common())
 
@@ -119,41 +104,41 @@ def _release() -> str:
         return "unknown"
 
 
-def _check_counts(seen: int, rows: Rows) -> None:
-    """In = indexed + rejected, and something was indexed."""
-    if seen != rows.indexed + rows.rejected.total():
-        raise SourceError(f"{seen} seen, but {rows.indexed} indexed and {rows.rejected.total()} rejected")
+def _check_counts(seen: int, counts: RowCounts) -> None:
+    """Check that seen = indexed + rejected, and that something was indexed."""
+    if seen != counts.indexed + counts.rejected.total():
+        raise SourceError(f"{seen} seen, but {counts.indexed} indexed and {counts.rejected.total()} rejected")
     if not seen:
         raise SourceError("the source holds no rows")
-    if not rows.indexed:
-        reasons = ", ".join(f"{count:,} {code}" for code, count in rows.rejected.most_common())
-        what = f"nothing could be indexed, {seen:,} rejected ({reasons})"
-        raise SourceError(f"{what}; the first: {rows.example}")
+    if not counts.indexed:
+        reasons = ", ".join(f"{count:,} {code}" for code, count in counts.rejected.most_common())
+        raise SourceError(f"nothing could be indexed, {seen:,} rejected ({reasons}); the first: {counts.first_error}")
 
 
 def _build_store(
-    staging: Path, encoder: Encoder, rows: Rows, wish: Wish, say: Say | None
+    staging: Path, encoder: Encoder, counts: RowCounts, spec: BuildSpec, on_progress: ProgressCallback | None
 ) -> tuple[StoreEntry, dict[str, Any]]:
     vectors = np.load(staging / VECTORS, mmap_mode="r")
-    exact = not wish.budget.tight and resolve_kind(wish.store, len(vectors)) in (EXACT, TORCH_EXACT)
-    most = query_budget(*vectors.shape, exact=exact)
-    captions = [caption for caption in dict.fromkeys(rows.captions) if caption.strip()]
-    asked = captions[:most]
-    if len(asked) < FEWEST_QUERIES and not exact:  # an exact store finds all, whatever is asked
-        asked += prompts(FEWEST_QUERIES - len(asked) if captions else most)
-    built = build_chosen(vectors, staging, wish.store, wish.budget, _encode_texts(encoder, asked), say)
-    origin = "prompts" if not captions else "captions" if len(asked) <= len(captions) else "captions and prompts"
+    exact = not spec.budget.tight and resolve_kind(spec.store, len(vectors)) in (EXACT, TORCH_EXACT)
+    limit = query_budget(*vectors.shape, exact=exact)
+    captions = [caption for caption in dict.fromkeys(counts.captions) if caption.strip()]
+    queries = captions[:limit]
+    if len(queries) < MIN_QUERIES and not exact:  # an exact store finds all, whatever the query
+        queries += prompts(MIN_QUERIES - len(queries) if captions else limit)
+    text = _encode_texts(encoder, queries)
+    built = build_within_budget(vectors, staging, spec.store, spec.budget, text, on_progress)
+    origin = "prompts" if not captions else "captions" if len(queries) <= len(captions) else "captions and prompts"
     report = built.report if built.report["text"] is None else {**built.report, "texts": origin}
     return StoreEntry(kind=built.kind, params=built.params), report
 
 
 def _encode_texts(encoder: Encoder, texts: Sequence[str]) -> Float32 | None:
-    """(m, d) unit vectors of the texts, None where there are none or the encoder has no text tower."""
+    """Encode texts, (m, d) of unit norm; None without texts or without a text tower."""
     if not (texts and encoder.spec.text and isinstance(encoder, TextEncoder)):
         return None
-    pieces = [texts[i : i + _TEXTS_AT_ONCE] for i in range(0, len(texts), _TEXTS_AT_ONCE)]
+    batches = [texts[i : i + _TEXT_BATCH_SIZE] for i in range(0, len(texts), _TEXT_BATCH_SIZE)]
     try:
-        return np.concatenate([encoder.encode_texts(piece) for piece in pieces])
-    except EncoderError as error:  # the vectors are sound: a report without texts beats losing hours of work
+        return np.concatenate([encoder.encode_texts(batch) for batch in batches])
+    except EncoderError as error:  # the image vectors are valid: a report without texts beats losing hours of work
         _log.warning("recall on text queries is not measured: %s", error)
         return None

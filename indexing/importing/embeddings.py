@@ -1,10 +1,12 @@
-"""Embeddings that another tool made -> pieces of vectors with their metadata rows, in the files' order.
+"""Reader of other tools' embeddings: batches of vectors with their metadata rows, in the files' order.
 
     clip-retrieval, LAION     img_emb/img_emb_0.npy, ... with metadata/metadata_0.parquet, ...; or both in one folder
     any folder                *.npy with *.parquet, in the order of the numbers in their names
     one file                  vectors.npy, or a FAISS index, with --metadata
 
-Nothing is loaded as a whole. It knows nothing of encoders or collections. m rows of a piece, d embedding width.
+No file is loaded as a whole.
+
+Dimension letters: m rows of a batch, d embedding width.
 """
 
 from __future__ import annotations
@@ -20,27 +22,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from indexing.build.tables import conformed, unified
+from indexing.metadata_tables import common_schema, conform
 from lookalike.errors import SourceError, SourceNotFound
 from lookalike.sources.columns import valid_text_columns
 from lookalike.stores.faiss.stored_vectors import open_vectors
 from lookalike.types import Float32, Int64
 
-PIECE_ROWS = 2_048
+MAX_BATCH_ROWS = 2_048
 _INDEX_ENDINGS = (".index", ".faiss")
 _ROW = "row"
-_UNDESCRIBED = pa.schema([pa.field(_ROW, pa.int64())])
+_ROW_NUMBERS = pa.schema([pa.field(_ROW, pa.int64())])
 _TABLE_ENDINGS = (".parquet", ".pq")
-_DAMAGE = (OSError, pa.ArrowException)
+_READ_ERRORS = (OSError, pa.ArrowException)
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Some rows.
+class EmbeddingBatch:
+    """Consecutive rows.
 
     Attributes:
-        vectors: (m, d) float32, as they were stored; not normalised.
-        metadata: m rows; where there is none a column `row`, their numbers in the source, or the ids of a FAISS index.
+        vectors: (m, d) float32 as stored, not normalised.
+        metadata: m rows; without metadata a column `row`: their numbers in the source, or the ids of a FAISS index.
     """
 
     vectors: Float32
@@ -48,10 +50,10 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class _Vectors:
-    """Vectors that are read a range at a time; `what` names them in messages, `ids` are those that they carry."""
+class _VectorFile:
+    """A file of vectors that are read a range at a time; `ids` are those of a FAISS index."""
 
-    what: str
+    name: str
     count: int
     dim: int
     read: Callable[[int, int], Float32]
@@ -59,15 +61,15 @@ class _Vectors:
 
 
 class Embeddings:
-    """Vectors and metadata that another tool left.
+    """Vectors and metadata that another tool wrote.
 
     Args:
         source: a folder, a `.npy` file or a FAISS index.
-        metadata: Parquet file or folder of them; None looks beside the vectors.
+        metadata: Parquet file or folder of them; None for those beside the vectors.
 
     Raises:
-        SourceNotFound: no such path.
-        SourceError: no vectors, files that can't be read, widths that differ, or counts that don't agree.
+        SourceNotFound: a path does not exist.
+        SourceError: there are no vectors, a file can't be read, or widths or counts differ.
     """
 
     def __init__(self, source: Path, metadata: Path | None = None) -> None:
@@ -77,36 +79,36 @@ class Embeddings:
         self._vectors = _find_vectors(source)
         self._tables = _find_tables(source, metadata)
         self.described = bool(self._tables)
-        self.approximate = any(vectors.what.endswith("(approximate)") for vectors in self._vectors)
+        self.approximate = any(vectors.name.endswith("(approximate)") for vectors in self._vectors)
         self.count = sum(vectors.count for vectors in self._vectors)
         self.dim = self._vectors[0].dim
         for vectors in self._vectors:
             if vectors.dim != self.dim:
-                raise SourceError(f"{vectors.what} has width {vectors.dim}, {self._vectors[0].what} {self.dim}")
+                raise SourceError(f"{vectors.name} has width {vectors.dim}, {self._vectors[0].name} {self.dim}")
         self.schema = self._check_tables()
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Iterator[EmbeddingBatch]:
         position = 0
         for table in self._metadata():
-            yield Piece(self._rows(position, position + len(table)), table)
+            yield EmbeddingBatch(self._rows(position, position + len(table)), table)
             position += len(table)
 
     def _metadata(self) -> Iterator[pa.Table]:
         if not self._tables:
-            for start in range(0, self.count, PIECE_ROWS):
-                rows = min(PIECE_ROWS, self.count - start)
+            for start in range(0, self.count, MAX_BATCH_ROWS):
+                rows = min(MAX_BATCH_ROWS, self.count - start)
                 yield pa.table({_ROW: self._row_numbers(start, start + rows)})
             return
         for path in self._tables:
             try:
                 with pq.ParquetFile(path) as file:
-                    for batch in file.iter_batches(batch_size=PIECE_ROWS):
-                        yield conformed(valid_text_columns(pa.table(batch)), self.schema)
-            except _DAMAGE as error:
+                    for batch in file.iter_batches(batch_size=MAX_BATCH_ROWS):
+                        yield conform(valid_text_columns(pa.table(batch)), self.schema)
+            except _READ_ERRORS as error:
                 raise SourceError(f"{path} can't be read: {error}") from error
 
     def _rows(self, start: int, stop: int) -> Float32:
-        """(stop - start, d) across the files' borders."""
+        """Return (stop - start, d) vectors across the files' boundaries."""
         parts, first = [], 0
         for vectors in self._vectors:
             low, high = max(start - first, 0), min(stop - first, vectors.count)
@@ -120,29 +122,29 @@ class Embeddings:
         return np.arange(start, stop) if ids is None else ids[start:stop]
 
     def _check_tables(self) -> pa.Schema:
-        """Pairs files where there are as many of each; else only the sums have to agree."""
-        described = []
+        """Pair the files if there are as many of each; else only the total counts must agree."""
+        counts = []
         schemas = []
         for path in self._tables:
             try:
-                described.append(int(pq.read_metadata(path).num_rows))
+                counts.append(int(pq.read_metadata(path).num_rows))
                 schemas.append(pq.read_schema(path).remove_metadata())
-            except _DAMAGE as error:
+            except _READ_ERRORS as error:
                 raise SourceError(f"{path} can't be read: {error}") from error
         if len(self._tables) == len(self._vectors):
-            _require_pairs([vectors.what for vectors in self._vectors], [path.name for path in self._tables])
-            for vectors, path, rows in zip(self._vectors, self._tables, described, strict=True):
+            _require_pairs([vectors.name for vectors in self._vectors], [path.name for path in self._tables])
+            for vectors, path, rows in zip(self._vectors, self._tables, counts, strict=True):
                 if vectors.count != rows:
-                    raise SourceError(f"{vectors.what} holds {vectors.count:,} vectors, {path.name} {rows:,} rows")
-        elif self._tables and sum(described) != self.count:
-            raise SourceError(f"{self.source} holds {self.count:,} vectors, its metadata {sum(described):,} rows")
+                    raise SourceError(f"{vectors.name} holds {vectors.count:,} vectors, {path.name} {rows:,} rows")
+        elif self._tables and sum(counts) != self.count:
+            raise SourceError(f"{self.source} holds {self.count:,} vectors, its metadata {sum(counts):,} rows")
         try:
-            return pa.unify_schemas(schemas, promote_options="permissive") if schemas else _UNDESCRIBED
+            return pa.unify_schemas(schemas, promote_options="permissive") if schemas else _ROW_NUMBERS
         except pa.ArrowException:  # numbers in one shard, text in another
-            return unified(schemas)
+            return common_schema(schemas)
 
 
-def _find_vectors(source: Path) -> list[_Vectors]:
+def _find_vectors(source: Path) -> list[_VectorFile]:
     if source.is_file():
         return [_open_index(source) if source.suffix in _INDEX_ENDINGS else _open_npy(source)]
     for folder, pattern in ((source / "img_emb", "*.npy"), (source, "img_emb_*.npy"), (source, "*.npy")):
@@ -176,12 +178,12 @@ def _tables_in(folder: Path, pattern: str) -> list[Path]:
 
 
 def _numbers(path: Path) -> tuple[Sequence[int], str]:
-    """Files in the order of the numbers in their names: 2 before 10."""
+    """Sort key: the numbers in a file's name, so that 2 is before 10."""
     return [int(number) for number in re.findall(r"\d+", path.name)], path.name
 
 
 def _require_pairs(vectors: Sequence[str], tables: Sequence[str]) -> None:
-    """Refuses shards whose numbers tell that they do not belong together; names without numbers tell nothing."""
+    """Check that paired shards have the same numbers, where their names have any."""
     numbers, others = _shard_numbers(vectors), _shard_numbers(tables)
     for name, table, number, other in zip(vectors, tables, numbers, others, strict=False):
         if len(number) == len(other) and number != other:
@@ -192,7 +194,7 @@ def _require_pairs(vectors: Sequence[str], tables: Sequence[str]) -> None:
 
 
 def _shard_numbers(names: Sequence[str]) -> list[tuple[int, ...]]:
-    """Of the numbers in each name those in which the names differ; nothing where they are not built alike.
+    """Return the numbers in which the names differ, for each name; empty if their forms differ.
 
     >>> _shard_numbers(["b32_0_of_2.npy", "b32_1_of_2.npy"])
     [(0,), (1,)]
@@ -204,18 +206,18 @@ def _shard_numbers(names: Sequence[str]) -> list[tuple[int, ...]]:
     return list(zip(*differing, strict=True))
 
 
-def _open_npy(path: Path) -> _Vectors:
+def _open_npy(path: Path) -> _VectorFile:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise SourceError(f"{path} is not a readable .npy file: {error}") from error
     if array.ndim != 2 or array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
         raise SourceError(f"{path} holds {array.dtype} {array.shape}; embeddings are (n, d) floats")
-    return _Vectors(path.name, len(array), array.shape[1], lambda a, b: _single(array[a:b]))
+    return _VectorFile(path.name, len(array), array.shape[1], lambda a, b: _single(array[a:b]))
 
 
 def _single(rows: NDArray[Any]) -> Float32:
-    """(m, d) float32; rows of float64 that it could not hold are scaled first, since only their direction counts."""
+    """Return (m, d) float32; float64 rows out of its range are scaled first, since only their direction counts."""
     if rows.dtype.itemsize == 8:
         peaks = np.abs(rows).max(axis=1, keepdims=True)
         far = np.isfinite(peaks) & (peaks > 0) & ((peaks > 1e30) | (peaks < 1e-30))
@@ -223,7 +225,7 @@ def _single(rows: NDArray[Any]) -> Float32:
     return np.asarray(rows, np.float32)
 
 
-def _open_index(path: Path) -> _Vectors:
+def _open_index(path: Path) -> _VectorFile:
     opened = open_vectors(path)
-    what = path.name + ("" if opened.exact else " (approximate)")
-    return _Vectors(what, opened.count, opened.dim, opened.read, opened.ids)
+    name = path.name + ("" if opened.exact else " (approximate)")
+    return _VectorFile(name, opened.count, opened.dim, opened.read, opened.ids)

@@ -1,4 +1,4 @@
-"""One item -> pixels and thumbnail, or the error that goes to `rejected.parquet`: what the decode threads run."""
+"""Decoding of one item, which the decode threads run: pixels and thumbnail, or the error for `rejected.parquet`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lookalike.types import UInt8
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """An item that has to be decoded, with its identity."""
+class DecodeTask:
+    """An item to decode, with its identity."""
 
     item: Item
     id_hash: int
@@ -25,15 +25,15 @@ class Decoded:
     """A decoded item.
 
     Attributes:
-        job: what it was made of.
-        pixels: (3, S, S) uint8, as the encoder takes it.
+        task: the item and its identity.
+        pixels: (3, S, S) uint8, the encoder's input.
         thumbnail: image bytes.
         width: of the original, pixels.
         height: of the original, pixels.
         format: `JPEG`, ...
     """
 
-    job: Job
+    task: DecodeTask
     pixels: UInt8
     thumbnail: bytes
     width: int
@@ -42,10 +42,10 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """An item that did not become an image."""
+class Rejected:
+    """An item that could not be decoded."""
 
-    job: Job
+    task: DecodeTask
     error: LookalikeError
 
 
@@ -54,25 +54,25 @@ class Decoder:
     """The function of the decode threads.
 
     Attributes:
-        encoder: of which nothing but the preprocessing is used; any number of threads may do that.
-        max_pixels: width x height above which an image is refused.
+        encoder: only its preprocessing is used, which is thread-safe.
+        max_pixels: width x height above which an image is rejected.
     """
 
     encoder: Encoder
     max_pixels: int
 
-    def __call__(self, job: Job) -> Decoded | Refused:
-        """Never raises: a bad image is an answer."""
+    def __call__(self, task: DecodeTask) -> Decoded | Rejected:
+        """Decode an item. Never raises: errors are returned."""
         try:
-            data = job.item.load()
+            data = task.item.load()
             target = self.encoder.preprocessing.resize  # as for queries, so that the same image scores 1.0
             image = images.decode(data, max_pixels=self.max_pixels, target=target)
             pixels = self.encoder.preprocess(image.image)
-            if 2 * target < images.THUMBNAIL_SIDE:  # an encoder of very small images: decoded too small to look at
+            if 2 * target < images.THUMBNAIL_SIDE:  # an encoder of very small images: too small for a thumbnail
                 image = images.decode(data, max_pixels=self.max_pixels, target=images.THUMBNAIL_SIDE // 2)
             thumbnail = images.encode_thumbnail(image.image)
         except LookalikeError as error:
-            return Refused(job, error)
+            return Rejected(task, error)
         except Exception as error:  # an odd image that trips Pillow or a codec must not stop the other millions
-            return Refused(job, ImageUndecodable(f"{type(error).__name__}: {error}"))
-        return Decoded(job, pixels, thumbnail, image.width, image.height, image.format)
+            return Rejected(task, ImageUndecodable(f"{type(error).__name__}: {error}"))
+        return Decoded(task, pixels, thumbnail, image.width, image.height, image.format)

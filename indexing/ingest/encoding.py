@@ -1,11 +1,11 @@
-"""Images in, embedding shards out: decode -> preprocess -> encode, so that the encoder never waits.
+"""Images in, embedding shards out: decode -> preprocess -> encode, so that the encoder is always busy.
 
-    reader thread       sources -> ids checked -> plan; what an origin holds unchanged goes no further
+    reader thread       sources -> ids checked -> plan; images with a reusable embedding go no further
     decode threads      bytes -> (3, S, S) uint8 and thumbnail (Pillow releases the GIL)
-    gathering thread    decoded images -> batches, in the order of the sources
+    batching thread     decoded images -> batches, in the order of the sources
     calling thread      encoder -> shards
 
-Every queue between them is bounded, so memory is, too. It knows nothing of collections on disk.
+Every queue between them is bounded, and so is memory.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from itertools import chain, islice
 
 import numpy as np
 
-from indexing.identities import IdSet
-from indexing.ingest.decoding import Decoded, Decoder, Job, Refused
+from indexing.id_set import IdSet
+from indexing.ingest.decoding import Decoded, Decoder, DecodeTask, Rejected
 from indexing.ingest.prefetch import prefetch
-from indexing.ingest.shards import Encoded, Origin, ShardWriter
+from indexing.ingest.reusable_embeddings import ReusableEmbeddings
+from indexing.ingest.shards import EncodedRow, ShardWriter
 from indexing.plan import Plan, PlanWriter
 from indexing.progress import Progress
 from lookalike.encoders.protocol import Encoder
@@ -32,19 +33,19 @@ from lookalike.sources.item import Item, Source, fingerprint
 from lookalike.types import Float32, UInt8
 
 DECODER_VERSION = 1
-"""Raised when `lookalike.images` makes other pixels of the same bytes: everything is then encoded again."""
+"""Incremented when `lookalike.images` decodes the same bytes to other pixels; all images are then encoded again."""
 
-Outcome = Decoded | Refused
+Outcome = Decoded | Rejected
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """How the work is cut.
+class EncodeOptions:
+    """Sizes and limits of the encoding.
 
     Attributes:
-        batch_size: images a call of the encoder gets.
+        batch_size: images per call of the encoder.
         workers: decode threads.
-        max_pixels: width x height above which an image is refused.
+        max_pixels: width x height above which an image is rejected.
     """
 
     batch_size: int
@@ -53,26 +54,26 @@ class Budget:
 
 
 @dataclass(slots=True)
-class Effort:
-    """What the encoding took.
+class EncodeStats:
+    """Counts and times of the encoding.
 
     Attributes:
-        encoded: images that went through the encoder.
+        encoded: images that the encoder encoded.
         seconds: from the first item to the last batch.
-        waited: seconds of these in which the encoder had no batch.
+        encoder_idle_seconds: seconds of these in which the encoder had no batch.
         first_encoded: images of the first batch.
         first_seconds: until the first batch was encoded, which includes compiling the model.
     """
 
     encoded: int = 0
     seconds: float = 0.0
-    waited: float = 0.0
+    encoder_idle_seconds: float = 0.0
     first_encoded: int = 0
     first_seconds: float = 0.0
 
     @property
     def images_per_second(self) -> float:
-        """Of the batches after the first, if there are any."""
+        """Rate of the batches after the first, if there are any."""
         if self.encoded > self.first_encoded:
             return (self.encoded - self.first_encoded) / max(self.seconds - self.first_seconds, 1e-9)
         return self.encoded / max(self.seconds, 1e-9)
@@ -80,62 +81,66 @@ class Effort:
 
 def encode_sources(
     sources: Sequence[Source],
-    origins: Sequence[Origin],
+    reusable: Sequence[ReusableEmbeddings],
     encoder: Encoder,
     plan: PlanWriter,
     shards: ShardWriter,
-    budget: Budget,
+    options: EncodeOptions,
     progress: Progress,
-) -> tuple[Plan, Effort]:
-    """Walks all sources once, encodes what no origin holds, and writes shards and plan.
+) -> tuple[Plan, EncodeStats]:
+    """Read all sources once, encode images without a reusable embedding, and write shards and plan.
 
     Raises:
-        EncoderError: the encoder failed; what was encoded before is kept by the shard writer.
+        EncoderError: the encoder failed; the shard writer keeps what was encoded before.
     """
-    effort, begun = Effort(), time.perf_counter()
-    jobs = _new_jobs(chain.from_iterable(sources), origins, plan, budget, progress)
-    executor = ThreadPoolExecutor(budget.workers, thread_name_prefix="decode")
-    decoded = _decode_ahead(jobs, Decoder(encoder, budget.max_pixels), executor, budget)
+    stats, begun = EncodeStats(), time.perf_counter()
+    tasks = _decode_tasks(chain.from_iterable(sources), reusable, plan, options, progress)
+    executor = ThreadPoolExecutor(options.workers, thread_name_prefix="decode")
+    decoded = _decode_ahead(tasks, Decoder(encoder, options.max_pixels), executor, options)
     try:
-        with closing(prefetch(_batches(decoded, budget.batch_size), 2)) as batches:
-            while (batch := _timed_next(batches, effort)) is not None:
+        with closing(prefetch(_batches(decoded, options.batch_size), 2)) as batches:
+            while (batch := _timed_next(batches, stats)) is not None:
                 rows = _encode(batch, encoder)
                 shards.add(rows)
                 encoded = sum(row.code is None for row in rows)
-                effort.encoded += encoded
-                if not effort.first_seconds:
-                    effort.first_encoded, effort.first_seconds = encoded, time.perf_counter() - begun
+                stats.encoded += encoded
+                if not stats.first_seconds:
+                    stats.first_encoded, stats.first_seconds = encoded, time.perf_counter() - begun
                 progress.add(encoded=encoded, rejected=len(rows) - encoded)
     finally:
         executor.shutdown(cancel_futures=True)
-    effort.seconds = time.perf_counter() - begun
-    return plan.close(), effort
+    stats.seconds = time.perf_counter() - begun
+    return plan.close(), stats
 
 
-def _new_jobs(
-    items: Iterable[Item], origins: Sequence[Origin], plan: PlanWriter, budget: Budget, progress: Progress
-) -> Iterator[Job]:
-    """Enters every item into the plan and passes on those that have to be decoded."""
+def _decode_tasks(
+    items: Iterable[Item],
+    reusable: Sequence[ReusableEmbeddings],
+    plan: PlanWriter,
+    options: EncodeOptions,
+    progress: Progress,
+) -> Iterator[DecodeTask]:
+    """Add every item to the plan; yield those that must be decoded."""
     seen = IdSet()
-    for found in items:
-        item, fresh = _under_a_free_id(found, seen)
+    for source_item in items:
+        item, unique = _with_unique_id(source_item, seen)
         # An id with a lone surrogate can't occur: sources escape what is not UTF-8.
-        identity = id_hash(item.id)
-        changes = fingerprint(item.fingerprint, budget.max_pixels, DECODER_VERSION)
+        item_hash = id_hash(item.id)
+        item_fingerprint = fingerprint(item.fingerprint, options.max_pixels, DECODER_VERSION)
         record = {"id": item.id, "source": item.source, **item.columns}
-        if not fresh:
-            plan.add(identity, changes, record, (DuplicateId.code, _duplicate_message(item)))
+        if not unique:
+            plan.add(item_hash, item_fingerprint, record, (DuplicateId.code, _duplicate_message(item)))
             progress.add(rejected=1)
             continue
-        plan.add(identity, changes, record)
-        if _is_known(identity, changes, origins):
+        plan.add(item_hash, item_fingerprint, record)
+        if _is_reusable(item_hash, item_fingerprint, reusable):
             progress.add(reused=1)
         else:
-            yield Job(item, identity, changes)
+            yield DecodeTask(item, item_hash, item_fingerprint)
 
 
-def _under_a_free_id(item: Item, seen: IdSet) -> tuple[Item, bool]:
-    """The item under the first of its ids that was not seen before, and whether there was one."""
+def _with_unique_id(item: Item, seen: IdSet) -> tuple[Item, bool]:
+    """Return the item under the first of its ids that was not seen before, and whether there was one."""
     if seen.add(id_hash(item.id)):
         return item, True
     if item.fallback_id is None:
@@ -151,17 +156,17 @@ def _duplicate_message(item: Item) -> str:
     )
 
 
-def _is_known(identity: int, changes: int, origins: Sequence[Origin]) -> bool:
-    hashes, fingerprints = np.array([identity], np.uint64), np.array([changes], np.uint64)
-    return any(origin.find(hashes, fingerprints)[0] >= 0 for origin in origins)
+def _is_reusable(item_hash: int, item_fingerprint: int, reusable: Sequence[ReusableEmbeddings]) -> bool:
+    hashes, fingerprints = np.array([item_hash], np.uint64), np.array([item_fingerprint], np.uint64)
+    return any(known.find(hashes, fingerprints)[0] >= 0 for known in reusable)
 
 
 def _decode_ahead(
-    jobs: Iterator[Job], decoder: Decoder, executor: ThreadPoolExecutor, budget: Budget
+    tasks: Iterator[DecodeTask], decoder: Decoder, executor: ThreadPoolExecutor, options: EncodeOptions
 ) -> Generator[Outcome, None, None]:
-    """Outcomes in the order of the jobs, while the decode threads work ahead by two batches."""
-    submitted: Iterator[Future[Outcome]] = (executor.submit(decoder, job) for job in jobs)
-    with closing(prefetch(submitted, 2 * budget.batch_size + budget.workers)) as futures:
+    """Yield outcomes in the order of the tasks; the decode threads work up to two batches ahead."""
+    submitted: Iterator[Future[Outcome]] = (executor.submit(decoder, task) for task in tasks)
+    with closing(prefetch(submitted, 2 * options.batch_size + options.workers)) as futures:
         for future in futures:
             yield future.result()
 
@@ -172,30 +177,30 @@ def _batches(outcomes: Generator[Outcome, None, None], size: int) -> Iterator[li
             yield batch
 
 
-def _timed_next(batches: Iterator[list[Outcome]], effort: Effort) -> list[Outcome] | None:
+def _timed_next(batches: Iterator[list[Outcome]], stats: EncodeStats) -> list[Outcome] | None:
     begun = time.perf_counter()
     batch = next(batches, None)
-    effort.waited += time.perf_counter() - begun
+    stats.encoder_idle_seconds += time.perf_counter() - begun
     return batch
 
 
-def _encode(batch: list[Outcome], encoder: Encoder) -> list[Encoded]:
+def _encode(batch: list[Outcome], encoder: Encoder) -> list[EncodedRow]:
     decoded = [outcome for outcome in batch if isinstance(outcome, Decoded)]
-    rows = [_refused(outcome.job, outcome.error) for outcome in batch if isinstance(outcome, Refused)]
+    rows = [_rejected_row(outcome.task, outcome.error) for outcome in batch if isinstance(outcome, Rejected)]
     if not decoded:
         return rows
     vectors = _vectors(encoder, decoded)
     for outcome, vector in zip(decoded, vectors.astype(np.float16), strict=True):
-        sound = bool(np.isfinite(vector).all())
-        rows.append(_encoded(outcome, vector.tobytes()) if sound else _refused(outcome.job, _NOT_FINITE))
+        finite = bool(np.isfinite(vector).all())
+        rows.append(_encoded_row(outcome, vector.tobytes()) if finite else _rejected_row(outcome.task, _NOT_FINITE))
     return rows
 
 
-_NOT_FINITE = EncoderError("the encoder's vector for this image is not finite; another --engine may do")
+_NOT_FINITE = EncoderError("the encoder's vector for this image is not finite; try another --engine")
 
 
 def _vectors(encoder: Encoder, decoded: list[Decoded]) -> Float32:
-    """The batch's vectors (n, d); where the encoder refuses it, each image alone, NaN for those that fail again."""
+    """Return the batch's (n, d) vectors; if the encoder fails, encode images one by one, NaN for those that fail."""
     pixels = np.stack([outcome.pixels for outcome in decoded])
     try:
         return encoder.encode_images(pixels)
@@ -203,7 +208,7 @@ def _vectors(encoder: Encoder, decoded: list[Decoded]) -> Float32:
         return _one_by_one(encoder, pixels)
     except LookalikeError:
         raise
-    except Exception as error:  # an engine fails with whatever it likes; out of memory is the usual one
+    except Exception as error:  # engines raise any type; out of memory is the usual cause
         raise EncoderError(
             f"the encoder {encoder.spec.name!r} failed on a batch of {len(decoded)}: {type(error).__name__}: {error}. "
             "What was encoded before is kept: run the same command again, with a smaller --batch-size if memory ran out"
@@ -211,7 +216,7 @@ def _vectors(encoder: Encoder, decoded: list[Decoded]) -> Float32:
 
 
 def _one_by_one(encoder: Encoder, pixels: UInt8) -> Float32:
-    """Raises what the encoder said where not a single image passes: then it is not the images' fault."""
+    """Encode each image alone; raise the encoder's error if all fail, since then the images are not the cause."""
     vectors = np.full((len(pixels), encoder.spec.dim), np.nan, np.float32)
     failure: EncoderError | None = None
     for vector, image in zip(vectors, pixels, strict=True):
@@ -224,12 +229,12 @@ def _one_by_one(encoder: Encoder, pixels: UInt8) -> Float32:
     return vectors
 
 
-def _encoded(outcome: Decoded, vector: bytes) -> Encoded:
-    job = outcome.job
-    return Encoded(
-        job.id_hash, job.fingerprint, vector, outcome.thumbnail, outcome.width, outcome.height, outcome.format
+def _encoded_row(outcome: Decoded, vector: bytes) -> EncodedRow:
+    task = outcome.task
+    return EncodedRow(
+        task.id_hash, task.fingerprint, vector, outcome.thumbnail, outcome.width, outcome.height, outcome.format
     )
 
 
-def _refused(job: Job, error: LookalikeError) -> Encoded:
-    return Encoded(job.id_hash, job.fingerprint, code=error.code, message=str(error))
+def _rejected_row(task: DecodeTask, error: LookalikeError) -> EncodedRow:
+    return EncodedRow(task.id_hash, task.fingerprint, code=error.code, message=str(error))

@@ -1,4 +1,4 @@
-"""A thread that works ahead of a loop, by so much and no more."""
+"""A bounded prefetch: a thread that iterates ahead of a loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _End:
 
 
 def prefetch(items: Iterable[T], size: int) -> Generator[T, None, None]:
-    """Iterates `items` on another thread, at most `size` of them ahead; order and exceptions pass through.
+    """Iterate `items` on another thread, at most `size` of them ahead; order and exceptions pass through.
 
     Closing the generator (or leaving its loop) stops the thread and waits for it.
     """
@@ -27,12 +27,12 @@ def prefetch(items: Iterable[T], size: int) -> Generator[T, None, None]:
     thread.start()
     try:
         while True:
-            got = ready.get()
-            if isinstance(got, _End):
-                if got.error is not None:
-                    raise got.error
+            item = ready.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
                 return
-            yield got
+            yield item
     finally:
         stop.set()
         thread.join()
@@ -45,7 +45,7 @@ def _fill(items: Iterable[T], ready: Queue[T | _End], stop: threading.Event) -> 
         for item in iterator:
             if not _put(ready, item, stop):
                 break
-    except BaseException as error:  # whatever it is, it belongs to the thread that waits for the items
+    except BaseException as error:  # re-raised on the consumer's thread
         end = _End(error)
     finally:
         close = getattr(iterator, "close", None)

@@ -1,9 +1,9 @@
-"""Encoded images on their way into a collection: small files in the work folder that survive the job's end.
+"""Shards of encoded images in the work folder: small files that survive the job's end.
 
-A row is one encoded (or rejected) image, found again by its id's hash and its fingerprint, so a job that was killed
-finds what it did before whatever its order. A shard is written whole every few seconds: a kill costs no more than that.
+A row is one encoded (or rejected) image. It is looked up by its id's hash and its fingerprint, so a job that was killed
+resumes whatever the order of the images. A shard is written whole every few seconds: a kill loses no more than that.
 
-Dimension letters: d embedding width, m rows asked for.
+Dimension letters: d embedding width, m rows.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+from typing_extensions import override
 
-from indexing.durable_files import read_table, write_table
-from lookalike.types import Float16, Int64, UInt64
+from indexing.arrow_files import read_table, write_table
+from indexing.ingest.reusable_embeddings import ReusableEmbeddings
+from indexing.row_stream import ENCODED_SCHEMA
+from lookalike.types import Int64, UInt64
 
-SHARD_ROWS = 2_048
-SHARD_SECONDS = 5.0
-_OPEN_SHARDS = 16
+MAX_SHARD_ROWS = 2_048
+MAX_SHARD_SECONDS = 5.0
+_MAX_OPEN_SHARDS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """What became of one image: a vector and a thumbnail, or an error code and message.
+class EncodedRow:
+    """One image's embedding and thumbnail, or an error code and message; the columns of `ENCODED_SCHEMA`.
 
     Attributes:
         id_hash: `lookalike.metadata.id_hash` of its id.
@@ -54,58 +56,31 @@ class Encoded:
     message: str | None = None
 
 
-SCHEMA = pa.schema(
-    [
-        ("id_hash", pa.uint64()),
-        ("fingerprint", pa.uint64()),
-        ("vector", pa.binary()),
-        ("thumbnail", pa.binary()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("format", pa.string()),
-        ("code", pa.string()),
-        ("message", pa.string()),
-    ]
-)
-
-
 _KEYS = pa.schema([("id_hash", pa.uint64()), ("fingerprint", pa.uint64()), ("rejected", pa.bool_())])
 
 
-class Origin(Protocol):
-    """A place where encoded images are found again: the work folder, or the version before."""
-
-    def find(self, id_hashes: UInt64, fingerprints: UInt64) -> Int64:
-        """(m,) rows of the images that are here unchanged, -1 for the others."""
-        ...
-
-    def take(self, rows: Int64) -> pa.Table:
-        """The rows asked for, in that order, with the columns of `SCHEMA`."""
-        ...
-
-
 class ShardWriter:
-    """Collects rows and writes them as shards; leaving the context writes what is left, whatever the reason.
+    """Collects rows and writes them as shards; leaving the context writes the remaining rows, errors or not.
 
     Args:
         folder: the work folder; shards of an earlier run stay.
-        seconds: how old the oldest unwritten row may get.
+        seconds: maximum age of the oldest unwritten row.
     """
 
-    def __init__(self, folder: Path, seconds: float = SHARD_SECONDS) -> None:
+    def __init__(self, folder: Path, seconds: float = MAX_SHARD_SECONDS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._seconds = seconds
         self._next = 1 + max((int(path.stem.rpartition("-")[2]) for path in shard_files(folder)), default=-1)
-        self._rows: list[Encoded] = []
-        self._since = 0.0
+        self._rows: list[EncodedRow] = []
+        self._oldest_at = 0.0
 
-    def add(self, rows: Sequence[Encoded]) -> None:
-        """Takes rows; now and then a shard is written."""
+    def add(self, rows: Sequence[EncodedRow]) -> None:
+        """Add rows; write a shard when it is full or old enough."""
         if not self._rows:
-            self._since = time.monotonic()
+            self._oldest_at = time.monotonic()
         self._rows += rows
-        if len(self._rows) >= SHARD_ROWS or time.monotonic() - self._since >= self._seconds:
+        if len(self._rows) >= MAX_SHARD_ROWS or time.monotonic() - self._oldest_at >= self._seconds:
             self.flush()
 
     def __enter__(self) -> ShardWriter:
@@ -117,20 +92,20 @@ class ShardWriter:
         self.flush()
 
     def flush(self) -> None:
-        """Writes the shard that was begun."""
+        """Write the collected rows as a shard."""
         if self._rows:
-            table = pa.Table.from_pylist([asdict(row) for row in self._rows], schema=SCHEMA)
+            table = pa.Table.from_pylist([asdict(row) for row in self._rows], schema=ENCODED_SCHEMA)
             write_table(self._folder / f"encoded-{self._next:08d}.arrow", table)
             self._next += 1
             self._rows = []
 
 
-class ShardPool:
+class ShardPool(ReusableEmbeddings):
     """The shards of a work folder, searchable: 24 bytes of memory a row.
 
     Args:
         folder: the work folder.
-        rejected: whether rejected images are found, too; without them, a later run tries them again.
+        rejected: whether to find rejected images too; if not, a later run tries them again.
     """
 
     def __init__(self, folder: Path, *, rejected: bool = True) -> None:
@@ -143,24 +118,24 @@ class ShardPool:
         order = np.lexsort((bad, mixed))  # of two rows for one image, the one that was encoded comes first
         self._order = order if rejected else order[~bad[order]]
         self._mixed, self._id_hashes = mixed[self._order], id_hashes[self._order]
-        self._open = lru_cache(maxsize=_OPEN_SHARDS)(read_table)
+        self._open = lru_cache(maxsize=_MAX_OPEN_SHARDS)(read_table)
 
     def __len__(self) -> int:
         return len(self._order)
 
+    @override
     def find(self, id_hashes: UInt64, fingerprints: UInt64) -> Int64:
-        """See `Origin.find`."""
         if not len(self):
             return np.full(len(id_hashes), -1, np.int64)
-        wanted = id_hashes ^ fingerprints
-        place = np.minimum(np.searchsorted(self._mixed, wanted), len(self) - 1)
-        hit = (self._mixed[place] == wanted) & (self._id_hashes[place] == id_hashes)
+        mixed = id_hashes ^ fingerprints
+        place = np.minimum(np.searchsorted(self._mixed, mixed), len(self) - 1)
+        hit = (self._mixed[place] == mixed) & (self._id_hashes[place] == id_hashes)
         return np.where(hit, self._order[place], -1)
 
+    @override
     def take(self, rows: Int64) -> pa.Table:
-        """See `Origin.take`."""
         shards = np.searchsorted(self._starts, rows, side="right") - 1
-        pieces, places = [SCHEMA.empty_table()], [np.empty(0, np.int64)]
+        pieces, places = [ENCODED_SCHEMA.empty_table()], [np.empty(0, np.int64)]
         for shard in np.unique(shards):
             place = np.flatnonzero(shards == shard)
             pieces.append(self._open(self._files[shard]).take(rows[place] - self._starts[shard]))
@@ -175,10 +150,5 @@ def _keys(path: Path) -> pa.Table:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """The finished shards, oldest first."""
+    """Return the finished shards, oldest first."""
     return sorted(folder.glob("encoded-*.arrow"))
-
-
-def vectors_of(table: pa.Table, dim: int) -> Float16:
-    """The column `vector` of rows that all have one, (m, d) float16."""
-    return np.frombuffer(b"".join(table.column("vector").to_pylist()), np.float16).reshape(len(table), dim)

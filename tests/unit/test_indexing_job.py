@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 
 from indexing import job as job_module
+from indexing.arrow_files import write_table
 from indexing.build.budget import IndexBudget
-from indexing.durable_files import WORK, write_table
 from indexing.ingest import shards as shards_module
 from indexing.ingest.shards import ShardPool
-from indexing.job import IndexSettings, Summary, run_index
+from indexing.job import IndexSettings, IndexSummary, run_index
+from indexing.work_folder import WORK
 from lookalike.bootstrap import open_searcher
 from lookalike.collection import REJECTED, Collection, current_version, open_collection
 from lookalike.encoders.fake import FakeEncoder
@@ -48,7 +49,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "collection"
 
 
-def index(out: Path, *sources: object, batch_size: int = 4, **settings: object) -> Summary:
+def index(out: Path, *sources: object, batch_size: int = 4, **settings: object) -> IndexSummary:
     return run_index(
         IndexSettings(tuple(map(str, sources)), out, encoder="fake", batch_size=batch_size, **settings)  # type: ignore[arg-type]
     )
@@ -348,7 +349,7 @@ class TestFailures:
             written.append(path)
 
         with monkeypatch.context() as patch:
-            patch.setattr(shards_module, "SHARD_ROWS", 4)
+            patch.setattr(shards_module, "MAX_SHARD_ROWS", 4)
             patch.setattr(shards_module, "write_table", small_disk)
             with pytest.raises(DiskFull, match="make room"):
                 index(out, gallery)

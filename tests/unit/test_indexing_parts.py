@@ -23,15 +23,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from indexing import metadata_tables as tables_module
 from indexing import progress as progress_module
-from indexing.build import tables as tables_module
-from indexing.build.npyfile import NpyWriter
-from indexing.build.tables import conformed, table_of, unified
-from indexing.durable_files import exclusive
-from indexing.identities import _RECENT, IdSet
+from indexing.build.npy_writer import NpyWriter
+from indexing.id_set import _MAX_RECENT, IdSet
 from indexing.ingest.prefetch import prefetch
-from indexing.ingest.shards import SCHEMA, Encoded, ShardPool, ShardWriter, shard_files, vectors_of
+from indexing.ingest.shards import EncodedRow, ShardPool, ShardWriter, shard_files
+from indexing.metadata_tables import common_schema, conform, table_from_records
 from indexing.progress import Progress
+from indexing.row_stream import ENCODED_SCHEMA, vectors_of
+from indexing.work_folder import exclusive
 from lookalike.collection import staging_folder
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.errors import CollectionBusy, CollectionUnwritable, DiskFull
@@ -45,7 +46,7 @@ def test_the_examples_in_the_docstrings_hold(module: Any) -> None:
 class TestIdSet:
     def test_it_agrees_with_a_set_across_its_runs(self) -> None:
         rng = random.Random(0)
-        values = [rng.randrange(200_000) * 0x9E3779B97F4A7C15 % 2**64 for _ in range(3 * _RECENT)]
+        values = [rng.randrange(200_000) * 0x9E3779B97F4A7C15 % 2**64 for _ in range(3 * _MAX_RECENT)]
         ours, truth = IdSet(), set()
         for value in values:
             assert ours.add(value) == (value not in truth)
@@ -140,58 +141,62 @@ class TestTables:
     def test_types_that_agree_are_kept(self) -> None:
         now = datetime(2026, 1, 2, tzinfo=UTC)
         records = [{"n": 1, "x": 0.5, "s": "a", "t": now, "d": Decimal("1.5"), "l": [1], "b": True}, {}]
-        table = table_of(records)
-        assert conformed(table, unified([table.schema])).to_pylist()[0] == records[0]
+        table = table_from_records(records)
+        assert conform(table, common_schema([table.schema])).to_pylist()[0] == records[0]
 
     def test_types_that_differ_become_text(self) -> None:
-        tables = [table_of([{"a": 1, "b": 1}]), table_of([{"a": "x", "b": 1.5}]), table_of([{"a": [1], "c": None}])]
-        schema = unified(table.schema for table in tables)
-        rows = [conformed(table, schema).to_pylist()[0] for table in tables]
+        tables = [
+            table_from_records([{"a": 1, "b": 1}]),
+            table_from_records([{"a": "x", "b": 1.5}]),
+            table_from_records([{"a": [1], "c": None}]),
+        ]
+        schema = common_schema(table.schema for table in tables)
+        rows = [conform(table, schema).to_pylist()[0] for table in tables]
         assert [row["a"] for row in rows] == ["1", "x", "[1]"]
         assert [row["b"] for row in rows] == [1.0, 1.5, None]
         assert schema.field("c").type == pa.string()
 
     def test_one_chunk_of_mixed_values_becomes_text(self) -> None:
-        table = table_of([{"a": 1}, {"a": "x"}, {"a": {"k": [None]}}, {"a": None}])
+        table = table_from_records([{"a": 1}, {"a": "x"}, {"a": {"k": [None]}}, {"a": None}])
         assert table.column("a").to_pylist() == ["1", "x", '{"k": [null]}', None]
 
     @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(chunks_of_json, min_size=1, max_size=4))
     def test_any_json_can_be_stored(self, chunks: list[list[dict[str, Any]]]) -> None:
-        tables = [table_of([{"id": "i", **record} for record in chunk]) for chunk in chunks]
-        schema = unified(table.schema for table in tables)
+        tables = [table_from_records([{"id": "i", **record} for record in chunk]) for chunk in chunks]
+        schema = common_schema(table.schema for table in tables)
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, schema) as writer:
             for table, chunk in zip(tables, chunks, strict=True):
-                whole = conformed(table, schema)
+                whole = conform(table, schema)
                 assert len(whole) == len(chunk)
                 writer.write_table(whole)
 
 
-def encoded_row(i: int, fingerprint: int = 7) -> Encoded:
-    return Encoded(i, fingerprint, np.full(4, i, np.float16).tobytes(), b"thumbnail", 10 + i, 20, "JPEG")
+def encoded_row(i: int, fingerprint: int = 7) -> EncodedRow:
+    return EncodedRow(i, fingerprint, np.full(4, i, np.float16).tobytes(), b"thumbnail", 10 + i, 20, "JPEG")
 
 
 class TestShards:
     def test_rows_are_found_again_by_identity_in_the_order_asked_for(self, tmp_path: Path) -> None:
         with ShardWriter(tmp_path, seconds=0) as writer:
             for i in range(5):
-                writer.add([encoded_row(i), Encoded(100 + i, 1, code="image_undecodable", message="no")])
+                writer.add([encoded_row(i), EncodedRow(100 + i, 1, code="image_undecodable", message="no")])
         assert len(shard_files(tmp_path)) == 5
         pool = ShardPool(tmp_path)
         rows = pool.find(np.array([3, 0, 102, 3], np.uint64), np.array([7, 7, 1, 8], np.uint64))
         assert rows[3] == -1  # another fingerprint
         found = pool.take(rows[:3])
-        assert found.schema == SCHEMA
+        assert found.schema == ENCODED_SCHEMA
         assert found.column("id_hash").to_pylist() == [3, 0, 102]
         assert found.column("code").to_pylist() == [None, None, "image_undecodable"]
         np.testing.assert_array_equal(vectors_of(found.slice(0, 2), 4), [[3] * 4, [0] * 4])
 
     def test_of_two_rows_for_an_image_the_encoded_one_counts(self, tmp_path: Path) -> None:
-        failed = Encoded(3, 7, code="source_invalid", message="the disk was away")
+        failed = EncodedRow(3, 7, code="source_invalid", message="the disk was away")
         for row in (failed, encoded_row(3), failed):
             with ShardWriter(tmp_path) as writer:
-                writer.add([row, Encoded(4, 7, code="image_undecodable", message="no")])
+                writer.add([row, EncodedRow(4, 7, code="image_undecodable", message="no")])
         wanted = np.array([3, 4], np.uint64), np.array([7, 7], np.uint64)
         pool = ShardPool(tmp_path)
         assert pool.take(pool.find(*wanted)).column("code").to_pylist() == [None, "image_undecodable"]
@@ -214,7 +219,7 @@ class TestDisk:
     def test_two_jobs_do_not_write_to_one_collection(self, tmp_path: Path) -> None:
         root = tmp_path / "collection"
         with exclusive(root):
-            script = f"import pathlib, indexing.durable_files as d\nwith d.exclusive(pathlib.Path({str(root)!r})): pass"
+            script = f"import pathlib, indexing.work_folder as d\nwith d.exclusive(pathlib.Path({str(root)!r})): pass"
             other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
             assert f"CollectionBusy: process {os.getpid()} is writing" in other.stderr
             with pytest.raises(CollectionBusy), exclusive(root):
@@ -259,7 +264,7 @@ class TestDisk:
 
 class TestProgress:
     def test_counts_and_lines(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(progress_module, "_LOG_SECONDS", 0.0)
+        monkeypatch.setattr(progress_module, "_LOG_INTERVAL_SECONDS", 0.0)
         with Progress() as shown:
             shown.begin(100)
             shown.add(encoded=4)

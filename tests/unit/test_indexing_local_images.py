@@ -1,4 +1,4 @@
-"""Images of imported rows: found, looked at once, and not again after an import that was stopped."""
+"""Images of imported rows: found, table at once, and not again after an import that was stopped."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from indexing.build.version import Content
 from indexing.importing import job, local_images
 from indexing.importing.job import ImportSettings, run_import
-from indexing.importing.local_images import CHECKED, LOOKED, ImagesAtHand
+from indexing.importing.local_images import IMAGE_SCHEMA, MAX_COMPARED_IMAGES, LocalImages
+from indexing.row_stream import RowStream
 from lookalike.encoders.fake import FakeEncoder
 from lookalike.types import Float32
 from tests.bad_images import encoded, make_image
@@ -32,14 +32,14 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "images").mkdir()
+    (tmp_path / "pictures").mkdir()
     for number in range(20):
-        (tmp_path / f"images/{number:02}.png").write_bytes(encoded(make_image(WIDTH, 24, seed=number), "PNG"))
-    return tmp_path / "images"
+        (tmp_path / f"pictures/{number:02}.png").write_bytes(encoded(make_image(WIDTH, 24, seed=number), "PNG"))
+    return tmp_path / "pictures"
 
 
-def at_hand(folder: Path, pool: ThreadPoolExecutor) -> ImagesAtHand:
-    return ImagesAtHand(folder.parent, folder, folder.parent / "work", FakeEncoder(), pool)
+def local_images_in(folder: Path, pool: ThreadPoolExecutor) -> LocalImages:
+    return LocalImages(folder.parent, folder, folder.parent / "work", FakeEncoder(), pool)
 
 
 @pytest.fixture
@@ -57,41 +57,41 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_rows_without_an_image_are_null_and_nothing_is_kept(folder: Path, pool: ThreadPoolExecutor) -> None:
-    looked = at_hand(folder, pool).of(["nowhere.png", None, "", "\0", "x" * 5_000])
-    assert looked.schema == LOOKED
-    assert looked.to_pylist() == [dict.fromkeys(LOOKED.names)] * 5
+    table = local_images_in(folder, pool).read(["nowhere.png", None, "", "\0", "x" * 5_000])
+    assert table.schema == IMAGE_SCHEMA
+    assert table.to_pylist() == [dict.fromkeys(IMAGE_SCHEMA.names)] * 5
     assert not (folder.parent / "work").exists()
 
 
-def test_a_piece_is_looked_at_once(folder: Path, pool: ThreadPoolExecutor, reads: list[str]) -> None:
+def test_a_piece_is_table_at_once(folder: Path, pool: ThreadPoolExecutor, reads: list[str]) -> None:
     paths = ["/content/00.png", "01.png", "missing.png", "02.png"]
-    first = at_hand(folder, pool).of(paths)
+    first = local_images_in(folder, pool).read(paths)
     assert first.column("width").to_pylist() == [WIDTH, WIDTH, None, WIDTH]
     assert first.column("format").to_pylist() == ["PNG", "PNG", None, "PNG"]
     assert sorted(reads) == ["00.png", "01.png", "02.png"]
-    assert at_hand(folder, pool).of(paths).equals(first)
+    assert local_images_in(folder, pool).read(paths).equals(first)
     assert len(reads) == 3
 
 
-def test_an_image_that_was_mended_is_looked_at_again(folder: Path, pool: ThreadPoolExecutor) -> None:
+def test_an_image_that_was_mended_is_table_at_again(folder: Path, pool: ThreadPoolExecutor) -> None:
     whole = (folder / "00.png").read_bytes()
     (folder / "00.png").write_bytes(whole[:60])
-    assert at_hand(folder, pool).of(["00.png"]).column("thumbnail").null_count == 1
+    assert local_images_in(folder, pool).read(["00.png"]).column("thumbnail").null_count == 1
     (folder / "00.png").write_bytes(whole)
-    assert at_hand(folder, pool).of(["00.png"]).column("thumbnail").null_count == 0
+    assert local_images_in(folder, pool).read(["00.png"]).column("thumbnail").null_count == 0
 
 
 def test_some_images_are_compared_with_their_vectors(folder: Path, pool: ThreadPoolExecutor) -> None:
-    encoder, looker = FakeEncoder(), at_hand(folder, pool)
+    encoder, local = FakeEncoder(), local_images_in(folder, pool)
     paths = [f"{number:02}.png" for number in range(20)]
     vectors: Float32 = np.concatenate(
         [encoder.encode_images(encoder.preprocess(Image.open(folder / path))[None]) for path in paths]
     )
-    assert looker.agreement is None
-    assert looker.compare(paths, looker.of(paths), vectors)
-    assert len(looker.cosines) == CHECKED
-    assert looker.agreement == pytest.approx(1.0, abs=1e-5)
-    assert not looker.compare(paths, looker.of(paths), vectors)
+    assert local.agreement is None
+    assert local.compare(paths, local.read(paths), vectors)
+    assert len(local.cosines) == MAX_COMPARED_IMAGES
+    assert local.agreement == pytest.approx(1.0, abs=1e-5)
+    assert not local.compare(paths, local.read(paths), vectors)
 
 
 def test_an_import_that_was_stopped_does_not_read_its_images_again(
@@ -104,16 +104,16 @@ def test_an_import_that_was_stopped_does_not_read_its_images_again(
     settings = ImportSettings(tmp_path / "source", tmp_path / "mine", "fake", images=folder, unchecked=True)
     build = job.build_version
 
-    def killed(root: Path, content: Content, *rest: object) -> None:
-        list(content.chunks)
+    def killed(root: Path, rows: RowStream, *rest: object) -> None:
+        list(rows.chunks)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(job, "build_version", killed)
     with pytest.raises(KeyboardInterrupt):
         run_import(settings)
-    assert len(reads) == count + CHECKED
+    assert len(reads) == count + MAX_COMPARED_IMAGES
     assert (tmp_path / "mine/.work/import").is_dir()
     monkeypatch.setattr(job, "build_version", build)
-    assert run_import(settings).images == count
-    assert len(reads) == count + 2 * CHECKED  # those that vouch for the encoder
+    assert run_import(settings).pictures == count
+    assert len(reads) == count + 2 * MAX_COMPARED_IMAGES  # those that vouch for the encoder
     assert not (tmp_path / "mine/.work").exists()

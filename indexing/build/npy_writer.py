@@ -1,4 +1,4 @@
-"""A `.npy` file written row by row: its length is known at the end only, and memory holds no more than one piece."""
+"""A writer of `.npy` files whose length is known only at the end; memory holds one block of rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 
 class NpyWriter:
-    """Appends pieces along the first axis; `np.load`, memory-mapped or not, reads the result.
+    """Appends blocks along the first axis; `np.load`, memory-mapped or not, reads the result.
 
     Args:
-        path: the file, replaced if it exists.
+        path: of the file; an existing one is replaced.
         dtype: of the elements.
         shape: of one row; () for a vector of scalars.
     """
@@ -27,15 +27,15 @@ class NpyWriter:
         self._rows = 0
         self._write_header()
 
-    def append(self, piece: NDArray[Any]) -> None:
-        """(m, *shape) further rows of the file's dtype."""
-        if piece.dtype != self._dtype or piece.shape[1:] != self._shape:
-            raise ValueError(f"{piece.dtype} {piece.shape} does not fit rows of {self._dtype} {self._shape}")
-        self._stream.write(np.ascontiguousarray(piece).data)
-        self._rows += len(piece)
+    def append(self, block: NDArray[Any]) -> None:
+        """Append (m, *shape) rows of the file's dtype."""
+        if block.dtype != self._dtype or block.shape[1:] != self._shape:
+            raise ValueError(f"{block.dtype} {block.shape} does not fit rows of {self._dtype} {self._shape}")
+        self._stream.write(np.ascontiguousarray(block).data)
+        self._rows += len(block)
 
     def close(self) -> None:
-        """Writes the true length into the header."""
+        """Write the final length into the header."""
         if self._stream.closed:
             return
         with self._stream:
@@ -51,6 +51,6 @@ class NpyWriter:
         self.close()
 
     def _write_header(self) -> None:
-        """Numpy pads the header so that the first axis may grow to 21 digits: both times it takes the same room."""
+        """Write the header; numpy pads it for 21 digits of the first axis, so its size never changes."""
         header = {"descr": npy.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._rows, *self._shape)}
         npy.write_array_header_1_0(self._stream, header)

@@ -1,4 +1,4 @@
-"""Metadata of any shape -> columns of one type each, so that images of different sources share a table.
+"""Tables of metadata with one type a column, so that images of different sources share a table.
 
 Where values or sources disagree on a column's type, it becomes text: numbers and nested values as JSON.
 """
@@ -13,32 +13,32 @@ import pyarrow as pa
 
 from lookalike.sources.columns import valid_text
 
-_REFUSED = (ValueError, TypeError, OverflowError, pa.ArrowException)
-"""How pyarrow says that values have no common type, or can't be cast."""
+_CONVERSION_ERRORS = (ValueError, TypeError, OverflowError, pa.ArrowException)
+"""Raised by pyarrow where values have no common type, or can't be cast."""
 
 
-def table_of(records: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """A table with a column for every name that occurs, in order of appearance."""
+def table_from_records(records: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return a table with a column for every name that occurs, in order of appearance."""
     names = dict.fromkeys(name for record in records for name in record)
     return pa.table({valid_text(name): _array([record.get(name) for record in records]) for name in names})
 
 
-def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
-    """One schema for all: columns in order of appearance, each of a type that can hold every schema's.
+def common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """Return one schema for all: columns in order of appearance, each of a type that can hold every schema's.
 
-    >>> unified([pa.schema([("a", pa.int64())]), pa.schema([("a", pa.string()), ("b", pa.null())])])
+    >>> common_schema([pa.schema([("a", pa.int64())]), pa.schema([("a", pa.string()), ("b", pa.null())])])
     a: string
     b: string
     """
-    kinds: dict[str, pa.DataType] = {}
+    types: dict[str, pa.DataType] = {}
     for schema in schemas:
         for field in schema:
-            kinds[field.name] = _common(kinds.get(field.name, pa.null()), field.type)
-    return pa.schema([(name, kind if _storable(kind) else pa.string()) for name, kind in kinds.items()])
+            types[field.name] = _common_type(types.get(field.name, pa.null()), field.type)
+    return pa.schema([(name, type_ if _storable(type_) else pa.string()) for name, type_ in types.items()])
 
 
-def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the schema's columns; those that it lacks are null."""
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the table with exactly the schema's columns; those that it lacks are null."""
     names = set(table.column_names)
     columns = [
         _cast(table.column(field.name), field.type) if field.name in names else pa.nulls(len(table), field.type)
@@ -50,7 +50,7 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _array(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
-    except _REFUSED:
+    except _CONVERSION_ERRORS:
         return pa.array([_text(value) for value in values], pa.string())
 
 
@@ -62,7 +62,7 @@ def _text(value: Any) -> str | None:
     return valid_text(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if a == b or pa.types.is_null(b):
         return a
     if pa.types.is_null(a):
@@ -74,12 +74,12 @@ def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     try:
         both = [pa.schema([("value", kind)]) for kind in (a, b)]
         return pa.unify_schemas(both, promote_options="permissive").field(0).type
-    except _REFUSED:
+    except _CONVERSION_ERRORS:
         return pa.string()
 
 
 def _storable(kind: pa.DataType) -> bool:
-    """Whether Parquet has a place for it: no null column, no struct without fields, no extension type."""
+    """Return whether Parquet can store the type: no null column, no struct without fields, no extension type."""
     if pa.types.is_null(kind) or isinstance(kind, pa.BaseExtensionType):
         return False
     if pa.types.is_struct(kind) and not kind.num_fields:
@@ -94,5 +94,5 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Ar
         return pa.array([_text(value) for value in column.to_pylist()], kind)
     try:
         return column.cast(kind)
-    except _REFUSED:
+    except _CONVERSION_ERRORS:
         return pa.array(column.to_pylist(), kind)

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexing.build import index_selection
+from indexing.build import index_selection, tuned_store
 from indexing.build.budget import IndexBudget, megabytes, parse_latency, parse_memory
-from indexing.build.index_selection import build_chosen, candidates
+from indexing.build.candidates import candidates
+from indexing.build.index_selection import build_within_budget
 from indexing.build.prompts import prompts
+from indexing.build.query_sets import QuerySet
 from indexing.build.stores import build_store
-from indexing.build.tuning import Measured, QuerySet, TuningReport, tune
+from indexing.build.tuning import MeasuredRecall, TuningReport, tune
 from lookalike.errors import BudgetImpossible, ConfigInvalid, SourceError, StoreUnavailable
 from lookalike.stores.presets import PRESETS
 from lookalike.stores.protocol import VectorStore
@@ -40,7 +42,7 @@ def vectors() -> Float16:
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float]]:
     """Preset -> (recall, milliseconds) that tuning will report; presets that are not there miss the recall."""
     table: dict[str, tuple[float, float]] = {}
-    last, build = [""], index_selection.build_store
+    last, build = [""], tuned_store.build_store
 
     def build_store(vectors: Float16, folder: Path, name: str, **named: Any) -> tuple[str, Mapping[str, object]]:
         last[0] = name
@@ -50,15 +52,15 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float]]:
         store: object, vectors: Float16, image: object, text: object, target: float, held_out: object
     ) -> TuningReport:
         recall, took = table.get(last[0], (0.5, 0.1))
-        return TuningReport(target, recall >= target, {}, Measured(9, recall), None, took)
+        return TuningReport(target, recall >= target, {}, MeasuredRecall(9, recall), None, took)
 
-    monkeypatch.setattr(index_selection, "build_store", build_store)
-    monkeypatch.setattr(index_selection, "tune", tune)
+    monkeypatch.setattr(tuned_store, "build_store", build_store)
+    monkeypatch.setattr(tuned_store, "tune", tune)
     return table
 
 
 def chosen(vectors: Float16, folder: Path, budget: IndexBudget, store: str = "auto") -> tuple[str, dict[str, Any]]:
-    built = build_chosen(vectors, folder, store, budget)
+    built = build_within_budget(vectors, folder, store, budget)
     options = {line["preset"]: line for line in built.report["plan"]["options"]}
     return built.report["plan"]["chosen"], options
 
@@ -88,9 +90,9 @@ def test_what_fails_over_all_vectors_gives_way_to_the_next(
     measured |= FAST
     build = index_selection._build
 
-    def slow(vectors: Float16, folder: Path, store: str, *rest: Any, **named: Any) -> index_selection.Built:
+    def slow(vectors: Float16, folder: Path, store: str, *rest: Any, **named: Any) -> index_selection.BuiltStore:
         built = build(vectors, folder, store, *rest, **named)
-        return index_selection.Built(
+        return index_selection.BuiltStore(
             built.kind, built.params, {**built.report, "query_ms": 9.0} if store == "ivf-rabitq" else built.report
         )
 
@@ -102,10 +104,10 @@ def test_what_fails_over_all_vectors_gives_way_to_the_next(
 
 def test_too_little_memory_names_what_suffices(vectors: Float16, tmp_path: Path) -> None:
     with pytest.raises(BudgetImpossible, match=r"the smallest, \S+, takes") as caught:
-        build_chosen(vectors, tmp_path, "auto", IndexBudget(0.5, 1_000))
+        build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.5, 1_000))
     advice = re.search(r"give --memory (\S+)", str(caught.value))
     assert advice
-    built = build_chosen(vectors, tmp_path, "auto", IndexBudget(0.5, parse_memory(advice[1])))
+    built = build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.5, parse_memory(advice[1])))
     assert built.report["met"]
     assert (tmp_path / "index.faiss").stat().st_size <= parse_memory(advice[1])
 
@@ -113,7 +115,7 @@ def test_too_little_memory_names_what_suffices(vectors: Float16, tmp_path: Path)
 def test_too_little_time_names_what_suffices(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
     measured |= FAST
     with pytest.raises(BudgetImpossible) as caught:
-        build_chosen(vectors, tmp_path, "auto", IndexBudget(0.95, latency=0.1))
+        build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.95, latency=0.1))
     assert "ivf-rabitq: 0.2 ms a query" in str(caught.value)
     advice = re.search(r"--latency (\S+) would do for ivf-rabitq", str(caught.value))
     assert advice
@@ -124,14 +126,14 @@ def test_a_recall_out_of_reach_names_the_best(vectors: Float16, tmp_path: Path, 
     measured |= {"ivf-pq4": (0.914, 0.1)}
     memory = PRESETS["exact"].memory_bytes(N, D) - 1
     with pytest.raises(BudgetImpossible, match=r"--recall 0.91 would do for ivf-pq4, or --memory \S+ would let exact"):
-        build_chosen(vectors, tmp_path, "auto", IndexBudget(0.99, memory))
+        build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.99, memory))
 
 
 def test_a_default_that_misses_the_recall_makes_the_others_try(tmp_path: Path, measured: dict[str, Any]) -> None:
     said: list[str] = []
     measured |= {"auto": (0.9, 0.1), "ivf-flat": (1.0, 0.4), "exact": (1.0, 3.0)}
     vectors = unit(10_001, 16, seed=2).astype(np.float16)
-    built = build_chosen(vectors, tmp_path, "auto", IndexBudget(0.99), say=said.append)
+    built = build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.99), on_progress=said.append)
     assert built.params["preset"] == "ivf-flat"
     assert said[0] == "the default index does not reach the recall; trying the others"
     assert built.params["asked"] == "auto"
@@ -141,7 +143,7 @@ def test_what_was_built_and_not_taken_goes(tmp_path: Path, measured: dict[str, A
     """The default was built first; `exact`, which is taken, has no files at all."""
     measured |= {"auto": (0.9, 0.1), "exact": (1.0, 3.0)}
     vectors = unit(10_001, 16, seed=2).astype(np.float16)
-    assert build_chosen(vectors, tmp_path, "auto", IndexBudget(0.99)).kind == "exact"
+    assert build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.99)).kind == "exact"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,9 +152,9 @@ def test_an_index_that_grew_too_large_asks_for_memory(
 ) -> None:
     measured |= {"ivf-flat": (1.0, 0.5)}
     memory = PRESETS["ivf-flat"].memory_bytes(N, D)
-    monkeypatch.setattr(index_selection, "_broken", lambda built, folder, budget: "it takes more")
+    monkeypatch.setattr(index_selection, "_missed_limit", lambda built, folder, budget: "it takes more")
     with pytest.raises(BudgetImpossible, match=rf"--memory {megabytes(memory)} would do for ivf-flat") as caught:
-        build_chosen(vectors, tmp_path, "ivf-flat", IndexBudget(0.95, memory))
+        build_within_budget(vectors, tmp_path, "ivf-flat", IndexBudget(0.95, memory))
     assert "--latency" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -162,7 +164,7 @@ def test_measured_for_real(tmp_path: Path) -> None:
     vectors = unit(60_000, 24, seed=3).astype(np.float16)
     text = unit(150, 24, seed=4)
     budget = IndexBudget(0.9, PRESETS["ivf-pq4"].memory_bytes(*vectors.shape) + 1_000, 100.0)
-    built = build_chosen(vectors, tmp_path, "auto", budget, text)
+    built = build_within_budget(vectors, tmp_path, "auto", budget, text)
     plan = built.report["plan"]
     assert plan["sample"] == 50_000
     assert built.report["met"]
@@ -184,7 +186,7 @@ def test_a_graph_keeps_its_promise_to_queries_that_are_no_rows(tmp_path: Path) -
         return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
     vectors = around(8_000, seed=1).astype(np.float16)
-    built = build_chosen(vectors, tmp_path, "hnsw-sq8", IndexBudget(0.9))
+    built = build_within_budget(vectors, tmp_path, "hnsw-sq8", IndexBudget(0.9))
     promised = built.report["image"]["ann_recall_at_10"]
     store = open_store(built.kind, tmp_path, vectors, built.params)
     kept = recall_of(store, vectors, built.report["params"], QuerySet(around(600, seed=2)))
@@ -215,7 +217,7 @@ def test_names() -> None:
 
 def test_a_preset_that_wants_more_rows(vectors: Float16, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="1,024"):
-        build_chosen(vectors[:500], tmp_path, "ivf-pq4", IndexBudget())
+        build_within_budget(vectors[:500], tmp_path, "ivf-pq4", IndexBudget())
 
 
 @pytest.mark.parametrize("text", ["", "much", "0MB", "-3MB", "3 apples", "MB"])

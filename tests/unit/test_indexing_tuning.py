@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from indexing.build import tuning
+from indexing.build.query_sets import QuerySet, leave_one_out, query_budget
 from indexing.build.stores import build_store
-from indexing.build.tuning import QuerySet, TuningReport, leave_one_out, query_budget, tune
+from indexing.build.tuning import TuningReport, tune
 from lookalike.stores.exact import ExactStore
 from lookalike.stores.protocol import SearchParameters
 from lookalike.stores.registry import open_store
@@ -65,7 +66,7 @@ def test_the_first_sufficient_trial_wins_among_equals(
     target: float, expected: int, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losing every s-th row costs 1/s of the neighbours, whatever the query."""
-    monkeypatch.setattr(tuning, "_FASTER", 0.0)
+    monkeypatch.setattr(tuning, "_MAX_TIME_RATIO", 0.0)
     vectors = unit(2_000, 16, seed=1).astype(np.float16)
     report = tune(Forgetful(vectors, LADDER), vectors, target=target)
     assert report.params["nprobe"] == expected
@@ -105,7 +106,7 @@ def test_a_target_out_of_reach_is_reported() -> None:
 
 def test_what_cannot_suffice_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 60 pairs only those are asked that visit enough lists to find enough with the most candidates."""
-    monkeypatch.setattr(tuning, "_FASTER", 0.0)
+    monkeypatch.setattr(tuning, "_MAX_TIME_RATIO", 0.0)
     vectors = unit(1_000, 16, seed=1).astype(np.float16)
     steps, most = [2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 50, 100], [2, 10, 20, 100, 200]
 
@@ -137,7 +138,7 @@ def test_what_cannot_suffice_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_text_is_measured_apart_and_has_to_pass_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts whose ten neighbours are rows that every trial but the last one loses."""
-    monkeypatch.setattr(tuning, "_FASTER", 0.0)
+    monkeypatch.setattr(tuning, "_MAX_TIME_RATIO", 0.0)
     vectors = unit(1_000, 16, seed=1)
     lost = np.arange(0, 1_000, 20)
     vectors[lost] = vectors[0] + 0.01 * vectors[lost]

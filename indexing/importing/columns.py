@@ -1,0 +1,86 @@
+"""The mapping of an import's columns: which is the id, the path, the caption, and what the others are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from indexing.importing.content_ids import ContentIds
+from indexing.importing.embeddings import EmbeddingBatch
+from lookalike.errors import SourceError
+from lookalike.sources.columns import RESERVED_COLUMNS
+from lookalike.sources.item import ColumnNames
+from lookalike.sources.parquet import CAPTION_COLUMNS, ID_COLUMNS, PATH_COLUMNS
+
+_ID_COLUMNS = (*ID_COLUMNS, "image_path")
+_SIZE_COLUMNS = ("width", "height")
+
+
+class ColumnMapping:
+    """The source's columns under the collection's names.
+
+    Args:
+        schema: the source's.
+        names: the columns that the user named.
+        source: for messages.
+        described: whether the source has metadata, not only row numbers.
+
+    Attributes:
+        schema: of the mapped metadata, without the sizes of images.
+
+    Raises:
+        SourceError: a named column is missing, or there is metadata and none of its columns holds ids.
+    """
+
+    def __init__(self, schema: pa.Schema, names: ColumnNames, source: Path, described: bool) -> None:
+        _require_columns(schema, names, source)
+        self._content_ids = ContentIds()
+        self._id = names.id or _first(_ID_COLUMNS, schema.names)
+        if self._id is None and described:
+            raise SourceError(f"{source}: no column holds ids; name one with --id-column of {', '.join(schema.names)}")
+        texts = [
+            field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        path = names.image or _first(PATH_COLUMNS, texts)
+        caption = names.caption or _first(CAPTION_COLUMNS, texts)
+        self._names = self._mapped_names(schema, {path: "path", caption: "caption"})
+        kept = [
+            pa.field(mapped, schema.field(name).type)
+            for name, mapped in self._names.items()
+            if not mapped.startswith("_")
+        ]
+        self.schema = pa.schema([pa.field("id", pa.string()), *kept])
+
+    def apply(self, batch: EmbeddingBatch) -> pa.Table:
+        """Return `id` and the mapped columns; `_width` and `_height` where the source has them."""
+        if self._id is None:
+            return batch.metadata.add_column(0, "id", pa.array(self._content_ids.next_ids(batch.vectors), pa.string()))
+        values = batch.metadata.column(self._id)
+        ids = pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
+        rest = {mapped: batch.metadata.column(name) for name, mapped in self._names.items()}
+        return pa.table({"id": ids, **rest})
+
+    def _mapped_names(self, schema: pa.Schema, own: dict[str | None, str]) -> dict[str, str]:
+        """Return the source's name -> the collection's; `own` are the columns that the collection knows."""
+        names: dict[str, str] = {}
+        for name in schema.names:
+            if name == self._id and name not in own:
+                continue
+            reserved = name in RESERVED_COLUMNS or name.startswith("_")
+            mapped = own.get(name) or (f"source_{name.lstrip('_')}" if reserved else name) or "unnamed"
+            while mapped in {"id", *names.values()}:
+                mapped += "_"
+            names[name] = f"_{name}" if name in _SIZE_COLUMNS else mapped
+        return names
+
+
+def _require_columns(schema: pa.Schema, names: ColumnNames, source: Path) -> None:
+    for option, name in (("id", names.id), ("image", names.image), ("caption", names.caption)):
+        if name is not None and name not in schema.names:
+            raise SourceError(f"{source} has no column {name!r} (--{option}-column); it has {', '.join(schema.names)}")
+
+
+def _first(names: Sequence[str], available: Sequence[str]) -> str | None:
+    return next((name for name in names if name in available), None)

@@ -1,0 +1,72 @@
+"""The rows of a version on their way to the builder: the job and the import produce them, `indexing.build` writes them.
+
+Dimension letters: m rows of a chunk, d embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from lookalike.types import Float16
+
+FINGERPRINTS = "fingerprints.npy"
+"""(n,) uint64 beside `vectors.npy`: the fingerprint of each row's image."""
+
+ENCODED_SCHEMA = pa.schema(
+    [
+        ("id_hash", pa.uint64()),
+        ("fingerprint", pa.uint64()),
+        ("vector", pa.binary()),
+        ("thumbnail", pa.binary()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", pa.string()),
+        ("code", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+"""Columns of an encoded or rejected image, see `indexing.ingest.shards.EncodedRow`."""
+
+REJECTED_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "source", "path", "code", "message")])
+"""Columns of `rejected.parquet`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowChunk:
+    """Consecutive items.
+
+    Attributes:
+        encoded: (m, columns of ENCODED_SCHEMA) of the items that have a vector, in row order.
+        metadata: their metadata, as the sources gave it.
+        rejected: columns of REJECTED_SCHEMA of the items that have none.
+    """
+
+    encoded: pa.Table
+    metadata: pa.Table
+    rejected: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class RowStream:
+    """All rows of a version.
+
+    Attributes:
+        chunks: in row order.
+        schema: of the metadata, without the columns that are measured on images.
+        seen: number of items, rejected ones included.
+        kept: what is kept where the disk is full, for the error message.
+    """
+
+    chunks: Iterable[RowChunk]
+    schema: pa.Schema
+    seen: int
+    kept: str = "what was encoded is kept"
+
+
+def vectors_of(table: pa.Table, dim: int) -> Float16:
+    """Return the column `vector` of rows that all have one, (m, d) float16."""
+    return np.frombuffer(b"".join(table.column("vector").to_pylist()), np.float16).reshape(len(table), dim)
