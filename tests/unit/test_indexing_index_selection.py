@@ -197,7 +197,7 @@ def test_a_graph_keeps_its_promise_to_queries_that_are_no_rows(tmp_path: Path) -
 
 
 def recall_of(store: VectorStore, vectors: Float16, params: dict[str, int], queries: QuerySet | None) -> float:
-    store.trials = lambda: [params]  # type: ignore[attr-defined]
+    store.param_grid = lambda: [params]  # type: ignore[attr-defined]
     return tune(store, vectors, queries, target=1.0).recalls["image"]
 
 
