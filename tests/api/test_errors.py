@@ -130,7 +130,7 @@ def test_a_bad_request_is_a_problem_and_the_next_good_one_succeeds(client: TestC
 
 
 def test_a_vector_that_is_not_finite_is_the_encoders_fault(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = client.app.state.service.collections.default.queries.searcher.encoder  # type: ignore[attr-defined]
+    encoder = client.app.state.service.collections.default.pipeline.searcher.encoder  # type: ignore[attr-defined]
 
     def spoiled(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return lambda batch: encode(batch) * np.float32("nan")
@@ -184,7 +184,7 @@ def test_images_of_one_pixel_and_of_one_row_are_answered(client: TestClient) -> 
 def test_a_surprise_is_a_500_that_tells_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with TestClient(create_app(settings), raise_server_exceptions=False) as own:
         wait_until_ready(own)
-        searcher = own.app.state.service.collections.default.queries.searcher  # type: ignore[attr-defined]
+        searcher = own.app.state.service.collections.default.pipeline.searcher  # type: ignore[attr-defined]
 
         def explode(*_: object) -> None:
             raise RuntimeError("the secret path /root/weights")
