@@ -121,7 +121,7 @@ class Service:
         """
         pipeline = self.collections.default.pipeline
         if self.draining:
-            raise NotReady("the service is about to end")
+            raise NotReady("the service is shutting down")
         if (seconds := self._runtime.encoder_workers.busy_seconds()) > self.settings.probe_timeout:
             raise NotReady(f"the device's thread is stuck: one batch has taken {seconds:.0f} s so far")
         if problem := self.collections.default.probe.problem():

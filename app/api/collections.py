@@ -47,7 +47,7 @@ async def reload_collection(name: Name, service: ServiceDep) -> Response:
     try:
         await hosted.reload()
     except LookalikeError as error:
-        raise VersionRefused(f"{error} [{error.code}]; {hosted.version or 'no version'} serves on") from error
+        raise VersionRefused(f"{error} [{error.code}]; {hosted.version or 'no version'} still serves") from error
     return responses.json_response(_facts(hosted))
 
 

@@ -234,7 +234,7 @@ class HostedCollection:
         before, self.status = self.status, self.status.refused(refusal)
         if self.status.state is State.DETACHED and before.state is not State.DETACHED:
             error = refusal.error
-            logger.error("collection_gone version=%s serves on: %s [%s]", self.version, error, error.code)
+            logger.error("collection_gone version=%s still serves: %s [%s]", self.version, error, error.code)
 
     def _in_backoff(self) -> bool:
         refusal = self.status.refusal

@@ -1,4 +1,4 @@
-"""Several collections: each under its name, encoders shared, opened and closed as memory allows."""
+"""Several collections: paths, shared encoders, the memory budget, and folders of collections."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def roots(tmp_path: Path) -> list[Path]:
 
 @contextmanager
 def service(roots: list[Path], **settings: Any) -> Iterator[TestClient]:
-    given = Settings(collection=roots[0], collections=tuple(roots[1:]), watch_seconds=0.05, **settings)
-    with TestClient(create_app(given), raise_server_exceptions=False) as client:
+    configured = Settings(collection=roots[0], collections=tuple(roots[1:]), watch_seconds=0.05, **settings)
+    with TestClient(create_app(configured), raise_server_exceptions=False) as client:
         wait_until_ready(client)
         yield client
 
@@ -50,20 +50,20 @@ def opened(client: TestClient) -> set[str]:
 
 
 def search(client: TestClient, name: str) -> dict[str, Any]:
-    answer = client.post(f"/v1/collections/{name}/search/item", json=ITEM)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    response = client.post(f"/v1/collections/{name}/search/item", json=ITEM)
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
 
 
-def test_each_is_asked_under_its_name_and_the_first_under_the_short_paths(roots: list[Path]) -> None:
+def test_each_has_its_path_and_the_default_the_short_paths(roots: list[Path]) -> None:
     with service(roots) as client:
         eventually(lambda: opened(client) == set(NAMES))
         assert client.post("/v1/search/item", json=ITEM).json()["collection"] == "first"
         for name, root in zip(NAMES, roots, strict=True):
-            found = search(client, name)
-            assert (found["collection"], found["version"]) == (name, current_version(root))
-            url = found["results"][0]["thumbnail_url"]
+            body = search(client, name)
+            assert (body["collection"], body["version"]) == (name, current_version(root))
+            url = body["results"][0]["thumbnail_url"]
             assert url == f"/v1/collections/{name}/items/left.png/thumbnail"
             assert client.get(url).headers["content-type"].startswith("image/")
             base = f"/v1/collections/{name}"
@@ -77,9 +77,9 @@ def test_each_is_asked_under_its_name_and_the_first_under_the_short_paths(roots:
 
 
 @pytest.mark.parametrize("path", ["search/text", "search/image", "search/item", "similarity", "reload"])
-def test_a_name_that_nobody_has(client: TestClient, path: str) -> None:
-    answer = client.post(f"/v1/collections/nowhere/{path}", json={"text": "x"})
-    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_collection")
+def test_unknown_name_is_404(client: TestClient, path: str) -> None:
+    response = client.post(f"/v1/collections/nowhere/{path}", json={"text": "x"})
+    assert (response.status_code, response.json()["code"]) == (404, "unknown_collection")
     assert client.get("/v1/collections/nowhere/items").status_code == 404
 
 
@@ -99,7 +99,7 @@ def test_equal_encoders_are_loaded_once(roots: list[Path], monkeypatch: pytest.M
     assert loaded == ["fake"]
 
 
-def test_without_preload_each_opens_when_it_is_first_asked(roots: list[Path]) -> None:
+def test_without_preload_first_query_opens_collection(roots: list[Path]) -> None:
     with service(roots, preload=False) as client:
         assert opened(client) == {"first"}
         closed = client.get("/v1/collections/second").json()
@@ -108,28 +108,26 @@ def test_without_preload_each_opens_when_it_is_first_asked(roots: list[Path]) ->
         assert opened(client) == {"first", "second"}
 
 
-def test_nobody_waits_longer_than_a_deadline_for_one_to_open(
-    roots: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, let_go = bootstrap.open_searcher, threading.Event()
+def test_query_waits_for_opening_up_to_its_deadline(roots: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    real, release = bootstrap.open_searcher, threading.Event()
 
     def slow(collection: Collection, **options: Any) -> Any:
         if collection.root == roots[1]:
-            let_go.wait(30)
+            release.wait(30)
         return real(collection, **options)
 
     monkeypatch.setattr(bootstrap, "open_searcher", slow)
     with service(roots, preload=False, deadline=0.2) as client:
         for _ in range(2):
-            answer = client.post("/v1/collections/second/search/item", json=ITEM)
-            assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
-            assert int(answer.headers["retry-after"]) >= 1
-        let_go.set()  # it was being opened all the while
+            response = client.post("/v1/collections/second/search/item", json=ITEM)
+            assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+            assert int(response.headers["retry-after"]) >= 1
+        release.set()  # the opening has gone on
         eventually(lambda: opened(client) == {"first", "second"})
         search(client, "second")
 
 
-def test_what_was_not_asked_for_longest_is_closed_for_another(roots: list[Path]) -> None:
+def test_least_recently_used_collection_is_evicted(roots: list[Path]) -> None:
     budget = 2 * max(map(version_bytes, roots)) + 10
     with service(roots, preload=False, memory_budget=budget) as client:
         for name, other in (("second", "second"), ("third", "third"), ("second", "second"), ("first", "second")):
@@ -137,14 +135,12 @@ def test_what_was_not_asked_for_longest_is_closed_for_another(roots: list[Path])
             assert opened(client) == {"first", other}
 
 
-def test_the_watcher_leaves_closed_what_was_closed_while_it_waited(
-    roots: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_watcher_does_not_reopen_evicted_collection(roots: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     real = collection.open_collection
 
     def slow(root: Path, **options: Any) -> Collection:
         if root == roots[2]:
-            time.sleep(0.3)  # several looks of the watcher, before the one that must go is closed
+            time.sleep(0.3)  # several polls of the watcher before the eviction
         return real(root, **options)
 
     monkeypatch.setattr(collection, "open_collection", slow)
@@ -157,7 +153,7 @@ def test_the_watcher_leaves_closed_what_was_closed_while_it_waited(
             time.sleep(0.02)
 
 
-def test_preload_stops_where_memory_does(roots: list[Path]) -> None:
+def test_preload_stops_at_memory_budget(roots: list[Path]) -> None:
     budget = 2 * max(map(version_bytes, roots)) + 10
     with service(roots, memory_budget=budget) as client:
         eventually(lambda: opened(client) == {"first", "second"})
@@ -165,34 +161,34 @@ def test_preload_stops_where_memory_does(roots: list[Path]) -> None:
         assert opened(client) == {"first", "third"}
 
 
-def test_a_closed_collection_lets_its_memory_go(roots: list[Path]) -> None:
+def test_evicted_collection_releases_its_memory(roots: list[Path]) -> None:
     budget = 2 * max(map(version_bytes, roots)) + 10
     with service(roots, preload=False, memory_budget=budget) as client:
         search(client, "second")
         assert maps_of(roots[1])
         search(client, "third")
-        eventually(lambda: not maps_of(roots[1]))  # a probe may have been under way
+        eventually(lambda: not maps_of(roots[1]))  # a probe may have been in flight
 
 
 def maps_of(root: Path) -> list[str]:
     return [line for line in Path("/proc/self/maps").read_text().splitlines() if f"{root}/" in line]
 
 
-def test_a_broken_one_leaves_the_others_alone_and_is_told(roots: list[Path]) -> None:
+def test_broken_collection_is_reported_and_others_serve(roots: list[Path]) -> None:
     broken = roots[1] / VERSIONS / current_version(roots[1]) / VECTORS
     broken.write_bytes(broken.read_bytes()[:-1] + b"\xff")
     with service(roots) as client:
         eventually(lambda: opened(client) == {"first", "third"})
-        answer = client.post("/v1/collections/second/search/item", json=ITEM)
-        assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+        response = client.post("/v1/collections/second/search/item", json=ITEM)
+        assert (response.status_code, response.json()["code"]) == (503, "not_ready")
         assert client.get("/v1/collections/second").json()["failure"]["code"] == "checksum_mismatch"
         assert client.get("/readyz").status_code == 200
         search(client, "third")
-        build_collection(roots[1])  # a sound version appears: the watcher takes it
+        build_collection(roots[1])  # the watcher opens the sound version
         eventually(lambda: opened(client) == set(NAMES))
 
 
-def test_one_whose_newest_version_was_refused_serves_on_though_memory_is_short(roots: list[Path]) -> None:
+def test_collection_with_refused_version_is_not_evicted(roots: list[Path]) -> None:
     budget = 2 * max(map(version_bytes, roots)) + 10
     with service(roots, preload=False, memory_budget=budget) as client:
         version = search(client, "second")["version"]
@@ -204,7 +200,7 @@ def test_one_whose_newest_version_was_refused_serves_on_though_memory_is_short(r
         assert search(client, "second")["version"] == version
 
 
-def test_no_room_is_made_for_a_version_that_is_no_good(roots: list[Path]) -> None:
+def test_broken_version_evicts_nothing(roots: list[Path]) -> None:
     broken = roots[1] / VERSIONS / current_version(roots[1]) / VECTORS
     broken.write_bytes(broken.read_bytes()[:-1] + b"\xff")
     budget = 2 * max(map(version_bytes, roots)) + 10
@@ -214,7 +210,7 @@ def test_no_room_is_made_for_a_version_that_is_no_good(roots: list[Path]) -> Non
         assert opened(client) == {"first", "third"}
 
 
-def test_the_watcher_swaps_each_but_opens_none(roots: list[Path]) -> None:
+def test_watcher_swaps_open_collections_only(roots: list[Path]) -> None:
     with service(roots, preload=False) as client:
         search(client, "second")
         for root in roots:
@@ -223,7 +219,7 @@ def test_the_watcher_swaps_each_but_opens_none(roots: list[Path]) -> None:
         assert opened(client) == {"first", "second"}
 
 
-def test_a_folder_of_collections_stands_for_what_is_in_it(tmp_path: Path) -> None:
+def test_folder_of_collections_stands_for_its_collections(tmp_path: Path) -> None:
     for name in ("b", "a"):
         build_collection(tmp_path / "all" / name)
     (tmp_path / "all" / "notes").mkdir()
@@ -231,7 +227,7 @@ def test_a_folder_of_collections_stands_for_what_is_in_it(tmp_path: Path) -> Non
     assert collection_folders(first, [tmp_path / "all"]) == [first, tmp_path / "all" / "a"]
 
 
-def test_a_collection_that_appears_is_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_collection_in_folder_is_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, folder = build_collection(tmp_path / "first"), tmp_path / "all"
     folder.mkdir()
     with service([first, folder]) as client:
@@ -241,7 +237,7 @@ def test_a_collection_that_appears_is_served(tmp_path: Path, caplog: pytest.LogC
         eventually(lambda: opened(client) == {"first", "later"})
         assert search(client, "later")["version"] == current_version(folder / "later")
         assert 'lookalike_items{collection="later"} 9.0' in client.get("/metrics").text
-        build_collection(folder / "later")  # and its versions are followed
+        build_collection(folder / "later")  # its new versions are opened, too
         eventually(lambda: search(client, "later")["version"] == current_version(folder / "later"))
         build_collection(folder / "first")
         eventually(lambda: "both called 'first'" in caplog.text)
@@ -250,9 +246,7 @@ def test_a_collection_that_appears_is_served(tmp_path: Path, caplog: pytest.LogC
     assert caplog.text.count("both called 'first'") == 1
 
 
-def test_a_collection_that_is_removed_is_forgotten_and_one_that_is_away_for_a_moment_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_removed_collection_is_forgotten_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, folder = build_collection(tmp_path / "first"), tmp_path / "all"
     for name in ("second", "third"):
         build_collection(folder / name)
@@ -269,7 +263,7 @@ def test_a_collection_that_is_removed_is_forgotten_and_one_that_is_away_for_a_mo
         assert client.post("/v1/collections/second/search/item", json=ITEM).status_code == 404
         assert '{collection="third"}' in client.get("/metrics").text
         assert '{collection="second"}' not in client.get("/metrics").text
-        (tmp_path / "away").rename(folder / "second")  # and it may come again
+        (tmp_path / "away").rename(folder / "second")  # a returned folder is found again
         eventually(lambda: opened(client) == {"first", "second", "third"})
         folder.rename(tmp_path / "unmounted")
         time.sleep(0.3)
@@ -279,7 +273,7 @@ def test_a_collection_that_is_removed_is_forgotten_and_one_that_is_away_for_a_mo
         assert search(client, "third")["collection"] == "third"
 
 
-def test_a_collection_that_appears_waits_for_its_first_query_where_none_is_preloaded(tmp_path: Path) -> None:
+def test_new_collection_without_preload_waits_for_query(tmp_path: Path) -> None:
     first, folder = build_collection(tmp_path / "first"), tmp_path / "all"
     build_collection(folder / "second")
     with service([first, folder], preload=False) as client:
@@ -289,7 +283,7 @@ def test_a_collection_that_appears_waits_for_its_first_query_where_none_is_prelo
         search(client, "later")
 
 
-def test_a_link_is_called_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_symbolic_link_is_named_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, real = build_collection(tmp_path / "first"), build_collection(tmp_path / "of-today")
     folder = tmp_path / "all"
     folder.mkdir()
@@ -305,7 +299,7 @@ def test_a_link_is_called_by_its_own_name(tmp_path: Path, monkeypatch: pytest.Mo
     ]
 
 
-def test_a_folder_whose_name_is_no_text_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_folder_whose_name_is_not_utf8_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, folder = build_collection(tmp_path / "first"), tmp_path / "all"
     folder.mkdir()
     with service([first, folder]) as client:
@@ -317,12 +311,12 @@ def test_a_folder_whose_name_is_no_text_is_left_out(tmp_path: Path, caplog: pyte
         create_app(Settings(collection=strange))
 
 
-def test_two_of_the_same_name_are_refused(tmp_path: Path) -> None:
+def test_two_folders_of_one_name_are_rejected(tmp_path: Path) -> None:
     roots = [build_collection(tmp_path / place / "same") for place in ("x", "y")]
     with pytest.raises(ConfigInvalid, match="both called 'same'"):
         create_app(Settings(collection=roots[0], collections=(roots[1],)))
 
 
-def test_the_environment_lists_folders_between_colons(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_lists_folders_between_colons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOOKALIKE_COLLECTIONS", "/data/shoes:/data/my bags")
     assert Settings().collections == (Path("/data/shoes"), Path("/data/my bags"))

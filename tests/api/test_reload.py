@@ -1,4 +1,4 @@
-"""A new version under load, a broken one, and readiness that tells the truth."""
+"""New versions under load, broken ones, and readiness."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def root(tmp_path: Path) -> Path:
     return build_collection(tmp_path / "gallery")
 
 
-def test_ten_swaps_under_load_fail_no_request_and_mix_no_answer(tmp_path: Path) -> None:
+def test_swaps_under_load_fail_no_request_and_mix_no_response(tmp_path: Path) -> None:
     root = build_collection(tmp_path / "gallery", tagged=True)
-    answers: list[tuple[int, str, str]] = []
+    responses: list[tuple[int, str, str]] = []
     mixed: list[str] = []
     queries: list[tuple[str, dict[str, Any]]] = [
         ("item", SEARCH),
@@ -51,14 +51,14 @@ def test_ten_swaps_under_load_fail_no_request_and_mix_no_answer(tmp_path: Path) 
 
         def ask(kind: str, query: dict[str, Any]) -> None:
             while not stop.is_set():
-                found = client.post(f"/v1/search/{kind}", **query)
-                body = found.json()
+                response = client.post(f"/v1/search/{kind}", **query)
+                body = response.json()
                 mixed.extend(
-                    f"{kind}: {result['metadata']['caption']} in an answer of {body['version']}"
+                    f"{kind}: {result['metadata']['caption']} in a response of {body['version']}"
                     for result in body["results"]
                     if result["metadata"]["caption"] != body["version"]
                 )
-                answers.append((found.status_code, body.get("version"), kind))
+                responses.append((response.status_code, body.get("version"), kind))
 
         threads = [threading.Thread(target=ask, args=query) for query in queries]
         for thread in threads:
@@ -70,18 +70,18 @@ def test_ten_swaps_under_load_fail_no_request_and_mix_no_answer(tmp_path: Path) 
             swapped = client.post(reload_path(root))
             assert swapped.status_code == 200, swapped.text
             assert swapped.json()["version"] == versions[-1]
-            eventually(lambda: any(version == versions[-1] for _, version, _ in list(answers)))
+            eventually(lambda: any(version == versions[-1] for _, version, _ in list(responses)))
         stop.set()
         for thread in threads:
             thread.join()
         assert client.get(f"/v1/collections/{root.name}").json()["swaps"] == 10
-    assert {status for status, _, _ in answers} == {200}
+    assert {status for status, _, _ in responses} == {200}
     assert not mixed
-    assert {kind for _, _, kind in answers} == {"item", "text", "image"}
-    assert {version for _, version, _ in answers} == set(versions)
+    assert {kind for _, _, kind in responses} == {"item", "text", "image"}
+    assert {version for _, version, _ in responses} == set(versions)
 
 
-def test_the_watcher_swaps_by_itself(root: Path) -> None:
+def test_watcher_swaps_new_version(root: Path) -> None:
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
         wait_until_ready(client)
         before = client.get("/readyz").json()["version"]
@@ -91,7 +91,7 @@ def test_the_watcher_swaps_by_itself(root: Path) -> None:
 
 
 def break_newest(root: Path) -> str:
-    """Publishes a version and flips a bit of its vectors; returns its name."""
+    """Publish a version and flip a bit of its vectors; return its name."""
     build_collection(root)
     version = current_version(root)
     path = root / VERSIONS / version / VECTORS
@@ -101,29 +101,29 @@ def break_newest(root: Path) -> str:
     return version
 
 
-def test_a_broken_version_is_refused_and_the_old_one_serves_on(root: Path) -> None:
+def test_broken_version_is_refused_and_old_one_still_serves(root: Path) -> None:
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
         wait_until_ready(client)
         good = client.get("/readyz").json()["version"]
-        # Broken before the watcher can have seen it whole: CURRENT is put back meanwhile.
+        # Broken before CURRENT names it, so that the watcher never sees it whole.
         broken = break_newest_unseen(root, good)
         facts = f"/v1/collections/{root.name}"
         eventually(lambda: client.get(facts).json()["failure"] is not None)
-        told = client.get(facts).json()
-        assert told["version"] == good
-        assert (told["failure"]["code"], told["failure"]["version"]) == ("checksum_mismatch", broken)
+        body = client.get(facts).json()
+        assert body["version"] == good
+        assert (body["failure"]["code"], body["failure"]["version"]) == ("checksum_mismatch", broken)
         assert client.post("/v1/search/item", **SEARCH).json()["version"] == good
         assert client.get("/readyz").status_code == 200
         refused = client.post(reload_path(root))
         assert (refused.status_code, refused.json()["code"]) == (503, "version_refused")
         assert "checksum_mismatch" in refused.json()["detail"]
-        build_collection(root)  # and the next sound one is taken
+        build_collection(root)  # the next sound version is opened
         eventually(lambda: client.get(facts).json()["version"] == current_version(root))
         assert client.get(facts).json()["failure"] is None
 
 
 def break_newest_unseen(root: Path, good: str) -> str:
-    """A broken version that only then becomes the current one."""
+    """Publish a version that is broken before CURRENT names it; return its name."""
     aside = root.with_name("aside") / root.name
     build_collection(aside)
     version = break_newest(aside)
@@ -134,7 +134,7 @@ def break_newest_unseen(root: Path, good: str) -> str:
     return version
 
 
-def test_a_collection_that_vanishes_is_no_reason_to_stop(root: Path) -> None:
+def test_vanished_collection_still_serves(root: Path) -> None:
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.02))) as client:
         wait_until_ready(client)
         root.rename(root.with_name("gone"))
@@ -145,11 +145,11 @@ def test_a_collection_that_vanishes_is_no_reason_to_stop(root: Path) -> None:
 
 
 def failure(client: TestClient, root: Path) -> str | None:
-    told = client.get(f"/v1/collections/{root.name}").json()["failure"]
-    return told and str(told["code"])
+    failure = client.get(f"/v1/collections/{root.name}").json()["failure"]
+    return failure and str(failure["code"])
 
 
-def test_a_collection_that_vanishes_is_told_until_it_is_back(root: Path) -> None:
+def test_vanished_collection_is_reported_until_restored(root: Path) -> None:
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
         wait_until_ready(client)
         version = current_version(root)
@@ -158,11 +158,11 @@ def test_a_collection_that_vanishes_is_told_until_it_is_back(root: Path) -> None
         assert client.post("/v1/search/item", **SEARCH).json()["version"] == version
         away.rename(root)
         eventually(lambda: failure(client, root) is None)
-        build_collection(root)  # and goes on from there
+        build_collection(root)  # later versions are opened again
         eventually(lambda: client.post("/v1/search/item", **SEARCH).json()["version"] == current_version(root))
 
 
-def test_a_reload_while_it_was_away_is_forgotten_when_it_is_back(root: Path) -> None:
+def test_failed_reload_of_vanished_folder_is_forgotten(root: Path) -> None:
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.3))) as client:
         wait_until_ready(client)
         time.sleep(0.05)
@@ -173,7 +173,7 @@ def test_a_reload_while_it_was_away_is_forgotten_when_it_is_back(root: Path) -> 
         eventually(lambda: failure(client, root) is None)
 
 
-def test_a_version_whose_files_come_after_its_name_is_taken_when_they_are_there(root: Path) -> None:
+def test_version_published_before_its_files_is_opened_later(root: Path) -> None:
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
         wait_until_ready(client)
         before = current_version(root)
@@ -191,7 +191,7 @@ def test_a_version_whose_files_come_after_its_name_is_taken_when_they_are_there(
         assert before != version
 
 
-def test_a_version_that_is_mended_in_place_is_taken_and_one_that_was_taken_back_is_forgotten(root: Path) -> None:
+def test_refused_version_is_withdrawn_or_repaired(root: Path) -> None:
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
         wait_until_ready(client)
         before = current_version(root)
@@ -213,12 +213,12 @@ def test_a_version_that_is_mended_in_place_is_taken_and_one_that_was_taken_back_
         assert failure(client, root) is None
 
 
-def test_the_version_that_serves_is_forgiven_once_its_files_are_mended(root: Path) -> None:
+def test_reload_accepts_repaired_version(root: Path) -> None:
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
         wait_until_ready(client)
         version = current_version(root)
         vectors = root / VERSIONS / version / VECTORS
-        whole = vectors.rename(root / "whole")  # its own file: what is mapped stays as it was
+        whole = vectors.rename(root / "whole")  # the mapped file stays unchanged
         vectors.write_bytes(whole.read_bytes()[:-1] + b"\xff")
         assert client.post(reload_path(root)).status_code == 503
         assert failure(client, root) == "checksum_mismatch"
@@ -228,7 +228,7 @@ def test_the_version_that_serves_is_forgiven_once_its_files_are_mended(root: Pat
         assert client.get("/readyz").json()["version"] == version
 
 
-def test_a_collection_that_comes_later_is_opened_when_it_comes(tmp_path: Path) -> None:
+def test_collection_that_appears_later_is_opened(tmp_path: Path) -> None:
     root = tmp_path / "gallery"
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
         eventually(lambda: "collection_not_found" in client.get("/readyz").json()["detail"])
@@ -238,12 +238,12 @@ def test_a_collection_that_comes_later_is_opened_when_it_comes(tmp_path: Path) -
         eventually(lambda: client.get("/readyz").json().get("version") == wait_for)
 
 
-def test_an_unknown_collection(client: TestClient) -> None:
-    for answer in (client.get("/v1/collections/other"), client.post("/v1/collections/other/reload")):
-        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_collection")
+def test_unknown_collection(client: TestClient) -> None:
+    for response in (client.get("/v1/collections/other"), client.post("/v1/collections/other/reload")):
+        assert (response.status_code, response.json()["code"]) == (404, "unknown_collection")
 
 
-def test_a_stuck_device_is_told_while_the_loop_lives(
+def test_stuck_device_is_reported_while_the_port_answers(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     free, real = threading.Event(), FakeEncoder.encode_images
@@ -264,7 +264,7 @@ def test_a_stuck_device_is_told_while_the_loop_lives(
         assert client.get("/livez").status_code == 200
         eventually(lambda: "device_stuck" in caplog.text)
         assert "in slow" in caplog.text  # where it hangs
-        refused = client.post(reload_path(root))  # at once: no version can be tried
+        refused = client.post(reload_path(root))  # immediately: no version can be tried
         assert (refused.status_code, refused.json()["code"]) == (503, "version_refused")
         assert "stuck" in refused.json()["detail"]
         stuck.clear()
@@ -272,9 +272,7 @@ def test_a_stuck_device_is_told_while_the_loop_lives(
         eventually(lambda: client.get("/readyz").status_code == 200)
 
 
-def test_a_first_batch_that_hangs_keeps_nothing_else_from_being_opened(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hanging_first_batch_does_not_block_other_openings(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free, real = threading.Event(), FakeEncoder.encode_texts
 
     def hangs_on_batches(self: FakeEncoder, texts: Any) -> Any:
@@ -290,7 +288,7 @@ def test_a_first_batch_that_hangs_keeps_nothing_else_from_being_opened(
         assert client.get("/readyz").status_code == 200
 
 
-def test_a_search_that_fails_makes_the_service_unready_and_is_told_once(
+def test_failing_search_makes_service_unready_and_is_logged_once(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from lookalike.search import Searcher
@@ -315,18 +313,18 @@ def test_a_search_that_fails_makes_the_service_unready_and_is_told_once(
     assert caplog.text.count("probe_passed again") == 1
 
 
-def test_a_service_about_to_end_answers_but_is_not_ready(root: Path) -> None:
+def test_draining_service_answers_but_is_not_ready(root: Path) -> None:
     app = create_app(Settings(collection=root))
     with TestClient(app) as client:
         wait_until_ready(client)
         assert "connection" not in client.get("/readyz").headers
         app.state.service.draining = True
         assert client.get("/readyz").status_code == 503
-        answer = client.post("/v1/search/item", **SEARCH)
-        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        response = client.post("/v1/search/item", **SEARCH)
+        assert (response.status_code, response.headers["connection"]) == (200, "close")
 
 
-def test_a_slow_first_opening_is_not_begun_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_first_opening_is_not_started_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, real = [], bootstrap.open_searcher
 
     def slow(*args: Any, **kwargs: Any) -> Any:
@@ -343,7 +341,7 @@ def test_a_slow_first_opening_is_not_begun_twice(root: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("written", [b"\xff\xfe", b"a\0b", b"\0" * 30])
-def test_a_current_that_is_no_text_is_told_and_watched_on(root: Path, written: bytes) -> None:
+def test_invalid_current_is_reported_and_still_watched(root: Path, written: bytes) -> None:
     with TestClient(create_app(Settings(collection=root, watch_seconds=0.02))) as client:
         wait_until_ready(client)
         (root / CURRENT).write_bytes(written)
@@ -355,11 +353,9 @@ def test_a_current_that_is_no_text_is_told_and_watched_on(root: Path, written: b
 
 
 @pytest.mark.parametrize("watch_seconds", [0, 0.05])
-def test_a_failure_that_passes_is_not_for_ever(
-    tmp_path: Path, watch_seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_passing_failure_is_retried(tmp_path: Path, watch_seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     roots = [build_collection(tmp_path / name) for name in ("first", "second")]
-    failing = roots[0] if watch_seconds else roots[1]  # the watcher mends any, a query those beside the default one
+    failing = roots[0] if watch_seconds else roots[1]  # the watcher retries any, a query all but the default one
     real, broken = bootstrap.open_searcher, [True]
 
     def opening(collection: Collection, **options: Any) -> Any:
@@ -403,6 +399,6 @@ def test_waiting_reloads_share_one_opening(root: Path, monkeypatch: pytest.Monke
             others = [pool.submit(client.post, reload_path(root)) for _ in range(10)]
             eventually(lambda: len(requested) == 11)
             release.set()
-            assert {answer.result().status_code for answer in [first, *others]} == {200}
-        assert {answer.result().json()["version"] for answer in others} == {current_version(root)}
+            assert {response.result().status_code for response in [first, *others]} == {200}
+        assert {response.result().json()["version"] for response in others} == {current_version(root)}
         assert len(opened) == 2

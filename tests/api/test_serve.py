@@ -133,7 +133,7 @@ def test_an_upload_that_does_not_end_in_time_is_told_to_come_again(collection: P
             process.send_signal(signal.SIGTERM)
             answer = answer_to(upload)
         assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b"about to end" in answer
+        assert b"shutting down" in answer
         err = process.communicate(timeout=30)[1]
     assert process.returncode == 0, err
     assert "Traceback" not in err
@@ -199,7 +199,7 @@ def test_sigterm_fails_readiness_first_and_lets_requests_finish(collection: Path
     with serving(collection, LOOKALIKE_DRAIN_SECONDS="1.5") as (process, client):
         process.terminate()
         eventually(lambda: client.get("/readyz").status_code == 503, 1.0)
-        assert client.get("/readyz").json()["detail"] == "the service is about to end"
+        assert client.get("/readyz").json()["detail"] == "the service is shutting down"
         assert client.post("/v1/search/text", json={"text": "a cat"}).status_code == 200
         _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err

@@ -43,9 +43,7 @@ def test_livez_and_readyz(client: TestClient) -> None:
     assert (ready["items"], ready["text"]) == (len(ITEMS), True)
 
 
-def test_while_the_collection_is_being_opened_the_port_answers(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_port_answers_while_collection_is_being_opened(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, real = threading.Event(), bootstrap.open_searcher
 
     def slow(*args: Any, **kwargs: Any) -> Any:
@@ -62,7 +60,7 @@ def test_while_the_collection_is_being_opened_the_port_answers(
         wait_until_ready(opening)
 
 
-def test_a_collection_that_cannot_be_opened_is_told_by_readyz(tmp_path: Path) -> None:
+def test_readyz_reports_collection_that_cannot_be_opened(tmp_path: Path) -> None:
     told = []
     app = create_app(Settings(collection=tmp_path / "nowhere"))
     app.state.service.collections.default.on_failure = told.append
@@ -78,9 +76,7 @@ def test_a_collection_that_cannot_be_opened_is_told_by_readyz(tmp_path: Path) ->
     assert [error.code for error in told] == ["collection_not_found"]
 
 
-def test_what_goes_wrong_at_start_is_told_even_if_nobody_foresaw_it(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_readyz_reports_unexpected_error_at_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def mismatch(*_: Any, **__: Any) -> Any:
         raise RuntimeError("driver too old")
 
@@ -94,7 +90,7 @@ def test_what_goes_wrong_at_start_is_told_even_if_nobody_foresaw_it(
         assert "driver too old" in detail
 
 
-def test_another_encoder_is_refused_with_both_names(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_encoder_is_rejected_with_both_names(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = bootstrap.load_encoder("fake")
 
     class Impostor:

@@ -160,7 +160,7 @@ def test_collection_gone_is_logged_once(gallery: Gallery, caplog: pytest.LogCapt
         away.rename(gallery.root)
         asyncio.run(gallery.hosted._poll())
         assert gallery.hosted.status.state is State.SERVING
-    assert caplog.text.count("collection_gone version=1 serves on") == 2
+    assert caplog.text.count("collection_gone version=1 still serves") == 2
 
 
 @pytest.mark.parametrize("seed", range(10))
