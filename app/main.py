@@ -1,7 +1,6 @@
 """Wiring: settings -> application. Importing this is cheap; models and indexes are opened by the lifespan.
 
-uvicorn --factory app.main:create_app        (settings from LOOKALIKE_* in the environment)
-lookalike serve COLLECTION
+`lookalike serve COLLECTION` runs it; `app.server` is the HTTP server.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from app.middleware.health_port import HealthPortMiddleware
 from app.middleware.request_metrics import RequestMetricsMiddleware
 from app.middleware.security_headers import SecurityHeadersMiddleware
 from app.middleware.trusted_hosts import TrustedHostMiddleware
+from app.middleware.unread_body import UnreadBodyMiddleware
 from app.paths import HEALTH, NAMED, SHORT
 from app.service import Service
 from app.settings import Settings, split_list
@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of every hostile form; its error is answered
     service = Service(settings or Settings())
     app = FastAPI(
-        title="Lookalike", version=_version(), docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan
+        title="Lookalike", version=_version(), docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
     )
     app.state.service = service
     errors.install(app)
@@ -66,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             expose_headers=["X-Request-ID", "Retry-After"],
         )
     app.add_middleware(RequestMetricsMiddleware, telemetry=service.telemetry)
+    app.add_middleware(UnreadBodyMiddleware)
     if service.settings.tracing:
         tracing.install(app, service.telemetry)
     for resource in (search, similarity, items):
@@ -79,7 +80,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Start the service's tasks, and close it at the end."""
     service: Service = app.state.service
     service.start()
     try:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 from functools import partial
 
 from app.admission import AdmissionControllers
 from app.collections.opening import Runtime
-from app.server.connections import BoundedConnection
-from app.settings import Settings
 from app.telemetry import Telemetry
 
 
@@ -19,14 +16,6 @@ def register_workers(telemetry: Telemetry, runtime: Runtime) -> None:
     gauge("device_busy_seconds", "How long the oldest batch on the device has taken.", encoder.busy_seconds)
     gauge("decodes_waiting", "Images that wait to be decoded.", runtime.decode_workers.queue_size)
     gauge("searches_waiting", "Queries that wait for a search.", runtime.search_workers.queue_size)
-
-
-def register_connections(telemetry: Telemetry, settings: Settings) -> None:
-    """Register the metrics of connections."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # each connection is one
-    limit = partial(min, settings.max_connections, files)
-    telemetry.gauge("connections", "Connections that are open, of the port with most.", BoundedConnection.busiest)
-    telemetry.gauge("connections_most", "Connections of a port beyond which new ones are refused.", limit)
 
 
 def register_admission(telemetry: Telemetry, admission: AdmissionControllers) -> None:

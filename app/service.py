@@ -84,7 +84,6 @@ class Service:
         self.telemetry.gauge("ready", "Whether /readyz says 200.", self.is_ready)
         self.telemetry.gauge("model_bytes", "Weights of the encoders in use.", self.collections.weight_bytes)
         metrics.register_workers(self.telemetry, self._runtime)
-        metrics.register_connections(self.telemetry, self.settings)
         metrics.register_admission(self.telemetry, self.admission)
 
     def start(self) -> None:

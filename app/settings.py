@@ -132,10 +132,8 @@ class Settings(BaseSettings):
         description="Additional port of `lookalike serve` for `/livez`, `/readyz` and `/metrics` only, which "
         "responds even while hundreds of connections wait on the main port. 0 for none.",
     )
-    max_connections: int = Field(
-        default=10_000,
-        ge=1,
-        description="Maximum number of concurrent connections per port; a further one is closed with 503.",
+    max_connections: int | None = Field(
+        default=None, ge=1, description="Deprecated, without effect: a reverse proxy bounds connections."
     )
     keep_alive: int = Field(
         default=75,

@@ -26,7 +26,6 @@ from lookalike.encoders.fake import FakeEncoder
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import build_collection, photograph
 from tests.api.test_serve import answer_to, free_port, refused, serving
-from tests.api.waiting import eventually
 
 TEXT, IMAGE = "/v1/search/text", "/v1/search/image"
 AS_JSON = {"Content-Type": "application/json"}
@@ -94,17 +93,14 @@ def _layers(app: Any) -> Iterator[Any]:
         app = getattr(app, "app", None)
 
 
-def test_a_head_without_end_is_refused(collection: Path) -> None:
-    with serving(collection, LOOKALIKE_BODY_TIMEOUT="1") as (process, client):
-        address = ("127.0.0.1", client.base_url.port or 0)
-        with socket.create_connection(address, timeout=30) as long, suppress(ConnectionError):
-            long.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"a" * 4_000_000)
-            assert long.recv(100).startswith(b"HTTP/1.1 431 ")
-        for begun in (b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /li"):
-            with socket.create_connection(address, timeout=30) as slow:
-                slow.sendall(begun)
-                while slow.recv(10_000):
-                    pass  # an answer, where one was asked for, and then the end
+def test_long_head_is_refused(collection: Path) -> None:
+    with serving(collection) as (process, client):
+        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as long:
+            long.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"a" * 70_000)
+            assert long.recv(100).startswith(b"HTTP/1.1 400 ")
+        endless = socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30)
+        with endless, pytest.raises(ConnectionError):
+            endless.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"a" * 50_000_000)
         assert client.get("/livez").status_code == 200
         assert process.poll() is None
 
@@ -164,30 +160,34 @@ def memory_of(process: int) -> float:
     return float(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) * 1024
 
 
-def test_who_goes_on_sending_after_the_answer_is_cut_off(collection: Path) -> None:
+def test_body_after_its_response_is_cut_off(collection: Path) -> None:
     head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n\r\n"
     with serving(collection) as (process, client):
         address = ("127.0.0.1", client.base_url.port or 0)
         with socket.create_connection(address, timeout=30) as drip, suppress(ConnectionError):
             drip.sendall(head + b"x")
-            assert answer_to(drip).startswith(b"HTTP/1.1 404 ")
+            answer = answer_to(drip)
+            assert answer.startswith(b"HTTP/1.1 404 ")
+            assert b"\r\nconnection: close\r\n" in answer.lower()
             since = time.monotonic()
             while time.monotonic() < since + 20:
                 drip.sendall(b"x")
                 time.sleep(1)
         assert time.monotonic() < since + 20
-        with socket.create_connection(address, timeout=30) as late:  # who ends in time may ask again
+        with socket.create_connection(address, timeout=30) as late:  # the connection is closed, and not reset
             late.sendall(head + b"x")
             assert answer_to(late).startswith(b"HTTP/1.1 404 ")
             late.sendall(b"x" * 29)
-            time.sleep(3)
-            late.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert answer_to(late).startswith(b"HTTP/1.1 200 ")
+            assert late.recv(1) == b""
+        with socket.create_connection(address, timeout=30) as prompt:  # its connection is kept
+            for _ in range(2):
+                prompt.sendall(head + b"x" * 30)
+                assert answer_to(prompt).startswith(b"HTTP/1.1 404 ")
         assert process.poll() is None
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_who_wants_the_connection_closed_can_read_an_early_answer(collection: Path, version: str) -> None:
+def test_early_response_is_readable_before_close(collection: Path, version: str) -> None:
     head = f"POST /v1/search/image HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n"
     with serving(collection, LOOKALIKE_MAX_BODY_BYTES="1000000") as (_, client):
         with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as upload:
@@ -215,26 +215,6 @@ def drip(peer: socket.socket) -> None:
         time.sleep(0.2)
 
 
-def test_connections_are_bounded_and_a_client_that_takes_nothing_loses_its_own(collection: Path) -> None:
-    with serving(collection, LOOKALIKE_BODY_TIMEOUT="1", LOOKALIKE_MAX_CONNECTIONS="12") as (process, client):
-        address = ("127.0.0.1", client.base_url.port or 0)
-        with ExitStack() as idle:
-            for _ in range(11):
-                idle.enter_context(socket.create_connection(address, timeout=30))
-            with socket.create_connection(address, timeout=30) as beyond, suppress(ConnectionError):
-                eventually(lambda: client.get("/livez").status_code == 200)  # a connection that was kept
-                assert beyond.recv(100).startswith(b"HTTP/1.1 503 ")
-        deaf = socket.socket()
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        deaf.settimeout(60)
-        with deaf:
-            deaf.connect(address)
-            with pytest.raises(ConnectionError):  # its answers pile up, then its requests, then it is cut off
-                deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000_000)
-        assert client.get("/livez").status_code == 200
-        assert process.poll() is None
-
-
 @pytest.fixture
 def files() -> Iterator[None]:
     """Room for a thousand sockets at both ends."""
@@ -247,7 +227,7 @@ def files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("files")
-def test_a_thousand_idle_connections_keep_nobody_out(collection: Path) -> None:
+def test_thousand_idle_connections_block_no_query(collection: Path) -> None:
     with serving(collection) as (process, client), ExitStack() as idle:
         for number in range(1000):
             opened = idle.enter_context(socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30))

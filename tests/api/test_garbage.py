@@ -15,16 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-import uvicorn
 
 from app.admission import AdmissionController
 from app.errors import Overloaded
 from app.main import create_app
-from app.server.connections import BoundedConnection
+from app.server.server import Server, run
+from app.server.sockets import listen
 from app.settings import Settings
 from lookalike.encoders.fake import FakeEncoder
 from tests.api.small_collection import photograph
-from tests.api.test_serve import free_port
 
 _TIMES = 6
 _PHOTOGRAPH = photograph("space/rocket.jpg")
@@ -66,18 +65,18 @@ def port(settings: Settings) -> Iterator[int]:
 
 @contextmanager
 def _served(settings: Settings) -> Iterator[int]:
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, http=BoundedConnection, log_config=None))
-    thread = threading.Thread(target=server.run)
+    server, listener = Server(create_app(settings)), listen("127.0.0.1", 0)
+    port: int = listener.getsockname()[1]
+    thread = threading.Thread(target=run, args=(server, [listener]))
     thread.start()
     try:
         end = time.monotonic() + 60
-        while not server.started or _ask(port, "/readyz", _JSON, b"", "GET") != 200:
+        while _ask(port, "/readyz", _JSON, b"", "GET") != 200:
             assert time.monotonic() < end
             time.sleep(0.02)
         yield port
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join()
 
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from app.main import create_app
+from app.server.server import Server, run
+from app.server.sockets import listen
 from app.settings import Settings
 from tests.api.small_collection import build_collection, photograph
+from tests.api.waiting import eventually
 
 _FLAGS = (
     "--no-sandbox",
@@ -46,27 +47,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def serving(settings: Settings) -> Iterator[str]:
     """A ready service's address."""
-    app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
+    server, listener = Server(create_app(settings)), listen("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    thread = threading.Thread(target=run, args=(server, [listener]))
     thread.start()
     try:
-        yield _address(server)
+        eventually(lambda: httpx.get(f"{address}/readyz").status_code == 200, 60.0)
+        yield address
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join()
-
-
-def _address(server: uvicorn.Server) -> str:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if server.started:
-            port = server.servers[0].sockets[0].getsockname()[1]
-            address = f"http://127.0.0.1:{port}"
-            if httpx.get(f"{address}/readyz").status_code == 200:
-                return address
-        time.sleep(0.05)
-    raise AssertionError("the service was not ready in time")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,45 @@
+"""uvicorn's configuration, made from the settings."""
+
+from __future__ import annotations
+
+import logging
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.settings import Settings
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Of a request line with its headers, and of trailers; beyond it h11 answers 400, unless all arrives in one read."""
+BACKLOG = 4096
+"""Connections that the kernel queues before they are accepted; `net.core.somaxconn` may lower it."""
+
+
+def uvicorn_config(app: FastAPI, settings: Settings, log_level: str = "warning") -> uvicorn.Config:
+    """Return the configuration of the server.
+
+    h11 reads the body of a request that offers `Upgrade: h2c`, as Java's HttpClient and `curl --http2` do; httptools
+    takes it for the other protocol's.
+    """
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
+    return uvicorn.Config(
+        app,
+        http="h11",
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        ws="none",
+        lifespan="off",  # `app.server.server` enters it, so that it also ends after a second Ctrl-C
+        backlog=BACKLOG,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=settings.proxies,
+        server_header=False,
+        log_config=None,
+        log_level=log_level,
+        access_log=False,  # the application's own has the request's id and no query string
+        timeout_keep_alive=settings.keep_alive,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+    )
+
+
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Drop the two warnings that uvicorn logs for each request with `Upgrade`."""
+    return not str(record.msg).startswith(("Unsupported upgrade request", "No supported WebSocket library"))

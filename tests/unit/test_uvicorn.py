@@ -1,0 +1,89 @@
+"""What the project uses of uvicorn: its configuration, and three members of its server, in `app/server` alone."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from app.main import create_app
+from app.server.config import BACKLOG, MAX_HEAD_BYTES, uvicorn_config
+from app.server.server import Server
+from app.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVER = "app/server/server.py"
+USED = {"should_exit", "handle_exit", "serve"}
+
+
+async def nothing(*_: object) -> None:
+    """An application that answers nothing."""
+
+
+@pytest.fixture
+def plain() -> uvicorn.Server:
+    return uvicorn.Server(uvicorn.Config(nothing))
+
+
+def sources() -> dict[str, ast.Module]:
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {name: ast.parse((ROOT / name).read_text()) for name in listed.split() if (ROOT / name).exists()}
+
+
+def imports(tree: ast.Module) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+    return {module for module in modules if module.partition(".")[0] == "uvicorn"}
+
+
+def test_used_members_have_their_signatures(plain: uvicorn.Server) -> None:
+    assert vars(plain)["should_exit"] is False
+    assert list(inspect.signature(uvicorn.Server).parameters) == ["config"]
+    assert list(inspect.signature(uvicorn.Server.handle_exit).parameters) == ["self", "sig", "frame"]
+    assert list(inspect.signature(uvicorn.Server.serve).parameters) == ["self", "sockets"]
+    assert inspect.iscoroutinefunction(uvicorn.Server.serve)
+
+
+def test_uvicorn_is_imported_in_the_server_alone() -> None:
+    found = {name: modules for name, tree in sources().items() if (modules := imports(tree))}
+    own = str(Path(__file__).relative_to(ROOT))
+    assert {name for name in found if name != own} == {"app/server/config.py", SERVER}
+    assert set.union(*found.values()) == {"uvicorn"}
+
+
+def test_server_uses_three_members_of_uvicorn_server(plain: uvicorn.Server) -> None:
+    members = set(dir(plain)) - set(dir(object)) - {"__module__"}
+    tree = sources()[SERVER]
+    of_modules = {"asyncio", "runner", "signal", "threading"}
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id in of_modules)
+    }
+    assert used & members == USED
+    assert set(vars(Server)) & members == {"handle_exit"}  # the only override
+    assert not any(isinstance(node, ast.Name) and node.id in {"getattr", "setattr", "vars"} for node in ast.walk(tree))
+
+
+def test_instance_shadows_no_member_of_uvicorn_server(plain: uvicorn.Server, tmp_path: Path) -> None:
+    server = Server(create_app(Settings(collection=tmp_path)))
+    assert {name for name in vars(server) if name not in vars(plain)} == {"_application", "_service"}
+    assert {name: value for name, value in vars(server).items() if name == "should_exit"} == {"should_exit": False}
+
+
+def test_configuration_follows_the_settings(tmp_path: Path) -> None:
+    settings = Settings(collection=tmp_path, keep_alive=7, shutdown_seconds=3, proxies="10.0.0.0/8")
+    config = uvicorn_config(create_app(settings), settings, "error")
+    assert (config.http, config.ws, config.lifespan) == ("h11", "none", "off")
+    assert (config.h11_max_incomplete_event_size, config.backlog) == (MAX_HEAD_BYTES, BACKLOG)
+    assert (config.timeout_keep_alive, config.timeout_graceful_shutdown) == (7, 3)
+    assert (config.proxy_headers, config.forwarded_allow_ips, config.server_header) == (True, "10.0.0.0/8", False)
+    assert config.limit_concurrency is None
