@@ -1,6 +1,6 @@
-"""The two steps of a search that no store answers exactly: candidates from the store, then exact cosines.
+"""Two-stage search with an approximate store: its candidates, then exact cosines for them.
 
-It knows nothing of filters, indexes and metadata. q queries, n rows of the collection, d embedding width.
+Dimension letters: q queries, n rows of the collection, d embedding width.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from lookalike.stopwatch import Stopwatch
 from lookalike.stores.protocol import SearchParameters, VectorStore
 from lookalike.types import Bool, Float16, Float32, Neighbors
 
-_SPARE = 8
-# A stored vector's norm is within this of one: float16 rounds each number by 2 ** -11 of itself at most.
-_NORM_ERROR = 5e-4
-_ROUNDING = 1e-5
+_SPARE_RESULTS = 8
+# Rounding to float16 changes each number by 2 ** -11 of itself at most, and a stored vector's norm by this.
+_MAX_NORM_ERROR = 5e-4
+_MAX_ROUNDING_ERROR = 1e-5
 
 
 def approximate_search(
@@ -27,48 +27,49 @@ def approximate_search(
     limit: int,
     params: SearchParameters,
     mask: Bool | None = None,
-    watch: Stopwatch | None = None,
+    stopwatch: Stopwatch | None = None,
     threads: int | None = None,
 ) -> list[Neighbors]:
-    """The `limit` nearest rows among the candidates of each query.
+    """Return the `limit` nearest rows among the store's candidates for each query.
 
-    A store that narrows its candidates down by itself is asked for somewhat more than `limit`. Its products are not
-    quite cosines; where one that it left out could belong to the nearest, it is asked for all candidates after all.
+    A store that refines its candidates returns only a few more than `limit`. Its products differ slightly from
+    cosines: if a row that it left out could belong to the nearest, the query is repeated with all candidates.
 
     Args:
-        store: one that is not exact, over `vectors`.
+        store: a store that is not exact, over `vectors`.
         vectors: (n, d) float16 of about unit norm.
         queries: (q, d) float32 of unit norm.
-        limit: how many.
+        limit: neighbours for each query.
         params: all of the store's search parameters.
-        mask: (n,) bool, the rows that may be found.
-        watch: gets the stages search and rerank.
-        threads: of re-ranking, see `rerank`.
+        mask: (n,) bool, the rows that may be returned.
+        stopwatch: times the stages search and rerank.
+        threads: for re-ranking, see `rerank`.
 
     Returns:
         q records of at most `limit`, scores = cosine, best first, ties by ascending row.
     """
-    clock = watch or Stopwatch()
-    every = max(limit, params.get("candidates", 0))
-    few = min(every, 2 * limit + _SPARE) if store.refines else every
+    clock = stopwatch or Stopwatch()
+    candidates = max(limit, params.get("candidates", 0))
+    refined = min(candidates, 2 * limit + _SPARE_RESULTS) if store.refines else candidates
     with clock.stage("search"):
-        found = store.search(queries, few, params, mask)
+        proposed = store.search(queries, refined, params, mask)
     with clock.stage("rerank"):
-        best = rerank(queries, found, vectors, limit, threads)
-    doubtful = _doubtful(found, best, few, limit) if few < every else []
-    if doubtful:
+        results = rerank(queries, proposed, vectors, limit, threads)
+    uncertain = _uncertain(proposed, results, refined, limit) if refined < candidates else []
+    if uncertain:
         with clock.stage("search"):
-            found = store.search(queries[doubtful], every, params, mask)
+            proposed = store.search(queries[uncertain], candidates, params, mask)
         with clock.stage("rerank"):
-            for i, neighbors in zip(doubtful, rerank(queries[doubtful], found, vectors, limit, threads), strict=True):
-                best[i] = neighbors
-    return best
+            reranked = rerank(queries[uncertain], proposed, vectors, limit, threads)
+            for i, neighbors in zip(uncertain, reranked, strict=True):
+                results[i] = neighbors
+    return results
 
 
-def _doubtful(found: Sequence[Neighbors], best: Sequence[Neighbors], few: int, limit: int) -> list[int]:
-    """Queries of which something that was left out could be nearer than the last of the best."""
-    full = [i for i, neighbors in enumerate(found) if len(neighbors.rows) == few and len(best[i].rows) == limit]
-    last = np.array([found[i].scores[-1] for i in full], dtype=np.float32)
-    floor = np.array([best[i].scores[-1] for i in full], dtype=np.float32)
-    could = last + _NORM_ERROR * np.abs(last) + _ROUNDING >= floor
-    return [i for i, doubt in zip(full, could.tolist(), strict=True) if doubt]
+def _uncertain(proposed: Sequence[Neighbors], results: Sequence[Neighbors], refined: int, limit: int) -> list[int]:
+    """Return the queries for which a row beyond the proposed ones could be nearer than the last result."""
+    full = [i for i, each in enumerate(proposed) if len(each.rows) == refined and len(results[i].rows) == limit]
+    last_proposed = np.array([proposed[i].scores[-1] for i in full], dtype=np.float32)
+    last_result = np.array([results[i].scores[-1] for i in full], dtype=np.float32)
+    highest_cosine = last_proposed + _MAX_NORM_ERROR * np.abs(last_proposed) + _MAX_ROUNDING_ERROR
+    return [i for i, uncertain in zip(full, (highest_cosine >= last_result).tolist(), strict=True) if uncertain]

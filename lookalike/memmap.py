@@ -1,7 +1,7 @@
-"""A second mapping of a collection's vectors for reading single rows.
+"""A second memory map of a file, for reading single rows in random order.
 
-Linux reads ahead around a page that is missing, which a scan wants and re-ranking does not: of the hundred kilobytes
-read for a row of one, nothing else is asked for soon.
+Linux reads ahead when a mapped page is missing. That helps a scan, but not re-ranking, which needs one kilobyte of the
+hundred that are read.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import numpy as np
 from lookalike.types import Float16
 
 
-def scattered(vectors: Float16) -> Float16:
-    """The same (n, d) vectors, mapped for single rows in no order; what is not a mapped file comes back as it is.
+def random_access_mmap(vectors: Float16) -> Float16:
+    """Map the file behind (n, d) vectors again without read-ahead (`MADV_RANDOM`).
 
-    A read of them that misses the page cache brings in the row's pages alone (`MADV_RANDOM`).
+    Returns:
+        The new map, or `vectors` itself if it is not the memory map of a file.
     """
-    given: Any = vectors
-    whole = isinstance(given, np.memmap) and isinstance(given.base, mmap.mmap)  # a slice tells the file's offset
-    if not (whole and given.filename and hasattr(mmap, "MADV_RANDOM")):
+    array: Any = vectors
+    mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)  # a slice reports the file's offset
+    if not (mapped and array.filename and hasattr(mmap, "MADV_RANDOM")):
         return vectors
     try:
-        again: Any = np.memmap(given.filename, given.dtype, "r", given.offset, given.shape)
-    except OSError:  # a newer version has taken the file's place; what is mapped stays
+        second: Any = np.memmap(array.filename, array.dtype, "r", array.offset, array.shape)
+    except OSError:  # the file was deleted after a newer version was published; the existing map stays valid
         return vectors
-    again.base.madvise(mmap.MADV_RANDOM)
-    mapped: Float16 = again
-    return mapped
+    second.base.madvise(mmap.MADV_RANDOM)
+    result: Float16 = second
+    return result

@@ -1,8 +1,7 @@
-"""Exact cosines for candidates: the last step of every search, and the only place where a score is made.
+"""Exact cosines for candidate rows: the last step of every search, and the only source of scores.
 
-A store proposes rows; this module reads those rows from the collection's memory-mapped float16 vectors and scores them
-in float32. The exact store scores through the same function, so a score never depends on the index. It knows nothing
-of indexes, files or metadata.
+A store proposes rows; `rerank` reads them from the collection's memory-mapped float16 vectors and scores them in
+float32. The exact store uses the same function, so a score never depends on the index.
 
 Dimension letters: n rows of the collection, q queries, d embedding width, c candidates of a query, k neighbours.
 """
@@ -18,23 +17,23 @@ import numpy as np
 from lookalike.errors import DimensionMismatch, QueryError
 from lookalike.types import Float16, Float32, Int64, Neighbors
 
-_BLOCK_ELEMENTS = 1 << 18  # float32 elements upcast at a time: 1 MB, which stays in a core's L2 cache
-_PAIRS_PER_THREAD = 4096  # fewer (query, candidate) pairs than this are not worth a thread
+_BLOCK_ELEMENTS = 1 << 18  # float32 elements upcast at a time: 1 MB, which fits into a core's L2 cache
+_MIN_PAIRS_PER_THREAD = 4096  # fewer (query, candidate) pairs are not worth a thread
 _PADDING = np.int64(-1)
-_TINY = np.float32(1e-30)  # the least norm of a float16 vector that is not zero is 6e-8
+_MIN_NORM = np.float32(1e-30)  # avoids division by zero; the smallest norm of a nonzero float16 vector is 6e-8
 
 
 def rerank(
     queries: Float32, candidates: Sequence[Neighbors], vectors: Float16, k: int, threads: int | None = None
 ) -> list[Neighbors]:
-    """Scores each query's candidates exactly and keeps the k best.
+    """Score each query's candidates exactly and return the k best.
 
     Args:
         queries: (q, d) float32, any positive norm; left unmodified.
-        candidates: q records; only their rows are read, each in [0, n). Rows should not repeat within a record.
+        candidates: q records; only their rows are used, each in [0, n). Rows should not repeat within a record.
         vectors: (n, d) float16, usually a memory map; about unit norm (they are re-normalised after upcasting).
-        k: how many to keep of each query, >= 1.
-        threads: at most this many; None means one for each core this process may use.
+        k: neighbours to keep for each query, >= 1.
+        threads: maximum number; None means one for each core that this process may use.
 
     Returns:
         q records of at most k, scores = cosine in [-1, 1], best first, ties by ascending row.
@@ -44,18 +43,20 @@ def rerank(
         QueryError: a query is zero or not finite, or the number of records is not q.
     """
     if len(candidates) != len(queries):
-        raise QueryError(f"{len(queries)} queries came with {len(candidates)} candidate lists; pass one list a query")
+        raise QueryError(
+            f"{len(queries)} queries came with {len(candidates)} candidate lists; pass one list for each query"
+        )
     unit = normalized_queries(queries, vectors.shape[1])
-    rows = candidates[0].rows[None].copy() if len(candidates) == 1 else _rectangle(candidates)
-    rows.sort(axis=1)  # reading in file order is kind to the memory map, and makes a stable sort break ties by row
+    rows = candidates[0].rows[None].copy() if len(candidates) == 1 else _padded_rows(candidates)
+    rows.sort(axis=1)  # reading in file order is faster, and a stable sort then breaks ties by row
     scores = _score(unit, rows, vectors, _worker_count(rows.size, threads))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     lines = np.arange(len(rows))[:, None]
-    return _ragged(rows[lines, order], scores[lines, order])
+    return _without_padding(rows[lines, order], scores[lines, order])
 
 
 def normalized_queries(queries: Float32, dim: int) -> Float32:
-    """A copy of (q, d) queries scaled to unit norm.
+    """Return a copy of (q, d) queries, scaled to unit norm.
 
     Raises:
         DimensionMismatch: the width is not `dim`.
@@ -64,14 +65,14 @@ def normalized_queries(queries: Float32, dim: int) -> Float32:
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise DimensionMismatch(f"queries of shape {queries.shape} against vectors of width {dim}; need (q, {dim})")
     norms = np.sqrt(np.vecdot(queries, queries, dtype=np.float64))
-    if len(norms) and not 0 < norms.min() <= norms.max() < np.inf:  # false of NaN, too
-        wrong = int(np.argmin((norms > 0) & (norms < np.inf)))
-        raise QueryError(f"query {wrong} has norm {norms[wrong]}: a cosine needs a finite vector that is not zero")
+    if len(norms) and not 0 < norms.min() <= norms.max() < np.inf:  # False for NaN, too
+        invalid = int(np.argmin((norms > 0) & (norms < np.inf)))
+        raise QueryError(f"query {invalid} has norm {norms[invalid]}; a query must be finite and not zero")
     return np.asarray(queries / norms[:, None], dtype=np.float32)
 
 
 def normalized_rows(block: Float16) -> Float32:
-    """(b, d) float16 rows upcast to float32 and scaled to unit norm; rows of norm zero stay zero."""
+    """Return (b, d) float16 rows as float32, scaled to unit norm; zero rows stay zero."""
     out = np.empty(block.shape, dtype=np.float32)
     _upcast(np.ascontiguousarray(block), out)
     out /= _norms(out)[:, None]
@@ -79,21 +80,21 @@ def normalized_rows(block: Float16) -> Float32:
 
 
 def _score(unit: Float32, rows: Int64, vectors: Float16, workers: int) -> Float32:
-    """(q, c) cosines, -inf where the row is padding."""
+    """Return (q, c) cosines, -inf for padding."""
     scores = np.empty(rows.shape, dtype=np.float32)
     if workers == 1:
         _score_span(unit, rows, vectors, scores, 0, len(rows))
     else:
         parts = np.array_split(np.arange(len(rows)), workers)
         spans = [(int(p[0]), int(p[-1]) + 1) for p in parts if p.size]
-        # NumPy lets go of the interpreter lock while it gathers, converts and multiplies.
+        # NumPy releases the interpreter lock while it gathers, converts and multiplies.
         with ThreadPoolExecutor(len(spans)) as pool:
             list(pool.map(lambda span: _score_span(unit, rows, vectors, scores, *span), spans))
     return scores
 
 
 def _score_span(unit: Float32, rows: Int64, vectors: Float16, scores: Float32, start: int, stop: int) -> None:
-    """Fills scores[start:stop], a cache-sized block of pairs at a time."""
+    """Fill scores[start:stop], a cache-sized block of pairs at a time."""
     dim = vectors.shape[1]
     pairs = max(1, _BLOCK_ELEMENTS // dim)
     width = rows.shape[1]
@@ -118,8 +119,8 @@ def _cosines(unit: Float32, ids: Int64, vectors: Float16, half: Float16, full: F
     # "clip" skips numpy's bounds buffer; padding reads row 0 and is overwritten below.
     np.take(vectors, ids.ravel(), axis=0, out=half, mode="clip")
     _upcast(half, full)
-    # One dot product a pair, never a matrix product: a row's score must not depend on where it stands in the batch,
-    # or equal vectors would differ in the last bit and ties would no longer break by row.
+    # One dot product for each pair, never a matrix product: a row's score must not depend on its position in the batch.
+    # Otherwise equal vectors could differ in the last bit, and ties would no longer be ordered by row.
     products: Float32 = np.vecdot(full.reshape(*ids.shape, -1), unit[:, None, :])
     products /= _norms(full).reshape(ids.shape)
     np.minimum(products, 1.0, out=products)
@@ -129,17 +130,17 @@ def _cosines(unit: Float32, ids: Int64, vectors: Float16, half: Float16, full: F
 
 
 def _norms(full: Float32) -> Float32:
-    """(b,) L2 norms; next to nothing where the vector is zero, so that its cosines come out as zero."""
+    """Return (b,) L2 norms; a tiny number for zero vectors, so that their cosines are zero."""
     norms: Float32 = np.sqrt(np.vecdot(full, full))
-    return np.maximum(norms, _TINY, out=norms)
+    return np.maximum(norms, _MIN_NORM, out=norms)
 
 
 def _upcast(half: Float16, out: Float32) -> None:
-    """Exact float16 -> float32 by shifting bits; finite values only.
+    """Convert finite float16 values to float32 exactly, by shifting bits.
 
-    NumPy converts halves one at a time; these three passes are vectorised and take under half as long. Sign-extend to
-    32 bits, move exponent and mantissa into place, clear the copies of the sign bit, then make up for the difference
-    of the exponents' biases (127 - 15 = 112) by a multiplication, which is exact.
+    NumPy converts float16 values one at a time; these passes are vectorised and take less than half as long.
+    Sign-extend to 32 bits, shift exponent and mantissa into place, and clear the copies of the sign bit. Then
+    multiply to correct the difference of the exponents' biases (127 - 15 = 112), which is exact.
     """
     bits = out.view(np.int32)
     np.copyto(bits, half.view(np.int16))
@@ -149,23 +150,23 @@ def _upcast(half: Float16, out: Float32) -> None:
 
 
 def _worker_count(pairs: int, threads: int | None) -> int:
-    if pairs < 2 * _PAIRS_PER_THREAD:
+    if pairs < 2 * _MIN_PAIRS_PER_THREAD:
         return 1
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(threads or available, pairs // _PAIRS_PER_THREAD))
+    return max(1, min(threads or available, pairs // _MIN_PAIRS_PER_THREAD))
 
 
-def _rectangle(candidates: Sequence[Neighbors]) -> Int64:
-    """(q, c) rows, the shorter lists padded with -1."""
-    width = max((len(found.rows) for found in candidates), default=0)
+def _padded_rows(candidates: Sequence[Neighbors]) -> Int64:
+    """Return (q, c) rows, shorter lists padded with -1."""
+    width = max((len(neighbors.rows) for neighbors in candidates), default=0)
     rows = np.full((len(candidates), width), _PADDING)
-    for i, found in enumerate(candidates):
-        rows[i, : len(found.rows)] = found.rows
+    for i, neighbors in enumerate(candidates):
+        rows[i, : len(neighbors.rows)] = neighbors.rows
     return rows
 
 
-def _ragged(rows: Int64, scores: Float32) -> list[Neighbors]:
-    """Drops the padding, which sorting has moved to the end of each line."""
+def _without_padding(rows: Int64, scores: Float32) -> list[Neighbors]:
+    """Drop the padding, which sorting has moved to the end of each line."""
     if rows.size and rows.min() >= 0:
         return list(map(Neighbors, rows, scores))
     counts = (rows != _PADDING).sum(axis=1).tolist()

@@ -1,4 +1,4 @@
-"""Stage timings of one request: the names that telemetry, logs, benchmarks and answers share."""
+"""Timing of a request's stages, with the stage names that telemetry, logs, benchmarks and responses share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ STAGES = ("decode", "preprocess", "wait", "encode", "filter", "search", "rerank"
 
 
 class Stopwatch:
-    """Adds up milliseconds by stage; a stage entered twice is summed. One per request, not shared between threads."""
+    """Milliseconds by stage, summed if a stage is entered twice. One for each request; not thread-safe.
+
+    Attributes:
+        took_ms: stage -> milliseconds.
+    """
 
     def __init__(self) -> None:
         self.took_ms: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times the block under `name`, one of `STAGES`."""
+        """Time the block as the stage `name`, one of `STAGES`."""
         start = time.perf_counter()
         try:
             yield
@@ -25,5 +29,5 @@ class Stopwatch:
             self.add(name, time.perf_counter() - start)
 
     def add(self, name: str, seconds: float) -> None:
-        """Seconds that were measured elsewhere: by a batch for all that were in it."""
+        """Add a duration that was measured elsewhere, for example by a batch for each of its requests."""
         self.took_ms[name] = self.took_ms.get(name, 0.0) + seconds * 1000.0

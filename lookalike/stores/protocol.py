@@ -1,8 +1,8 @@
-"""What a vector store is: a reader for the service and the searcher, a builder for the indexing job.
+"""Protocols of a vector store: `VectorStore` searches, `VectorStoreBuilder` writes.
 
 A store returns *candidates* with its own scores. Exact cosines are computed afterwards from the collection's float16
-vectors (`lookalike.rerank`), unless `exact` says that the store's scores are those already. The contract suite in
-`tests/contract/test_stores.py` runs over every registered store.
+vectors (`lookalike.rerank`), unless the store is `exact`. The contract suite in `tests/contract/test_stores.py` runs
+over every registered store.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from lookalike.errors import DimensionMismatch
 from lookalike.types import Bool, Float32, Neighbors
 
 SearchParameters = Mapping[str, int]
-"""Names are FAISS's own (`nprobe`, `efSearch`) plus `candidates`, how many rows are gathered for re-ranking."""
+"""FAISS's own names (`nprobe`, `efSearch`), and `candidates`, the number of rows to gather for re-ranking."""
 
 
 class VectorStore(Protocol):
-    """The reading side: safe to call from several threads; opened from the folder that a builder finished."""
+    """Read side: opened from a builder's output folder, safe to call from several threads."""
 
     kind: str
     """The registered name."""
@@ -30,56 +30,56 @@ class VectorStore(Protocol):
     exact: bool
     """Whether `search` already returns exact cosines over the collection's vectors."""
     refines: bool
-    """Whether `search` gathers `candidates` rows and itself chooses the k best of them, by products with the
-    collection's float16 vectors; otherwise k are gathered, and the caller asks for as many as it will re-rank."""
+    """Whether `search` gathers `candidates` rows and returns the k best by products with the float16 vectors. If not,
+    it gathers k rows, and the caller passes as k the number that it will re-rank."""
     defaults: SearchParameters
-    """The parameters used where a call names none; chosen by measurement when the store was built."""
+    """Search parameters for calls that name none; measured when the store was built."""
 
     def search(
         self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
     ) -> list[Neighbors]:
-        """At most k neighbours of each query.
+        """Return at most k neighbours of each query.
 
         Args:
             queries: (q, d) float32 of unit norm; left unmodified.
-            k: >= 1; more than n gives n.
-            params: overrides of `defaults` for this call only.
-            mask: (n,) bool; rows that are False are never returned.
+            k: >= 1; values above n are taken as n.
+            params: override `defaults` for this call only.
+            mask: (n,) bool; rows with False are never returned.
 
         Returns:
             q records, best first, ties by ascending row.
 
         Raises:
             DimensionMismatch: queries of another width.
-            StoreUnavailable: the library behind the store refused.
+            StoreUnavailable: the library behind the store raised an error.
         """
         ...
 
 
 def check_mask(mask: Bool | None, count: int) -> None:
-    """Refuses a mask that is not one of `count` rows.
+    """Check that a mask has one value for each of `count` rows.
 
     Raises:
-        DimensionMismatch: its shape is another than (n,).
+        DimensionMismatch: its shape is not (n,).
     """
     if mask is not None and mask.shape != (count,):
         raise DimensionMismatch(f"a mask of shape {mask.shape} for {count} rows; need ({count},)")
 
 
 class VectorStoreBuilder(Protocol):
-    """The writing side, held by the indexing job alone: train once, add in row order, finish into a folder."""
+    """Write side, for the indexing job: train once, add in row order, finish into a folder."""
 
     sample_size: int
-    """How many vectors `train` wants; 0 where there is nothing to learn."""
+    """Number of vectors that `train` expects; 0 if there is nothing to learn."""
 
     def train(self, sample: Float32) -> None:
-        """(m, d) float32 unit vectors drawn from what will be added."""
+        """Learn from (m, d) float32 unit vectors, drawn from those that will be added."""
         ...
 
     def add(self, vectors: Float32) -> None:
-        """(b, d) float32 unit vectors; the first one added is row 0."""
+        """Add (b, d) float32 unit vectors in row order, starting with row 0."""
         ...
 
     def finish(self, folder: Path) -> Mapping[str, object]:
-        """Writes the store's files into `folder` and returns its parameters as the manifest will state them."""
+        """Write the store's files into `folder` and return its parameters for the manifest."""
         ...

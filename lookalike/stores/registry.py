@@ -1,4 +1,4 @@
-"""Names of stores -> objects. Another store is one file beside this one and one line in the table below."""
+"""Registry of vector stores by name. A new store is one file beside this one and one line in the table below."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lookalike.types import Float16, Int64
 
 AUTO, EXACT, FAISS, TORCH_EXACT = "auto", "exact", "faiss", "torch-exact"
 EXACT_BELOW = 10_000
-"""Under this many vectors `auto` is the exact store: a brute-force query is then about as fast as an index."""
+"""Below this many vectors `auto` means `exact`: brute force is then about as fast as an index."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreKind:
-    """How one kind of store is opened and built.
+    """Constructors of one kind of store.
 
     Attributes:
-        open: (folder, (n, d) float16 vectors, the manifest's parameters) -> the reading side.
-        builder: (n, d) -> the writing side.
+        open: (folder, (n, d) float16 vectors, the manifest's parameters) -> store.
+        builder: (n, d) -> builder.
     """
 
     open: Callable[[Path, Float16, Mapping[str, object]], VectorStore]
@@ -33,8 +33,8 @@ class StoreKind:
 
 
 def _open_torch(folder: Path, vectors: Float16, params: Mapping[str, object]) -> VectorStore:
-    """`device` in the parameters, never in a manifest, insists on one; without it CUDA is taken where there is one."""
-    from lookalike.stores.torch_exact import TorchStore  # torch: seconds that the other stores need not wait for
+    """Open a torch store on `params["device"]`, by default on CUDA if there is one; manifests never name a device."""
+    from lookalike.stores.torch_exact import TorchStore  # importing torch takes seconds
 
     device = params.get("device")
     return TorchStore(vectors, None if device is None else str(device))
@@ -48,15 +48,15 @@ _KINDS = {
 
 
 def store_kinds() -> tuple[str, ...]:
-    """The registered names."""
+    """Return the registered names."""
     return tuple(_KINDS)
 
 
 def resolve_kind(name: str, count: int) -> str:
-    """The registered kind for a kind, a preset, or `auto`: exact below 10,000 vectors, faiss from there on.
+    """Return the registered kind for a kind, a preset, or `auto` (exact below 10,000 vectors, else faiss).
 
     Raises:
-        UnknownStore: no store goes by that name.
+        UnknownStore: no store has that name.
     """
     if name == AUTO:
         return EXACT if count < EXACT_BELOW else FAISS
@@ -67,25 +67,25 @@ def resolve_kind(name: str, count: int) -> str:
 
 
 def store_names() -> tuple[str, ...]:
-    """What may be asked for: `auto`, the registered kinds, and the presets of `faiss`."""
+    """Return the accepted names: `auto`, the registered kinds, and the presets of `faiss`."""
     return (AUTO, *_KINDS, *(name for name in PRESETS if name not in _KINDS))
 
 
 def open_store(
     kind: str, folder: Path, vectors: Float16, params: Mapping[str, object] | None = None, held_out: int = 0
 ) -> VectorStore:
-    """The store that a builder finished in `folder`.
+    """Open the store in a builder's output folder.
 
     Args:
-        kind: a registered name, as the manifest states it.
+        kind: a registered name, from the manifest.
         folder: the collection version's folder.
         vectors: (n, d) float16, the collection's memory-mapped vectors.
         params: the manifest's parameters of the store.
-        held_out: so many rows were held out of it.
+        held_out: number of rows that were held out of it.
 
     Raises:
-        UnknownStore: no store goes by that name.
-        StoreUnavailable: its files are missing or corrupt, or hold another number of rows than there are vectors.
+        UnknownStore: no store has that name.
+        StoreUnavailable: its files are missing or corrupt, or their number of rows differs from that of the vectors.
         DimensionMismatch: its files hold vectors of another width.
     """
     store = _lookup(kind).open(folder, vectors, params or {})
@@ -93,20 +93,24 @@ def open_store(
         raise DimensionMismatch(f"the {kind} store in {folder} has width {store.dim}, the vectors {vectors.shape[1]}")
     if store.count + held_out != vectors.shape[0]:
         raise StoreUnavailable(
-            f"the {kind} store in {folder} holds {store.count} rows where there are {vectors.shape[0]} vectors; "
+            f"the {kind} store in {folder} holds {store.count} rows for {vectors.shape[0]} vectors; "
             "index again or restore the folder from a copy"
         )
     return store
 
 
 def create_builder(name: str, count: int, dim: int, held_out: Int64 | None = None) -> VectorStoreBuilder:
-    """A builder for `count` vectors of width `dim`; the name is a registered kind's or a preset's.
+    """Create a builder for `count` vectors of width `dim`.
 
-    `held_out` are rows that a graph is to be without at first.
+    Args:
+        name: a registered kind or a preset.
+        count: n.
+        dim: d.
+        held_out: rows to leave out of a graph until `add_held_out`.
 
     Raises:
-        UnknownStore: no store goes by that name.
-        StoreUnavailable: the kind can't hold that many (an index of none), or so few.
+        UnknownStore: no store has that name.
+        StoreUnavailable: the kind can't hold so few vectors.
     """
     if name not in _KINDS and name in PRESETS:
         return FaissBuilder(count, dim, PRESETS[name], held_out)
@@ -117,4 +121,4 @@ def _lookup(kind: str) -> StoreKind:
     try:
         return _KINDS[kind]
     except KeyError:
-        raise UnknownStore(f"no store is called {kind!r}; there are {', '.join(store_names())}") from None
+        raise UnknownStore(f"unknown store {kind!r}; the stores are {', '.join(store_names())}") from None

@@ -484,7 +484,7 @@ def test_a_graph_that_rows_were_held_out_of_is_whole_when_it_is_completed(tmp_pa
     partial = open_store(kind, tmp_path, vectors, params, len(held_out))
     for asked in ({}, {"candidates": 300}):
         assert not any(np.isin(found.rows, held_out).any() for found in partial.search(built.queries, 100, asked))
-    with pytest.raises(StoreUnavailable, match="1996 rows where there are 2000"):
+    with pytest.raises(StoreUnavailable, match="1996 rows for 2000"):
         built.open()
     complete_store(vectors, tmp_path, held_out)
     for mask in (None, np.arange(case.n) % 400 < 8):

@@ -102,7 +102,7 @@ def test_a_second_run_says_unchanged(tmp_path: Path) -> None:
     [
         (["nowhere"], 1, "nothing stands at 'nowhere'"),
         ([".", "--encoder", "no-such"], 1, "no-such"),
-        ([".", "--store", "no-such"], 1, "no store is called 'no-such'"),
+        ([".", "--store", "no-such"], 1, "unknown store 'no-such'"),
         ([".", "--batch-size", "0"], 2, "--batch-size"),
         ([], 2, "SOURCE"),
     ],

@@ -23,9 +23,9 @@ class Counting(ExactStore):
 
     upcast = 0
 
-    def _compared(self, unit: Float32, k: int, mask: Bool | None) -> list[Neighbors]:
+    def _candidates_by_blocks(self, unit: Float32, k: int, mask: Bool | None) -> list[Neighbors]:
         self.upcast += len(unit)
-        return super()._compared(unit, k, mask)
+        return super()._candidates_by_blocks(unit, k, mask)
 
 
 def both(vectors: Float16, queries: Float32, k: int, mask: Bool | None = None) -> tuple[int, list[Neighbors]]:

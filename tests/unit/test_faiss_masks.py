@@ -60,11 +60,11 @@ class TestSelections:
         made: list[Bool] = []
         selections = MaskCache(lambda mask: made.append(mask))
         mask: Bool = np.zeros(9, dtype=bool)
-        assert selections.of(mask).allowed == 0
+        assert selections.get(mask).allowed == 0
         mask[3] = True
-        assert selections.of(mask).allowed == 1
+        assert selections.get(mask).allowed == 1
         mask.flags.writeable = False
-        assert selections.of(mask) is selections.of(mask)
+        assert selections.get(mask) is selections.get(mask)
         assert len(made) == 3
 
     def test_what_goes_is_forgotten(self) -> None:
@@ -72,12 +72,12 @@ class TestSelections:
         for i in range(200):
             mask: Bool = np.arange(9) < i % 9
             mask.flags.writeable = False
-            assert selections.of(mask).allowed == i % 9
+            assert selections.get(mask).allowed == i % 9
             del mask
-        assert len(selections._kept) == 1
+        assert len(selections._cache) == 1
 
     def test_lists_are_counted(self) -> None:
         selections = MaskCache(lambda mask: np.array([True, False, True]))
-        selection = selections.of(np.ones(4, dtype=bool))
-        assert (selection.allowed, selection.lists) == (4, 2)
-        assert selection.nonempty_lists is not None
+        selection = selections.get(np.ones(4, dtype=bool))
+        assert (selection.allowed, selection.list_count) == (4, 2)
+        assert selection.lists is not None

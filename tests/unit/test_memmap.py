@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.pages import cached_share, drop
 from benchmarks.resident import mapped
-from lookalike.memmap import scattered
+from lookalike.memmap import random_access_mmap
 from lookalike.types import Float16
 
 SHAPE = (4_096, 512)
@@ -25,7 +25,7 @@ def vectors(tmp_path: Path) -> Float16:
 
 
 def test_the_same_vectors(vectors: Float16) -> None:
-    again = scattered(vectors)
+    again = random_access_mmap(vectors)
     assert again is not vectors
     assert (again.shape, again.dtype) == (vectors.shape, vectors.dtype)
     assert np.array_equal(again, vectors)
@@ -34,18 +34,18 @@ def test_the_same_vectors(vectors: Float16) -> None:
 
 def test_what_is_no_whole_mapped_file_stays_as_it_is(vectors: Float16) -> None:
     for given in (np.array(vectors), vectors[10:], np.asarray(vectors)):
-        assert scattered(given) is given
+        assert random_access_mmap(given) is given
 
 
 def test_a_file_that_is_gone_stays_mapped_as_it_was(vectors: Float16, tmp_path: Path) -> None:
     (tmp_path / "vectors.npy").unlink()
-    assert scattered(vectors) is vectors
+    assert random_access_mmap(vectors) is vectors
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the page cache is looked at by Linux's ways")
 def test_a_row_brings_in_its_page_alone(vectors: Float16, tmp_path: Path) -> None:
     path = tmp_path / "vectors.npy"
-    again = scattered(vectors)
+    again = random_access_mmap(vectors)
     try:
         drop(path)
     except OSError as error:

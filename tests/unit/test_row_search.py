@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexing.build.stores import build_store
-from lookalike import row_search as nearest_module
+from lookalike import row_search
 from lookalike.errors import QueryError
 from lookalike.filters import parse_filter
 from lookalike.metadata import Metadata, write_metadata
@@ -100,8 +100,8 @@ def test_filtered_search_finds_what_an_exact_search_over_the_filtered_rows_finds
 def test_the_way_that_is_taken_does_not_change_a_score(
     rows: RowSearcher, vectors: Float16, few: int, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nearest_module, "_FEW_ROWS", few)
-    monkeypatch.setattr(nearest_module, "_FEW_SHARE", share)
+    monkeypatch.setattr(row_search, "_MAX_SCANNED_ROWS", few)
+    monkeypatch.setattr(row_search, "_MAX_SCANNED_FRACTION", share)
     queries = clustered(5, 10)
     document = {"must": [{"field": "colour", "in": ["c1", f"no {few}"]}]}  # another filter each time: masks are kept
     found = rows.search(queries, options(document, params={"nprobe": 10_000, "candidates": COUNT}), Stopwatch())
@@ -112,7 +112,7 @@ def test_the_way_that_is_taken_does_not_change_a_score(
 def test_a_filter_asked_again_is_not_evaluated_again(rows: RowSearcher, monkeypatch: pytest.MonkeyPatch) -> None:
     document = {"must": [{"field": "n", "range": {"lt": 4321}}]}
     before = rows.search(clustered(6, 1), options(document), Stopwatch())
-    monkeypatch.setattr(nearest_module, "filter_mask", None)
+    monkeypatch.setattr(row_search, "filter_mask", None)
     after = rows.search(clustered(6, 1), options(document), Stopwatch())
     np.testing.assert_array_equal(before[0].rows, after[0].rows)
 

@@ -57,7 +57,7 @@ def assert_same_as_exact(store: TorchStore, vectors: Float16, queries: Float32, 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few rows and queries, so that small stores have many of both."""
-    monkeypatch.setattr(torch_exact, "_BLOCK_ELEMENTS", {"cpu": 700})
+    monkeypatch.setattr(torch_exact, "_MAX_BLOCK_ELEMENTS", {"cpu": 700})
     monkeypatch.setattr(torch_exact, "_UPLOAD_ROWS", 50)
 
 
@@ -71,7 +71,7 @@ class Coarse:
         assert asked.dtype == torch.float16
         products = asked.float() @ block.float().T
         noise = 2 * torch.rand(products.shape, generator=self._random) - 1
-        return products + noise * 0.7 * asked.shape[1] * torch_exact._ROUNDING  # the rest is for the final score
+        return products + noise * 0.7 * asked.shape[1] * torch_exact._ROUNDING_ERROR  # the rest is for the final score
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_query_that_rounding_turns_to_another_row(monkeypatch: pytest.MonkeyPa
 
 def test_errors_of_both_signs_at_their_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 40 is best by half of the allowed error; the device makes it worse by 0.9 of it and the others better."""
-    error = (2 + 8) * torch_exact._ROUNDING
+    error = (2 + 8) * torch_exact._ROUNDING_ERROR
     query = np.float32([[np.sqrt(0.5) + error / 4, np.sqrt(0.5) - error / 4]])
     vectors = np.array([[0, 1]] * 40 + [[1, 0]], np.float16)
     off = torch.tensor([0.9 * error] * 40 + [-0.9 * error])
@@ -188,7 +188,7 @@ def test_vectors_of_any_norm() -> None:
 
 
 def test_many_queries_go_in_several_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_exact, "_QUERIES", 4)
+    monkeypatch.setattr(torch_exact, "_MAX_QUERIES_PER_BATCH", 4)
     vectors = spread(300, 16)
     assert_same_as_exact(TorchStore(vectors, "cpu"), vectors, queries_of(11, 16), 3, None)
 
@@ -264,9 +264,9 @@ def test_no_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_is_reckoned_before_anything_is_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (14 * GB, 16 * GB))
-    torch_exact._require_room(10**7, 512)  # 10.3 of the 14 GB; 3.2 stay in reserve
+    torch_exact._require_memory(10**7, 512)  # 10.3 of the 14 GB; 3.2 stay in reserve
     with pytest.raises(StoreUnavailable, match=r"11,000,000 .* 11\.31 GB .* 14\.00 GB are free and 3\.20 GB .*exact"):
-        torch_exact._require_room(11 * 10**6, 512)
+        torch_exact._require_memory(11 * 10**6, 512)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 16 * GB))
     monkeypatch.setattr(torch, "empty", None)
     with pytest.raises(StoreUnavailable, match="GB of the GPU's memory"):

@@ -1,9 +1,10 @@
-"""A collection's float16 vectors as FAISS compares them: a view of `vectors.npy`, of which nothing is copied.
+"""Flat FAISS search over a collection's float16 vectors, reading `vectors.npy` in place.
 
-FAISS widens each vector in registers while it multiplies, so that a query reads two bytes a dimension once: 500,000
-vectors of 512 dimensions in 24 ms of a core, where widening them a block at a time takes 240 (benchmarks/RESULTS.md).
+FAISS upcasts each vector in registers while it multiplies, so a query reads two bytes a dimension once. With 500,000
+vectors of 512 dimensions that takes 24 ms on a core; upcasting them a block at a time takes 240
+(benchmarks/RESULTS.md).
 
-Dimension letters: n rows of the collection, d embedding width.
+Dimension letters: n rows of the collection, q queries, d embedding width.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from lookalike.stores.faiss.library import translated_errors, unpatched_search, untyped_faiss
+from lookalike.stores.faiss.masks import bitmap_selector
 from lookalike.types import Bool, Float16, Float32, Neighbors
 
-_MORE = 256
-# A stored vector's norm differs from 1 by what rounding to float16 leaves, 2**-11 at worst, and its product with a
-# query from the cosine by as much; two of them are compared.
-_SLACK = np.float32(1.25e-3)
+_SPARE_CANDIDATES = 256
+# Rounding to float16 changes a stored vector's norm by 2**-11 at most, and its product with a query by as much.
+# Two products are compared.
+_TOLERANCE = np.float32(1.25e-3)
 
 
-def float16_index(vectors: Float16) -> Any:
-    """An index of products with (n, d) `vectors`, which the caller keeps alive."""
+def float16_view(vectors: Float16) -> Any:
+    """Return a FAISS index of inner products with (n, d) `vectors`; the caller keeps the array alive."""
     rows, width = vectors.shape
     index = untyped_faiss.IndexScalarQuantizer(
         width, untyped_faiss.ScalarQuantizer.QT_fp16, untyped_faiss.METRIC_INNER_PRODUCT
@@ -35,34 +37,34 @@ def float16_index(vectors: Float16) -> Any:
 
 
 def can_view(vectors: Float16) -> bool:
-    """Whether FAISS can read the vectors where they are."""
+    """Return whether FAISS can read the vectors in place."""
     return bool(len(vectors) and vectors.dtype == np.float16 and vectors.flags.c_contiguous)
 
 
 class Float16Index:
-    """Finds what may belong to the nearest of few queries among many vectors."""
+    """Candidates for the nearest neighbours of a few queries among many vectors."""
 
     def __init__(self, vectors: Float16) -> None:
-        """`vectors` (n, d), viewable, of about unit norm."""
-        self._held = vectors  # FAISS only points to them
-        self._index = float16_index(vectors)
+        """`vectors` (n, d), of about unit norm; `can_view` must hold."""
+        self._vectors = vectors  # FAISS holds only a pointer
+        self._index = float16_view(vectors)
         self._search = unpatched_search(self._index)
 
     def candidates(self, unit: Float32, k: int, mask: Bool | None) -> list[Neighbors | None]:
-        """For each unit query (q, d) every allowed row that may belong to its k best, in no order.
+        """Return for each unit query (q, d) every allowed row that may belong to its k nearest, unordered.
 
-        None where too many are too close to the k-th to say.
+        None for a query with too many rows within rounding of its k-th score.
         """
-        allowed = len(self._held) if mask is None else int(np.count_nonzero(mask))
-        wanted = min(allowed, 2 * k + _MORE)
-        if not wanted:
+        allowed = len(self._vectors) if mask is None else int(np.count_nonzero(mask))
+        count = min(allowed, 2 * k + _SPARE_CANDIDATES)
+        if not count:
             return [Neighbors(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in unit]
-        bits = None if mask is None else untyped_faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        with translated_errors("comparing vectors"):
-            scores, rows = self._search(unit, wanted, params=untyped_faiss.SearchParameters(sel=bits))
-        floors = scores[:, min(k, wanted) - 1] - _SLACK
-        settled = (scores[:, -1] < floors) | (wanted == allowed)
+        selector = None if mask is None else bitmap_selector(mask)
+        with translated_errors("comparing vectors failed"):
+            scores, rows = self._search(unit, count, params=untyped_faiss.SearchParameters(sel=selector))
+        thresholds = scores[:, min(k, count) - 1] - _TOLERANCE
+        complete = (scores[:, -1] < thresholds) | (count == allowed)
         return [
-            Neighbors(rows[i, near := scores[i] >= floors[i]], scores[i, near]) if settled[i] else None
+            Neighbors(rows[i, near := scores[i] >= thresholds[i]], scores[i, near]) if complete[i] else None
             for i in range(len(unit))
         ]

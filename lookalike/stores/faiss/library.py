@@ -1,4 +1,4 @@
-"""What the modules that use FAISS share: the library itself, its errors as ours, and the name of the file."""
+"""The single import of FAISS, translation of its exceptions, and helpers that the other modules share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lookalike.stores.faiss.environment import faiss_environment
 with faiss_environment():
     import faiss
 
-# A forked child has none of its parent's threads, and GNU OpenMP would wait for them for ever.
+# A forked child has none of its parent's threads; GNU OpenMP would wait for them for ever.
 os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
 
 __all__ = ["INDEX_FILE", "extract_ivf", "faiss", "translated_errors", "unpatched_search", "untyped_faiss"]
@@ -21,20 +21,23 @@ __all__ = ["INDEX_FILE", "extract_ivf", "faiss", "translated_errors", "unpatched
 INDEX_FILE = "index.faiss"
 
 untyped_faiss: Any = faiss
-"""FAISS where its own stubs describe the C++ constructor instead of its Python wrapper."""
+"""FAISS for calls where its stubs describe the C++ constructor instead of the Python wrapper."""
 
 
 @contextmanager
-def translated_errors(what: str) -> Iterator[None]:
-    """FAISS's exceptions (C++ ones arrive as RuntimeError or MemoryError, its wrappers assert) as our own."""
+def translated_errors(failure: str) -> Iterator[None]:
+    """Raise FAISS's exceptions as StoreUnavailable; `failure` is the first part of the message.
+
+    C++ exceptions arrive as RuntimeError or MemoryError; the Python wrappers use assertions.
+    """
     try:
         yield
     except (RuntimeError, MemoryError, AssertionError) as error:
-        raise StoreUnavailable(f"{what}: {_last_line(error)}") from error
+        raise StoreUnavailable(f"{failure}: {_last_line(error)}") from error
 
 
 def unpatched_search(index: Any) -> Any:
-    """FAISS's own `search`, where `faiss.contrib.torch_utils` has put one without parameters in its place."""
+    """Return FAISS's own `search`, even if `faiss.contrib.torch_utils` has replaced it by one without parameters."""
     return getattr(index, "search_numpy", index.search)
 
 

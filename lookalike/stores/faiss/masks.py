@@ -1,8 +1,8 @@
-"""Masks as FAISS takes them: bits of the rows that may be found, and of the lists that hold any.
+"""Row masks as FAISS selectors: the rows that a search may return, and the inverted lists that hold any of them.
 
-Rows that pass a filter often lie together (one shop, one year, one kind of thing), far from what is asked for. Lists
-without any of them are passed over, so that those which are visited are the nearest ones that have something to give:
-of the thirtieth that lies farthest from a query, 0.97 of the nearest are found where it was 0.79.
+Rows that pass a filter often lie together (one shop, one year), far from the query. A masked search therefore skips
+lists without an allowed row, so that `nprobe` counts only lists with candidates. For a mask of the thirtieth of all
+rows that lies farthest from the query, this raised recall from 0.79 to 0.97.
 
 Dimension letters: n rows of the collection.
 """
@@ -20,54 +20,55 @@ import numpy as np
 from lookalike.stores.faiss.library import untyped_faiss
 from lookalike.types import Bool
 
-_KEPT = 64
+_MAX_CACHED_MASKS = 64
 
 
 class FaissMask:
-    """A mask of rows, packed.
+    """A mask of rows as FAISS bitmap selectors.
 
     Attributes:
-        allowed: how many rows pass.
-        rows: FAISS's selector of them.
-        lists: how many lists hold any; 0 where there are no lists.
-        touched: FAISS's selector of those lists; None where there are none.
+        allowed: number of rows that pass.
+        rows: selector of these rows.
+        list_count: number of lists that hold any of them; 0 for an index without lists.
+        lists: selector of these lists; None for an index without lists.
     """
 
     def __init__(self, mask: Bool, nonempty_lists: Bool | None) -> None:
-        """`mask` (n,) bool; `touched` (nlist,) bool, the lists that hold one of its rows, None without lists."""
+        """Pack `mask` (n,) bool and `nonempty_lists` (nlist,) bool, the lists that hold an allowed row."""
         self.allowed = int(np.count_nonzero(mask))
-        self.rows = _selector(mask)
-        self.lists = 0 if nonempty_lists is None else int(np.count_nonzero(nonempty_lists))
-        self.nonempty_lists = None if nonempty_lists is None else _selector(nonempty_lists)
+        self.rows = bitmap_selector(mask)
+        self.list_count = 0 if nonempty_lists is None else int(np.count_nonzero(nonempty_lists))
+        self.lists = None if nonempty_lists is None else bitmap_selector(nonempty_lists)
 
 
 class MaskCache:
-    """Makes selections, and remembers those of masks that nobody can change, by the mask itself."""
+    """FaissMask objects by mask; only read-only masks are cached, by identity. Safe to call from several threads."""
 
     def __init__(self, nonempty_lists: Callable[[Bool], Bool | None]) -> None:
-        """`touched` tells the lists that hold rows of a mask."""
-        self._touched = nonempty_lists
-        self._kept: OrderedDict[int, tuple[weakref.ref[Bool], FaissMask]] = OrderedDict()
+        """`nonempty_lists` maps a mask to the lists that hold an allowed row."""
+        self._nonempty_lists = nonempty_lists
+        self._cache: OrderedDict[int, tuple[weakref.ref[Bool], FaissMask]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, mask: Bool) -> FaissMask:
-        """The selection of a mask."""
+    def get(self, mask: Bool) -> FaissMask:
+        """Return the selectors of a mask, computing them if they are not cached."""
         if mask.flags.writeable:
-            return FaissMask(mask, self._touched(mask))
+            return FaissMask(mask, self._nonempty_lists(mask))
         with self._lock:
-            known = self._kept.get(id(mask))
-            if known is not None and known[0]() is mask:
-                self._kept.move_to_end(id(mask))
-                return known[1]
-        made = FaissMask(mask, self._touched(mask))
+            cached = self._cache.get(id(mask))
+            if cached is not None and cached[0]() is mask:
+                self._cache.move_to_end(id(mask))
+                return cached[1]
+        packed = FaissMask(mask, self._nonempty_lists(mask))
         with self._lock:
-            for key in [key for key, (reference, _) in self._kept.items() if reference() is None]:
-                del self._kept[key]
-            self._kept[id(mask)] = weakref.ref(mask), made
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        return made
+            for key in [key for key, (reference, _) in self._cache.items() if reference() is None]:
+                del self._cache[key]
+            self._cache[id(mask)] = weakref.ref(mask), packed
+            while len(self._cache) > _MAX_CACHED_MASKS:
+                self._cache.popitem(last=False)
+        return packed
 
 
-def _selector(mask: Bool) -> Any:
-    return untyped_faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # eight to a byte
+def bitmap_selector(mask: Bool) -> Any:
+    """Return FAISS's selector for a mask, one bit a row."""
+    return untyped_faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
