@@ -163,12 +163,12 @@ def test_vanished_collection_is_reported_until_restored(root: Path) -> None:
 
 
 def test_failed_reload_of_vanished_folder_is_forgotten(root: Path) -> None:
-    with TestClient(create_app(Settings(collection=root, watch_seconds=0.3))) as client:
+    with TestClient(create_app(Settings(collection=root, watch_seconds=1.5))) as client:
         wait_until_ready(client)
         time.sleep(0.05)
         away = root.rename(root.with_name("away"))
         assert client.post(reload_path(root)).json()["code"] == "version_refused"
-        away.rename(root)  # before the watcher has looked
+        away.rename(root)  # before the watcher has polled
         assert failure(client, root) == "collection_not_found"
         eventually(lambda: failure(client, root) is None)
 
