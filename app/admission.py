@@ -1,8 +1,8 @@
-"""Who is let in under load: queries whose expected wait is bearable, and none of the others.
+"""Admission control: queries whose expected wait is acceptable, and no others.
 
-A query's wait is the number of those before it times the mean time between two completions (Little 1961), measured
-over the last completions of its kind. Time in which nothing of the kind was under way does not count, so that a quiet
-hour does not look like a slow service. It knows nothing of HTTP; `app.middleware.admission` asks it.
+The expected wait is the number of queries in flight times the mean time between two completions (Little 1961), over
+the last completions of the same kind. Time with nothing in flight does not count, so that an idle hour does not look
+like a slow service.
 """
 
 from __future__ import annotations
@@ -11,92 +11,94 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Literal, get_args
 
 from app.errors import Overloaded
 
-_REMEMBERED = 64
+Kind = Literal["image", "text", "item", "pair", "read"]
+"""Kinds of requests: a text costs a fraction of what an image costs. `read` is for items and thumbnails."""
+
+_MEAN_OVER = 64
 """Completions that the mean is taken over: several batches."""
-_AT_FIRST = 64
-"""Queries let in whatever their wait until as many have ended as the mean is taken over: the first may have taken long
-for reasons of its own."""
+_MIN_ADMITTED = 64
+"""Queries in flight that are admitted before `_MEAN_OVER` have completed: the first one may be slow for reasons of its
+own, such as a library that is loaded."""
 
 
 class AdmissionControllers:
-    """A gate for each kind of query: a text costs a fraction of what an image costs.
-
-    `read` is what items and thumbnails pass.
-    """
+    """A controller for each kind of request."""
 
     def __init__(self, max_wait: float) -> None:
-        """As `Gate` has it."""
-        self.by_kind = {kind: AdmissionController(max_wait) for kind in ("image", "text", "item", "pair", "read")}
+        """`max_wait` is the longest acceptable wait, seconds."""
+        self.by_kind: dict[Kind, AdmissionController] = {kind: AdmissionController(max_wait) for kind in get_args(Kind)}
 
-    def __getitem__(self, kind: str) -> AdmissionController:
+    def __getitem__(self, kind: Kind) -> AdmissionController:
         return self.by_kind[kind]
 
 
 class AdmissionController:
-    """Lets queries of one kind in. Lives on the event loop's thread.
+    """Admits requests of one kind. Lives on the event loop's thread.
 
     Attributes:
-        in_flight: queries that entered and have not left.
-        refused: queries that were not let in, since the start.
+        in_flight: requests that were acquired and not released.
+        refused: requests that were refused since the start.
     """
 
     def __init__(self, max_wait: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """From the longest bearable wait, seconds."""
+        """`max_wait` is the longest acceptable wait, seconds."""
         self.in_flight = 0
         self.refused = 0
         self._max_wait = max_wait
         self._clock = clock
-        self._intervals: deque[float] = deque(maxlen=_REMEMBERED)
-        self._since = 0.0  # the last completion
+        self._intervals: deque[float] = deque(maxlen=_MEAN_OVER)
+        self._last_completion = 0.0
 
     def expected_wait(self) -> float:
-        """Seconds until a query that came now would be answered; 0 where none is before it."""
+        """Return the seconds that a new query would wait; 0 with nothing in flight."""
         if not self._intervals:
             return 0.0
         return self.in_flight * self._mean()
 
     def admit(self) -> None:
-        """Refuses a query that would wait too long.
+        """Refuse a query that would wait too long.
 
         Raises:
-            Overloaded: says when to come again.
+            Overloaded: with the seconds after which a retry makes sense.
         """
         wait = self.expected_wait()
-        unknown = len(self._intervals) < _REMEMBERED
-        if unknown and (self.in_flight < _AT_FIRST or 0.0 < wait <= self._max_wait):
+        unknown = len(self._intervals) < _MEAN_OVER
+        if unknown and (self.in_flight < _MIN_ADMITTED or 0.0 < wait <= self._max_wait):
             return
         if unknown or wait > self._max_wait:
             self.refused += 1
-            how_long = "nobody knows yet how long" if unknown else f"for about {wait:.1f} s"
+            expected = "an unknown time" if unknown else f"about {wait:.1f} s"
+            seconds = 1 if unknown else max(1, math.ceil(wait - self._max_wait))
             raise Overloaded(
-                f"{self.in_flight:,} queries are waiting, {how_long}; come again as Retry-After says",
-                1 if unknown else max(1, math.ceil(wait - self._max_wait)),
+                f"{self.in_flight:,} queries are in flight; this one would wait {expected}; retry in {seconds} s",
+                seconds,
             )
 
     def acquire(self) -> float:
-        """A query begins; it must leave, with what this returns."""
+        """Count a request as in flight; return the time, which `release` takes."""
         self.in_flight += 1
         return self._clock()
 
-    def release(self, entered: float, *, worked: bool, faulty: bool = False) -> None:
-        """A query ended.
+    def release(self, acquired: float, *, completed: bool, client_error: bool = False) -> None:
+        """Count a request as no longer in flight.
 
         Args:
-            entered: as `enter` said.
-            worked: whether it took its turn, and did not give up waiting for it.
-            faulty: it ended for a fault of its own. That tells nothing of the speed where it was seen at once, and as
-                much as any other where it took a query's time, as an image that is broken at its end does.
+            acquired: the time that `acquire` returned.
+            completed: whether it was processed, and not given up while it waited.
+            client_error: whether it failed by a fault of its own. A fault that is seen at once says nothing of the
+                speed. One that took as long as other queries does, such as an image that is broken at its end.
         """
         self.in_flight -= 1
         now = self._clock()
-        if faulty:
-            worked = worked and bool(self._intervals) and now - entered >= self._mean()
-        if worked:
-            self._intervals.append(now - max(self._since, entered))
-            self._since = now
+        if client_error:
+            completed = completed and bool(self._intervals) and now - acquired >= self._mean()
+        if completed:
+            self._intervals.append(now - max(self._last_completion, acquired))
+            self._last_completion = now
 
     def _mean(self) -> float:
         return sum(self._intervals) / len(self._intervals)

@@ -54,7 +54,7 @@ def configure(level: str, form: LogFormat) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
-def trace_of(traceparent: str) -> str:
+def parse_trace_id(traceparent: str) -> str:
     """The trace's id out of a `traceparent` header; empty where that makes no sense."""
     found = _TRACEPARENT.fullmatch(traceparent)
     if not found or found["trace"] == "0" * 32 or traceparent.startswith("ff"):

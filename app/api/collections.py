@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from starlette.responses import Response
 
 from app.api import responses
-from app.api.dependencies import Name, ServiceDep
+from app.api.admission import with_deadline
+from app.api.dependencies import CollectionName, ServiceDep
 from app.api.openapi import errors
+from app.api.routing import Router
 from app.api.schemas import CollectionResponse, CollectionsResponse
 from app.auth.roles import require_role
 from app.collections.hosted import HostedCollection
 from app.errors import VersionRefused
 from lookalike.errors import LookalikeError
 
-router = APIRouter(prefix="/v1/collections", tags=["collections"], dependencies=[Depends(require_role("read"))])
+router = Router(prefix="/v1/collections", tags=["collections"], dependencies=[Depends(require_role("read"))])
 
 
 @router.get("", response_model=CollectionsResponse, responses=errors(401))
+@with_deadline
 async def list_collections(service: ServiceDep) -> Response:
     """What the service holds."""
     return responses.json_response({"collections": [_facts(hosted) for hosted in service.collections]})
 
 
 @router.get("/{name}", response_model=CollectionResponse, responses=errors(401, 404))
-async def get_collection(name: Name, service: ServiceDep) -> Response:
+@with_deadline
+async def get_collection(name: CollectionName, service: ServiceDep) -> Response:
     """One collection: its version, its size, and what went wrong with it last."""
     return responses.json_response(_facts(service.collections.find(name)))
 
@@ -37,7 +41,7 @@ async def get_collection(name: Name, service: ServiceDep) -> Response:
     responses=errors(401, 403, 404, 503),
     dependencies=[Depends(require_role("admin"))],
 )
-async def reload_collection(name: Name, service: ServiceDep) -> Response:
+async def reload_collection(name: CollectionName, service: ServiceDep) -> Response:
     """Open the newest version and put it in the old one's place; queries go on meanwhile, and no answer is mixed.
 
     A version that can't be opened is refused with the reason, and the old one serves on. The service looks for new

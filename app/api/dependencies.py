@@ -1,4 +1,4 @@
-"""What a route may ask for."""
+"""Dependencies of routes."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ from app.execution.pipeline import QueryPipeline
 from app.service import Service
 from app.settings import Settings
 
-
-async def _service(request: Request) -> Service:  # async, or FastAPI would run it on a thread of its own
-    return _of(request)
+# They are coroutines because FastAPI would run functions on a thread.
 
 
-def _of(request: Request) -> Service:
-    found: Service = request.app.state.service
-    return found
+async def _service(request: Request) -> Service:
+    return _service_of(request)
 
 
-Name = Annotated[str, Path(description="The collection's name.", examples=["gallery"])]
+def _service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
 
 
-async def named(name: Name) -> None:
-    """For the API's document; `name` is read from the path by whoever needs it."""
+CollectionName = Annotated[str, Path(description="The collection's name.", examples=["gallery"])]
+
+
+async def collection_name(name: CollectionName) -> str:
+    """Return the collection that the path names."""
+    return name
 
 
 async def _pipeline(request: Request) -> QueryPipeline:
-    return await _of(request).collections.pipeline(request.path_params.get("name"))
+    return await _service_of(request).collections.pipeline(request.path_params.get("name"))
 
 
 async def _ready(request: Request) -> QueryPipeline:
-    return _of(request).require_ready()
+    return _service_of(request).require_ready()
 
 
 async def _settings(request: Request) -> Settings:
-    return _of(request).settings
+    return _service_of(request).settings
 
 
 PipelineDep = Annotated[QueryPipeline, Depends(_pipeline)]

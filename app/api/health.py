@@ -1,29 +1,48 @@
-"""GET /livez and /readyz."""
+"""GET /livez, /readyz and /metrics: the paths that the health port serves."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from starlette.responses import Response
+from fastapi import Depends
+from fastapi.routing import APIRoute
+from starlette.responses import PlainTextResponse, Response
 
 from app.api import responses
-from app.api.dependencies import ReadyDep
+from app.api.dependencies import ReadyDep, ServiceDep
 from app.api.openapi import errors
+from app.api.routing import Router
 from app.api.schemas import Alive, Ready
+from app.auth.roles import require_role
+from app.telemetry import CONTENT_TYPE
 
-router = APIRouter(tags=["health"])
+router = Router()
 
 
 @router.head("/livez", include_in_schema=False)
-@router.get("/livez", response_model=Alive, responses=errors())
+@router.get("/livez", tags=["health"], response_model=Alive, responses=errors())
 async def livez() -> Response:
     """Whether the process answers; true while the collection is still being opened."""
     return responses.json_response({"status": "ok"})
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", response_model=Ready, responses=errors(503))
+@router.get("/readyz", tags=["health"], response_model=Ready, responses=errors(503))
 async def readyz(pipeline: ReadyDep) -> Response:
     """Whether queries are answered: an image and a text pass through every stage each few seconds."""
     searcher = pipeline.searcher
     facts = {"status": "ready", "items": len(searcher.collection), "text": searcher.encoder.spec.text}
     return responses.json_response({**facts, **responses.source(pipeline)})
+
+
+@router.get(
+    "/metrics",
+    tags=["telemetry"],
+    dependencies=[Depends(require_role("read"))],
+    response_class=PlainTextResponse,
+    responses={**errors(401), 200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}},
+)
+async def metrics(service: ServiceDep) -> Response:
+    """Counts, times, batch sizes, queues and memory, for Prometheus."""
+    return Response(service.telemetry.prometheus(), media_type=CONTENT_TYPE)
+
+
+PATHS = frozenset(route.path for route in router.routes if isinstance(route, APIRoute))

@@ -9,20 +9,22 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import Depends, Path, Request
 from starlette.responses import Response
 
 from app.api import responses
+from app.api.admission import admitted
 from app.api.dependencies import PipelineDep, SettingsDep
 from app.api.openapi import errors
 from app.api.request_bodies import parse_whole
+from app.api.routing import CollectionRouter
 from app.api.schemas import ItemResponse, ItemsResponse
 from app.auth.roles import require_role
 from app.errors import NoThumbnail, RequestError
 from app.execution.pipeline import QueryPipeline
 from lookalike.errors import InvalidLimit
 
-router = APIRouter(prefix="/items", tags=["items"], dependencies=[Depends(require_role("read"))])
+router = CollectionRouter(tags=["items"], dependencies=[Depends(require_role("read"))])
 
 ItemId = Annotated[
     str, Path(description="The item's id; its slashes may be percent-encoded.", examples=["animals/cat.jpg"])
@@ -52,7 +54,8 @@ _PAGING: dict[str, Any] = {
 }
 
 
-@router.get("", response_model=ItemsResponse, responses=errors(401, 422, 503), openapi_extra=_PAGING)
+@router.get("/items", response_model=ItemsResponse, responses=errors(401, 422, 503), openapi_extra=_PAGING)
+@admitted("read")
 async def list_items(request: Request, pipeline: PipelineDep) -> Response:
     """Leaf through the collection, in the order of its rows."""
     limit = parse_whole("limit", request.query_params.get("limit"), 24)
@@ -66,8 +69,11 @@ async def list_items(request: Request, pipeline: PipelineDep) -> Response:
     return responses.json_response({"items": items, "offset": offset, "total": total, **responses.source(pipeline)})
 
 
-@router.head("/{item_id:path}/thumbnail", include_in_schema=False)
-@router.get("/{item_id:path}/thumbnail", responses={**errors(401, 404, 503), **_THUMBNAIL}, response_class=Response)
+@router.head("/items/{item_id:path}/thumbnail", include_in_schema=False)
+@router.get(
+    "/items/{item_id:path}/thumbnail", responses={**errors(401, 404, 503), **_THUMBNAIL}, response_class=Response
+)
+@admitted("read")
 async def get_thumbnail(item_id: ItemId, request: Request, pipeline: PipelineDep, settings: SettingsDep) -> Response:
     """An item's thumbnail."""
     if not request.scope.get("raw_path", b"/thumbnail").endswith(b"/thumbnail"):
@@ -86,8 +92,9 @@ async def get_thumbnail(item_id: ItemId, request: Request, pipeline: PipelineDep
     return Response(data, headers=headers, media_type=_sniff(data))
 
 
-@router.head("/{item_id:path}", include_in_schema=False)
-@router.get("/{item_id:path}", response_model=ItemResponse, responses=errors(401, 404, 503))
+@router.head("/items/{item_id:path}", include_in_schema=False)
+@router.get("/items/{item_id:path}", response_model=ItemResponse, responses=errors(401, 404, 503))
+@admitted("read")
 async def get_item(item_id: ItemId, request: Request, pipeline: PipelineDep) -> Response:
     """What the collection knows of an item."""
     return await _item(item_id, request, pipeline)

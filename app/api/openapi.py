@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.schemas import ImageSearch, ItemSearch, Params, Problem, SimilarityRequest, TextSearch
-from app.errors import MEDIA_TYPE
+from app.middleware.problems import MEDIA_TYPE
 from lookalike.filters import Filter
 
 Schema = dict[str, Any]

@@ -19,14 +19,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from app.errors import (
-    MAX_FIELD_ERRORS,
-    Base64Invalid,
-    FormInvalid,
-    MediaTypeUnsupported,
-    RequestError,
-    validation_error,
-)
+from app.errors import Base64Invalid, FormInvalid, MediaTypeUnsupported, RequestError
+from app.validation import MAX_FIELD_ERRORS, validation_error
 from lookalike.errors import InvalidLimit, LookalikeError
 from lookalike.filters import filter_error
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from app.api.request_bodies import Base64Image, ImageUrl, parse_whole
-from app.errors import RequestError, validation_error
+from app.errors import RequestError
+from app.validation import validation_error
 from lookalike.filters import Filter, parse_filter
 from lookalike.row_search import SearchOptions
 from lookalike.stopwatch import STAGES

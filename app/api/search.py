@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from starlette.responses import Response
 
 from app.api import responses
+from app.api.admission import admitted
 from app.api.dependencies import PipelineDep, ServiceDep
 from app.api.image_inputs import read_image
 from app.api.openapi import errors, form_body, json_body, raw_body, request_body
 from app.api.request_bodies import FORM, Base64Image, ImageUrl, is_json, media_type, parse_whole, read_form, read_json
+from app.api.routing import CollectionRouter
 from app.api.schemas import DEFAULT_LIMIT, OPTIONS, ImageSearch, ItemSearch, SearchResponse, TextSearch, parse_options
 from app.auth.roles import require_role
 from app.errors import MediaTypeUnsupported, RequestError
 from app.execution.pipeline import ImageQuery, ItemQuery, Query, QueryPipeline, TextQuery
 from lookalike.row_search import SearchOptions
 
-router = APIRouter(prefix="/search", tags=["search"], dependencies=[Depends(require_role("read", rate_limited=True))])
+router = CollectionRouter(tags=["search"], dependencies=[Depends(require_role("read", rate_limited=True))])
 
 _PARAMETERS = [
     {
@@ -45,11 +47,12 @@ _FORM = {"file": "binary", "limit": "integer", "filter": "string", "params": "st
 
 
 @router.post(
-    "/text",
+    "/search/text",
     response_model=SearchResponse,
     responses=errors(400, 401, 408, 413, 415, 422, 429, 503),
     openapi_extra=request_body(json_body(TextSearch)),
 )
+@admitted("text")
 async def search_text(request: Request, pipeline: PipelineDep) -> Response:
     """Find images by a description in words."""
     body = await read_json(request, TextSearch)
@@ -57,7 +60,7 @@ async def search_text(request: Request, pipeline: PipelineDep) -> Response:
 
 
 @router.post(
-    "/image",
+    "/search/image",
     response_model=SearchResponse,
     responses=errors(400, 401, 408, 413, 415, 422, 429, 503),
     openapi_extra={
@@ -65,6 +68,7 @@ async def search_text(request: Request, pipeline: PipelineDep) -> Response:
         "parameters": _PARAMETERS,
     },
 )
+@admitted("image")
 async def search_image(request: Request, pipeline: PipelineDep, service: ServiceDep) -> Response:
     """Find images that look like an image: a multipart `file`, a raw `image/*` body, or base64 or a URL in JSON."""
     source, options = await _read_image(request)
@@ -74,11 +78,12 @@ async def search_image(request: Request, pipeline: PipelineDep, service: Service
 
 
 @router.post(
-    "/item",
+    "/search/item",
     response_model=SearchResponse,
     responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra=request_body(json_body(ItemSearch)),
 )
+@admitted("item")
 async def search_item(request: Request, pipeline: PipelineDep) -> Response:
     """Find more like an item of the collection; the item itself comes first, with score 1.0."""
     body = await read_json(request, ItemSearch)

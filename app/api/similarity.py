@@ -6,10 +6,11 @@ import asyncio
 import time
 from typing import Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from starlette.responses import Response
 
 from app.api import responses, schemas
+from app.api.admission import admitted
 from app.api.dependencies import PipelineDep, ServiceDep
 from app.api.image_inputs import read_image
 from app.api.openapi import errors, form_body, json_body, request_body
@@ -22,13 +23,14 @@ from app.api.request_bodies import (
     read_form,
     read_json,
 )
+from app.api.routing import CollectionRouter
 from app.api.schemas import SimilarityRequest, SimilarityResponse
 from app.auth.roles import require_role
 from app.errors import MediaTypeUnsupported, RequestError
 from app.execution.image_fetcher import ImageFetcher
 from app.execution.pipeline import ImageQuery, ItemQuery, Query, QueryPipeline, TextQuery
 
-router = APIRouter(tags=["similarity"], dependencies=[Depends(require_role("read", rate_limited=True))])
+router = CollectionRouter(tags=["similarity"], dependencies=[Depends(require_role("read", rate_limited=True))])
 
 _FORM = form_body(
     {"a": "binary", "b": "binary", "a_text": "string", "b_text": "string", "a_id": "string", "b_id": "string",
@@ -43,6 +45,7 @@ _FORM = form_body(
     responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra=request_body(json_body(SimilarityRequest), _FORM),
 )
+@admitted("pair")
 async def similarity(request: Request, pipeline: PipelineDep, service: ServiceDep) -> Response:
     """Compare two sides: JSON, or a form with the files `a` and `b` (or the fields a_text, a_id, b_text, b_id)."""
     kind = media_type(request)

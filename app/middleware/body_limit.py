@@ -7,7 +7,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyTooLarge, BodyTooSlow, Overloaded, error_response
+from app.errors import BodyTooLarge, BodyTooSlow, Overloaded
 
 MAX_HELD_BODIES = 8
 """Bodies of the maximum size that all requests together may hold."""
@@ -31,15 +31,15 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         if _content_length(scope) > self.max_bytes:
-            scope["app"].state.service.telemetry.count_error(BodyTooLarge.code)
-            return await error_response(scope["path"], self._too_large())(scope, receive, send)
+            raise self.too_large()
         body = _Body(self, receive)
         try:
             await self.app(scope, body.receive, send)
         finally:
             self.held -= body.size
 
-    def _too_large(self) -> BodyTooLarge:
+    def too_large(self) -> BodyTooLarge:
+        """Return the error of a body over the limit."""
         return BodyTooLarge(
             f"the body is over the limit of {self.max_bytes:,} bytes; send less, or raise LOOKALIKE_MAX_BODY_BYTES"
         )
@@ -65,7 +65,7 @@ class _Body:
         self._limit.held += size
         self._complete = not message.get("more_body", False)
         if self.size > self._limit.max_bytes:
-            raise self._limit._too_large()
+            raise self._limit.too_large()
         if self._limit.held > MAX_HELD_BODIES * self._limit.max_bytes:
             raise Overloaded(f"request bodies already hold {self._limit.held:,} bytes; retry after Retry-After seconds")
         return message

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-from app.errors import problem_response
 
 
 class HealthPortMiddleware:
@@ -16,12 +15,11 @@ class HealthPortMiddleware:
         self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the application, or respond 404."""
+        """Call the application, or raise a 404."""
         if (
             scope["type"] == "http"
             and (scope.get("server") or ("", 0))[1] == self.port
             and scope["path"] not in self.paths
         ):
-            detail = f"port {self.port} serves {', '.join(sorted(self.paths))} alone"
-            return await problem_response(scope["path"], 404, "not_found", detail)(scope, receive, send)
+            raise HTTPException(404, f"port {self.port} serves {', '.join(sorted(self.paths))} alone")
         await self.app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Metrics, the request's id and the access log."""
+"""Request metrics, request ids and the access log."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 import time
 from urllib.parse import quote
 
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
-from app.paths import declared
 from app.telemetry import Telemetry
 
 logger = logging.getLogger("app.telemetry")
@@ -20,12 +20,15 @@ logger = logging.getLogger("app.telemetry")
 
 _MAX_PATH_CHARS = 300
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_METHODS = ("GET", "HEAD", "POST", "OPTIONS")
+_OTHER = "other"
+_CLIENT_DISCONNECTED = 499
 
 
 class RequestMetricsMiddleware:
-    """Counts, names and logs every request: `X-Request-ID` is the client's if it makes sense, else a new one.
+    """Counts, times and logs every request, and gives it an id.
 
-    The access log is this module's logger at level INFO.
+    The response's `X-Request-ID` repeats the client's if that is well-formed.
     """
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
@@ -33,49 +36,64 @@ class RequestMetricsMiddleware:
         self.telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on with a `send` that adds the name and sees the status."""
+        """Call the application with a `send` that adds the id and reads the status."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        begun, status = time.perf_counter(), 499  # nobody waits for an answer any more
+        started, status = time.perf_counter(), _CLIENT_DISCONNECTED  # unless a response starts
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        name = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
-        scope.setdefault("state", {})["request_id"] = name
-        logs.request_id.set(name)
-        logs.trace_id.set(self.telemetry.trace_id() or logs.trace_of(headers.get("traceparent", "")))
+        request_id = _request_id(headers.get("x-request-id", ""))
+        scope.setdefault("state", {})["request_id"] = request_id
+        logs.request_id.set(request_id)
+        logs.trace_id.set(self.telemetry.trace_id() or logs.parse_trace_id(headers.get("traceparent", "")))
 
-        async def named(message: Message) -> None:
+        async def sending(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = name
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
         try:
-            await self.app(scope, receive, named)
+            await self.app(scope, receive, sending)
         except Exception:
-            status = 500  # answered outside of this, by `app.errors`
+            status = 500
             raise
         finally:
-            seconds = time.perf_counter() - begun
-            self.telemetry.count_request(declared(scope), _method(scope), status, seconds)
+            seconds = time.perf_counter() - started
+            self.telemetry.count_request(_route_path(scope), _method(scope), status, seconds)
             if logger.isEnabledFor(logging.INFO):
                 _log(scope, status, seconds)
 
 
+def _request_id(sent: str) -> str:
+    return sent if _REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(64):016x}"
+
+
+def _route_path(scope: Scope) -> str:
+    """Return the path that the request's route declares: one name for all collections and items."""
+    route = scope.get("route")
+    if isinstance(route, APIRoute):
+        return route.path
+    # A request that is rejected before it is routed, or has no route.
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    for context in iter_route_contexts(scope["app"].routes) if "app" in scope else ():
+        if isinstance(context.original_route, APIRoute) and context.path_regex.match(path):
+            return context.path or _OTHER
+    return _OTHER
+
+
+def _method(scope: Scope) -> str:
+    """Return the method, or `other`: a client may invent methods, and each would be a time series of its own."""
+    return scope["method"] if scope["method"] in _METHODS else _OTHER
+
+
 def _log(scope: Scope, status: int, seconds: float) -> None:
-    """A line of the access log; the path is percent-encoded again, so that it stays one line."""
-    facts = {
+    """Write a line of the access log; the path is percent-encoded again, so that it stays one line."""
+    fields = {
         "method": _method(scope),
         "path": quote(scope["path"])[:_MAX_PATH_CHARS],
         "status": status,
         "milliseconds": round(seconds * 1000.0, 1),
         "caller": scope["state"].get("caller", ""),
     }
-    logger.info("request method=%(method)s path=%(path)s status=%(status)d", facts, extra=facts)
-
-
-def _method(scope: Scope) -> str:
-    """A method that HTTP knows; a client may invent others, and each would be a time series of its own."""
-    method = scope["method"]
-    return method if method in ("GET", "HEAD", "POST", "OPTIONS") else "other"
+    logger.info("request method=%(method)s path=%(path)s status=%(status)d", fields, extra=fields)

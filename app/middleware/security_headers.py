@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from app.errors import NotReady, error_response, internal_error_response
 
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -24,38 +21,26 @@ class SecurityHeadersMiddleware:
     While the service shuts down, a response also closes its connection: a client must not send another request on it.
     """
 
-    def __init__(self, app: ASGIApp, ending: Callable[[], bool] = lambda: False) -> None:
-        """`ending` returns whether the service is shutting down."""
+    def __init__(self, app: ASGIApp, draining: Callable[[], bool] = lambda: False) -> None:
+        """`draining` returns whether the service is shutting down."""
         self.app = app
-        self.ending = ending
+        self.draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application with a `send` that adds the headers."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        begun = False
         policy = _DOCS_POLICY if scope["path"].rstrip("/").endswith("/docs") else _PAGE_POLICY
 
-        async def guarded(message: Message) -> None:
-            nonlocal begun
+        async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                begun = True
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
                 headers["Content-Security-Policy"] = policy
                 headers["X-Frame-Options"] = "DENY"
-                if self.ending():
+                if self.draining():
                     headers["Connection"] = "close"
             await send(message)
 
-        try:
-            await self.app(scope, receive, guarded)
-        except asyncio.CancelledError:  # by the server, at the end of its shutdown timeout
-            if begun:
-                raise
-            await error_response(scope["path"], NotReady("the service is shutting down"))(scope, receive, guarded)
-        except Exception:
-            if not begun:
-                await internal_error_response(scope)(scope, receive, guarded)
-            raise
+        await self.app(scope, receive, sending)

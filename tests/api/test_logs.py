@@ -17,6 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from app import logs, tracing
+from app.api import health
 from app.main import create_app
 from app.settings import Settings
 from lookalike.images import decode
@@ -61,11 +62,11 @@ def test_json_logs_name_request_and_trace_and_no_secret(collection: Path) -> Non
     ],
 )  # fmt: skip
 def test_a_traceparent_that_makes_no_sense_is_left_out(given: str) -> None:
-    assert logs.trace_of(given) == ""
+    assert logs.parse_trace_id(given) == ""
 
 
 def test_a_traceparent_of_a_later_version_is_read() -> None:
-    assert logs.trace_of(f"01-{TRACE}-{PARENT}-01-more") == TRACE
+    assert logs.parse_trace_id(f"01-{TRACE}-{PARENT}-01-more") == TRACE
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def spans(collection: Path) -> Iterator[tuple[TestClient, InMemorySpanExporter]]
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     app = create_app(Settings(collection=collection))
-    tracing.install(app, app.state.service.telemetry, provider)
+    tracing.install(app, app.state.service.telemetry, health.PATHS, provider)
     with TestClient(app) as client:
         wait_until_ready(client)
         yield client, exporter

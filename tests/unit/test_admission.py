@@ -25,7 +25,7 @@ def clock() -> Clock:
 def take(controller: AdmissionController, clock: Clock, seconds: float) -> None:
     entered = controller.acquire()
     clock.now += seconds
-    controller.release(entered, worked=True)
+    controller.release(entered, completed=True)
 
 
 def test_nothing_is_known_before_the_first_query_has_ended() -> None:
@@ -40,7 +40,7 @@ def test_before_anything_is_known_only_so_many_are_let_in() -> None:
         entered = controller.acquire()
     with pytest.raises(Overloaded):
         controller.admit()
-    controller.release(entered, worked=True)
+    controller.release(entered, completed=True)
     controller.admit()
 
 
@@ -52,10 +52,10 @@ def test_a_slow_first_query_keeps_nobody_out(clock: Clock) -> None:
         controller.admit()
         controller.acquire()
     entered = controller.acquire()
-    with pytest.raises(Overloaded, match="nobody knows yet") as caught:
+    with pytest.raises(Overloaded, match="an unknown time") as caught:
         controller.admit()
     assert caught.value.retry_after == 1
-    controller.release(entered, worked=True)
+    controller.release(entered, completed=True)
     controller.admit()
 
 
@@ -83,7 +83,7 @@ def test_queries_that_end_together_share_the_time(clock: Clock) -> None:
     entered = [controller.acquire() for _ in range(4)]
     clock.now += 2.0
     for each in entered:
-        controller.release(each, worked=True)
+        controller.release(each, completed=True)
     controller.acquire()
     assert controller.expected_wait() == 2.0 / 4
 
@@ -100,7 +100,7 @@ def test_who_would_wait_too_long_is_refused_and_told_when_to_come_again(clock: C
     assert caught.value.retry_after == 1
     assert (controller.in_flight, controller.refused) == (2, 1)
     for _ in range(2):
-        controller.release(clock.now, worked=True)
+        controller.release(clock.now, completed=True)
     controller.admit()  # and in again
 
 
@@ -109,10 +109,10 @@ def test_queries_that_fail_at_once_make_nobody_look_fast(clock: Clock) -> None:
     take(controller, clock, 1.0)
     entered = controller.acquire()
     for _ in range(100):
-        controller.release(controller.acquire(), worked=True, faulty=True)
+        controller.release(controller.acquire(), completed=True, client_error=True)
     assert controller.expected_wait() == 1.0
     clock.now += 3.0
-    controller.release(entered, worked=True)
+    controller.release(entered, completed=True)
     controller.acquire()
     assert controller.expected_wait() == (1.0 + 3.0) / 2
 
@@ -124,7 +124,7 @@ def test_queries_that_take_a_turn_and_fail_tell_as_much_as_others(clock: Clock) 
     for _ in range(200):  # images that are broken at their end
         entered = controller.acquire()
         clock.now += 0.1
-        controller.release(entered, worked=True, faulty=True)
+        controller.release(entered, completed=True, client_error=True)
     take(controller, clock, 0.1)
     controller.acquire()
     assert controller.expected_wait() == pytest.approx(0.1)
@@ -137,9 +137,9 @@ def test_time_in_which_others_gave_up_is_nobodys(clock: Clock) -> None:
     for _ in range(200):
         entered = controller.acquire()
         clock.now += 0.1
-        controller.release(entered, worked=False)
+        controller.release(entered, completed=False)
     good = controller.acquire()
     clock.now += 0.1
-    controller.release(good, worked=True)
+    controller.release(good, completed=True)
     assert controller.expected_wait() == pytest.approx(0.1)
-    controller.release(staying, worked=False)
+    controller.release(staying, completed=False)

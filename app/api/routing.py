@@ -1,0 +1,58 @@
+"""Routers whose routes apply what their endpoints declare; see `app.api.admission`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Depends, params
+from fastapi.routing import APIRoute
+from typing_extensions import override
+
+from app.api.admission import Handler, apply_declaration
+from app.api.dependencies import collection_name
+from app.api.openapi import errors
+
+_DEFAULT, _NAMED = "/v1", "/v1/collections/{name}"
+
+
+class Route(APIRoute):
+    """A route that applies the admission and the deadline that its endpoint declares."""
+
+    @override
+    def get_route_handler(self) -> Handler:
+        return apply_declaration(super().get_route_handler(), self.endpoint)
+
+
+class Router(APIRouter):
+    """A router of such routes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(route_class=Route, **options)
+
+
+class CollectionRouter(Router):
+    """A router of a collection's resource: each route has a path for the default collection, and one for any by name.
+
+    A route declares the rest of its path: `/search/text` is found at `/v1/search/text` and at
+    `/v1/collections/{name}/search/text`.
+    """
+
+    @override
+    def add_api_route(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        dependencies: Sequence[params.Depends] | None = None,
+        responses: dict[int | str, dict[str, Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().add_api_route(_DEFAULT + path, endpoint, dependencies=dependencies, responses=responses, **options)
+        super().add_api_route(
+            _NAMED + path,
+            endpoint,
+            dependencies=[Depends(collection_name), *(dependencies or [])],
+            responses={**errors(404), **(responses or {})},
+            **options,
+        )
