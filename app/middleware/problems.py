@@ -152,4 +152,7 @@ def raise_framework_errors(app: FastAPI) -> None:
 
 
 async def _reraise(_: Request, error: Exception) -> Response:
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # or it and its traceback, which holds this frame, would be a reference cycle
