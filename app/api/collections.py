@@ -67,9 +67,8 @@ def _facts(hosted: HostedCollection) -> dict[str, Any]:
         "text": None,
         "created": None,
     }
-    if status.refusal is not None:
-        error = status.refusal.error
-        facts["failure"] = {"code": error.code, "detail": str(error), "version": status.refusal.version or None}
+    if (refusal := status.refusal) is not None:
+        facts["failure"] = {"code": refusal.code, "detail": refusal.detail, "version": refusal.version or None}
     if status.serving is not None:
         searcher = status.serving.pipeline.searcher
         manifest = searcher.collection.manifest

@@ -1,0 +1,1 @@
+"""Hosted collections: their states, opening, eviction, probes, and the folders they are discovered in."""

@@ -58,7 +58,7 @@ class HostedCollection:
         self.on_failure: Callable[[LookalikeError], None] = lambda error: logger.error("%s [%s]", error, error.code)
         self._runtime = runtime
         self._evict = evict
-        self._start: asyncio.Task[None] | None = None
+        self._start_task: asyncio.Task[None] | None = None
         self._pending_reload: asyncio.Task[QueryPipeline] | None = None  # requested, and not begun
 
     @property
@@ -71,8 +71,7 @@ class HostedCollection:
         if self.status.serving is not None:
             return self.status.serving.pipeline
         if self.status.refusal is not None:
-            error = self.status.refusal.error
-            raise NotReady(f"the collection could not be opened: {error} [{error.code}]")
+            raise NotReady(f"the collection could not be opened: {self.status.refusal}")
         raise NotReady("the collection is being opened; try again in a moment")
 
     @property
@@ -103,7 +102,7 @@ class HostedCollection:
 
     async def start(self) -> None:
         """Open the current version unless one serves; a failure is kept and reported, not raised."""
-        async with self._runtime.opening:
+        async with self._runtime.opening_lock:
             if self.status.state.serves or self._in_backoff():
                 return
             try:
@@ -120,9 +119,9 @@ class HostedCollection:
             NotReady: the collection could not be opened, or not within a query's deadline.
         """
         if self.status.serving is None and not self._in_backoff():
-            if self._start is None or self._start.done():
-                self._start = asyncio.create_task(self.start())
-            await asyncio.wait([self._start], timeout=self._runtime.settings.deadline)
+            if self._start_task is None or self._start_task.done():
+                self._start_task = asyncio.create_task(self.start())
+            await asyncio.wait([self._start_task], timeout=self._runtime.settings.deadline)
         return self.pipeline
 
     async def reload(self) -> QueryPipeline:
@@ -142,7 +141,7 @@ class HostedCollection:
         return await asyncio.shield(self._pending_reload)
 
     async def _reload(self) -> QueryPipeline:
-        async with self._runtime.opening:
+        async with self._runtime.opening_lock:
             self._pending_reload = None  # later calls may mean files that are newer than those opened here
             return await self._open_current()
 
@@ -161,12 +160,12 @@ class HostedCollection:
         """Poll `CURRENT` every few seconds, forever. A closed collection stays closed."""
         while True:
             await asyncio.sleep(self._runtime.settings.watch_seconds)
-            async with self._runtime.opening:  # so that a version that is being opened is not opened twice
+            async with self._runtime.opening_lock:  # so that a version that is being opened is not opened twice
                 if self.status.state is not State.CLOSED:
                     await self._poll()
 
     async def _poll(self) -> None:
-        """Open the version that `CURRENT` names, unless it serves or its refusal stands."""
+        """Open the version that `CURRENT` names unless it serves, or was refused and need not be retried yet."""
         from lookalike.collection import current_version
 
         if self._is_device_stuck():
@@ -175,20 +174,20 @@ class HostedCollection:
             named = await asyncio.to_thread(current_version, self.root)
         except LookalikeError as error:
             if self.status.state in (State.SERVING, State.STALE):
-                self._record_refusal(Refusal(error, failures=self.status.failures))
+                self._record_refusal(Refusal(error.code, str(error), failures=self.status.failures))
             return
         if self.status.state is State.CLOSED:  # in the meantime
             return
         refusal = self.status.refusal
-        if refusal and named == refusal.version:
-            is_due = await self._may_retry(refusal)
-        else:
-            is_due = named != self.version
-            if refusal and not is_due:
+        if refusal and refusal.version == named:
+            if not await self._may_retry(refusal):
+                return
+        elif named == self.version:
+            if refusal:
                 self.status = self.status.restored()
-        if is_due:
-            with suppress(LookalikeError):  # logged, and kept in the status
-                await self._open_current()
+            return
+        with suppress(LookalikeError):  # logged, and kept in the status
+            await self._open_current()
 
     async def _may_retry(self, refusal: Refusal) -> bool:
         """Return whether the back-off is over, or the refused files have been replaced by others that are stable."""
@@ -228,13 +227,12 @@ class HostedCollection:
         if self.version:
             logger.error("version_refused version=%s: %s [%s]", version, error, error.code)
         retry_at = self.backoff.retry_at(failures, permanent=permanent)
-        self._record_refusal(Refusal(error, version, files, files, failures, retry_at))
+        self._record_refusal(Refusal(error.code, str(error), version, files, files, failures, retry_at))
 
     def _record_refusal(self, refusal: Refusal) -> None:
         before, self.status = self.status, self.status.refused(refusal)
         if self.status.state is State.DETACHED and before.state is not State.DETACHED:
-            error = refusal.error
-            logger.error("collection_gone version=%s still serves: %s [%s]", self.version, error, error.code)
+            logger.error("collection_gone version=%s still serves: %s", self.version, refusal)
 
     def _in_backoff(self) -> bool:
         refusal = self.status.refusal

@@ -35,7 +35,7 @@ class Runtime:
 
     Attributes:
         encoders: the encoders in use, by requested name and identity. Collections with the same one share it.
-        opening: held while a collection is opened; one is opened at a time.
+        opening_lock: held while a collection is opened; one is opened at a time.
     """
 
     settings: Settings
@@ -45,7 +45,7 @@ class Runtime:
     pool: ThreadPoolExecutor
     telemetry: Telemetry
     encoders: WeakValueDictionary[tuple[str, Identity], Encoder] = field(default_factory=WeakValueDictionary)
-    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    opening_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def workers(self) -> tuple[DecodeWorkers, EncoderWorkers, SearchWorkers]:

@@ -13,7 +13,6 @@ from app.collections.state import Event, State, next_state
 if TYPE_CHECKING:
     from app.collections.versions import Fingerprint
     from app.execution.pipeline import QueryPipeline
-    from lookalike.errors import LookalikeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,8 @@ class Refusal:
     """Why the newest version does not serve, and when it is tried again.
 
     Attributes:
-        error: the reason.
+        code: of the error that was the reason. The error itself is not kept: its traceback holds the opened files.
+        detail: the error's message.
         version: the version's name; empty if `CURRENT` names none.
         files: fingerprint of the version's files when it was refused.
         last_files: their fingerprint when they were last looked at.
@@ -44,12 +44,16 @@ class Refusal:
         retry_at: monotonic time of the next attempt while the files are unchanged; infinity for never.
     """
 
-    error: LookalikeError
+    code: str
+    detail: str
     version: str = ""
     files: Fingerprint = ()
     last_files: Fingerprint = ()
     failures: int = 0
     retry_at: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.detail} [{self.code}]"
 
     def is_replaced_by(self, files: Fingerprint) -> bool:
         """Return whether the files differ from the refused ones, and have not changed since the last look."""

@@ -11,7 +11,6 @@ from app.collections import state as state_module
 from app.collections.state import TRANSITIONS, Event, InvalidTransition, State, next_state
 from app.collections.status import OpenVersion, Refusal, Status
 from app.execution.pipeline import QueryPipeline
-from lookalike.errors import CollectionNotFound, ManifestInvalid
 
 PAIRS = list(itertools.product(State, Event))
 
@@ -25,9 +24,9 @@ def apply(status: Status, event: Event) -> Status:
         case Event.OPENED:
             return status.opened(version("2"))
         case Event.REFUSED:
-            return status.refused(Refusal(ManifestInvalid("damaged"), version="3"))
+            return status.refused(Refusal("manifest_invalid", "damaged", version="3"))
         case Event.VANISHED:
-            return status.refused(Refusal(CollectionNotFound("missing")))
+            return status.refused(Refusal("collection_not_found", "missing"))
         case Event.RESTORED:
             return status.restored()
         case Event.RELEASED:
@@ -126,9 +125,9 @@ def test_swaps_count_replaced_versions_only() -> None:
 
 def test_refused_files_are_replaced_once_they_are_stable() -> None:
     damaged, partial, whole = ((("vectors.npy", 1, n),) for n in range(3))
-    refusal = Refusal(ManifestInvalid("damaged"), "3", files=damaged, last_files=damaged)
+    refusal = Refusal("manifest_invalid", "damaged", "3", files=damaged, last_files=damaged)
     assert not refusal.is_replaced_by(damaged)
     assert not refusal.is_replaced_by(partial)
-    copying = Refusal(ManifestInvalid("damaged"), "3", files=damaged, last_files=partial)
+    copying = Refusal("manifest_invalid", "damaged", "3", files=damaged, last_files=partial)
     assert not copying.is_replaced_by(whole)
     assert copying.is_replaced_by(partial)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -145,6 +147,23 @@ def test_opening_outlives_the_caller(gallery: Gallery) -> None:
     gallery.publish("1")
     asyncio.run(main())
     assert gallery.opened == ["1"]
+
+
+def test_refused_version_is_not_kept_in_memory(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[weakref.ref[MagicMock]] = []
+
+    async def failing(*_: Any) -> OpenVersion:
+        pipeline = MagicMock()
+        opened.append(weakref.ref(pipeline))
+        raise ManifestInvalid("damaged")
+
+    monkeypatch.setattr(hosted_module, "open_version", failing)
+    gallery.hosted.on_failure = lambda error: None  # captured log records would keep it
+    gallery.publish("1")
+    asyncio.run(gallery.hosted.start())
+    gc.collect()
+    assert gallery.hosted.has_failed()
+    assert opened[0]() is None
 
 
 def test_collection_gone_is_logged_once(gallery: Gallery, caplog: pytest.LogCaptureFixture) -> None:
