@@ -108,7 +108,7 @@ class Service:
             await asyncio.to_thread(workers.join, _JOIN_SECONDS)
         self._runtime.pool.shutdown(wait=False, cancel_futures=True)
 
-    def at_work(self) -> bool:
+    def has_running_batch(self) -> bool:
         """Return whether a batch still runs; Python must not exit under a thread that is inside a library."""
         return any(thread.is_alive() for workers in self._runtime.workers for thread in workers.threads)
 

@@ -115,7 +115,7 @@ def serve(
     gc.unfreeze()  # leak checks that libraries run at exit would visit all of it
     if failures:
         raise failures[0]
-    if service.at_work():
+    if service.has_running_batch():
         process.end_process()
 
 
