@@ -1,9 +1,9 @@
-# Every target is one line; what needs more stands in scripts/. `make` alone lists them.
+# Every target is one line; longer ones call scripts/. `make` alone lists the targets.
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lint types layers wording container-files bench lock containers clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
-# What is compiled once need not be compiled at every start: the environment is the project's own.
+# Keep compiled modules in .venv, so that they are not compiled at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
@@ -15,7 +15,7 @@ demo: .venv/demo.stamp ## set up, index the sample gallery (or IMAGES=folder), s
 test: .venv/dev.stamp ## set up and run all tests (ARGS="-k text" for pytest)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile $(ARGS)
 
-check: lint types layers wording container-files ## everything a machine can judge without running the code
+check: lint types layers wording container-files ## all checks that do not run the code
 
 lint: .venv/dev.stamp ## formatting and lint
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
@@ -26,22 +26,22 @@ types: .venv/dev.stamp ## mypy, strict
 wording: .venv/dev.stamp ## words that the project does not use
 	@$(BIN)/python scripts/check_wording.py
 
-layers: .venv/dev.stamp ## who may import whom
+layers: .venv/dev.stamp ## import contracts
 	@$(BIN)/lint-imports --no-logo
 
 container-files: .venv/dev.stamp ## Dockerfile and compose files
 	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
 
-format: .venv/dev.stamp ## put the code into the project's format
+format: .venv/dev.stamp ## format the code and apply safe fixes
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
 
 bench: .venv/dev.stamp ## measure: encoders, indexing, index (20 minutes and more)
 	@$(BIN)/python -m benchmarks
 
-lock: .venv/uv.stamp ## write requirements/*.txt again; UPGRADE=1 takes newer versions
+lock: .venv/uv.stamp ## resolve requirements/*.txt again; UPGRADE=1 takes newer versions
 	@scripts/lock.sh
 
-containers: ## build the image, index, serve and query it in real containers (CONTAINERS=script where there is no Docker)
+containers: ## build the image, index, serve and query it in real containers (CONTAINERS=script in place of Docker)
 	@scripts/containers.sh
 
 clean: ## remove the environment, caches and the demo's collections

@@ -1,4 +1,4 @@
-"""Asks a running service a text, an image and a pair query and checks the answers; the standard library is enough."""
+"""Send a text, an image and a pair query to a running service and check the responses; needs no packages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 
 
 def wait(address: str, seconds: float = 180.0) -> None:
-    """Returns when /readyz says 200."""
+    """Return when /readyz answers 200."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -25,14 +25,14 @@ def wait(address: str, seconds: float = 180.0) -> None:
 
 
 def post(url: str, body: bytes, content_type: str) -> dict[str, Any]:
-    """The JSON answer to a body."""
+    """Return the JSON response to a body."""
     with urlopen(Request(url, body, {"Content-Type": content_type}), timeout=60) as response:
-        answer: dict[str, Any] = json.load(response)
-    return answer
+        content: dict[str, Any] = json.load(response)
+    return content
 
 
 def query(address: str, text: str, image: Path, expected: str) -> None:
-    """The three queries; leaves with a message at the first wrong answer."""
+    """Send the three queries; exit with a message at the first wrong response."""
     found = post(f"{address}/v1/search/text", json.dumps({"text": text, "limit": 3}).encode(), "application/json")
     by_text = found["results"][0]
     print(f"text  {text!r}: {by_text['id']} {by_text['score']:.4f}, {found['took_ms']['total']:.1f} ms")
@@ -50,13 +50,13 @@ def query(address: str, text: str, image: Path, expected: str) -> None:
 
 
 def check(condition: bool, message: str) -> None:
-    """Leaves with status 1 unless the condition holds."""
+    """Exit with status 1 unless the condition holds."""
     if not condition:
-        sys.exit(f"wrong answer: {message}")
+        sys.exit(f"wrong response: {message}")
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address", help="http://HOST:PORT")
     parser.add_argument("--wait", action="store_true", help="only wait until the service is ready")

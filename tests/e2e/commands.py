@@ -17,17 +17,17 @@ import httpx
 
 
 def lookalike(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs `lookalike ARGUMENTS` and returns its status and output."""
+    """Run `lookalike ARGUMENTS` and return its status and output."""
     command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=600)
 
 
 def lookalike_json(*arguments: str | Path) -> dict[str, Any]:
-    """Runs `lookalike ARGUMENTS --json`, which must succeed, and returns its last line of output."""
+    """Run `lookalike ARGUMENTS --json`, which must succeed, and return its last line of output."""
     done = lookalike(*arguments, "--json")
     assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return summary
 
 
 def free_port() -> int:
@@ -39,7 +39,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(collection: Path, port: int | None = None, **settings: str) -> Iterator[str]:
-    """The address of a `lookalike serve COLLECTION` that is ready; it is stopped at the end."""
+    """Start `lookalike serve COLLECTION`, yield its address once it is ready, and stop it at the end."""
     port = port or free_port()
     command = [sys.executable, "-m", "cli.main", "serve", str(collection), "--port", str(port)]
     service = subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1", **settings})

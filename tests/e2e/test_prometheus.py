@@ -1,4 +1,4 @@
-"""A real Prometheus with the configuration of docker-compose.yml, asked everything that the Grafana dashboard asks."""
+"""A real Prometheus, configured as in docker-compose.yml, evaluates the alerts and the queries of the dashboard."""
 
 from __future__ import annotations
 
@@ -27,28 +27,40 @@ needs_prometheus = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def service(sample_collection: Path) -> Iterator[str]:
+    """The address of a service over the sample gallery."""
+    with serving(sample_collection) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def prometheus(service: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prometheus that scrapes the service."""
+    with _prometheus(service, tmp_path_factory.mktemp("prometheus")) as address:
+        yield address
+
+
 @needs_prometheus
-def test_every_panel_of_the_dashboard_has_something_to_show(sample_collection: Path, tmp_path: Path) -> None:
+def test_every_panel_of_the_dashboard_has_data(service: str, prometheus: str) -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    asked = {target["expr"]: panel["title"] for panel in panels for target in panel["targets"]}
-    with serving(sample_collection) as service, _prometheus(service, tmp_path) as address:
-        deadline = time.monotonic() + 60
-        while missing := {title for query, title in asked.items() if not _answer(address, query)}:
-            assert time.monotonic() < deadline, f"nothing to show: {sorted(missing)}"
-            _use(service)
+    titles = {target["expr"]: panel["title"] for panel in panels for target in panel["targets"]}
+    deadline = time.monotonic() + 60
+    while missing := {title for query, title in titles.items() if not _series(prometheus, query)}:
+        assert time.monotonic() < deadline, f"no data for {sorted(missing)}"
+        _send_queries(service)
 
 
 @needs_prometheus
-def test_every_alert_is_evaluated_over_metrics_that_there_are(sample_collection: Path, tmp_path: Path) -> None:
-    with serving(sample_collection) as service, _prometheus(service, tmp_path) as address:
-        _use(service)
-        served = httpx.get(f"{service}/metrics", timeout=10).text
-        eventually(lambda: {rule["health"] for rule in _alerts(address)} == {"ok"})
-        assert {rule["state"] for rule in _alerts(address)} == {"inactive"}, _alerts(address)
-        for rule in _alerts(address):
-            for metric in re.findall(r"lookalike_[a-z_]+", rule["query"]):
-                assert f"# TYPE {metric} " in served, rule["query"]
-    assert len(ALERTS.read_text().split("- alert:")) - 1 == 8
+def test_every_alert_is_evaluated_over_existing_metrics(service: str, prometheus: str) -> None:
+    _send_queries(service)
+    metrics = httpx.get(f"{service}/metrics", timeout=10).text
+    eventually(lambda: {rule["health"] for rule in _alerts(prometheus)} == {"ok"})
+    assert {rule["state"] for rule in _alerts(prometheus)} == {"inactive"}, _alerts(prometheus)
+    for rule in _alerts(prometheus):
+        for metric in re.findall(r"lookalike_[a-z_]+", rule["query"]):
+            assert f"# TYPE {metric} " in metrics, rule["query"]
+    assert len(ALERTS.read_text().split("- alert:")) - 1 == 7
 
 
 _FIRST_500 = """
@@ -69,23 +81,23 @@ tests:
 
 
 @needs_prometheus
-def test_the_first_500_of_a_route_is_alarming(tmp_path: Path) -> None:
+def test_first_500_of_a_route_fires_an_alert(tmp_path: Path) -> None:
     cases = tmp_path / "cases.yml"
     cases.write_text(_FIRST_500.replace("ALERTS", str(ALERTS)))
-    told = subprocess.run(["promtool", "test", "rules", str(cases)], capture_output=True, text=True)
-    assert told.returncode == 0, told.stdout + told.stderr
+    result = subprocess.run(["promtool", "test", "rules", str(cases)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @needs_prometheus
-def test_a_service_that_is_gone_is_alarming(tmp_path: Path) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
-    with _prometheus(nowhere, tmp_path) as address:
+def test_unreachable_service_fires_an_alert(tmp_path: Path) -> None:
+    unused = f"http://127.0.0.1:{free_port()}"
+    with _prometheus(unused, tmp_path) as address:
         eventually(lambda: "LookalikeDown" in {rule["name"] for rule in _alerts(address) if rule["state"] == "pending"})
 
 
-def eventually(holds: Callable[[], bool]) -> None:
+def eventually(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
@@ -95,24 +107,24 @@ def _alerts(address: str) -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
-def _use(service: str) -> None:
-    """A query by either route, one that fails, and time for Prometheus to look twice."""
+def _send_queries(service: str) -> None:
+    """Send a query by either route and one that fails, and leave Prometheus the time to scrape."""
     for route in ("/v1/search/text", "/v1/collections/collection/search/text"):
         assert httpx.post(service + route, json={"text": "a cat"}, timeout=30).status_code == 200
     assert httpx.post(f"{service}/v1/search/text", json={"text": ""}, timeout=30).status_code == 422
     time.sleep(0.5)
 
 
-def _answer(address: str, query: str) -> list[object]:
-    """The series that have a value now; a rate of nothing over nothing is NaN, and shows nothing."""
-    answer = httpx.get(f"{address}/api/v1/query", params={"query": query}, timeout=10).json()
-    assert answer["status"] == "success", answer
-    return [series for series in answer["data"]["result"] if series["value"][1] != "NaN"]
+def _series(address: str, query: str) -> list[object]:
+    """Return the series that have a value; a rate of nothing over nothing is NaN and is left out."""
+    response = httpx.get(f"{address}/api/v1/query", params={"query": query}, timeout=10).json()
+    assert response["status"] == "success", response
+    return [series for series in response["data"]["result"] if series["value"][1] != "NaN"]
 
 
 @contextmanager
 def _prometheus(service: str, folder: Path) -> Iterator[str]:
-    """One that looks at the service every second, where the configuration has the service's name in its network."""
+    """Start a Prometheus that scrapes this service every second, in place of the compose network's."""
     text = CONFIGURATION.read_text().replace("lookalike:8001", service.removeprefix("http://"))
     own = folder / "prometheus.yml"
     text = text.replace("scrape_interval: 5s", "scrape_interval: 1s").replace("/etc/prometheus/alerts.yml", str(ALERTS))
