@@ -91,13 +91,13 @@ def evaluate(
     Example:  lookalike evaluate folder:mine --baseline lite --data products/ --unseen 0.5 --out report
     """
     from evaluation.datasets import read_examples
-    from evaluation.extras import REPORT, require
-    from evaluation.report import as_json, as_table
+    from evaluation.extras import REPORT, require_packages
+    from evaluation.text_report import as_json, as_table
     from lookalike.bootstrap import EngineOptions, load_encoder
     from lookalike.calibration import write_calibration
 
     if out is not None:
-        require(REPORT, "the report")
+        require_packages(REPORT, "the report")
     _require_writable(out, calibrate)
     options = _options(only, unseen, prompt, pairs, views, platt, resamples, seed)
     read = partial(read_examples, label_column=label_column, caption_column=caption_column, image_column=image_column)
@@ -110,16 +110,16 @@ def evaluate(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     found = [subject.measure(each) for each in encoders]
     for each in found:
-        each.figures |= {"started": started, "command": shlex.join(["lookalike", *sys.argv[1:]])}
-    figures = [each.figures for each in found]
-    typer.echo(as_json(*figures) if json else as_table(*figures))
+        each.metrics |= {"started": started, "command": shlex.join(["lookalike", *sys.argv[1:]])}
+    results = [each.metrics for each in found]
+    typer.echo(as_json(*results) if json else as_table(*results))
     if calibrate is not None:
         write_calibration(found[0].calibration, calibrate)
     if out is not None:
-        from evaluation.html import write_report
+        from evaluation.html_report import write_report
 
         other = found[1] if beside else None
-        write_report(out, found[0], other, metrics=metrics or _own_metrics(encoder), seed=seed)
+        write_report(out, found[0], other, training_log=metrics or _own_metrics(encoder), seed=seed)
     if out is not None and not json:
         typer.echo(f"report: {out / 'report.html'}")
 
@@ -175,7 +175,7 @@ class _Subject:
         limit: int | None,
         options: Options,
     ) -> None:
-        from evaluation.pairlist import is_pair_list, read_pair_list
+        from evaluation.pair_list import is_pair_list, read_pair_list
 
         listed = len(data) == 1 and is_pair_list(Path(data[0]))
         if listed and (gallery or limit or options.unseen is not None or options.views):
@@ -189,7 +189,7 @@ class _Subject:
 
     def measure(self, encoder: Encoder) -> Evaluation:
         from evaluation.evaluate import measure
-        from evaluation.pairlist import measure_pair_list
+        from evaluation.pair_list import measure_pair_list
 
         if self._listed is not None:
             with _progress(len(self._listed.images)) as advance:

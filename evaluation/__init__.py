@@ -1,1 +1,1 @@
-"""Measuring encoders: retrieval by captions and by category. Knows the encoder protocol, no model and no store."""
+"""Evaluation of encoders: retrieval by labels and captions, decisions about pairs, calibration and reports."""

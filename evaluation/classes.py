@@ -1,4 +1,4 @@
-"""Class names -> integer labels, and which classes count as unseen in training."""
+"""Class names as integer labels and as prompts, and the classes that are unseen in training."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lookalike.types import Int64
 
 
 def encode_labels(labels: Iterable[str | None], names: Sequence[str]) -> Int64:
-    """Names -> their positions in `names`, (n,) int64; -1 for what is not among them.
+    """Encode labels as positions in `names`, (n,) int64; -1 for labels that are not among them.
 
     >>> encode_labels(["dog", None, "cat"], ["cat", "dog"]).tolist()
     [1, -1, 0]
     """
-    places = {name: place for place, name in enumerate(names)}
-    return np.array([-1 if label is None else places.get(label, -1) for label in labels], np.int64)
+    positions = {name: position for position, name in enumerate(names)}
+    return np.array([-1 if label is None else positions.get(label, -1) for label in labels], np.int64)
 
 
 def unseen_classes(names: Collection[str], unseen: Sequence[str] | float) -> frozenset[str]:
-    """The classes that training did not see.
+    """Return the classes that are unseen in training.
 
     Args:
         names: all classes.
@@ -30,7 +30,7 @@ def unseen_classes(names: Collection[str], unseen: Sequence[str] | float) -> fro
             that training and evaluation agree on them without passing a list.
 
     Raises:
-        SourceError: a name that is no class, or a share that leaves no class on one of the sides.
+        SourceError: a name is no class, or a share leaves no class on one side.
 
     >>> sorted(unseen_classes(["airplane", "bird", "cat", "deer"], 0.5))
     ['cat', 'deer']
@@ -48,7 +48,7 @@ def unseen_classes(names: Collection[str], unseen: Sequence[str] | float) -> fro
 
 
 def parse_unseen(text: str) -> tuple[str, ...] | float:
-    """A share like `0.5`, or class names between commas.
+    """Parse a share like `0.5`, or comma-separated class names.
 
     >>> parse_unseen("0.5"), parse_unseen("cat, dog")
     (0.5, ('cat', 'dog'))
@@ -59,10 +59,10 @@ def parse_unseen(text: str) -> tuple[str, ...] | float:
         return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def spoken(label: str) -> str:
-    """A class name as a prompt has it: `_` and `-` become spaces.
+def prompt_text(label: str) -> str:
+    """Return a class name as text for a prompt: `_` and `-` become spaces.
 
-    >>> spoken("pickup_truck")
+    >>> prompt_text("pickup_truck")
     'pickup truck'
     """
     return " ".join(label.replace("_", " ").replace("-", " ").split())

@@ -1,7 +1,7 @@
-"""Images to train on and to measure with: the items of any source, with a label and captions where it knows them.
+"""Data sets for training and evaluation: the images of any source, with labels and captions.
 
-Reads through `sources`, so that a folder, a tar and a Parquet file mean here what they mean to the indexing job.
-Images stay unread until `load`, but for those of Parquet files and compressed tars, which are held as encoded bytes.
+Sources are those of the indexing job. Images are read by `load`; those of Parquet files and compressed tars are held in
+memory as encoded bytes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from lookalike.sources.item import ColumnNames, Item, Source
 from lookalike.sources.registry import open_sources
 
 LABEL_COLUMNS = ("label_name", "class_name", "category", "class", "label", "cls")
-"""Columns taken for the label, in this order, where the user names none."""
+"""Names of a label's column, in this order, where the user names none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An image, what class it is of and what people wrote about it, each where known.
+    """An image with its class and captions, where known.
 
     Attributes:
         key: the item's id in its source.
-        load: gives the encoded bytes (JPEG, PNG, ...); raises LookalikeError. Safe to call from any thread.
+        load: returns the encoded bytes (JPEG, PNG, ...); raises LookalikeError. Thread-safe.
         label: the name of its class.
-        captions: perhaps none.
+        captions: may be empty.
         fingerprint: 64 bits that change when the file may have changed, see `lookalike.sources.item`; 0 if unknown.
     """
 
@@ -48,7 +48,7 @@ def read_examples(
     image_column: str | None = None,
     limit: int | None = None,
 ) -> list[Example]:
-    """The images of some sources, in the order of the sources.
+    """Read the examples of sources, in their order.
 
     Args:
         sources: folders, tars, Parquet files, patterns of them, as `lookalike index` takes them.
@@ -56,14 +56,14 @@ def read_examples(
             of an image's path, if it has none of these.
         caption_column: column of the caption; found by its name if None.
         image_column: column of the image; found by its name or type if None.
-        limit: at most so many, taken at even distances so that a table sorted by class keeps all classes.
+        limit: maximum number, evenly spaced so that a table sorted by class keeps all classes.
 
     Returns:
-        One example for each item. What can't be read is an example whose `load` raises.
+        One example per item. The `load` of an unreadable item raises.
 
     Raises:
-        SourceNotFound: nothing stands at a path.
-        SourceError: a source that can't be read, a named column that nothing has, or no image at all.
+        SourceNotFound: a path does not exist.
+        SourceError: a source can't be read, no item has a named column, or there is no image.
         ValueError: a limit below 1.
     """
     if limit is not None and limit < 1:
@@ -74,11 +74,11 @@ def read_examples(
         raise SourceError(f"{', '.join(sources)}: no image in it")
     if label_column is not None and all(example.label is None for example in examples):
         raise SourceError(f"{', '.join(sources)}: no image has a label in column {label_column!r} (--label-column)")
-    return examples if limit is None else spread(examples, limit)
+    return examples if limit is None else subsample(examples, limit)
 
 
-def spread(examples: Sequence[Example], limit: int) -> list[Example]:
-    """At most `limit` examples at even distances, in their order."""
+def subsample(examples: Sequence[Example], limit: int) -> list[Example]:
+    """Return at most `limit` examples, evenly spaced, in their order."""
     if len(examples) <= limit:
         return list(examples)
     return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]

@@ -1,4 +1,4 @@
-"""Packages that are not of the core: imported when they are called for, and named with their extra where they lack."""
+"""Imports of optional packages; a missing one is reported with the extra that installs it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,28 @@ from typing import Any
 from lookalike.errors import ExtraMissing
 
 EXTRA = "train"
-
-
 PAIRS = ("sklearn",)
-"""What measuring pairs needs."""
+"""Packages for measuring pairs."""
 REPORT = ("matplotlib", "sklearn", "umap")
-"""What the report needs."""
+"""Packages for the report."""
 
 
-def require(packages: Sequence[str], purpose: str) -> None:
-    """Ask for packages before long work begins that would fail for want of them; imports nothing.
+def require_packages(packages: Sequence[str], purpose: str) -> None:
+    """Check that packages are installed, before long work that needs them; imports nothing.
 
     Raises:
-        ExtraMissing: one is not installed; the message says what for and what to install.
+        ExtraMissing: one is not installed; the message names the purpose and the extra.
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ExtraMissing(f"{purpose} needs {', '.join(missing)}: pip install 'lookalike[{EXTRA}]'")
 
 
-def need(module: str) -> Any:
-    """A module of the extra `train`: sklearn.metrics, matplotlib.figure, umap, ...
+def import_extra(module: str) -> Any:
+    """Import a module of the extra `train`: sklearn.metrics, matplotlib.figure, umap, ...
 
     Raises:
-        ExtraMissing: it is not installed; the message says what to install.
+        ExtraMissing: it is not installed; the message names the extra.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""What an evaluation may be told: which measures, on which classes, how many pairs, with which seed."""
+"""Options of an evaluation: measures, unseen classes, number of pairs, seed."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from evaluation.calibrate import Method
 from evaluation.labels import DEPTHS
 
 MEASURES = ("labels", "captions", "zero_shot", "pairs")
-"""What can be measured; each needs labels, captions, or a text tower, and is left out where they lack."""
+"""Each needs labels, captions or a text tower, and is left out where they are missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to measure.
+    """Options of an evaluation.
 
     Attributes:
         measures: some of MEASURES.
-        unseen: classes that training did not see, by name, or as a share (see `classes.unseen_classes`).
+        unseen: classes unseen in training, by name, or as a share (see `classes.unseen_classes`).
         depths: the k of hit rates and recalls.
-        prompt: what asks for a class, `{}` standing for its name.
-        views: whether two views of each image are the pairs of images that belong together (see `views`), and
-            not two images of a class.
-        pairs: at most so many pairs of each kind, validation and test together.
-        calibration: the curve of probability.
-        resamples: how often the bootstrap draws; 0 leaves intervals out.
-        seed: decides which pairs are drawn and what the bootstrap draws.
+        prompt: template of a class's text query; `{}` is replaced by its name.
+        views: take two views of each image as positive pairs (see `views`), not two images of a class.
+        pairs: maximum number of pairs of each kind, validation and test together.
+        calibration: method of the probability curve.
+        resamples: of the bootstrap; 0 leaves intervals out.
+        seed: of the pairs and the bootstrap.
     """
 
     measures: tuple[str, ...] = MEASURES

@@ -1,6 +1,6 @@
-"""Deciding whether two things belong together: pairs drawn from labels or captions, a threshold, and its figures.
+"""Verification of pairs: pairs drawn from labels or captions, the best threshold, and its metrics.
 
-Cosines in, figures out; images, texts and encoders are somebody else's. A *positive* pair belongs together.
+A *positive* pair belongs together: two images of a class, or an image and its caption.
 
 Dimension letters: p pairs, n images, t texts.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.extras import need
+from evaluation.extras import import_extra
 from evaluation.labels import Float64, class_sizes
 from lookalike.types import Bool, Float32, Int64
 
@@ -23,7 +23,7 @@ class Pairs:
     Attributes:
         left: (p,) int64, the anchors: each occurs once in a positive pair and once in a negative one.
         right: (p,) int64.
-        same: (p,) bool, whether they belong together.
+        same: (p,) bool, whether the pair is positive.
     """
 
     left: Int64
@@ -31,13 +31,13 @@ class Pairs:
     same: Bool
 
     def cosines(self, lefts: Float32, rights: Float32) -> Float64:
-        """(p,) cosines of the pairs, given the unit vectors that the positions mean."""
+        """Return the (p,) cosines of the pairs, given the unit vectors of both sides."""
         products: Float64 = np.einsum("pd,pd->p", lefts[self.left], rights[self.right]).astype(np.float64)
         return products
 
 
 def pairs_by_label(labels: Int64, rng: np.random.Generator) -> Pairs:
-    """For each image another one of its class and one of another class, each drawn evenly.
+    """Draw for each image another one of its class and one of another class, uniformly.
 
     Images whose class has no other image, or all images, are no anchors.
 
@@ -50,21 +50,21 @@ def pairs_by_label(labels: Int64, rng: np.random.Generator) -> Pairs:
     sizes, starts = class_sizes(labels, labels), np.searchsorted(ranked, labels, "left")
     anchors = np.flatnonzero((sizes > 1) & (sizes < len(labels)))
     size, start = sizes[anchors], starts[anchors]
-    place = np.empty(len(labels), np.int64)
-    place[order] = np.arange(len(labels))
-    step = rng.integers(1, size)  # so many places further round the class: never itself
-    positive = order[start + (place[anchors] - start + step) % size]
-    other = rng.integers(0, len(labels) - size)  # a place outside the run
+    position = np.empty(len(labels), np.int64)
+    position[order] = np.arange(len(labels))
+    step = rng.integers(1, size)  # positions further round the class: never itself
+    positive = order[start + (position[anchors] - start + step) % size]
+    other = rng.integers(0, len(labels) - size)  # a position outside the run
     negative = order[np.where(other < start, other, other + size)]
-    return _both(anchors, positive, negative)
+    return _positive_and_negative(anchors, positive, negative)
 
 
 def pairs_by_caption(owners: Int64, rng: np.random.Generator) -> Pairs:
-    """For each image one of its captions and a caption of another image.
+    """Draw for each image one of its captions and a caption of another image.
 
     Args:
         owners: (t,) int64, the image of each text.
-        rng: decides.
+        rng: for the draws.
 
     Returns:
         `left` are images, `right` positions of texts.
@@ -76,18 +76,18 @@ def pairs_by_caption(owners: Int64, rng: np.random.Generator) -> Pairs:
     order = np.argsort(owners, kind="stable")
     anchors, start, size = np.unique(owners[order], return_index=True, return_counts=True)
     if len(anchors) < 2:
-        return _both(anchors[:0], anchors[:0], anchors[:0])
+        return _positive_and_negative(anchors[:0], anchors[:0], anchors[:0])
     positive = order[start + rng.integers(0, size)]
     other = rng.integers(0, len(owners) - size)
     negative = order[np.where(other < start, other, other + size)]
-    return _both(anchors, positive, negative)
+    return _positive_and_negative(anchors, positive, negative)
 
 
 def best_threshold(cosines: Float64, same: Bool) -> float:
-    """The cosine distance that decides with the best F1: similar where 1 - cosine <= threshold.
+    """Return the cosine distance that decides with the best F1: similar where 1 - cosine <= threshold.
 
-    F1 = 2 TP / (2 TP + FP + FN). The threshold lies midway between the last pair let in and the next, of equally good
-    ones the strictest.
+    F1 = 2 TP / (2 TP + FP + FN). The threshold is midway between the last pair accepted and the next; the strictest of
+    equally good ones.
 
     Args:
         cosines: (p,) of the validation pairs.
@@ -97,7 +97,7 @@ def best_threshold(cosines: Float64, same: Bool) -> float:
         A distance in [0, 2].
 
     Raises:
-        ValueError: no positive pair.
+        ValueError: there is no positive pair.
 
     >>> round(best_threshold(np.array([0.9, 0.7, 0.5, 0.1]), np.array([True, True, False, False])), 6)
     0.4
@@ -107,60 +107,61 @@ def best_threshold(cosines: Float64, same: Bool) -> float:
     order = np.argsort(-cosines, kind="stable")
     ranked, hits = cosines[order], same[order].cumsum()
     f1 = 2 * hits / (np.arange(1, len(ranked) + 1) + same.sum())
-    f1[:-1][ranked[:-1] == ranked[1:]] = -1  # equal cosines go in together
+    f1[:-1][ranked[:-1] == ranked[1:]] = -1  # equal cosines are accepted together
     last = int(f1.argmax())
     following = ranked[last + 1] if last + 1 < len(ranked) else ranked[last]
     return float(np.clip(1 - (ranked[last] + following) / 2, 0, 2))
 
 
-def decision_figures(cosines: Float64, same: Bool, threshold: float) -> dict[str, float]:
-    """Accuracy, precision, recall and F1 of deciding by a threshold (cosine distance).
+def decision_metrics(cosines: Float64, same: Bool, threshold: float) -> dict[str, float]:
+    """Compute accuracy, precision, recall and F1 of a threshold (cosine distance).
 
-    precision = TP / (TP + FP), 0 where nothing is let in; recall = TP / (TP + FN).
+    precision = TP / (TP + FP), 0 where no pair is accepted; recall = TP / (TP + FN).
 
-    >>> decision_figures(np.array([0.9, 0.2, 0.8, 0.1]), np.array([True, True, False, False]), threshold=0.5)
+    >>> decision_metrics(np.array([0.9, 0.2, 0.8, 0.1]), np.array([True, True, False, False]), threshold=0.5)
     {'accuracy': 0.5, 'precision': 0.5, 'recall': 0.5, 'f1': 0.5}
     """
-    return weighted_figures(1 - cosines <= threshold, same, np.ones(len(same)))
+    return weighted_metrics(1 - cosines <= threshold, same, np.ones(len(same)))
 
 
-def weighted_figures(similar: Bool, same: Bool, weights: Float64 | Int64) -> dict[str, float]:
-    """As `decision_figures`, each pair counting `weights` times."""
-    true = float(weights @ (similar & same))
-    let_in, positives, right = (float(weights @ mask) for mask in (similar, same, similar == same))
+def weighted_metrics(similar: Bool, same: Bool, weights: Float64 | Int64) -> dict[str, float]:
+    """Compute `decision_metrics`, each pair counted `weights` times."""
+    true_positives = float(weights @ (similar & same))
+    predicted, positives, correct = (float(weights @ mask) for mask in (similar, same, similar == same))
     return {
-        "accuracy": right / max(float(weights.sum()), 1.0),
-        "precision": true / let_in if let_in else 0.0,
-        "recall": true / positives if positives else 0.0,
-        "f1": 2 * true / (let_in + positives) if let_in + positives else 0.0,
+        "accuracy": correct / max(float(weights.sum()), 1.0),
+        "precision": true_positives / predicted if predicted else 0.0,
+        "recall": true_positives / positives if positives else 0.0,
+        "f1": 2 * true_positives / (predicted + positives) if predicted + positives else 0.0,
     }
 
 
-def roc_figures(cosines: Float64, same: Bool) -> dict[str, float]:
-    """Area under the ROC curve, and the equal error rate: the share of errors where both kinds are as frequent.
+def roc_metrics(cosines: Float64, same: Bool) -> dict[str, float]:
+    """Compute the area under the ROC curve, and the equal error rate (false positive rate = false negative rate).
 
-    The ROC curve is scikit-learn's; between its points the equal error rate is interpolated.
+    The ROC curve is scikit-learn's; the equal error rate is interpolated between its points.
 
     Raises:
-        ValueError: only one kind of pair.
+        ValueError: there is only one kind of pair.
 
-    >>> roc_figures(np.array([0.9, 0.8, 0.3, 0.1]), np.array([True, False, True, False]))
+    >>> roc_metrics(np.array([0.9, 0.8, 0.3, 0.1]), np.array([True, False, True, False]))
     {'roc_auc': 0.75, 'equal_error_rate': 0.5}
     """
     if same.all() or not same.any():
         raise ValueError("a ROC curve needs positive and negative pairs")
-    metrics = need("sklearn.metrics")
-    false_rate, true_rate, _ = metrics.roc_curve(same, cosines, drop_intermediate=False)
-    missed = 1 - true_rate
-    equal = int((false_rate >= missed).argmax())  # false rate ascends, misses descend
-    before, after = (float(false_rate[i] - missed[i]) for i in (equal - 1, equal))
+    sklearn_metrics = import_extra("sklearn.metrics")
+    false_positive_rate, true_positive_rate, _ = sklearn_metrics.roc_curve(same, cosines, drop_intermediate=False)
+    false_negative_rate = 1 - true_positive_rate
+    # False positives ascend, false negatives descend.
+    equal = int((false_positive_rate >= false_negative_rate).argmax())
+    before, after = (float(false_positive_rate[i] - false_negative_rate[i]) for i in (equal - 1, equal))
     share = before / (before - after)
-    rate = missed[equal - 1] + share * (missed[equal] - missed[equal - 1])
-    return {"roc_auc": float(metrics.roc_auc_score(same, cosines)), "equal_error_rate": float(rate)}
+    rate = false_negative_rate[equal - 1] + share * (false_negative_rate[equal] - false_negative_rate[equal - 1])
+    return {"roc_auc": float(sklearn_metrics.roc_auc_score(same, cosines)), "equal_error_rate": float(rate)}
 
 
 def cosine_gap(cosines: Float64, same: Bool) -> dict[str, float]:
-    """Mean cosine of positive pairs, of negative pairs, and their difference.
+    """Compute the mean cosine of positive pairs, of negative pairs, and their difference.
 
     >>> cosine_gap(np.array([0.9, 0.7, 0.25]), np.array([True, True, False]))
     {'positive_cosine': 0.8, 'negative_cosine': 0.25, 'cosine_gap': 0.55}
@@ -169,6 +170,6 @@ def cosine_gap(cosines: Float64, same: Bool) -> dict[str, float]:
     return {"positive_cosine": positive, "negative_cosine": negative, "cosine_gap": positive - negative}
 
 
-def _both(anchors: Int64, positive: Int64, negative: Int64) -> Pairs:
+def _positive_and_negative(anchors: Int64, positive: Int64, negative: Int64) -> Pairs:
     same = np.repeat([True, False], len(anchors))
     return Pairs(np.concatenate([anchors, anchors]), np.concatenate([positive, negative]), same)

@@ -1,6 +1,4 @@
-"""Plots of an evaluation as PNG bytes, by matplotlib without a window or a global state.
-
-Takes vectors, numbers and small images; knows no encoder and no file.
+"""Plots of an evaluation as PNG bytes, by matplotlib without a window or global state.
 
 Dimension letters: n images, d embedding width.
 """
@@ -13,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.extras import need
+from evaluation.extras import import_extra
 from evaluation.labels import Float64
-from evaluation.pair_measure import PairSample
+from evaluation.pair_evaluation import PairSample
 from lookalike.types import Float32, UInt8
 
 BLUE, ORANGE, GREY, INK = "#2563eb", "#ea7317", "#9aa3af", "#1f2937"
-_MOST_COLOURS = 20
-_SMOOTHING = 40  # windows that a loss curve is averaged over
+_MAX_COLOURS = 20
+_SMOOTHING_WINDOWS = 40  # windows of a loss curve's moving average
 
 
 def curves_plot(lines: Sequence[Mapping[str, Any]]) -> bytes:
-    """Loss, validation figures and learning rate over the steps of a training run.
+    """Plot loss, validation metrics and learning rate over the steps of a training run.
 
     Args:
         lines: records with `step` and any of `loss`, `accuracy`, `learning_rate`, `validation.<name>`, `base.<name>`;
-            what the base reaches is a dotted line.
+            the base's metrics are dotted lines.
     """
     names = sorted({name for line in lines for name in line if name.startswith("validation.")})
     losses = [name for name in names if name.endswith("loss")]
@@ -52,18 +50,18 @@ def curves_plot(lines: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def histogram_plot(samples: Mapping[str, PairSample], thresholds: Mapping[str, float], kind: str) -> bytes:
-    """Cosines of positive and negative test pairs, one panel for each encoder, with the threshold.
+    """Plot the cosines of positive and negative test pairs, one panel for each encoder, with the threshold.
 
     Args:
         samples: encoder's title -> its test pairs.
         thresholds: encoder's title -> cosine distance.
-        kind: what the pairs are, for the axis.
+        kind: of the pairs, for the axis.
     """
     figure, axes = _figure(1, len(samples), 5.5 * len(samples), 3.1)
     for axis, (title, sample) in zip(axes, samples.items(), strict=True):
         low, high = min(-0.1, float(sample.cosines.min())), 1.0
         bins = np.linspace(low, high, 61)
-        for same, colour, name in ((False, ORANGE, "different"), (True, BLUE, "belong together")):
+        for same, colour, name in ((False, ORANGE, "negative pairs"), (True, BLUE, "positive pairs")):
             axis.hist(sample.cosines[sample.same == same], bins=bins, density=True, color=colour, alpha=0.6, label=name)
         cut = 1 - thresholds[title]
         axis.axvline(cut, color=INK, lw=1.2, ls="--", label=f"threshold: cosine {cut:.3f}")
@@ -75,7 +73,7 @@ def histogram_plot(samples: Mapping[str, PairSample], thresholds: Mapping[str, f
 
 
 def heat_map_plot(vectors: Mapping[str, Float32], images: Sequence[UInt8]) -> bytes:
-    """Pairwise cosines of a few images, which stand along both axes; one panel for each encoder.
+    """Plot pairwise cosines of a few images, shown along both axes; one panel for each encoder.
 
     Args:
         vectors: encoder's title -> (n, d) of unit norm.
@@ -101,13 +99,13 @@ def heat_map_plot(vectors: Mapping[str, Float32], images: Sequence[UInt8]) -> by
 
 
 def map_plot(points: Float64, labels: Sequence[str | None], images: Mapping[int, UInt8], title: str) -> bytes:
-    """Embeddings in the plane, coloured by class, some of them as images.
+    """Plot projected embeddings, coloured by class, some of them as images.
 
     Args:
         points: (n, 2).
-        labels: n class names; the commonest have a colour each, the others are grey.
+        labels: n class names; the most frequent have a colour each, the others are grey.
         images: position -> small RGB image.
-        title: which projection of what.
+        title: of the plot.
     """
     figure, axes = _figure(1, 1, 8.6, 6.2)
     axis = axes[0]
@@ -126,23 +124,23 @@ def map_plot(points: Float64, labels: Sequence[str | None], images: Mapping[int,
 
 
 def reliability_plot(probabilities: Mapping[str, Float64], same: Mapping[str, Any], bins: int = 10) -> bytes:
-    """Stated probability against the share of pairs that do belong together, for each kind of pair."""
+    """Plot the share of positive pairs against the predicted probability, for each kind of pair."""
     figure, axes = _figure(1, 1, 4.2, 3.6)
     axes[0].plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
-    for (kind, stated), colour in zip(probabilities.items(), (BLUE, ORANGE), strict=False):
-        place = np.minimum((stated * bins).astype(int), bins - 1)
-        counts = np.bincount(place, minlength=bins)
+    for (kind, predicted), colour in zip(probabilities.items(), (BLUE, ORANGE), strict=False):
+        bin_of = np.minimum((predicted * bins).astype(int), bins - 1)
+        counts = np.bincount(bin_of, minlength=bins)
         filled = counts > 0
-        means = [np.bincount(place, weights=values, minlength=bins)[filled] for values in (stated, same[kind])]
+        means = [np.bincount(bin_of, weights=values, minlength=bins)[filled] for values in (predicted, same[kind])]
         axes[0].plot(means[0] / counts[filled], means[1] / counts[filled], "o-", ms=4, color=colour, label=kind)
-    axes[0].set_xlabel("stated probability", fontsize=8)
-    axes[0].set_ylabel("share that belongs together", fontsize=8)
+    axes[0].set_xlabel("predicted probability", fontsize=8)
+    axes[0].set_ylabel("share of positive pairs", fontsize=8)
     axes[0].legend(fontsize=7, frameon=False)
     return _png(figure)
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
-    figure = need("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    figure = import_extra("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)[0]
     for axis in axes:
         axis.tick_params(labelsize=7)
@@ -163,7 +161,7 @@ def _series(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float],
 
 def _smoothed(axis: Any, name: str, steps: list[float], values: list[float]) -> None:
     axis.plot(steps, values, color=GREY, lw=0.6, alpha=0.8, label=f"{name}, each step" if values else None)
-    width = max(1, len(values) // _SMOOTHING)
+    width = max(1, len(values) // _SMOOTHING_WINDOWS)
     if width > 1:
         mean = np.convolve(values, np.full(width, 1 / width), "valid")
         axis.plot(steps[width - 1 :], mean, color=BLUE, lw=1.6, label=f"{name}, mean of {width} steps")
@@ -177,8 +175,8 @@ def _thumbnail(
     offset: tuple[float, float] = (0, 0),
     frame: Any = None,
 ) -> None:
-    """The image, its longer side `points` long, at a place in data coordinates, framed in a colour or not."""
-    boxes = need("matplotlib.offsetbox")
+    """Draw an image, its longer side `points` long, at a position in data coordinates, framed in a colour or not."""
+    boxes = import_extra("matplotlib.offsetbox")
     box = boxes.AnnotationBbox(
         boxes.OffsetImage(image, zoom=points / max(image.shape[:2])),
         at,
@@ -193,13 +191,13 @@ def _thumbnail(
 
 
 def _colours(labels: Sequence[str | None]) -> list[tuple[str, Any, list[int]]]:
-    """(name, colour, positions) of the commonest classes, and the rest in grey before them."""
+    """Return (name, colour, positions) of the most frequent classes, and the rest in grey before them."""
     groups: dict[str | None, list[int]] = {}
     for i, label in enumerate(labels):
         groups.setdefault(label, []).append(i)
     named = sorted((name for name in groups if name is not None), key=lambda name: (-len(groups[name]), name))
-    palette = need("matplotlib").colormaps["tab10" if len(named) <= 10 else "tab20"].colors
-    shown = sorted(named[:_MOST_COLOURS])
+    palette = import_extra("matplotlib").colormaps["tab10" if len(named) <= 10 else "tab20"].colors
+    shown = sorted(named[:_MAX_COLOURS])
     rest = [i for name, rows in groups.items() if name not in shown for i in rows]
     grey = [("other classes" if named else "", GREY, sorted(rest))] if rest else []
     return grey + [(name, colour, groups[name]) for name, colour in zip(shown, palette, strict=False)]

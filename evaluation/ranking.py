@@ -1,4 +1,4 @@
-"""Measures over a score matrix; knows nothing of images, texts or encoders.
+"""Retrieval metrics of a score matrix.
 
 Dimension letters: q queries, n gallery items, k depth. *Score*: higher is better. Ties count against the query, so
 that an encoder which gives every image the same vector finds nothing.
@@ -15,13 +15,13 @@ Scores = Float32 | NDArray[np.float64]
 
 
 def best_ranks(scores: Scores, relevant: Bool) -> Int64:
-    """Rank, from 1, of each query's best relevant item.
+    """Return the rank, from 1, of each query's best relevant item.
 
     rank(q) = 1 + #{irrelevant j : s(q, j) >= max over relevant i of s(q, i)}
 
     Args:
         scores: (q, n), any real type.
-        relevant: (q, n), which items answer which query; at least one in each row.
+        relevant: (q, n), which items are relevant to which query; at least one in each row.
 
     Returns:
         (q,) int64 in [1, n].
@@ -44,9 +44,9 @@ def best_ranks(scores: Scores, relevant: Bool) -> Int64:
 
 
 def hit_rate_at_k(ranks: Int64, k: int) -> float:
-    """Share of queries whose best relevant item is among the first k: mean of [rank <= k].
+    """Return the share of queries whose best relevant item is among the first k: mean of [rank <= k].
 
-    This is what the literature on captions calls R@k (each caption has one photograph).
+    The literature on captions calls it R@k (each caption has one photograph).
 
     >>> hit_rate_at_k(np.array([1, 3, 11]), k=10)
     0.6666666666666666
@@ -57,10 +57,9 @@ def hit_rate_at_k(ranks: Int64, k: int) -> float:
 
 
 def precision_at_k(scores: Scores, relevant: Bool, k: int) -> NDArray[np.float64]:
-    """P@k of each query: relevant items among its k best, divided by min(k, number of relevant items).
+    """Return P@k of each query: relevant items among its k best, divided by min(k, number of relevant items).
 
-    The divisor makes 1.0 reachable for a category with fewer than k images. Of equal scores the irrelevant ones
-    come first.
+    The divisor makes 1.0 reachable for a class with fewer than k images. Of equal scores irrelevant items rank first.
 
     Args:
         scores: (q, n).
@@ -80,13 +79,13 @@ def precision_at_k(scores: Scores, relevant: Bool, k: int) -> NDArray[np.float64
     if k < 1 or not relevant.any(axis=1).all():
         raise ValueError(f"precision needs k >= 1 and a relevant item for each query; k={k}")
     order = np.lexsort((relevant, -scores), axis=1)[:, :k]  # last key first: score falling, irrelevant before relevant
-    found = np.take_along_axis(relevant, order, axis=1).sum(axis=1)
-    precision: NDArray[np.float64] = found / np.minimum(k, relevant.sum(axis=1))
+    hits = np.take_along_axis(relevant, order, axis=1).sum(axis=1)
+    precision: NDArray[np.float64] = hits / np.minimum(k, relevant.sum(axis=1))
     return precision
 
 
 def accuracy(scores: Scores, labels: Int64) -> float:
-    """Share of rows whose best column is their label; a tie with another column is an error.
+    """Return the share of rows whose best column is their label; a tie with another column is an error.
 
     >>> accuracy(np.array([[0.9, 0.1], [0.3, 0.6], [0.5, 0.5]]), np.array([0, 0, 0]))
     0.3333333333333333

@@ -1,7 +1,6 @@
-"""Two views of each image, for data without labels: what belongs together is then what shows the same scene.
+"""Two random views of each image, as positive pairs for data without labels.
 
-A view is a random part of the image, as another photograph of the same thing might frame it. The two may share
-little, or nothing.
+A view is a random crop, as another photograph of the same scene might frame it. The two may not overlap at all.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ import numpy as np
 from evaluation.datasets import Example
 from lookalike.images import decode, encode_thumbnail
 
-SMALLEST, LARGEST = 0.3, 0.8
-"""Share of the image's area that a view shows."""
-LONGEST_SIDE = 4 / 3
-"""How much longer one side may be than the other, relative to the image's own."""
+MIN_AREA_SHARE, MAX_AREA_SHARE = 0.3, 0.8
+"""A view's share of the image's area."""
+MAX_ASPECT_CHANGE = 4 / 3
+"""Maximum factor between a view's aspect ratio and the image's."""
 
 
 def two_views(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """Two examples for each, labelled with its key; without captions, which are about the whole.
+    """Return two examples for each, labelled with its key; without captions, which describe the whole image.
 
     The same seed and key give the same views.
     """
@@ -37,7 +36,7 @@ def _view(example: Example, number: int, seed: int) -> bytes:
     digest = hashlib.blake2b(f"{seed} {number} {example.key}".encode(), digest_size=8).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "little"))
     image = decode(example.load()).image
-    side, ratio = np.sqrt(rng.uniform(SMALLEST, LARGEST)), LONGEST_SIDE ** rng.uniform(-0.5, 0.5)
+    side, ratio = np.sqrt(rng.uniform(MIN_AREA_SHARE, MAX_AREA_SHARE)), MAX_ASPECT_CHANGE ** rng.uniform(-0.5, 0.5)
     width, height = (
         max(1, round(min(1.0, share) * full))
         for share, full in zip((side * ratio, side / ratio), image.size, strict=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.frontier.systems import Params
-from evaluation.extras import need
+from evaluation.extras import import_extra
 
 OURS, BASE = "lookalike", "flat"
 STEP = 0.005
@@ -161,7 +161,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     Raises:
         ExtraMissing: matplotlib is not installed.
     """
-    figure = need("matplotlib.figure").Figure(figsize=(8, 5), layout="constrained")
+    figure = import_extra("matplotlib.figure").Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
     for system in dict.fromkeys(row.system for row in rows):
         points = sorted((row for row in rows if row.system == system), key=lambda row: (row.recall, -row.qps))

@@ -20,7 +20,7 @@ def parquet(target: Path, **columns: list[object]) -> str:
     return str(target)
 
 
-def test_the_first_folder_is_the_label_and_a_text_beside_holds_the_captions(tmp_path: Path) -> None:
+def test_folder_gives_label_and_text_file_captions(tmp_path: Path) -> None:
     write_folders(tmp_path, {"red_ones/a.png": "red", "blue/deep/b.png": "blue", "astray.png": "green"})
     (tmp_path / "red_ones" / "a.txt").write_text("a red thing\n\nall  red\n")
     examples = {example.key: example for example in read_examples([str(tmp_path)])}
@@ -34,7 +34,7 @@ def test_the_first_folder_is_the_label_and_a_text_beside_holds_the_captions(tmp_
     assert examples["astray.png"].load() == make_image("green")
 
 
-def test_a_tar_has_labels_in_its_sidecars(tmp_path: Path) -> None:
+def test_tar_sidecars_give_labels(tmp_path: Path) -> None:
     members = {"a.png": make_image("red"), "a.json": json.dumps({"cls": 3, "caption": "three"}).encode()}
     members |= {"b.png": make_image("red"), "b.txt": b"one\ntwo"}
     examples = read_examples([str(write_tar(tmp_path / "t.tar", members))])
@@ -44,7 +44,7 @@ def test_a_tar_has_labels_in_its_sidecars(tmp_path: Path) -> None:
     ]
 
 
-def test_the_label_of_a_table_is_the_named_column_or_the_first_known_one(tmp_path: Path) -> None:
+def test_table_label_is_named_or_first_known_column(tmp_path: Path) -> None:
     columns = {"image": [make_image("red")] * 2, "label": [0, 1], "class_name": ["cat", "dog"], "path": ["x/1", "y/2"]}
     source = parquet(tmp_path / "t.parquet", id=["a", "b"], shop=["s", None], **columns)
     assert [example.label for example in read_examples([source])] == ["cat", "dog"]
@@ -55,7 +55,7 @@ def test_the_label_of_a_table_is_the_named_column_or_the_first_known_one(tmp_pat
         read_examples([source], label_column="colour")
 
 
-def test_columns_of_image_and_caption_can_be_named(tmp_path: Path) -> None:
+def test_image_and_caption_columns_can_be_named(tmp_path: Path) -> None:
     source = parquet(
         tmp_path / "t.parquet", id=["a"], front=[make_image("red")], back=[make_image("blue")], said=[["one", "two"]]
     )
@@ -66,7 +66,7 @@ def test_columns_of_image_and_caption_can_be_named(tmp_path: Path) -> None:
         read_examples([source], image_column="side")
 
 
-def test_a_limit_keeps_all_classes_of_a_sorted_table(tmp_path: Path) -> None:
+def test_limit_keeps_all_classes_of_sorted_table(tmp_path: Path) -> None:
     labels = [name for name in "abcde" for _ in range(20)]
     source = parquet(tmp_path / "t.parquet", id=list(range(100)), image=[make_image("red")] * 100, label=labels)
     examples = read_examples([source], limit=10)
@@ -77,7 +77,7 @@ def test_a_limit_keeps_all_classes_of_a_sorted_table(tmp_path: Path) -> None:
         read_examples([source], limit=0)
 
 
-def test_several_sources_follow_each_other_and_a_broken_image_is_left_to_load(tmp_path: Path) -> None:
+def test_sources_keep_order_and_broken_image_fails_on_load(tmp_path: Path) -> None:
     folder = write_folders(tmp_path / "f", {"red/a.png": "red"})
     (folder / "red" / "b.png").write_bytes(b"no image")
     tar = write_tar(tmp_path / "t.tar", {"c.png": make_image("blue")})
@@ -87,7 +87,7 @@ def test_several_sources_follow_each_other_and_a_broken_image_is_left_to_load(tm
         decode(examples[1].load())
 
 
-def test_what_a_damaged_tar_lost_raises_when_it_is_loaded(tmp_path: Path) -> None:
+def test_lost_member_of_damaged_tar_fails_on_load(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "t.tar", {"a.png": make_image("red"), "b.png": make_image("red")})
     path.write_bytes(path.read_bytes()[:1600])
     *kept, lost = read_examples([str(path)])
@@ -96,14 +96,14 @@ def test_what_a_damaged_tar_lost_raises_when_it_is_loaded(tmp_path: Path) -> Non
         lost.load()
 
 
-def test_what_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
+def test_missing_or_empty_source_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFound, match=r"absent\.tar"):
         read_examples([str(tmp_path / "absent.tar")])
     with pytest.raises(SourceError, match="no image in it"):
         read_examples([str(tmp_path)])
 
 
-def test_the_captioned_photographs_are_read_whole(shared_data: Path) -> None:
+def test_captioned_photographs_are_read_completely(shared_data: Path) -> None:
     examples = read_examples([str(shared_data / "flickr8k" / "val.tar")])
     assert len(examples) == 974
     assert all(len(example.captions) == 5 and example.label is None for example in examples)

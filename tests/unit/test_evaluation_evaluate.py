@@ -15,8 +15,8 @@ from evaluation.classes import unseen_classes
 from evaluation.datasets import Example, read_examples
 from evaluation.evaluate import evaluate, measure
 from evaluation.options import Options
-from evaluation.pairlist import is_pair_list, measure_pair_list, read_pair_list
-from evaluation.report import as_json, as_table, flat
+from evaluation.pair_list import is_pair_list, measure_pair_list, read_pair_list
+from evaluation.text_report import as_json, as_table, flat
 from evaluation.views import two_views
 from lookalike.bootstrap import load_encoder
 from lookalike.encoders.fake import FakeEncoder
@@ -34,14 +34,14 @@ class ImagesOnly(FakeEncoder):
     spec = replace(FakeEncoder.spec, text=False)
 
 
-def test_captions_that_name_the_colour_find_their_image():
+def test_matching_captions_find_their_image():
     examples = [example(colour, None, (f"a {colour} thing", f"all {colour}")) for colour in ("red", "green", "blue")]
-    figures = evaluate(ENCODER, examples, options=QUICK)
+    metrics = evaluate(ENCODER, examples, options=QUICK)
     perfect = {"R@1": 1.0, "R@5": 1.0, "R@10": 1.0, "mean_rank": 1.0, "median_rank": 1.0}
-    assert figures["captions"] == {"images": 3, "captions": 6, "text_to_image": perfect, "image_to_text": perfect}
-    assert (figures["images"], figures["rejected"]) == (3, 0)
-    assert "labels" not in figures
-    assert "zero_shot" not in figures
+    assert metrics["captions"] == {"images": 3, "captions": 6, "text_to_image": perfect, "image_to_text": perfect}
+    assert (metrics["images"], metrics["rejected"]) == (3, 0)
+    assert "labels" not in metrics
+    assert "zero_shot" not in metrics
 
 
 def test_wrong_captions_are_counted_as_misses():
@@ -52,37 +52,37 @@ def test_wrong_captions_are_counted_as_misses():
     assert found["mean_rank"] == pytest.approx((1 + 2 + 2) / 3)
 
 
-def test_unreadable_images_are_left_out_and_counted():
+def test_unreadable_images_are_skipped_and_counted():
     broken = Example("broken", lambda: b"not an image", "red", ("green",))
 
     def fail() -> bytes:
         raise SourceError("gone")
 
-    figures = evaluate(ENCODER, [broken, example("red", None, ("red",)), Example("gone", fail)], options=QUICK)
-    assert (figures["images"], figures["rejected"], figures["captions"]["captions"]) == (1, 2, 1)
+    metrics = evaluate(ENCODER, [broken, example("red", None, ("red",)), Example("gone", fail)], options=QUICK)
+    assert (metrics["images"], metrics["rejected"], metrics["captions"]["captions"]) == (1, 2, 1)
     with pytest.raises(SourceError, match="of 1 images none can be read"):
         evaluate(ENCODER, [broken])
 
 
-def test_labels_are_searched_among_themselves_or_in_a_gallery():
+def test_labels_are_searched_in_set_itself_or_gallery():
     examples = [example("red", "warm"), example("yellow", "warm"), example("blue", "cold"), example("blue", "cold")]
-    figures = evaluate(ENCODER, examples, options=QUICK)["labels"]
-    assert (figures["classes"], figures["queries"], figures["gallery"]) == (2, 4, 4)
-    assert figures["precision_at_1"] == figures["map_at_r"] == 1.0
+    metrics = evaluate(ENCODER, examples, options=QUICK)["labels"]
+    assert (metrics["classes"], metrics["queries"], metrics["gallery"]) == (2, 4, 4)
+    assert metrics["precision_at_1"] == metrics["map_at_r"] == 1.0
     gallery = [example("blue", "warm"), example("red", "cold"), example("green")]
-    figures = evaluate(ENCODER, examples, gallery=gallery, options=QUICK)["labels"]
-    assert (figures["queries"], figures["gallery"]) == (4, 3)  # what has no label is there to be mistaken
-    assert figures["precision_at_1"] == 0.0
-    assert figures["hit_rate_at_5"] == 1.0
+    metrics = evaluate(ENCODER, examples, gallery=gallery, options=QUICK)["labels"]
+    assert (metrics["queries"], metrics["gallery"]) == (4, 3)  # what has no label is there to be mistaken
+    assert metrics["precision_at_1"] == 0.0
+    assert metrics["hit_rate_at_5"] == 1.0
 
 
-def test_queries_without_a_match_are_counted_and_a_gallery_without_any_is_refused():
+def test_unmatched_queries_are_counted_and_unmatched_gallery_fails():
     examples = [example("red", "warm"), example("blue", "cold"), example("green", "odd"), example("white")]
     gallery = [example("yellow", "warm"), example("blue", "cold")]
-    figures = evaluate(ENCODER, examples, gallery=gallery, options=QUICK)
-    assert (figures["labels"]["queries"], figures["labels"]["left_out"]) == (2, 1)
-    assert any(line.split()[:3] == ["left", "out", "1"] for line in as_table(figures).splitlines())
-    with pytest.raises(SourceError, match="cold, odd, warm are asked for, and hot are in it"):
+    metrics = evaluate(ENCODER, examples, gallery=gallery, options=QUICK)
+    assert (metrics["labels"]["queries"], metrics["labels"]["left_out"]) == (2, 1)
+    assert any(line.split()[:3] == ["left", "out", "1"] for line in as_table(metrics).splitlines())
+    with pytest.raises(SourceError, match=r"classes \(cold, odd, warm\); its classes are hot"):
         evaluate(ENCODER, examples, gallery=[example("red", "hot")], options=QUICK)
     with pytest.raises(SourceError, match="the gallery's images have none"):
         evaluate(ENCODER, examples, gallery=[example("red")], options=QUICK)
@@ -91,44 +91,44 @@ def test_queries_without_a_match_are_counted_and_a_gallery_without_any_is_refuse
         evaluate(ENCODER, captioned, gallery=gallery, options=QUICK)
 
 
-def test_unseen_classes_are_measured_among_themselves():
+def test_unseen_classes_are_measured_separately():
     colours = [("red", "a"), ("red", "a"), ("blue", "b"), ("blue", "b"), ("green", "c"), ("yellow", "c")]
     examples = [example(colour, label) for colour, label in colours]
-    figures = evaluate(ENCODER, examples, options=replace(QUICK, unseen=("b", "c")))["labels"]
-    assert (figures["seen"]["classes"], figures["unseen"]["classes"]) == (1, 2)
-    assert (figures["seen"]["gallery"], figures["unseen"]["gallery"]) == (2, 4)
+    metrics = evaluate(ENCODER, examples, options=replace(QUICK, unseen=("b", "c")))["labels"]
+    assert (metrics["seen"]["classes"], metrics["unseen"]["classes"]) == (1, 2)
+    assert (metrics["seen"]["gallery"], metrics["unseen"]["gallery"]) == (2, 4)
     # yellow is nearer to red than to green as long as red is there
     alone = evaluate(ENCODER, examples[2:], options=QUICK)["labels"]
-    assert figures["unseen"]["precision_at_1"] == alone["precision_at_1"]
+    assert metrics["unseen"]["precision_at_1"] == alone["precision_at_1"]
     assert unseen_classes(["a", "b", "c"], 0.5) == {"b", "c"}
     for wrong in (("d",), 1.0, 0.0):
         with pytest.raises(SourceError, match=r"no image has|leaves none"):
             unseen_classes(["a", "b"], wrong)
 
 
-def test_class_names_name_images():
+def test_zero_shot_classifies_by_class_name():
     names = ["red_things", "green-things"]
     examples = [example("red", names[0])] * 3 + [example("green", names[0])] + [example("green", names[1])] * 2
-    figures = evaluate(ENCODER, examples, options=QUICK)["zero_shot"]
-    assert figures["precision_at_10"] == {"green-things": 1.0, "red_things": 1.0}
-    assert figures["accuracy"] == pytest.approx(5 / 6)
+    metrics = evaluate(ENCODER, examples, options=QUICK)["zero_shot"]
+    assert metrics["precision_at_10"] == {"green-things": 1.0, "red_things": 1.0}
+    assert metrics["accuracy"] == pytest.approx(5 / 6)
     numbered = [example("red", "0"), example("blue", "1"), example("red", "0"), example("blue", "1")]
     assert "zero_shot" not in evaluate(ENCODER, numbered, options=QUICK)
 
 
-def test_pairs_of_clear_classes_are_decided_without_error():
+def test_separable_pairs_have_perfect_metrics():
     examples = [example(colour, colour) for colour in ("red", "green", "blue", "yellow") for _ in range(6)]
     found = measure(ENCODER, examples, options=QUICK)
-    figures = found.figures["pairs"]["image_image"]
-    assert figures["f1"] == figures["roc_auc"] == figures["accuracy"] == 1.0
-    assert figures["expected_calibration_error"] == pytest.approx(0.0, abs=1e-6)
+    metrics = found.metrics["pairs"]["image_image"]
+    assert metrics["f1"] == metrics["roc_auc"] == metrics["accuracy"] == 1.0
+    assert metrics["expected_calibration_error"] == pytest.approx(0.0, abs=1e-6)
     assert found.calibration.image_text is None
     assert found.calibration.image_image is not None
     assert found.calibration.image_image.probability(1.0) == 1.0
-    assert found.figures["intervals"]["pairs.f1"] == [1.0, 1.0]
+    assert found.metrics["intervals"]["pairs.f1"] == [1.0, 1.0]
 
 
-def test_validation_and_test_pairs_share_no_image_and_the_seed_decides():
+def test_pair_splits_are_disjoint_and_seeded():
     colours = ("red", "green", "blue", "yellow", "black", "white")
     examples = [example(colour, colour[0], (colour,), f"{colour}{i}") for colour in colours for i in range(4)]
     first, again = (evaluate(ENCODER, examples, options=QUICK)["pairs"] for _ in range(2))
@@ -139,18 +139,18 @@ def test_validation_and_test_pairs_share_no_image_and_the_seed_decides():
     assert (few["validation_pairs"], few["test_pairs"]) == (8, 8)
 
 
-def test_an_encoder_without_words_is_measured_by_labels_alone():
+def test_encoder_without_text_is_measured_by_labels():
     examples = [example(colour, colour, (colour,)) for colour in ("red", "red", "blue", "blue")]
-    figures = evaluate(ImagesOnly(), examples, options=QUICK)
-    assert "labels" in figures
-    assert not figures.keys() & {"captions", "zero_shot"}
+    metrics = evaluate(ImagesOnly(), examples, options=QUICK)
+    assert "labels" in metrics
+    assert not metrics.keys() & {"captions", "zero_shot"}
     with pytest.raises(TextUnsupported, match="'fake'"):
         evaluate(ImagesOnly(), [example("red", None, ("red",))] * 2)
     with pytest.raises(SourceError, match="nothing to measure"):
         evaluate(ENCODER, [example("red", "a"), example("blue", "b")], options=replace(QUICK, measures=("labels",)))
 
 
-def test_two_views_are_parts_of_their_image_and_the_same_each_time(shared_data: Path):
+def test_two_views_are_deterministic_crops(shared_data: Path):
     examples = read_examples([str(shared_data / "flickr8k" / "val.tar")], limit=40)
     views = two_views(examples)
     assert [view.label for view in views[:4]] == [examples[0].key] * 2 + [examples[1].key] * 2
@@ -159,22 +159,22 @@ def test_two_views_are_parts_of_their_image_and_the_same_each_time(shared_data: 
     areas = [width * height / 224**2 for width, height in sizes]
     assert 0.25 < min(areas) < 0.5 < max(areas) < 0.82
     lite = load_encoder("lite")
-    figures = evaluate(lite, examples, options=replace(QUICK, views=True, measures=("pairs",)))["pairs"]
-    assert figures["image_image"]["roc_auc"] > 0.97
-    assert figures["image_text"]["roc_auc"] > 0.85
+    metrics = evaluate(lite, examples, options=replace(QUICK, views=True, measures=("pairs",)))["pairs"]
+    assert metrics["image_image"]["roc_auc"] > 0.97
+    assert metrics["image_text"]["roc_auc"] > 0.85
 
 
-def test_lite_decides_about_photographs_as_it_was_calibrated(shared_data: Path):
+def test_lite_calibration_holds_on_photographs(shared_data: Path):
     calibration = load_encoder("lite").spec.calibration
     assert calibration is not None
     for kind, least in (("image_image", 0.98), ("image_text", 0.9)):
         curve = getattr(calibration, kind)
         assert list(curve.probabilities) == sorted(curve.probabilities)
         assert curve.probability(1.0) > 0.99 > 0.01 > curve.probability(-0.1)
-        figures = _lite_pairs(shared_data)[kind]
-        assert figures["threshold"] == pytest.approx(curve.threshold, abs=0.06)
-        assert figures["f1"] > least
-        assert figures["expected_calibration_error"] < 0.04
+        metrics = _lite_pairs(shared_data)[kind]
+        assert metrics["threshold"] == pytest.approx(curve.threshold, abs=0.06)
+        assert metrics["f1"] > least
+        assert metrics["expected_calibration_error"] < 0.04
 
 
 def _lite_pairs(data: Path) -> dict:
@@ -208,19 +208,19 @@ def pair_table(folder: Path, ending: str, texts: bool = False) -> Path:
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 @pytest.mark.parametrize("texts", [False, True])
-def test_a_list_of_pairs_is_decided(tmp_path: Path, ending: str, texts: bool):
+def test_pair_list_is_evaluated(tmp_path: Path, ending: str, texts: bool):
     path = pair_table(tmp_path, ending, texts)
     assert is_pair_list(path)
-    figures = measure_pair_list(ENCODER, read_pair_list(path), options=QUICK).figures
-    assert list(figures["pairs"]) == ["image_text" if texts else "image_image"]
-    assert flat(figures)["pairs.image_text.f1" if texts else "pairs.f1"] == 1.0
-    assert figures["images"] == 3
+    metrics = measure_pair_list(ENCODER, read_pair_list(path), options=QUICK).metrics
+    assert list(metrics["pairs"]) == ["image_text" if texts else "image_image"]
+    assert flat(metrics)["pairs.image_text.f1" if texts else "pairs.f1"] == 1.0
+    assert metrics["images"] == 3
 
 
-def test_unreadable_images_cost_their_pairs_and_odd_tables_are_named(tmp_path: Path):
+def test_pair_list_skips_unreadable_images_and_reports_bad_tables(tmp_path: Path):
     path = pair_table(tmp_path, ".csv")
     (tmp_path / "red.png").write_bytes(b"no image")
-    found = measure_pair_list(ENCODER, read_pair_list(path), options=QUICK).figures
+    found = measure_pair_list(ENCODER, read_pair_list(path), options=QUICK).metrics
     assert (found["images"], found["rejected"]) == (2, 1)
     assert found["pairs"]["image_image"]["validation_pairs"] + found["pairs"]["image_image"]["test_pairs"] == 12
     for text, why in (
@@ -240,16 +240,16 @@ def test_unreadable_images_cost_their_pairs_and_odd_tables_are_named(tmp_path: P
     assert not is_pair_list(tmp_path / "labelled.parquet")
 
 
-def test_options_that_make_no_sense_are_refused():
+def test_invalid_options_are_rejected():
     for wrong in ({"measures": ("label",)}, {"prompt": "a photo"}, {"pairs": 2}, {"depths": ()}):
         with pytest.raises(ValueError, match=r"unknown measure|has no|must be"):
             Options(**wrong)
 
 
-def test_flat_names_and_the_table():
+def test_json_has_flat_names_and_table_has_sections():
     examples = [example(colour, colour, (colour,)) for colour in ("red", "green", "blue") for _ in range(4)]
-    figures = evaluate(ENCODER, examples, options=replace(QUICK, unseen=("red", "green")))
-    line = as_json(figures, figures)
+    metrics = evaluate(ENCODER, examples, options=replace(QUICK, unseen=("red", "green")))
+    line = as_json(metrics, metrics)
     assert "\n" not in line
     read = json.loads(line)
     for name in ("precision_at_1", "map_at_r", "pairs.f1", "pairs.image_text.f1", "unseen.precision_at_1"):
@@ -258,7 +258,7 @@ def test_flat_names_and_the_table():
         assert read["intervals"][name][0] <= read[name] <= read["intervals"][name][1]
     assert read["labels"]["precision_at_1"] == read["precision_at_1"]
     assert read["captions"]["text_to_image"]["R@1"] == read["captions.text_to_image.R@1"]
-    table = as_table(figures, figures)
+    table = as_table(metrics, metrics)
     for text in ("precision at 1", "labels, unseen classes", "image pairs", "baseline", "P@10 of 'a photo of a {}'"):
         assert text in table
-    assert max(map(len, as_table(figures).splitlines()[:-3])) <= 80
+    assert max(map(len, as_table(metrics).splitlines()[:-3])) <= 80

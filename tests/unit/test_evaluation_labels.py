@@ -53,7 +53,7 @@ def axes(rng, count, width=4):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.booleans(), st.booleans())
-def test_every_measure_agrees_with_its_loop(seed, tied, alone):
+def test_metrics_equal_naive_loops(seed, tied, alone):
     rng = np.random.default_rng(seed)
     count, size = rng.integers(2, 14, 2)
     make = axes if tied else lambda rng, count: rng.normal(size=(count, 4)).astype(np.float32)
@@ -64,37 +64,37 @@ def test_every_measure_agrees_with_its_loop(seed, tied, alone):
     assert_same(scores, asked, *loops(queries, query_labels, gallery, gallery_labels, depths))
 
 
-def test_blocks_make_no_difference(monkeypatch):
+def test_metrics_do_not_depend_on_block_size(monkeypatch):
     rng = np.random.default_rng(0)
     vectors, classes = axes(rng, 50), rng.integers(0, 5, 50)
     whole, asked = label_scores(vectors, classes)
-    monkeypatch.setattr(labels, "BLOCK", 7)
+    monkeypatch.setattr(labels, "BLOCK_QUERIES", 7)
     parts, asked_again = label_scores(vectors, classes)
     assert asked.tolist() == asked_again.tolist()
     for name in whole:
         np.testing.assert_array_equal(whole[name], parts[name])
 
 
-def test_an_encoder_that_knows_nothing_finds_nothing():
+def test_constant_vectors_find_nothing():
     vectors = np.tile(np.float32([1, 0]), (20, 1))
     scores, asked = label_scores(vectors, np.repeat(np.arange(10), 2))
     assert len(asked) == 20
     assert all(values.max() == 0 for values in scores.values())
 
 
-def test_classes_far_apart_are_found_whole():
+def test_separated_classes_have_perfect_metrics():
     vectors, classes = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0), np.repeat(np.arange(3), 4)
     scores, _ = label_scores(vectors, classes, depths=(3,))
     assert all(values.min() == 1 for values in scores.values())
 
 
-def test_no_answerable_query_gives_empty_measures():
+def test_no_answerable_query_gives_empty_metrics():
     scores, asked = label_scores(np.eye(3, dtype=np.float32), np.arange(3))
     assert len(asked) == 0
     assert all(len(values) == 0 for values in scores.values())
 
 
-def test_what_does_not_fit_is_refused():
+def test_mismatched_shapes_are_rejected():
     with pytest.raises(ValueError, match="2 labels"):
         label_scores(np.eye(3, dtype=np.float32), np.arange(2))
     with pytest.raises(ValueError, match="depths"):
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
-def test_caption_ranks_agree_with_their_loops(seed):
+def test_caption_ranks_equal_naive_loops(seed):
     rng = np.random.default_rng(seed)
     images = axes(rng, 6)
     owners = np.concatenate([np.arange(6), rng.integers(0, 6, 7)])
@@ -120,11 +120,11 @@ def test_caption_ranks_agree_with_their_loops(seed):
     assert [ranks.tolist() for ranks in found] == [forth, back]
 
 
-def test_caption_ranks_are_the_same_in_blocks(monkeypatch):
+def test_caption_ranks_do_not_depend_on_block_size(monkeypatch):
     rng = np.random.default_rng(1)
     images, owners = rng.normal(size=(9, 5)).astype(np.float32), np.repeat(np.arange(9), 3)
     texts = rng.normal(size=(27, 5)).astype(np.float32)
     whole = caption_ranks(images, texts, owners)
-    monkeypatch.setattr(captions, "BLOCK", 4)
+    monkeypatch.setattr(captions, "BLOCK_QUERIES", 4)
     for ranks, again in zip(whole, caption_ranks(images, texts, owners), strict=True):
         assert ranks.tolist() == again.tolist()

@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.calibrate import expected_calibration_error, fit, probabilities_of
-from evaluation.extras import need, require
+from evaluation.extras import import_extra, require_packages
 from evaluation.intervals import mean_interval
 from evaluation.options import Options
-from evaluation.pair_measure import PairSample, listed_pairs, measure_pairs
+from evaluation.pair_evaluation import PairSample, measure_pairs, split_pair_list
 from evaluation.pairs import (
     best_threshold,
     cosine_gap,
-    decision_figures,
+    decision_metrics,
     pairs_by_caption,
     pairs_by_label,
-    roc_figures,
-    weighted_figures,
+    roc_metrics,
+    weighted_metrics,
 )
 from evaluation.weighted_pairs import WeightedPairs
 from lookalike.errors import ExtraMissing
@@ -39,7 +39,7 @@ def sample(seed, count=40, gap=0.3):
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
-def test_pairs_of_labels_are_what_they_say(seed):
+def test_label_pairs_match_their_kind(seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, rng.integers(1, 20))
     pairs = pairs_by_label(labels, rng)
@@ -49,7 +49,7 @@ def test_pairs_of_labels_are_what_they_say(seed):
     assert pairs.left[pairs.same].tolist() == pairs.left[~pairs.same].tolist() == anchors
 
 
-def test_every_partner_is_drawn_as_often():
+def test_partners_are_drawn_uniformly():
     labels = np.array([0, 1, 0, 1, 0, 2])
     counts = {True: np.zeros(6), False: np.zeros(6)}
     rng = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def test_every_partner_is_drawn_as_often():
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
-def test_pairs_of_captions_are_what_they_say(seed):
+def test_caption_pairs_match_their_kind(seed):
     rng = np.random.default_rng(seed)
     owners = rng.permutation(np.concatenate([np.arange(5), rng.integers(0, 5, 9)]))
     pairs = pairs_by_caption(owners, rng)
@@ -82,31 +82,31 @@ def counts(cosines, same, threshold):
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
-def test_decision_figures_agree_with_counting(seed):
+def test_decision_metrics_equal_counts(seed):
     cosines, same = sample(seed)
     true, false, missed, rest = counts(cosines, same, 0.5)
-    figures = decision_figures(cosines, same, 0.5)
-    assert figures["accuracy"] == pytest.approx((true + rest) / len(same))
-    assert figures["precision"] == pytest.approx(true / (true + false) if true + false else 0)
-    assert figures["recall"] == pytest.approx(true / (true + missed))
-    assert figures["f1"] == pytest.approx(2 * true / (2 * true + false + missed))
+    metrics = decision_metrics(cosines, same, 0.5)
+    assert metrics["accuracy"] == pytest.approx((true + rest) / len(same))
+    assert metrics["precision"] == pytest.approx(true / (true + false) if true + false else 0)
+    assert metrics["recall"] == pytest.approx(true / (true + missed))
+    assert metrics["f1"] == pytest.approx(2 * true / (2 * true + false + missed))
     repeated = np.random.default_rng(seed).integers(0, 3, len(same))
     copies = np.repeat(np.arange(len(same)), repeated)
-    assert weighted_figures(1 - cosines <= 0.5, same, repeated) == pytest.approx(
-        decision_figures(cosines[copies], same[copies], 0.5)
+    assert weighted_metrics(1 - cosines <= 0.5, same, repeated) == pytest.approx(
+        decision_metrics(cosines[copies], same[copies], 0.5)
     )
 
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
-def test_no_threshold_has_a_better_f1(seed):
+def test_best_threshold_maximizes_f1(seed):
     cosines, same = sample(seed)
-    best = max(decision_figures(cosines, same, float(t))["f1"] for t in np.linspace(0, 2, 801))
+    best = max(decision_metrics(cosines, same, float(t))["f1"] for t in np.linspace(0, 2, 801))
     found = best_threshold(cosines, same)
-    assert decision_figures(cosines, same, found)["f1"] == pytest.approx(best, abs=1e-12)
+    assert decision_metrics(cosines, same, found)["f1"] == pytest.approx(best, abs=1e-12)
 
 
-def test_a_threshold_needs_a_positive_pair():
+def test_threshold_needs_positive_pair():
     with pytest.raises(ValueError, match="positive"):
         best_threshold(np.array([0.5]), np.array([False]))
     assert best_threshold(np.array([0.5]), np.array([True])) == 0.5
@@ -114,32 +114,32 @@ def test_a_threshold_needs_a_positive_pair():
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
-def test_the_area_is_the_share_of_pairs_in_the_right_order_and_both_errors_are_equal(seed):
+def test_roc_auc_and_equal_error_rate_equal_definitions(seed):
     cosines, same = sample(seed)
     order = [(p > n) + 0.5 * (p == n) for p, n in itertools.product(cosines[same].tolist(), cosines[~same].tolist())]
-    figures = roc_figures(cosines, same)
-    assert figures["roc_auc"] == pytest.approx(np.mean(order))
+    metrics = roc_metrics(cosines, same)
+    assert metrics["roc_auc"] == pytest.approx(np.mean(order))
     # the equal error rate lies between the errors of the two thresholds around it
     errors = [((cosines[~same] >= t).mean(), (cosines[same] < t).mean()) for t in [*np.unique(cosines), np.inf]]
     before = min((false, missed) for false, missed in errors if false >= missed)
     after = max((false, missed) for false, missed in errors if false <= missed)
-    assert min(after[0], before[1]) - 1e-9 <= figures["equal_error_rate"] <= max(before[0], after[1]) + 1e-9
+    assert min(after[0], before[1]) - 1e-9 <= metrics["equal_error_rate"] <= max(before[0], after[1]) + 1e-9
 
 
-def test_perfect_and_hopeless_cosines():
+def test_roc_of_perfect_and_reversed_cosines():
     same = np.array([True, True, False, False])
-    assert roc_figures(np.array([0.9, 0.8, 0.2, 0.1]), same) == {"roc_auc": 1.0, "equal_error_rate": 0.0}
-    assert roc_figures(np.array([0.1, 0.2, 0.8, 0.9]), same) == {"roc_auc": 0.0, "equal_error_rate": 1.0}
-    assert roc_figures(np.full(4, 0.5), same) == {"roc_auc": 0.5, "equal_error_rate": 0.5}
+    assert roc_metrics(np.array([0.9, 0.8, 0.2, 0.1]), same) == {"roc_auc": 1.0, "equal_error_rate": 0.0}
+    assert roc_metrics(np.array([0.1, 0.2, 0.8, 0.9]), same) == {"roc_auc": 0.0, "equal_error_rate": 1.0}
+    assert roc_metrics(np.full(4, 0.5), same) == {"roc_auc": 0.5, "equal_error_rate": 0.5}
     with pytest.raises(ValueError, match="positive and negative"):
-        roc_figures(np.array([0.5]), np.array([True]))
+        roc_metrics(np.array([0.5]), np.array([True]))
     gap = cosine_gap(np.array([0.9, 0.7, 0.2, 0.2]), same)
     assert gap == pytest.approx({"positive_cosine": 0.8, "negative_cosine": 0.2, "cosine_gap": 0.6})
 
 
 @settings(max_examples=40, deadline=None)
 @given(seeds, st.sampled_from(["isotonic", "platt"]))
-def test_a_curve_never_falls(seed, method):
+def test_calibration_curve_is_monotonic(seed, method):
     cosines, same = sample(seed, gap=np.random.default_rng(seed).uniform(-0.3, 0.6))
     curve = fit(cosines, same, method)
     asked = np.linspace(-1, 1, 401)
@@ -150,7 +150,7 @@ def test_a_curve_never_falls(seed, method):
     assert curve.threshold == pytest.approx(best_threshold(cosines, same), abs=1e-6)
 
 
-def test_pairs_that_a_hair_divides_give_a_step_and_no_overflow():
+def test_nearly_separable_pairs_give_step_without_overflow():
     rng = np.random.default_rng(0)
     cosines = np.concatenate([np.full(8, 1.0), rng.uniform(0.9, 0.992, 8), [-0.9]])
     with np.errstate(all="raise"):
@@ -160,7 +160,7 @@ def test_pairs_that_a_hair_divides_give_a_step_and_no_overflow():
 
 
 @pytest.mark.parametrize("method", ["isotonic", "platt"])
-def test_a_curve_finds_the_probability_that_made_the_pairs(method):
+def test_calibration_recovers_true_probabilities(method):
     rng = np.random.default_rng(0)
     cosines = rng.uniform(-0.2, 1, 20_000)
     truth = 1 / (1 + np.exp(-10 * (cosines - 0.4)))
@@ -172,7 +172,7 @@ def test_a_curve_finds_the_probability_that_made_the_pairs(method):
     assert expected_calibration_error(np.full(20_000, 0.99), same) > 0.4
 
 
-def test_the_calibration_error_agrees_with_its_loop():
+def test_calibration_error_equals_naive_loop():
     rng = np.random.default_rng(3)
     stated, same = np.round(rng.random(300), 2), rng.random(300) < 0.5
     total = 0.0
@@ -183,7 +183,7 @@ def test_the_calibration_error_agrees_with_its_loop():
     assert expected_calibration_error(stated, same) == pytest.approx(total, abs=1e-9)
 
 
-def test_one_kind_of_pair_alone_is_refused_or_left_out():
+def test_single_kind_of_pair_is_rejected_or_skipped():
     cosines = np.array([0.2, 0.4])
     with pytest.raises(ValueError, match="positive and negative"):
         fit(cosines, np.array([True, True]))
@@ -192,17 +192,17 @@ def test_one_kind_of_pair_alone_is_refused_or_left_out():
     assert measure_pairs(both, one, Options()) is None
 
 
-def test_a_list_is_halved_with_its_share_of_positives():
+def test_pair_list_split_is_stratified():
     rng = np.random.default_rng(0)
     same = rng.random(101) < 0.3
-    first, second = listed_pairs(rng.random(101), same, seed=0)
+    first, second = split_pair_list(rng.random(101), same, seed=0)
     assert sorted([*first.anchors, *second.anchors]) == list(range(101))
     assert abs(int(first.same.sum()) - int(second.same.sum())) <= 1
-    again, _ = listed_pairs(rng.random(101), same, seed=1)
+    again, _ = split_pair_list(rng.random(101), same, seed=1)
     assert sorted(again.anchors) != sorted(first.anchors)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
+def test_intervals_have_nominal_coverage():
     rng = np.random.default_rng(0)
     covered = 0
     for number in range(200):
@@ -211,28 +211,28 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert 0.88 <= covered / 200 <= 0.99
 
 
-def test_a_missing_package_is_named_with_its_extra():
+def test_missing_package_is_reported_with_extra():
     with pytest.raises(ExtraMissing, match=r"no_such_package is not installed: pip install 'lookalike\[train\]'"):
-        need("no_such_package.inside")
+        import_extra("no_such_package.inside")
     with pytest.raises(ExtraMissing, match=r"the report needs no_such, nor_this: pip install 'lookalike\[train\]'"):
-        require(("numpy", "no_such", "nor_this"), "the report")
+        require_packages(("numpy", "no_such", "nor_this"), "the report")
 
 
-def test_with_weights_of_one_the_figures_are_the_plain_ones_and_weights_are_repetitions():
+def test_weights_count_as_repetitions():
     rng = np.random.default_rng(5)
     same = rng.random(300) < 0.4
     cosines = np.round(rng.normal(same * 0.5, 0.3), 2)  # rounded, so that there are ties
     stated = rng.random(300)
     pairs = WeightedPairs(cosines, same, 0.7, stated)
     plain = {
-        **decision_figures(cosines, same, 0.7),
-        **roc_figures(cosines, same),
+        **decision_metrics(cosines, same, 0.7),
+        **roc_metrics(cosines, same),
         **cosine_gap(cosines, same),
         "expected_calibration_error": expected_calibration_error(stated, same),
     }
-    assert pairs.figures(np.ones(300, np.int64)) == pytest.approx(plain)
+    assert pairs.metrics(np.ones(300, np.int64)) == pytest.approx(plain)
     counts = rng.integers(0, 4, 300)
     many = [np.repeat(each, counts) for each in (cosines, same, stated)]
-    repeated = WeightedPairs(many[0], many[1], 0.7, many[2]).figures(np.ones(len(many[0]), np.int64))
-    assert pairs.figures(counts) == pytest.approx(repeated)
-    assert "roc_auc" not in pairs.figures(same.astype(np.int64))  # no negative pair was drawn
+    repeated = WeightedPairs(many[0], many[1], 0.7, many[2]).metrics(np.ones(len(many[0]), np.int64))
+    assert pairs.metrics(counts) == pytest.approx(repeated)
+    assert "roc_auc" not in pairs.metrics(same.astype(np.int64))  # no negative pair was drawn

@@ -31,26 +31,26 @@ def naive_precision(scores, relevant, k):
 
 
 @given(cases())
-def test_best_ranks_equal_the_naive_loop(case):
+def test_best_ranks_equal_naive_loop(case):
     scores, relevant = case
     assert best_ranks(scores, relevant).tolist() == [naive_rank(*row) for row in zip(scores, relevant, strict=True)]
 
 
 @given(cases(), st.integers(1, 12))
-def test_precision_equals_the_naive_loop(case, k):
+def test_precision_equals_naive_loop(case, k):
     scores, relevant = case
     expected = [naive_precision(s, r, k) for s, r in zip(scores, relevant, strict=True)]
     np.testing.assert_allclose(precision_at_k(scores, relevant, k), expected)
 
 
-def test_a_constant_encoder_finds_nothing():
+def test_constant_scores_find_nothing():
     scores, relevant = np.ones((4, 4)), np.eye(4, dtype=bool)
     assert best_ranks(scores, relevant).tolist() == [4, 4, 4, 4]
     assert precision_at_k(scores, relevant, 3).tolist() == [0, 0, 0, 0]
     assert accuracy(scores, np.arange(4)) == 0
 
 
-def test_hit_rates_by_hand():
+def test_hit_rates_of_known_ranks():
     ranks = np.array([1, 2, 6, 11])
     assert [hit_rate_at_k(ranks, k) for k in (1, 5, 10)] == [0.25, 0.5, 0.75]
 
@@ -65,6 +65,6 @@ def test_hit_rates_by_hand():
         (lambda: hit_rate_at_k(np.array([], np.int64), 1), "0 queries"),
     ],
 )
-def test_senseless_questions_are_refused(call, says):
+def test_invalid_arguments_are_rejected(call, says):
     with pytest.raises(ValueError, match=says):
         call()

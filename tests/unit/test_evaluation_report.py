@@ -1,4 +1,4 @@
-"""The report is one page that needs no other file, and its figures are JSON."""
+"""The report is one page that needs no other file, and its metrics are JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from evaluation.evaluate import measure
-from evaluation.html import read_metrics, write_report
+from evaluation.html_report import read_training_log, write_report
 from evaluation.illustrations import _sample
 from evaluation.mistakes import worst_mistakes
 from evaluation.options import Options
@@ -30,27 +30,27 @@ def pages(folder: Path, **more: object) -> str:
         for i in range(4)
     ] + [example("red", "blue", ("blue",), "wrong")]
     found, baseline = (measure(encoder, examples, options=options) for _ in range(2))
-    found.figures["command"] = "lookalike evaluate <here>"
+    found.metrics["command"] = "lookalike evaluate <here>"
     return write_report(folder, found, baseline, **more).read_text()
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
-    metrics = folder / "metrics.jsonl"
+    training_log = folder / "metrics.jsonl"
     lines = [{"config": {}}, *({"step": i, "loss": 1 / i, "learning_rate": 0.1} for i in range(1, 60))]
     lines += [{"step": 30, "validation.map_at_r": 0.5}, {"step": 59, "validation.map_at_r": 0.6}]
-    metrics.write_text("\n".join(map(json.dumps, lines)))
-    pages(folder / "out", metrics=metrics)
-    figures = json.loads((folder / "out" / "figures.json").read_text())
-    assert figures["precision_at_1"] == figures["baseline.precision_at_1"]
+    training_log.write_text("\n".join(map(json.dumps, lines)))
+    pages(folder / "out", training_log=training_log)
+    metrics = json.loads((folder / "out" / "figures.json").read_text())
+    assert metrics["precision_at_1"] == metrics["baseline.precision_at_1"]
     return (folder / "out" / "report.html").read_text()
 
 
-def test_every_section_is_there(page: str) -> None:
+def test_report_has_every_section(page: str) -> None:
     titles = re.findall(r"<h2>(.*?)</h2>", page)
     assert titles == [
-        "Figures",
+        "Metrics",
         "Training",
         "Cosines of two images",
         "Cosines of an image and a text",
@@ -65,7 +65,7 @@ def test_every_section_is_there(page: str) -> None:
     assert len(page) < 5_000_000
 
 
-def test_it_needs_no_other_file_and_what_it_quotes_is_escaped(page: str) -> None:
+def test_report_is_self_contained_and_escaped(page: str) -> None:
     assert set(re.findall(r'(?:src|href)="(\w+):', page)) == {"data"}
     assert "url(" not in page
     assert "lookalike evaluate &lt;here&gt;" in page
@@ -73,7 +73,7 @@ def test_it_needs_no_other_file_and_what_it_quotes_is_escaped(page: str) -> None
     assert "<b>" not in page
 
 
-def test_its_images_are_images(page: str) -> None:
+def test_embedded_images_are_valid(page: str) -> None:
     found = re.findall(r'src="data:image/(png|jpeg);base64,([^"]+)"', page)
     assert {kind for kind, _ in found} == {"png", "jpeg"}
     for kind, data in found:
@@ -83,7 +83,7 @@ def test_its_images_are_images(page: str) -> None:
             assert kind == "jpeg" or extremes[0] < extremes[1]  # no plot is empty
 
 
-def test_a_wrong_image_is_shown_with_what_it_was_taken_for(page: str) -> None:
+def test_mistake_shows_query_and_wrong_image(page: str) -> None:
     errors = page.partition("Worst retrieval errors")[2]
     first = re.findall(r'<figure class="(\w+)">.*?title="(.*?)">(.*?)</figure>', errors)
     assert first[0] == ("query", "wrong", "blue")
@@ -91,25 +91,25 @@ def test_a_wrong_image_is_shown_with_what_it_was_taken_for(page: str) -> None:
     assert first[1][2].startswith("red 1.000")
 
 
-def test_curves_are_read_or_refused(tmp_path: Path) -> None:
+def test_training_log_is_read_or_rejected(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"config": 1}\n\n{"step": 2, "loss": 0.5}\n')
-    assert read_metrics(path) == [{"step": 2, "loss": 0.5}]
+    assert read_training_log(path) == [{"step": 2, "loss": 0.5}]
     for text in ("[1]\n", "{\n"):
         path.write_text(text)
         with pytest.raises(SourceError, match=r"m\.jsonl"):
-            read_metrics(path)
+            read_training_log(path)
     with pytest.raises(SourceError, match="absent"):
-        read_metrics(tmp_path / "absent")
+        read_training_log(tmp_path / "absent")
 
 
-def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="can't be written to"):
         pages(tmp_path / "file")
 
 
-def test_mistakes_are_ranked_by_margin_one_of_each_confusion_first() -> None:
+def test_mistakes_are_ranked_by_margin_per_confusion() -> None:
     angles = np.deg2rad([0, 90, 2, 4, 80, 89])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     labels = np.array([0, 0, 1, 1, 2, 2])
@@ -117,12 +117,12 @@ def test_mistakes_are_ranked_by_margin_one_of_each_confusion_first() -> None:
     assert {mistake.query for mistake in found} == {0, 1, 5}
     assert [mistake.margin for mistake in found] == sorted((mistake.margin for mistake in found), reverse=True)
     first = next(mistake for mistake in found if mistake.query == 0)
-    assert (first.items, first.right, first.best) == ([2, 3], [False, False], 1)
+    assert (first.items, first.relevant, first.best) == ([2, 3], [False, False], 1)
     assert first.margin == pytest.approx(np.cos(angles[2]) - 0, abs=1e-6)
     assert worst_mistakes(vectors, labels, vectors, labels, count=3, shown=2) == []
 
 
-def test_samples_hold_two_of_a_class_where_they_can() -> None:
+def test_sample_has_two_images_of_a_class() -> None:
     labels = [str(i % 20) for i in range(200)]
     chosen = [labels[i] for i in _sample(labels, 16, seed=0)]
     assert len(chosen) == 16

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from evaluation.classes import unseen_classes
-from evaluation.datasets import Example, read_examples, spread
+from evaluation.datasets import Example, read_examples, subsample
 from lookalike.errors import SourceError
 from lookalike.types import Int64, UInt8
 from training.data.augment import cached_side
@@ -139,7 +139,7 @@ def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:
     else:
         examples, seen = split(examples, min(table.holdout, MOST_JUDGES / max(1, len(examples))), seed)
     if table.limit:
-        examples = spread(examples, table.limit)
+        examples = subsample(examples, table.limit)
     if not (examples or seen or apart):
         raise SourceError(
             f"no images in {', '.join(table.train)}: name folders of images, tars or Parquet files; a damaged one "
@@ -150,7 +150,7 @@ def _parts(table: Data, seed: int, *, captions: bool) -> _Parts:
             f"{', '.join(table.train)}: too few images to train on some and judge by others, {len(examples)} and "
             f"{len(seen)} of them; add images, or name those to judge by with --validation"
         )
-    return _Parts(examples, seen, spread(apart, MOST_JUDGES) if len(apart) > MOST_JUDGES else apart)
+    return _Parts(examples, seen, subsample(apart, MOST_JUDGES) if len(apart) > MOST_JUDGES else apart)
 
 
 def classes_apart(examples: Sequence[Example], share: float) -> frozenset[str]:

@@ -177,7 +177,7 @@ class _Run:
             "by_step": self.figures,
             "shares": [asdict(standing) for standing in self.tried],
             "command": command,
-            "evaluation": found.figures if found else {},
+            "evaluation": found.metrics if found else {},
         }
         extra = records(report, self.settings, self.work / METRICS_FILE)
         base, calibration = self.settings.base.encoder, found.calibration if found else None

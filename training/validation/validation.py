@@ -20,7 +20,7 @@ from torch import Tensor
 
 from evaluation.captions import caption_ranks
 from evaluation.datasets import Example
-from evaluation.embedded import embed
+from evaluation.embedded_set import embed
 from evaluation.labels import label_scores
 from evaluation.views import two_views
 from lookalike.encoders.dual import unit_rows

@@ -1,4 +1,4 @@
-"""Examples with their embeddings: what every measure starts from, computed once."""
+"""Examples with their embeddings, the input of every measure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from evaluation.datasets import Example
-from evaluation.embedding import Progress, embed_images, embed_texts
+from evaluation.embedding import ProgressCallback, embed_images, embed_texts
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import SourceError
 from lookalike.types import Float32, Int64
@@ -17,13 +17,13 @@ from lookalike.types import Float32, Int64
 
 @dataclass(frozen=True)
 class EmbeddedSet:
-    """n examples that could be read, and what the encoder made of them.
+    """n readable examples with their embeddings.
 
     Attributes:
         examples: n of them.
         vectors: (n, d) float32 of unit norm.
-        rejected: how many could not be read.
-        encoder: what made the vectors.
+        rejected: number of unreadable examples.
+        encoder: the encoder of the vectors.
     """
 
     examples: list[Example]
@@ -43,7 +43,7 @@ class EmbeddedSet:
 
     @cached_property
     def owners(self) -> Int64:
-        """(t,) for each caption its example's place within `captioned`."""
+        """(t,) for each caption the position of its example in `captioned`."""
         counts = [len(self.examples[i].captions) for i in self.captioned]
         return np.repeat(np.arange(len(counts)), counts)
 
@@ -57,11 +57,11 @@ class EmbeddedSet:
         return embed_texts(self.encoder, [text for i in self.captioned for text in self.examples[i].captions])
 
 
-def embed(encoder: Encoder, examples: Sequence[Example], progress: Progress | None = None) -> EmbeddedSet:
-    """Examples -> the ones that can be read, embedded.
+def embed(encoder: Encoder, examples: Sequence[Example], progress: ProgressCallback | None = None) -> EmbeddedSet:
+    """Embed the readable examples.
 
     Raises:
-        SourceError: not one can be read.
+        SourceError: none can be read.
     """
     vectors, kept = embed_images(encoder, (example.load for example in examples), progress=progress)
     if not kept:

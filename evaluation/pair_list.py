@@ -1,7 +1,7 @@
-"""A table of judged pairs -> figures: columns `a` (an image), `b` (an image) or `text`, and `same`.
+"""Evaluation of a list of labelled pairs: columns `a` (an image), `b` (an image) or `text`, and `same`.
 
-CSV (between commas, semicolons or tabs) or Parquet; images are paths relative to the table. `same` is 1/0,
-true/false or yes/no.
+A list is a CSV file (separated by commas, semicolons or tabs) or a Parquet file. Images are paths relative to it.
+`same` is 1/0, true/false or yes/no.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evaluation.datasets import Example
-from evaluation.embedded import embed
-from evaluation.embedding import Progress, embed_texts
+from evaluation.embedded_set import embed
+from evaluation.embedding import ProgressCallback, embed_texts
 from evaluation.evaluate import Evaluation, add_pairs, describe
-from evaluation.extras import PAIRS, require
+from evaluation.extras import PAIRS, require_packages
 from evaluation.options import Options
-from evaluation.pair_measure import listed_pairs, measure_pairs
+from evaluation.pair_evaluation import measure_pairs, split_pair_list
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import SourceError
 from lookalike.sources.item import read_range
@@ -34,7 +34,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "1.0"}, {"0", "false", "no", "0.0"}
 
 @dataclass(frozen=True, slots=True)
 class ListedPair:
-    """Two images' paths, or an image's path and a text, and whether they belong together."""
+    """Two images' paths, or an image's path and a text, and whether the pair is positive."""
 
     a: str
     b: str
@@ -43,7 +43,7 @@ class ListedPair:
 
 @dataclass(frozen=True, slots=True)
 class PairList:
-    """Judged pairs of one kind; `folder` is where their paths begin, `text` whether `b` is a text."""
+    """Labelled pairs of one kind; paths are relative to `folder`, `text` is whether `b` is a text."""
 
     folder: Path
     pairs: list[ListedPair]
@@ -56,7 +56,7 @@ class PairList:
 
 
 def is_pair_list(path: Path) -> bool:
-    """Whether a path is a table of pairs: any CSV, or a Parquet file with the columns a, same, and b or text."""
+    """Return whether a path is a list of pairs: any CSV, or a Parquet file with the columns a, same, and b or text."""
     if path.suffix.lower() == ".csv":
         return path.is_file()
     if not path.name.lower().endswith(SUFFIXES) or not path.is_file():
@@ -69,10 +69,10 @@ def is_pair_list(path: Path) -> bool:
 
 
 def read_pair_list(path: Path) -> PairList:
-    """The pairs of a table.
+    """Read the pairs of a list.
 
     Raises:
-        SourceError: it can't be read, lacks a column, is empty, or says something else than yes or no.
+        SourceError: it can't be read, lacks a column, is empty, or `same` has another value than yes or no.
     """
     try:
         rows = _read_csv(path) if path.suffix.lower() == ".csv" else pq.read_table(path).to_pylist()
@@ -94,40 +94,38 @@ def read_pair_list(path: Path) -> PairList:
 
 
 def measure_pair_list(
-    encoder: Encoder, listed: PairList, *, options: Options | None = None, progress: Progress | None = None
+    encoder: Encoder, pair_list: PairList, *, options: Options | None = None, progress: ProgressCallback | None = None
 ) -> Evaluation:
-    """Threshold and curve from half of the pairs, figures from the other half; unreadable images cost their pairs.
+    """Fit on half of the pairs and measure on the other half; pairs of unreadable images are left out.
 
     Raises:
-        SourceError: no image can be read, or what is left has not two pairs of each kind.
+        SourceError: no image can be read, or fewer than two pairs of each kind remain.
         TextUnsupported: the pairs have texts and the encoder has no text tower here.
         ExtraMissing: scikit-learn is not installed.
     """
     started = time.perf_counter()
     chosen = options or Options()
-    require(PAIRS, "measuring pairs")
-    examples = [Example(path, partial(read_range, listed.folder / path)) for path in listed.images]
+    require_packages(PAIRS, "measuring pairs")
+    examples = [Example(path, partial(read_range, pair_list.folder / path)) for path in pair_list.images]
     data = embed(encoder, examples, progress)
-    place = {example.key: row for row, example in enumerate(data.examples)}
-    pairs = [pair for pair in listed.pairs if pair.a in place and (listed.text or pair.b in place)]
-    left = data.vectors[[place[pair.a] for pair in pairs]]
-    if listed.text:
+    positions = {example.key: row for row, example in enumerate(data.examples)}
+    pairs = [pair for pair in pair_list.pairs if pair.a in positions and (pair_list.text or pair.b in positions)]
+    left = data.vectors[[positions[pair.a] for pair in pairs]]
+    if pair_list.text:
         right = embed_texts(encoder, [pair.b for pair in pairs])
     else:
-        right = data.vectors[[place[pair.b] for pair in pairs]]
+        right = data.vectors[[positions[pair.b] for pair in pairs]]
     cosines = np.einsum("pd,pd->p", left, right).astype(np.float64)
-    found = Evaluation(_head(encoder, len(data.examples), data.rejected, chosen), data)
-    halves = listed_pairs(cosines, np.array([pair.same for pair in pairs], bool), chosen.seed)
-    add_pairs(found, "image_text" if listed.text else "image_image", measure_pairs(*halves, chosen))
-    if not found.pairs:
-        raise SourceError(
-            f"{len(pairs)} readable pairs: at least two that belong together and two that don't are needed"
-        )
-    found.figures["seconds"] = round(time.perf_counter() - started, 3)
-    return found
+    result = Evaluation(_initial_metrics(encoder, len(data.examples), data.rejected, chosen), data)
+    halves = split_pair_list(cosines, np.array([pair.same for pair in pairs], bool), chosen.seed)
+    add_pairs(result, "image_text" if pair_list.text else "image_image", measure_pairs(*halves, chosen))
+    if not result.pairs:
+        raise SourceError(f"{len(pairs)} readable pairs: at least two with same = 1 and two with same = 0 are needed")
+    result.metrics["seconds"] = round(time.perf_counter() - started, 3)
+    return result
 
 
-def _head(encoder: Encoder, images: int, rejected: int, options: Options) -> dict[str, Any]:
+def _initial_metrics(encoder: Encoder, images: int, rejected: int, options: Options) -> dict[str, Any]:
     spec = describe(encoder.spec)
     return {"encoder": spec, "images": images, "rejected": rejected, "seed": options.seed, "intervals": {}}
 

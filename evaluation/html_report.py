@@ -1,7 +1,4 @@
-"""An evaluation -> report.html, one file that needs no other, and figures.json beside it.
-
-Lays out; measures nothing. Plots come from `plots`, small images from `gallery`, rows of figures from `report`.
-"""
+"""The HTML report of an evaluation: report.html, self-contained, and figures.json with the same metrics."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.evaluate import Evaluation
-from evaluation.gallery import Thumbnails
 from evaluation.illustrations import Illustration, illustrate
-from evaluation.report import Row, as_json, head, rows
+from evaluation.text_report import Row, as_json, rows, summary_line
+from evaluation.thumbnails import Thumbnails
 from lookalike.errors import SourceError
 
 _STYLE = """
@@ -33,42 +30,47 @@ figure.right img{border-color:#22a55a}figure.wrong img{border-color:#dc5b4f}figu
 
 
 def write_report(
-    folder: Path, found: Evaluation, baseline: Evaluation | None = None, *, metrics: Path | None = None, seed: int = 0
+    folder: Path,
+    result: Evaluation,
+    baseline: Evaluation | None = None,
+    *,
+    training_log: Path | None = None,
+    seed: int = 0,
 ) -> Path:
     """Write `folder`/report.html and `folder`/figures.json.
 
     Args:
-        folder: made if need be.
-        found: what was measured.
-        baseline: another encoder's, on the same data.
-        metrics: JSON lines of a training run: `step`, `loss`, `learning_rate`, `validation.<name>`.
+        folder: created if needed.
+        result: the evaluation.
+        baseline: another encoder's evaluation on the same data.
+        training_log: JSON lines of a training run: `step`, `loss`, `learning_rate`, `validation.<name>`.
         seed: of the projections, and of which images are shown.
 
     Returns:
-        The page's path.
+        The path of report.html.
 
     Raises:
         ExtraMissing: matplotlib, scikit-learn or umap-learn is not installed.
-        SourceError: the metrics can't be read, or the folder can't be written to.
+        SourceError: the training log can't be read, or the folder can't be written to.
     """
-    curves = [] if metrics is None else read_metrics(metrics)
-    other = None if baseline is None else baseline.figures
+    curves = [] if training_log is None else read_training_log(training_log)
+    baseline_metrics = None if baseline is None else baseline.metrics
     page = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "figures.json").write_text(_indented(found.figures, other), encoding="utf-8")
-        sections = illustrate(found, baseline, curves, Thumbnails(), seed)
-        page.write_text(_page(found.figures, other, sections), encoding="utf-8")
+        (folder / "figures.json").write_text(_indented_json(result.metrics, baseline_metrics), encoding="utf-8")
+        sections = illustrate(result, baseline, curves, Thumbnails(), seed)
+        page.write_text(_page(result.metrics, baseline_metrics, sections), encoding="utf-8")
     except OSError as error:
         raise SourceError(f"the report can't be written to {folder}: {error.strerror or error}") from error
     return page
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a training run that have a step.
+def read_training_log(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a training log that have a step.
 
     Raises:
-        SourceError: no such file, or a line that is no JSON object.
+        SourceError: the file does not exist, or a line is no JSON object.
     """
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -79,20 +81,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [line for line in lines if isinstance(line.get("step"), int)]
 
 
-def _indented(figures: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
-    return json.dumps(json.loads(as_json(figures, baseline)), indent=1, ensure_ascii=False) + "\n"
+def _indented_json(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
+    return json.dumps(json.loads(as_json(metrics, baseline)), indent=1, ensure_ascii=False) + "\n"
 
 
-def _page(figures: Mapping[str, Any], baseline: Mapping[str, Any] | None, sections: list[Illustration]) -> str:
-    name = escape(str(figures["encoder"]["name"]))
+def _page(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None, sections: list[Illustration]) -> str:
+    name = escape(str(metrics["encoder"]["name"]))
     body = [
         f"<h1>{name}</h1>",
-        f'<p class="meta">{escape(head(figures))}</p>',
-        "" if baseline is None else f'<p class="meta">baseline: {escape(head(baseline))}</p>',
-        f'<p class="meta">{escape(_when(figures))}</p>',
-        f"<p><code>{escape(str(figures.get('command', '')))}</code></p>",
-        "<h2>Figures</h2>",
-        _table(figures, baseline),
+        f'<p class="meta">{escape(summary_line(metrics))}</p>',
+        "" if baseline is None else f'<p class="meta">baseline: {escape(summary_line(baseline))}</p>',
+        f'<p class="meta">{escape(_run_line(metrics))}</p>',
+        f"<p><code>{escape(str(metrics.get('command', '')))}</code></p>",
+        "<h2>Metrics</h2>",
+        _table(metrics, baseline),
         *(f"<h2>{escape(each.title)}</h2><p>{escape(each.caption)}</p>{each.html}" for each in sections),
     ]
     start = '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -101,28 +103,28 @@ def _page(figures: Mapping[str, Any], baseline: Mapping[str, Any] | None, sectio
     return f"{top}<body>{''.join(body)}</body></html>\n"
 
 
-def _when(figures: Mapping[str, Any]) -> str:
-    started = f"{figures['started']}, " if "started" in figures else ""
-    seconds = f"measured in {figures['seconds']:.1f} s, " if "seconds" in figures else ""
-    return f"{started}{seconds}seed {figures['seed']}"
+def _run_line(metrics: Mapping[str, Any]) -> str:
+    started = f"{metrics['started']}, " if "started" in metrics else ""
+    seconds = f"measured in {metrics['seconds']:.1f} s, " if "seconds" in metrics else ""
+    return f"{started}{seconds}seed {metrics['seed']}"
 
 
-def _table(figures: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
+def _table(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
     lines, section = [], None
-    for row in rows(figures, baseline):
+    for row in rows(metrics, baseline):
         if row.section != section:
             section = row.section
             beside = "" if baseline is None else "<th>baseline</th><th>95 % interval</th><th>difference</th>"
             lines.append(f"<tr><th>{escape(section)}</th><th></th><th>95 % interval</th>{beside}</tr>")
-        cells = f'<td>{escape(row.label)}</td><td class="n">{row.text(row.value)}</td><td class="i">{row.between}</td>'
-        lines.append(f"<tr>{cells}{'' if baseline is None else _beside(row)}</tr>")
+        cells = f'<td>{escape(row.label)}</td><td class="n">{row.text(row.value)}</td><td class="i">{row.interval}</td>'
+        lines.append(f"<tr>{cells}{'' if baseline is None else _baseline_cells(row)}</tr>")
     return f"<table>{''.join(lines)}</table>"
 
 
-def _beside(row: Row) -> str:
+def _baseline_cells(row: Row) -> str:
     if row.other is None:
         return "<td></td><td></td><td></td>"
     equal = isinstance(row.value, int) or row.value == row.other
     difference = "" if equal else f"{row.value - row.other:+.4f}"
-    shown = f'<td class="n">{row.text(row.other)}</td><td class="i">{row.other_between}</td>'
+    shown = f'<td class="n">{row.text(row.other)}</td><td class="i">{row.other_interval}</td>'
     return f'{shown}<td class="n">{difference}</td>'
