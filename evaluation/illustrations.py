@@ -109,9 +109,7 @@ def _heat_map(evaluations: Mapping[str, Evaluation], thumbnails: Thumbnails, see
         title: each.data.vectors[[rows[i] for rows in sample]] for i, (title, each) in enumerate(evaluations.items())
     }
     images = [thumbnails.pixels(first.examples[rows[0]]) for rows in sample]
-    caption = (
-        "Cosine of each pair of images. Images of a class are side by side: separated classes are bright squares."
-    )
+    caption = "Cosine of each pair of images. Images of a class are side by side: separated classes are bright squares."
     return Illustration(
         "Cosines of sample images", caption, _plot(heat_map_plot(vectors, images), "heat map of cosines")
     )
