@@ -1,4 +1,1 @@
-"""The shared library: the only code that touches pixels, models, FAISS and Parquet.
-
-It knows nothing of HTTP, of jobs or of training; both ways through the house (a query, an image) run through it.
-"""
+"""The library that the service, the indexing job and training share: images, encoders, vector stores, collections."""

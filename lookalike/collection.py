@@ -1,12 +1,12 @@
-"""A collection on disk: versions side by side, one of them current, published by renaming.
+"""A collection on disk: version folders, of which one is current, published by renaming.
 
     my-collection/
       CURRENT                 the name of the version being served
       versions/<version>/     manifest.json, vectors.npy, metadata.*, ids.npy, thumbnails.arrow, rejected.parquet,
                               and the store's own files
 
-Writing is done beside (`staging`), fsynced, checksummed, renamed; `CURRENT` last, so that a reader sees a whole
-version or none of it. Opening verifies before anything is mapped. It knows nothing of encoders but their identity.
+A new version is written to a staging folder, checksummed, fsynced and renamed; `CURRENT` is replaced last, so that a
+reader sees a complete version or none of it. Opening verifies all files before it maps them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from lookalike.types import EncoderSpec, Float16
 
 CURRENT, VERSIONS, VECTORS, REJECTED = "CURRENT", "versions", "vectors.npy", "rejected.parquet"
 UNFINISHED_CURRENT = f".{CURRENT}.*"
-"""What a process that was killed while it wrote `CURRENT` leaves."""
-_KEPT_VERSIONS = 2
-_MENDS = dict.fromkeys((errno.EMFILE, errno.ENFILE), "; raise `ulimit -n`") | {
+"""Pattern of temporary files that remain if a process is killed while it writes `CURRENT`."""
+_MAX_VERSIONS = 2
+_HINTS = dict.fromkeys((errno.EMFILE, errno.ENFILE), "; raise `ulimit -n`") | {
     errno.EACCES: "; let this process's user read the whole folder"
 }
 
@@ -61,26 +61,27 @@ class Collection:
         return len(self.vectors)
 
     def require_encoder(self, spec: EncoderSpec) -> None:
-        """Refuses an encoder whose vectors can't be compared with the collection's.
+        """Check that an encoder's vectors can be compared with the collection's.
 
         Raises:
-            EncoderMismatch: names both encoders.
+            EncoderMismatch: the encoder's identity is not that of the collection's encoder.
         """
-        made_by = self.manifest.encoder
-        if made_by.identity != spec.identity:
-            own = f"{made_by.name!r}" if made_by.name != spec.name else "its own weights"
+        own = self.manifest.encoder
+        if own.identity != spec.identity:
+            right_one = f"{own.name!r}" if own.name != spec.name else "its own weights"
             raise EncoderMismatch(
-                f"collection {self.root} was made by encoder {made_by.name!r} (weights {made_by.weights[:12]}, "
-                f"d = {made_by.dim}), not by {spec.name!r} (weights {spec.weights[:12]}, d = {spec.dim}); "
-                f"serve it with {own} or index again with {spec.name!r}"
+                f"collection {self.root} was made by encoder {own.name!r} (weights {own.weights[:12]}, "
+                f"d = {own.dim}), not by {spec.name!r} (weights {spec.weights[:12]}, d = {spec.dim}); "
+                f"serve it with {right_one} or index again with {spec.name!r}"
             )
 
 
 def current_version(root: Path) -> str:
-    """The name of the version being served.
+    """Return the name of the current version.
 
     Raises:
-        CollectionNotFound: no collection at `root`.
+        CollectionNotFound: there is no collection at `root`.
+        ManifestInvalid: `CURRENT` does not name a version.
     """
     try:
         version = (root / CURRENT).read_text(encoding="utf-8").strip()
@@ -89,39 +90,45 @@ def current_version(root: Path) -> str:
             f"no collection at {root}: make one with `lookalike index SOURCE --out {shlex.quote(str(root))}`"
         ) from error
     except OSError as error:
-        mend = _MENDS.get(error.errno or 0, "")
-        raise CollectionNotFound(f"{root / CURRENT} can't be read: {error.strerror}{mend}") from error
+        hint = _HINTS.get(error.errno or 0, "")
+        raise CollectionNotFound(f"{root / CURRENT} can't be read: {error.strerror}{hint}") from error
     except UnicodeDecodeError as error:
-        raise ManifestInvalid(f"{root / CURRENT} names no version: {error}; restore it from a copy") from error
+        raise ManifestInvalid(f"{root / CURRENT} does not name a version: {error}; restore it from a copy") from error
     if not version.isprintable() or not version or Path(version).name != version:
-        raise ManifestInvalid(f"{root / CURRENT} names no version: {version!r}")
+        raise ManifestInvalid(f"{root / CURRENT} does not name a version: {version!r}")
     return version
 
 
 def current_manifest(root: Path) -> Manifest:
-    """The manifest of the version being served, read without opening anything.
+    """Return the manifest of the current version, without opening its other files.
 
     Raises:
-        CollectionNotFound, ManifestInvalid, FormatTooNew: as their names say.
+        CollectionNotFound: there is no collection at `root`.
+        ManifestInvalid: the manifest is missing or invalid.
+        FormatTooNew: a later release wrote the collection.
     """
     return read_manifest(root / VERSIONS / current_version(root))
 
 
 def open_collection(root: Path, *, verify: bool = True) -> Collection:
-    """Opens the current version.
+    """Open the current version.
 
     Args:
         root: the collection's folder.
-        verify: whether checksums are computed before anything is mapped (about a second a gigabyte).
+        verify: whether to verify checksums before files are mapped (about a second for each gigabyte).
 
     Raises:
-        CollectionNotFound, ManifestInvalid, FormatTooNew, ChecksumMismatch: as their names say.
+        CollectionNotFound: there is no collection at `root`.
+        ManifestInvalid: the manifest is missing or invalid, or does not fit the files.
+        FormatTooNew: a later release wrote the collection.
+        ChecksumMismatch: a file differs from the manifest.
     """
     folder = root / VERSIONS / current_version(root)
     manifest = read_manifest(folder)
     if manifest.version != folder.name:
         raise ManifestInvalid(
-            f"{folder} holds version {manifest.version!r}: rename the folder to that, and have {root / CURRENT} say so"
+            f"{folder} holds version {manifest.version!r}; rename the folder to that name, "
+            f"and write the name to {root / CURRENT}"
         )
     if verify:
         verify_files(folder, manifest)
@@ -129,17 +136,19 @@ def open_collection(root: Path, *, verify: bool = True) -> Collection:
     collection = Collection(root, folder, manifest, vectors, Metadata(folder), Thumbnails(folder))
     counts = {len(vectors), len(collection.metadata), len(collection.thumbnails), manifest.counts.indexed}
     if len(counts) != 1 or vectors.shape[1] != manifest.encoder.dim:
-        raise ManifestInvalid(f"{folder} holds vectors {vectors.shape} and counts {sorted(counts)} that don't agree")
+        raise ManifestInvalid(
+            f"{folder} holds vectors of shape {vectors.shape} and counts {sorted(counts)} that don't agree"
+        )
     return collection
 
 
 def new_version_name() -> str:
-    """Sorts by time; unique."""
+    """Return a unique name; names sort by time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
 
 
 def staging_folder(root: Path, version: str) -> Path:
-    """Makes the empty folder in which `version` is to be built; remains of killed builds are removed."""
+    """Create the empty folder in which to build `version`; remove what killed builds have left."""
     versions = root / VERSIONS
     versions.mkdir(parents=True, exist_ok=True)
     for leftover in versions.glob(".building-*"):
@@ -152,12 +161,12 @@ def staging_folder(root: Path, version: str) -> Path:
 
 
 def publish(root: Path, staging: Path, manifest: Manifest) -> Path:
-    """Seals a staged version and makes it current, atomically; all but the last two versions are removed.
+    """Add checksums to a staged version and make it current, atomically; remove all but the last two versions.
 
     Args:
         root: the collection's folder.
-        staging: what `staging_folder` gave, filled.
-        manifest: without `files`; checksums are added here.
+        staging: the folder from `staging_folder`, with all files but the manifest.
+        manifest: without `files`.
 
     Returns:
         The version's folder.
@@ -177,14 +186,14 @@ def publish(root: Path, staging: Path, manifest: Manifest) -> Path:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replaces a small file so that a reader, or a power cut, sees the old or the new content whole."""
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    """Replace a small file atomically: after a crash it holds the old or the new text, never a part."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        fresh.write_text(text, encoding="utf-8")
-        _fsync(fresh)
-        fresh.replace(path)
+        temporary.write_text(text, encoding="utf-8")
+        _fsync(temporary)
+        temporary.replace(path)
     finally:
-        fresh.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     _fsync(path.parent)
 
 
@@ -202,7 +211,7 @@ def _prune(root: Path, current: str) -> None:
     others = sorted(
         p for p in (root / VERSIONS).iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != current
     )
-    for old in others[: max(0, len(others) - (_KEPT_VERSIONS - 1))]:
+    for old in others[: max(0, len(others) - (_MAX_VERSIONS - 1))]:
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -1,10 +1,12 @@
-"""Filter JSON -> row mask: which rows of a collection a search may return.
+"""Filters on metadata: JSON -> mask of the rows that a search may return.
 
     {"must": [{"field": "brand", "in": ["acme", "orbit"]}, {"field": "price", "range": {"lt": 20}}],
      "must_not": [{"field": "caption", "exists": false}]}
 
-A column that holds lists passes where any of its elements does; a row without a value passes `exists: false` alone.
-Evaluated by Arrow over memory-mapped columns. It knows nothing of vectors. n rows of the collection.
+A list passes if any of its elements does. A row without a value passes only `exists: false`. Arrow evaluates filters
+over memory-mapped columns.
+
+Dimension letters: n rows of the collection, m values.
 """
 
 from __future__ import annotations
@@ -40,14 +42,14 @@ from lookalike.types import Bool
 MAX_CONDITIONS = 64
 MAX_VALUES = 10_000
 MAX_DEPTH = 8
-_BEYOND = 2.0**70
-"""More than any column of whole numbers holds."""
-_MOST_MISSPELT = 200
-"""Characters of a column's name that is compared with all that there are."""
+_ABOVE_ALL_INTEGERS = 2.0**70
+"""Larger than any value of an integer column."""
+_MAX_SUGGESTION_CHARACTERS = 200
+"""A longer column name is not compared with the existing names for a suggestion."""
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity, but 1e999 is read as one."""
+    """Reject infinity: JSON has none, but 1e999 is read as one."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("numbers must be finite")
     return value
@@ -60,15 +62,15 @@ _OPERATORS = ("equals", "in", "range", "prefix", "exists")
 
 
 class Columns(Protocol):
-    """Where columns come from: a collection's metadata."""
+    """A table to filter: a collection's metadata."""
 
     @property
     def columns(self) -> list[str]:
-        """Their names."""
+        """Names of the columns."""
         ...
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """(n,) values."""
+        """Return the (n,) values of a column."""
         ...
 
     def __len__(self) -> int: ...
@@ -79,7 +81,7 @@ class _Model(BaseModel):
 
 
 class Range(_Model):
-    """Bounds of a number or, as ISO 8601, of a date."""
+    """Bounds of a number or of a date in ISO 8601."""
 
     gt: Bound | None = None
     gte: Bound | None = None
@@ -87,38 +89,38 @@ class Range(_Model):
     lte: Bound | None = None
 
     @model_validator(mode="after")
-    def _something(self) -> Range:
+    def _not_empty(self) -> Range:
         if not self.model_fields_set:
             raise ValueError("give at least one of gt, gte, lt and lte")
         return self
 
 
 class Condition(_Model):
-    """One column and one of the five tests."""
+    """A test of one column."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"field": "price", "range": {"gte": 5, "lt": 20}}]})
 
-    field: str = Field(description="A metadata column; `a.b` reaches into a column of records.")
-    equals: Scalar | None = Field(default=None, description="The value; dates as ISO 8601.")
+    field: str = Field(description="A metadata column; `a.b` is field `b` of a column of records.")
+    equals: Scalar | None = Field(default=None, description="The value; dates in ISO 8601.")
     in_: Annotated[list[Scalar], Field(max_length=MAX_VALUES, fail_fast=True)] | None = Field(
-        default=None, alias="in", description="Any of these values."
+        default=None, alias="in", description="One of these values."
     )
-    range: Range | None = Field(default=None, description="Between bounds.")
-    prefix: str | None = Field(default=None, description="Text that starts so.")
-    exists: StrictBool | None = Field(default=None, description="Whether the row has a value there.")
+    range: Range | None = Field(default=None, description="Within these bounds.")
+    prefix: str | None = Field(default=None, description="Text that starts with this.")
+    exists: StrictBool | None = Field(default=None, description="Whether the row has a value in this column.")
 
     @model_validator(mode="after")
     def _one_operator(self) -> Condition:
-        given = self.model_fields_set - {"field"}
-        if len(given) != 1:
+        operators = self.model_fields_set - {"field"}
+        if len(operators) != 1:
             raise ValueError(f"give exactly one of {', '.join(_OPERATORS)}")
-        if getattr(self, *given) is None:
-            raise ValueError("null equals nothing; ask for rows without a value by exists: false")
+        if getattr(self, *operators) is None:
+            raise ValueError("null equals nothing; select rows without a value by exists: false")
         return self
 
 
 def _kind(part: Any) -> str:
-    """Which of the two a part is meant to be, so that an error speaks of that one alone."""
+    """Return which of the two a part is, so that an error names only that one."""
     return "condition" if isinstance(part, Condition) or (isinstance(part, dict) and "field" in part) else "filter"
 
 
@@ -127,11 +129,11 @@ Part = Annotated[
     Discriminator(_kind),
 ]
 Parts = Annotated[list[Part], Field(max_length=MAX_CONDITIONS, fail_fast=True)]
-"""What is wrong is told of the first part alone: a body may hold a million."""
+"""Validation stops at the first error: a body may hold a million parts."""
 
 
 class Filter(_Model):
-    """Conditions, or filters within filters: all of `must`, one of `should` if there are any, none of `must_not`."""
+    """Conditions and nested filters: all of `must`, at least one of `should` if there are any, none of `must_not`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"must": [{"field": "brand", "in": ["acme", "orbit"]}]}]})
 
@@ -141,17 +143,17 @@ class Filter(_Model):
 
     @model_validator(mode="after")
     def _bounded(self) -> Filter:
-        depth, count = _extent(self)
+        depth, count = _depth_and_size(self)
         if depth > MAX_DEPTH or count > MAX_CONDITIONS:
             raise ValueError(f"a filter has at most {MAX_CONDITIONS} conditions and filters, nested {MAX_DEPTH} deep")
         return self
 
 
 def parse_filter(text: str) -> Filter:
-    """A filter from its JSON.
+    """Parse a filter from JSON.
 
     Raises:
-        FilterInvalid: not JSON, an unknown key or operator, or too large.
+        FilterInvalid: the text is not JSON, has an unknown key or operator, or is too large.
     """
     try:
         return Filter.model_validate_json(text)
@@ -160,24 +162,24 @@ def parse_filter(text: str) -> Filter:
 
 
 def filter_error(error: ValidationError, skip: int = 0) -> FilterInvalid:
-    """What pydantic found wrong first, in one line; `skip` is how many names lead to the filter."""
+    """Convert pydantic's first error to one line, without the first `skip` names, which lead to the filter."""
     first = error.errors(include_url=False, include_input=False)[0]
     steps = [str(step) for step in first["loc"][skip:] if step not in ("condition", "filter")]
     return FilterInvalid(f"{'.'.join(['filter', *steps])}: {first['msg'].removeprefix('Value error, ')}")
 
 
-def filter_mask(wanted: Filter, columns: Columns) -> Bool:
-    """(n,) bool: the rows that pass.
+def filter_mask(condition: Filter, columns: Columns) -> Bool:
+    """Return (n,) bool: the rows that pass.
 
     Raises:
-        FilterInvalid: a column that does not exist, or a value that does not fit its type; names both.
+        FilterInvalid: a column does not exist, or a value does not fit its type.
     """
     mask = np.ones(len(columns), dtype=np.bool_)
-    for part in wanted.must:
+    for part in condition.must:
         mask &= _part_mask(part, columns)
-    if wanted.should:
-        mask &= np.any([_part_mask(part, columns) for part in wanted.should], axis=0)
-    for part in wanted.must_not:
+    if condition.should:
+        mask &= np.any([_part_mask(part, columns) for part in condition.should], axis=0)
+    for part in condition.must_not:
         mask &= ~_part_mask(part, columns)
     return mask
 
@@ -191,7 +193,9 @@ def _condition_mask(condition: Condition, columns: Columns) -> Bool:
     try:
         return _mask(condition, values)
     except pa.ArrowException as error:
-        raise FilterInvalid(f"filter field {condition.field!r} holds {values.type}, which can't be asked so") from error
+        raise FilterInvalid(
+            f"filter field {condition.field!r} holds {values.type}, which does not support this test"
+        ) from error
 
 
 def _mask(condition: Condition, values: pa.ChunkedArray) -> Bool:
@@ -206,10 +210,10 @@ def _mask(condition: Condition, values: pa.ChunkedArray) -> Bool:
 
 
 def _values(name: str, columns: Columns) -> pa.ChunkedArray:
-    """A column, or a field of a column of records."""
+    """Return a column, or a field of a column of records."""
     known = columns.columns
     if name in known:
-        return _plain(columns.column(name))
+        return _decoded(columns.column(name))
     outer, _, inner = name.partition(".")
     if inner and outer in known:
         values = columns.column(outer)
@@ -217,35 +221,35 @@ def _values(name: str, columns: Columns) -> pa.ChunkedArray:
             if not pa.types.is_struct(values.type) or values.type.get_field_index(step) < 0:
                 raise FilterInvalid(f"filter field {name!r}: {outer} has no {inner!r}; it is {values.type}")
             values = pc.struct_field(values, step)
-        return _plain(values)
-    near = difflib.get_close_matches(name, known, 1) if len(name) <= _MOST_MISSPELT else []
-    meant = f"; did you mean {near[0]!r}?" if near else "."
-    raise FilterInvalid(f"no metadata column is called {name!r}{meant} There are {', '.join(sorted(known))}")
+        return _decoded(values)
+    close = difflib.get_close_matches(name, known, 1) if len(name) <= _MAX_SUGGESTION_CHARACTERS else []
+    suggestion = f"; did you mean {close[0]!r}?" if close else "."
+    raise FilterInvalid(f"unknown metadata column {name!r}{suggestion} The columns are {', '.join(sorted(known))}")
 
 
-def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
+def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
 def _test(condition: Condition, values: Any) -> Bool:
-    """(m,) bool over values of a plain type; null fails."""
+    """Test (m,) values of a scalar type; null fails."""
     if condition.prefix is not None:
         if not _is_text(values.type):
             raise _mismatch(condition.field, values.type, "prefix", condition.prefix)
         return _numpy(pc.starts_with(values, condition.prefix))
     if condition.in_ is not None:
-        # A JSON number is no decimal, and Arrow does not look up 16-bit floats: these are compared one by one.
+        # Arrow's `is_in` takes no JSON number for a decimal, and no 16-bit floats: compare with one value at a time.
         if pa.types.is_decimal(values.type) or pa.types.is_float16(values.type):
-            equal = [_compared(condition.field, values, "equals", value) for value in condition.in_]
+            equal = [_compare(condition.field, values, "equals", value) for value in condition.in_]
             return reduce(np.logical_or, equal, np.zeros(len(values), dtype=np.bool_))
-        asked = condition.in_
-        if pa.types.is_integer(values.type):  # what such a column can't hold equals none of its rows
-            asked = [value for value in asked if not _is_plain_number(value) or _held(value, values.type)]
-        wanted = [_scalar(condition.field, value, values.type) for value in asked]
-        return _numpy(pc.is_in(values, pa.array([value.as_py() for value in wanted], values.type)))
+        options = condition.in_
+        if pa.types.is_integer(values.type):  # values outside the column's type equal none of its rows
+            options = [value for value in options if not _is_json_number(value) or _fits(value, values.type)]
+        scalars = [_scalar(condition.field, value, values.type) for value in options]
+        return _numpy(pc.is_in(values, pa.array([scalar.as_py() for scalar in scalars], values.type)))
     if condition.range is not None:
         return reduce(np.logical_and, _bounds(condition, values))
-    return _compared(condition.field, values, "equals", condition.equals)
+    return _compare(condition.field, values, "equals", condition.equals)
 
 
 def _bounds(condition: Condition, values: Any) -> Iterator[Bool]:
@@ -254,10 +258,10 @@ def _bounds(condition: Condition, values: Any) -> Iterator[Bool]:
         bound = getattr(condition.range, name)
         if _is_text(values.type) or pa.types.is_boolean(values.type):
             raise _mismatch(condition.field, values.type, "range", bound)
-        yield _compared(condition.field, values, name, bound)
+        yield _compare(condition.field, values, name, bound)
 
 
-_TESTS: dict[str, Callable[[Any, Any], Any]] = {
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "equals": pc.equal,
     "gt": pc.greater,
     "gte": pc.greater_equal,
@@ -266,21 +270,22 @@ _TESTS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _compared(field: str, values: Any, test: str, value: Any) -> Bool:
-    """(m,) bool; numbers in the column's own type, in which 0.1 is what a column of 32-bit floats holds for it."""
-    number = _is_plain_number(value)
+def _compare(field: str, values: Any, test: str, value: Any) -> Bool:
+    """Compare (m,) values; numbers are converted to the column's type, so that 0.1 equals a 32-bit float's 0.1."""
+    number = _is_json_number(value)
     if number and pa.types.is_integer(values.type):
-        return _whole_compared(values, test, value)
-    if number and pa.types.is_float16(values.type):  # which Arrow can hold but not compare
+        return _compare_integers(values, test, value)
+    if number and pa.types.is_float16(values.type):  # Arrow can't compare these
         with np.errstate(over="ignore"):
-            value, values = float(np.float16(max(-_BEYOND, min(_BEYOND, value)))), values.cast(pa.float32())
+            value = float(np.float16(_limited(value)))
+            values = values.cast(pa.float32())
     exact = number and pa.types.is_floating(values.type)
-    return _numpy(_TESTS[test](values, _scalar(field, value, values.type, exact=exact)))
+    return _numpy(_COMPARISONS[test](values, _scalar(field, value, values.type, exact=exact)))
 
 
-def _whole_compared(values: Any, test: str, value: float) -> Bool:
-    """(m,) bool: whole numbers between two whole numbers, cut to those that the column's type has."""
-    value = value if isinstance(value, int) else max(-_BEYOND, min(_BEYOND, value))
+def _compare_integers(values: Any, test: str, value: float) -> Bool:
+    """Compare (m,) integers, with bounds limited to the range of the column's type."""
+    value = value if isinstance(value, int) else _limited(value)
     limits = np.iinfo(values.type.to_pandas_dtype())
     low, high = int(limits.min), int(limits.max)
     floor, ceil = math.floor(value), math.ceil(value)
@@ -295,29 +300,33 @@ def _whole_compared(values: Any, test: str, value: float) -> Bool:
     return _numpy(pc.less_equal(values, pa.scalar(last, values.type)))
 
 
-def _scalar(field: str, value: Any, wanted: pa.DataType, *, exact: bool = True) -> pa.Scalar:
-    """A JSON value as the column's type, or, if not `exact`, as one to compare with it."""
-    if _is_text(wanted) and isinstance(value, str):
-        return pa.scalar(value, wanted)
-    if pa.types.is_boolean(wanted) and isinstance(value, bool):
+def _limited(value: float) -> float:
+    return max(-_ABOVE_ALL_INTEGERS, min(_ABOVE_ALL_INTEGERS, value))
+
+
+def _scalar(field: str, value: Any, kind: pa.DataType, *, exact: bool = True) -> pa.Scalar:
+    """Convert a JSON value to the column's type, or, if not `exact`, to a type that compares with it."""
+    if _is_text(kind) and isinstance(value, str):
+        return pa.scalar(value, kind)
+    if pa.types.is_boolean(kind) and isinstance(value, bool):
         return pa.scalar(value)
-    number = _is_plain_number(value)
+    number = _is_json_number(value)
     try:
-        if _is_number(wanted) and number:
-            whole = pa.types.is_integer(wanted) and exact
-            floating = pa.types.is_floating(wanted) and exact
-            return pa.scalar(int(value) if whole else float(value) if floating else value, wanted if exact else None)
-        if pa.types.is_temporal(wanted) and isinstance(value, str):
-            return _moment(value, wanted)
+        if _is_number(kind) and number:
+            whole = pa.types.is_integer(kind) and exact
+            floating = pa.types.is_floating(kind) and exact
+            return pa.scalar(int(value) if whole else float(value) if floating else value, kind if exact else None)
+        if pa.types.is_temporal(kind) and isinstance(value, str):
+            return _date_or_time(value, kind)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        raise _mismatch(field, wanted, "value", value) from error
-    raise _mismatch(field, wanted, "value", value)
+        raise _mismatch(field, kind, "value", value) from error
+    raise _mismatch(field, kind, "value", value)
 
 
-def _moment(value: str, wanted: pa.DataType) -> pa.Scalar:
-    if pa.types.is_date(wanted):
-        return pa.scalar(date.fromisoformat(value), wanted)
-    return pa.scalar(datetime.fromisoformat(value), wanted)
+def _date_or_time(value: str, kind: pa.DataType) -> pa.Scalar:
+    if pa.types.is_date(kind):
+        return pa.scalar(date.fromisoformat(value), kind)
+    return pa.scalar(datetime.fromisoformat(value), kind)
 
 
 def _mismatch(field: str, kind: pa.DataType, what: str, value: Any) -> FilterInvalid:
@@ -328,13 +337,13 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _is_plain_number(value: Any) -> bool:
-    """JSON's numbers; Python counts truth values among its own."""
+def _is_json_number(value: Any) -> bool:
+    """Return whether a value is a JSON number; in Python a bool is an int, too."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _held(value: Any, kind: pa.DataType) -> bool:
-    """Whether a column of this type of whole numbers can hold the value."""
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    """Return whether an integer column of this type can hold the value."""
     limits = np.iinfo(kind.to_pandas_dtype())
     return bool(value == math.floor(value) and limits.min <= value <= limits.max)
 
@@ -344,17 +353,17 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _numpy(mask: Any) -> Bool:
-    """Arrow booleans -> numpy, null as False."""
+    """Convert Arrow booleans to NumPy, null to False."""
     filled = pc.fill_null(mask, False)
     if isinstance(filled, pa.ChunkedArray):
         filled = filled.combine_chunks()
     return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-def _extent(wanted: Filter) -> tuple[int, int]:
-    """How deep a filter is nested, and how many conditions and filters it holds."""
+def _depth_and_size(condition: Filter) -> tuple[int, int]:
+    """Return a filter's nesting depth, and its number of conditions and filters."""
     depth, count = 0, 0
-    for part in [*wanted.must, *wanted.should, *wanted.must_not]:
-        inner = _extent(part) if isinstance(part, Filter) else (0, 1)
+    for part in [*condition.must, *condition.should, *condition.must_not]:
+        inner = _depth_and_size(part) if isinstance(part, Filter) else (0, 1)
         depth, count = max(depth, inner[0]), count + inner[1] + isinstance(part, Filter)
     return depth + 1, count

@@ -1,7 +1,4 @@
-"""`manifest.json`: what a version of a collection is made of, and the checks that it is what it says.
-
-It knows the fields and the checksums; it opens no index and no table.
-"""
+"""`manifest.json`: the fields that describe a version of a collection, and the checks of its files' checksums."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ class _Record(BaseModel):
 
 
 class EncoderEntry(_Record):
-    """The encoder that made the vectors; `weights` and the rest of its identity must match to search them."""
+    """The encoder that made the vectors; only an encoder of the same identity may search them."""
 
     name: str
     weights: str
@@ -37,20 +34,22 @@ class EncoderEntry(_Record):
 
     @classmethod
     def of(cls, spec: EncoderSpec) -> EncoderEntry:
-        """The entry of an encoder at hand."""
+        """Return the entry for an encoder."""
         fields = asdict(spec)
         return cls(**{name: fields[name] for name in cls.model_fields})
 
     @property
     def identity(self) -> Identity:
-        """As `EncoderSpec.identity`."""
+        """The fields that decide whether vectors are comparable, see `EncoderSpec.identity`."""
         return EncoderSpec(**self.model_dump(), thresholds=Thresholds()).identity
 
 
 class StoreEntry(_Record):
-    """The vector store: registered kind and whatever parameters it wants to be opened with.
+    """The vector store.
 
-    `asked` among the parameters is the kind that the job was asked for, `auto` included.
+    Attributes:
+        kind: the registered name.
+        params: the store's parameters; `asked` is the kind that the user requested, which may be `auto`.
     """
 
     kind: str
@@ -58,7 +57,7 @@ class StoreEntry(_Record):
 
 
 class Counts(_Record):
-    """in = indexed + rejected, always."""
+    """Numbers of images: seen = indexed + rejected."""
 
     seen: int = Field(ge=0)
     indexed: int = Field(ge=0)
@@ -73,7 +72,7 @@ class FileEntry(_Record):
 
 
 class Manifest(_Record):
-    """Everything that is known of a version before a byte of its index is read."""
+    """Description of a version, readable without its other files."""
 
     format_version: int
     name: str
@@ -90,11 +89,11 @@ class Manifest(_Record):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads and validates `folder/manifest.json`.
+    """Read and validate `folder/manifest.json`.
 
     Raises:
-        ManifestInvalid: missing, not JSON, or fields missing or of the wrong type.
-        FormatTooNew: written by a later release.
+        ManifestInvalid: the file is missing or not JSON, or a field is missing or of the wrong type.
+        FormatTooNew: a later release wrote it.
     """
     path = folder / MANIFEST_FILE
     try:
@@ -102,26 +101,26 @@ def read_manifest(folder: Path) -> Manifest:
         version = _format_version(text, path)
         if version > FORMAT_VERSION:
             raise FormatTooNew(
-                f"{path} has format {version}; this release reads up to {FORMAT_VERSION}. Upgrade lookalike"
+                f"{path} has format {version}; this release reads up to {FORMAT_VERSION}; upgrade lookalike"
             )
         return Manifest.model_validate_json(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestInvalid(f"{path} can't be read: {error}") from error
     except ValidationError as error:
-        raise ManifestInvalid(f"{path} is not a valid manifest: {_first(error)}") from error
+        raise ManifestInvalid(f"{path} is not a valid manifest: {_first_message(error)}") from error
 
 
 def file_entry(path: Path) -> FileEntry:
-    """Size and SHA-256 of a file, streamed."""
+    """Return the size and SHA-256 of a file, reading it as a stream."""
     with path.open("rb") as stream:
         return FileEntry(sha256=hashlib.file_digest(stream, "sha256").hexdigest(), size=path.stat().st_size)
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Checks every file's size, then its SHA-256.
+    """Check every file's size, then its SHA-256.
 
     Raises:
-        ChecksumMismatch: a file is missing, longer, shorter or different; names it.
+        ChecksumMismatch: a file is missing or differs.
         ManifestInvalid: a file can't be read.
     """
     try:
@@ -139,7 +138,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
             raise ChecksumMismatch(f"{path} is missing; index again or restore the folder from a copy")
         size = path.stat().st_size
         if size != expected.size:
-            raise ChecksumMismatch(f"{path} has {size} bytes where the manifest says {expected.size}; restore it")
+            raise ChecksumMismatch(f"{path} has {size} bytes, but {expected.size} in the manifest; restore it")
     for name, expected in manifest.files.items():
         if file_entry(folder / name).sha256 != expected.sha256:
             raise ChecksumMismatch(f"{folder / name} differs from its checksum in the manifest; restore it")
@@ -153,10 +152,10 @@ def _format_version(text: str, path: Path) -> int:
     try:
         return _Version.model_validate_json(text).format_version
     except ValidationError as error:
-        raise ManifestInvalid(f"{path} is not a valid manifest: {_first(error)}") from error
+        raise ManifestInvalid(f"{path} is not a valid manifest: {_first_message(error)}") from error
 
 
-def _first(error: ValidationError) -> str:
+def _first_message(error: ValidationError) -> str:
     detail = error.errors()[0]
-    place = ".".join(str(part) for part in detail["loc"]) or "document"
-    return f"{place}: {detail['msg']}"
+    location = ".".join(str(part) for part in detail["loc"]) or "document"
+    return f"{location}: {detail['msg']}"

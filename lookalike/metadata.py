@@ -1,7 +1,7 @@
-"""Row -> record and id -> row, memory-mapped: what a collection knows of its images besides their vectors.
+"""A collection's metadata: row -> record and id -> row, memory-mapped.
 
-`metadata.parquet` is the interchange copy that pandas, DuckDB or Spark read; `metadata.arrow` holds the same rows for
-the service, which fetches single rows without decoding a column; `ids.npy`, (2, n) uint64, finds a row by id: the
+`metadata.parquet` is a copy for other tools, such as pandas, DuckDB or Spark. `metadata.arrow` holds the same rows for
+the service, which fetches single rows without decoding a column. `ids.npy`, (2, n) uint64, finds a row by id: the
 ids' hashes in ascending order, and the row of each.
 """
 
@@ -26,12 +26,12 @@ from lookalike.types import UInt64
 PARQUET_FILE, ROWS_FILE, IDS_FILE = "metadata.parquet", "metadata.arrow", "ids.npy"
 METADATA_FILES = (PARQUET_FILE, ROWS_FILE, IDS_FILE)
 _ROWS_PER_BATCH = 65_536
-_PLAIN = frozenset({str, int, bool, type(None)})
-"""What JSON carries as it is: most of what there is."""
+_JSON_TYPES = frozenset({str, int, bool, type(None)})
+"""Types that JSON has; most values are of these."""
 
 
 def write_metadata(folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
-    """Streams tables into the three files; memory holds one table and 16 bytes a row.
+    """Write tables to the three files as a stream; memory holds one table and 16 bytes a row.
 
     Args:
         folder: the version folder being built.
@@ -39,7 +39,7 @@ def write_metadata(folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]) 
         tables: row order is vector order.
 
     Returns:
-        n, the number of rows written.
+        n, the number of rows.
 
     Raises:
         DuplicateId: an id occurs twice.
@@ -55,13 +55,13 @@ def write_metadata(folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]) 
             rows.add(aligned)
             hashes.append(np.fromiter(map(id_hash, table.column("id").to_pylist()), np.uint64, len(table)))
     entries = _sorted_entries(hashes)
-    _refuse_duplicates(entries, folder / ROWS_FILE)
+    _check_unique(entries, folder / ROWS_FILE)
     np.save(folder / IDS_FILE, entries)
     return len(entries[0])
 
 
 def id_hash(item_id: str) -> int:
-    """64 bits of BLAKE2b over the UTF-8 id."""
+    """Return 64 bits of BLAKE2b over the UTF-8 id."""
     return int.from_bytes(hashlib.blake2b(item_id.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
@@ -71,20 +71,20 @@ def _sorted_entries(hashes: list[UInt64]) -> UInt64:
     return np.stack([flat[order], order.astype(np.uint64)])
 
 
-def _refuse_duplicates(entries: UInt64, path: Path) -> None:
-    """Equal hashes are nearly always equal ids; the ids themselves decide."""
-    twins = np.flatnonzero(entries[0, 1:] == entries[0, :-1])
-    if not len(twins):
+def _check_unique(entries: UInt64, path: Path) -> None:
+    """Raise DuplicateId if an id occurs twice; ids with equal hashes are compared."""
+    collisions = np.flatnonzero(entries[0, 1:] == entries[0, :-1])
+    if not len(collisions):
         return
     rows = RowFile(path)
-    for i in twins:
+    for i in collisions:
         first, second = (rows.value("id", int(entries[1, j])) for j in (i, i + 1))
         if first == second:
             raise DuplicateId(f"id {first!r} occurs twice")
 
 
 class Metadata:
-    """The reading side; safe to call from several threads."""
+    """Metadata of an opened version; safe to call from several threads."""
 
     def __init__(self, folder: Path) -> None:
         self._rows = RowFile(folder / ROWS_FILE)
@@ -94,7 +94,7 @@ class Metadata:
             raise ManifestInvalid(f"{folder / IDS_FILE} can't be read: {error}") from error
         if ids.dtype != np.uint64 or ids.shape != (2, len(self._rows)) or "id" not in self.columns:
             raise ManifestInvalid(f"{IDS_FILE} in {folder} does not describe {ROWS_FILE}")
-        self._hashes, self._owners = np.asarray(ids)  # mapped as before; a `memmap` is slower to take a value from
+        self._hashes, self._hash_rows = np.asarray(ids)  # still mapped; indexing a `memmap` object is slower
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -105,24 +105,24 @@ class Metadata:
         return list(self._rows.schema.names)
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """(n,) values of a column, memory-mapped."""
+        """Return the (n,) values of a column, memory-mapped."""
         return self._rows.column(name)
 
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """JSON-ready records of the given rows, in the order given; columns without a value are left out."""
+        """Return JSON-ready records of the rows, in the given order, without columns that have no value."""
         return [{k: json_ready(v) for k, v in record.items() if v is not None} for record in self._rows.rows(rows)]
 
     def row_of(self, item_id: str) -> int:
-        """The row of an id, in microseconds.
+        """Return the row of an id, in microseconds.
 
         Raises:
             UnknownItem: no item has that id.
         """
-        hashes, owners = self._hashes, self._owners
-        wanted = np.uint64(id_hash(item_id))
-        i = int(np.searchsorted(hashes, wanted))
-        while i < len(hashes) and hashes[i] == wanted:
-            row = int(owners[i])
+        hashes, rows = self._hashes, self._hash_rows
+        target = np.uint64(id_hash(item_id))
+        i = int(np.searchsorted(hashes, target))
+        while i < len(hashes) and hashes[i] == target:
+            row = int(rows[i])
             if self._rows.value("id", row) == item_id:
                 return row
             i += 1
@@ -130,8 +130,8 @@ class Metadata:
 
 
 def json_ready(value: Any) -> Any:
-    """A metadata value as JSON can carry it: dates as ISO 8601, NaN and infinity as None, bytes by their length."""
-    if type(value) in _PLAIN:
+    """Convert a value for JSON: dates to ISO 8601, NaN and infinity to None, bytes to their length."""
+    if type(value) in _JSON_TYPES:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None

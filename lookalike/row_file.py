@@ -1,7 +1,7 @@
-"""Arrow IPC files whose record batches all hold the same number of rows: row r lies in batch r // size, memory-mapped.
+"""Arrow IPC files for fast access to single rows, memory-mapped.
 
-Opening reads the footer alone, a row is fetched in microseconds and resident memory does not grow with the file.
-It knows nothing of what the columns mean.
+All record batches hold the same number of rows, so row r is in batch r // size. Opening reads only the footer, a row
+is fetched in microseconds, and resident memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lookalike.errors import ManifestInvalid
 from lookalike.types import Int64
 
 _SIZE_KEY = b"rows_per_batch"
-_FEW = 7  # up to so many rows of a batch are faster sliced one by one: taking has its price, however few it takes
+_MAX_SLICED_ROWS = 7  # slicing up to this many rows of a batch is faster than `take`, which has a fixed cost
 
 
 class RowFileWriter:
-    """Takes tables of any length and writes batches of `rows_per_batch` rows; the last one may be shorter."""
+    """Writer of batches of `rows_per_batch` rows from tables of any length; the last batch may be shorter."""
 
     def __init__(self, path: Path, schema: pa.Schema, rows_per_batch: int) -> None:
         self._size = rows_per_batch
@@ -33,14 +33,14 @@ class RowFileWriter:
         self._rows = 0
 
     def add(self, table: pa.Table) -> None:
-        """Appends rows; columns are matched by name and cast to the file's types."""
+        """Append rows; columns are matched by name and cast to the file's types."""
         self._pending.append(table.select(self._schema.names).cast(self._schema))
         self._rows += len(table)
         if self._rows >= self._size:
             self._flush(self._rows - self._rows % self._size)
 
     def close(self) -> None:
-        """Writes what is pending and the footer."""
+        """Write the remaining rows and the footer."""
         self._flush(self._rows)
         self._writer.close()
 
@@ -63,7 +63,7 @@ class RowFileWriter:
 
 
 class RowFile:
-    """The reading side, memory-mapped; safe to call from several threads."""
+    """Reader of a row file, memory-mapped; safe to call from several threads."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -83,41 +83,41 @@ class RowFile:
         return self._reader.schema
 
     def rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """The records of the given rows, in the order given; what lies in one batch is fetched together."""
-        if len(rows) <= _FEW * len(self._batches):
-            return self._each(rows)
-        asked = np.asarray(rows, dtype=np.int64)
-        order = np.argsort(asked, kind="stable")
-        ends = np.flatnonzero(np.diff(asked[order] // self._size)) + 1
-        found = [record for part in np.split(asked[order], ends) for record in self._of_one_batch(part)]
-        return [found[place] for place in np.argsort(order).tolist()]
+        """Return the records of the rows, in the given order; rows of the same batch are fetched together."""
+        if len(rows) <= _MAX_SLICED_ROWS * len(self._batches):
+            return self._sliced(rows)
+        requested = np.asarray(rows, dtype=np.int64)
+        order = np.argsort(requested, kind="stable")
+        ends = np.flatnonzero(np.diff(requested[order] // self._size)) + 1
+        records = [record for part in np.split(requested[order], ends) for record in self._from_batch(part)]
+        return [records[position] for position in np.argsort(order).tolist()]
 
     def value(self, column: str, row: int) -> Any:
-        """One cell as a Python object."""
+        """Return one cell as a Python object."""
         return self._slice(row).column(column)[0].as_py()
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """A whole column; its buffers are the file's own pages, read as they are touched."""
+        """Return a whole column; its buffers are mapped pages of the file, read on first access."""
         return pa.chunked_array([batch.column(name) for batch in self._batches], self.schema.field(name).type)
 
     def null_count(self, column: str) -> int:
-        """How many cells of a column are null, from the validity bitmaps alone."""
+        """Return the number of null cells in a column, from the validity bitmaps only."""
         return sum(batch.column(column).null_count for batch in self._batches)
 
     def is_null(self, column: str, row: int) -> bool:
-        """Whether one cell is null; its value is not read."""
+        """Return whether a cell is null, without reading its value."""
         return bool(self._slice(row).column(column).null_count)
 
-    def _of_one_batch(self, rows: Int64) -> list[dict[str, Any]]:
-        """Records of (r,) ascending rows that lie in the same batch."""
+    def _from_batch(self, rows: Int64) -> list[dict[str, Any]]:
+        """Return the records of (r,) ascending rows of the same batch."""
         first, last = int(rows[0]), int(rows[-1])
-        if len(rows) > _FEW and first >= 0 and last < self._count:
-            with suppress(pa.ArrowNotImplementedError):  # string views, for one, can't be taken
+        if len(rows) > _MAX_SLICED_ROWS and first >= 0 and last < self._count:
+            with suppress(pa.ArrowNotImplementedError):  # `take` does not support string views, for example
                 return list(self._batches[first // self._size].take(_indices(rows % self._size)).to_pylist())
-        return self._each(rows.tolist())
+        return self._sliced(rows.tolist())
 
-    def _each(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Records of rows wherever they lie, put together first: converting a batch has its price."""
+    def _sliced(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the records of any rows; slices are concatenated first, since converting a batch has a fixed cost."""
         if len(rows) < 2:
             return [self._slice(row).to_pylist()[0] for row in rows]
         return list(pa.concat_batches([self._slice(row) for row in rows]).to_pylist())
@@ -129,5 +129,5 @@ class RowFile:
 
 
 def _indices(rows: Int64) -> pa.Array:
-    """(r,) places as Arrow wants them; `pa.array` would import pandas, some 25 MB more in memory."""
+    """Return (r,) positions as an Arrow array; `pa.array` would import pandas, some 25 MB more in memory."""
     return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)])

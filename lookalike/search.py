@@ -1,8 +1,8 @@
-"""The one use case: an image, a text or an item in, the nearest items of a collection out; or two of them compared.
+"""Search of a collection by image, text or item, and comparison of two embeddings.
 
-The steps are separate, since the service runs them on different threads: `prepare_*` (any thread, pure CPU), `encode_*`
-(the threads that own the device), `search_vectors` (any thread). `search_*` and `similarity` walk all of them, for the
-shell and for tests. It knows nothing of HTTP.
+The steps are separate methods, since the service runs them on different threads: `prepare_*` on any thread, `encode_*`
+on the threads that own the device, `search_vectors` on any thread. `search_text`, `search_image` and `search_item` run
+all steps, for the command line and for tests.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _DEFAULTS = SearchOptions()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a single query may ask for.
+    """Limits of a single query.
 
     Attributes:
-        results: the largest `limit`.
-        candidates: the most rows that a query may have re-ranked, or kept in sight on a graph.
-        text: the longest text query, characters.
-        pixels: the largest image, width x height.
+        results: maximum `limit`.
+        candidates: maximum `candidates` (rows to re-rank) and `efSearch`.
+        text: maximum length of a text query, characters.
+        pixels: maximum width x height of an image.
     """
 
     results: int = 1_000
@@ -48,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A unit vector (d,) float32 and what it was made of."""
+    """A unit vector (d,) float32 and the kind of its source."""
 
     vector: Float32
     kind: Kind
@@ -56,9 +56,14 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Two sides compared: cosine in [-1, 1], distance = 1 - cosine, `similar` = distance <= threshold.
+    """Similarity of two embeddings.
 
-    `probability` that they belong together is None where the encoder was never calibrated for such a pair.
+    Attributes:
+        cosine: in [-1, 1].
+        distance: 1 - cosine.
+        threshold: the distance up to which a pair is similar.
+        similar: distance <= threshold.
+        probability: that the two belong together; None if the encoder is not calibrated for such a pair.
     """
 
     cosine: float
@@ -69,10 +74,10 @@ class Similarity:
 
 
 class Searcher:
-    """One opened collection with its store and its encoder.
+    """Search of one opened collection with its store and its encoder.
 
     Raises:
-        EncoderMismatch: the encoder did not make this collection.
+        EncoderMismatch: the collection was made by another encoder.
     """
 
     def __init__(
@@ -85,133 +90,139 @@ class Searcher:
         self.limits = limits or Limits()
         self._rows = RowSearcher(store, collection.vectors, collection.metadata, self.limits.candidates)
 
-    def prepare_image(self, data: bytes, watch: Stopwatch) -> UInt8:
-        """File bytes -> (3, S, S) uint8. Raises ImageError."""
+    def prepare_image(self, data: bytes, stopwatch: Stopwatch) -> UInt8:
+        """Decode and preprocess the bytes of an image file to (3, S, S) uint8; raise ImageError if they are invalid."""
         with ExitStack() as decoded:
-            with watch.stage("decode"):
+            with stopwatch.stage("decode"):
                 target = self.encoder.preprocessing.resize
                 decoded_image = decoded.enter_context(
                     images.open_decoded(data, max_pixels=self.limits.pixels, target=target)
                 )
-            with watch.stage("preprocess"):
+            with stopwatch.stage("preprocess"):
                 return self.encoder.preprocess(decoded_image.image)
 
     def prepare_text(self, text: str) -> str:
-        """The query as the text tower gets it: white space at the ends removed.
+        """Return the text for the encoder, without white space at the ends.
 
         Raises:
-            TextEmpty, TextTooLong, TextUnsupported: as their names say.
+            TextEmpty: the text is empty or white space.
+            TextTooLong: the text exceeds the limit.
+            TextUnsupported: the encoder has no text tower here.
         """
         if not self.encoder.spec.text:
             mend = "pip install 'lookalike[text]'" if self.encoder.spec.name == "lite" else "search by image"
             raise TextUnsupported(f"encoder {self.encoder.spec.name!r} has no text tower here: {mend}")
         cleaned = text.strip()
         if not cleaned:
-            raise TextEmpty("the text is empty; say what to look for")
+            raise TextEmpty("the text is empty; describe what to search for")
         if len(cleaned) > self.limits.text:
-            raise TextTooLong(f"the text has {len(cleaned):,} characters; at most {self.limits.text:,} are taken")
+            raise TextTooLong(f"the text has {len(cleaned):,} characters; the limit is {self.limits.text:,}")
         return cleaned
 
-    def encode_images(self, batch: UInt8, watch: Stopwatch) -> Float32:
-        """(n, 3, S, S) uint8 -> (n, d) float32 of unit norm."""
-        with watch.stage("encode"):
+    def encode_images(self, batch: UInt8, stopwatch: Stopwatch) -> Float32:
+        """Encode (n, 3, S, S) uint8 to (n, d) float32 of unit norm."""
+        with stopwatch.stage("encode"):
             return _finite(self.encoder.encode_images(batch))
 
-    def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
-        """Prepared texts -> (n, d) float32 of unit norm."""
+    def encode_texts(self, texts: Sequence[str], stopwatch: Stopwatch) -> Float32:
+        """Encode prepared texts to (n, d) float32 of unit norm."""
         if not isinstance(self.encoder, TextEncoder):
             raise TextUnsupported(f"encoder {self.encoder.spec.name!r} has no text tower")
-        with watch.stage("encode"):
+        with stopwatch.stage("encode"):
             return _finite(self.encoder.encode_texts(texts))
 
     def warm_up(self, texts: int) -> None:
-        """Encodes batches of nothing, so that the first queries that come together need not wait for a compiler."""
+        """Encode dummy batches, so that the first concurrent queries need not wait for a compiler."""
         side = self.encoder.spec.image_size
-        count = self.encoder.image_batch + 1  # a full batch, and one that comes beside it
+        count = self.encoder.image_batch + 1  # a full batch, and a batch of one
         self.encode_images(np.zeros((count, 3, side, side), np.uint8), Stopwatch())
         if self.encoder.spec.text:
             self.encode_texts(["a photograph"] * texts, Stopwatch())
 
     def item_vector(self, item_id: str) -> Float32:
-        """The stored vector of an item, (d,) float32 of unit norm. Raises UnknownItem."""
+        """Return the stored vector of an item, (d,) float32 of unit norm; raise UnknownItem if there is none."""
         vector = np.asarray(self.collection.vectors[self.collection.metadata.row_of(item_id)], np.float32)
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
     def check_options(self, options: SearchOptions) -> None:
-        """Refuses what is out of range, before any work is done.
+        """Check the options' ranges, before any work is done.
 
         Raises:
-            InvalidLimit: `limit` is.
-            QueryError: a search parameter is.
+            InvalidLimit: `limit` is out of range.
+            QueryError: a search parameter is too large.
         """
         if not 1 <= options.limit <= self.limits.results:
             raise InvalidLimit(f"limit is {options.limit}; it must be between 1 and {self.limits.results:,}")
         for name in ("candidates", "efSearch"):
-            asked = (options.params or {}).get(name, 0)
-            if asked > self.limits.candidates:
-                raise QueryError(f"params.{name} is {asked}; at most {self.limits.candidates:,} are taken")
+            value = (options.params or {}).get(name, 0)
+            if value > self.limits.candidates:
+                raise QueryError(f"params.{name} is {value}; it must be at most {self.limits.candidates:,}")
 
-    def search_vectors(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[list[Hit]]:
-        """Nearest items by exact cosine.
+    def search_vectors(self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch) -> list[list[Hit]]:
+        """Return the nearest items by exact cosine, best first, for each query.
 
         Args:
             queries: (q, d) float32 of unit norm.
-            options: how many, which, and how thoroughly.
-            watch: gets the stages filter, search, rerank and metadata.
+            options: limit, filter and search parameters.
+            stopwatch: times the stages filter, search, rerank and metadata.
 
         Raises:
-            InvalidLimit, FilterInvalid, QueryError: what `options` ask for can't be given.
+            InvalidLimit: `limit` is out of range.
+            FilterInvalid: the filter does not fit the metadata.
+            QueryError: a search parameter is unknown or out of range.
         """
         self.check_options(options)
-        found = self._rows.search(queries, options, watch)
-        with watch.stage("metadata"):
-            return self._hits(found)
+        results = self._rows.search(queries, options, stopwatch)
+        with stopwatch.stage("metadata"):
+            return self._hits(results)
 
     def search_text(self, text: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
-        """Text -> nearest items."""
-        watch = Stopwatch()
-        vectors = self.encode_texts([self.prepare_text(text)], watch)
-        return SearchResult(self.search_vectors(vectors, options, watch)[0], watch.took_ms)
+        """Return the items nearest to a text."""
+        stopwatch = Stopwatch()
+        vectors = self.encode_texts([self.prepare_text(text)], stopwatch)
+        return SearchResult(self.search_vectors(vectors, options, stopwatch)[0], stopwatch.took_ms)
 
     def search_image(self, data: bytes, options: SearchOptions = _DEFAULTS) -> SearchResult:
-        """Image file -> nearest items."""
-        watch = Stopwatch()
-        vectors = self.encode_images(self.prepare_image(data, watch)[None], watch)
-        return SearchResult(self.search_vectors(vectors, options, watch)[0], watch.took_ms)
+        """Return the items nearest to an image file."""
+        stopwatch = Stopwatch()
+        vectors = self.encode_images(self.prepare_image(data, stopwatch)[None], stopwatch)
+        return SearchResult(self.search_vectors(vectors, options, stopwatch)[0], stopwatch.took_ms)
 
     def search_item(self, item_id: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
-        """Item of the collection -> nearest items, itself first."""
-        watch = Stopwatch()
-        return SearchResult(self.search_vectors(self.item_vector(item_id)[None], options, watch)[0], watch.took_ms)
+        """Return the items nearest to an item of the collection, itself first."""
+        stopwatch = Stopwatch()
+        return SearchResult(
+            self.search_vectors(self.item_vector(item_id)[None], options, stopwatch)[0], stopwatch.took_ms
+        )
 
-    def _hits(self, found: Sequence[Neighbors]) -> list[list[Hit]]:
-        """All records are fetched at once: one by one they would take several times as long."""
-        rows = [neighbors.rows.tolist() for neighbors in found]
+    def _hits(self, results: Sequence[Neighbors]) -> list[list[Hit]]:
+        """Fetch all records at once: one at a time would take several times as long."""
+        rows = [neighbors.rows.tolist() for neighbors in results]
         records = iter(self.collection.metadata.records([row for each in rows for row in each]))
         return [
             [
                 Hit(str(record.pop("id")), score, record, row)
                 for row, score, record in zip(each, neighbors.scores.tolist(), islice(records, len(each)), strict=True)
             ]
-            for each, neighbors in zip(rows, found, strict=True)
+            for each, neighbors in zip(rows, results, strict=True)
         ]
 
 
 def _finite(vectors: Float32) -> Float32:
-    """The vectors. Raises EncoderError: the query is not to blame for what is none."""
+    """Return the vectors; raise EncoderError if one is not finite, which is not the query's fault."""
     if not np.isfinite(vectors).all():
-        raise EncoderError("the encoder gave a vector that is not finite")
+        raise EncoderError("the encoder returned a vector that is not finite")
     return vectors
 
 
 def compare(a: Embedding, b: Embedding, spec: EncoderSpec, threshold: float | None = None) -> Similarity:
-    """Compares two unit vectors.
+    """Compare two unit vectors.
 
     Args:
-        a: one side.
-        b: the other side.
-        spec: the encoder's: its calibration, or else its default thresholds, by the kinds of the two sides.
-        threshold: a cosine distance in [0, 2] that overrides them.
+        a: the first embedding.
+        b: the second embedding.
+        spec: the encoder, whose calibration or else default thresholds apply to the kinds of the two.
+        threshold: a cosine distance in [0, 2] to use instead.
     """
     cosine = float(np.clip(np.dot(a.vector.astype(np.float64), b.vector.astype(np.float64)), -1.0, 1.0))
     curve = _calibration(a.kind, b.kind, spec)

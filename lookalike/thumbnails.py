@@ -1,4 +1,7 @@
-"""Row -> thumbnail bytes (JPEG, at most 256 pixels a side), memory-mapped, so that the page needs no originals."""
+"""Thumbnails of a collection: row -> JPEG bytes of at most 256 x 256 pixels, memory-mapped.
+
+The search page shows them, so that it does not need the original images.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,19 @@ _ROWS_PER_BATCH = 1_024
 
 
 def thumbnail_writer(folder: Path) -> RowFileWriter:
-    """Takes tables with the binary column `thumbnail` (null where a row has none) in row order; close it."""
+    """Return a writer of tables in row order with a binary column `thumbnail`, null for none; the caller closes it."""
     return RowFileWriter(folder / THUMBNAILS_FILE, _SCHEMA, _ROWS_PER_BATCH)
 
 
 def write_thumbnails(folder: Path, chunks: Iterable[pa.Array]) -> None:
-    """Streams binary arrays (null where a row has no thumbnail) in row order."""
+    """Write binary arrays in row order, null for a row without a thumbnail."""
     with thumbnail_writer(folder) as writer:
         for chunk in chunks:
             writer.add(pa.Table.from_arrays([chunk.cast(pa.binary())], schema=_SCHEMA))
 
 
 class Thumbnails:
-    """The reading side; safe to call from several threads."""
+    """Thumbnails of an opened version; safe to call from several threads."""
 
     def __init__(self, folder: Path) -> None:
         self._rows = RowFile(folder / THUMBNAILS_FILE)
@@ -38,10 +41,10 @@ class Thumbnails:
         return len(self._rows)
 
     def get(self, row: int) -> bytes | None:
-        """The JPEG bytes of a row, None where it has none."""
+        """Return the JPEG bytes of a row, None if it has no thumbnail."""
         value: bytes | None = self._rows.value("thumbnail", row)
         return value
 
     def has(self, row: int) -> bool:
-        """Whether a row has a thumbnail; its bytes are not read."""
+        """Return whether a row has a thumbnail, without reading it."""
         return self._complete or not (self._empty or self._rows.is_null("thumbnail", row))
