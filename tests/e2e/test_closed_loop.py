@@ -79,7 +79,7 @@ def trainers(mine: Path, settings: Settings) -> LiveEncoder:
     return LiveEncoder(model, "trainer", torch.device("cpu"))
 
 
-def test_the_exported_folder_tells_what_it_is(trained: tuple[Path, Path, Settings]) -> None:
+def test_exported_folder_describes_its_training(trained: tuple[Path, Path, Settings]) -> None:
     _, mine, settings = trained
     card, report = (mine / "README.md").read_text(), json.loads((mine / "report.json").read_text())
     assert settings.objective.name in card
@@ -93,7 +93,7 @@ def test_the_exported_folder_tells_what_it_is(trained: tuple[Path, Path, Setting
     assert sum("loss" in line for line in lines) == 4
 
 
-def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path, Settings], tmp_path: Path) -> None:
+def test_served_embeddings_equal_trained_ones(trained: tuple[Path, Path, Settings], tmp_path: Path) -> None:
     gallery, mine, settings = trained
     name, live = f"folder:{mine}", trainers(mine, settings)
     images = [decode(path.read_bytes()).image for path in images_of(gallery)]
@@ -137,7 +137,7 @@ def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path, Settings]
             assert pair["probability"] == pytest.approx(measured.probability(pair["cosine"]), abs=1e-3)
 
 
-def test_a_folder_that_was_tampered_with_is_refused(trained: tuple[Path, Path, Settings], tmp_path: Path) -> None:
+def test_modified_folder_is_rejected(trained: tuple[Path, Path, Settings], tmp_path: Path) -> None:
     from lookalike.errors import WeightsInvalid, WeightsMissing
 
     _, mine, _ = trained

@@ -42,7 +42,7 @@ def _wait_for_shards(job: subprocess.Popen[str], out: Path, count: int) -> None:
         time.sleep(0.005)
 
 
-def test_killed_twice_it_resumes_and_encodes_nothing_twice(many: Path, tmp_path: Path) -> None:
+def test_killed_job_resumes_without_encoding_twice(many: Path, tmp_path: Path) -> None:
     out, whole = tmp_path / "killed", tmp_path / "whole"
     for shards in (1, 2):
         job = _start(many, "--out", out)
@@ -64,7 +64,7 @@ def test_killed_twice_it_resumes_and_encodes_nothing_twice(many: Path, tmp_path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_says_so_and_keeps_everything(many: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_interrupted_job_keeps_encoded_images(many: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "out"
     job = _start(many, "--out", out)
     _wait_for_shards(job, out, 1)
@@ -79,7 +79,7 @@ def test_interrupted_it_says_so_and_keeps_everything(many: Path, tmp_path: Path,
     assert summary["reused"] + summary["encoded"] == COUNT
 
 
-def test_a_second_run_says_unchanged(tmp_path: Path) -> None:
+def test_second_run_is_unchanged(tmp_path: Path) -> None:
     folder, out = tmp_path / "images", tmp_path / "out"
     folder.mkdir()
     for i in range(3):
@@ -107,9 +107,7 @@ def test_a_second_run_says_unchanged(tmp_path: Path) -> None:
         ([], 2, "SOURCE"),
     ],
 )
-def test_what_can_not_be_done_is_one_clear_line(
-    tmp_path: Path, arguments: list[str], status: int, message: str
-) -> None:
+def test_errors_are_one_line(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
     (tmp_path / "x.jpg").write_bytes(encoded(make_image(), "JPEG"))
     done = lookalike("index", *arguments, "--out", tmp_path / "out")
     assert done.returncode == status

@@ -40,12 +40,12 @@ def collection(photographs: Path) -> Path:
 
 
 @pytest.mark.parametrize(("item", "caption"), CAPTIONS.items())
-def test_a_caption_finds_its_own_photograph_within_the_first_ten(collection: Path, item: str, caption: str) -> None:
+def test_caption_finds_its_photograph_in_first_ten(collection: Path, item: str, caption: str) -> None:
     answer = lookalike_json("search", collection, "--text", caption, "--limit", "10")
     assert item in [hit["id"] for hit in answer["results"]]
 
 
-def test_a_photograph_finds_itself_with_score_one(photographs: Path, collection: Path, tmp_path: Path) -> None:
+def test_photograph_finds_itself_with_score_one(photographs: Path, collection: Path, tmp_path: Path) -> None:
     item = next(iter(CAPTIONS))
     image = tmp_path / "image.jpg"
     with tarfile.open(photographs) as tar:

@@ -20,12 +20,12 @@ from tests.e2e.commands import lookalike, lookalike_json, serving
         ("a motorcycle", "motorcycle_left.png|motorcycle_right.png"),
     ],
 )
-def test_a_text_finds_its_photograph_first(sample_collection: Path, text: str, first: str) -> None:
+def test_text_finds_its_photograph_first(sample_collection: Path, text: str, first: str) -> None:
     answer = lookalike_json("search", sample_collection, "--text", text, "--limit", "3")
     assert answer["results"][0]["id"] in first.split("|")
 
 
-def test_a_search_parameter_is_a_name_and_a_number(sample_collection: Path) -> None:
+def test_search_parameter_is_name_and_number(sample_collection: Path) -> None:
     asked = ("search", sample_collection, "--text", "a cat", "--limit", "1")
     assert lookalike_json(*asked, "--param", "nprobe=4")["results"][0]["id"] == "chelsea.png"  # all are compared here
     refused = lookalike(*asked, "--param", "nprobe")
@@ -33,14 +33,14 @@ def test_a_search_parameter_is_a_name_and_a_number(sample_collection: Path) -> N
     assert "write it like nprobe=64" in refused.stderr
 
 
-def test_an_image_finds_itself_with_score_one_and_its_twin_next(gallery: Path, sample_collection: Path) -> None:
+def test_image_finds_itself_then_its_stereo_twin(gallery: Path, sample_collection: Path) -> None:
     answer = lookalike_json("search", sample_collection, "--image", gallery / "motorcycle_left.png")
     first, second = answer["results"][:2]
     assert (first["id"], second["id"]) == ("motorcycle_left.png", "motorcycle_right.png")
     assert first["score"] == pytest.approx(1.0, abs=1e-3)
 
 
-def test_the_service_answers_all_three_kinds_of_query(gallery: Path, sample_collection: Path) -> None:
+def test_service_answers_all_kinds_of_query(gallery: Path, sample_collection: Path) -> None:
     left, right = (gallery / f"motorcycle_{side}.png" for side in ("left", "right"))
     with serving(sample_collection) as address, httpx.Client(base_url=address, timeout=30) as client:
         text = client.post("/v1/search/text", json={"text": "a cat", "limit": 2}).json()
@@ -64,7 +64,7 @@ def test_indexing_again_encodes_nothing(gallery: Path, sample_collection: Path) 
     assert (sample_collection / "CURRENT").read_text() == before
 
 
-def test_errors_are_one_line_that_names_the_mend(tmp_path: Path) -> None:
+def test_errors_are_one_line_with_a_fix(tmp_path: Path) -> None:
     done = lookalike("search", tmp_path / "nowhere", "--text", "a cat")
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1

@@ -35,7 +35,7 @@ def test_options_become_a_budget() -> None:
         index_budget(0.9, None, "soon", False)
 
 
-def test_recall_of_either_kind_of_query() -> None:
+def test_recall_of_each_kind_of_query() -> None:
     assert quality("faiss", REPORT) == [
         "  store faiss: ann_recall_at_10 0.958 on 1,000 image queries, 0.950 on 389 text queries (prompts)"
     ]
@@ -44,7 +44,7 @@ def test_recall_of_either_kind_of_query() -> None:
     assert missed.endswith("below the 0.95 asked for, these are the best parameters that were tried")
 
 
-def test_the_table_of_what_was_tried() -> None:
+def test_table_of_tried_presets() -> None:
     first, *table = quality("faiss", {**REPORT, "plan": PLAN})
     assert first.startswith("  store faiss (ivf-pq4): ann_recall_at_10 0.958")
     assert first.endswith("; 0.44 ms a query")

@@ -14,12 +14,12 @@ from lookalike.thumbnails import THUMBNAILS_FILE
 PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "indexing.md").read_text(encoding="utf-8")
 
 
-def test_every_option_is_documented_and_no_other() -> None:
+def test_docs_list_exactly_the_options() -> None:
     names = {name.removeprefix("as_").replace("_", "-") for name in inspect.signature(index).parameters}
     assert set(re.findall(r"`--([a-z-]+)`", PAGE)) == names - {"sources"}
 
 
-def test_every_file_and_kind_of_source_is_documented() -> None:
+def test_docs_name_every_file_and_source_kind() -> None:
     for name in (
         *METADATA_FILES,
         THUMBNAILS_FILE,

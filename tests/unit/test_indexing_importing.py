@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from indexing.importing import content_ids, embeddings
 from indexing.importing import job as job_module
 from indexing.importing.embeddings import Embeddings
 from indexing.importing.job import ImportSettings, run_import
@@ -85,7 +87,7 @@ def imported(source: Path, out: Path, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("layout", [clip_retrieval, flat_folder, one_index])
-def test_every_layout_gives_the_same_rows_in_the_same_order(
+def test_every_layout_gives_same_rows_in_order(
     layout: Callable[[Path, Float32], Path], vectors: Float32, tmp_path: Path
 ) -> None:
     summary = imported(layout(tmp_path / "source", vectors), tmp_path / "mine")
@@ -102,15 +104,13 @@ def test_every_layout_gives_the_same_rows_in_the_same_order(
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f2", ">f4"])
-def test_vectors_of_any_norm_and_precision_become_unit_vectors(dtype: str, vectors: Float32, tmp_path: Path) -> None:
+def test_vectors_of_any_norm_and_dtype_are_normalised(dtype: str, vectors: Float32, tmp_path: Path) -> None:
     imported(clip_retrieval(tmp_path / "source", vectors, dtype), tmp_path / "mine")
     norms = np.linalg.norm(np.asarray(open_collection(tmp_path / "mine").vectors, np.float32), axis=1)
     np.testing.assert_allclose(norms, 1.0, atol=1e-3)
 
 
-def test_images_at_hand_get_thumbnails_and_vouch_for_the_encoder(
-    gallery: Path, vectors: Float32, tmp_path: Path
-) -> None:
+def test_local_images_give_thumbnails_and_check_encoder(gallery: Path, vectors: Float32, tmp_path: Path) -> None:
     source = clip_retrieval(tmp_path / "source", vectors)
     summary = imported(source, tmp_path / "mine", images=gallery.parent)
     assert (summary.pictures, summary.checked) == (COUNT, COUNT)
@@ -122,7 +122,7 @@ def test_images_at_hand_get_thumbnails_and_vouch_for_the_encoder(
     assert collection.metadata.records([3])[0]["format"] == "PNG"
 
 
-def test_vectors_of_another_encoder_are_noticed(gallery: Path, vectors: Float32, tmp_path: Path) -> None:
+def test_vectors_of_another_encoder_are_rejected(gallery: Path, vectors: Float32, tmp_path: Path) -> None:
     source = clip_retrieval(tmp_path / "source", vectors[::-1] * np.float32(-1))
     with pytest.raises(EncoderMismatch, match="another encoder made those"):
         imported(source, tmp_path / "mine", images=gallery)
@@ -134,7 +134,7 @@ def test_vectors_of_another_encoder_are_noticed(gallery: Path, vectors: Float32,
         imported(wide, tmp_path / "other")
 
 
-def test_rows_that_can_not_be_taken_are_listed(vectors: Float32, tmp_path: Path) -> None:
+def test_invalid_rows_are_listed_as_rejected(vectors: Float32, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     spoilt = vectors.copy()
@@ -149,7 +149,7 @@ def test_rows_that_can_not_be_taken_are_listed(vectors: Float32, tmp_path: Path)
     assert {(row["id"], row["code"]) for row in rejected} >= {("c", "vector_invalid"), ("a", "duplicate_id")}
 
 
-def test_vectors_without_metadata_are_known_by_their_content(vectors: Float32, tmp_path: Path) -> None:
+def test_vectors_without_metadata_get_content_ids(vectors: Float32, tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", vectors)
     imported(tmp_path / "v.npy", tmp_path / "one")
     np.save(tmp_path / "v.npy", vectors[::-1])
@@ -161,7 +161,7 @@ def test_vectors_without_metadata_are_known_by_their_content(vectors: Float32, t
     assert first == second[::-1]
 
 
-def test_equal_vectors_without_metadata_are_all_there(vectors: Float32, tmp_path: Path) -> None:
+def test_equal_vectors_without_metadata_get_numbered_ids(vectors: Float32, tmp_path: Path) -> None:
     given = vectors[[0, 1, 0, 2, 0, 1]]
     given[3] = 0
     np.save(tmp_path / "v.npy", given)
@@ -217,7 +217,7 @@ def _one_row(source: Path) -> None:
         (_one_row, r"img_emb_2\.npy holds float16 \(13,\)"),
     ],
 )
-def test_files_that_do_not_fit_together_are_named_before_anything_is_written(
+def test_mismatched_files_are_reported_before_writing(
     damage: Callable[[Path], None], match: str, vectors: Float32, tmp_path: Path
 ) -> None:
     source = clip_retrieval(tmp_path / "source", vectors)
@@ -227,7 +227,7 @@ def test_files_that_do_not_fit_together_are_named_before_anything_is_written(
     assert not (tmp_path / "mine").exists()
 
 
-def test_sources_that_are_none(vectors: Float32, tmp_path: Path) -> None:
+def test_missing_or_damaged_source_is_reported(vectors: Float32, tmp_path: Path) -> None:
     with pytest.raises(SourceNotFound, match="does not exist"):
         Embeddings(tmp_path / "nowhere")
     with pytest.raises(SourceError, match=r"holds no \.npy file"):
@@ -237,7 +237,7 @@ def test_sources_that_are_none(vectors: Float32, tmp_path: Path) -> None:
         Embeddings(tmp_path)
 
 
-def test_a_collection_is_replaced_only_on_demand(vectors: Float32, tmp_path: Path) -> None:
+def test_collection_is_replaced_only_with_replace(vectors: Float32, tmp_path: Path) -> None:
     source = flat_folder(tmp_path / "source", vectors)
     first = imported(source, tmp_path / "mine")
     with pytest.raises(SourceError, match="--replace"):
@@ -245,7 +245,7 @@ def test_a_collection_is_replaced_only_on_demand(vectors: Float32, tmp_path: Pat
     assert imported(source, tmp_path / "mine", replace=True).version != first.version
 
 
-def test_an_index_of_codes_says_that_its_vectors_are_guesses(vectors: Float32, tmp_path: Path) -> None:
+def test_index_of_codes_is_reported_as_approximate(vectors: Float32, tmp_path: Path) -> None:
     many = np.repeat(vectors, 30, axis=0) + np.random.default_rng(0).normal(0, 0.01, (30 * COUNT, 13)).astype(
         np.float32
     )
@@ -265,7 +265,7 @@ class _Wide(FakeEncoder):
         return np.tile(np.eye(1, 512, dtype=np.float32), (len(batch), 1))
 
 
-def test_what_clip_retrieval_wrote_gives_its_own_neighbours(
+def test_clip_retrieval_output_keeps_its_neighbours(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (bootstrap, job_module):
@@ -289,7 +289,7 @@ def test_what_clip_retrieval_wrote_gives_its_own_neighbours(
 
 
 @pytest.mark.parametrize("factor", [1e300, 1e-300, 1.0])
-def test_doubles_of_any_norm(tmp_path: Path, factor: float) -> None:
+def test_float64_vectors_of_any_norm_keep_direction(tmp_path: Path, factor: float) -> None:
     vectors = np.random.default_rng(0).standard_normal((20, 8))
     np.save(tmp_path / "v.npy", vectors * factor)
     (piece,) = Embeddings(tmp_path / "v.npy")
@@ -297,7 +297,7 @@ def test_doubles_of_any_norm(tmp_path: Path, factor: float) -> None:
     np.testing.assert_allclose(cosines, 1, atol=1e-6)
 
 
-def test_shards_are_paired_by_their_numbers(tmp_path: Path) -> None:
+def test_shards_are_paired_by_number(tmp_path: Path) -> None:
     vectors = np.eye(4, dtype=np.float32)
     for vector_shard, table_shard in ((0, 0), (2, 1)):  # img_emb_1 and metadata_2 are missing
         np.save(tmp_path / f"img_emb_{vector_shard}.npy", vectors)
@@ -306,14 +306,14 @@ def test_shards_are_paired_by_their_numbers(tmp_path: Path) -> None:
         Embeddings(tmp_path)
 
 
-def test_shards_are_paired_whatever_else_their_names_count(tmp_path: Path) -> None:
+def test_shards_are_paired_despite_other_numbers(tmp_path: Path) -> None:
     for number in range(2):
         np.save(tmp_path / f"b32_{number}_of_2.npy", np.eye(4, dtype=np.float32))
         pq.write_table(table(0, 4), tmp_path / f"rows_{number}.parquet")
     assert Embeddings(tmp_path).count == 8
 
 
-def test_columns_without_a_name_and_names_that_meet_are_kept(tmp_path: Path) -> None:
+def test_unnamed_and_conflicting_columns_are_kept(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     np.save(tmp_path / "shards/a.npy", np.eye(load_encoder("fake").spec.dim, dtype=np.float32)[:2])
     rows = pa.table([["a", "b"], ["e", "f"], [1, 2], [3, 4]], names=["id", "", "_x", "source_x"])
@@ -323,7 +323,7 @@ def test_columns_without_a_name_and_names_that_meet_are_kept(tmp_path: Path) -> 
     assert {"unnamed", "source_x", "source_x_"} <= set(columns)
 
 
-def test_texts_that_are_no_utf8_are_mended(tmp_path: Path) -> None:
+def test_invalid_utf8_text_is_replaced(tmp_path: Path) -> None:
     texts = pa.array([b"x\xff", b"fine", None], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"id": ["a", "b", "c"], "caption": texts}), tmp_path / "v.parquet")
     np.save(tmp_path / "v.npy", np.eye(3, dtype=np.float32))
@@ -331,13 +331,13 @@ def test_texts_that_are_no_utf8_are_mended(tmp_path: Path) -> None:
     assert piece.metadata.column("caption").to_pylist() == ["x\ufffd", "fine", None]
 
 
-def test_no_rows_at_all_is_said(tmp_path: Path) -> None:
+def test_empty_source_is_reported(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.empty((0, 13), np.float32))
     with pytest.raises(SourceError, match="holds no rows"):
         imported(tmp_path / "v.npy", tmp_path / "mine")
 
 
-def test_shards_may_differ_in_their_columns(tmp_path: Path) -> None:
+def test_shards_may_have_different_columns(tmp_path: Path) -> None:
     pieces = (
         pa.table({"id": ["a", "b"], "size": [1, 2], "only": ["x", "y"]}),
         pa.table({"id": ["c", "d"], "size": ["large", "small"]}),
@@ -348,3 +348,8 @@ def test_shards_may_differ_in_their_columns(tmp_path: Path) -> None:
     whole = pa.concat_tables([piece.metadata for piece in Embeddings(tmp_path)])
     assert whole.column("size").to_pylist() == ["1", "2", "large", "small"]
     assert whole.column("only").to_pylist() == ["x", "y", None, None]
+
+
+def test_docstring_examples_hold() -> None:
+    for module in (content_ids, embeddings):
+        assert doctest.testmod(module).failed == 0

@@ -65,7 +65,9 @@ def chosen(vectors: Float16, folder: Path, budget: IndexBudget, store: str = "au
     return built.report["plan"]["chosen"], options
 
 
-def test_the_fastest_that_reaches_the_recall(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
+def test_fastest_preset_with_enough_recall_is_chosen(
+    vectors: Float16, tmp_path: Path, measured: dict[str, Any]
+) -> None:
     measured |= FAST
     name, options = chosen(vectors, tmp_path, IndexBudget(0.95, latency=5.0))
     assert name == "ivf-rabitq"
@@ -75,7 +77,7 @@ def test_the_fastest_that_reaches_the_recall(vectors: Float16, tmp_path: Path, m
     assert list(options) == list(PRESETS)
 
 
-def test_memory_is_a_limit(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
+def test_preset_over_memory_limit_is_not_tried(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
     measured |= {**FAST, "ivf-flat": (1.0, 0.01)}
     memory = PRESETS["ivf-flat"].memory_bytes(N, D) - 1
     name, options = chosen(vectors, tmp_path, IndexBudget(0.95, memory))
@@ -84,7 +86,7 @@ def test_memory_is_a_limit(vectors: Float16, tmp_path: Path, measured: dict[str,
     assert options["ivf-flat"]["verdict"] == f"takes {megabytes(memory + 1)}"
 
 
-def test_what_fails_over_all_vectors_gives_way_to_the_next(
+def test_next_preset_is_built_if_one_misses_limit(
     vectors: Float16, tmp_path: Path, measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured |= FAST
@@ -102,7 +104,7 @@ def test_what_fails_over_all_vectors_gives_way_to_the_next(
     assert options["ivf-rabitq"]["verdict"] == "over all vectors a query takes 9 ms"
 
 
-def test_too_little_memory_names_what_suffices(vectors: Float16, tmp_path: Path) -> None:
+def test_memory_error_suggests_enough_memory(vectors: Float16, tmp_path: Path) -> None:
     with pytest.raises(BudgetImpossible, match=r"the smallest, \S+, takes") as caught:
         build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.5, 1_000))
     advice = re.search(r"give --memory (\S+)", str(caught.value))
@@ -112,7 +114,7 @@ def test_too_little_memory_names_what_suffices(vectors: Float16, tmp_path: Path)
     assert (tmp_path / "index.faiss").stat().st_size <= parse_memory(advice[1])
 
 
-def test_too_little_time_names_what_suffices(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
+def test_latency_error_suggests_enough_time(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
     measured |= FAST
     with pytest.raises(BudgetImpossible) as caught:
         build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.95, latency=0.1))
@@ -122,14 +124,14 @@ def test_too_little_time_names_what_suffices(vectors: Float16, tmp_path: Path, m
     assert chosen(vectors, tmp_path, IndexBudget(0.95, latency=parse_latency(advice[1])))[0] == "ivf-rabitq"
 
 
-def test_a_recall_out_of_reach_names_the_best(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
+def test_recall_error_suggests_best_recall(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
     measured |= {"ivf-pq4": (0.914, 0.1)}
     memory = PRESETS["exact"].memory_bytes(N, D) - 1
     with pytest.raises(BudgetImpossible, match=r"--recall 0.91 would do for ivf-pq4, or --memory \S+ would let exact"):
         build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.99, memory))
 
 
-def test_a_default_that_misses_the_recall_makes_the_others_try(tmp_path: Path, measured: dict[str, Any]) -> None:
+def test_other_presets_are_tried_if_default_misses_recall(tmp_path: Path, measured: dict[str, Any]) -> None:
     said: list[str] = []
     measured |= {"auto": (0.9, 0.1), "ivf-flat": (1.0, 0.4), "exact": (1.0, 3.0)}
     vectors = unit(10_001, 16, seed=2).astype(np.float16)
@@ -139,7 +141,7 @@ def test_a_default_that_misses_the_recall_makes_the_others_try(tmp_path: Path, m
     assert built.params["asked"] == "auto"
 
 
-def test_what_was_built_and_not_taken_goes(tmp_path: Path, measured: dict[str, Any]) -> None:
+def test_files_of_rejected_index_are_removed(tmp_path: Path, measured: dict[str, Any]) -> None:
     """The default was built first; `exact`, which is taken, has no files at all."""
     measured |= {"auto": (0.9, 0.1), "exact": (1.0, 3.0)}
     vectors = unit(10_001, 16, seed=2).astype(np.float16)
@@ -147,7 +149,7 @@ def test_what_was_built_and_not_taken_goes(tmp_path: Path, measured: dict[str, A
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_index_that_grew_too_large_asks_for_memory(
+def test_index_over_memory_suggests_more_memory(
     vectors: Float16, tmp_path: Path, measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured |= {"ivf-flat": (1.0, 0.5)}
@@ -159,7 +161,7 @@ def test_an_index_that_grew_too_large_asks_for_memory(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_measured_for_real(tmp_path: Path) -> None:
+def test_chosen_index_keeps_measured_budget(tmp_path: Path) -> None:
     """Nothing is scripted: the chosen index, opened by the manifest's parameters, keeps what was promised."""
     vectors = unit(60_000, 24, seed=3).astype(np.float16)
     text = unit(150, 24, seed=4)
@@ -176,7 +178,7 @@ def test_measured_for_real(tmp_path: Path) -> None:
     assert store.defaults == built.report["params"]
 
 
-def test_a_graph_keeps_its_promise_to_queries_that_are_no_rows(tmp_path: Path) -> None:
+def test_graph_recall_holds_for_unseen_queries(tmp_path: Path) -> None:
     """A search for a row of the graph's own is led to it: judged by those, this one would claim 0.98 and give 0.92."""
     centres = np.random.default_rng(0).standard_normal((60, 64))
 
@@ -201,12 +203,12 @@ def recall_of(store: VectorStore, vectors: Float16, params: dict[str, int], quer
     return tune(store, vectors, queries, target=1.0).recalls["image"]
 
 
-def test_rows_are_held_out_of_graphs_alone(vectors: Float16, tmp_path: Path) -> None:
+def test_only_graphs_can_hold_rows_out(vectors: Float16, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="can't hold rows out"):
         build_store(vectors, tmp_path, "ivf-flat", held_out=np.array([3, 5]))
 
 
-def test_names() -> None:
+def test_store_names_give_their_presets() -> None:
     assert [preset.name for preset in candidates("auto", 500)] == ["exact", "ivf-sq8", "ivf-flat", "hnsw-sq8"]
     assert [preset.name for preset in candidates("auto", 5_000)] == list(PRESETS)
     assert [preset.name for preset in candidates("faiss", 5_000)] == ["ivf-pq4"]
@@ -215,24 +217,24 @@ def test_names() -> None:
         candidates("torch-exact", 5_000)
 
 
-def test_a_preset_that_wants_more_rows(vectors: Float16, tmp_path: Path) -> None:
+def test_preset_with_too_few_rows_is_rejected(vectors: Float16, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="1,024"):
         build_within_budget(vectors[:500], tmp_path, "ivf-pq4", IndexBudget())
 
 
 @pytest.mark.parametrize("text", ["", "much", "0MB", "-3MB", "3 apples", "MB"])
-def test_no_sizes(text: str) -> None:
+def test_invalid_sizes_are_rejected(text: str) -> None:
     with pytest.raises(ConfigInvalid, match="300MB"):
         parse_memory(text)
 
 
 @pytest.mark.parametrize("text", ["", "5", "0ms", "-1ms", "5 years", "ms", "1e3ms"])
-def test_no_times(text: str) -> None:
+def test_invalid_times_are_rejected(text: str) -> None:
     with pytest.raises(ConfigInvalid, match="5ms"):
         parse_latency(text)
 
 
-def test_prompts_begin_with_every_thing_once() -> None:
+def test_prompts_are_distinct() -> None:
     many = prompts(10_000)
     assert len(set(many)) == len(many) > 300
     assert many[:2] == ["a photo of a dog", "a photo of a cat"]

@@ -64,8 +64,8 @@ def work_pool(out: Path) -> ShardPool:
     return ShardPool(folder)
 
 
-class TestOneRun:
-    def test_every_image_is_a_row_in_the_order_of_the_source(self, gallery: Path, out: Path) -> None:
+class TestFirstRun:
+    def test_images_become_rows_in_source_order(self, gallery: Path, out: Path) -> None:
         summary = index(out, gallery, workers=7)
         assert (summary.seen, summary.indexed, summary.rejected) == (COUNT, COUNT, 0)
         assert (summary.encoded, summary.reused, summary.unchanged) == (COUNT, 0, False)
@@ -83,7 +83,7 @@ class TestOneRun:
         }
         assert not (out / WORK).exists()
 
-    def test_row_vector_and_thumbnail_belong_together(self, gallery: Path, out: Path) -> None:
+    def test_row_vector_and_thumbnail_match(self, gallery: Path, out: Path) -> None:
         index(out, gallery)
         searcher = open_searcher(out)
         for row in range(COUNT):
@@ -95,13 +95,13 @@ class TestOneRun:
                 shown = np.asarray(thumbnail, np.int16)
             assert np.abs(shown - np.asarray(make_image(seed=row), np.int16)).mean() < 4
 
-    def test_the_report_measures_image_and_text_queries_apart(self, gallery: Path, out: Path) -> None:
+    def test_report_has_image_and_text_recall(self, gallery: Path, out: Path) -> None:
         summary = index(out, gallery)
         assert summary.recall["image"] == {"queries": COUNT, "ann_recall_at_10": 1.0}
         assert summary.recall["text"] == {"queries": 2, "ann_recall_at_10": 1.0}  # two differ
         assert open_collection(out).manifest.recall["text"] == summary.recall["text"]
 
-    def test_presets_are_compared_when_asked(self, gallery: Path, out: Path) -> None:
+    def test_explain_compares_presets(self, gallery: Path, out: Path) -> None:
         summary = index(out, gallery, budget=IndexBudget(explain=True))
         plan = open_collection(out).manifest.recall["plan"]
         assert plan == summary.recall["plan"]
@@ -111,18 +111,18 @@ class TestOneRun:
         assert [line["verdict"] for line in picked] == ["chosen"]
         assert open_searcher(out).search_text("blue").hits
 
-    def test_a_budget_makes_another_version_without_encoding(self, gallery: Path, out: Path) -> None:
+    def test_changed_budget_rebuilds_without_encoding(self, gallery: Path, out: Path) -> None:
         index(out, gallery)
         again = index(out, gallery, budget=IndexBudget(latency=1_000.0))
         assert (again.encoded, again.reused, again.unchanged) == (0, COUNT, False)
         assert index(out, gallery, budget=IndexBudget(latency=1_000.0)).unchanged
 
-    def test_memory_that_cannot_suffice_is_refused_before_encoding(self, gallery: Path, out: Path) -> None:
+    def test_impossible_memory_fails_before_encoding(self, gallery: Path, out: Path) -> None:
         with pytest.raises(BudgetImpossible, match=r"30 vectors.*give --memory"):
             index(out, gallery, budget=IndexBudget(memory=100))
         assert not list(out.rglob("*.arrow"))
 
-    def test_texts_are_prompts_where_there_are_no_captions(self, gallery: Path, out: Path) -> None:
+    def test_prompts_replace_missing_captions(self, gallery: Path, out: Path) -> None:
         for path in gallery.glob("*.txt"):
             path.unlink()
         summary = index(out, gallery, store="ivf-flat")
@@ -130,12 +130,12 @@ class TestOneRun:
         assert summary.recall["text"]["queries"] > 100
         assert (summary.store, summary.recall["met"]) == ("faiss", True)
 
-    def test_prompts_make_up_for_few_captions(self, gallery: Path, out: Path) -> None:
+    def test_prompts_complement_few_captions(self, gallery: Path, out: Path) -> None:
         summary = index(out, gallery, store="ivf-flat")
         assert summary.recall["texts"] == "captions and prompts"
         assert summary.recall["text"]["queries"] == 100
 
-    def test_a_budget_for_a_store_that_has_no_choice(self, gallery: Path, out: Path) -> None:
+    def test_budget_for_store_without_presets_is_rejected(self, gallery: Path, out: Path) -> None:
         with pytest.raises(SourceError, match="leave them out with --store torch-exact"):
             index(out, gallery, store="torch-exact", budget=IndexBudget(latency=5.0))
 
@@ -164,7 +164,7 @@ class TestOneRun:
         assert (a["id"], a["source"], a["label"]) == ("part/a", "part.tar", "cat")
         assert (p["id"], p["source"], p["label"]) == ("p", "x.parquet", "5")
 
-    def test_the_later_of_two_equal_ids_is_rejected(self, gallery: Path, tmp_path: Path, out: Path) -> None:
+    def test_second_item_with_same_id_is_rejected(self, gallery: Path, tmp_path: Path, out: Path) -> None:
         twin = tmp_path / "twin"
         twin.mkdir()
         (twin / "000.jpg").write_bytes(encoded(make_image(seed=50), "JPEG"))
@@ -175,7 +175,7 @@ class TestOneRun:
         assert "NAME=PATH" in rejected[0]["message"]
         assert index(out, gallery, f"twin={twin}").indexed == COUNT + 1
 
-    def test_nothing_that_can_be_indexed_is_an_error_and_leaves_no_version(self, tmp_path: Path, out: Path) -> None:
+    def test_empty_source_fails_without_version(self, tmp_path: Path, out: Path) -> None:
         (tmp_path / "bad").mkdir()
         with pytest.raises(SourceError, match="no images were found"):
             index(out, tmp_path / "bad")
@@ -184,21 +184,21 @@ class TestOneRun:
             index(out, tmp_path / "bad")
         assert not (out / "CURRENT").exists()
 
-    def test_the_pixel_limit_is_the_users(self, gallery: Path, out: Path) -> None:
+    def test_pixel_limit_is_configurable(self, gallery: Path, out: Path) -> None:
         (gallery / "large.png").write_bytes(encoded(make_image(100, 100), "PNG"))
         assert index(out, gallery, max_pixels=5_000).rejected_by_code == {"image_too_large": 1}
         assert index(out, gallery).rejected == 0
 
 
-class TestAgain:
-    def test_an_unchanged_source_encodes_nothing_and_writes_no_version(self, gallery: Path, out: Path) -> None:
+class TestRerun:
+    def test_unchanged_source_writes_no_version(self, gallery: Path, out: Path) -> None:
         first = index(out, gallery)
         again = index(out, gallery)
         assert (again.unchanged, again.encoded, again.reused) == (True, 0, COUNT)
         assert again.version == first.version == current_version(out)
         assert len(list((out / "versions").iterdir())) == 1
 
-    def test_only_what_is_new_or_changed_is_encoded_and_what_is_gone_vanishes(self, gallery: Path, out: Path) -> None:
+    def test_only_changes_are_encoded_and_missing_rows_dropped(self, gallery: Path, out: Path) -> None:
         index(out, gallery)
         before = open_collection(out)
         vectors = np.array(before.vectors)
@@ -215,28 +215,26 @@ class TestAgain:
         assert after.thumbnails.get(10) == before.thumbnails.get(11)
         assert after.metadata.records([10]) == before.metadata.records([11])
 
-    def test_the_same_file_name_in_two_source_folders_is_two_items(self, out: Path, tmp_path: Path) -> None:
+    def test_same_file_name_in_two_sources_is_two_items(self, out: Path, tmp_path: Path) -> None:
         for seed, year in enumerate(("2024", "2025")):
             (tmp_path / year).mkdir()
             (tmp_path / year / "IMG_1.jpg").write_bytes(encoded(make_image(seed=seed), "JPEG"))
         assert index(out, tmp_path / "2024", tmp_path / "2025").rejected == 0
         assert ids(open_collection(out)) == ["IMG_1.jpg", "2025/IMG_1.jpg"]
 
-    def test_a_changed_caption_is_taken_over(self, gallery: Path, out: Path) -> None:
+    def test_changed_caption_is_updated_without_encoding(self, gallery: Path, out: Path) -> None:
         index(out, gallery)
         (gallery / "000.txt").write_text("a new caption")
         assert index(out, gallery).encoded == 0
         assert open_collection(out).metadata.records([0])[0]["caption"] == "a new caption"
 
-    def test_what_the_sources_no_longer_hold_is_counted(self, gallery: Path, out: Path) -> None:
+    def test_dropped_rows_are_counted(self, gallery: Path, out: Path) -> None:
         assert index(out, gallery).dropped == 0
         for name in ("003.jpg", "004.jpg"):
             (gallery / name).unlink()
         assert index(out, gallery).dropped == 2
 
-    def test_images_of_another_folder_do_not_push_out_a_collection_by_a_slip(
-        self, gallery: Path, out: Path, tmp_path: Path
-    ) -> None:
+    def test_replacing_all_images_needs_replace(self, gallery: Path, out: Path, tmp_path: Path) -> None:
         version = index(out, gallery).version
         (tmp_path / "other").mkdir()
         (tmp_path / "other/new.png").write_bytes(encoded(make_image(seed=3), "PNG"))
@@ -246,7 +244,7 @@ class TestAgain:
         summary = index(out, tmp_path / "other", replace=True)
         assert (summary.dropped, summary.indexed) == (COUNT, 1)
 
-    def test_another_encoder_is_named(self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_replaced_encoder_is_reported(self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert index(out, gallery).replaced_encoder is None
 
         class Other(FakeEncoder):
@@ -256,13 +254,13 @@ class TestAgain:
         summary = index(out, gallery)
         assert (summary.replaced_encoder, summary.encoded, summary.dropped) == ("fake", COUNT, 0)
 
-    def test_another_store_is_another_version_without_encoding(self, gallery: Path, out: Path) -> None:
+    def test_changed_store_rebuilds_without_encoding(self, gallery: Path, out: Path) -> None:
         first = index(out, gallery)
         second = index(out, gallery, store="exact")
         assert second.version != first.version
         assert (second.encoded, second.reused) == (0, COUNT)
 
-    def test_other_columns_give_other_metadata_without_encoding(self, tmp_path: Path, out: Path) -> None:
+    def test_changed_columns_update_metadata_without_encoding(self, tmp_path: Path, out: Path) -> None:
         data = [encoded(make_image(seed=i), "JPEG") for i in range(2)]
         table = {"id": ["a", "b"], "image": data, "caption": ["red", "blue"], "title": ["one", "two"]}
         source = write_parquet(tmp_path / "x.parquet", table)
@@ -271,7 +269,7 @@ class TestAgain:
         assert summary.encoded == 0
         assert open_collection(out).metadata.records([0])[0]["caption"] == "one"
 
-    def test_a_damaged_version_is_not_copied_from(self, gallery: Path, out: Path) -> None:
+    def test_damaged_version_is_not_reused(self, gallery: Path, out: Path) -> None:
         index(out, gallery)
         path = open_collection(out).folder / "vectors.npy"
         data = bytearray(path.read_bytes())
@@ -280,12 +278,12 @@ class TestAgain:
         assert index(out, gallery).encoded == COUNT
         assert len(open_collection(out)) == COUNT
 
-    def test_the_collections_encoder_is_the_default(self, gallery: Path, out: Path) -> None:
+    def test_collection_encoder_is_the_default(self, gallery: Path, out: Path) -> None:
         index(out, gallery)
         assert run_index(IndexSettings((str(gallery),), out)).encoder == "fake"
 
 
-def test_an_image_that_failed_once_is_tried_again(gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_image_is_retried(gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("lookalike.sources.folder.read_range", _no_disk)
         with pytest.raises(SourceError, match="source_not_found"):
@@ -293,9 +291,7 @@ def test_an_image_that_failed_once_is_tried_again(gallery: Path, out: Path, monk
     assert index(out, gallery).indexed == COUNT
 
 
-def test_a_rejected_image_is_tried_again_though_nothing_has_changed(
-    gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rejected_image_is_retried_without_changes(gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = folder_module.read_range
     with monkeypatch.context() as patch:
         fails = gallery / "003.jpg"
@@ -325,7 +321,7 @@ class FailingEncoder(FakeEncoder):
 
 
 class TestFailures:
-    def test_what_a_crashing_encoder_had_done_is_kept(
+    def test_crashed_encoder_keeps_encoded_images(
         self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
@@ -337,9 +333,7 @@ class TestFailures:
         assert (summary.encoded, summary.reused, summary.indexed) == (COUNT - 8, 8, COUNT)
         assert ids(open_collection(out)) == [f"{i:03}.jpg" for i in range(COUNT)]
 
-    def test_a_full_disk_is_reported_and_resumed_from(
-        self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_full_disk_is_reported_and_resumed(self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         written: list[Path] = []
 
         def small_disk(path: Path, table: object) -> None:
@@ -356,7 +350,7 @@ class TestFailures:
         assert len(work_pool(out)) == 12
         assert index(out, gallery).encoded == COUNT - 12
 
-    def test_a_failed_build_leaves_the_version_before_and_the_work(
+    def test_failed_build_keeps_previous_version_and_work(
         self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         index(out, gallery)
@@ -372,7 +366,7 @@ class TestFailures:
         assert [path.name for path in (out / "versions").iterdir()] == [version]
         assert index(out, gallery).encoded == 0  # the new image lay in the work folder
 
-    def test_a_vector_that_is_not_finite_costs_one_image(
+    def test_non_finite_vector_rejects_one_image(
         self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         class Overflowing(FakeEncoder):
@@ -385,7 +379,7 @@ class TestFailures:
         monkeypatch.setattr(job_module, "load_encoder", lambda name, *_: Overflowing())
         assert index(out, gallery).rejected_by_code == {"encoder_error": 1}
 
-    def test_a_batch_that_the_encoder_refuses_is_tried_image_by_image(
+    def test_failed_batch_is_retried_one_by_one(
         self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         class Strict(FakeEncoder):

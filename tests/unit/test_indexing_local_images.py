@@ -56,14 +56,14 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_rows_without_an_image_are_null_and_nothing_is_kept(folder: Path, pool: ThreadPoolExecutor) -> None:
+def test_rows_without_image_are_null_and_not_cached(folder: Path, pool: ThreadPoolExecutor) -> None:
     table = local_images_in(folder, pool).read(["nowhere.png", None, "", "\0", "x" * 5_000])
     assert table.schema == IMAGE_SCHEMA
     assert table.to_pylist() == [dict.fromkeys(IMAGE_SCHEMA.names)] * 5
     assert not (folder.parent / "work").exists()
 
 
-def test_a_piece_is_table_at_once(folder: Path, pool: ThreadPoolExecutor, reads: list[str]) -> None:
+def test_batch_is_read_once(folder: Path, pool: ThreadPoolExecutor, reads: list[str]) -> None:
     paths = ["/content/00.png", "01.png", "missing.png", "02.png"]
     first = local_images_in(folder, pool).read(paths)
     assert first.column("width").to_pylist() == [WIDTH, WIDTH, None, WIDTH]
@@ -73,7 +73,7 @@ def test_a_piece_is_table_at_once(folder: Path, pool: ThreadPoolExecutor, reads:
     assert len(reads) == 3
 
 
-def test_an_image_that_was_mended_is_table_at_again(folder: Path, pool: ThreadPoolExecutor) -> None:
+def test_repaired_image_is_read_again(folder: Path, pool: ThreadPoolExecutor) -> None:
     whole = (folder / "00.png").read_bytes()
     (folder / "00.png").write_bytes(whole[:60])
     assert local_images_in(folder, pool).read(["00.png"]).column("thumbnail").null_count == 1
@@ -81,7 +81,7 @@ def test_an_image_that_was_mended_is_table_at_again(folder: Path, pool: ThreadPo
     assert local_images_in(folder, pool).read(["00.png"]).column("thumbnail").null_count == 0
 
 
-def test_some_images_are_compared_with_their_vectors(folder: Path, pool: ThreadPoolExecutor) -> None:
+def test_first_images_are_compared_with_vectors(folder: Path, pool: ThreadPoolExecutor) -> None:
     encoder, local = FakeEncoder(), local_images_in(folder, pool)
     paths = [f"{number:02}.png" for number in range(20)]
     vectors: Float32 = np.concatenate(
@@ -94,7 +94,7 @@ def test_some_images_are_compared_with_their_vectors(folder: Path, pool: ThreadP
     assert not local.compare(paths, local.read(paths), vectors)
 
 
-def test_an_import_that_was_stopped_does_not_read_its_images_again(
+def test_resumed_import_does_not_read_images_again(
     folder: Path, tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = len(os.listdir(folder))

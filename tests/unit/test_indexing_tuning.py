@@ -62,7 +62,7 @@ LADDER: list[SearchParameters] = [{"nprobe": step, "candidates": 20} for step in
         (1.0, ALL, [2, 50, ALL]),
     ],
 )
-def test_the_first_sufficient_trial_wins_among_equals(
+def test_first_sufficient_trial_wins_among_equals(
     target: float, expected: int, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losing every s-th row costs 1/s of the neighbours, whatever the query."""
@@ -79,7 +79,7 @@ def test_the_first_sufficient_trial_wins_among_equals(
 @pytest.mark.parametrize(
     ("slow", "expected"), [({10: 0.3, ALL: 0.15}, 50), ({10: 0.3, 50: 0.15}, ALL), ({50: 0.15, ALL: 0.15}, 10)]
 )
-def test_the_fastest_sufficient_trial_wins(slow: dict[int, float], expected: int) -> None:
+def test_fastest_sufficient_trial_wins(slow: dict[int, float], expected: int) -> None:
     """Where the first one that is good enough turns out to be slow."""
     vectors = unit(1_000, 16, seed=1).astype(np.float16)
 
@@ -96,7 +96,7 @@ def test_the_fastest_sufficient_trial_wins(slow: dict[int, float], expected: int
     assert report.image.ann_recall_at_10 == pytest.approx(1 - 1 / expected, abs=0.02)
 
 
-def test_a_target_out_of_reach_is_reported() -> None:
+def test_missed_target_is_reported() -> None:
     vectors = unit(1_000, 16, seed=1).astype(np.float16)
     report = tune(Forgetful(vectors, LADDER[:-1]), vectors, target=0.999)
     assert not report.met
@@ -104,7 +104,7 @@ def test_a_target_out_of_reach_is_reported() -> None:
     assert [line["params"]["nprobe"] for line in report.sweep] == [2, 50]  # with fewer there can't be more
 
 
-def test_what_cannot_suffice_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_insufficient_params_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 60 pairs only those are asked that visit enough lists to find enough with the most candidates."""
     monkeypatch.setattr(tuning, "_MAX_TIME_RATIO", 0.0)
     vectors = unit(1_000, 16, seed=1).astype(np.float16)
@@ -136,7 +136,7 @@ def test_what_cannot_suffice_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
-def test_text_is_measured_apart_and_has_to_pass_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_queries_must_reach_target_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts whose ten neighbours are rows that every trial but the last one loses."""
     monkeypatch.setattr(tuning, "_MAX_TIME_RATIO", 0.0)
     vectors = unit(1_000, 16, seed=1)
@@ -154,7 +154,7 @@ def test_text_is_measured_apart_and_has_to_pass_too(monkeypatch: pytest.MonkeyPa
     assert report.sweep[0]["text"] < 0.2 < 0.8 <= report.sweep[0]["image"]
 
 
-def test_a_gallery_query_does_not_count_itself() -> None:
+def test_gallery_query_does_not_count_itself() -> None:
     """A store that only ever finds the query itself has recall zero."""
     vectors = unit(60, 16, seed=1).astype(np.float16)
     queries = leave_one_out(vectors)
@@ -172,7 +172,7 @@ def test_a_gallery_query_does_not_count_itself() -> None:
     assert not report.met
 
 
-def test_what_is_promised_is_less_by_the_standard_error() -> None:
+def test_reported_recall_is_less_by_standard_error() -> None:
     """Every other query finds all and the rest nothing: half of a hundred, give or take a twentieth."""
     vectors = unit(500, 16, seed=1).astype(np.float16)
 
@@ -197,7 +197,7 @@ def test_duplicates_do_not_count_as_misses() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 500])
-def test_the_exact_store_measures_one(n: int) -> None:
+def test_exact_store_has_recall_one(n: int) -> None:
     vectors = unit(n, 16, seed=1).astype(np.float16)
     report = tune(ExactStore(vectors), vectors, text=unit(3, 16, seed=2))
     assert report.met
@@ -207,7 +207,7 @@ def test_the_exact_store_measures_one(n: int) -> None:
     assert report.image is None if n == 1 else report.image is not None and report.image.ann_recall_at_10 == 1.0
 
 
-def test_a_faiss_store_reaches_its_target(tmp_path: Path) -> None:
+def test_faiss_store_reaches_target(tmp_path: Path) -> None:
     vectors = unit(3_000, 32, seed=1).astype(np.float16)
     kind, params = build_store(vectors, tmp_path, "faiss")
     store = open_store(kind, tmp_path, vectors, params)
@@ -228,7 +228,7 @@ def assert_json_ready(report: TuningReport) -> None:
     assert written["image"] == {"queries": report.image.queries, "ann_recall_at_10": report.image.ann_recall_at_10}
 
 
-def test_trials_run_from_cheap_to_dear(tmp_path: Path) -> None:
+def test_param_grid_ascends_in_cost(tmp_path: Path) -> None:
     vectors = unit(3_000, 32, seed=1).astype(np.float16)
     kind, params = build_store(vectors, tmp_path, "faiss")
     store = open_store(kind, tmp_path, vectors, params)
@@ -246,7 +246,7 @@ def test_query_budget_shrinks_with_the_collection() -> None:
     assert query_budget(0, 512) == 1_000
 
 
-def test_leave_one_out_is_repeatable() -> None:
+def test_leave_one_out_is_deterministic() -> None:
     vectors = unit(300, 8, seed=1).astype(np.float16)
     first, again = leave_one_out(vectors, 50), leave_one_out(vectors, 50)
     assert first.own is not None
