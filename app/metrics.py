@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from app.admission import AdmissionControllers
-from app.collections.opening import Runtime
+from app.collections.runtime import Runtime
 from app.telemetry import Telemetry
 
 

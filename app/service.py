@@ -18,7 +18,7 @@ from app.auth.authentication import Authenticator
 from app.auth.rate_limit import RateLimiter
 from app.collections.folders import collection_folders
 from app.collections.manager import CollectionManager
-from app.collections.opening import Runtime
+from app.collections.runtime import Runtime
 from app.collections.watching import CollectionWatcher
 from app.errors import NotReady
 from app.execution.batcher import lower_thread_priority

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from app.collections.backoff import Backoff
 from app.collections.folders import folder_name
-from app.collections.opening import Runtime, open_version
+from app.collections.opening import open_version
 from app.collections.probe import Probe
+from app.collections.runtime import Runtime
 from app.collections.state import State
 from app.collections.status import OpenVersion, Refusal, Status
 from app.collections.versions import fingerprint, named_version

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from app.collections.hosted import HostedCollection
-from app.collections.opening import Runtime
+from app.collections.runtime import Runtime
 from app.collections.state import State
 from app.collections.versions import version_bytes
 from app.errors import UnknownCollection

@@ -4,53 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 from threadpoolctl import ThreadpoolController
 
 from app.collections.probe import Probe
+from app.collections.runtime import Runtime
 from app.collections.status import OpenVersion
 from app.collections.versions import total_bytes
 from app.execution.pipeline import QueryPipeline
-from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers
-from app.settings import Settings
-from app.telemetry import Telemetry
 from lookalike.errors import LookalikeError
 
 if TYPE_CHECKING:
     from lookalike.collection import Collection
-    from lookalike.encoders.protocol import Encoder
     from lookalike.search import Searcher
-    from lookalike.types import Identity
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """What all collections of a service share.
-
-    Attributes:
-        encoders: the encoders in use, by requested name and identity. Collections with the same one share it.
-        opening_lock: held while a collection is opened; one is opened at a time.
-    """
-
-    settings: Settings
-    decode_workers: DecodeWorkers
-    encoder_workers: EncoderWorkers
-    search_workers: SearchWorkers
-    pool: ThreadPoolExecutor
-    telemetry: Telemetry
-    encoders: WeakValueDictionary[tuple[str, Identity], Encoder] = field(default_factory=WeakValueDictionary)
-    opening_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def workers(self) -> tuple[DecodeWorkers, EncoderWorkers, SearchWorkers]:
-        """The worker threads of all stages."""
-        return self.decode_workers, self.encoder_workers, self.search_workers
 
 
 async def open_version(root: Path, name: str, runtime: Runtime, reserve: Callable[[int], None]) -> OpenVersion:

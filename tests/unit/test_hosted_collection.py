@@ -19,7 +19,7 @@ from app.api.collections import _facts
 from app.collections import hosted as hosted_module
 from app.collections.backoff import Backoff
 from app.collections.hosted import HostedCollection
-from app.collections.opening import Runtime
+from app.collections.runtime import Runtime
 from app.collections.state import State
 from app.collections.status import OpenVersion
 from app.errors import NotReady

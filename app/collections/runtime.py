@@ -1,0 +1,41 @@
+"""Threads, settings and encoders that all collections of a service share."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers
+from app.settings import Settings
+from app.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from lookalike.encoders.protocol import Encoder
+    from lookalike.types import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What all collections of a service share.
+
+    Attributes:
+        encoders: the encoders in use, by requested name and identity. Collections with the same one share it.
+        opening_lock: held while a collection is opened; one is opened at a time.
+    """
+
+    settings: Settings
+    decode_workers: DecodeWorkers
+    encoder_workers: EncoderWorkers
+    search_workers: SearchWorkers
+    pool: ThreadPoolExecutor
+    telemetry: Telemetry
+    encoders: WeakValueDictionary[tuple[str, Identity], Encoder] = field(default_factory=WeakValueDictionary)
+    opening_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def workers(self) -> tuple[DecodeWorkers, EncoderWorkers, SearchWorkers]:
+        """The worker threads of all stages."""
+        return self.decode_workers, self.encoder_workers, self.search_workers
