@@ -127,6 +127,15 @@ def test_query_does_not_retry_a_broken_version(gallery: Gallery) -> None:
     assert gallery.opened == ["1"]
 
 
+def test_failed_collection_whose_folder_vanishes_keeps_reason(gallery: Gallery) -> None:
+    gallery.publish("1", error=BROKEN)
+    asyncio.run(gallery.hosted.start())
+    (gallery.root / CURRENT).unlink()
+    asyncio.run(gallery.hosted._poll())
+    failure = _facts(gallery.hosted)["failure"]
+    assert (failure["code"], failure["version"]) == ("manifest_invalid", "1")
+
+
 def test_reload_ignores_the_backoff(gallery: Gallery) -> None:
     gallery.publish("1", error=FULL)
     for _ in range(2):
