@@ -1,7 +1,6 @@
-"""`lookalike demo`: the main job from end to end, as a new user would do it by hand.
+"""`lookalike demo`: index a folder, serve the collection and send it three queries.
 
-It is a client of the other commands and of the public HTTP API, nothing more: it starts `lookalike index` and
-`lookalike serve` as processes of their own and sends the running service three queries.
+It uses only the other commands, as subprocesses, and the public HTTP API.
 """
 
 from __future__ import annotations
@@ -20,16 +19,14 @@ import typer
 from cli.gallery import write_gallery
 from lookalike.errors import SourceNotFound
 
-_START_SECONDS = 180.0
+_MAX_START_SECONDS = 180.0
 
 
 def demo(
-    images: Annotated[
-        Path | None, typer.Option(help="Your own folder of images; the sample gallery if not given.")
-    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of images; by default the sample gallery.")] = None,
     port: Annotated[int, typer.Option(help="Port of the service on 127.0.0.1.", min=1, max=65535)] = 8000,
     once: Annotated[bool, typer.Option("--once", help="Stop after the three queries, with status 0.")] = False,
-    home: Annotated[Path, typer.Option(help="Where the gallery and the collections are kept.")] = Path(".lookalike"),
+    home: Annotated[Path, typer.Option(help="Folder for the sample gallery and the collections.")] = Path(".lookalike"),
 ) -> None:
     """Index a folder, start the service, and send it a text, an image and a pair query.
 
@@ -39,7 +36,7 @@ def demo(
     if images is None:
         write_gallery(folder)
     elif not folder.is_dir():
-        raise SourceNotFound(f"{folder} is no folder; give one that holds images")
+        raise SourceNotFound(f"{folder} is not a folder; pass a folder of images")
     collection = home / "collections" / _collection_name(folder, images is None)
     _run("index", str(folder), "--out", str(collection))
     service = _start("serve", str(collection), "--port", str(port))
@@ -69,9 +66,9 @@ def _lookalike(*arguments: str) -> list[str]:
 
 
 def _run(*arguments: str) -> None:
-    done = subprocess.run(_lookalike(*arguments), check=False)
-    if done.returncode:
-        raise typer.Exit(done.returncode)
+    process = subprocess.run(_lookalike(*arguments), check=False)
+    if process.returncode:
+        raise typer.Exit(process.returncode)
 
 
 def _start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -79,7 +76,7 @@ def _start(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def _wait_until_ready(service: subprocess.Popen[bytes], address: str) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + _MAX_START_SECONDS
     while time.monotonic() < deadline:
         if service.poll() is not None:
             raise typer.Exit(service.returncode or 1)
@@ -89,33 +86,33 @@ def _wait_until_ready(service: subprocess.Popen[bytes], address: str) -> None:
         except httpx.TransportError:
             pass  # not listening yet
         time.sleep(0.1)
-    typer.echo(f"error: the service was not ready after {_START_SECONDS:.0f} seconds", err=True)
+    typer.echo(f"error: the service was not ready after {_MAX_START_SECONDS:.0f} seconds", err=True)
     raise typer.Exit(1)
 
 
 def _show_queries(address: str, folder: Path, text: str) -> None:
     with httpx.Client(base_url=address, timeout=60) as client:
-        found = _show(f"text    {text!r}", client.post("/v1/search/text", json={"text": text, "limit": 3}))
-        first, second = _pair([folder / result["id"] for result in found["results"]], folder)
+        body = _show(f"text    {text!r}", client.post("/v1/search/text", json={"text": text, "limit": 3}))
+        first, second = _pair([folder / result["id"] for result in body["results"]], folder)
         image = {"file": first.read_bytes()}
         _show(f"image   {first.name}", client.post("/v1/search/image", files=image, data={"limit": "3"}))
-        sides = {"a": first.read_bytes(), "b": second.read_bytes()}
-        _show(f"pair    {first.name} and {second.name}", client.post("/v1/similarity", files=sides))
+        pair = {"a": first.read_bytes(), "b": second.read_bytes()}
+        _show(f"pair    {first.name} and {second.name}", client.post("/v1/similarity", files=pair))
 
 
-def _pair(found: list[Path], folder: Path) -> tuple[Path, Path]:
-    """Two views of the same thing where the sample gallery offers them, else the first ones that were found."""
-    alike = sorted(folder.glob("motorcycle_*.png"))
-    if len(alike) == 2:
-        return alike[0], alike[1]
-    return found[0], found[min(1, len(found) - 1)]
+def _pair(results: list[Path], folder: Path) -> tuple[Path, Path]:
+    """Return two views of the same object in the sample gallery, or the first two results in another folder."""
+    views = sorted(folder.glob("motorcycle_*.png"))
+    if len(views) == 2:
+        return views[0], views[1]
+    return results[0], results[min(1, len(results) - 1)]
 
 
-def _show(title: str, answer: httpx.Response) -> dict[str, Any]:
-    body: dict[str, Any] = answer.json()
+def _show(title: str, response: httpx.Response) -> dict[str, Any]:
+    body: dict[str, Any] = response.json()
     typer.echo(f"\n{title}")
-    if answer.is_error:
-        typer.echo(f"  {answer.status_code}: {json.dumps(body)}", err=True)
+    if response.is_error:
+        typer.echo(f"  {response.status_code}: {json.dumps(body)}", err=True)
         raise typer.Exit(1)
     for result in body.get("results", []):
         typer.echo(f"  {result['score']:.4f}  {result['id']}")

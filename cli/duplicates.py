@@ -1,4 +1,4 @@
-"""`lookalike duplicates`: near-identical images of a collection, as a list, as JSON or as a page."""
+"""`lookalike duplicates`: groups of near-identical images in a collection, as text, JSON or an HTML page."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ import typer
 
 from lookalike.errors import SourceError
 
-_SHOWN = 20
+_MAX_LISTED_GROUPS = 20
 
 
 def duplicates(
-    collection: Annotated[Path, typer.Argument(help="Folder of the collection, as `lookalike index` made it.")],
-    threshold: Annotated[
-        float, typer.Option(help="Cosine from which on two images are near-identical.", min=0.5, max=1.0)
-    ] = 0.93,
+    collection: Annotated[Path, typer.Argument(help="Folder of the collection that `lookalike index` wrote.")],
+    threshold: Annotated[float, typer.Option(help="Minimum cosine of near-identical images.", min=0.5, max=1.0)] = 0.93,
     page: Annotated[
         Path | None, typer.Option(help="Write an HTML page that shows each group side by side.", dir_okay=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all groups as one line of JSON.")] = False,
 ) -> None:
-    """List groups of near-identical images: copies, other sizes and qualities, shots of a moment apart.
+    """List groups of near-identical images: copies, resized or recompressed versions, shots of a burst.
 
-    Nothing is encoded: the collection's own vectors are compared, all with all up to 200,000 images (a minute for
-    100,000 on two cores), by the index above.
+    Compares the vectors of the collection; no image is encoded. Up to 200,000 images, every pair is compared, which
+    takes a minute for 100,000 images on two cores. Larger collections are searched by their index.
 
     Example:  lookalike duplicates images --page duplicates.html
     """
@@ -43,52 +41,52 @@ def duplicates(
     opened = open_collection(collection)
     entry = opened.manifest.store
     store = open_store(entry.kind, opened.folder, opened.vectors, entry.params)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with tqdm(total=len(opened), unit=" images", disable=None, leave=False) as bar:
         groups = duplicate_groups(opened.vectors, threshold, store, bar.update)
-    seconds = time.perf_counter() - begun
-    named = [
+    seconds = time.perf_counter() - started
+    listed = [
         {
             "ids": [str(record["id"]) for record in opened.metadata.records(group.rows)],
             "cosine": round(group.cosine, 6),
         }
-        for group in (groups if as_json else groups[:_SHOWN])
+        for group in (groups if as_json else groups[:_MAX_LISTED_GROUPS])
     ]
     if page is not None:
         _write(page, duplicates_page(opened, groups, threshold))
-    extra = sum(len(group.rows) - 1 for group in groups)
-    facts = {"items": len(opened), "threshold": threshold, "duplicates": extra, "seconds": round(seconds, 3)}
+    duplicate_count = sum(len(group.rows) - 1 for group in groups)
+    facts = {"items": len(opened), "threshold": threshold, "duplicates": duplicate_count, "seconds": round(seconds, 3)}
     if as_json:
-        typer.echo(json.dumps({**facts, "groups": named}))
+        typer.echo(json.dumps({**facts, "groups": listed}))
         return
-    typer.echo(_report(facts, len(groups), named, page))
+    typer.echo(_summary(facts, len(groups), listed, page))
 
 
 def _require_writable(page: Path) -> None:
-    """Before minutes of work, not after."""
+    """Raise SourceError before minutes of work rather than after them."""
     try:
         page.open("a").close()
     except OSError as error:
-        raise _unwritable(page, error) from error
+        raise _write_error(page, error) from error
 
 
 def _write(page: Path, html: str) -> None:
     try:
         page.write_text(html, encoding="utf-8")
     except OSError as error:
-        raise _unwritable(page, error) from error
+        raise _write_error(page, error) from error
 
 
-def _unwritable(page: Path, error: OSError) -> SourceError:
+def _write_error(page: Path, error: OSError) -> SourceError:
     return SourceError(f"{page} can't be written: {error.strerror}")
 
 
-def _report(facts: dict[str, Any], count: int, named: list[dict[str, Any]], page: Path | None) -> str:
-    lines = [f"{group['cosine']:.4f}  {'  '.join(group['ids'])}" for group in named]
-    if count > len(named):
-        lines.append(f"... and {count - len(named):,} groups more; --json lists all")
+def _summary(facts: dict[str, Any], count: int, listed: list[dict[str, Any]], page: Path | None) -> str:
+    lines = [f"{group['cosine']:.4f}  {'  '.join(group['ids'])}" for group in listed]
+    if count > len(listed):
+        lines.append(f"... and {count - len(listed):,} more groups; --json lists all")
     lines.append(
-        f"{count:,} groups of images with a cosine of {facts['threshold']:g} or more: {facts['duplicates']:,} of "
-        f"{facts['items']:,} could go; {facts['seconds']:.1f} s"
+        f"{count:,} groups of images with a cosine of at least {facts['threshold']:g}; {facts['duplicates']:,} of "
+        f"{facts['items']:,} images are duplicates; {facts['seconds']:.1f} s"
     )
-    return "\n".join([*lines, f"see {page}"] if page else lines)
+    return "\n".join([*lines, f"page: {page}"] if page else lines)

@@ -1,4 +1,4 @@
-"""Groups of near-identical images -> one HTML page, side by side, that needs no other file."""
+"""The HTML page of `lookalike duplicates`: groups of near-identical images, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from html import escape
 from lookalike.collection import Collection
 from lookalike.duplicates import DuplicateGroup
 
-MOST_GROUPS, MOST_OF_A_GROUP = 500, 24
-"""What the page shows, so that a browser can carry it; the JSON lists all."""
+MAX_GROUPS = 500
+MAX_IMAGES_PER_GROUP = 24
+"""Limits that keep the page small enough for a browser; the JSON output lists everything."""
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2937;background:#fff;max-width:1180px;margin:2rem auto;padding:0 1rem}
@@ -22,21 +23,21 @@ p{color:#6b7280;margin:.3rem 0}
 
 
 def duplicates_page(collection: Collection, groups: Sequence[DuplicateGroup], threshold: float) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        collection: whose thumbnails are shown.
-        groups: all of them; the first MOST_GROUPS are shown.
-        threshold: for the heading.
+        collection: source of the thumbnails.
+        groups: all groups; the page shows the first `MAX_GROUPS`.
+        threshold: minimum cosine, for the heading.
     """
     name = escape(collection.manifest.name)
-    extra = sum(len(group.rows) - 1 for group in groups)
+    duplicates = sum(len(group.rows) - 1 for group in groups)
     head = (
-        f"{len(groups):,} groups, {extra:,} images more than one of each; cosine at least {threshold:g}; "
+        f"{len(groups):,} groups with {duplicates:,} duplicates; cosine at least {threshold:g}; "
         f"version {escape(collection.manifest.version)}"
     )
-    shown = "".join(_section(collection, group) for group in groups[:MOST_GROUPS])
-    rest = f"<p>and {len(groups) - MOST_GROUPS:,} groups more</p>" if len(groups) > MOST_GROUPS else ""
+    shown = "".join(_section(collection, group) for group in groups[:MAX_GROUPS])
+    rest = f"<p>and {len(groups) - MAX_GROUPS:,} more groups</p>" if len(groups) > MAX_GROUPS else ""
     start = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     )
@@ -45,7 +46,7 @@ def duplicates_page(collection: Collection, groups: Sequence[DuplicateGroup], th
 
 
 def _section(collection: Collection, group: DuplicateGroup) -> str:
-    rows = group.rows[:MOST_OF_A_GROUP]
+    rows = group.rows[:MAX_IMAGES_PER_GROUP]
     records = collection.metadata.records(rows)
     figures = "".join(_figure(collection, row, str(record["id"])) for row, record in zip(rows, records, strict=True))
     more = f"<p>and {len(group.rows) - len(rows):,} more</p>" if len(rows) < len(group.rows) else ""

@@ -1,4 +1,4 @@
-"""`lookalike encoders`: what can be named as an encoder, and whether its weights are at hand."""
+"""`lookalike encoders`: the encoders that can be used, and whether their weights are installed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 def encoders(
     every: Annotated[
-        bool, typer.Option("--all", help="List every published open_clip tag, not only those whose weights are here.")
+        bool, typer.Option("--all", help="List all published open_clip tags, not only installed ones.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     prepare: Annotated[
-        str | None, typer.Option(help="Fetch and convert this encoder's weights now, so that its next start is quick.")
+        str | None, typer.Option(help="Download and convert an encoder's weights now, so that its first use is fast.")
     ] = None,
 ) -> None:
     """List the encoders that can be used.
@@ -29,7 +29,7 @@ def encoders(
         typer.echo(_prepare(prepare))
         return
 
-    from lookalike.encoders.registry import known_encoders  # open_clip brings torch: only when it is called for
+    from lookalike.encoders.registry import known_encoders  # imports torch: not for `--help`
 
     known = list(known_encoders(every=every))
     if as_json:
@@ -38,10 +38,10 @@ def encoders(
         return
     typer.echo(_table(known))
     typer.echo(
-        "\nopen_clip:<model>/<path of a .safetensors or .pt checkpoint> does as well, with @fp32, @bf16 or @fp16."
+        "\nAlso: open_clip:<model>/<path of a .safetensors or .pt checkpoint>, optionally with @fp32, @bf16 or @fp16."
     )
     if not every:
-        typer.echo("Published open_clip tags whose weights are not here: lookalike encoders --all")
+        typer.echo("For published open_clip tags that are not installed: lookalike encoders --all")
 
 
 def _prepare(name: str) -> str:
@@ -60,9 +60,9 @@ def _prepare(name: str) -> str:
 
 def _table(known: list[KnownEncoder]) -> str:
     width = max(len(encoder.name) for encoder in known)
-    lines = [f"{'NAME':<{width}}  {'DIM':>5}  {'WEIGHTS':<8}  WHAT IT IS"]
+    lines = [f"{'NAME':<{width}}  {'DIM':>5}  {'WEIGHTS':<9}  DESCRIPTION"]
     for encoder in known:
-        here = "here" if encoder.at_hand else "missing"
-        mend = f" ({encoder.mend})" if encoder.mend else ""
-        lines.append(f"{encoder.name:<{width}}  {encoder.dim or '?':>5}  {here:<8}  {encoder.description}{mend}")
+        weights = "installed" if encoder.at_hand else "missing"
+        hint = f" ({encoder.mend})" if encoder.mend else ""
+        lines.append(f"{encoder.name:<{width}}  {encoder.dim or '?':>5}  {weights:<9}  {encoder.description}{hint}")
     return "\n".join(lines)

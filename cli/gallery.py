@@ -1,4 +1,4 @@
-"""`lookalike gallery`: copies the sample photographs out of the packages that carry them."""
+"""`lookalike gallery`: the sample photographs, copied out of installed packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from lookalike.errors import SourceNotFound
 
-# Two dozen images out of two wheels; what is left out there is test patterns and plots.
+# The packages' other images are test patterns and plots.
 SAMPLES = {
     "skimage/data": """
         astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png grass.png
@@ -22,8 +22,8 @@ SAMPLES = {
 }
 
 
-def gallery(out: Annotated[Path, typer.Argument(help="Folder to copy them to; made where it is absent.")]) -> None:
-    """Copy the sample gallery: two dozen photographs from scikit-image and scikit-learn, their names as captions.
+def gallery(out: Annotated[Path, typer.Argument(help="Folder to copy them to; created if it does not exist.")]) -> None:
+    """Copy the sample gallery: two dozen photographs from scikit-image and scikit-learn, with their names as captions.
 
     Example:  lookalike gallery sample && lookalike index sample --out sample-collection
     """
@@ -32,10 +32,10 @@ def gallery(out: Annotated[Path, typer.Argument(help="Folder to copy them to; ma
 
 
 def write_gallery(out: Path) -> int:
-    """Copies each photograph and writes its caption beside it; files that are there already are left untouched.
+    """Copy each photograph and write its caption beside it; existing files stay as they are.
 
     Returns:
-        How many photographs the folder holds of the gallery.
+        Number of photographs in the gallery.
 
     Raises:
         SourceNotFound: scikit-image or scikit-learn is not installed.

@@ -1,4 +1,4 @@
-"""`lookalike index`: arguments -> the indexing job -> a summary for people, or one line of JSON."""
+"""`lookalike index`: runs the indexing job and prints a summary, as text or one line of JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.store_options import Explain, Latency, Memory, Recall, Store, index_budget, quality
+from cli.store_options import Explain, Latency, Memory, Recall, Store, index_budget, store_report
 
 if TYPE_CHECKING:
     from indexing.job import IndexSummary
@@ -24,15 +24,19 @@ def index(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders of images, webdataset .tar files, Parquet files, or patterns of them; "
-            "NAME=PATH puts NAME/ before the ids.",
+            help="Folders of images, webdataset .tar files, Parquet files, or glob patterns of these; "
+            "NAME=PATH prefixes the ids with NAME/.",
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the collection; made if need be.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the collection; created if it does not exist.", show_default=False)
+    ],
     encoder: Annotated[
         str | None,
-        typer.Option(help="Encoder's name, see `lookalike encoders`.", show_default="the collection's, or lite"),
+        typer.Option(
+            help="Name of the encoder; `lookalike encoders` lists them.", show_default="the collection's, or lite"
+        ),
     ] = None,
     store: Store = "auto",
     memory: Memory = None,
@@ -40,11 +44,12 @@ def index(
     latency: Latency = None,
     explain: Explain = False,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images per call of the encoder.", min=1, show_default="32, on a GPU 256")
+        int | None, typer.Option(help="Images per batch of the encoder.", min=1, show_default="32, or 256 on a GPU")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Decode threads.", min=1, show_default="one a core")] = None,
+    workers: Annotated[int | None, typer.Option(help="Decode threads.", min=1, show_default="one per core")] = None,
     id_column: Annotated[
-        str | None, typer.Option(help="Parquet: column of unique ids.", show_default="id, key, path, url, else a hash")
+        str | None,
+        typer.Option(help="Parquet: column of unique ids.", show_default="id, key, path or url, else a hash"),
     ] = None,
     image_column: Annotated[
         str | None, typer.Option(help="Parquet: column of image bytes or paths.", show_default="found by type")
@@ -53,19 +58,20 @@ def index(
         str | None, typer.Option(help="Parquet and JSON: column of captions.", show_default="caption or text")
     ] = None,
     max_pixels: Annotated[
-        int, typer.Option(help="Width x height above which an image is rejected unread.", min=1)
+        int, typer.Option(help="Maximum width x height; larger images are rejected without decoding.", min=1)
     ] = 64_000_000,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
     replace: Annotated[
-        bool, typer.Option("--replace", help="Let images of other sources take the place of all the collection has.")
+        bool,
+        typer.Option("--replace", help="Allow sources that share no image with the existing collection to replace it."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
-    """Encode images into a collection that can be searched; run it again to bring the collection up to date.
+    """Encode images into a searchable collection; run it again to update the collection.
 
-    Unchanged images are never encoded twice, and a job that was stopped goes on where it stood. Images that can't
-    be read don't stop it: they are listed in rejected.parquet.
+    Unchanged images are not encoded again, and an interrupted job resumes where it stopped. Images that can't be read
+    are skipped and listed in rejected.parquet.
 
     Example:  lookalike index ~/Pictures --out images
 
@@ -75,7 +81,7 @@ def index(
 
     Example:  lookalike index products.parquet --id-column sku --caption-column title --out products
     """
-    from indexing.job import IndexSettings, run_index  # torch, OpenVINO, Arrow: only when there is something to index
+    from indexing.job import IndexSettings, run_index  # imports torch, OpenVINO, Arrow: not for `--help`
     from indexing.progress import Progress
     from lookalike.bootstrap import EngineOptions
     from lookalike.sources.item import ColumnNames
@@ -93,23 +99,23 @@ def index(
         budget=index_budget(recall, memory, latency, explain),
         replace=replace,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):  # `docker stop` and Ctrl-C alike, in a script's background, too
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a script's background job ignores it
         signal.signal(number, signal.default_int_handler)
     try:
         summary = run_index(settings, Progress())
     except KeyboardInterrupt:
         typer.echo("interrupted; run the same command again to resume", err=True)
         raise typer.Exit(_INTERRUPTED) from None
-    typer.echo(json.dumps(asdict(summary)) if as_json else _report(summary))
+    typer.echo(json.dumps(asdict(summary)) if as_json else _summary_text(summary))
 
 
-def _report(summary: IndexSummary) -> str:
+def _summary_text(summary: IndexSummary) -> str:
     out = shlex.quote(summary.collection)
     if summary.unchanged:
         first = f"unchanged: {summary.indexed:,} images in {summary.collection}, version {summary.version}"
     else:
         first = f"indexed {summary.indexed:,} images into {summary.collection}, version {summary.version}"
-    lines = [first, *_counts(summary), *quality(summary.store, summary.recall)]
+    lines = [first, *_counts(summary), *store_report(summary.store, summary.recall)]
     return "\n".join([*lines, f"next:  lookalike serve {out}   or   lookalike search {out} --text '...'"])
 
 
@@ -120,10 +126,10 @@ def _counts(summary: IndexSummary) -> list[str]:
     if summary.encoded:
         lines.append(
             f"  {summary.encoded:,} encoded with {summary.encoder} ({summary.engine}), {summary.reused:,} reused; "
-            f"{summary.images_per_second:.0f} images/s, {summary.seconds:.1f} s in all"
+            f"{summary.images_per_second:.0f} images/s, {summary.seconds:.1f} s in total"
         )
     if summary.replaced_encoder:
-        lines.append(f"  the version before was made by {summary.replaced_encoder}")
+        lines.append(f"  the previous version was encoded with {summary.replaced_encoder}")
     if summary.dropped:
-        lines.append(f"  {summary.dropped:,} images of the version before are not in these sources and were dropped")
+        lines.append(f"  {summary.dropped:,} images of the previous version are not in these sources and were removed")
     return lines

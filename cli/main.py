@@ -1,7 +1,4 @@
-"""`lookalike`: gathers the sub-commands and turns every deliberate error into one line and exit status 1.
-
-It knows the commands' names; what they do stands in the rooms that they call.
-"""
+"""The `lookalike` program: its sub-commands, and errors printed as one line with exit status 1."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from lookalike.errors import LookalikeError
 
 app = typer.Typer(
     name="lookalike",
-    help="Find images by text, by image and by pair: index a gallery once, then search it over HTTP or from here.",
+    help="Find images by text or by image, and compare pairs: index a gallery, then search it over HTTP or from here.",
     epilog="Start with:  lookalike index ~/Pictures --out images   then   lookalike serve images",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -35,17 +32,17 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"lookalike {version('lookalike')}")
         raise typer.Exit
 
 
 @app.callback()
 def _common(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is chosen and done, on stderr.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log decisions and progress on stderr.")] = False,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     logging.basicConfig(
@@ -61,7 +58,7 @@ app.command("import")(import_embeddings)
 
 
 def main() -> None:
-    """The script's entry point."""
+    """Run the program: the entry point of the `lookalike` script."""
     try:
         app()
     except LookalikeError as error:

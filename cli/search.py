@@ -15,30 +15,30 @@ from lookalike.types import SearchResult
 
 
 def search(
-    collection: Annotated[Path, typer.Argument(help="Folder of the collection, as `lookalike index` made it.")],
-    text: Annotated[str | None, typer.Option(help="What to look for, in words.")] = None,
-    image: Annotated[Path | None, typer.Option(help="An image file to find the like of.")] = None,
-    limit: Annotated[int, typer.Option(help="How many items to show.", min=1)] = 10,
-    wanted: Annotated[
+    collection: Annotated[Path, typer.Argument(help="Folder of the collection that `lookalike index` wrote.")],
+    text: Annotated[str | None, typer.Option(help="Text query.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Image file to search by.")] = None,
+    limit: Annotated[int, typer.Option(help="Number of results.", min=1)] = 10,
+    filter_json: Annotated[
         str | None,
         typer.Option(
             "--filter",
-            help="Which items may be found, as JSON: must, should and must_not, each a list of conditions on a column "
+            help="Filter as JSON: must, should and must_not, each a list of conditions on a column "
             'by equals, in, range, prefix or exists: {"must": [{"field": "year", "range": {"gte": 2020}}]}.',
         ),
     ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=NUMBER", help="A search parameter of the collection's store, such as nprobe=64. Repeatable."
+            metavar="NAME=NUMBER", help="Search parameter of the collection's store, such as nprobe=64. Repeatable."
         ),
     ] = None,
-    exact: Annotated[bool, typer.Option(help="Compare with every vector instead of asking the index.")] = False,
+    exact: Annotated[bool, typer.Option(help="Compare with every vector instead of using the index.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON, as the HTTP API answers, but for thumbnail_url.")
+        bool, typer.Option("--json", help="Print one line of JSON, like the HTTP API but without thumbnail_url.")
     ] = False,
     encoder: Annotated[
-        str | None, typer.Option(help="Encoder's name, for weights that moved; it must be the collection's encoder.")
+        str | None, typer.Option(help="Name of the collection's encoder, for weights that have moved.")
     ] = None,
 ) -> None:
     """Search a collection by text or by image.
@@ -46,60 +46,62 @@ def search(
     Example:  lookalike search images --text "a dog on the beach" --limit 5
     """
     if text is None and image is None:
-        raise typer.BadParameter("say what to look for: --text '...' or --image FILE")
+        raise typer.BadParameter("a query is missing; pass --text '...' or --image FILE")
     if text is not None and image is not None:
-        raise typer.BadParameter("--text and --image are two queries; give one of them")
+        raise typer.BadParameter("--text and --image are two queries; pass one of them")
     data = _read(image) if image is not None else None
 
-    from lookalike.bootstrap import open_searcher  # torch and FAISS: only when there is something to search
+    from lookalike.bootstrap import open_searcher  # imports torch and FAISS: not for `--help`
     from lookalike.filters import parse_filter
     from lookalike.row_search import SearchOptions
 
-    options = SearchOptions(limit, parse_filter(wanted) if wanted else None, _params(param or []), exact)
-    searcher = open_searcher(collection, encoder=encoder, store_device="cpu")  # one query does not repay an upload
+    options = SearchOptions(limit, parse_filter(filter_json) if filter_json else None, _params(param or []), exact)
+    searcher = open_searcher(
+        collection, encoder=encoder, store_device="cpu"
+    )  # an upload to the GPU takes longer than one query
     started = time.perf_counter()
-    found = searcher.search_image(data, options) if data is not None else searcher.search_text(text or "", options)
+    result = searcher.search_image(data, options) if data is not None else searcher.search_text(text or "", options)
     total = (time.perf_counter() - started) * 1000.0
     manifest = searcher.collection.manifest
     source = {"collection": manifest.name, "version": manifest.version, "encoder": manifest.encoder.name}
-    typer.echo(json.dumps(_answer(found, total, source)) if as_json else _table(found, total))
+    typer.echo(json.dumps(_json(result, total, source)) if as_json else _table(result, total))
 
 
-def _params(given: list[str]) -> dict[str, int] | None:
+def _params(options: list[str]) -> dict[str, int] | None:
     params: dict[str, int] = {}
-    for text in given:
+    for text in options:
         name, _, number = text.partition("=")
         if not number.isdecimal():
-            raise typer.BadParameter(f"--param is {text!r}; write it like nprobe=64")
+            raise typer.BadParameter(f"--param is {text!r}; it must have the form NAME=NUMBER, such as nprobe=64")
         params[name] = int(number)
     return params or None
 
 
 def _read(path: Path) -> bytes:
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device would be read for ever
+        if path.exists() and not path.is_file():  # reading a pipe or a device might never end
             raise SourceNotFound(f"{path} is not an image file")
         return path.read_bytes()
     except OSError as error:
         raise SourceNotFound(f"{path} can't be read: {error.strerror}") from error
 
 
-def _answer(found: SearchResult, total: float, source: dict[str, str]) -> dict[str, Any]:
+def _json(result: SearchResult, total: float, source: dict[str, str]) -> dict[str, Any]:
     from lookalike.stopwatch import STAGES
 
-    results = [{"id": hit.id, "score": round(hit.score, 6), "metadata": dict(hit.metadata)} for hit in found.hits]
-    took = {stage: round(found.took_ms.get(stage, 0.0), 3) for stage in STAGES}
+    results = [{"id": hit.id, "score": round(hit.score, 6), "metadata": dict(hit.metadata)} for hit in result.hits]
+    took = {stage: round(result.took_ms.get(stage, 0.0), 3) for stage in STAGES}
     return {"results": results, "took_ms": {**took, "total": round(total, 3)}, **source}
 
 
-def _table(found: SearchResult, total: float) -> str:
-    width = max((len(hit.id) for hit in found.hits), default=0)
+def _table(result: SearchResult, total: float) -> str:
+    width = max((len(hit.id) for hit in result.hits), default=0)
     columns = shutil.get_terminal_size((120, 24)).columns
     lines = [
-        f"{place:>3}  {hit.score:7.4f}  {hit.id:<{width}}  {_one_line(hit.metadata.get('caption', ''))}".rstrip()[
+        f"{rank:>3}  {hit.score:7.4f}  {hit.id:<{width}}  {_one_line(hit.metadata.get('caption', ''))}".rstrip()[
             :columns
         ]
-        for place, hit in enumerate(found.hits, 1)
+        for rank, hit in enumerate(result.hits, 1)
     ]
     return "\n".join([*lines, f"{len(lines)} items in {total:.1f} ms"])
 

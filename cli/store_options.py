@@ -1,4 +1,4 @@
-"""The options of `index` and `import` that decide the index, and how its choice is told."""
+"""Options of `index` and `import` for the store, and the report on the store that was chosen."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ Store = Annotated[
     str,
     typer.Option(
         help=f"auto, exact, faiss, torch-exact, or a preset: {', '.join(_INDEXES)}. auto is exact below 10,000 "
-        f"vectors, else faiss ({DEFAULT_PRESET}); with --memory, --latency or --explain it is the fastest preset "
-        "that keeps them."
+        f"vectors, else faiss ({DEFAULT_PRESET}); with --memory, --latency or --explain, the fastest preset within "
+        "these limits."
     ),
 ]
 Memory = Annotated[
     str | None,
-    typer.Option(help="Most memory that the index may hold while it is searched, such as 300MB.", show_default="any"),
+    typer.Option(help="Maximum memory of the index while it is searched, such as 300MB.", show_default="any"),
 ]
 Recall = Annotated[
     float,
     typer.Option(
-        help="Share of the true ten nearest that an approximate index must find, for images and for texts.",
+        help="Minimum share of the true ten nearest that an approximate index finds, for image and for text queries.",
         min=0.5,
         max=1.0,
     ),
 ]
 Latency = Annotated[
     str | None,
-    typer.Option(help="Most time that one search may take (median, on this machine), such as 5ms.", show_default="any"),
+    typer.Option(help="Maximum time of one search (median, on this machine), such as 5ms.", show_default="any"),
 ]
 Explain = Annotated[bool, typer.Option("--explain", help="Try every preset on a sample and print the table.")]
 
 
 def index_budget(recall: float, memory: str | None, latency: str | None, explain: bool) -> IndexBudget:
-    """The options as the job takes them.
+    """Return the options as the job's `IndexBudget`.
 
     Raises:
-        ConfigInvalid: no size, or no time.
+        ConfigInvalid: `memory` is not a size, or `latency` not a time.
     """
     from indexing.build.budget import IndexBudget, parse_latency, parse_memory
 
@@ -57,8 +57,8 @@ def index_budget(recall: float, memory: str | None, latency: str | None, explain
     )
 
 
-def quality(store: str, recall: Mapping[str, Any]) -> list[str]:
-    """Lines about a store and its measured recall; the table of presets where there is one."""
+def store_report(store: str, recall: Mapping[str, Any]) -> list[str]:
+    """Return lines about a store and its measured recall, with the table of presets if these were tried."""
     plan = recall.get("plan")
     line = f"  store {store}" + (f" ({plan['chosen']})" if plan else "")
     kinds = {"image": "image queries", "text": f"text queries ({recall.get('texts', 'captions')})"}
@@ -67,18 +67,18 @@ def quality(store: str, recall: Mapping[str, Any]) -> list[str]:
         for kind, name in kinds.items()
         if (report := recall.get(kind))
     ]
-    if measured and not store.endswith("exact"):  # exact search finds all, by construction
+    if measured and not store.endswith("exact"):  # exact search has a recall of 1
         line += f": ann_recall_at_10 {', '.join(measured)}"
     if recall.get("query_ms") and plan:
         line += f"; {recall['query_ms']:.2g} ms a query"
     if recall.get("met") is False:
-        line += f"; below the {recall['target']:.2f} asked for, these are the best parameters that were tried"
+        line += f"; below the target of {recall['target']:.2f}, even with the best parameters that were tried"
     return [line, *(_table(plan) if plan else [])]
 
 
 def _table(plan: Mapping[str, Any]) -> list[str]:
-    """What was tried on the sample."""
-    head = ("preset", "memory", "recall, image", "text", "ms on sample", "ms expected", "")
+    """Return the table of the presets that were tried on a sample."""
+    header = ("preset", "memory", "recall, image", "text", "ms on sample", "ms expected", "")
     rows = [
         (
             line["preset"],
@@ -88,13 +88,13 @@ def _table(plan: Mapping[str, Any]) -> list[str]:
         )
         for line in plan["options"]
     ]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    lines = ["  ".join(map(_cell, row, widths, range(len(row)))).rstrip() for row in [head, *rows]]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = ["  ".join(map(_cell, row, widths, range(len(row)))).rstrip() for row in [header, *rows]]
     return [f"  tried on {plan['sample']:,} vectors:", *(f"    {line}" for line in lines)]
 
 
 def _cell(text: str, width: int, column: int) -> str:
-    """Words to the left, numbers to the right."""
+    """Align text to the left and numbers to the right."""
     return text.ljust(width) if column in (0, 6) else text.rjust(width)
 
 

@@ -1,4 +1,4 @@
-"""`lookalike train`: a configuration and data -> an encoder's folder, or the heads of `lite`."""
+"""`lookalike train`: trains an encoder, or the heads of the `lite` encoder, by a configuration file."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ if TYPE_CHECKING:
     from training.run.result import Result
 
 _INTERRUPTED, _NOT_PROMOTED = 130, 3
-_OF_LITE = ("metrics", "cache")
-_NOT_OF_LITE = ("validation", "base", "epochs", "force", "device", "workers")
+_LITE_ONLY = ("metrics", "cache")
+_NOT_FOR_LITE = ("validation", "base", "epochs", "force", "device", "workers")
 
 
 def train(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="TOML file; configs/ holds one for each method.")],
-    out: Annotated[Path, typer.Option(help="Folder of the encoder (for configs/lite.toml: a safetensors file).")],
+    config: Annotated[Path, typer.Argument(help="TOML file; configs/ has one for each method.")],
+    out: Annotated[Path, typer.Option(help="Folder of the encoder; with configs/lite.toml, a safetensors file.")],
     data: Annotated[
         list[str] | None,
-        typer.Option(help="Folder, tar, Parquet file or pattern; may be repeated.", show_default="the configuration's"),
+        typer.Option(help="Folder, tar, Parquet file or glob pattern. Repeatable.", show_default="the configuration's"),
     ] = None,
     validation: Annotated[
-        list[str] | None, typer.Option(help="What the result is judged by.", show_default="a tenth of the data")
+        list[str] | None, typer.Option(help="Validation data.", show_default="a tenth of the data")
     ] = None,
     base: Annotated[
         str | None, typer.Option(help="Encoder to start from.", show_default="the configuration's, or lite")
     ] = None,
-    epochs: Annotated[
-        float | None, typer.Option(help="Passes over the images.", show_default="the configuration's")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write the encoder even where the base is better.")] = False,
+    epochs: Annotated[float | None, typer.Option(help="Number of epochs.", show_default="the configuration's")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write the encoder even if its base is better.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Processes that prepare images.", min=0)] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of processes that prepare images.", min=0)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")] = False,
     metrics: Annotated[
-        Path | None, typer.Option(help="lite's recipe: file for each step's loss.", show_default="OUT.metrics.jsonl")
+        Path | None,
+        typer.Option(help="Only configs/lite.toml: file for the loss of each step.", show_default="OUT.metrics.jsonl"),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="lite's recipe: folder for features.", show_default="in LOOKALIKE_CACHE")
+        Path | None,
+        typer.Option(help="Only configs/lite.toml: folder for cached features.", show_default="in LOOKALIKE_CACHE"),
     ] = None,
 ) -> None:
-    """Train an encoder by contrast, from a user's labelled, captioned or unlabelled images.
+    """Train an encoder contrastively on labelled, captioned or unlabelled images.
 
-    What comes out is an encoder like any other, `folder:OUT`, if it is better on held-out images than what it
-    started from. Stop it at any time: the same command goes on where the last checkpoint stands (in OUT.work).
-    Several processes train together under `torchrun --nproc-per-node N -m cli.main train ...`.
+    The result is used like any other encoder, as `folder:OUT`. It is written only if it is better on held-out images
+    than its base. An interrupted run resumes from its last checkpoint (in OUT.work) by the same command.
+    For several processes: `torchrun --nproc-per-node N -m cli.main train ...`.
 
     Example:  lookalike train configs/triplet.toml --data products/ --out my-encoder
 
@@ -64,19 +64,24 @@ def train(
     from training.settings import read_toml
 
     document = read_toml(config)
-    recipe = "lite" in document
-    _refuse_meaningless(context, config, _NOT_OF_LITE if recipe else _OF_LITE)
+    lite = "lite" in document
+    _reject_inapplicable(context, config, _NOT_FOR_LITE if lite else _LITE_ONLY)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     try:
-        if recipe:
+        if lite:
             return _train_lite(config, data or [], out, metrics, cache, as_json=as_json)
-        given = {"data.train": data, "data.validation": validation, "base.encoder": base, "optimizer.epochs": epochs}
-        result = _train(document, config, out, given, device=device, workers=workers, force=force)
+        overrides = {
+            "data.train": data,
+            "data.validation": validation,
+            "base.encoder": base,
+            "optimizer.epochs": epochs,
+        }
+        result = _train(document, config, out, overrides, device=device, workers=workers, force=force)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; run the same command again to {'start over' if recipe else 'resume'}", err=True)
+        typer.echo(f"interrupted; run the same command again to {'start over' if lite else 'resume'}", err=True)
         raise typer.Exit(_INTERRUPTED) from None
-    if int(os.environ.get("RANK", "0")) == 0:  # torchrun's others know nothing else
+    if int(os.environ.get("RANK", "0")) == 0:  # with torchrun, one process reports
         typer.echo(json.dumps(asdict(result)) if as_json else _report(result))
         if as_json and not result.promoted:
             typer.echo(_report(result), err=True)
@@ -84,11 +89,11 @@ def train(
         raise typer.Exit(_NOT_PROMOTED)
 
 
-def _train(document: dict[str, Any], config: Path, out: Path, given: dict[str, Any], **options: Any) -> Result:
+def _train(document: dict[str, Any], config: Path, out: Path, overrides: dict[str, Any], **options: Any) -> Result:
     from training.settings import settings_from
 
-    settings_from(document, str(config))  # what is wrong in the file itself is said of the file, and before torch loads
-    for key, value in given.items():
+    settings_from(document, str(config))  # errors of the file name the file, before torch loads
+    for key, value in overrides.items():
         table, _, name = key.partition(".")
         if value is not None:
             document.setdefault(table, {})[name] = value
@@ -100,12 +105,12 @@ def _train(document: dict[str, Any], config: Path, out: Path, given: dict[str, A
     return run_training(settings, out, command=command, **options)
 
 
-def _refuse_meaningless(context: typer.Context, config: Path, names: tuple[str, ...]) -> None:
-    """What the configuration has no use for must not pass for heeded."""
+def _reject_inapplicable(context: typer.Context, config: Path, names: tuple[str, ...]) -> None:
+    """Raise BadParameter for an option that the configuration ignores."""
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise typer.BadParameter(f"--{name} means nothing to {config}; leave it out")
+            raise typer.BadParameter(f"--{name} does not apply to {config}; remove it")
 
 
 def _train_lite(
@@ -116,7 +121,7 @@ def _train_lite(
     from training.lite.run import run_lite
 
     if len(data) != 1:
-        raise typer.BadParameter("the recipe of lite takes one --data: a folder with train.tar")
+        raise typer.BadParameter("configs/lite.toml needs exactly one --data: a folder with train.tar")
     log = metrics or out.with_name(out.name + ".metrics.jsonl")
     digest = run_lite(load_config(config), Path(data[0]), out, log, cache or cache_folder() / "training")
     if as_json:
@@ -129,20 +134,20 @@ def _report(result: Result) -> str:
     base, trained = result.base, result.trained
     figures = f"{result.figure} on held-out images {base.seen:.4f} by the base, {trained.seen:.4f} after training"
     if base.unseen is not None and trained.unseen is not None:
-        figures += f"; on classes it never saw {base.unseen:.4f} and {trained.unseen:.4f}"
+        figures += f"; on unseen classes {base.unseen:.4f} and {trained.unseen:.4f}"
     if trained.share < 1:
         figures += f"; with {trained.share:.0%} of the trained weights"
-    took = f"{result.steps:,} steps in {result.seconds / 60:.1f} minutes"
+    duration = f"{result.steps:,} steps in {result.seconds / 60:.1f} minutes"
     if not result.promoted:
-        why = "training made it no better" if trained.seen < base.seen else "it lost on classes that it never saw"
+        reason = "it is worse than its base" if trained.seen < base.seen else "it is worse on unseen classes"
         return (
-            f"not promoted: {figures} ({took})\n"
-            f"  {why}, so nothing was written to {result.out}; --force writes it all the same"
+            f"not promoted: {figures} ({duration})\n"
+            f"  {reason}, so nothing was written to {result.out}; --force writes it anyway"
         )
     if not trained.holds_against(base):
-        figures = f"worse than the base, written for --force: {figures}"
+        figures = f"worse than its base, written because of --force: {figures}"
     out = shlex.quote(result.out)
     return (
-        f"{result.out}: {figures} ({took})\n"
+        f"{result.out}: {figures} ({duration})\n"
         f"next:  lookalike evaluate folder:{out} --data ...   or   lookalike index ... --encoder folder:{out}"
     )

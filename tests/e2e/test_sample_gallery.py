@@ -30,7 +30,7 @@ def test_search_parameter_is_name_and_number(sample_collection: Path) -> None:
     assert lookalike_json(*asked, "--param", "nprobe=4")["results"][0]["id"] == "chelsea.png"  # all are compared here
     refused = lookalike(*asked, "--param", "nprobe")
     assert refused.returncode == 2
-    assert "write it like nprobe=64" in refused.stderr
+    assert "such as nprobe=64" in refused.stderr
 
 
 def test_image_finds_itself_then_its_stereo_twin(gallery: Path, sample_collection: Path) -> None:

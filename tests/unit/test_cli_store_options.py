@@ -1,10 +1,10 @@
-"""What the shell says about the index that was chosen."""
+"""Options for the index, and the report on the index that was chosen."""
 
 from __future__ import annotations
 
 import pytest
 
-from cli.store_options import index_budget, quality
+from cli.store_options import index_budget, store_report
 from indexing.build.budget import IndexBudget
 from lookalike.errors import ConfigInvalid
 
@@ -28,24 +28,24 @@ REPORT = {
 }
 
 
-def test_options_become_a_budget() -> None:
+def test_index_budget_parses_options() -> None:
     assert index_budget(0.95, None, None, False) == IndexBudget()
     assert index_budget(0.9, "300MB", "5ms", True) == IndexBudget(0.9, 300_000_000, 5.0, True)
     with pytest.raises(ConfigInvalid, match="'soon' is no time"):
         index_budget(0.9, None, "soon", False)
 
 
-def test_recall_of_each_kind_of_query() -> None:
-    assert quality("faiss", REPORT) == [
+def test_store_report_has_recall_of_images_and_texts() -> None:
+    assert store_report("faiss", REPORT) == [
         "  store faiss: ann_recall_at_10 0.958 on 1,000 image queries, 0.950 on 389 text queries (prompts)"
     ]
-    assert quality("exact", REPORT) == ["  store exact"]
-    missed = quality("faiss", {**REPORT, "met": False})[0]
-    assert missed.endswith("below the 0.95 asked for, these are the best parameters that were tried")
+    assert store_report("exact", REPORT) == ["  store exact"]
+    missed = store_report("faiss", {**REPORT, "met": False})[0]
+    assert missed.endswith("below the target of 0.95, even with the best parameters that were tried")
 
 
-def test_table_of_tried_presets() -> None:
-    first, *table = quality("faiss", {**REPORT, "plan": PLAN})
+def test_store_report_has_the_table_of_presets() -> None:
+    first, *table = store_report("faiss", {**REPORT, "plan": PLAN})
     assert first.startswith("  store faiss (ivf-pq4): ann_recall_at_10 0.958")
     assert first.endswith("; 0.44 ms a query")
     assert table == [

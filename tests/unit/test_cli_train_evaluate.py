@@ -1,4 +1,4 @@
-"""`lookalike train` and `lookalike evaluate` from the shell's side."""
+"""Options, output and errors of `lookalike train` and `lookalike evaluate`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tar(tmp_path):
     return path
 
 
-def test_json_is_one_line_with_both_directions(tar):
+def test_evaluate_json_has_both_directions(tar):
     result = runner.invoke(app(evaluate), ["lite", "--data", str(tar), "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
@@ -50,11 +50,11 @@ def test_json_is_one_line_with_both_directions(tar):
     assert report["encoder"]["name"] == "lite"
     assert report["command"].startswith("lookalike")
     assert report["seconds"] > 0
-    # every photograph has the same captions, so each caption ranks the three alike: hits are a matter of chance
+    # all images have the same captions, so ranks within the three are arbitrary
     assert report["captions.text_to_image.R@5"] == report["captions.image_to_text.R@10"] == 1.0
 
 
-def test_a_beginning_that_is_not_at_hand_says_how_to_leave_it_out(tar, tmp_path, monkeypatch):
+def test_missing_default_baseline_error_names_the_option(tar, tmp_path, monkeypatch):
     def load(name, **_):
         if name == "gone":
             raise WeightsMissing("no weights of 'gone' here")
@@ -62,24 +62,26 @@ def test_a_beginning_that_is_not_at_hand_says_how_to_leave_it_out(tar, tmp_path,
 
     monkeypatch.setattr("lookalike.bootstrap.load_encoder", load)
     monkeypatch.setattr("cli.evaluate._baseline", lambda *_, **__: "gone")
-    asked = ["folder:mine", "--data", str(tar), "--out", str(tmp_path / "report")]
-    with pytest.raises(WeightsMissing, match=r"no weights of 'gone' here.*folder:mine began as: --baseline none"):
-        runner.invoke(app(evaluate), asked, catch_exceptions=False)
+    arguments = ["folder:mine", "--data", str(tar), "--out", str(tmp_path / "report")]
+    with pytest.raises(
+        WeightsMissing, match=r"no weights of 'gone' here.*folder:mine was trained from it; --baseline none"
+    ):
+        runner.invoke(app(evaluate), arguments, catch_exceptions=False)
 
 
-def test_the_table_names_both_directions(tar):
+def test_evaluate_table_has_both_directions(tar):
     result = runner.invoke(app(evaluate), ["lite", "--data", str(tar)])
     assert "captions, text to image" in result.stdout
     assert "captions, image to text" in result.stdout
 
 
-def test_labels_a_baseline_a_report_and_a_calibration(tmp_path):
+def test_evaluate_writes_report_and_calibration(tmp_path):
     colours = {f"{colour}/{i}.png": colour for colour in ("red", "green", "blue") for i in range(4)}
     data = write_folders(tmp_path / "data", colours)
     out, curve = tmp_path / "report", tmp_path / "calibration.json"
-    asked = ["fake", "--data", str(data), "--baseline", "fake", "--out", str(out), "--calibrate", str(curve)]
-    more = ["--unseen", "red,blue", "--only", "labels,pairs", "--limit", "9", "--seed", "3", "--resamples", "20"]
-    result = runner.invoke(app(evaluate), [*asked, *more])
+    arguments = ["fake", "--data", str(data), "--baseline", "fake", "--out", str(out), "--calibrate", str(curve)]
+    options = ["--unseen", "red,blue", "--only", "labels,pairs", "--limit", "9", "--seed", "3", "--resamples", "20"]
+    result = runner.invoke(app(evaluate), [*arguments, *options])
     assert result.exit_code == 0, result.output
     assert "labels, unseen classes" in result.stdout
     assert "baseline" in result.stdout
@@ -92,41 +94,41 @@ def test_labels_a_baseline_a_report_and_a_calibration(tmp_path):
     assert calibration.image_text is None
 
 
-def test_a_gallery_and_a_list_of_pairs(tmp_path):
+def test_evaluate_accepts_a_gallery_and_a_list_of_pairs(tmp_path):
     data = write_folders(tmp_path / "data", {"red/a.png": "red", "blue/b.png": "blue"})
     gallery = write_folders(tmp_path / "gallery", {"red/c.png": "red", "blue/d.png": "blue"})
-    asked = ["fake", "--data", str(data), "--gallery", str(gallery), "--only", "labels", "--json"]
-    found = json.loads(runner.invoke(app(evaluate), asked).stdout)
-    assert (found["precision_at_1"], found["queries"], found["gallery"]) == (1.0, 2, 2)
+    arguments = ["fake", "--data", str(data), "--gallery", str(gallery), "--only", "labels", "--json"]
+    figures = json.loads(runner.invoke(app(evaluate), arguments).stdout)
+    assert (figures["precision_at_1"], figures["queries"], figures["gallery"]) == (1.0, 2, 2)
     table = tmp_path / "pairs.csv"
     rows = ["data/red/a.png,gallery/red/c.png,1", "data/red/a.png,gallery/blue/d.png,0"] * 4
     table.write_text("\n".join(["a,b,same", *rows]))
-    found = json.loads(runner.invoke(app(evaluate), ["fake", "--data", str(table), "--json"]).stdout)
-    assert found["pairs.f1"] == found["pairs.accuracy"] == 1.0
+    figures = json.loads(runner.invoke(app(evaluate), ["fake", "--data", str(table), "--json"]).stdout)
+    assert figures["pairs.f1"] == figures["pairs.accuracy"] == 1.0
 
 
-def test_a_list_of_both_kinds_of_pairs_is_refused(tmp_path):
+def test_list_of_mixed_pairs_is_rejected(tmp_path):
     table = tmp_path / "pairs.csv"
     table.write_text("a,b,text,same\nx.png,y.png,,1\nx.png,,a dog,1\n")
-    refused = runner.invoke(app(evaluate), ["fake", "--data", str(table)]).exception
-    assert isinstance(refused, SourceError)
-    assert "both columns, b and text" in str(refused)
+    error = runner.invoke(app(evaluate), ["fake", "--data", str(table)]).exception
+    assert isinstance(error, SourceError)
+    assert "both columns, b and text" in str(error)
 
 
-def test_what_makes_no_sense_is_refused(tar):
-    for wrong in (["--only", "beauty"], ["--prompt", "a photo"]):
-        result = runner.invoke(app(evaluate), ["fake", "--data", str(tar), *wrong])
+def test_invalid_option_value_is_rejected(tar):
+    for options in (["--only", "beauty"], ["--prompt", "a photo"]):
+        result = runner.invoke(app(evaluate), ["fake", "--data", str(tar), *options])
         assert result.exit_code == 2
         assert "Invalid value" in result.output
 
 
-def test_unknown_encoder_and_absent_data_are_named(tar, tmp_path):
+def test_unknown_encoder_and_missing_data_are_errors(tar, tmp_path):
     assert isinstance(runner.invoke(app(evaluate), ["nonesuch", "--data", str(tar)]).exception, UnknownEncoder)
-    absent = runner.invoke(app(evaluate), ["lite", "--data", str(tmp_path / "absent.tar")])
-    assert isinstance(absent.exception, SourceNotFound)
+    result = runner.invoke(app(evaluate), ["lite", "--data", str(tmp_path / "absent.tar")])
+    assert isinstance(result.exception, SourceNotFound)
 
 
-def test_training_names_what_is_missing(tmp_path):
+def test_train_lite_names_missing_configuration_and_data(tmp_path):
     config = tmp_path / "lite.toml"
     out = ["--data", str(tmp_path), "--out", str(tmp_path / "lite.safetensors")]
     assert isinstance(runner.invoke(app(train), [str(config), *out]).exception, ConfigInvalid)
@@ -152,41 +154,41 @@ def test_training_names_what_is_missing(tmp_path):
         ("base", ["--cache", "c"]),
     ],
 )
-def test_an_option_that_the_configuration_has_no_use_for_is_refused(tmp_path, table, option):
+def test_inapplicable_option_is_rejected(tmp_path, table, option):
     config = tmp_path / "this.toml"
     config.write_text(f"[{table}]\n")
-    asked = [str(config), "--data", str(tmp_path), "--out", str(tmp_path / "out"), *option]
-    result = runner.invoke(app(train), asked)
+    arguments = [str(config), "--data", str(tmp_path), "--out", str(tmp_path / "out"), *option]
+    result = runner.invoke(app(train), arguments)
     assert result.exit_code == 2
-    assert f"{option[0]} means nothing to" in " ".join(result.output.replace("│", " ").split())
+    assert f"{option[0]} does not apply to" in " ".join(result.output.replace("│", " ").split())
 
 
-def test_the_recipe_of_lite_answers_in_json_and_to_ctrl_c(tmp_path, monkeypatch):
+def test_train_lite_prints_json_and_handles_ctrl_c(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     config, out = tmp_path / "lite.toml", tmp_path / "lite.safetensors"
     config.write_text("[lite]\n")
-    asked = [str(config), "--data", str(tmp_path), "--out", str(out), "--json"]
+    arguments = [str(config), "--data", str(tmp_path), "--out", str(out), "--json"]
     monkeypatch.setattr("training.lite.run.run_lite", lambda *_: "ab" * 32)
-    answer = json.loads(runner.invoke(app(train), asked).stdout)
-    assert answer == {"out": str(out), "sha256": "ab" * 32, "metrics": f"{out}.metrics.jsonl"}
+    summary = json.loads(runner.invoke(app(train), arguments).stdout)
+    assert summary == {"out": str(out), "sha256": "ab" * 32, "metrics": f"{out}.metrics.jsonl"}
     monkeypatch.setattr("training.lite.run.run_lite", interrupted)
-    result = runner.invoke(app(train), asked)
+    result = runner.invoke(app(train), arguments)
     assert result.exit_code == 130
     assert "run the same command again to start over" in result.output
 
 
-def test_places_that_results_can_not_go_to_are_named_before_the_work(tmp_path):
+def test_unwritable_output_is_reported_before_evaluation(tmp_path):
     data = write_folders(tmp_path / "data", {"red/a.png": "red", "red/b.png": "red"})
     (tmp_path / "file").write_text("")
-    for option, place in (("--out", tmp_path / "file/report"), ("--calibrate", tmp_path / "file/curve.json")):
-        result = runner.invoke(app(evaluate), ["nonesuch", "--data", str(data), option, str(place)])
+    for option, path in (("--out", tmp_path / "file/report"), ("--calibrate", tmp_path / "file/curve.json")):
+        result = runner.invoke(app(evaluate), ["nonesuch", "--data", str(data), option, str(path)])
         assert isinstance(result.exception, SourceError)
         assert option in str(result.exception)
 
 
-def test_json_of_what_is_not_promoted_says_why_beside_and_other_ranks_keep_still(tmp_path, monkeypatch):
+def test_train_explains_a_rejection_on_stderr_of_rank_0(tmp_path, monkeypatch):
     from training.run.result import Result
     from training.validation.promotion import Standing
 
@@ -194,10 +196,10 @@ def test_json_of_what_is_not_promoted_says_why_beside_and_other_ranks_keep_still
     monkeypatch.setattr("cli.train._train", lambda *_, **__: worse)
     config = tmp_path / "this.toml"
     config.write_text("")
-    asked = [str(config), "--out", str(tmp_path / "mine"), "--json"]
-    result = runner.invoke(app(train), asked)
+    arguments = [str(config), "--out", str(tmp_path / "mine"), "--json"]
+    result = runner.invoke(app(train), arguments)
     assert result.exit_code == 3
     assert json.loads(result.stdout)["promoted"] is False
-    assert "training made it no better" in result.stderr
+    assert "it is worse than its base" in result.stderr
     monkeypatch.setenv("RANK", "1")
-    assert runner.invoke(app(train), asked).output == ""
+    assert runner.invoke(app(train), arguments).output == ""

@@ -111,7 +111,7 @@ def test_the_command_lists_writes_a_page_and_prints_json(collection: Path, tmp_p
     page = tmp_path / "page.html"
     text = run(str(collection), "--page", str(page), "--threshold", "0.99")
     assert "1 groups of images" in text
-    assert "2 of 6 could go" in text
+    assert "2 of 6 images are duplicates" in text
     html = page.read_text()
     assert html.count("<figure>") == html.count("data:image/jpeg;base64,") == 3
     assert "&lt;b&gt;&amp;.png" in html
