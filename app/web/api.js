@@ -1,18 +1,18 @@
-// The public HTTP API, as this page uses it. Addresses are relative, so that the service may live under a prefix.
+// A client of the public HTTP API. URLs are relative, so that the service may run under a path prefix.
 
 import * as key from "./key.js";
 
-/** An answer that is no success: `title`, `detail` and `code` come from its problem document. */
+/** An error response; `title`, `message` and `code` are those of its problem document. */
 export class Problem extends Error {
   constructor(status, body) {
-    super(body.detail ?? `The service answered ${status}.`);
+    super(body.detail ?? `The service responded with status ${status}.`);
     this.title = body.title ?? "Something went wrong";
     this.code = body.code ?? "";
     this.status = status;
   }
 }
 
-async function ask(path, options) {
+async function request(path, options) {
   let response;
   try {
     response = await fetch(path, { ...options, headers: { ...options.headers, ...key.headers() } });
@@ -23,20 +23,20 @@ async function ask(path, options) {
   const body = await response.json().catch(() => ({}));
   if (response.ok) return body;
   const problem = new Problem(response.status, body);
-  if (response.status !== 401 || !(await key.ask(problem))) throw problem;
-  return ask(path, options);
+  if (response.status !== 401 || !(await key.prompt(problem))) throw problem;
+  return request(path, options);
 }
 
 const post = (path, body, signal) =>
   body instanceof FormData
-    ? ask(path, { method: "POST", body, signal })
-    : ask(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal });
+    ? request(path, { method: "POST", body, signal })
+    : request(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal });
 
-export const ready = (signal) => ask("readyz", { signal });
+export const ready = (signal) => request("readyz", { signal });
 
-export const items = (offset, limit, signal) => ask(`v1/items?offset=${offset}&limit=${limit}`, { signal });
+export const items = (offset, limit, signal) => request(`v1/items?offset=${offset}&limit=${limit}`, { signal });
 
-export const item = (id, signal) => ask(`v1/items/${encodeURIComponent(id)}`, { signal });
+export const item = (id, signal) => request(`v1/items/${encodeURIComponent(id)}`, { signal });
 
 export const searchText = (text, limit, signal) => post("v1/search/text", { text, limit }, signal);
 
@@ -49,12 +49,12 @@ export function searchImage(blob, limit, signal) {
   return post("v1/search/image", form, signal);
 }
 
-/** Compares two sides, each `{ id }` or `{ blob }`. */
+/** Compare two inputs, each `{ id }` or `{ blob }`. */
 export function compare(a, b, signal) {
   const form = new FormData();
-  for (const [name, side] of [["a", a], ["b", b]]) {
-    if (side.blob) form.append(name, side.blob, side.blob.name || "image");
-    else form.append(`${name}_id`, side.id);
+  for (const [name, input] of [["a", a], ["b", b]]) {
+    if (input.blob) form.append(name, input.blob, input.blob.name || "image");
+    else form.append(`${name}_id`, input.id);
   }
   return post("v1/similarity", form, signal);
 }

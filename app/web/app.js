@@ -1,5 +1,5 @@
-// The search page: what the user does becomes a state, a state becomes an address and one request, an answer becomes
-// the grid. It is a client of the public API and knows nothing that the API does not say.
+// The search page. An action of the user sets the state, which determines the URL and one request; the response fills
+// the grid. The page uses only the public API.
 
 import * as api from "./api.js";
 import * as compare from "./compare.js";
@@ -7,86 +7,86 @@ import * as state from "./state.js";
 import * as view from "./view.js";
 
 const find = (id) => document.getElementById(id);
-const OPENING_MS = 1000;
-let current = new AbortController();
+const READY_POLL_MS = 1000;
+let pending = new AbortController();
 let shownSearch;
 
 function search(next, { focus = false } = {}) {
-  state.go(next);
+  state.navigate(next);
   scrollTo(0, 0);
   return show(next, { focus });
 }
 
-async function show(now, { focus = false } = {}) {
-  current.abort();
-  current = new AbortController();
-  const { signal } = current;
+async function show(current, { focus = false } = {}) {
+  pending.abort();
+  pending = new AbortController();
+  const { signal } = pending;
   shownSearch = location.search;
-  describe(now);
-  showLiked(now.like, signal);
+  describe(current);
+  showLikeChip(current.like, signal);
   busy(true);
   try {
-    const answer = await fetchFor(now, signal);
-    present(now, answer);
+    const response = await requestFor(current, signal);
+    showResponse(current, response);
     if (focus) find("results").focus({ preventScroll: true });
   } catch (error) {
     if (error.name === "AbortError") return;
-    fail(error, now);
+    fail(error, current);
   } finally {
     if (!signal.aborted) busy(false);
   }
 }
 
-// Before the answer: the box, the chip and the title already say what is being looked for.
-function describe(now) {
-  const start = !(now.q || now.like || now.image);
+// The search box, the chip and the title show the query before the response arrives.
+function describe(current) {
+  const start = !(current.q || current.like || current.image);
   document.body.dataset.view = start ? "start" : "results";
-  document.title = now.q ? `${now.q} · Lookalike` : "Lookalike";
-  find("query").value = now.q ?? "";
-  find("limit").value = now.limit;
-  find("private").hidden = !now.image;
+  document.title = current.q ? `${current.q} · Lookalike` : "Lookalike";
+  find("query").value = current.q ?? "";
+  find("limit").value = current.limit;
+  find("private").hidden = !current.image;
   view.showProblem(null);
-  const image = now.image && state.kept(now.image);
-  find("query").placeholder = now.like || now.image ? "or describe" : "a cat on a sofa";
-  view.showChip(image ? { url: image.url, name: "Your image" } : now.like ? { name: "Like this" } : null);
+  const image = current.image && state.kept(current.image);
+  find("query").placeholder = current.like || current.image ? "or describe" : "a cat on a sofa";
+  view.showChip(image ? { url: image.url, name: "Your image" } : current.like ? { name: "Like this" } : null);
 }
 
-async function showLiked(id, signal) {
+async function showLikeChip(id, signal) {
   if (!id) return;
-  const known = shown.get(id) ?? (await api.item(id, signal).catch(() => null)); // the search itself tells what fails
-  if (known && !signal.aborted) view.showChip({ url: known.thumbnail_url, name: view.nameOf(known) });
+  const record = shown.get(id) ?? (await api.item(id, signal).catch(() => null)); // the search itself reports errors
+  if (record && !signal.aborted) view.showChip({ url: record.thumbnail_url, name: view.nameOf(record) });
 }
 
-function fetchFor(now, signal) {
-  if (now.q) return api.searchText(now.q, now.limit, signal);
-  if (now.like) return api.searchItem(now.like, now.limit, signal);
-  if (!now.image) return browse(now.limit, signal);
-  const image = state.kept(now.image);
-  if (image) return api.searchImage(image.blob, now.limit, signal);
+function requestFor(current, signal) {
+  if (current.q) return api.searchText(current.q, current.limit, signal);
+  if (current.like) return api.searchItem(current.like, current.limit, signal);
+  if (!current.image) return browse(current.limit, signal);
+  const image = state.kept(current.image);
+  if (image) return api.searchImage(image.blob, current.limit, signal);
   throw new api.Problem(0, {
-    title: "The image is gone",
-    detail: "An image is kept only while its tab is open and is not part of the address. Drop, paste or upload it again.",
+    title: "The image is no longer available",
+    detail: "An image is kept only while its tab is open and is not part of the URL. Drop, paste or upload it again.",
   });
 }
 
 async function browse(limit, signal) {
-  const { items: total } = await opened(signal);
+  const { items: total } = await untilReady(signal);
   const offset = Math.floor(Math.random() * Math.max(1, total - limit + 1));
   return { ...(await api.items(offset, limit, signal)), total };
 }
 
-// The port answers before the collection is open: wait for it, and say so.
-async function opened(signal) {
+// The service accepts requests before the collection is open: wait for it and show why.
+async function untilReady(signal) {
   for (;;) {
     try {
       const facts = await api.ready(signal);
       find("query").disabled = !facts.text;
-      if (!facts.text) find("query").placeholder = "This encoder takes images only: drop, paste or upload one";
+      if (!facts.text) find("query").placeholder = "This encoder supports images only: drop, paste or upload one";
       return facts;
     } catch (error) {
       if (error.code !== "not_ready") throw error;
       view.showSummary(error.message);
-      await new Promise((resolve) => setTimeout(resolve, OPENING_MS));
+      await new Promise((resolve) => setTimeout(resolve, READY_POLL_MS));
       signal.throwIfAborted();
     }
   }
@@ -94,28 +94,28 @@ async function opened(signal) {
 
 const shown = new Map();
 
-function present(now, answer) {
-  const records = answer.results ?? answer.items;
+function showResponse(current, response) {
+  const records = response.results ?? response.items;
   shown.clear();
   for (const record of records) shown.set(record.id, record);
-  view.showGrid(records, now.limit, { pair: compare.toggle, info: view.showDetails }, compare.chosen);
-  if (answer.items) return view.showSummary(welcome(records.length, answer));
+  view.showGrid(records, current.limit, { pair: compare.toggle, info: view.showDetails }, compare.chosen);
+  if (response.items) return view.showSummary(collectionSummary(records.length, response));
   const count = records.length === 1 ? "1 image" : `${records.length} images`;
-  view.showSummary(records.length ? `${count}, best first` : "No image found", answer.took_ms);
+  view.showSummary(records.length ? `${count}, best first` : "No images found", response.took_ms);
 }
 
-function welcome(count, { total, collection, encoder }) {
-  if (!total) return `The collection ${collection} is empty: index some images first.`;
-  const some = count < total ? `${count} of ${total.toLocaleString("en")} images` : `${total} images`;
-  return `${some} in ${collection} · encoder ${encoder}`;
+function collectionSummary(count, { total, collection, encoder }) {
+  if (!total) return `The collection ${collection} is empty; index images first.`;
+  const images = count < total ? `${count} of ${total.toLocaleString("en")} images` : `${total} images`;
+  return `${images} in ${collection} · encoder ${encoder}`;
 }
 
-function fail(error, now) {
+function fail(error, current) {
   find("grid").replaceChildren();
   shown.clear();
   view.showSummary("");
   view.showProblem(error instanceof api.Problem ? error : { title: "Something went wrong", message: String(error) });
-  find("retry").onclick = () => show(now);
+  find("retry").onclick = () => show(current);
 }
 
 function busy(on) {
@@ -126,7 +126,7 @@ function busy(on) {
 function searchImage(file) {
   if (!file) return;
   if (file.type && !file.type.startsWith("image/")) {
-    const message = `${file.name || "That"} is ${file.type}, not an image. JPEG, PNG, WebP, GIF, BMP and TIFF work.`;
+    const message = `${file.name || "That"} is ${file.type}, not an image. JPEG, PNG, WebP, GIF, BMP and TIFF are supported.`;
     return view.showProblem({ title: "Not an image", message });
   }
   search({ image: state.keep(file), limit: state.read().limit }, { focus: true });
@@ -156,7 +156,7 @@ function listen() {
   find("file").addEventListener("change", ({ target }) => pick(target, searchImage));
   find("compare-file").addEventListener("change", ({ target }) => pick(target, compare.add));
   find("compare-clear").addEventListener("click", compare.clear);
-  addEventListener("popstate", () => location.search === shownSearch || show(state.read())); // the skip link is no step
+  addEventListener("popstate", () => location.search === shownSearch || show(state.read())); // the skip link changes only the fragment
   addEventListener("paste", (event) => {
     const file = firstImage(event.clipboardData);
     if (!file) return;
@@ -173,23 +173,23 @@ function listen() {
 
 function listenForDrops() {
   let depth = 0;
-  const over = (change) => {
+  const enter = (change) => {
     depth = Math.max(0, depth + change);
     find("drop").hidden = depth === 0;
   };
   const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
-  addEventListener("dragenter", (event) => carriesFile(event) && over(1));
-  addEventListener("dragleave", (event) => carriesFile(event) && over(-1));
+  addEventListener("dragenter", (event) => carriesFile(event) && enter(1));
+  addEventListener("dragleave", (event) => carriesFile(event) && enter(-1));
   addEventListener("dragover", (event) => carriesFile(event) && event.preventDefault());
   addEventListener("drop", (event) => {
     if (!carriesFile(event)) return;
     event.preventDefault();
-    over(-depth);
+    enter(-depth);
     searchImage(firstImage(event.dataTransfer));
   });
 }
 
-// A plain click stays on the page; with a modifier the link does what links do.
+// A plain click searches on this page; with a modifier key the link opens as usual.
 function follow(event, next, options) {
   if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   event.preventDefault();
@@ -198,11 +198,11 @@ function follow(event, next, options) {
 
 function pick(input, use) {
   const [file] = input.files;
-  input.value = ""; // the same file may be chosen again
+  input.value = ""; // so that choosing the same file again fires `change`
   if (file) use(file);
 }
 
-// Arrow keys walk the images as they lie: left and right by order, up and down to the nearest one of the next row.
+// Arrow keys move the focus: left and right in order, up and down to the nearest image of the next row.
 function arrows(event) {
   const link = event.target.closest?.(".image");
   const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
@@ -215,13 +215,13 @@ function arrows(event) {
 }
 
 function nearestInNextRow(link, links, direction) {
-  const place = (element) => element.getBoundingClientRect();
-  const here = place(link), middle = here.left + here.width / 2;
-  const beyond = links.filter((other) => (place(other).top - here.top) * direction > 8);
-  const row = beyond.length && Math.min(...beyond.map((other) => Math.abs(place(other).top - here.top)));
+  const box = (element) => element.getBoundingClientRect();
+  const from = box(link), center = from.left + from.width / 2;
+  const beyond = links.filter((other) => (box(other).top - from.top) * direction > 8);
+  const row = beyond.length && Math.min(...beyond.map((other) => Math.abs(box(other).top - from.top)));
   return beyond
-    .filter((other) => Math.abs(Math.abs(place(other).top - here.top) - row) < 8)
-    .sort((a, b) => Math.abs(place(a).left + place(a).width / 2 - middle) - Math.abs(place(b).left + place(b).width / 2 - middle))[0];
+    .filter((other) => Math.abs(Math.abs(box(other).top - from.top) - row) < 8)
+    .sort((a, b) => Math.abs(box(a).left + box(a).width / 2 - center) - Math.abs(box(b).left + box(b).width / 2 - center))[0];
 }
 
 listen();

@@ -1,65 +1,65 @@
-// The tray at the bottom: two images, from the grid or from files, and how alike the service says they are.
+// The comparison bar at the bottom: two images, from the grid or from files, and their similarity.
 
 import * as api from "./api.js";
 import * as key from "./key.js";
 import { nameOf } from "./view.js";
 
 const find = (id) => document.getElementById(id);
-let sides = [];
+let inputs = [];
 let request = new AbortController();
 
-const same = (side, record) => side.id !== undefined && side.id === record.id;
+const same = (input, record) => input.id !== undefined && input.id === record.id;
 
-/** Whether an item is one of the two. */
-export const chosen = (record) => sides.some((side) => same(side, record));
+/** Return whether an item is one of the two. */
+export const chosen = (record) => inputs.some((input) => same(input, record));
 
-/** Puts an item in, or takes it out again; a third one takes the place of the second. */
+/** Add an item, or remove it if it is one of the two; a third item replaces the second. */
 export function toggle(record) {
-  if (chosen(record)) set(sides.filter((side) => !same(side, record)));
-  else set([...sides.slice(0, 1), { id: record.id, url: record.thumbnail_url, name: nameOf(record) }]);
+  if (chosen(record)) set(inputs.filter((input) => !same(input, record)));
+  else set([...inputs.slice(0, 1), { id: record.id, url: record.thumbnail_url, name: nameOf(record) }]);
 }
 
-/** Puts an image file in. */
+/** Add an image file. */
 export const add = (blob) =>
-  set([...sides.slice(0, 1), { blob, url: URL.createObjectURL(blob), name: blob.name || "image" }]);
+  set([...inputs.slice(0, 1), { blob, url: URL.createObjectURL(blob), name: blob.name || "image" }]);
 
 export const clear = () => set([]);
 
 function set(next) {
-  sides = next;
-  find("compare").hidden = sides.length === 0;
-  ["a", "b"].forEach((name, i) => showSlot(find(`slot-${name}`), sides[i]));
+  inputs = next;
+  find("compare").hidden = inputs.length === 0;
+  ["a", "b"].forEach((name, i) => showSlot(find(`slot-${name}`), inputs[i]));
   for (const card of document.querySelectorAll(".card")) {
     card.querySelector(".pair").setAttribute("aria-pressed", chosen({ id: card.dataset.id }));
   }
   request.abort();
   request = new AbortController();
-  if (sides.length === 2) judge(request.signal);
-  else find("verdict").textContent = "Choose a second image, or upload one, to see how alike they are.";
+  if (inputs.length === 2) requestVerdict(request.signal);
+  else find("verdict").textContent = "Choose or upload a second image to compare.";
 }
 
-function showSlot(slot, side) {
+function showSlot(slot, input) {
   slot.replaceChildren();
-  slot.classList.toggle("empty", !side);
-  if (!side) return;
+  slot.classList.toggle("empty", !input);
+  if (!input) return;
   const image = document.createElement("img");
-  image.alt = side.name;
-  if (side.url) key.show(image, side.url);
+  image.alt = input.name;
+  if (input.url) key.show(image, input.url);
   slot.append(image);
 }
 
-async function judge(signal) {
+async function requestVerdict(signal) {
   const verdict = find("verdict");
   verdict.textContent = "Comparing …";
   try {
-    const answer = await api.compare(sides[0], sides[1], signal);
+    const response = await api.compare(inputs[0], inputs[1], signal);
     const strong = document.createElement("strong");
-    strong.textContent = answer.similar ? "Similar" : "Not similar";
-    const { cosine, distance, threshold, probability } = answer;
-    const sign = answer.similar ? "≤" : ">";
-    const odds = probability === null ? "" : ` · probability ${Math.round(probability * 100)} %`;
+    strong.textContent = response.similar ? "Similar" : "Not similar";
+    const { cosine, distance, threshold, probability } = response;
+    const relation = response.similar ? "≤" : ">";
+    const likelihood = probability === null ? "" : ` · probability ${Math.round(probability * 100)} %`;
     verdict.replaceChildren(
-      strong, ` cosine ${cosine.toFixed(3)} · distance ${distance.toFixed(3)} ${sign} threshold ${threshold.toFixed(2)}${odds}`,
+      strong, ` cosine ${cosine.toFixed(3)} · distance ${distance.toFixed(3)} ${relation} threshold ${threshold.toFixed(2)}${likelihood}`,
     );
   } catch (error) {
     if (error.name !== "AbortError") verdict.textContent = error.message;

@@ -1,2 +1,2 @@
-// Swagger UI over this service's own document; nothing is loaded from elsewhere.
+// Swagger UI for this service's OpenAPI document; it loads nothing from other origins.
 window.SwaggerUIBundle({ url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null });

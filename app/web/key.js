@@ -1,35 +1,35 @@
-// The API key, where the service wants one: asked for once, kept for as long as the tab lives, sent with everything.
-// An image's element can't send it: images are fetched and shown from memory then.
+// The API key, if the service requires one: entered once, kept until the tab is closed, sent with each request.
+// An image element can't send it, so images are then fetched by script and shown as blobs.
 
-const NAME = "lookalike-key";
+const STORAGE_KEY = "lookalike-key";
 const find = (id) => document.getElementById(id);
 
-const stored = () => sessionStorage.getItem(NAME);
+const stored = () => sessionStorage.getItem(STORAGE_KEY);
 
-/** Headers for a request. */
+/** Return the headers for a request. */
 export const headers = () => (stored() ? { Authorization: `Bearer ${stored()}` } : {});
 
-let asking;
+let pending;
 
-/** Asks for a key, after `problem` said that it is missing or wrong; resolves to whether one was given. */
-export function ask(problem) {
-  asking ??= new Promise((resolve) => {
+/** Prompt for a key after `problem` reported that it is missing or wrong; resolves to whether one was entered. */
+export function prompt(problem) {
+  pending ??= new Promise((resolve) => {
     const dialog = find("key");
     find("key-detail").textContent = problem.code === "key_missing" ? "" : problem.message;
     find("key-input").value = "";
     dialog.returnValue = "";
     dialog.addEventListener("close", () => {
-      const given = dialog.returnValue === "given" ? find("key-input").value.trim() : "";
-      if (given) sessionStorage.setItem(NAME, given);
-      asking = undefined;
-      resolve(Boolean(given));
+      const entered = dialog.returnValue === "entered" ? find("key-input").value.trim() : "";
+      if (entered) sessionStorage.setItem(STORAGE_KEY, entered);
+      pending = undefined;
+      resolve(Boolean(entered));
     }, { once: true });
     dialog.showModal();
   });
-  return asking;
+  return pending;
 }
 
-/** Points an image's element at a URL of the service or of memory. */
+/** Show a URL, of the service or of a blob, in an image element. */
 export async function show(image, url) {
   if (!stored() || url.startsWith("blob:")) {
     image.src = url;

@@ -1,16 +1,16 @@
-// Records -> elements. Nothing here asks the service, images apart, or reads the address.
+// Rendering of records and messages. Apart from loading images, it sends no requests, and it does not read the URL.
 
 import * as key from "./key.js";
-import { address } from "./state.js";
+import { url as stateUrl } from "./state.js";
 
 const find = (id) => document.getElementById(id);
 const MIN_RATIO = 0.75, MAX_RATIO = 2.4;
 
-/** What an image is called: its caption, or else its file's name. */
+/** Return an image's display name: its caption, title or file name. */
 export const nameOf = (record) =>
   String(record.metadata.caption || record.metadata.title || record.id.split("/").at(-1) || record.id);
 
-/** Fills the grid. `on` has pair(record), info(record); `chosen(record)` says whether it is in the comparison. */
+/** Fill the grid. `on` has the handlers pair(record) and info(record); `chosen(record)` is whether it is being compared. */
 export function showGrid(records, limit, on, chosen) {
   const best = Math.max(...records.map((record) => record.score ?? 0), 1e-6);
   find("grid").replaceChildren(...records.map((record) => card(record, best, limit, on, chosen)));
@@ -20,7 +20,7 @@ function card(record, best, limit, on, chosen) {
   const element = find("card").content.cloneNode(true).firstElementChild;
   const part = (name) => element.querySelector(name);
   const name = nameOf(record);
-  const href = address({ like: record.id, limit });
+  const href = stateUrl({ like: record.id, limit });
   element.dataset.id = record.id;
   element.style.setProperty("--ratio", ratio(record.metadata));
   part(".image").href = part(".like").href = href;
@@ -41,7 +41,7 @@ function ratio({ width, height }) {
   return width > 0 && height > 0 ? Math.min(MAX_RATIO, Math.max(MIN_RATIO, width / height)) : 1;
 }
 
-/** Shows an image, or its name where there is none. */
+/** Show an image, or its name if there is none. */
 export function showImage(image, url, name) {
   image.alt = name;
   image.addEventListener("error", () => image.classList.add("missing"), { once: true });
@@ -57,7 +57,7 @@ function showScore(element, score, best) {
   line.title = `Cosine similarity ${score.toFixed(4)}`;
 }
 
-/** The line above the grid, and what the stages cost. */
+/** Show the line above the grid, and the time of each stage. */
 export function showSummary(text, took) {
   find("status").textContent = text;
   const stages = Object.entries(took ?? {}).filter(([stage, ms]) => stage !== "total" && ms > 0);
@@ -66,7 +66,7 @@ export function showSummary(text, took) {
     : "";
 }
 
-/** What went wrong, in the service's own words; null hides it. */
+/** Show an error with the service's title and message; null hides it. */
 export function showProblem(problem) {
   find("problem").hidden = !problem;
   if (!problem) return;
@@ -74,7 +74,7 @@ export function showProblem(problem) {
   find("problem-detail").textContent = problem.message;
 }
 
-/** The image that is searched by, beside the box; null hides it. */
+/** Show the query image in the search box; null hides it. */
 export function showChip(image) {
   find("chip").hidden = !image;
   if (!image) return find("chip-image").removeAttribute("src");
@@ -83,7 +83,7 @@ export function showChip(image) {
   find("chip-text").textContent = image.name;
 }
 
-/** Everything that is known of one item. */
+/** Show all metadata of an item. */
 export function showDetails(record) {
   find("details-title").textContent = nameOf(record);
   showImage(find("details-image"), record.thumbnail_url, nameOf(record));

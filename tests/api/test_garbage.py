@@ -1,7 +1,7 @@
-"""A request leaves nothing that only Python's garbage collector would find.
+"""A request leaves no reference cycles: all its memory is freed without Python's garbage collector.
 
-What it held, a body of megabytes or a decoded image, is given back as it ends; and the collector need not come by
-often, which stops all requests while it does.
+A body of megabytes or a decoded image is freed when the request ends. The collector, which stops all requests while it
+runs, is rarely needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from app.settings import Settings
 from lookalike.encoders.fake import FakeEncoder
 from tests.api.small_collection import photograph
 
-_TIMES = 6
+_REPEATS = 6
 _PHOTOGRAPH = photograph("space/rocket.jpg")
 _FORM = (
     b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
@@ -53,12 +53,12 @@ REQUESTS = {
     "no such path": ("/v1/nothing", _JSON, b"{}", 404),
     "too large": (_IMAGE, _JPEG, _PHOTOGRAPH * 30, 413),
 }
-"""Path, type and body, and what is answered."""
+"""Path, media type, body and status of the response."""
 
 
 @pytest.fixture(scope="module")
 def port(settings: Settings) -> Iterator[int]:
-    """Of the service in this process, behind a real server; nothing of its own happens beside."""
+    """Return the port of a service in this process, without background tasks that create garbage."""
     with _served(settings.model_copy(update={"watch_seconds": 0.0})) as port:
         yield port
 
@@ -71,7 +71,7 @@ def _served(settings: Settings) -> Iterator[int]:
     thread.start()
     try:
         end = time.monotonic() + 60
-        while _ask(port, "/readyz", _JSON, b"", "GET") != 200:
+        while _request(port, "/readyz", _JSON, b"", "GET") != 200:
             assert time.monotonic() < end
             time.sleep(0.02)
         yield port
@@ -80,32 +80,32 @@ def _served(settings: Settings) -> Iterator[int]:
         thread.join()
 
 
-def _ask(port: int, path: str, media_type: str, body: bytes, method: str = "POST", *, stays: bool = True) -> int:
-    """The status; the client itself leaves no garbage. One that does not stay has 0."""
+def _request(port: int, path: str, media_type: str, body: bytes, method: str = "POST", *, wait: bool = True) -> int:
+    """Return the status, or 0 if the client does not wait for it; the client leaves no garbage."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {media_type}\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        answer = b""
-        while stays and (piece := client.recv(65536)):
-            answer += piece
-    return int(answer[9:12] or 0)
+        response = b""
+        while wait and (piece := client.recv(65536)):
+            response += piece
+    return int(response[9:12] or 0)
 
 
-def _garbage(port: int, *request: str | bytes, stays: bool = True) -> tuple[set[int], int]:
-    """The statuses of a few such requests, and how many objects the collector found after them."""
+def _garbage(port: int, *request: str | bytes, wait: bool = True) -> tuple[set[int], int]:
+    """Return the statuses of a few equal requests, and the number of objects that the collector found afterwards."""
     statuses: set[int] = set()
-    _ask(port, *request, stays=stays)  # what is made once
-    found = _garbage_of(lambda: statuses.add(_ask(port, *request, stays=stays)))
-    return statuses, found
+    _request(port, *request, wait=wait)  # creates what is created once
+    count = _garbage_of(lambda: statuses.add(_request(port, *request, wait=wait)))
+    return statuses, count
 
 
-def _garbage_of(do: Callable[[], object]) -> int:
+def _garbage_of(action: Callable[[], object]) -> int:
     time.sleep(0.1)
     gc.collect()
     gc.disable()
     try:
-        for _ in range(_TIMES):
-            do()
+        for _ in range(_REPEATS):
+            action()
         time.sleep(0.3)  # the server closes the last connection
         return gc.collect()
     finally:
@@ -113,52 +113,52 @@ def _garbage_of(do: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize(("path", "media_type", "body", "status"), REQUESTS.values(), ids=list(REQUESTS))
-def test_an_answer_leaves_no_garbage(port: int, path: str, media_type: str, body: bytes, status: int) -> None:
-    statuses, found = _garbage(port, path, media_type, body)
+def test_response_leaves_no_garbage(port: int, path: str, media_type: str, body: bytes, status: int) -> None:
+    statuses, count = _garbage(port, path, media_type, body)
     assert statuses == {status}
-    assert found < _TIMES
+    assert count < _REPEATS
 
 
-def test_one_who_leaves_leaves_no_garbage(port: int) -> None:
-    statuses, found = _garbage(port, _IMAGE, _JPEG, _PHOTOGRAPH, stays=False)
+def test_disconnected_client_leaves_no_garbage(port: int) -> None:
+    statuses, count = _garbage(port, _IMAGE, _JPEG, _PHOTOGRAPH, wait=False)
     assert statuses == {0}
-    assert found < _TIMES
+    assert count < _REPEATS
 
 
-def test_one_who_pipelines_and_leaves_leaves_no_garbage(port: int) -> None:
-    def leave() -> None:
+def test_disconnected_pipelining_client_leaves_no_garbage(port: int) -> None:
+    def disconnect() -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             head = b"POST /v1/search/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
             client.sendall(b"GET /v1/stats HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
             client.sendall(head + f"Content-Length: {len(_PHOTOGRAPH)}\r\n\r\n".encode() + _PHOTOGRAPH)
 
-    leave()
-    assert _garbage_of(leave) < _TIMES
+    disconnect()
+    assert _garbage_of(disconnect) < _REPEATS
 
 
-def test_a_failure_leaves_no_garbage(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_leaves_no_garbage(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("the encoder failed")
 
     monkeypatch.setattr(FakeEncoder, "encode_texts", fail)
-    statuses, found = _garbage(port, _TEXT, _JSON, b'{"text": "a dog"}')
+    statuses, count = _garbage(port, _TEXT, _JSON, b'{"text": "a dog"}')
     assert statuses == {500}
-    assert found < _TIMES
+    assert count < _REPEATS
 
 
-def test_a_query_that_would_wait_too_long_leaves_no_garbage(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejected_query_leaves_no_garbage(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: AdmissionController) -> None:
         raise Overloaded("many are waiting", 3)
 
     monkeypatch.setattr(AdmissionController, "admit", full)
-    statuses, found = _garbage(port, _IMAGE, _JPEG, _PHOTOGRAPH)
+    statuses, count = _garbage(port, _IMAGE, _JPEG, _PHOTOGRAPH)
     assert statuses == {503}
-    assert found < _TIMES
+    assert count < _REPEATS
 
 
-@pytest.mark.parametrize(("changed", "status"), [({"rate_limit": "1/hour"}, 429), ({"deadline": 0.0001}, 503)])
-def test_a_refusal_leaves_no_garbage(settings: Settings, changed: dict[str, object], status: int) -> None:
-    with _served(settings.model_copy(update={"watch_seconds": 0.0, **changed})) as port:
-        statuses, found = _garbage(port, _IMAGE, _JPEG, _PHOTOGRAPH)
+@pytest.mark.parametrize(("update", "status"), [({"rate_limit": "1/hour"}, 429), ({"deadline": 0.0001}, 503)])
+def test_limited_request_leaves_no_garbage(settings: Settings, update: dict[str, object], status: int) -> None:
+    with _served(settings.model_copy(update={"watch_seconds": 0.0, **update})) as port:
+        statuses, count = _garbage(port, _IMAGE, _JPEG, _PHOTOGRAPH)
     assert statuses == {status}
-    assert found < _TIMES
+    assert count < _REPEATS

@@ -75,7 +75,7 @@ tests:
       - eval_time: 4m
         alertname: LookalikeFails
         exp_alerts:
-          - {exp_labels: {instance: a}, exp_annotations: {summary: requests are answered 500; the log says why}}
+          - {exp_labels: {instance: a}, exp_annotations: {summary: requests fail with status 500; see the log}}
       - {eval_time: 13m, alertname: LookalikeFails, exp_alerts: []}
 """
 

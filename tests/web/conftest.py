@@ -1,7 +1,7 @@
-"""A headless Chromium in front of a running service.
+"""Fixtures: a running service, and pages of it in a headless Chromium.
 
-The browser is the system's (Debian: apt-get install chromium), found on the PATH or named by LOOKALIKE_CHROMIUM;
-without one these tests are skipped. They leave nothing behind unless LOOKALIKE_SCREENSHOT names a file.
+The system's Chromium is used (Debian: apt-get install chromium), found on the PATH or named by LOOKALIKE_CHROMIUM.
+Without one, these tests are skipped. They write no files unless LOOKALIKE_SCREENSHOT is set.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a service over nine photographs, on a thread of this process."""
+    """Return the URL of a service with nine photographs, in a thread of this process."""
     collection = build_collection(tmp_path_factory.mktemp("web") / "photographs")
     with serving(Settings(collection=collection, max_body_bytes=2_000_000)) as address:
         yield address
@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[str]:
-    """A ready service's address."""
+    """Run a service; yield its URL once it is ready."""
     server, listener = Server(create_app(settings)), listen("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     thread = threading.Thread(target=run, args=(server, [listener]))
@@ -61,10 +61,10 @@ def serving(settings: Settings) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium; the tests are skipped where there is none.
+    """Return Chromium; skip the tests if it is not installed.
 
-    It lives no longer than its module: Playwright leaves an event loop running on the thread of the tests, and one
-    that comes after could not start its own.
+    It is closed with its module: Playwright keeps an event loop running in the tests' thread, and later tests could
+    not start their own.
     """
     executable = os.environ.get("LOOKALIKE_CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
     if executable is None:
@@ -77,27 +77,27 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(browser: Browser, site: str) -> Iterator[BrowserContext]:
-    """A fresh profile that fails the test on any script error, console error or request to another origin."""
-    complaints: list[str] = []
+    """Return a new profile; fail the test on a script error, console error or request to another origin."""
+    errors: list[str] = []
     opened = browser.new_context(base_url=site, viewport={"width": 1280, "height": 900})
     opened.set_default_timeout(15_000)
     opened.grant_permissions(["clipboard-read", "clipboard-write"])
-    opened.on("request", lambda request: complaints.extend(_foreign(request.url, site)))
-    opened.on("weberror", lambda error: complaints.append(f"script error: {error.error}"))
-    opened.on("console", lambda message: complaints.extend([message.text] if message.type == "error" else []))
+    opened.on("request", lambda request: errors.extend(_cross_origin(request.url, site)))
+    opened.on("weberror", lambda error: errors.append(f"script error: {error.error}"))
+    opened.on("console", lambda message: errors.extend([message.text] if message.type == "error" else []))
     yield opened
     opened.close()
-    # An error status that a test provokes is told by the console as well; what the page makes of it is tested.
-    assert [text for text in complaints if "the server responded with a status of" not in text] == []
+    # Tests provoke error statuses, which the console reports too.
+    assert [text for text in errors if "the server responded with a status of" not in text] == []
 
 
-def _foreign(url: str, site: str) -> list[str]:
+def _cross_origin(url: str, site: str) -> list[str]:
     return [] if url.startswith((f"{site}/", "blob:", "data:")) else [f"request to another origin: {url}"]
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
-    """The start page with its images."""
+    """Return the start page with its images loaded."""
     opened = context.new_page()
     opened.goto("/")
     opened.wait_for_selector(".card")
@@ -105,8 +105,8 @@ def page(context: BrowserContext) -> Page:
 
 
 @pytest.fixture(scope="module")
-def make_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A photograph of the collection as a file."""
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file with a photograph of the collection."""
     path = tmp_path_factory.mktemp("upload") / "my motorcycle.png"
     path.write_bytes(photograph("left.png"))
     return path

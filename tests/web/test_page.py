@@ -1,4 +1,4 @@
-"""The search page as a person meets it."""
+"""The search page in a browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.api.small_collection import ITEMS, WITHOUT_THUMBNAIL
 
-GIVE_FILE = """
+PASTE_OR_DROP_FILE = """
 ([encoded, kind, event]) => {
   const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
   const transfer = new DataTransfer();
@@ -29,9 +29,9 @@ GIVE_FILE = """
 """
 
 
-def give_file(page: Page, event: str, data: bytes, kind: str = "image/png") -> None:
-    """Pastes a file or drops it onto the page."""
-    page.evaluate(GIVE_FILE, [base64.b64encode(data).decode(), kind, event])
+def paste_or_drop(page: Page, event: str, data: bytes, kind: str = "image/png") -> None:
+    """Paste a file, or drop it onto the page."""
+    page.evaluate(PASTE_OR_DROP_FILE, [base64.b64encode(data).decode(), kind, event])
 
 
 def ids(page: Page) -> list[str]:
@@ -53,7 +53,7 @@ def search(page: Page, text: str) -> None:
     expect(page.locator("#status")).to_contain_text("best first")
 
 
-def test_the_start_page_shows_the_collection(page: Page) -> None:
+def test_start_page_shows_the_collection(page: Page) -> None:
     assert ids(page) == list(ITEMS)
     expect(page.locator("#status")).to_have_text(f"{len(ITEMS)} images in photographs · encoder fake")
     expect(page.get_by_role("img", name="a cat", exact=True)).to_have_count(1)
@@ -67,7 +67,7 @@ def test_every_thumbnail_loads(page: Page) -> None:
     expect(page.locator(f'.card[data-id="{WITHOUT_THUMBNAIL}"] img')).to_have_class("missing")
 
 
-def test_text_shows_scores_timings_and_its_address(page: Page) -> None:
+def test_text_search_shows_scores_timings_and_url(page: Page) -> None:
     search(page, "red blue")
     assert query_of(page) == {"q": ["red blue"]}
     scores = [float(text) for text in page.locator(".number").all_inner_texts()]
@@ -77,7 +77,7 @@ def test_text_shows_scores_timings_and_its_address(page: Page) -> None:
     expect(page).to_have_title("red blue · Lookalike")
 
 
-def test_an_address_opens_the_search_that_it_names(context: BrowserContext) -> None:
+def test_url_opens_its_search(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/?q=green&limit=12")
     expect(page.get_by_role("searchbox")).to_have_value("green")
@@ -85,21 +85,21 @@ def test_an_address_opens_the_search_that_it_names(context: BrowserContext) -> N
     expect(page.locator(".number")).to_have_count(len(ITEMS))
 
 
-@pytest.mark.parametrize("way", ["upload", "paste", "drop"])
-def test_an_image_finds_itself_and_its_twin(page: Page, image: Path, way: str) -> None:
-    if way == "upload":
+@pytest.mark.parametrize("action", ["upload", "paste", "drop"])
+def test_image_search_finds_the_same_and_a_similar_image(page: Page, image: Path, action: str) -> None:
+    if action == "upload":
         page.get_by_label("Search by an image file").set_input_files(image)
     else:
-        give_file(page, way, image.read_bytes())
+        paste_or_drop(page, action, image.read_bytes())
     wait_for_first(page, "left.png")
     expect(page.locator(".number").first).to_have_text("1.000")
     assert ids(page)[1] == "right.png"
-    expect(page.get_by_text("This image stays in this tab")).to_be_visible()
+    expect(page.get_by_text("This image is kept in this tab")).to_be_visible()
     assert list(query_of(page)) == ["image"]
     expect(page.locator("#drop")).to_be_hidden()
 
 
-def test_an_image_really_pasted_with_the_keyboard(page: Page, image: Path) -> None:
+def test_image_can_be_pasted_with_the_keyboard(page: Page, image: Path) -> None:
     page.evaluate(
         """async (encoded) => {
           const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
@@ -112,16 +112,16 @@ def test_an_image_really_pasted_with_the_keyboard(page: Page, image: Path) -> No
     wait_for_first(page, "left.png")
 
 
-def test_pasting_text_into_the_box_stays_text(page: Page) -> None:
+def test_text_can_be_pasted_into_the_search_box(page: Page) -> None:
     page.evaluate("navigator.clipboard.writeText('a red thing')")
     page.get_by_role("searchbox").focus()
     page.keyboard.press("Control+v")
     expect(page.get_by_role("searchbox")).to_have_value("a red thing")
 
 
-def test_more_like_this_and_the_way_back(page: Page, image: Path) -> None:
+def test_history_returns_to_earlier_searches(page: Page, image: Path) -> None:
     search(page, "blue")
-    found = ids(page)
+    results = ids(page)
     page.get_by_role("link", name="More like this: a motorcycle", exact=True).click()
     wait_for_first(page, "left.png")
     assert query_of(page) == {"like": ["left.png"]}
@@ -133,8 +133,8 @@ def test_more_like_this_and_the_way_back(page: Page, image: Path) -> None:
     page.go_back()
     expect(page.get_by_role("searchbox")).to_have_value("blue")
     expect(page.locator("#chip")).to_be_hidden()
-    wait_for_first(page, found[0])
-    assert ids(page) == found
+    wait_for_first(page, results[0])
+    assert ids(page) == results
     page.go_forward()
     page.go_forward()
     expect(page.locator("#chip-text")).to_have_text("Your image")
@@ -142,32 +142,32 @@ def test_more_like_this_and_the_way_back(page: Page, image: Path) -> None:
 
 
 @pytest.mark.parametrize("item_id", ITEMS)
-def test_more_like_this_is_an_address_for_every_id(page: Page, item_id: str) -> None:
+def test_more_like_this_has_a_url_for_every_id(page: Page, item_id: str) -> None:
     href = page.locator(".card .like").nth(list(ITEMS).index(item_id)).get_attribute("href")
     assert href is not None
     page.goto(f"/{href}")
     wait_for_first(page, item_id)
 
 
-def test_a_reload_forgets_the_image_and_says_so(page: Page, image: Path) -> None:
+def test_reload_reports_that_the_image_is_lost(page: Page, image: Path) -> None:
     page.get_by_label("Search by an image file").set_input_files(image)
     wait_for_first(page, "left.png")
     page.reload()
-    expect(page.get_by_role("alert")).to_contain_text("The image is gone")
+    expect(page.get_by_role("alert")).to_contain_text("The image is no longer available")
 
 
-def test_what_the_service_refuses_is_told_in_its_own_words(page: Page) -> None:
-    give_file(page, "drop", b"\x89PNG\r\n\x1a\n no image at all")
+def test_page_shows_the_messages_of_the_service(page: Page) -> None:
+    paste_or_drop(page, "drop", b"\x89PNG\r\n\x1a\n no image at all")
     expect(page.get_by_role("alert")).to_contain_text("corrupt")
-    give_file(page, "drop", b"\0" * 2_100_000)
+    paste_or_drop(page, "drop", b"\0" * 2_100_000)
     expect(page.get_by_role("alert")).to_contain_text("over the limit")
-    give_file(page, "drop", b"%PDF-1.7", "application/pdf")
+    paste_or_drop(page, "drop", b"%PDF-1.7", "application/pdf")
     expect(page.get_by_role("alert")).to_contain_text("not an image")
     search(page, "red")
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_a_service_that_is_gone_is_told_and_tried_again(page: Page) -> None:
+def test_failed_search_can_be_retried(page: Page) -> None:
     page.route("**/v1/search/text", lambda route: route.fulfill(status=502, body="bad gateway"))
     page.get_by_role("searchbox").fill("red")
     page.get_by_role("searchbox").press("Enter")
@@ -177,12 +177,12 @@ def test_a_service_that_is_gone_is_told_and_tried_again(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("best first")
 
 
-def test_two_images_are_compared(page: Page, image: Path) -> None:
+def test_two_images_can_be_compared(page: Page, image: Path) -> None:
     page.get_by_role("button", name="Compare: a motorcycle", exact=True).click()
     page.get_by_role("button", name="Compare: the same motorcycle").click()
     expect(page.locator("#verdict")).to_contain_text("Similar cosine")
     page.get_by_role("button", name="Compare: the same motorcycle").click()
-    expect(page.locator("#verdict")).to_contain_text("Choose a second image")
+    expect(page.locator("#verdict")).to_contain_text("Choose or upload a second image")
     page.get_by_label("Compare with an image file").set_input_files(image)
     expect(page.locator("#verdict")).to_contain_text("cosine 1.000")
     page.get_by_role("button", name="Clear").click()
@@ -197,9 +197,9 @@ def test_details_show_the_metadata(page: Page) -> None:
     expect(dialog).to_be_hidden()
 
 
-def test_the_keyboard_alone_is_enough(page: Page) -> None:
+def test_page_can_be_used_by_keyboard_alone(page: Page) -> None:
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the images")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to results")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#results")).to_be_focused()
     page.keyboard.press("/")
@@ -227,7 +227,7 @@ def test_the_keyboard_alone_is_enough(page: Page) -> None:
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])
-def test_a_phone_scrolls_in_one_direction_only(page: Page, image: Path, width: int) -> None:
+def test_narrow_page_does_not_scroll_horizontally(page: Page, image: Path, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(overflow) == 0
@@ -241,17 +241,17 @@ def test_a_phone_scrolls_in_one_direction_only(page: Page, image: Path, width: i
     assert page.evaluate(overflow) == 0
 
 
-def test_every_control_has_a_name(page: Page) -> None:
+def test_every_control_has_an_accessible_name(page: Page) -> None:
     search(page, "red")
-    nameless = page.evaluate(
+    unnamed = page.evaluate(
         """() => [...document.querySelectorAll("a, button, input, select, img")]
           .filter((e) => e.checkVisibility() && !(e.ariaLabel || e.alt || e.textContent.trim() || e.labels?.length))
           .map((e) => e.outerHTML)"""
     )
-    assert nameless == []
+    assert unnamed == []
 
 
-def test_a_caption_is_text_and_never_markup(page: Page) -> None:
+def test_markup_in_a_caption_is_escaped(page: Page) -> None:
     page.route(
         "**/v1/search/text",
         lambda route: route.fulfill(
@@ -273,17 +273,17 @@ def test_a_caption_is_text_and_never_markup(page: Page) -> None:
     assert page.title() == "anything · Lookalike"
 
 
-def test_the_api_documentation_works_offline(context: BrowserContext) -> None:
+def test_api_documentation_works_offline(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/docs")
     expect(page.get_by_text("/v1/search/text", exact=True)).to_be_visible()
 
 
-def test_the_screenshot_for_the_readme(browser: Browser) -> None:
-    """Writes LOOKALIKE_SCREENSHOT, of the service at LOOKALIKE_SCREENSHOT_SITE over the sample gallery."""
+def test_screenshot_for_the_readme(browser: Browser) -> None:
+    """Write LOOKALIKE_SCREENSHOT, from the service at LOOKALIKE_SCREENSHOT_SITE with the sample gallery."""
     target, site = os.environ.get("LOOKALIKE_SCREENSHOT"), os.environ.get("LOOKALIKE_SCREENSHOT_SITE")
     if not (target and site):
-        pytest.skip("writes a file only when asked: set LOOKALIKE_SCREENSHOT and LOOKALIKE_SCREENSHOT_SITE")
+        pytest.skip("needs LOOKALIKE_SCREENSHOT and LOOKALIKE_SCREENSHOT_SITE")
     page = browser.new_page(viewport={"width": 1280, "height": 860})
     page.goto(f"{site}/?q=a+motorcycle+in+a+garage")
     page.wait_for_selector(".number")
