@@ -1,8 +1,7 @@
 """Groups of near-identical images in a collection.
 
-Equal vectors are joined first. Up to 200,000 differing ones are all compared with each other, in blocks; above, the
-index proposes each one's nearest. Two images belong to a group where a chain of pairs above the threshold joins
-them. It knows nothing of files.
+Equal vectors are joined first. Up to 200,000 distinct vectors are all compared with each other, in blocks; above that,
+the index proposes the nearest of each. Two images are in one group if a chain of pairs above the threshold joins them.
 
 Dimension letters: n rows of the collection, d embedding width, b rows of a block.
 """
@@ -20,14 +19,14 @@ from lookalike.stores.protocol import VectorStore
 from lookalike.types import Float16, Float32, Int64
 
 MAX_EXACT_ROWS = 200_000
-"""All pairs of so many vectors of 512 dimensions take about two minutes on two cores; it grows with the square."""
+"""Comparing all pairs of this many vectors of 512 dimensions takes about two minutes on two cores, quadratic in n."""
 
-_BLOCK = 4_096
-_QUERIES = 1_024
-_NEIGHBOURS = 32
-_JOINED = 65_536  # of a thousand copies nearly all pairs are joined already by the time they come
-_SLACK = 1e-5  # float32 cosines err by less; what is nearer to the threshold is decided in float64
-_EXACT_SLACK = 1e-12
+_BLOCK_ROWS = 4_096
+_QUERIES_PER_SEARCH = 1_024
+_NEIGHBORS_PER_QUERY = 32
+_PAIRS_PER_JOIN = 65_536  # pairs that an earlier batch has joined already are skipped cheaply
+_TOLERANCE = 1e-5  # float32 cosines err by less; pairs closer to the threshold are compared in float64
+_FLOAT64_TOLERANCE = 1e-12
 
 Pairs = tuple[Int64, Int64, Float32]
 """(rows, other rows, cosines) of pairs above the threshold."""
@@ -38,8 +37,8 @@ class DuplicateGroup:
     """Near-identical images.
 
     Attributes:
-        rows: ascending; the first to be indexed comes first.
-        cosine: of the least alike pair that joins them.
+        rows: ascending.
+        cosine: the lowest of the pairs that join them.
     """
 
     rows: tuple[int, ...]
@@ -49,99 +48,101 @@ class DuplicateGroup:
 def duplicate_groups(
     vectors: Float16, threshold: float, store: VectorStore, progress: Callable[[int], object] | None = None
 ) -> list[DuplicateGroup]:
-    """The groups, the largest first, then by their first row.
+    """Return the groups, the largest first, then by their first row.
 
     Args:
         vectors: (n, d) float16 of about unit norm.
-        threshold: cosine in (-1, 1] from which on two images are near-identical.
-        store: opened over the vectors; asked where n is above `MAX_EXACT_ROWS`.
+        threshold: cosine in (-1, 1]; two images are near-identical from this value on.
+        store: opened over the vectors; used if more than `MAX_EXACT_ROWS` of them are distinct.
         progress: called with the number of rows compared since the last call.
     """
-    told = progress or (lambda rows: None)
+    report = progress or (lambda rows: None)
     first = _first_equal(vectors)
     copies = np.flatnonzero(first != np.arange(len(first)))
-    told(len(copies))
-    forest = _Forest(len(vectors))
-    forest.join_all(first[copies], copies, np.ones(len(copies), np.float32))
-    differing = np.flatnonzero(first == np.arange(len(first)))
-    if len(differing) <= MAX_EXACT_ROWS:
-        pairs = _all_pairs(vectors, differing, threshold, told)
+    report(len(copies))
+    groups = _DisjointSets(len(vectors))
+    groups.join_all(first[copies], copies, np.ones(len(copies), np.float32))
+    distinct = np.flatnonzero(first == np.arange(len(first)))
+    if len(distinct) <= MAX_EXACT_ROWS:
+        pairs = _all_pairs(vectors, distinct, threshold, report)
     else:
-        pairs = _nearest_pairs(vectors, differing, threshold, store, told)
+        pairs = _nearest_pairs(vectors, distinct, threshold, store, report)
     for rows, others, cosines in pairs:
-        for start in range(0, len(rows), _JOINED):
-            part = slice(start, start + _JOINED)
-            forest.join_all(rows[part], others[part], cosines[part])
-    return forest.groups()
+        for start in range(0, len(rows), _PAIRS_PER_JOIN):
+            part = slice(start, start + _PAIRS_PER_JOIN)
+            groups.join_all(rows[part], others[part], cosines[part])
+    return groups.groups()
 
 
 def _first_equal(vectors: Float16) -> Int64:
-    """(n,) the first row that holds the very same vector: copies of a file, by the thousand at times."""
+    """Return (n,) the first row with exactly the same vector: copies of a file may number in the thousands."""
     seen: dict[bytes, int] = {}
     first = np.empty(len(vectors), np.int64)
-    for top in range(0, len(vectors), _BLOCK):
-        for row, vector in enumerate(np.ascontiguousarray(vectors[top : top + _BLOCK]), top):
+    for top in range(0, len(vectors), _BLOCK_ROWS):
+        for row, vector in enumerate(np.ascontiguousarray(vectors[top : top + _BLOCK_ROWS]), top):
             first[row] = seen.setdefault(blake2b(vector, digest_size=16).digest(), row)
     return first
 
 
-def _all_pairs(vectors: Float16, rows: Int64, threshold: float, told: Callable[[int], object]) -> Iterator[Pairs]:
-    """Every pair of the rows once: each block with itself and those after it."""
-    for top in range(0, len(rows), _BLOCK):
-        mine = rows[top : top + _BLOCK]
-        block = normalized_rows(vectors[mine])  # (b, d)
-        for left in range(top, len(rows), _BLOCK):
-            theirs = rows[left : left + _BLOCK]
-            cosines = block @ (block if left == top else normalized_rows(vectors[theirs])).T
-            i, j = np.nonzero(cosines >= threshold - _SLACK)
+def _all_pairs(vectors: Float16, rows: Int64, threshold: float, report: Callable[[int], object]) -> Iterator[Pairs]:
+    """Yield every similar pair of the rows once, comparing each block with itself and the later ones."""
+    for top in range(0, len(rows), _BLOCK_ROWS):
+        block_rows = rows[top : top + _BLOCK_ROWS]
+        block = normalized_rows(vectors[block_rows])  # (b, d)
+        for left in range(top, len(rows), _BLOCK_ROWS):
+            others = rows[left : left + _BLOCK_ROWS]
+            cosines = block @ (block if left == top else normalized_rows(vectors[others])).T
+            i, j = np.nonzero(cosines >= threshold - _TOLERANCE)
             once = left + j > top + i
             i, j = i[once], j[once]
-            yield from _decided(vectors, mine[i], theirs[j], cosines[i, j], threshold)
-        told(len(block))
+            yield from _above_threshold(vectors, block_rows[i], others[j], cosines[i, j], threshold)
+        report(len(block))
 
 
 def _nearest_pairs(
-    vectors: Float16, rows: Int64, threshold: float, store: VectorStore, told: Callable[[int], object]
+    vectors: Float16, rows: Int64, threshold: float, store: VectorStore, report: Callable[[int], object]
 ) -> Iterator[Pairs]:
-    """Each of the rows with its nearest among them."""
+    """Yield the similar pairs among each row and its nearest of the given rows."""
     mask = None
-    if len(rows) < len(vectors):  # else copies would be all that is near
+    if len(rows) < len(vectors):  # otherwise copies would be the only near rows
         mask = np.zeros(len(vectors), np.bool_)
         mask[rows] = True
         mask.setflags(write=False)
-    for top in range(0, len(rows), _QUERIES):
-        mine = rows[top : top + _QUERIES]
-        queries = normalized_rows(vectors[mine])
-        found = rerank(queries, store.search(queries, _NEIGHBOURS, mask=mask), vectors, _NEIGHBOURS)
-        for row, neighbours in zip(mine.tolist(), found, strict=True):
-            near = (neighbours.scores >= threshold - _SLACK) & (neighbours.rows != row)
-            others = neighbours.rows[near]
-            yield from _decided(vectors, np.full(len(others), row), others, neighbours.scores[near], threshold)
-        told(len(queries))
+    for top in range(0, len(rows), _QUERIES_PER_SEARCH):
+        query_rows = rows[top : top + _QUERIES_PER_SEARCH]
+        queries = normalized_rows(vectors[query_rows])
+        results = rerank(queries, store.search(queries, _NEIGHBORS_PER_QUERY, mask=mask), vectors, _NEIGHBORS_PER_QUERY)
+        for row, neighbors in zip(query_rows.tolist(), results, strict=True):
+            near = (neighbors.scores >= threshold - _TOLERANCE) & (neighbors.rows != row)
+            others = neighbors.rows[near]
+            yield from _above_threshold(vectors, np.full(len(others), row), others, neighbors.scores[near], threshold)
+        report(len(queries))
 
 
-def _decided(vectors: Float16, rows: Int64, others: Int64, cosines: Float32, threshold: float) -> Iterator[Pairs]:
-    """Without those pairs whose cosine only rounding lifts to the threshold."""
-    keep = cosines >= threshold + _SLACK
+def _above_threshold(
+    vectors: Float16, rows: Int64, others: Int64, cosines: Float32, threshold: float
+) -> Iterator[Pairs]:
+    """Leave out pairs that reach the threshold only by rounding."""
+    keep = cosines >= threshold + _TOLERANCE
     yield rows[keep], others[keep], cosines[keep]
     close = np.flatnonzero(~keep)
-    for start in range(0, len(close), _BLOCK):
-        part = close[start : start + _BLOCK]
+    for start in range(0, len(close), _BLOCK_ROWS):
+        part = close[start : start + _BLOCK_ROWS]
         a, b = vectors[rows[part]].astype(np.float64), vectors[others[part]].astype(np.float64)
         norms = np.sqrt(np.vecdot(a, a) * np.vecdot(b, b))
-        sure = part[np.vecdot(a, b) >= (threshold - _EXACT_SLACK) * norms]
+        sure = part[np.vecdot(a, b) >= (threshold - _FLOAT64_TOLERANCE) * norms]
         yield rows[sure], others[sure], cosines[sure]
 
 
-class _Forest:
-    """Disjoint sets (Tarjan 1975) that remember the weakest pair they were joined by."""
+class _DisjointSets:
+    """Disjoint sets (Tarjan 1975) with the lowest cosine of the pairs that joined each."""
 
     def __init__(self, count: int) -> None:
         self._parent = np.arange(count)
         self._weakest: dict[int, float] = {}
 
     def join_all(self, rows: Int64, others: Int64, cosines: Float32) -> None:
-        """Joins pair after pair; those that are joined already cost next to nothing."""
+        """Join the pairs in their order; those that are joined already are skipped cheaply."""
         apart = self._roots(rows) != self._roots(others)
         for row, other, cosine in zip(
             rows[apart].tolist(), others[apart].tolist(), cosines[apart].tolist(), strict=True

@@ -1,1 +1,1 @@
-"""Where images come from: one file for each shape of source, and a registry that tells them apart."""
+"""Sources of images: one module for each kind, and a registry that chooses by path."""

@@ -1,7 +1,7 @@
-"""Captions and column names: the rules by which what a source knows becomes an item's metadata.
+"""Conversion of a source's captions and columns to an item's metadata.
 
-The job's own columns (`id`, `source`, `path`, `caption`, `captions`, `width`, `height`, `format`) win; a column of the
-source with such a name is kept under `source_<name>`. Names that begin with an underscore are the job's as well.
+The names of the job's own columns (`id`, `source`, `path`, `caption`, `captions`, `width`, `height`, `format`) and all
+names that begin with an underscore are reserved. A source's column with such a name becomes `source_<name>`.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ import pyarrow as pa
 
 RESERVED_COLUMNS = ("id", "source", "path", "caption", "captions", "width", "height", "format")
 MAX_CAPTION_BYTES = 1 << 16
-"""No more of a caption file is read: 64 KiB."""
+"""Bytes of a caption file that are read: 64 KiB."""
 
 
 def valid_text(text: str) -> str:
-    """The text with what UTF-8 can't carry (lone surrogates) replaced."""
+    """Return the text with lone surrogates, which UTF-8 can't encode, replaced."""
     return text.encode("utf-8", "replace").decode()
 
 
 def valid_text_columns(rows: Any) -> Any:
-    """A record batch or table whose texts are all UTF-8: what is not is replaced, by U+FFFD.
+    """Return a record batch or table with invalid UTF-8 in its text columns replaced by U+FFFD.
 
     Raises:
-        pyarrow.ArrowInvalid: values within lists or records are broken.
+        pyarrow.ArrowInvalid: values within lists or records are invalid.
     """
     try:
         rows.validate(full=True)
     except pa.ArrowInvalid:
-        for place, column in enumerate(rows.schema):
+        for position, column in enumerate(rows.schema):
             if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-                texts = rows.column(place).cast(pa.large_binary()).to_pylist()
-                mended = pa.array(
+                texts = rows.column(position).cast(pa.large_binary()).to_pylist()
+                repaired = pa.array(
                     [None if text is None else text.decode("utf-8", "replace") for text in texts], column.type
                 )
-                rows = rows.set_column(place, column, mended)
+                rows = rows.set_column(position, column, repaired)
         rows.validate(full=True)
     return rows
 
 
 def caption_columns(texts: Iterable[str]) -> dict[str, Any]:
-    """`caption` is the first text that is not blank; `captions` holds all of them where there are several.
+    """Return `caption`, the first text that is not blank, and `captions`, all of them if there are several.
 
     >>> caption_columns(["a cat", "", "a cat on a mat "])
     {'caption': 'a cat', 'captions': ['a cat', 'a cat on a mat']}
@@ -54,12 +54,12 @@ def caption_columns(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def captions_from_file(data: bytes) -> dict[str, Any]:
-    """The caption columns of a text file that holds one caption a line; what is not UTF-8 is replaced."""
+    """Return the caption columns of a text file with one caption a line; invalid UTF-8 is replaced."""
     return caption_columns(data[:MAX_CAPTION_BYTES].decode("utf-8-sig", "replace").splitlines())
 
 
 def captions_from_cell(value: Any) -> dict[str, Any]:
-    """The caption columns of a table's cell: a text, or a list of texts."""
+    """Return the caption columns of a table's cell: a text, or a list of texts."""
     if isinstance(value, str):
         return caption_columns(value.splitlines())
     if isinstance(value, list | tuple):
@@ -68,7 +68,7 @@ def captions_from_cell(value: Any) -> dict[str, Any]:
 
 
 def merged_columns(own: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """`own` plus the source's columns, renamed where a name is taken; values that say the same twice are left out.
+    """Return `own` and the source's columns, renamed if the name is reserved or taken; equal values are left out.
 
     >>> merged_columns({"caption": "a cat"}, {"caption": "tabby", "width": 640, "label": 3})
     {'caption': 'a cat', 'source_caption': 'tabby', 'source_width': 640, 'label': 3}
@@ -77,8 +77,9 @@ def merged_columns(own: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str
     for name, value in extra.items():
         if own.get(name) == value:
             continue
-        fresh = f"source_{name.lstrip('_')}" if name in RESERVED_COLUMNS or name.startswith("_") or not name else name
-        while fresh in columns or (fresh != name and fresh in extra):
-            fresh += "_"
-        columns[fresh] = value
+        reserved = name in RESERVED_COLUMNS or name.startswith("_") or not name
+        unique = f"source_{name.lstrip('_')}" if reserved else name
+        while unique in columns or (unique != name and unique in extra):
+            unique += "_"
+        columns[unique] = value
     return columns

@@ -1,7 +1,7 @@
-"""A folder of image files, read recursively in sorted order; or a single file.
+"""Source of image files: a folder, read recursively in sorted order, or a single file.
 
-The id is the path below the folder, with its extension, in POSIX form: the same name in two folders is two items.
-Hidden files are skipped; links to folders are followed once, and not where they lead back into the source.
+The id is the path below the folder, with its extension, in POSIX form: files of the same name in two folders are two
+items. Hidden files are skipped. Links to folders are followed once, unless they lead back into the source.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from lookalike.errors import SourceError
 from lookalike.images import EXTENSIONS
 from lookalike.sources.columns import MAX_CAPTION_BYTES, captions_from_file
 from lookalike.sources.item import (
     Item,
+    Source,
     display_name,
     fingerprint,
     read_error,
@@ -27,17 +30,17 @@ from lookalike.sources.item import (
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name ends like an image's, in any case, and is not hidden."""
+    """Return whether a file name has an image's extension, in any case, and is not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-class FolderSource:
+class FolderSource(Source):
     """All images below a folder, or one file.
 
     Args:
         path: the folder, or an image file.
-        label: goes into the column `source`.
-        prefix: what ids begin with, `""` or `NAME/`.
+        label: value of the column `source`.
+        prefix: start of every id, `""` or `NAME/`.
     """
 
     def __init__(self, path: Path, label: str, prefix: str = "") -> None:
@@ -46,8 +49,9 @@ class FolderSource:
         self._only = None if path.is_dir() else path.name
         self._prefix = prefix
 
+    @override
     def estimated_count(self) -> int | None:
-        """Exact: counting names is quick beside decoding."""
+        # Exact: counting names is fast compared with decoding.
         return 1 if self._only else sum(len(images) for _, images, _ in self._walk())
 
     def __iter__(self) -> Iterator[Item]:
@@ -63,11 +67,11 @@ class FolderSource:
                 yield self._item(folder, name, names)
 
     def _walk(self) -> Iterator[tuple[Path, list[str], set[str] | OSError]]:
-        """(folder, sorted image names, all names in it); an unreadable folder counts as one image."""
+        """Yield (folder, sorted image names, all names in it); an unreadable folder counts as one image."""
         visited = {_identity(self._root)}
-        waiting = [self._root]
-        while waiting:
-            folder = waiting.pop()
+        pending = [self._root]
+        while pending:
+            folder = pending.pop()
             try:
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
@@ -76,10 +80,10 @@ class FolderSource:
             folders = [entry for entry in entries if not entry.name.startswith(".") and _is_folder(entry)]
             names = {entry.name for entry in entries}
             yield folder, sorted(filter(is_image, names - {entry.name for entry in folders})), names
-            # The stack is popped from its end, so the first folder by name goes in last.
-            waiting += [Path(entry.path) for entry in reversed(folders) if self._enters(entry, visited)]
+            # The stack is popped from its end, so the first folder by name is pushed last.
+            pending += [Path(entry.path) for entry in reversed(folders) if self._should_enter(entry, visited)]
 
-    def _enters(self, entry: os.DirEntry[str], visited: set[tuple[int, int]]) -> bool:
+    def _should_enter(self, entry: os.DirEntry[str], visited: set[tuple[int, int]]) -> bool:
         if not entry.is_symlink():
             return True
         target = Path(os.path.realpath(entry.path))
@@ -92,26 +96,26 @@ class FolderSource:
     def _item(self, folder: Path, name: str, names: set[str]) -> Item:
         path = folder / name
         relative = self._relative(path)
-        longer = f"{self.label}/{relative}"  # IMG_0001.JPG stands in every camera's folder
+        fallback_id = f"{self.label}/{relative}"  # every camera's folder has an IMG_0001.JPG
         columns: dict[str, Any] = {"path": relative}
         try:
             status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+            if not stat.S_ISREG(status.st_mode):  # opening a named pipe would block
                 raise SourceError(f"{display_name(str(path))} is not a regular file")
             caption = _caption_file(path, names)
             if caption is not None:
                 columns |= captions_from_file(read_range(caption, size=MAX_CAPTION_BYTES))
         except OSError as error:
-            return unreadable_item(self._prefix + relative, self.label, read_error(path, error), columns, longer)
+            return unreadable_item(self._prefix + relative, self.label, read_error(path, error), columns, fallback_id)
         except SourceError as error:
-            return unreadable_item(self._prefix + relative, self.label, error, columns, longer)
+            return unreadable_item(self._prefix + relative, self.label, error, columns, fallback_id)
         return Item(
             self._prefix + relative,
             self.label,
             fingerprint(*size_and_mtime(status)),
             lambda: read_range(path),
             columns,
-            fallback_id=longer,
+            fallback_id=fallback_id,
         )
 
     def _relative(self, path: Path) -> str:
@@ -121,7 +125,7 @@ class FolderSource:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that can't be followed is no folder
+    except OSError:  # a broken link
         return False
 
 

@@ -1,7 +1,7 @@
-"""What a source yields: an item is an image that can be read later, with an id, a fingerprint and its columns.
+"""Protocol of a source and its items: images with an id, a fingerprint and metadata columns.
 
-Reading is put off until `load` is called, so that an item that was indexed before costs no more than a look at its
-size and time stamp. It knows nothing of pixels: `load` gives the bytes of an image file.
+`Item.load` reads the bytes of the image file. An item that was indexed before is recognised by its fingerprint, usually
+of size and modification time, without reading the file.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, NoReturn, Protocol
 from lookalike.errors import ImageTooLarge, LookalikeError, SourceError, SourceNotFound
 
 MAX_FILE_BYTES = 1 << 29
-"""Larger image files are refused unread: half a gigabyte, so that memory stays bounded."""
+"""Larger image files are rejected unread, so that memory stays bounded: half a gigabyte."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnNames:
-    """Which columns of a table play a part; None where the source finds them itself."""
+    """Names of a table's columns; None for a column that the source finds itself."""
 
     id: str | None = None
     image: str | None = None
@@ -33,12 +33,12 @@ class Item:
     """One image of a source.
 
     Attributes:
-        id: unique in the collection, derived from path, key or id column; stable from run to run.
-        source: the label of the source, for people.
+        id: unique in the collection, from the path, key or id column; the same in every run.
+        source: the label of the source.
         fingerprint: 64 bits that change when the image or its caption may have changed.
-        load: gives the image file's bytes; raises LookalikeError. Safe to call from any thread.
+        load: returns the image file's bytes; raises LookalikeError. Safe to call from any thread.
         columns: the item's metadata.
-        fallback_id: what it is called where an earlier source holds an item of the same id already; None to refuse it.
+        fallback_id: the id to use if an earlier source has an item with the same id; None to reject it.
     """
 
     id: str
@@ -50,16 +50,16 @@ class Item:
 
 
 class Source(Protocol):
-    """A re-iterable stream of items in an order that does not change from run to run."""
+    """A re-iterable stream of items in the same order in every run."""
 
     label: str
 
     def __iter__(self) -> Iterator[Item]:
-        """The items; what can't be read is an item whose `load` raises, so that it is counted and reported."""
+        """Yield the items; the `load` of an unreadable one raises, so that it is counted and reported."""
         ...
 
     def estimated_count(self) -> int | None:
-        """About how many items there are, None where only reading everything would tell."""
+        """Return the approximate number of items, None if only reading all of them would tell."""
         ...
 
 
@@ -70,7 +70,7 @@ def unreadable_item(
     columns: Mapping[str, Any] | None = None,
     fallback_id: str | None = None,
 ) -> Item:
-    """An item that is known to be unreadable before it is loaded."""
+    """Return an item whose `load` raises `error`."""
 
     def fail() -> NoReturn:
         raise error
@@ -79,33 +79,33 @@ def unreadable_item(
 
 
 def fingerprint(*parts: object) -> int:
-    """64 bits of BLAKE2b over the parts' text."""
+    """Return 64 bits of BLAKE2b over the parts' text."""
     text = "\0".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
 def size_and_mtime(stat: os.stat_result) -> tuple[int, int]:
-    """What tells cheaply that a file was changed: size in bytes and modification time in nanoseconds."""
+    """Return size in bytes and modification time in nanoseconds, which change with the file."""
     return stat.st_size, stat.st_mtime_ns
 
 
 def display_name(name: str) -> str:
-    """A file name as text that every format can carry: bytes that are not UTF-8 become backslash escapes."""
+    """Return a file name as valid UTF-8: other bytes become backslash escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def read_range(path: Path, offset: int = 0, size: int | None = None) -> bytes:
-    """Bytes of a file, translated errors.
+    """Read bytes of a file.
 
     Args:
         path: the file.
-        offset: where to begin, bytes.
-        size: how many bytes, None for the rest; fewer come back where the file ends before.
+        offset: first byte.
+        size: number of bytes, None for the rest; fewer are returned if the file ends earlier.
 
     Raises:
         ImageTooLarge: more than MAX_FILE_BYTES.
-        SourceNotFound: no such file.
-        SourceError: it can't be read.
+        SourceNotFound: there is no such file.
+        SourceError: the file can't be read.
     """
     try:
         with path.open("rb") as stream:
@@ -118,12 +118,12 @@ def read_range(path: Path, offset: int = 0, size: int | None = None) -> bytes:
 
 
 def check_size(length: int) -> None:
-    """Raises ImageTooLarge for an image file of more bytes than MAX_FILE_BYTES."""
+    """Raise ImageTooLarge if an image file exceeds MAX_FILE_BYTES."""
     if length > MAX_FILE_BYTES:
         raise ImageTooLarge(f"image file of {length:,} bytes is over the limit of {MAX_FILE_BYTES:,} bytes")
 
 
 def read_error(path: Path, error: OSError) -> SourceError:
-    """The error of the tree that says why a file can't be read."""
+    """Return the SourceError for an OSError."""
     kind = SourceNotFound if isinstance(error, FileNotFoundError | NotADirectoryError) else SourceError
     return kind(f"{display_name(str(path))} can't be read: {error.strerror or error}")

@@ -1,7 +1,7 @@
-"""A Parquet file: a row is an image, its other columns are metadata.
+"""Source of the rows of a Parquet file: a row is an image, its other columns are metadata.
 
 The image is a binary column, a struct of `bytes` and `path` as Hugging Face datasets write it, or a column of paths
-relative to the Parquet file. The id comes from a column, else it is a hash of the image's bytes: never a row number.
+relative to the Parquet file. The id is a column's value or a hash of the image's bytes, never a row number.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import override
 
 from lookalike.errors import ImageUndecodable, SourceError
 from lookalike.sources.columns import captions_from_cell, merged_columns, valid_text_columns
 from lookalike.sources.item import (
     ColumnNames,
     Item,
+    Source,
     display_name,
     fingerprint,
     read_error,
@@ -29,29 +31,29 @@ from lookalike.sources.item import (
 )
 
 SUFFIXES = (".parquet", ".pq")
-"""File name endings taken for Parquet files."""
+"""File name suffixes of Parquet files."""
 
 IMAGE_COLUMNS = ("image", "image_bytes", "bytes", "img", "picture", "jpg", "jpeg", "png", "content", "data")
 PATH_COLUMNS = ("image_path", "path", "file", "file_name", "filename", "filepath", "image", "img_path")
 ID_COLUMNS = ("id", "key", "path", "url")
 CAPTION_COLUMNS = ("caption", "captions", "text", "TEXT")
-"""Names that are looked for, in this order, where the user names none."""
+"""Names to look for, in this order, if the user names no column."""
 
-_ROWS = 64  # rows held at a time
-_DAMAGE = (OSError, pa.ArrowException)
+_ROWS_PER_BATCH = 64
+_READ_ERRORS = (OSError, pa.ArrowException)
 
 
-class ParquetSource:
+class ParquetSource(Source):
     """The rows of one Parquet file.
 
     Args:
         path: the file.
-        label: goes into the column `source`.
-        prefix: what ids begin with, `""` or `NAME/`.
-        columns: the columns' parts, where the user names them.
+        label: value of the column `source`.
+        prefix: start of every id, `""` or `NAME/`.
+        columns: column names from the user.
 
     Raises:
-        SourceError: a named column is missing, or none holds images; a damaged file is reported when it is read.
+        SourceError: a named column is missing, or none holds images. A damaged file is reported when it is read.
     """
 
     def __init__(self, path: Path, label: str, prefix: str = "", columns: ColumnNames | None = None) -> None:
@@ -59,13 +61,13 @@ class ParquetSource:
         self._path = path
         self._prefix = prefix
         self._schema = _read_schema(path)
-        self._columns = _choose(self._schema, columns or ColumnNames(), path) if self._schema else ColumnNames()
+        self._columns = _choose_columns(self._schema, columns or ColumnNames(), path) if self._schema else ColumnNames()
 
+    @override
     def estimated_count(self) -> int | None:
-        """Exact, from the footer."""
         try:
             return int(pq.read_metadata(self._path).num_rows)
-        except _DAMAGE:
+        except _READ_ERRORS:
             return 1
 
     def __iter__(self) -> Iterator[Item]:
@@ -73,11 +75,11 @@ class ParquetSource:
         try:
             stat = size_and_mtime(self._path.stat())
             with pq.ParquetFile(self._path, buffer_size=1 << 20) as file:
-                for batch in file.iter_batches(batch_size=_ROWS):
+                for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH):
                     for record in valid_text_columns(batch).to_pylist():
                         yield self._item(record, stat, row)
                         row += 1
-        except _DAMAGE as error:
+        except _READ_ERRORS as error:
             what = f"{display_name(self._path.name)} is truncated or corrupt after {row:,} rows"
             yield unreadable_item(
                 self._prefix + display_name(self._path.stem), self.label, SourceError(f"{what}: {error}")
@@ -90,14 +92,14 @@ class ParquetSource:
         value = record[id_column] if id_column is not None else _content_id(data) or path
         if value is None or value == "":
             name = display_name(self._path.name)
-            why = SourceError(f"row {row} of {name} has no id in column {id_column!r}, or no image to make one of")
-            return unreadable_item(f"{self._prefix}{name}#row-{row}", self.label, why, columns)
+            error = SourceError(f"row {row} of {name} has no id in column {id_column!r} and no image to hash")
+            return unreadable_item(f"{self._prefix}{name}#row-{row}", self.label, error, columns)
         item_id = self._prefix + (value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value))
         if data is not None:
             return Item(item_id, self.label, fingerprint(*stat, row), lambda: data, columns)
         if not path:
-            why_empty = ImageUndecodable(f"row {row} of {display_name(self._path.name)} holds no image")
-            return unreadable_item(item_id, self.label, why_empty, columns)
+            empty = ImageUndecodable(f"row {row} of {display_name(self._path.name)} holds no image")
+            return unreadable_item(item_id, self.label, empty, columns)
         return self._item_at(self._path.parent / path, item_id, columns, (*stat, row))
 
     def _item_at(self, path: Path, item_id: str, columns: dict[str, Any], parts: tuple[int, ...]) -> Item:
@@ -108,7 +110,7 @@ class ParquetSource:
         except OSError as error:
             return unreadable_item(item_id, self.label, read_error(path, error), columns)
         except ValueError as error:  # a NUL character in the path
-            return unreadable_item(item_id, self.label, SourceError(f"{str(path)!r} is no path: {error}"), columns)
+            return unreadable_item(item_id, self.label, SourceError(f"{str(path)!r} is not a path: {error}"), columns)
         except SourceError as error:
             return unreadable_item(item_id, self.label, error, columns)
         return Item(
@@ -116,15 +118,15 @@ class ParquetSource:
         )
 
     def _metadata(self, record: dict[str, Any], path: str | None) -> dict[str, Any]:
-        """Every column but the image; `id` only where it is not the id already, the caption under its own name."""
+        """Return every column but the image; `id` only if it is not the item's id, and the caption as `caption`."""
         extra = dict(record)
         del extra[self._columns.image or ""]
         own: dict[str, Any] = {}
-        stated = extra.pop("path", None)
-        if isinstance(stated, str) or path:
-            own["path"] = stated if isinstance(stated, str) else path
-        elif stated is not None:
-            extra["path"] = stated
+        path_value = extra.pop("path", None)
+        if isinstance(path_value, str) or path:
+            own["path"] = path_value if isinstance(path_value, str) else path
+        elif path_value is not None:
+            extra["path"] = path_value
         if self._columns.caption is not None:
             own |= captions_from_cell(extra.pop(self._columns.caption, None))
         if self._columns.id == "id":
@@ -135,20 +137,20 @@ class ParquetSource:
 def _read_schema(path: Path) -> pa.Schema | None:
     try:
         return pq.read_schema(path)
-    except _DAMAGE:
+    except _READ_ERRORS:
         return None
 
 
-def _choose(schema: pa.Schema, named: ColumnNames, path: Path) -> ColumnNames:
+def _choose_columns(schema: pa.Schema, named: ColumnNames, path: Path) -> ColumnNames:
     for option, name in (("id", named.id), ("image", named.image), ("caption", named.caption)):
         if name is not None and name not in schema.names:
             raise SourceError(f"{path} has no column {name!r} (--{option}-column); it has: {', '.join(schema.names)}")
     image = named.image or _image_column(schema, path)
     others = [name for name in schema.names if name != image]
     path_mode = not _holds_bytes(schema.field(image).type)
-    found = next((name for name in ID_COLUMNS if name in others), image if path_mode else None)
+    found_id = next((name for name in ID_COLUMNS if name in others), image if path_mode else None)
     caption = named.caption or next((name for name in CAPTION_COLUMNS if name in others), None)
-    return ColumnNames(id=named.id or found, image=image, caption=caption)
+    return ColumnNames(id=named.id or found_id, image=image, caption=caption)
 
 
 def _image_column(schema: pa.Schema, path: Path) -> str:
@@ -158,7 +160,7 @@ def _image_column(schema: pa.Schema, path: Path) -> str:
     if named or len(binary) == 1 or paths:
         return (named or binary[:1] or paths)[0]
     raise SourceError(
-        f"{path}: no column of image bytes or paths was found; name it with --image-column. "
+        f"{path}: no column of image bytes or paths; name it with --image-column. "
         f"The columns are: {', '.join(schema.names)}"
     )
 
@@ -174,7 +176,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _unpack(image: Any) -> tuple[bytes | None, str | None]:
-    """(bytes, path) of a cell: bytes, path, or a struct of both."""
+    """Return (bytes, path) of a cell, which is either, or a struct of both."""
     if isinstance(image, dict):
         return image.get("bytes"), image.get("path")
     if isinstance(image, bytes):

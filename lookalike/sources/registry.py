@@ -1,4 +1,4 @@
-"""SOURCE arguments -> sources, told apart by their shape; the one place to add a line for another input format."""
+"""Registry of source kinds, and the conversion of SOURCE arguments to sources. A new format is one line here."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ REGISTRY: tuple[tuple[Callable[[Path], bool], Opener], ...] = (
     ),
     (lambda path: is_image(path.name), lambda path, label, prefix, columns: FolderSource(path, label, prefix)),
 )
-"""(whether a path has this shape, what opens it); the first that fits."""
+"""(predicate on a path, constructor); the first whose predicate holds is used."""
 
 
 def open_sources(arguments: Sequence[str], columns: ColumnNames | None = None) -> list[Source]:
-    """The sources that the arguments name, in their order.
+    """Open the sources that the arguments name, in their order.
 
     Args:
-        arguments: each a folder, a tar, a Parquet file, an image, or a pattern of them; `NAME=PATH` puts `NAME/`
-            before the ids.
-        columns: which columns of a table play a part, where the user says so.
+        arguments: each a folder, a tar, a Parquet file, an image, or a glob pattern; `NAME=PATH` adds the prefix
+            `NAME/` to the ids.
+        columns: names of a table's columns, if the user gives them.
 
     Raises:
-        SourceNotFound: nothing stands at a path, or no file fits a pattern.
-        SourceError: a file of an unknown kind, or a table without images.
+        SourceNotFound: a path does not exist, or no file matches a pattern.
+        SourceError: a file is of an unknown kind, or a table has no images.
     """
     expanded = map(_expanded, arguments)
     return [_open(path, name, columns or ColumnNames()) for paths, name in expanded for path in paths]
@@ -50,24 +50,26 @@ def open_sources(arguments: Sequence[str], columns: ColumnNames | None = None) -
 
 def _expanded(argument: str) -> tuple[list[Path], str]:
     name, text = "", argument
-    match = _NAMED.fullmatch(argument)
-    if match and not Path(argument).exists():
-        name, text = match["name"], match["path"]
+    named = _NAMED.fullmatch(argument)
+    if named and not Path(argument).exists():
+        name, text = named["name"], named["path"]
     path = Path(text).expanduser()
     if path.exists():
         return [path], name
-    found = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
-    if found:
-        return found, name
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    if matches:
+        return matches, name
     if glob.has_magic(text):
-        raise SourceNotFound(f"no file fits the pattern {text!r}")
-    raise SourceNotFound(f"nothing stands at {text!r}; give a folder, a .tar, a .parquet file or a pattern of them")
+        raise SourceNotFound(f"no file matches the pattern {text!r}")
+    raise SourceNotFound(
+        f"{text!r} does not exist; give a folder, a .tar or .parquet file, an image, or a pattern of them"
+    )
 
 
 def _open(path: Path, name: str, columns: ColumnNames) -> Source:
     label = name or display_name(path.name or path.resolve().name or "/")
-    for fits, opener in REGISTRY:
-        if fits(path):
+    for matches, opener in REGISTRY:
+        if matches(path):
             return opener(path, label, f"{name}/" if name else "", columns)
     kinds = ", ".join((*tar.SUFFIXES, *parquet.SUFFIXES))
-    raise SourceError(f"{path} is no source that is known: give a folder of images, or a file ending in {kinds}")
+    raise SourceError(f"{path} is of an unknown kind; give a folder of images, or a file ending in {kinds}")

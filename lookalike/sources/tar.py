@@ -1,10 +1,10 @@
-"""A webdataset tar: neighbouring members whose names agree up to the first dot are one sample.
+"""Source of the samples of a webdataset tar: neighbouring members with the same name up to the first dot.
 
     000/cat.jpg   the image           000/cat.txt   captions, one a line           000/cat.json   metadata columns
 
-The id is `<tar stem>/<key>`; where a sample holds several images, each id ends in its extension. An uncompressed tar
-is read header by header and the images' bytes later, by whoever decodes them; a compressed one as a stream. What a
-truncated tar still holds is kept, and its loss is reported as a rejected item.
+The id is `<tar stem>/<key>`; if a sample has several images, each id ends in its extension. Of an uncompressed tar only
+the headers are read first, and an image's bytes when it is decoded; a compressed one is read as a stream. The readable
+part of a truncated tar is indexed, and the damage is reported as a rejected item.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from typing_extensions import override
+
 from lookalike.errors import ImageTooLarge, ImageUndecodable, SourceError
 from lookalike.images import EXTENSIONS
 from lookalike.sources.columns import MAX_CAPTION_BYTES, captions_from_cell, captions_from_file, merged_columns
 from lookalike.sources.item import (
     Item,
+    Source,
     check_size,
     display_name,
     fingerprint,
@@ -37,17 +40,17 @@ from lookalike.sources.item import (
 )
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-"""File name endings taken for tars."""
+"""File name suffixes of tars."""
 
-_JSON_BYTES = 1 << 24
+_MAX_JSON_BYTES = 1 << 24
 _SAMPLED_MEMBERS = 200
-_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
+_READ_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """One file of the tar: sample key, extension after the key's dot, where it lies; `data` where it was read."""
+    """A file of the tar: sample key, extension after the key's dot, name, byte position, and how to load its bytes."""
 
     key: str
     extension: str
@@ -56,14 +59,14 @@ class _Member:
     load: Callable[[], bytes]
 
 
-class TarSource:
+class TarSource(Source):
     """The samples of one tar.
 
     Args:
         path: the tar, compressed or not.
-        label: goes into the column `source`.
-        prefix: what ids begin with, `""` or `NAME/`.
-        caption: key of the JSON sidecar that holds the caption; `caption` if None. A .txt goes before it.
+        label: value of the column `source`.
+        prefix: start of every id, `""` or `NAME/`.
+        caption: key of the caption in the JSON sidecar, by default `caption`. A .txt file has precedence.
     """
 
     def __init__(self, path: Path, label: str, prefix: str = "", caption: str | None = None) -> None:
@@ -72,8 +75,9 @@ class TarSource:
         self._stem = prefix + tar_stem(path.name)
         self._caption = caption or "caption"
 
+    @override
     def estimated_count(self) -> int | None:
-        """Estimated from the first members' spacing; None for a compressed tar."""
+        # Estimated from the spacing of the first members; None for a compressed tar.
         try:
             with tarfile.open(self._path, "r:") as archive:
                 first = list(itertools.islice(archive, _SAMPLED_MEMBERS))
@@ -81,38 +85,38 @@ class TarSource:
                 if len(first) < _SAMPLED_MEMBERS:
                     return images
                 return round(images * self._path.stat().st_size / archive.offset)
-        except _DAMAGE:
+        except _READ_ERRORS:
             return None
 
     def __iter__(self) -> Iterator[Item]:
-        loss: list[SourceError] = []
+        errors: list[SourceError] = []
         try:
             parts = size_and_mtime(self._path.stat())
-            for _, members in itertools.groupby(self._members(loss), key=lambda member: member.key):
+            for _, members in itertools.groupby(self._members(errors), key=lambda member: member.key):
                 yield from self._sample(list(members), parts)
         except OSError as error:
-            loss.append(read_error(self._path, error))
-        for each in loss:
-            yield unreadable_item(self._stem, self.label, each)
+            errors.append(read_error(self._path, error))
+        for damage in errors:
+            yield unreadable_item(self._stem, self.label, damage)
 
-    def _members(self, loss: list[SourceError]) -> Iterator[_Member]:
+    def _members(self, errors: list[SourceError]) -> Iterator[_Member]:
         read = 0
         try:
             with tarfile.open(self._path, "r:*") as archive:
                 compressed = not isinstance(archive.fileobj, io.BufferedReader)
                 while (entry := archive.next()) is not None:
-                    archive.members.clear()  # type: ignore[attr-defined]  # it would remember every header; unstubbed
+                    archive.members.clear()  # type: ignore[attr-defined]  # would keep every header; no stub
                     read += 1
                     if entry.isreg() and not Path(entry.name).name.startswith("."):
                         yield self._member(archive, entry, compressed)
                 if not compressed:
                     self._check_end(archive.offset)
-        except _DAMAGE as error:
+        except _READ_ERRORS as error:
             what = f"{display_name(self._path.name)} is truncated or corrupt after {read:,} members"
-            loss.append(SourceError(f"{what}: {' '.join(str(error).split())}; what came before is kept"))
+            errors.append(SourceError(f"{what}: {' '.join(str(error).split())}; the members before are kept"))
 
     def _check_end(self, offset: int) -> None:
-        """`tarfile` takes a damaged header for the end of the archive; the end is a block of zeros, or nothing."""
+        """Raise ReadError if the archive ends at a damaged header, which `tarfile` takes for its end."""
         block = read_range(self._path, offset, tarfile.BLOCKSIZE)
         if block and block != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("no valid header where the next member should begin")
@@ -150,7 +154,7 @@ class TarSource:
         extra: dict[str, Any] = {}
         for member in members:
             if member.extension.lower() == "txt":
-                own = captions_from_file(_sidecar(member, MAX_CAPTION_BYTES))
+                own = captions_from_file(_read_sidecar(member, MAX_CAPTION_BYTES))
             elif member.extension.lower() == "json":
                 extra = _json_columns(member)
         for name in (self._caption, "captions"):
@@ -160,18 +164,18 @@ class TarSource:
 
 
 def tar_stem(name: str) -> str:
-    """The file name without its ending.
+    """Return the file name without its suffix.
 
     >>> tar_stem("part-01.tar.gz")
     'part-01'
     """
     lower = name.lower()
-    ending = max((e for e in SUFFIXES if lower.endswith(e)), key=len, default="")
-    return display_name(name[: len(name) - len(ending)])
+    suffix = max((e for e in SUFFIXES if lower.endswith(e)), key=len, default="")
+    return display_name(name[: len(name) - len(suffix)])
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Webdataset's rule: the key runs to the first dot of the base name.
+    """Split a name into key and extension at the first dot of the base name, as webdataset does.
 
     >>> _split("a.b/cat.left.jpg")
     ('a.b/cat', 'left.jpg')
@@ -198,7 +202,7 @@ def _fail(error: ImageTooLarge) -> NoReturn:
     raise error
 
 
-def _sidecar(member: _Member, limit: int) -> bytes:
+def _read_sidecar(member: _Member, limit: int) -> bytes:
     try:
         return member.load()[:limit]
     except (ImageTooLarge, ImageUndecodable, SourceError) as error:
@@ -208,7 +212,7 @@ def _sidecar(member: _Member, limit: int) -> bytes:
 
 def _json_columns(member: _Member) -> dict[str, Any]:
     try:
-        columns = json.loads(_sidecar(member, _JSON_BYTES) or b"{}")
+        columns = json.loads(_read_sidecar(member, _MAX_JSON_BYTES) or b"{}")
     except (ValueError, RecursionError) as error:
         _log.warning("sidecar %s is ignored: not JSON: %s", member.name, error)
         return {}

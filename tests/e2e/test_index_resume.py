@@ -100,7 +100,7 @@ def test_second_run_is_unchanged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["nowhere"], 1, "nothing stands at 'nowhere'"),
+        (["nowhere"], 1, "'nowhere' does not exist"),
         ([".", "--encoder", "no-such"], 1, "no-such"),
         ([".", "--store", "no-such"], 1, "unknown store 'no-such'"),
         ([".", "--batch-size", "0"], 2, "--batch-size"),

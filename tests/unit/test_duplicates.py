@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from indexing.job import IndexSettings, run_index
-from lookalike import duplicates as duplicates_module
+from lookalike import duplicates
 from lookalike.duplicates import DuplicateGroup, duplicate_groups
 from lookalike.stores.exact import ExactStore
 from lookalike.types import Float16
@@ -47,9 +47,9 @@ def family(seed: int, count: int) -> Float16:
 def test_groups_are_the_connected_components(exact_up_to: int, seed: int, count: int, threshold: float) -> None:
     vectors = family(seed, count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicates_module, "_BLOCK", 7)
-        patch.setattr(duplicates_module, "_QUERIES", 7)
-        patch.setattr(duplicates_module, "MAX_EXACT_ROWS", exact_up_to)
+        patch.setattr(duplicates, "_BLOCK_ROWS", 7)
+        patch.setattr(duplicates, "_QUERIES_PER_SEARCH", 7)
+        patch.setattr(duplicates, "MAX_EXACT_ROWS", exact_up_to)
         compared: list[int] = []
         groups = duplicate_groups(vectors, threshold, ExactStore(vectors), compared.append)
     assert {group.rows for group in groups} == naive(vectors, threshold)
@@ -64,7 +64,7 @@ def test_thousands_of_copies_are_decided_in_little_memory(
     exact_up_to: int, noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All pairs of them lie at the threshold, and each is looked at in float64: at once that would be 2 GB."""
-    monkeypatch.setattr(duplicates_module, "MAX_EXACT_ROWS", exact_up_to)
+    monkeypatch.setattr(duplicates, "MAX_EXACT_ROWS", exact_up_to)
     random = np.random.default_rng(0)
     rows = random.standard_normal((1, 64)) / 8 + noise * random.standard_normal((2_000, 64)) / 8
     vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
@@ -127,19 +127,19 @@ def test_a_page_that_can_not_be_written_is_one_clear_line(
     def compared(*arguments: Any) -> None:
         raise AssertionError("minutes of work for nothing")
 
-    monkeypatch.setattr(duplicates_module, "duplicate_groups", compared)
+    monkeypatch.setattr(duplicates, "duplicate_groups", compared)
     with pytest.raises(Exception, match="can't be written"):
         run(str(collection), "--page", str(tmp_path / "no" / "page.html"))
 
 
 def test_of_thousands_of_copies_few_pairs_are_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked, real = [0], duplicates_module._Forest.join
+    looked, real = [0], duplicates._DisjointSets.join
 
     def join(self: Any, *pair: Any) -> None:
         looked[0] += 1
         real(self, *pair)
 
-    monkeypatch.setattr(duplicates_module._Forest, "join", join)
+    monkeypatch.setattr(duplicates._DisjointSets, "join", join)
     rows = np.repeat(np.eye(8)[:2], 2_500, axis=0) + np.random.default_rng(0).normal(0, 0.02, (5_000, 8))
     vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
     groups = duplicate_groups(vectors, 0.9, ExactStore(vectors))

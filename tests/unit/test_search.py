@@ -91,7 +91,7 @@ def test_a_limit_out_of_range_is_refused(searcher: Searcher, limit: int) -> None
 def test_empty_and_overlong_texts_are_refused(searcher: Searcher) -> None:
     with pytest.raises(TextEmpty):
         searcher.search_text(" \n\t ")
-    with pytest.raises(TextTooLong, match="21 characters; at most 20"):
+    with pytest.raises(TextTooLong, match="21 characters; the limit is 20"):
         searcher.search_text("x" * 21)
 
 
