@@ -2,6 +2,7 @@
 #
 #   docker build -t lookalike .                          for a CPU
 #   docker build -t lookalike:cuda --build-arg TORCH=cuda .    for an NVIDIA GPU
+#   docker build -t lookalike-proxy --target proxy .           nginx in front of it, as docker-compose.yml runs it
 #
 # Dependencies, models and code are separate layers: a new release of the code moves a few megabytes.
 
@@ -45,7 +46,18 @@ COPY requirements/demo.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv pip install --quiet --no-deps --require-hashes -r requirements/demo.txt && lookalike gallery /pictures
 
-# --- the image
+# --- the proxy's image: Debian's nginx
+FROM docker.io/library/python:3.11-slim AS proxy
+# hadolint ignore=DL3008
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light >/dev/null && rm -rf /var/lib/apt/lists/* \
+    && install -d -o 10001 -g 10001 /var/cache/nginx
+COPY deploy/nginx-common.conf deploy/nginx-compose.conf /etc/nginx/
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGQUIT
+ENTRYPOINT ["nginx", "-e", "stderr", "-c", "/etc/nginx/nginx-compose.conf", "-g", "daemon off;"]
+
+# --- the service's image
 FROM docker.io/library/python:3.11-slim
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin lookalike \
     && install -d -o lookalike -g lookalike /collections /var/cache/lookalike

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,3 +31,31 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
 def test_every_room_is_in_the_image() -> None:
     backend = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["build-backend"]
     assert set(backend["module-name"]) <= copied()
+
+
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return found
+
+
+def test_compose_publishes_the_proxy_alone() -> None:
+    published = {name: service["ports"] for name, service in services().items() if "ports" in service}
+    assert published.pop("grafana")[0].startswith("127.0.0.1:")
+    assert published == {"proxy": ["${ADDRESS:-127.0.0.1}:${PORT:-8000}:8000"]}
+
+
+def test_compose_services_are_hardened() -> None:
+    for name, service in services().items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert not service["user"].startswith("0"), name
+        assert "mem_limit" in service, name
+        assert "pids_limit" in service, name
+
+
+def test_service_trusts_the_addresses_of_compose_networks() -> None:
+    proxies = services()["lookalike"]["environment"]["LOOKALIKE_PROXIES"]
+    networks = [ip_network(each) for each in Settings(proxies=proxies).proxies.split(",")]
+    for address in ("172.17.0.3", "172.31.0.2", "192.168.16.2", "10.89.0.4", "fd00::2"):  # Docker's and podman's pools
+        assert any(ip_address(address) in network for network in networks), address
+    assert not any(ip_address("8.8.8.8") in network for network in networks)
