@@ -29,7 +29,7 @@ class Authenticator:
             ConfigInvalid: the keys can't be read.
         """
         self._listed, self._file = settings.keys.get_secret_value(), settings.keys_file
-        self._read = _stamp(self._file)  # before the file is read: what is written in between is read again
+        self._read = self._seen = _stamp(self._file)  # before the file is read: a write in between is a change
         self._keyring = load_keyring(self._listed, self._file)
         self.requires_key = len(self._keyring) > 0 or self._file is not None
         self._anonymous = Caller("", "read" if settings.anonymous else "admin")
@@ -60,9 +60,13 @@ class Authenticator:
             await asyncio.to_thread(self.reload)
 
     def reload(self) -> None:
-        """Read the key file again if it has changed."""
-        stamp = _stamp(self._file)
-        if stamp == self._read:
+        """Read the key file again if it has changed, and not since the previous call.
+
+        A file that is being written is not read: truncated, it would be valid and hold no key.
+        """
+        stamp, previous = _stamp(self._file), self._seen
+        self._seen = stamp
+        if stamp == self._read or stamp != previous:
             return
         self._read = stamp
         try:
@@ -76,7 +80,7 @@ class Authenticator:
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:
     """Return values that change when a file is written; None where there is no file."""
     try:
-        found = path.stat() if path else None
+        status = path.stat() if path else None
     except OSError:
         return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
+    return (status.st_mtime_ns, status.st_size, status.st_ino) if status else None

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from app.auth.authentication import Authenticator
 from app.auth.keys import Caller, Keyring, load_keyring, new_key
+from app.errors import KeyInvalid
+from app.settings import Settings
 from cli.main import app
 from lookalike.errors import ConfigInvalid
 
@@ -144,3 +147,25 @@ def test_a_full_disk_leaves_the_key_file_as_it_was(tmp_path: Path, monkeypatch: 
     assert done.stdout == ""
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_key_file_is_not_read_while_it_is_written(tmp_path: Path) -> None:
+    (first, digest), (second, other) = new_key(), new_key()
+    path = tmp_path / "keys.toml"
+    path.write_text(f'[first]\nrole = "read"\nsha256 = "{digest}"\n')
+    authenticator = Authenticator(Settings(collection=tmp_path, keys_file=path))
+    path.write_text("")  # as an editor truncates it, before it writes
+    authenticator.reload()
+    assert authenticator.authenticate(first).name == "first"
+    path.write_text(f'[second]\nrole = "read"\nsha256 = "{other}"\n')
+    authenticator.reload()
+    assert authenticator.authenticate(first).name == "first"
+    authenticator.reload()  # nothing has changed since
+    assert authenticator.authenticate(second).name == "second"
+    with pytest.raises(KeyInvalid):
+        authenticator.authenticate(first)
+    path.write_text("")
+    for _ in range(2):
+        authenticator.reload()
+    with pytest.raises(KeyInvalid):  # no key left is not the same as no keys
+        authenticator.authenticate(second)
