@@ -1,6 +1,6 @@
-"""From images to an encoder that the service serves: train, export, index, serve, query, on real photographs.
+"""Train, export, index, serve and query on real photographs.
 
-What is served must be what was trained: the collection's vectors are the trainer's embeddings.
+The collection's vectors must equal the trainer's embeddings.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module", params=METHODS)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Settings]:
-    """The gallery, the encoder's folder, and the configuration that it was made with."""
+    """The gallery, the encoder's folder, and its training configuration."""
     folder = tmp_path_factory.mktemp(request.param)
     write_gallery(folder / "gallery")
     if request.param == "triplet":
@@ -72,8 +72,8 @@ def images_of(gallery: Path) -> list[Path]:
     return sorted(gallery.rglob("*.png"))
 
 
-def trainers(mine: Path, settings: Settings) -> LiveEncoder:
-    """The trainer's own modules with the weights that it kept as its best."""
+def trained_encoder(mine: Path, settings: Settings) -> LiveEncoder:
+    """The trainer's modules with its best weights."""
     model = load_base(settings.base, text=settings.objective.name == "clip")
     model.modules().load_state_dict(safetensors.torch.load_file(mine.with_name("mine.work") / "best.safetensors"))
     return LiveEncoder(model, "trainer", torch.device("cpu"))
@@ -95,7 +95,7 @@ def test_exported_folder_describes_its_training(trained: tuple[Path, Path, Setti
 
 def test_served_embeddings_equal_trained_ones(trained: tuple[Path, Path, Settings], tmp_path: Path) -> None:
     gallery, mine, settings = trained
-    name, live = f"folder:{mine}", trainers(mine, settings)
+    name, live = f"folder:{mine}", trained_encoder(mine, settings)
     images = [decode(path.read_bytes()).image for path in images_of(gallery)]
     batch = np.stack([live.preprocess(image) for image in images])
     expected = live.encode_images(batch)
@@ -117,9 +117,9 @@ def test_served_embeddings_equal_trained_ones(trained: tuple[Path, Path, Setting
     (cat,) = gallery.rglob("chelsea.png")
     with TestClient(create_app(ServiceSettings(collection=tmp_path / "found"))) as client:
         wait_until_ready(client)
-        answer = client.post("/v1/search/image", files={"file": cat.read_bytes()}).json()
-        assert answer["results"][0]["id"] == str(cat.relative_to(gallery))
-        assert answer["encoder"] == f"folder:{mine}"
+        response = client.post("/v1/search/image", files={"file": cat.read_bytes()}).json()
+        assert response["results"][0]["id"] == str(cat.relative_to(gallery))
+        assert response["encoder"] == f"folder:{mine}"
         text = client.post("/v1/search/text", json={"text": "a cat"})
         assert text.status_code == (200 if settings.objective.name == "clip" else 422)
         sides = {"a": cat.read_bytes(), "b": next(gallery.rglob("coffee.png")).read_bytes()}

@@ -1,4 +1,4 @@
-"""`lookalike index` as a process: killed, interrupted, run again, and what it prints."""
+"""`lookalike index` as a process: killed, interrupted, resumed, and its output."""
 
 from __future__ import annotations
 

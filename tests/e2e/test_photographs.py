@@ -1,4 +1,4 @@
-"""The main job on 500 captioned photographs that no training saw; needs the shared data folder."""
+"""Indexing and search of 500 captioned photographs unseen in training; needs the shared data folder."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def collection(photographs: Path) -> Path:
 
 @pytest.mark.parametrize(("item", "caption"), CAPTIONS.items())
 def test_caption_finds_its_photograph_in_first_ten(collection: Path, item: str, caption: str) -> None:
-    answer = lookalike_json("search", collection, "--text", caption, "--limit", "10")
-    assert item in [hit["id"] for hit in answer["results"]]
+    response = lookalike_json("search", collection, "--text", caption, "--limit", "10")
+    assert item in [hit["id"] for hit in response["results"]]
 
 
 def test_photograph_finds_itself_with_score_one(photographs: Path, collection: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The main job on the sample gallery: what every clone can run."""
+"""Indexing, search and the service on the sample gallery, which needs no other data."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tests.e2e.commands import lookalike, lookalike_json, serving
     ],
 )
 def test_text_finds_its_photograph_first(sample_collection: Path, text: str, first: str) -> None:
-    answer = lookalike_json("search", sample_collection, "--text", text, "--limit", "3")
-    assert answer["results"][0]["id"] in first.split("|")
+    response = lookalike_json("search", sample_collection, "--text", text, "--limit", "3")
+    assert response["results"][0]["id"] in first.split("|")
 
 
 def test_search_parameter_is_name_and_number(sample_collection: Path) -> None:
-    asked = ("search", sample_collection, "--text", "a cat", "--limit", "1")
-    assert lookalike_json(*asked, "--param", "nprobe=4")["results"][0]["id"] == "chelsea.png"  # all are compared here
-    refused = lookalike(*asked, "--param", "nprobe")
-    assert refused.returncode == 2
-    assert "such as nprobe=64" in refused.stderr
+    arguments = ("search", sample_collection, "--text", "a cat", "--limit", "1")
+    assert lookalike_json(*arguments, "--param", "nprobe=4")["results"][0]["id"] == "chelsea.png"  # an exact store
+    rejected = lookalike(*arguments, "--param", "nprobe")
+    assert rejected.returncode == 2
+    assert "such as nprobe=64" in rejected.stderr
 
 
 def test_image_finds_itself_then_its_stereo_twin(gallery: Path, sample_collection: Path) -> None:
-    answer = lookalike_json("search", sample_collection, "--image", gallery / "motorcycle_left.png")
-    first, second = answer["results"][:2]
+    response = lookalike_json("search", sample_collection, "--image", gallery / "motorcycle_left.png")
+    first, second = response["results"][:2]
     assert (first["id"], second["id"]) == ("motorcycle_left.png", "motorcycle_right.png")
     assert first["score"] == pytest.approx(1.0, abs=1e-3)
 

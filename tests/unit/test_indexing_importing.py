@@ -1,4 +1,4 @@
-"""Embeddings of other tools become collections: every layout, every disagreement, and the images at hand."""
+"""Import of other tools' embeddings: layouts, mismatches and local images."""
 
 from __future__ import annotations
 
@@ -162,9 +162,9 @@ def test_vectors_without_metadata_get_content_ids(vectors: Float32, tmp_path: Pa
 
 
 def test_equal_vectors_without_metadata_get_numbered_ids(vectors: Float32, tmp_path: Path) -> None:
-    given = vectors[[0, 1, 0, 2, 0, 1]]
-    given[3] = 0
-    np.save(tmp_path / "v.npy", given)
+    repeated = vectors[[0, 1, 0, 2, 0, 1]]
+    repeated[3] = 0
+    np.save(tmp_path / "v.npy", repeated)
     summary = imported(tmp_path / "v.npy", tmp_path / "out")
     assert (summary.seen, summary.indexed, summary.rejected_by_code) == (6, 5, {"vector_invalid": 1})
     records = open_collection(tmp_path / "out").metadata.records(range(5))
@@ -257,7 +257,7 @@ def test_index_of_codes_is_reported_as_approximate(vectors: Float32, tmp_path: P
 
 
 class _Wide(FakeEncoder):
-    """As wide as ViT-B/32, whose weights no test has; sees the same in every image."""
+    """As wide as ViT-B/32, whose weights are not in the tests; encodes every image alike."""
 
     spec = replace(FakeEncoder.spec, name="wide", dim=512)
 
@@ -278,9 +278,9 @@ def test_clip_retrieval_output_keeps_its_neighbours(
     scores, rows = theirs.search(theirs.reconstruct_n(0, 9), 9)
     for item_id, expected, cosines in zip(ids, rows, scores, strict=True):
         hits = searcher.search_item(item_id, SearchOptions(limit=9)).hits
-        said = {ids[row]: float(cosine) for row, cosine in zip(expected, cosines, strict=True)}
-        assert [hit.score for hit in hits] == pytest.approx([said[hit.id] for hit in hits], abs=2e-3)
-        ordered = [said[hit.id] for hit in hits]  # theirs are products of vectors that are not quite of unit norm
+        expected_scores = {ids[row]: float(cosine) for row, cosine in zip(expected, cosines, strict=True)}
+        assert [hit.score for hit in hits] == pytest.approx([expected_scores[hit.id] for hit in hits], abs=2e-3)
+        ordered = [expected_scores[hit.id] for hit in hits]  # their vectors are not quite of unit norm
         assert ordered == pytest.approx(sorted(ordered, reverse=True), abs=1e-3)
     with pytest.raises(EncoderMismatch, match="another encoder"):
         run_import(ImportSettings(source / "embeddings", tmp_path / "x", "wide", images=source / "catalog"))

@@ -1,7 +1,8 @@
-"""The index is the fastest that keeps memory, recall and time, and where none does it is said what would."""
+"""The chosen index is the fastest within the budget; if none is, the error suggests what would be."""
 
 from __future__ import annotations
 
+import doctest
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexing.build import index_selection, tuned_store
+from indexing.build import budget, index_selection, tuned_store
+from indexing.build import prompts as prompts_module
 from indexing.build.budget import IndexBudget, megabytes, parse_latency, parse_memory
 from indexing.build.candidates import candidates
 from indexing.build.index_selection import build_within_budget
@@ -40,7 +42,7 @@ def vectors() -> Float16:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float]]:
-    """Preset -> (recall, milliseconds) that tuning will report; presets that are not there miss the recall."""
+    """Preset -> (recall, milliseconds) that tuning reports; other presets miss the recall."""
     table: dict[str, tuple[float, float]] = {}
     last, build = [""], tuned_store.build_store
 
@@ -65,9 +67,7 @@ def chosen(vectors: Float16, folder: Path, budget: IndexBudget, store: str = "au
     return built.report["plan"]["chosen"], options
 
 
-def test_fastest_preset_with_enough_recall_is_chosen(
-    vectors: Float16, tmp_path: Path, measured: dict[str, Any]
-) -> None:
+def test_fastest_sufficient_preset_is_chosen(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
     measured |= FAST
     name, options = chosen(vectors, tmp_path, IndexBudget(0.95, latency=5.0))
     assert name == "ivf-rabitq"
@@ -132,17 +132,17 @@ def test_recall_error_suggests_best_recall(vectors: Float16, tmp_path: Path, mea
 
 
 def test_other_presets_are_tried_if_default_misses_recall(tmp_path: Path, measured: dict[str, Any]) -> None:
-    said: list[str] = []
+    steps: list[str] = []
     measured |= {"auto": (0.9, 0.1), "ivf-flat": (1.0, 0.4), "exact": (1.0, 3.0)}
     vectors = unit(10_001, 16, seed=2).astype(np.float16)
-    built = build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.99), on_progress=said.append)
+    built = build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.99), on_progress=steps.append)
     assert built.params["preset"] == "ivf-flat"
-    assert said[0] == "the default index does not reach the recall; trying the others"
+    assert steps[0] == "the default index does not reach the recall; trying the others"
     assert built.params["asked"] == "auto"
 
 
 def test_files_of_rejected_index_are_removed(tmp_path: Path, measured: dict[str, Any]) -> None:
-    """The default was built first; `exact`, which is taken, has no files at all."""
+    """The default was built first; `exact`, which is chosen, has no files."""
     measured |= {"auto": (0.9, 0.1), "exact": (1.0, 3.0)}
     vectors = unit(10_001, 16, seed=2).astype(np.float16)
     assert build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.99)).kind == "exact"
@@ -162,7 +162,7 @@ def test_index_over_memory_suggests_more_memory(
 
 
 def test_chosen_index_keeps_measured_budget(tmp_path: Path) -> None:
-    """Nothing is scripted: the chosen index, opened by the manifest's parameters, keeps what was promised."""
+    """Nothing is mocked: the chosen index, opened with the manifest's parameters, keeps the reported recall."""
     vectors = unit(60_000, 24, seed=3).astype(np.float16)
     text = unit(150, 24, seed=4)
     budget = IndexBudget(0.9, PRESETS["ivf-pq4"].memory_bytes(*vectors.shape) + 1_000, 100.0)
@@ -179,7 +179,7 @@ def test_chosen_index_keeps_measured_budget(tmp_path: Path) -> None:
 
 
 def test_graph_recall_holds_for_unseen_queries(tmp_path: Path) -> None:
-    """A search for a row of the graph's own is led to it: judged by those, this one would claim 0.98 and give 0.92."""
+    """A search for a row of the graph is led to it: measured with those, recall would be 0.98 instead of 0.92."""
     centres = np.random.default_rng(0).standard_normal((60, 64))
 
     def around(n: int, seed: int) -> Float32:
@@ -189,13 +189,13 @@ def test_graph_recall_holds_for_unseen_queries(tmp_path: Path) -> None:
 
     vectors = around(8_000, seed=1).astype(np.float16)
     built = build_within_budget(vectors, tmp_path, "hnsw-sq8", IndexBudget(0.9))
-    promised = built.report["image"]["ann_recall_at_10"]
+    reported = built.report["image"]["ann_recall_at_10"]
     store = open_store(built.kind, tmp_path, vectors, built.params)
-    kept = recall_of(store, vectors, built.report["params"], QuerySet(around(600, seed=2)))
-    assert promised == pytest.approx(kept, abs=0.025)
-    assert recall_of(store, vectors, built.report["params"], None) > kept + 0.03
-    everyone = store.search(vectors[:300].astype(np.float32), 1, {"efSearch": 200})
-    assert np.mean([found.rows[0] == i for i, found in enumerate(everyone)]) > 0.97  # those held out are there, too
+    measured = recall_of(store, vectors, built.report["params"], QuerySet(around(600, seed=2)))
+    assert reported == pytest.approx(measured, abs=0.025)
+    assert recall_of(store, vectors, built.report["params"], None) > measured + 0.03
+    results = store.search(vectors[:300].astype(np.float32), 1, {"efSearch": 200})
+    assert np.mean([result.rows[0] == i for i, result in enumerate(results)]) > 0.97  # the held-out rows are in it, too
 
 
 def recall_of(store: VectorStore, vectors: Float16, params: dict[str, int], queries: QuerySet | None) -> float:
@@ -239,3 +239,8 @@ def test_prompts_are_distinct() -> None:
     assert len(set(many)) == len(many) > 300
     assert many[:2] == ["a photo of a dog", "a photo of a cat"]
     assert all(text == " ".join(text.split()) for text in many)
+
+
+def test_docstring_examples_hold() -> None:
+    for module in (budget, prompts_module):
+        assert doctest.testmod(module).failed == 0

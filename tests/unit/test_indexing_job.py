@@ -1,4 +1,4 @@
-"""The indexing job in one process, with the fake encoder: counts, order, reuse, and what survives a failure."""
+"""The indexing job in one process, with the fake encoder: counts, order, reuse, and resuming after a failure."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def _no_disk(path: Path, offset: int = 0, size: int | None = None) -> bytes:
 
 
 class FailingEncoder(FakeEncoder):
-    """Breaks at the third batch."""
+    """Fails at the third batch."""
 
     calls = 0
 

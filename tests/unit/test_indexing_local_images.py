@@ -1,4 +1,4 @@
-"""Images of imported rows: found, table at once, and not again after an import that was stopped."""
+"""Local images of imported rows: found, read once, and not again by a resumed import."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number in range(20):
-        (tmp_path / f"pictures/{number:02}.png").write_bytes(encoded(make_image(WIDTH, 24, seed=number), "PNG"))
-    return tmp_path / "pictures"
+        (tmp_path / f"images/{number:02}.png").write_bytes(encoded(make_image(WIDTH, 24, seed=number), "PNG"))
+    return tmp_path / "images"
 
 
 def local_images_in(folder: Path, pool: ThreadPoolExecutor) -> LocalImages:
@@ -115,5 +115,5 @@ def test_resumed_import_does_not_read_images_again(
     assert (tmp_path / "mine/.work/import").is_dir()
     monkeypatch.setattr(job, "build_version", build)
     assert run_import(settings).pictures == count
-    assert len(reads) == count + 2 * MAX_COMPARED_IMAGES  # those that vouch for the encoder
+    assert len(reads) == count + 2 * MAX_COMPARED_IMAGES  # those compared with their vectors
     assert not (tmp_path / "mine/.work").exists()

@@ -1,4 +1,4 @@
-"""Recall is measured as it is claimed to be, and the cheapest sufficient parameters win."""
+"""Recall is measured as documented, and the cheapest sufficient parameters win."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ LADDER: list[SearchParameters] = [{"nprobe": step, "candidates": 20} for step in
 @pytest.mark.parametrize(
     ("target", "expected", "tried"),
     [
-        (0.4, 2, [2, 4, 10, 50]),  # and three rivals
+        (0.4, 2, [2, 4, 10, 50]),  # and three more
         (0.7, 4, [2, 50, 4, 10, ALL]),
         (0.85, 10, [2, 50, 4, 10, ALL]),
         (0.95, 50, [2, 50, 4, 10, ALL]),
@@ -65,7 +65,7 @@ LADDER: list[SearchParameters] = [{"nprobe": step, "candidates": 20} for step in
 def test_first_sufficient_trial_wins_among_equals(
     target: float, expected: int, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Losing every s-th row costs 1/s of the neighbours, whatever the query."""
+    """Losing every s-th row loses 1/s of the neighbours of any query."""
     monkeypatch.setattr(tuning, "_MAX_TIME_RATIO", 0.0)
     vectors = unit(2_000, 16, seed=1).astype(np.float16)
     report = tune(Forgetful(vectors, LADDER), vectors, target=target)
@@ -80,7 +80,7 @@ def test_first_sufficient_trial_wins_among_equals(
     ("slow", "expected"), [({10: 0.3, ALL: 0.15}, 50), ({10: 0.3, 50: 0.15}, ALL), ({50: 0.15, ALL: 0.15}, 10)]
 )
 def test_fastest_sufficient_trial_wins(slow: dict[int, float], expected: int) -> None:
-    """Where the first one that is good enough turns out to be slow."""
+    """The first sufficient one turns out to be slow."""
     vectors = unit(1_000, 16, seed=1).astype(np.float16)
 
     class Uneven(Forgetful):
@@ -101,11 +101,14 @@ def test_missed_target_is_reported() -> None:
     report = tune(Forgetful(vectors, LADDER[:-1]), vectors, target=0.999)
     assert not report.met
     assert report.params == LADDER[3]
-    assert [line["params"]["nprobe"] for line in report.sweep] == [2, 50]  # with fewer there can't be more
+    assert [line["params"]["nprobe"] for line in report.sweep] == [
+        2,
+        50,
+    ]  # smaller ones lose more
 
 
 def test_insufficient_params_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 60 pairs only those are asked that visit enough lists to find enough with the most candidates."""
+    """Of 60 pairs only those are tried that visit enough lists to suffice with the most candidates."""
     monkeypatch.setattr(tuning, "_MAX_TIME_RATIO", 0.0)
     vectors = unit(1_000, 16, seed=1).astype(np.float16)
     steps, most = [2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 50, 100], [2, 10, 20, 100, 200]
@@ -137,17 +140,17 @@ def test_insufficient_params_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_text_queries_must_reach_target_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts whose ten neighbours are rows that every trial but the last one loses."""
+    """The ten neighbours of the texts are rows that only the last trial finds."""
     monkeypatch.setattr(tuning, "_MAX_TIME_RATIO", 0.0)
     vectors = unit(1_000, 16, seed=1)
     lost = np.arange(0, 1_000, 20)
     vectors[lost] = vectors[0] + 0.01 * vectors[lost]
-    halves = vectors.astype(np.float16)
+    float16 = vectors.astype(np.float16)
     ladder: list[SearchParameters] = [{"nprobe": 20, "candidates": 20}, {"nprobe": ALL, "candidates": 20}]
     texts = np.repeat(vectors[:1], 7, axis=0)
     images = QuerySet(unit(50, 16, seed=5))
-    assert tune(Forgetful(halves, ladder), halves, images, target=0.8).params["nprobe"] == 20
-    report = tune(Forgetful(halves, ladder), halves, images, texts, target=0.8)
+    assert tune(Forgetful(float16, ladder), float16, images, target=0.8).params["nprobe"] == 20
+    report = tune(Forgetful(float16, ladder), float16, images, texts, target=0.8)
     assert report.params["nprobe"] == ALL
     assert report.text is not None
     assert report.text.queries == 7
@@ -173,17 +176,17 @@ def test_gallery_query_does_not_count_itself() -> None:
 
 
 def test_reported_recall_is_less_by_standard_error() -> None:
-    """Every other query finds all and the rest nothing: half of a hundred, give or take a twentieth."""
+    """Every other query finds all and the rest nothing: recall is 0.50, its standard error 0.05."""
     vectors = unit(500, 16, seed=1).astype(np.float16)
 
-    class Moody(Forgetful):
+    class Unreliable(Forgetful):
         def search(
             self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
         ) -> list[Neighbors]:
             none = Neighbors(np.empty(0, np.int64), np.empty(0, np.float32))
             return [found if i % 2 else none for i, found in enumerate(self._exact.search(queries, k))]
 
-    report = tune(Moody(vectors, LADDER[:1]), vectors, QuerySet(unit(100, 16, seed=5)), target=0.46)
+    report = tune(Unreliable(vectors, LADDER[:1]), vectors, QuerySet(unit(100, 16, seed=5)), target=0.46)
     assert report.recalls == {"image": pytest.approx(0.45, abs=1e-4)}
     assert not report.met
 
