@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The image and the compose file as a user runs them: build, index the sample gallery, serve, query, take down.
+# The images and the compose file as a user runs them: build, index the sample gallery, serve behind the proxy, query, take down.
 #
 # Uses Docker where its engine answers; elsewhere the program that CONTAINERS names, which must offer
 # `build TAG FOLDER` and `compose ARGUMENTS...` over podman.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export BUILDAH_FORMAT=docker BUILDAH_LAYERS=true COMPOSE_PROJECT_NAME=lookalike-check LOOKALIKE_IMAGE=lookalike:check PORT=${PORT:-18765}
+export BUILDAH_FORMAT=docker BUILDAH_LAYERS=true COMPOSE_PROJECT_NAME=lookalike-check LOOKALIKE_IMAGE=lookalike:check LOOKALIKE_PROXY_IMAGE=lookalike-proxy:check PORT=${PORT:-18765}
 unset PICTURES COLLECTION ENCODER ADDRESS
 
 if docker info >/dev/null 2>&1; then
@@ -22,16 +22,17 @@ else
 fi
 
 say() { printf '\n== %s\n' "$*"; }
-inside() { compose exec -T lookalike "$@"; }
-refuse() { # TEXT COMMAND...: the command must fail inside the container
+inside() { compose exec -T "$@"; } # SERVICE COMMAND...
+refuse() { # TEXT SERVICE COMMAND...: the command must fail inside the container
     local what=$1 && shift
     if inside "$@" >/dev/null 2>&1; then echo "the container allows $what" >&2 && return 1; fi
     echo "refused, as it should be: $what"
 }
+container() { "$engine" ps --quiet --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --filter "label=com.docker.compose.service=$1"; }
 take_down() {
     status=$?
     trap - EXIT
-    [ "$status" -eq 0 ] || compose logs lookalike 2>&1 | tail -n 40 >&2 || true
+    [ "$status" -eq 0 ] || compose logs lookalike proxy 2>&1 | tail -n 40 >&2 || true
     say "taking down"
     compose --profile index down --volumes >/dev/null 2>&1 || true
     exit "$status"
@@ -39,6 +40,7 @@ take_down() {
 
 say "building (several minutes the first time)"
 build "$LOOKALIKE_IMAGE"
+compose build proxy >/dev/null
 echo "image size: $("$engine" image inspect --format '{{.Size}}' "$LOOKALIKE_IMAGE" | awk '{ printf "%.2f GB", $1 / 1e9 }')"
 
 trap take_down EXIT
@@ -46,30 +48,41 @@ say "indexing the sample gallery with the job"
 compose --profile index run --rm index
 
 say "serving on 127.0.0.1:$PORT"
-compose up --detach lookalike
+compose up --detach lookalike proxy
 python3 scripts/query_service.py --wait "http://127.0.0.1:$PORT"
 
 say "what the container may do"
-echo "user: $(inside id -u)"
-refuse "running as root" sh -c '[ "$(id -u)" -eq 0 ]'
-refuse "writing to its root file system" touch /usr/here
-refuse "writing to the collections" touch /collections/here
+for service in lookalike proxy; do
+    echo "$service: user $(inside "$service" id -u)"
+    refuse "running as root" "$service" sh -c '[ "$(id -u)" -eq 0 ]'
+    refuse "writing to its root file system" "$service" touch /usr/here
+done
+refuse "writing to the collections" lookalike touch /collections/here
 
 say "three queries through the published port"
-picture=$(mktemp --suffix .png)
-inside cat /pictures/chelsea.png >"$picture"
-python3 scripts/query_service.py "http://127.0.0.1:$PORT" --text "a cat" --image "$picture" --expect chelsea
-rm -f "$picture"
+image=$(mktemp --suffix .png)
+inside lookalike cat /pictures/chelsea.png >"$image"
+python3 scripts/query_service.py "http://127.0.0.1:$PORT" --text "a cat" --image "$image" --expect chelsea
+rm -f "$image"
 
-say "health check"
-container=$("$engine" ps --quiet --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --filter "label=com.docker.compose.service=lookalike")
-if [ "$engine" = podman ]; then
-    podman healthcheck run "$container"
-else
-    for _ in $(seq 60); do
-        [ "$(docker inspect --format '{{.State.Health.Status}}' "$container")" = healthy ] && break
-        sleep 1
-    done
-    [ "$(docker inspect --format '{{.State.Health.Status}}' "$container")" = healthy ]
-fi
-echo healthy
+say "what the proxy bounds"
+large=$(mktemp)
+truncate --size 40M "$large"
+answer=$(curl --silent --noproxy '*' --data-binary "@$large" "http://127.0.0.1:$PORT/v1/search/image")
+rm -f "$large"
+echo "$answer"
+case $answer in *'"code":"body_too_large"'*) ;; *) exit 1 ;; esac
+
+say "health checks"
+for service in lookalike proxy; do
+    if [ "$engine" = podman ]; then
+        podman healthcheck run "$(container "$service")"
+    else
+        for _ in $(seq 60); do
+            [ "$(docker inspect --format '{{.State.Health.Status}}' "$(container "$service")")" = healthy ] && break
+            sleep 1
+        done
+        [ "$(docker inspect --format '{{.State.Health.Status}}' "$(container "$service")")" = healthy ]
+    fi
+    echo "$service: healthy"
+done
