@@ -129,7 +129,7 @@ def make(case: Case, folder: Path) -> Built:
     return Built(case, folder, mapped, clustered(8, case.d, seed=2), dict(params))
 
 
-def test_a_library_that_patches_faiss_does_no_harm(tmp_path: Path) -> None:
+def test_faiss_patched_by_torch_utils_works(tmp_path: Path) -> None:
     """`faiss.contrib.torch_utils` replaces `search` for the whole process; metric learning libraries import it."""
     script = """
 import sys, faiss, faiss.contrib.torch_utils
@@ -147,19 +147,19 @@ print(store.search(np.float32(vectors[2:3]), 100, {"nprobe": 300})[0].rows.tolis
     assert done.stdout.strip() == "1", done.stderr
 
 
-def test_every_registered_kind_and_preset_is_a_case() -> None:
+def test_every_kind_and_preset_is_tested() -> None:
     assert {case.kind for case in CASES} == set(store_kinds())
     assert {case.name for case in CASES} | {"auto"} == set(store_names())
 
 
-def test_facts(built: Built) -> None:
+def test_store_attributes(built: Built) -> None:
     store = built.open()
     assert (store.kind, store.count, store.dim) == (built.case.kind, built.case.n, built.case.d)
     assert built.params["count"] == built.case.n
     assert set(store.defaults) <= set(built.params)
 
 
-def test_equals_naive_search_when_nothing_is_skipped(built: Built) -> None:
+def test_exhaustive_search_equals_naive_search(built: Built) -> None:
     k = min(10, built.case.n)
     truth = naive(built.vectors, built.queries)
     for scores, found in zip(truth, built.searched(k), strict=True):
@@ -168,7 +168,7 @@ def test_equals_naive_search_when_nothing_is_skipped(built: Built) -> None:
         np.testing.assert_allclose(found.scores, scores[found.rows], atol=1e-6)
 
 
-def test_defaults_find_most_true_neighbours(built: Built) -> None:
+def test_defaults_find_most_true_neighbors(built: Built) -> None:
     store = built.open()
     truth = ExactStore(built.vectors).search(built.queries, 10)
     found = rerank(built.queries, store.search(built.queries, candidates(store)), built.vectors, 10)
@@ -182,7 +182,7 @@ def candidates(store: VectorStore) -> int:
 
 
 @pytest.mark.parametrize("k", [1, 7, 10_000_000])
-def test_shape_of_an_answer(built: Built, k: int) -> None:
+def test_result_shape(built: Built, k: int) -> None:
     answers = built.open().search(built.queries, k)
     assert len(answers) == len(built.queries)
     for found in answers:
@@ -221,7 +221,7 @@ def test_equal_vectors_come_in_row_order(built: Built) -> None:
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.0, 0.02, 0.5, 1.0]))
-def test_a_mask_is_honoured(built: Built, seed: int, share: float) -> None:
+def test_mask_is_respected(built: Built, seed: int, share: float) -> None:
     mask = np.random.default_rng(seed).random(built.case.n) < share
     k = 10
     truth = np.where(mask, naive(built.vectors, built.queries), -np.inf)
@@ -233,7 +233,7 @@ def test_a_mask_is_honoured(built: Built, seed: int, share: float) -> None:
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**16), allowed=st.integers(1, 12))
-def test_a_narrow_mask_still_gives_all_that_it_allows(built: Built, seed: int, allowed: int) -> None:
+def test_narrow_mask_returns_all_allowed_rows(built: Built, seed: int, allowed: int) -> None:
     allowed = min(allowed, built.case.n)
     mask = np.zeros(built.case.n, dtype=bool)
     mask[np.random.default_rng(seed).choice(built.case.n, allowed, replace=False)] = True
@@ -242,12 +242,12 @@ def test_a_narrow_mask_still_gives_all_that_it_allows(built: Built, seed: int, a
         assert mask[found.rows].all()
 
 
-def test_a_mask_that_allows_nothing(built: Built) -> None:
+def test_empty_mask_returns_nothing(built: Built) -> None:
     for found in built.open().search(built.queries, 5, mask=np.zeros(built.case.n, dtype=bool)):
         assert found.rows.size == found.scores.size == 0
 
 
-def test_inputs_stay_as_they_are(built: Built) -> None:
+def test_inputs_are_not_modified(built: Built) -> None:
     queries, mask = built.queries.copy(), np.ones(built.case.n, dtype=bool)
     params = dict(built.everything())
     built.open().search(queries, 5, params, mask)
@@ -267,7 +267,7 @@ def test_no_queries(built: Built) -> None:
     assert built.open().search(np.empty((0, built.case.d), dtype=np.float32), 5) == []
 
 
-def test_other_widths_are_refused(built: Built) -> None:
+def test_other_widths_are_rejected(built: Built) -> None:
     with pytest.raises(DimensionMismatch):
         built.open().search(np.ones((1, built.case.d + 1), dtype=np.float32), 5)
     with pytest.raises(DimensionMismatch):
@@ -276,7 +276,7 @@ def test_other_widths_are_refused(built: Built) -> None:
         built.open().search(built.queries, 5, mask=np.ones(built.case.n + 1, dtype=bool))
 
 
-def test_vectors_that_are_not_the_stores(built: Built) -> None:
+def test_vectors_of_another_size_are_rejected(built: Built) -> None:
     if built.case.kind != "faiss":
         return  # its vectors are the store
     with pytest.raises(StoreUnavailable, match="rows"):
@@ -285,7 +285,7 @@ def test_vectors_that_are_not_the_stores(built: Built) -> None:
         open_store(built.case.kind, built.folder, built.vectors[:, 1:], built.params)
 
 
-def test_one_by_one_equals_the_batch(built: Built) -> None:
+def test_single_queries_equal_the_batch(built: Built) -> None:
     store = built.open()
     single = [store.search(built.queries[i : i + 1], 9)[0] for i in range(len(built.queries))]
     batch = store.search(built.queries, 9)
@@ -319,11 +319,11 @@ def test_parameters_travel_with_the_call(built: Built) -> None:
     assert store.defaults == before
 
 
-def test_reopening_gives_the_same(built: Built) -> None:
+def test_reopened_store_returns_the_same(built: Built) -> None:
     assert_same(built.open().search(built.queries, 10), built.open().search(built.queries, 10))
 
 
-def test_the_manifests_parameters_become_the_defaults(built: Built) -> None:
+def test_manifest_parameters_become_defaults(built: Built) -> None:
     if built.case.kind == "faiss":
         chosen = {"efSearch" if built.case.graph else "nprobe": 3, "candidates": 17}
         assert open_store("faiss", built.folder, built.vectors, {**built.params, **chosen}).defaults == chosen
@@ -385,19 +385,19 @@ def test_an_empty_exact_store(wish: str, tmp_path: Path) -> None:
     assert [f.rows.size for f in found] == [0, 0]
 
 
-def test_an_empty_inverted_file_is_refused(tmp_path: Path) -> None:
+def test_empty_inverted_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="exact"):
         build_store(np.empty((0, 8), dtype=np.float16), tmp_path, "faiss")
 
 
 @pytest.mark.parametrize("params", [{"nprobes": 3}, {"nprobe": 0}, {"candidates": -1}])
-def test_impossible_parameters(params: SearchParameters, tmp_path: Path) -> None:
+def test_invalid_parameters_are_rejected(params: SearchParameters, tmp_path: Path) -> None:
     store = make(Case("faiss", 30, 16), tmp_path).open()
     with pytest.raises(QueryError, match=next(iter(params))):
         store.search(clustered(1, 16, seed=3), 5, params)
 
 
-def test_builder_refuses_what_does_not_fit(tmp_path: Path) -> None:
+def test_builder_rejects_wrong_shapes_and_counts(tmp_path: Path) -> None:
     builder = create_builder("faiss", 2_000, 16)
     with pytest.raises(DimensionMismatch):
         builder.train(clustered(2_000, 15, seed=1))
@@ -411,7 +411,7 @@ def test_builder_refuses_what_does_not_fit(tmp_path: Path) -> None:
         builder.finish(tmp_path)
 
 
-def test_names() -> None:
+def test_store_names_resolve() -> None:
     assert resolve_kind("auto", 9_999) == "exact"
     assert resolve_kind("auto", 10_000) == "faiss"
     assert resolve_kind("faiss", 5) == "faiss"
@@ -425,7 +425,7 @@ def test_names() -> None:
 
 
 @given(n=st.integers(1, 10**9), d=st.integers(1, 4096))
-def test_the_chosen_sizes_can_be_trained(n: int, d: int) -> None:
+def test_chosen_nlist_can_be_trained(n: int, d: int) -> None:
     nlist = choose_nlist(n)
     assert 1 <= nlist <= max(1, n // 39)
     assert f"IVF{nlist}," in default_preset(n).factory(n, d)
@@ -433,7 +433,7 @@ def test_the_chosen_sizes_can_be_trained(n: int, d: int) -> None:
 
 @pytest.mark.parametrize("preset", [preset for preset in PRESETS.values() if preset.has_index], ids=lambda p: p.name)
 @pytest.mark.parametrize(("n", "d"), [(20_000, 64), (20_000, 33)])
-def test_memory_is_told_beforehand(preset: Preset, n: int, d: int, tmp_path: Path) -> None:
+def test_memory_estimate_matches_the_file(preset: Preset, n: int, d: int, tmp_path: Path) -> None:
     """All of the file can become resident while it is searched, and few centroids a second time for lone queries."""
     make(Case(preset.name, n, d), tmp_path)
     size = (tmp_path / INDEX_FILE).stat().st_size
@@ -445,7 +445,7 @@ def test_memory_is_told_beforehand(preset: Preset, n: int, d: int, tmp_path: Pat
     assert preset.memory_bytes(n, d) == pytest.approx(size, rel=0.05)
 
 
-def test_the_exact_stores_memory_counts_the_copy_that_it_keeps() -> None:
+def test_exact_store_memory_includes_float32_copy() -> None:
     vectors = clustered(1_000, 16, seed=1).astype(np.float16)
     store = ExactStore(vectors)
     store.search(clustered(2, 16, seed=2), 5)
@@ -457,13 +457,13 @@ def test_the_exact_stores_memory_counts_the_copy_that_it_keeps() -> None:
 
 
 @pytest.mark.parametrize("damaged", ["x", 1.5, 0, None])
-def test_a_manifest_with_damaged_parameters(damaged: object, tmp_path: Path) -> None:
+def test_invalid_manifest_parameters_are_rejected(damaged: object, tmp_path: Path) -> None:
     built = make(Case("ivf-flat", 700, 33), tmp_path)
     with pytest.raises(StoreUnavailable, match="index again"):
         open_store("faiss", tmp_path, built.vectors, {**built.params, "nprobe": damaged})
 
 
-def test_a_graph_without_a_map_of_its_rows_opens_too(tmp_path: Path) -> None:
+def test_graph_without_id_map_opens(tmp_path: Path) -> None:
     """As collections before 2026-11-26 have it."""
     built = make(Case("hnsw-sq8", 2_000, 33), tmp_path)
     mask = np.arange(2_000) % 400 == 7
@@ -476,7 +476,7 @@ def test_a_graph_without_a_map_of_its_rows_opens_too(tmp_path: Path) -> None:
             np.testing.assert_array_equal(old.rows, found.rows)
 
 
-def test_a_graph_that_rows_were_held_out_of_is_whole_when_it_is_completed(tmp_path: Path) -> None:
+def test_held_out_rows_are_added_to_the_graph(tmp_path: Path) -> None:
     case, held_out = Case("hnsw-sq8", 2_000, 33), np.array([0, 5, 7, 1_999])
     vectors = clustered(case.n, case.d, seed=1).astype(np.float16)
     kind, params = build_store(vectors, tmp_path, case.name, held_out=held_out)
@@ -494,12 +494,12 @@ def test_a_graph_that_rows_were_held_out_of_is_whole_when_it_is_completed(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["ivf-pq4", "ivf-rabitq", "opq-ivf-pq4"])
-def test_too_few_rows_for_codes_are_refused(name: str, tmp_path: Path) -> None:
+def test_too_few_rows_for_codes_are_rejected(name: str, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=f"{name} needs 1,024 vectors.*ivf-flat"):
         make(Case(name, 1_000, 16), tmp_path)
 
 
-def test_no_library_warning_at_any_small_size(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_small_sizes_cause_no_faiss_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for n in (1, 2, 38, 39, 40, 100, 1_023, 1_024, 1_600, 10_000):
         build_store(clustered(n, 8, seed=1).astype(np.float16), tmp_path, "faiss")
     assert "WARNING" not in "".join(capfd.readouterr())

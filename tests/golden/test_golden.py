@@ -24,14 +24,14 @@ from tests.golden.make import COUNT, HERE, ROWS, WIDTH, pixels
 GOLDEN = sorted(HERE.glob("format-*"))
 
 
-def test_there_is_one_for_each_kind_of_store() -> None:
+def test_golden_collection_exists_for_each_store() -> None:
     assert {"format-1-exact", "format-1-faiss"} <= {path.name for path in GOLDEN}
 
 
 @pytest.mark.parametrize(
     "folder", sorted(HERE.glob("indexes-*/*/")), ids=lambda path: f"{path.parent.name}-{path.name}"
 )
-def test_an_index_of_each_preset_opens_and_finds(folder: Path) -> None:
+def test_golden_index_of_each_preset_opens(folder: Path) -> None:
     vectors = np.load(folder.parent / VECTORS, mmap_mode="r")
     params = json.loads((folder / "params.json").read_text())
     store = open_store("faiss", folder, vectors, params)
@@ -49,13 +49,13 @@ def test_an_index_of_each_preset_opens_and_finds(folder: Path) -> None:
     assert np.mean([found.rows[0] == 50 * i for i, found in enumerate(nearest)]) > 0.9
 
 
-def test_no_preset_is_missing() -> None:
+def test_golden_index_exists_for_each_preset() -> None:
     presets = {name for name, preset in PRESETS.items() if preset.has_index}
     assert {path.parent.name for path in HERE.glob("indexes-*/*/index.faiss")} == presets
 
 
 @pytest.mark.parametrize("root", GOLDEN, ids=lambda path: path.name)
-def test_it_opens_and_answers(root: Path) -> None:
+def test_golden_collection_opens_and_searches(root: Path) -> None:
     searcher = open_searcher(root)
     collection = searcher.collection
     assert collection.manifest.store.kind == root.name.rpartition("-")[2]

@@ -46,7 +46,7 @@ def stores(
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 99), limit=st.integers(1, 40), candidates=st.integers(1, 400))
-def test_as_if_all_candidates_were_reranked(
+def test_refined_equals_reranking_all_candidates(
     stores: tuple[FaissStore, FaissStore], vectors: Float16, seed: int, limit: int, candidates: int
 ) -> None:
     narrowing, plain = stores
@@ -62,9 +62,7 @@ def test_as_if_all_candidates_were_reranked(
 
 
 @pytest.mark.parametrize("share", [0.005, 0.1, 0.6])
-def test_a_mask_is_honoured_and_scores_are_cosines(
-    stores: tuple[FaissStore, FaissStore], vectors: Float16, share: float
-) -> None:
+def test_masked_scores_are_cosines(stores: tuple[FaissStore, FaissStore], vectors: Float16, share: float) -> None:
     random = np.random.default_rng(7)
     mask: Bool = random.random(COUNT) < share
     queries = unit(random.standard_normal((8, DIM)))
@@ -87,7 +85,7 @@ def test_scores_are_products_with_the_vectors(stores: tuple[FaissStore, FaissSto
         np.testing.assert_allclose(found.scores, np.sort(products)[::-1][:10], atol=1e-5)
 
 
-def test_only_those_in_doubt_are_asked_again(vectors: Float16) -> None:
+def test_only_uncertain_queries_are_repeated(vectors: Float16) -> None:
     class Recording:
         kind, exact, refines, dim, count = "recording", False, True, DIM, COUNT
 

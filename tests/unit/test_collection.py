@@ -71,7 +71,7 @@ def edit_manifest(folder: Path, **changes: object) -> None:
 
 
 class TestPublishing:
-    def test_what_was_published_is_opened(self, tmp_path: Path) -> None:
+    def test_published_version_opens(self, tmp_path: Path) -> None:
         folder = build(tmp_path)
         collection = open_collection(tmp_path)
         assert collection.folder == folder
@@ -87,7 +87,7 @@ class TestPublishing:
         assert sorted(p.name for p in (tmp_path / VERSIONS).iterdir()) == ["3", "4"]
         assert current_version(tmp_path) == "4"
 
-    def test_a_version_that_was_not_finished_is_invisible_and_swept_away(self, tmp_path: Path) -> None:
+    def test_unfinished_version_is_invisible_and_removed(self, tmp_path: Path) -> None:
         build(tmp_path, "1")
         leftover = staging_folder(tmp_path, "2")
         (leftover / "half").write_bytes(b"x")
@@ -95,7 +95,7 @@ class TestPublishing:
         build(tmp_path, "3")
         assert not leftover.exists()
 
-    def test_a_reader_keeps_its_version_while_others_are_published(self, tmp_path: Path) -> None:
+    def test_reader_keeps_its_version(self, tmp_path: Path) -> None:
         build(tmp_path, "1")
         reader = open_collection(tmp_path)
         for version in ("2", "3", "4"):
@@ -109,13 +109,13 @@ class TestPublishing:
         assert len(set(names)) == 50
         assert [name[:16] for name in names] == sorted(name[:16] for name in names)
 
-    def test_small_files_are_replaced_whole(self, tmp_path: Path) -> None:
+    def test_replace_text_replaces_the_file(self, tmp_path: Path) -> None:
         replace_text(tmp_path / "x", "one")
         replace_text(tmp_path / "x", "two")
         assert [p.name for p in tmp_path.iterdir()] == ["x"]
         assert (tmp_path / "x").read_text() == "two"
 
-    def test_a_full_disk_leaves_nothing_beside_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_replace_text_leaves_nothing_on_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(descriptor: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -126,13 +126,11 @@ class TestPublishing:
 
 
 class TestOpening:
-    def test_no_collection_is_a_clear_error(self, tmp_path: Path) -> None:
+    def test_missing_collection_says_how_to_make_one(self, tmp_path: Path) -> None:
         with pytest.raises(CollectionNotFound, match="lookalike index"):
             open_collection(tmp_path)
 
-    def test_without_files_left_nobody_is_told_to_make_one(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_file_descriptor_limit_names_ulimit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def none_left(*_: object, **__: object) -> str:
             raise OSError(errno.EMFILE, "Too many open files")
 
@@ -148,7 +146,7 @@ class TestOpening:
             open_collection(tmp_path)
 
     @pytest.mark.parametrize("name", [VECTORS, *METADATA_FILES, THUMBNAILS_FILE])
-    def test_one_flipped_bit_is_noticed_in_every_file(self, tmp_path: Path, name: str) -> None:
+    def test_flipped_bit_is_detected_in_every_file(self, tmp_path: Path, name: str) -> None:
         folder = build(tmp_path)
         data = bytearray((folder / name).read_bytes())
         data[len(data) // 2] ^= 1
@@ -156,7 +154,7 @@ class TestOpening:
         with pytest.raises(ChecksumMismatch, match=name):
             open_collection(tmp_path)
 
-    def test_a_missing_or_longer_file_is_noticed(self, tmp_path: Path) -> None:
+    def test_missing_or_longer_file_is_detected(self, tmp_path: Path) -> None:
         folder = build(tmp_path)
         with (folder / VECTORS).open("ab") as stream:
             stream.write(b"x")
@@ -166,7 +164,7 @@ class TestOpening:
         with pytest.raises(ChecksumMismatch, match="missing"):
             open_collection(tmp_path)
 
-    def test_without_verification_damage_is_still_an_error_of_the_tree(self, tmp_path: Path) -> None:
+    def test_unverified_damage_raises_own_errors(self, tmp_path: Path) -> None:
         folder = build(tmp_path)
         for name in ("vectors.npy", "metadata.arrow", "ids.npy", "thumbnails.arrow", "manifest.json"):
             content = (folder / name).read_bytes()
@@ -176,7 +174,7 @@ class TestOpening:
             (folder / name).write_bytes(content)
         open_collection(tmp_path, verify=False)
 
-    def test_a_version_has_its_folders_name(self, tmp_path: Path) -> None:
+    def test_version_must_match_its_folder(self, tmp_path: Path) -> None:
         folder = build(tmp_path)
         folder.rename(folder.with_name("restored"))
         (tmp_path / CURRENT).write_text("restored")
@@ -185,7 +183,7 @@ class TestOpening:
 
     @pytest.mark.parametrize("verify", [True, False])
     @pytest.mark.parametrize("name", [CURRENT, VECTORS])
-    def test_what_may_not_be_read_is_told_so(
+    def test_unreadable_files_are_named(
         self, tmp_path: Path, name: str, verify: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         build(tmp_path)
@@ -201,13 +199,13 @@ class TestOpening:
         with pytest.raises(CollectionError, match=rf"{name} can't be read: .*Permission denied"):
             open_collection(tmp_path, verify=verify)
 
-    def test_counts_have_to_agree(self, tmp_path: Path) -> None:
+    def test_counts_must_agree(self, tmp_path: Path) -> None:
         folder = build(tmp_path)
         edit_manifest(folder, counts={"seen": 9, "indexed": 9, "rejected": 0})
         with pytest.raises(ManifestInvalid, match="don't agree"):
             open_collection(tmp_path)
 
-    def test_vectors_have_to_be_half_precision(self, tmp_path: Path) -> None:
+    def test_vectors_must_be_float16(self, tmp_path: Path) -> None:
         folder = build(tmp_path)
         np.save(folder / VECTORS, np.eye(ROWS, SPEC.dim, dtype=np.float32))
         with pytest.raises(ManifestInvalid, match="float32"):
@@ -215,7 +213,7 @@ class TestOpening:
 
 
 class TestManifest:
-    def test_a_later_format_is_refused_by_name(self, tmp_path: Path) -> None:
+    def test_later_format_is_rejected(self, tmp_path: Path) -> None:
         folder = build(tmp_path)
         edit_manifest(folder, format_version=FORMAT_VERSION + 1, something_new=True)
         with pytest.raises(FormatTooNew, match="upgrade"):
@@ -224,16 +222,16 @@ class TestManifest:
     @pytest.mark.parametrize(
         "content", ["", "{", "[]", "{}", '{"format_version": "one"}', '{"format_version": 1}', "\xff"]
     )
-    def test_what_is_no_manifest_is_refused(self, tmp_path: Path, content: str) -> None:
+    def test_invalid_manifest_is_rejected(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "manifest.json").write_bytes(content.encode("latin-1"))
         with pytest.raises(ManifestInvalid):
             read_manifest(tmp_path)
 
-    def test_a_missing_one_is_refused(self, tmp_path: Path) -> None:
+    def test_missing_manifest_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(ManifestInvalid, match="can't be read"):
             read_manifest(tmp_path)
 
-    def test_it_survives_being_written_and_read(self, tmp_path: Path) -> None:
+    def test_manifest_round_trips(self, tmp_path: Path) -> None:
         folder = build(tmp_path)
         manifest = read_manifest(folder)
         assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
@@ -241,12 +239,12 @@ class TestManifest:
 
 
 class TestEncoders:
-    def test_the_same_encoder_on_another_engine_is_welcome(self, tmp_path: Path) -> None:
+    def test_same_encoder_on_another_engine_is_accepted(self, tmp_path: Path) -> None:
         build(tmp_path)
         open_collection(tmp_path).require_encoder(replace(SPEC, engine="openvino", precision="bf16", device="cuda"))
 
     @pytest.mark.parametrize("change", [{"weights": "1" * 64}, {"dim": 14}, {"image_size": 9}, {"preprocessing": "x"}])
-    def test_another_encoder_is_refused_by_both_names(self, tmp_path: Path, change: dict[str, object]) -> None:
+    def test_other_encoder_is_rejected_naming_both(self, tmp_path: Path, change: dict[str, object]) -> None:
         build(tmp_path)
         other = replace(SPEC, name="other", **change)  # type: ignore[arg-type]
         with pytest.raises(EncoderMismatch, match=r"'fake'.*'other'"):

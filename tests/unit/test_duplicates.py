@@ -60,7 +60,7 @@ def test_groups_are_the_connected_components(exact_up_to: int, seed: int, count:
 
 @pytest.mark.parametrize("exact_up_to", [0, 10_000])
 @pytest.mark.parametrize("noise", [0.0, 2e-3])
-def test_thousands_of_copies_are_decided_in_little_memory(
+def test_thousands_of_copies_need_little_memory(
     exact_up_to: int, noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All pairs of them lie at the threshold, and each is looked at in float64: at once that would be 2 GB."""
@@ -107,7 +107,7 @@ def run(*arguments: str) -> str:
     return result.output
 
 
-def test_the_command_lists_writes_a_page_and_prints_json(collection: Path, tmp_path: Path) -> None:
+def test_command_prints_text_json_and_page(collection: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     text = run(str(collection), "--page", str(page), "--threshold", "0.99")
     assert "1 groups of images" in text
@@ -121,9 +121,7 @@ def test_the_command_lists_writes_a_page_and_prints_json(collection: Path, tmp_p
     assert [sorted(group["ids"]) for group in found["groups"]] == [["<b>&.png", "a.png", "b.jpg"]]
 
 
-def test_a_page_that_can_not_be_written_is_one_clear_line(
-    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_page_is_a_one_line_error(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def compared(*arguments: Any) -> None:
         raise AssertionError("minutes of work for nothing")
 
@@ -132,7 +130,7 @@ def test_a_page_that_can_not_be_written_is_one_clear_line(
         run(str(collection), "--page", str(tmp_path / "no" / "page.html"))
 
 
-def test_of_thousands_of_copies_few_pairs_are_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_pairs_of_copies_are_joined_singly(monkeypatch: pytest.MonkeyPatch) -> None:
     looked, real = [0], duplicates._DisjointSets.join
 
     def join(self: Any, *pair: Any) -> None:

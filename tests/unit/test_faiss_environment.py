@@ -31,18 +31,18 @@ WIDE = "fpu avx2 fma avx512f avx512bw avx512dq avx512vl avx512cd amx_tile"
         ("", "", None),
     ],
 )
-def test_by_what_the_processor_can_do(vendor: str, flags: str, expected: str | None) -> None:
+def test_coretype_depends_on_cpu_flags(vendor: str, flags: str, expected: str | None) -> None:
     one = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: Intel(R) Xeon(R) : new\nflags\t\t: {flags}\n\n"
     assert openblas_coretype_for(2 * one) == expected
 
 
-def test_a_processor_that_says_nothing() -> None:
+def test_unknown_processor_has_no_coretype() -> None:
     assert openblas_coretype_for("") is None
     assert openblas_coretype_for("CPU implementer\t: 0x41\nFeatures\t: fp asimd\n") is None
 
 
 @pytest.mark.parametrize("set_by_user", [None, "NEHALEM"])
-def test_the_environment_is_as_before(set_by_user: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_is_restored(set_by_user: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (CORETYPE, SPINCOUNT, WAIT_POLICY):
         monkeypatch.delenv(name, raising=False)
     if set_by_user:
@@ -55,7 +55,7 @@ def test_the_environment_is_as_before(set_by_user: str | None, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("name", "value"), [(SPINCOUNT, "7"), (WAIT_POLICY, "active")])
-def test_how_threads_wait_is_the_users_to_say(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_setting_of_thread_waiting_wins(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for other in (SPINCOUNT, WAIT_POLICY):
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, value)
@@ -64,7 +64,7 @@ def test_how_threads_wait_is_the_users_to_say(name: str, value: str, monkeypatch
         assert os.environ.get(SPINCOUNT) == (value if name == SPINCOUNT else None)
 
 
-def test_faiss_threads_wait_asleep() -> None:
+def test_faiss_loads_with_the_spin_count() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in {SPINCOUNT, WAIT_POLICY}}
     done = subprocess.run(
         [sys.executable, "-c", "import lookalike.stores.faiss.store"],
@@ -76,7 +76,7 @@ def test_faiss_threads_wait_asleep() -> None:
     assert spins[-1] == environment_variables()[SPINCOUNT]
 
 
-def test_faiss_has_them() -> None:
+def test_faiss_loads_with_the_coretype() -> None:
     if openblas_coretype() is None:
         pytest.skip("OpenBLAS recognises this processor, or it is no x86 one on Linux")
     environment = {name: value for name, value in os.environ.items() if name != CORETYPE} | {"OPENBLAS_VERBOSE": "2"}

@@ -44,26 +44,26 @@ def both(vectors: Float16, queries: Float32, k: int, mask: Bool | None = None) -
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 3000), st.sampled_from([1, 3, 64, 129]), st.integers(1, 32), st.integers(1, 700), st.data())
-def test_answers_are_those_of_a_small_store(n: int, dim: int, q: int, k: int, data: st.DataObject) -> None:
+def test_results_equal_those_of_a_small_store(n: int, dim: int, q: int, k: int, data: st.DataObject) -> None:
     share = data.draw(st.sampled_from([None, 0.0, 0.1, 0.5, 1.0]))
     mask = None if share is None else np.random.default_rng(n).random(n) < share
     both(unit(n, dim, seed=n).astype(np.float16), unit(q, dim, seed=q + 1), k, mask)
 
 
 @pytest.mark.parametrize("share", [None, 0.3])
-def test_few_queries_among_many_need_no_widening(share: float | None) -> None:
+def test_few_queries_need_no_upcasting(share: float | None) -> None:
     mask = None if share is None else np.random.default_rng(0).random(5000) < share
     assert both(unit(5000, 64, seed=1).astype(np.float16), unit(4, 64, seed=2), 10, mask)[0] == 0
 
 
-def test_many_queries_and_narrow_masks_are_widened_for() -> None:
+def test_many_queries_and_narrow_masks_upcast() -> None:
     vectors, mask = unit(5000, 64, seed=1).astype(np.float16), np.arange(5000) < 100
     assert both(vectors, unit(21, 64, seed=2), 10)[0] == 21
     assert both(vectors, unit(1, 64, seed=2), 10, mask)[0] == 1
     assert both(vectors, unit(16, 64, seed=2), 10, np.arange(5000) < 3000)[0] == 16
 
 
-def test_ties_without_end_are_told_apart_by_row() -> None:
+def test_many_ties_are_ordered_by_row() -> None:
     vectors = unit(2000, 64, seed=1)
     vectors[100:1100] = vectors[100]
     upcast, (found, other) = both(vectors.astype(np.float16), vectors[[100, 5]], 10)
@@ -72,7 +72,7 @@ def test_ties_without_end_are_told_apart_by_row() -> None:
     assert other.rows[0] == 5
 
 
-def test_what_lies_within_rounding_of_the_last_place_is_scored_again() -> None:
+def test_rows_within_rounding_of_the_last_are_rescored() -> None:
     """Norms that rounding has moved by as much as it can reverse the order of products."""
     query = np.zeros((1, 64), np.float32)
     query[0, 0] = 1.0
@@ -84,7 +84,7 @@ def test_what_lies_within_rounding_of_the_last_place_is_scored_again() -> None:
     assert both(vectors, query, 1)[1][0].rows.tolist() == [1]
 
 
-def test_nothing_allowed_is_nothing_found_and_zeros_stay_zero() -> None:
+def test_empty_mask_and_zero_vectors() -> None:
     vectors = unit(400, 8, seed=1).astype(np.float16)
     vectors[3] = 0
     mask = np.zeros(400, bool)
@@ -93,7 +93,7 @@ def test_nothing_allowed_is_nothing_found_and_zeros_stay_zero() -> None:
     assert found.scores[found.rows == 3].tolist() == [0.0]
 
 
-def test_only_what_lies_as_it_is_stored_is_viewed() -> None:
+def test_only_contiguous_float16_is_viewed() -> None:
     vectors = unit(4, 8, seed=1).astype(np.float16)
     assert can_view(vectors)
     assert not can_view(vectors[:, ::2])

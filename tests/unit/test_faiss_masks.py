@@ -27,9 +27,7 @@ def vectors() -> Float16:
 
 @pytest.mark.parametrize("preset", ["ivf-pq4", "ivf-rabitq", "opq-ivf-pq4", "ivf-sq8", "ivf-flat"])
 @pytest.mark.parametrize("share", [0.02, 0.1])
-def test_rows_far_from_the_query_are_found_among_themselves(
-    preset: str, share: float, vectors: Float16, tmp_path: Path
-) -> None:
+def test_mask_of_rows_far_from_the_query(preset: str, share: float, vectors: Float16, tmp_path: Path) -> None:
     build_store(vectors, tmp_path, preset)
     store = FaissStore.open(tmp_path, {"nprobe": 6, "candidates": 200}, vectors)
     queries = unit(vectors[:40].astype(np.float32) + 0.1)
@@ -41,7 +39,7 @@ def test_rows_far_from_the_query_are_found_among_themselves(
     assert np.mean([np.isin(t.rows, f.rows).mean() for t, f in zip(truth, found, strict=True)]) > 0.85
 
 
-def test_a_mask_of_fewer_lists_than_are_visited(vectors: Float16, tmp_path: Path) -> None:
+def test_mask_with_fewer_lists_than_nprobe(vectors: Float16, tmp_path: Path) -> None:
     build_store(vectors, tmp_path, "ivf-pq4")
     store = FaissStore.open(tmp_path, {"nprobe": 200, "candidates": 4_000}, vectors)
     mask: Bool = np.zeros(COUNT, dtype=bool)
@@ -56,7 +54,7 @@ def test_a_mask_of_fewer_lists_than_are_visited(vectors: Float16, tmp_path: Path
 
 
 class TestSelections:
-    def test_of_a_mask_that_may_change_nothing_is_remembered(self) -> None:
+    def test_only_read_only_masks_are_cached(self) -> None:
         made: list[Bool] = []
         selections = MaskCache(lambda mask: made.append(mask))
         mask: Bool = np.zeros(9, dtype=bool)
@@ -67,7 +65,7 @@ class TestSelections:
         assert selections.get(mask) is selections.get(mask)
         assert len(made) == 3
 
-    def test_what_goes_is_forgotten(self) -> None:
+    def test_deleted_masks_leave_the_cache(self) -> None:
         selections = MaskCache(lambda mask: None)
         for i in range(200):
             mask: Bool = np.arange(9) < i % 9
@@ -76,7 +74,7 @@ class TestSelections:
             del mask
         assert len(selections._cache) == 1
 
-    def test_lists_are_counted(self) -> None:
+    def test_nonempty_lists_are_counted(self) -> None:
         selections = MaskCache(lambda mask: np.array([True, False, True]))
         selection = selections.get(np.ones(4, dtype=bool))
         assert (selection.allowed, selection.list_count) == (4, 2)

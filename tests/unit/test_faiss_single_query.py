@@ -61,7 +61,7 @@ def overlap(a: Int64, b: Int64) -> float:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("share", [None, 0.3, 0.02])
-def test_alone_as_in_a_batch(store: FaissStore, queries: Float32, share: float | None, threads: int) -> None:
+def test_single_query_equals_batch(store: FaissStore, queries: Float32, share: float | None, threads: int) -> None:
     mask: Bool | None = None if share is None else np.random.default_rng(3).random(ROWS) < share
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)
@@ -73,13 +73,13 @@ def test_alone_as_in_a_batch(store: FaissStore, queries: Float32, share: float |
     assert overlap(alone, found(store, queries, mask)) >= 0.97
 
 
-def test_every_list_holds_every_row(store: FaissStore, queries: Float32) -> None:
+def test_exhaustive_search_returns_every_row(store: FaissStore, queries: Float32) -> None:
     everything = {"nprobe": 1 << 20, "candidates": ROWS}
     for query in queries[:5]:
         assert len(store.search(query[None], ROWS, everything)[0].rows) == ROWS
 
 
-def test_alone_beside_batches(store: FaissStore, queries: Float32) -> None:
+def test_single_queries_concurrent_with_batches(store: FaissStore, queries: Float32) -> None:
     mask: Bool = np.random.default_rng(4).random(ROWS) < 0.5
 
     def ask(i: int) -> tuple[Int64, Int64]:
@@ -93,7 +93,7 @@ def test_alone_beside_batches(store: FaissStore, queries: Float32) -> None:
 
 
 @pytest.mark.parametrize("factory", ["IVF4096,PQ2x4fsr", "IVF4096,SQ8", "IVF64,SQ8"])
-def test_a_view_that_is_gone_leaves_no_memory(factory: str) -> None:
+def test_deleted_view_frees_its_memory(factory: str) -> None:
     vectors = drawn(ROWS, 4, 1)
     index = faiss.index_factory(4, factory, faiss.METRIC_INNER_PRODUCT)
     extract_ivf(index).cp.niter = 1
@@ -115,7 +115,7 @@ def _anonymous() -> int:
 
 
 @pytest.mark.parametrize(("name", "by_codes"), [("fast-scan", True), ("few lists", False), ("odd width", False)])
-def test_codes_where_they_pay(name: str, by_codes: bool, tmp_path: Path) -> None:
+def test_coded_quantizer_from_1024_lists(name: str, by_codes: bool, tmp_path: Path) -> None:
     dim, factory = FACTORIES[name]
     index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     extract_ivf(index).cp.niter = 1

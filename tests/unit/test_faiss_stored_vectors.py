@@ -25,7 +25,7 @@ def written(folder: Path, factory: str, count: int, width: int = 8) -> Float32:
 
 
 @pytest.mark.parametrize("factory", ["SQfp16", "IVF4,SQfp16", "HNSW8_SQfp16", "L2norm,Flat", "L2norm,IVF4,Flat"])
-def test_what_is_as_fine_as_our_own_vectors_is_no_guess(tmp_path: Path, factory: str) -> None:
+def test_float16_or_finer_is_exact(tmp_path: Path, factory: str) -> None:
     vectors = written(tmp_path, factory, 300, 16)
     source = Embeddings(tmp_path / "image.index")
     assert not source.approximate
@@ -36,9 +36,7 @@ def test_what_is_as_fine_as_our_own_vectors_is_no_guess(tmp_path: Path, factory:
 @pytest.mark.parametrize("first", [0, 1000])
 @pytest.mark.parametrize("kind", ["IndexIDMap", "IndexIDMap2"])
 @pytest.mark.parametrize("inner", ["Flat", "IVF2,Flat"])
-def test_an_index_with_ids_of_its_own_gives_its_vectors_in_their_order(
-    tmp_path: Path, kind: str, inner: str, first: int
-) -> None:
+def test_id_map_vectors_come_in_id_order(tmp_path: Path, kind: str, inner: str, first: int) -> None:
     vectors = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
     index = faiss.index_factory(8, inner)
     index.train(vectors)
@@ -54,7 +52,7 @@ def test_an_index_with_ids_of_its_own_gives_its_vectors_in_their_order(
 
 
 @pytest.mark.parametrize("inner", ["IVF4,Flat", "IVF4,SQ8", "PCA8,IVF4,Flat"])
-def test_an_inverted_file_with_ids_of_its_own(tmp_path: Path, inner: str) -> None:
+def test_inverted_file_with_custom_ids(tmp_path: Path, inner: str) -> None:
     vectors = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
     index = faiss.index_factory(8, inner)
     index.train(vectors)
@@ -73,14 +71,14 @@ def test_an_inverted_file_with_ids_of_its_own(tmp_path: Path, inner: str) -> Non
     "factory",
     ["IVF4,PQ4x4fsr", "IVF4,PQ4x4fs", "OPQ4_8,IVF4,PQ4x4fsr", "IVF4,RQ2x4fsr_Nrq2x4", "IVF4,LSQ2x4fs_Nlsq2x4"],
 )
-def test_fast_scan_codes_in_lists_are_refused(tmp_path: Path, factory: str) -> None:
+def test_fast_scan_codes_in_lists_are_rejected(tmp_path: Path, factory: str) -> None:
     written(tmp_path, factory, 1000)
     with pytest.raises(StoreUnavailable, match="fast-scan codes"):
         Embeddings(tmp_path / "image.index")
 
 
 @pytest.mark.parametrize("factory", ["IVF4,PQ4x4fsr,RFlat", "IVF4,PQ4,RFlat", "PQ4x4fs,RFlat"])
-def test_vectors_that_refine_codes_are_read(tmp_path: Path, factory: str) -> None:
+def test_refining_vectors_are_read(tmp_path: Path, factory: str) -> None:
     vectors = written(tmp_path, factory, 1000)
     source = Embeddings(tmp_path / "image.index")
     assert not source.approximate

@@ -109,7 +109,7 @@ def one(field: str, **test: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_every_operator_lets_the_right_rows_through(metadata: Metadata, document: Any, expected: str) -> None:
+def test_every_operator_selects_the_right_rows(metadata: Metadata, document: Any, expected: str) -> None:
     assert ids(metadata, document) == expected
 
 
@@ -136,9 +136,7 @@ def test_every_operator_lets_the_right_rows_through(metadata: Metadata, document
         (one("exif", equals="x"), r"'exif' holds struct"),
     ],
 )
-def test_what_does_not_fit_the_columns_is_an_error_that_names_both(
-    metadata: Metadata, document: Any, match: str
-) -> None:
+def test_filter_that_does_not_fit_the_columns(metadata: Metadata, document: Any, match: str) -> None:
     with pytest.raises(FilterInvalid, match=match):
         ids(metadata, document)
 
@@ -159,18 +157,18 @@ def test_what_does_not_fit_the_columns_is_an_error_that_names_both(
         (json.dumps({"must": [{"field": "a", "equals": 1}] * (MAX_CONDITIONS + 1)}), f"at most {MAX_CONDITIONS}"),
     ],
 )
-def test_what_is_no_filter_is_refused_with_its_place(text: str, match: str) -> None:
+def test_invalid_filter_is_rejected_with_its_location(text: str, match: str) -> None:
     with pytest.raises(FilterInvalid, match=match):
         parse_filter(text)
 
 
 @pytest.mark.parametrize("test", ['"equals": 1e999', '"in": [1, -1e999]', '"range": {"lt": 1e999}'])
-def test_numbers_without_end_are_refused(test: str) -> None:
+def test_infinite_numbers_are_rejected(test: str) -> None:
     with pytest.raises(FilterInvalid, match="finite"):
         parse_filter(f'{{"must": [{{"field": "price", {test}}}]}}')
 
 
-def test_filters_within_filters_have_a_bottom() -> None:
+def test_nesting_depth_is_limited() -> None:
     document: dict[str, Any] = {"must": [{"field": "a", "equals": 1}]}
     for _ in range(MAX_DEPTH):
         document = {"must": [document]}
@@ -210,7 +208,7 @@ class _Table:
 @settings(deadline=None)
 @given(rows=_ROWS, must=st.lists(_CONDITIONS, max_size=2), should=st.lists(_CONDITIONS, max_size=2),
        must_not=st.lists(_CONDITIONS, max_size=2))  # fmt: skip
-def test_any_filter_agrees_with_plain_python(rows: Any, must: Any, should: Any, must_not: Any) -> None:
+def test_filters_agree_with_plain_python(rows: Any, must: Any, should: Any, must_not: Any) -> None:
     def document(parts: Any) -> list[dict[str, Any]]:
         return [{"field": field, **test} for field, test, _ in parts]
 
@@ -283,7 +281,7 @@ def numbers(tmp_path: Path) -> Metadata:
         ("money", {"range": {"lt": 1}}, "b"),
     ],
 )
-def test_numbers_are_compared_as_the_column_holds_them(
+def test_numbers_are_compared_in_the_columns_type(
     numbers: Metadata, field: str, test: dict[str, Any], expected: str
 ) -> None:
     mask = filter_mask(parse_filter(json.dumps({"must": [{"field": field, **test}]})), numbers)
@@ -295,7 +293,7 @@ def test_numbers_are_compared_as_the_column_holds_them(
     values=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=8),
     bound=st.one_of(st.integers(-(2**65), 2**65), st.floats(allow_nan=False, allow_infinity=False)),
 )
-def test_whole_numbers_compare_as_in_python(values: list[int], bound: float) -> None:
+def test_integers_compare_as_in_python(values: list[int], bound: float) -> None:
     class One:
         columns = ("n",)
 
@@ -312,14 +310,14 @@ def test_whole_numbers_compare_as_in_python(values: list[int], bound: float) -> 
     assert found.tolist() == [Fraction(value) == Fraction(bound) for value in values]
 
 
-def test_what_is_wrong_is_told_of_the_first_part_alone() -> None:
+def test_only_the_first_error_is_reported() -> None:
     with pytest.raises(FilterInvalid) as caught:
         parse_filter(json.dumps({"must": [1] * 100_000}))
     assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("empty", [{}, {"must": []}])
-def test_filters_without_conditions_count_as_well(empty: dict[str, Any]) -> None:
+def test_empty_filters_count_towards_the_limit(empty: dict[str, Any]) -> None:
     with pytest.raises(FilterInvalid):
         parse_filter(json.dumps({"must": [empty] * (MAX_CONDITIONS + 1)}))
     with pytest.raises(FilterInvalid, match="at most"):

@@ -24,7 +24,7 @@ def vectors(tmp_path: Path) -> Float16:
     return opened
 
 
-def test_the_same_vectors(vectors: Float16) -> None:
+def test_map_holds_the_same_vectors(vectors: Float16) -> None:
     again = random_access_mmap(vectors)
     assert again is not vectors
     assert (again.shape, again.dtype) == (vectors.shape, vectors.dtype)
@@ -32,18 +32,18 @@ def test_the_same_vectors(vectors: Float16) -> None:
     assert not again.flags.writeable
 
 
-def test_what_is_no_whole_mapped_file_stays_as_it_is(vectors: Float16) -> None:
+def test_arrays_other_than_whole_maps_are_returned(vectors: Float16) -> None:
     for given in (np.array(vectors), vectors[10:], np.asarray(vectors)):
         assert random_access_mmap(given) is given
 
 
-def test_a_file_that_is_gone_stays_mapped_as_it_was(vectors: Float16, tmp_path: Path) -> None:
+def test_deleted_file_keeps_its_map(vectors: Float16, tmp_path: Path) -> None:
     (tmp_path / "vectors.npy").unlink()
     assert random_access_mmap(vectors) is vectors
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the page cache is looked at by Linux's ways")
-def test_a_row_brings_in_its_page_alone(vectors: Float16, tmp_path: Path) -> None:
+def test_reading_a_row_loads_one_page(vectors: Float16, tmp_path: Path) -> None:
     path = tmp_path / "vectors.npy"
     again = random_access_mmap(vectors)
     try:

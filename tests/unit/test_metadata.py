@@ -31,7 +31,7 @@ def table(*ids: str) -> pa.Table:
 
 
 class TestMetadata:
-    def test_rows_and_ids_are_found_again(self, tmp_path: Path) -> None:
+    def test_rows_and_ids_round_trip(self, tmp_path: Path) -> None:
         names = ["a/ü.jpg", "b", "", "日本.png", "a/ü.jpg "]
         assert write_metadata(tmp_path, SCHEMA, [table(*names[:2]), table(*names[2:])]) == 5
         metadata = Metadata(tmp_path)
@@ -44,24 +44,24 @@ class TestMetadata:
         ]
         assert pq.read_table(tmp_path / PARQUET_FILE).column("id").to_pylist() == names
 
-    def test_columns_may_come_in_another_order_and_type(self, tmp_path: Path) -> None:
+    def test_columns_are_reordered_and_cast(self, tmp_path: Path) -> None:
         number, name = pa.array([1], pa.int8()), pa.array(["x"], pa.large_string())
         odd = pa.table({"n": number, "caption": pa.nulls(1), "id": name})
         write_metadata(tmp_path, SCHEMA, [odd])
         assert Metadata(tmp_path).records([0]) == [{"id": "x", "n": 1}]
 
-    def test_an_unknown_id_is_an_error_that_names_it(self, tmp_path: Path) -> None:
+    def test_unknown_id_is_named(self, tmp_path: Path) -> None:
         write_metadata(tmp_path, SCHEMA, [table("a")])
         with pytest.raises(UnknownItem, match="'b'"):
             Metadata(tmp_path).row_of("b")
         with pytest.raises(UnknownItem, match="ud800"):
             Metadata(tmp_path).row_of("\ud800")
 
-    def test_an_id_that_occurs_twice_is_refused(self, tmp_path: Path) -> None:
+    def test_duplicate_id_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(DuplicateId, match="'a'"):
             write_metadata(tmp_path, SCHEMA, [table("a", "b"), table("a")])
 
-    def test_equal_hashes_of_two_ids_are_told_apart(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hash_collision_of_two_ids(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(metadata_module, "id_hash", lambda item_id: 2**64 - 1)
         write_metadata(tmp_path, SCHEMA, [table("a", "b", "c")])
         metadata = Metadata(tmp_path)
@@ -69,18 +69,18 @@ class TestMetadata:
         with pytest.raises(UnknownItem):
             metadata.row_of("d")
 
-    def test_no_rows_are_no_error(self, tmp_path: Path) -> None:
+    def test_empty_metadata(self, tmp_path: Path) -> None:
         assert write_metadata(tmp_path, SCHEMA, []) == 0
         assert len(Metadata(tmp_path)) == 0
 
     @pytest.mark.parametrize("name", [IDS_FILE, ROWS_FILE])
-    def test_files_that_do_not_fit_are_refused(self, tmp_path: Path, name: str) -> None:
+    def test_mismatched_files_are_rejected(self, tmp_path: Path, name: str) -> None:
         write_metadata(tmp_path, SCHEMA, [table("a")])
         (tmp_path / name).write_bytes(b"x")
         with pytest.raises(ManifestInvalid):
             Metadata(tmp_path)
 
-    def test_ids_of_another_collection_are_refused(self, tmp_path: Path) -> None:
+    def test_ids_of_another_collection_are_rejected(self, tmp_path: Path) -> None:
         write_metadata(tmp_path, SCHEMA, [table("a")])
         np.save(tmp_path / IDS_FILE, np.zeros((2, 2), np.uint64))
         with pytest.raises(ManifestInvalid, match="does not describe"):
@@ -88,7 +88,7 @@ class TestMetadata:
 
     @settings(deadline=None)
     @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=4), unique=True, max_size=30))
-    def test_the_hash_is_stable_and_tells_ids_apart(self, names: list[str]) -> None:
+    def test_hash_is_stable_and_distinct(self, names: list[str]) -> None:
         assert len({id_hash(name) for name in names}) == len(names)
         assert all(0 <= id_hash(name) < 2**64 for name in names)
 
@@ -111,7 +111,7 @@ class TestMetadata:
         (True, True),
     ],
 )
-def test_values_become_what_json_can_carry(value: Any, expected: Any) -> None:
+def test_values_are_converted_for_json(value: Any, expected: Any) -> None:
     assert json_ready(value) == expected
 
 
@@ -148,7 +148,7 @@ def all_kinds_of_columns(count: int) -> pa.Table:
 class TestRowFile:
     @settings(deadline=None)
     @given(st.lists(st.integers(0, 7), max_size=12), st.integers(1, 5))
-    def test_pieces_of_any_length_make_one_file(self, lengths: list[int], size: int) -> None:
+    def test_tables_of_any_length_make_one_file(self, lengths: list[int], size: int) -> None:
         import tempfile
 
         schema = pa.schema([("x", pa.int64())])
@@ -162,7 +162,7 @@ class TestRowFile:
             assert len(rows) == total
             assert [rows.value("x", i) for i in range(total)] == list(range(total))
 
-    def test_rows_out_of_range_are_refused(self, tmp_path: Path) -> None:
+    def test_rows_out_of_range_are_rejected(self, tmp_path: Path) -> None:
         with RowFileWriter(tmp_path / "x.arrow", pa.schema([("x", pa.int64())]), 2) as writer:
             writer.add(pa.table({"x": [1, 2, 3]}))
         rows = RowFile(tmp_path / "x.arrow")
@@ -172,7 +172,7 @@ class TestRowFile:
 
     @settings(deadline=None)
     @given(st.lists(st.integers(0, 39), max_size=60), st.sampled_from([1, 3, 16, 64]), st.booleans())
-    def test_many_rows_are_the_rows_one_by_one(self, asked: list[int], size: int, views: bool) -> None:
+    def test_many_rows_equal_single_rows(self, asked: list[int], size: int, views: bool) -> None:
         import tempfile
 
         everything = all_kinds_of_columns(40)
@@ -198,13 +198,13 @@ class TestRowFile:
 
     @pytest.mark.parametrize("wrong", [-1, 20])
     @pytest.mark.parametrize("others", [[], list(range(20))])
-    def test_many_rows_with_one_out_of_range_are_refused(self, tmp_path: Path, wrong: int, others: list[int]) -> None:
+    def test_many_rows_with_one_out_of_range_are_rejected(self, tmp_path: Path, wrong: int, others: list[int]) -> None:
         with RowFileWriter(tmp_path / "x.arrow", pa.schema([("x", pa.int64())]), 8) as writer:
             writer.add(pa.table({"x": range(20)}))
         with pytest.raises(IndexError, match=f"row {wrong} of 20"):
             RowFile(tmp_path / "x.arrow").rows([*others, wrong])
 
-    def test_a_file_that_is_none_is_refused(self, tmp_path: Path) -> None:
+    def test_invalid_row_file_is_rejected(self, tmp_path: Path) -> None:
         (tmp_path / "x.arrow").write_bytes(b"ARROW1 or not")
         with pytest.raises(ManifestInvalid):
             RowFile(tmp_path / "x.arrow")

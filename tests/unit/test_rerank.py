@@ -51,7 +51,7 @@ def test_equals_a_naive_loop(seed: int, d: int, widths: list[int], k: int) -> No
         assert (found.rows.dtype, found.scores.dtype) == (np.int64, np.float32)
 
 
-def test_upcasting_is_exact_for_every_finite_half() -> None:
+def test_upcasting_is_exact_for_all_finite_float16() -> None:
     """Rows of one element, each beside a large one, so that the norm is known: compare with numpy's own conversion."""
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
@@ -62,7 +62,7 @@ def test_upcasting_is_exact_for_every_finite_half() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5, None])
-def test_threads_and_blocks_change_nothing(threads: int | None) -> None:
+def test_threads_and_blocks_do_not_change_scores(threads: int | None) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((3_000, 512)).astype(np.float16)
     queries = rng.standard_normal((24, 512)).astype(np.float32)
@@ -79,7 +79,7 @@ def test_threads_and_blocks_change_nothing(threads: int | None) -> None:
         )  # the same to the bit, wherever it stood
 
 
-def test_ties_come_in_row_order_whatever_the_candidates_order() -> None:
+def test_ties_come_in_row_order() -> None:
     vectors = np.repeat(np.array([[0.6, 0.8], [1.0, 0.0]], dtype=np.float16), 3, axis=0)
     found = rerank(np.array([[0.0, 1.0]], dtype=np.float32), listed([5, 2, 4, 0, 1, 3]), vectors, 4)[0]
     assert found.rows.tolist() == [0, 1, 2, 3]
@@ -101,18 +101,18 @@ def test_a_stored_zero_vector_scores_zero() -> None:
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
-def test_queries_without_a_direction(bad: float) -> None:
+def test_zero_and_nonfinite_queries_are_rejected(bad: float) -> None:
     queries = np.stack([np.ones(4), np.full(4, bad)]).astype(np.float32)
     with pytest.raises(QueryError, match="query 1"):
         rerank(queries, listed([0], [0]), np.eye(4, dtype=np.float16), 1)
 
 
-def test_tiny_and_huge_queries_have_a_direction() -> None:
+def test_tiny_and_huge_queries_are_accepted() -> None:
     for scale in (1e-30, 1e30):
         np.testing.assert_allclose(normalized_queries(np.full((1, 4), scale, dtype=np.float32), 4), 0.5)
 
 
-def test_shapes_that_do_not_fit() -> None:
+def test_mismatched_shapes_are_rejected() -> None:
     vectors = np.eye(4, dtype=np.float16)
     with pytest.raises(DimensionMismatch):
         rerank(np.ones((1, 3), dtype=np.float32), listed([0]), vectors, 1)
@@ -120,14 +120,14 @@ def test_shapes_that_do_not_fit() -> None:
         rerank(np.ones((2, 4), dtype=np.float32), listed([0]), vectors, 1)
 
 
-def test_nothing_in_nothing_out() -> None:
+def test_empty_inputs_give_empty_results() -> None:
     vectors = np.eye(4, dtype=np.float16)
     assert rerank(np.empty((0, 4), dtype=np.float32), [], vectors, 3) == []
     assert rerank(np.ones((1, 4), dtype=np.float32), listed([]), vectors, 3)[0].rows.size == 0
     assert rerank(np.ones((1, 4), dtype=np.float32), listed([]), vectors[:0], 3)[0].rows.size == 0
 
 
-def test_inputs_stay_as_they_are() -> None:
+def test_inputs_are_not_modified() -> None:
     vectors, queries = np.eye(4, dtype=np.float16), np.full((1, 4), 3.0, dtype=np.float32)
     candidates = listed([3, 1, 2])
     rerank(queries, candidates, vectors, 2)

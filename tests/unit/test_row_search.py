@@ -74,7 +74,7 @@ NUMBERS = np.arange(COUNT)
 
 @settings(deadline=None, max_examples=40)
 @given(low=st.integers(0, COUNT), width=st.integers(0, COUNT), colour=st.integers(0, 6), seed=st.integers(2, 99))
-def test_filtered_search_finds_what_an_exact_search_over_the_filtered_rows_finds(
+def test_filtered_search_matches_exact_search(
     rows: RowSearcher, vectors: Float16, low: int, width: int, colour: int, seed: int
 ) -> None:
     document = {
@@ -97,7 +97,7 @@ def test_filtered_search_finds_what_an_exact_search_over_the_filtered_rows_finds
 
 
 @pytest.mark.parametrize(("few", "share"), [(0, 0.0), (COUNT, 1.0)])
-def test_the_way_that_is_taken_does_not_change_a_score(
+def test_scan_and_index_give_the_same_scores(
     rows: RowSearcher, vectors: Float16, few: int, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_search, "_MAX_SCANNED_ROWS", few)
@@ -109,7 +109,7 @@ def test_the_way_that_is_taken_does_not_change_a_score(
         np.testing.assert_array_equal(answer.scores, wanted.scores)
 
 
-def test_a_filter_asked_again_is_not_evaluated_again(rows: RowSearcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_filter_is_evaluated_once(rows: RowSearcher, monkeypatch: pytest.MonkeyPatch) -> None:
     document = {"must": [{"field": "n", "range": {"lt": 4321}}]}
     before = rows.search(clustered(6, 1), options(document), Stopwatch())
     monkeypatch.setattr(row_search, "filter_mask", None)
@@ -117,7 +117,7 @@ def test_a_filter_asked_again_is_not_evaluated_again(rows: RowSearcher, monkeypa
     np.testing.assert_array_equal(before[0].rows, after[0].rows)
 
 
-def test_a_larger_limit_is_searched_more_widely_unless_the_caller_says_how(vectors: Float16, folder: Path) -> None:
+def test_defaults_grow_with_the_limit(vectors: Float16, folder: Path) -> None:
     queries = clustered(8, 40)
     nearest = opened(vectors, folder, nprobe=2, candidates=40)
     everything = Neighbors(np.arange(COUNT), np.empty(0, np.float32))
@@ -133,9 +133,7 @@ def test_a_larger_limit_is_searched_more_widely_unless_the_caller_says_how(vecto
 
 
 @pytest.mark.parametrize("preset", ["faiss", "hnsw-sq8"])
-def test_the_limit_is_honoured_where_what_is_visited_holds_too_few(
-    vectors: Float16, preset: str, tmp_path: Path
-) -> None:
+def test_search_widens_if_too_few_rows_are_visited(vectors: Float16, preset: str, tmp_path: Path) -> None:
     table = pa.table({"id": [f"{i}" for i in range(COUNT)]})
     write_metadata(tmp_path, table.schema, [table])
     kind, params = build_store(vectors, tmp_path, preset)
@@ -156,21 +154,19 @@ def test_the_limit_is_honoured_where_what_is_visited_holds_too_few(
     ],
 )
 @pytest.mark.parametrize("params", [{"bogus": 1}, {"nprobe": -5}])
-def test_wrong_parameters_are_refused_whichever_way_is_taken(
-    rows: RowSearcher, asked: dict[str, Any], params: dict[str, int]
-) -> None:
+def test_wrong_parameters_are_always_rejected(rows: RowSearcher, asked: dict[str, Any], params: dict[str, int]) -> None:
     with pytest.raises(QueryError, match=next(iter(params))):
         rows.search(clustered(3, 1), SearchOptions(params=params, **asked), Stopwatch())
 
 
-def test_a_filter_too_long_to_be_remembered(rows: RowSearcher) -> None:
+def test_long_filter_is_not_cached(rows: RowSearcher) -> None:
     document = {"must": [{"field": "colour", "in": ["c1", "x" * 100_000]}]}
     found = rows.search(clustered(3, 1), options(document), Stopwatch())[0]
     assert (found.rows % 7 == 1).all()
     assert len(found.rows) == K
 
 
-def test_a_store_goes_with_the_last_who_holds_it(vectors: Float16, tmp_path: Path) -> None:
+def test_store_is_freed_with_its_last_reference(vectors: Float16, tmp_path: Path) -> None:
     table = pa.table({"id": [f"{i}" for i in range(COUNT)]})
     write_metadata(tmp_path, table.schema, [table])
     store = ExactStore(vectors)

@@ -66,7 +66,7 @@ def test_a_text_finds_its_own_item_with_score_one(searcher: Searcher, colour: st
     assert len(result.hits) == 2
 
 
-def test_an_item_finds_itself_first_and_an_unknown_one_is_an_error(searcher: Searcher) -> None:
+def test_item_finds_itself_and_unknown_item_fails(searcher: Searcher) -> None:
     assert searcher.search_item("blue.png", SearchOptions(limit=1)).hits[0].id == "blue.png"
     with pytest.raises(UnknownItem, match=r"grey\.png"):
         searcher.search_item("grey.png")
@@ -78,24 +78,24 @@ def test_an_image_is_searched_by_its_bytes(searcher: Searcher) -> None:
     assert {"decode", "preprocess", "encode", "search", "metadata"} <= set(result.took_ms)
 
 
-def test_a_limit_above_the_number_of_items_gives_all_of_them(searcher: Searcher) -> None:
+def test_large_limit_returns_all_items(searcher: Searcher) -> None:
     assert len(searcher.search_text("red", SearchOptions(limit=5)).hits) == 3
 
 
 @pytest.mark.parametrize("limit", [0, -1, 6])
-def test_a_limit_out_of_range_is_refused(searcher: Searcher, limit: int) -> None:
+def test_limit_out_of_range_is_rejected(searcher: Searcher, limit: int) -> None:
     with pytest.raises(InvalidLimit, match=f"{limit}; it must be between 1 and 5"):
         searcher.search_text("red", SearchOptions(limit=limit))
 
 
-def test_empty_and_overlong_texts_are_refused(searcher: Searcher) -> None:
+def test_empty_and_overlong_texts_are_rejected(searcher: Searcher) -> None:
     with pytest.raises(TextEmpty):
         searcher.search_text(" \n\t ")
     with pytest.raises(TextTooLong, match="21 characters; the limit is 20"):
         searcher.search_text("x" * 21)
 
 
-def test_another_encoder_is_refused_by_both_names(searcher: Searcher, tmp_path: Path) -> None:
+def test_other_encoder_is_rejected_naming_both(searcher: Searcher, tmp_path: Path) -> None:
     collection = searcher.collection
     entry = collection.manifest.encoder.model_copy(update={"name": "another", "weights": "f" * 64})
     manifest = collection.manifest.model_copy(update={"encoder": entry})
@@ -106,14 +106,14 @@ def test_another_encoder_is_refused_by_both_names(searcher: Searcher, tmp_path: 
         Searcher(other, searcher.store, searcher.encoder)
 
 
-def test_a_batch_answers_each_query_as_it_would_alone(searcher: Searcher) -> None:
+def test_batch_equals_single_queries(searcher: Searcher) -> None:
     vectors = searcher.encode_texts(["blue", "red"], Stopwatch())
     together = searcher.search_vectors(vectors, SearchOptions(limit=3), Stopwatch())
     alone = [searcher.search_vectors(vector[None], SearchOptions(limit=3), Stopwatch())[0] for vector in vectors]
     assert [[hit.id for hit in hits] for hits in together] == [[hit.id for hit in hits] for hits in alone]
 
 
-def test_compare_uses_the_threshold_of_the_two_kinds_unless_one_is_given() -> None:
+def test_compare_uses_threshold_of_the_kinds() -> None:
     a, b = (np.array(v, np.float32) for v in ([1.0, 0.0], [0.6, 0.8]))
     spec = replace(FakeEncoder.spec, calibration=None, thresholds=Thresholds(0.3, image_text=0.5, text_text=0.1))
     images = compare(Embedding(a, "image"), Embedding(b, "image"), spec)
@@ -124,7 +124,7 @@ def test_compare_uses_the_threshold_of_the_two_kinds_unless_one_is_given() -> No
     assert compare(Embedding(a, "image"), Embedding(a, "image"), spec, threshold=0.0).similar
 
 
-def test_a_calibration_gives_threshold_and_probability_by_the_kinds_of_the_sides() -> None:
+def test_compare_uses_the_calibration() -> None:
     a, b = (np.array(v, np.float32) for v in ([1.0, 0.0], [0.6, 0.8]))
     images = PairCalibration(0.35, (0.5, 0.7), (0.2, 0.8))
     spec = replace(FakeEncoder.spec, calibration=Calibration(image_image=images), thresholds=Thresholds())

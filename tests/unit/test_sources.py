@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("module", [columns_module, tar_module])
-def test_the_examples_in_the_docstrings_hold(module: Any) -> None:
+def test_docstring_examples(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
 
 
@@ -78,19 +78,19 @@ class TestFolder:
         assert ids(folder) == ["top.webp", "a/a.JPG", "a/b.PnG", "b/a.jpg"]
         assert one(folder).estimated_count() == 4
 
-    def test_an_item_loads_its_file_and_knows_its_path_and_source(self, folder: Path) -> None:
+    def test_item_has_bytes_path_and_source(self, folder: Path) -> None:
         item = items(folder)[1]
         assert item.load() == JPEG
         assert (item.source, item.columns) == ("images", {"path": "a/a.JPG"})
 
-    def test_captions_come_from_the_text_file_of_the_same_stem(self, folder: Path) -> None:
+    def test_caption_comes_from_text_file(self, folder: Path) -> None:
         (folder / "a/a.txt").write_text("\ufeffa cat\n\n  two   cats \n", encoding="utf-8")
         first, second = (item for item in items(folder) if item.id in {"a/a.JPG", "b/a.jpg"})
         assert first.columns["caption"] == "a cat"
         assert first.columns["captions"] == ["a cat", "two cats"]
         assert second.columns == {"path": "b/a.jpg", "caption": "one line"}
 
-    def test_the_fingerprint_follows_the_image_alone(self, folder: Path) -> None:
+    def test_fingerprint_depends_on_the_image_only(self, folder: Path) -> None:
         def fingerprints() -> dict[str, int]:
             return {item.id: item.fingerprint for item in items(folder)}
 
@@ -112,23 +112,23 @@ class TestFolder:
         (folder / "z.jpg").symlink_to(folder / "top.webp")
         assert ids(folder) == ["top.webp", "z.jpg", "a/a.JPG", "a/b.PnG", "b/a.jpg", "linked/far.jpg"]
 
-    def test_what_can_not_be_read_is_an_item_that_says_so(self, folder: Path) -> None:
+    def test_unreadable_file_is_a_failing_item(self, folder: Path) -> None:
         (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
         os.mkfifo(folder / "pipe.jpg")
         codes = {item.id: code_of(item) for item in items(folder) if item.id in {"gone.jpg", "pipe.jpg"}}
         assert codes == {"gone.jpg": "source_not_found", "pipe.jpg": "source_invalid"}
 
-    def test_a_file_that_vanishes_after_the_walk_is_an_error_of_the_tree(self, folder: Path) -> None:
+    def test_vanished_file_raises_source_not_found(self, folder: Path) -> None:
         item = items(folder)[0]
         (folder / "top.webp").unlink()
         assert code_of(item) == "source_not_found"
 
-    def test_a_huge_file_is_refused_unread(self, folder: Path) -> None:
+    def test_huge_file_is_rejected_unread(self, folder: Path) -> None:
         with (folder / "top.webp").open("wb") as stream:
             stream.truncate(1 << 40)  # sparse
         assert code_of(items(folder)[0]) == "image_too_large"
 
-    def test_a_name_that_is_not_utf8_has_an_id(self, folder: Path) -> None:
+    def test_non_utf8_name_has_an_id(self, folder: Path) -> None:
         path = os.fsencode(folder) + b"/caf\xe9.jpg"
         with open(path, "wb") as stream:
             stream.write(JPEG)
@@ -175,18 +175,18 @@ class TestTar:
         assert [item.id for item in found][:2] == ["x/000/a", "x/000/b.c.jpg"]
         assert all(item.load() == JPEG for item in found)
 
-    def test_a_caption_in_the_json_serves_where_there_is_no_text_file(self, tmp_path: Path) -> None:
+    def test_caption_falls_back_to_json(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "x.tar", {"a.json": b'{"caption": "a dog", "title": "Rex"}', "a.jpg": JPEG})
         assert items(path)[0].columns["caption"] == "a dog"
         assert items(path, ColumnNames(caption="title"))[0].columns["caption"] == "Rex"
 
     @pytest.mark.parametrize("sidecar", [b"{", b"[" * 100_000, b"\xff\xfe", b"[1, 2]"])
-    def test_a_broken_sidecar_does_not_cost_the_image(self, tmp_path: Path, sidecar: bytes) -> None:
+    def test_broken_sidecar_keeps_the_image(self, tmp_path: Path, sidecar: bytes) -> None:
         (item,) = items(write_tar(tmp_path / "x.tar", {"a.jpg": JPEG, "a.json": sidecar}))
         assert item.load() == JPEG
 
     @pytest.mark.parametrize("mode", ["w", "w:gz"])
-    def test_of_a_truncated_tar_the_beginning_is_kept_and_the_loss_reported(self, tmp_path: Path, mode: str) -> None:
+    def test_truncated_tar_keeps_its_readable_part(self, tmp_path: Path, mode: str) -> None:
         noise = os.urandom(40_000)  # more than gzip looks back, so that the cut falls where it is meant to
         name = "x.tar.gz" if mode == "w:gz" else "x.tar"
         path = write_tar(tmp_path / name, {f"{i}.jpg": noise for i in range(9)}, mode)
@@ -198,21 +198,21 @@ class TestTar:
         assert loss.id == "x"
         assert code_of(loss) == "source_invalid"
 
-    def test_an_image_cut_by_the_end_of_the_tar_is_reported(self, tmp_path: Path) -> None:
+    def test_image_cut_by_truncation_is_reported(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "x.tar", {"a.jpg": JPEG, "b.jpg": JPEG})
         path.write_bytes(path.read_bytes()[: 512 + -(-len(JPEG) // 512) * 512 + 512 + 100])
         first, cut, loss = items(path)
         assert first.load() == JPEG
         assert (cut.id, code_of(cut), code_of(loss)) == ("x/b", "image_undecodable", "source_invalid")
 
-    def test_a_damaged_header_in_the_middle_is_reported(self, tmp_path: Path) -> None:
+    def test_damaged_header_is_reported(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "x.tar", {f"{i}.jpg": b"x" * 512 for i in range(3)})
         data = bytearray(path.read_bytes())
         data[1024 : 1024 + 100] = b"\x01" * 100
         path.write_bytes(data)
         assert [item.id for item in items(path)] == ["x/0", "x"]
 
-    def test_a_tar_that_is_none_is_reported(self, tmp_path: Path) -> None:
+    def test_invalid_tar_is_reported(self, tmp_path: Path) -> None:
         for name, data in (("empty.tar", b""), ("text.tar", b"no tar" * 1000), ("bad.tar.gz", b"\x1f\x8bno")):
             (tmp_path / name).write_bytes(data)
         assert [(item.id, code_of(item)) for item in items(tmp_path / "*.tar*")] == [
@@ -221,13 +221,13 @@ class TestTar:
             ("text", "source_invalid"),
         ]
 
-    def test_the_expected_number_is_close(self, tmp_path: Path) -> None:
+    def test_estimated_count_is_close(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "x.tar", {f"{i:04}.{e}": b"x" * 600 for i in range(500) for e in ("jpg", "txt")})
         expected = one(path).estimated_count()
         assert expected is not None
         assert abs(expected - 500) < 25
 
-    def test_the_fingerprint_follows_the_tar(self, tmp_path: Path) -> None:
+    def test_fingerprint_changes_with_the_tar(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "x.tar", {"a.jpg": JPEG, "b.jpg": JPEG})
         before = [item.fingerprint for item in items(path)]
         assert len(set(before)) == 2
@@ -245,7 +245,7 @@ class TestParquet:
         assert second.columns == {"key": "b", "label": 2, "source_height": 6}
         assert first.fingerprint != second.fingerprint
 
-    def test_named_columns_go_first(self, tmp_path: Path) -> None:
+    def test_named_columns_have_precedence(self, tmp_path: Path) -> None:
         table = {"id": [7], "sku": [123], "front": [JPEG], "back": [b"no"], "title": [["shoe", "a red shoe"]]}
         path = write_parquet(tmp_path / "x.parquet", table)
         (item,) = items(path, ColumnNames(id="sku", image="front", caption="title"))
@@ -254,7 +254,7 @@ class TestParquet:
         assert item.columns["source_id"] == 7
         assert items(path, ColumnNames(image="front"))[0].id == "7"
 
-    def test_without_an_id_column_the_content_is_the_id(self, tmp_path: Path) -> None:
+    def test_id_defaults_to_a_content_hash(self, tmp_path: Path) -> None:
         first, second = items(write_parquet(tmp_path / "x.parquet", {"image": [JPEG, JPEG + b"\0"]}))
         moved = items(write_parquet(tmp_path / "y.parquet", {"image": [JPEG + b"\0", JPEG]}))
         assert [second.id, first.id] == [item.id for item in moved]
@@ -282,7 +282,7 @@ class TestParquet:
         found = items(write_parquet(tmp_path / "x.parquet", {"id": ["a", None], "image": [JPEG, JPEG]}))
         assert code_of(found[1]) == "source_invalid"
 
-    def test_no_image_column_is_a_clear_error(self, tmp_path: Path) -> None:
+    def test_missing_image_column_is_named(self, tmp_path: Path) -> None:
         path = write_parquet(tmp_path / "x.parquet", {"URL": ["http://127.0.0.1/a.jpg"], "TEXT": ["cat"]})
         with pytest.raises(SourceError, match=r"--image-column.*URL, TEXT"):
             open_sources([str(path)])
@@ -294,7 +294,7 @@ class TestParquet:
         (item,) = items(tmp_path / "x.parquet")
         assert (item.id, code_of(item)) == ("x", "source_invalid")
 
-    def test_the_expected_number_is_exact(self, tmp_path: Path) -> None:
+    def test_estimated_count_is_exact(self, tmp_path: Path) -> None:
         assert one(write_parquet(tmp_path / "x.parquet", {"image": [JPEG] * 3})).estimated_count() == 3
 
 
@@ -305,7 +305,7 @@ class TestArguments:
         found = [item.id for source in open_sources([str(tmp_path / "?.tar"), str(folder)]) for item in source]
         assert found[:3] == ["a/x", "b/x", "top.webp"]
 
-    def test_a_name_goes_before_the_ids_and_into_the_column_source(self, folder: Path) -> None:
+    def test_name_prefixes_ids_and_sets_the_label(self, folder: Path) -> None:
         item = items(f"holiday={folder}")[0]
         assert (item.id, item.source, item.columns["path"]) == ("holiday/top.webp", "holiday", "top.webp")
 
@@ -316,17 +316,17 @@ class TestArguments:
         assert ids("a=b") == ["x.jpg"]
 
     @pytest.mark.parametrize("argument", ["nowhere", "nowhere-*.tar", "name=nowhere"])
-    def test_nothing_there_is_a_clear_error(self, tmp_path: Path, argument: str) -> None:
+    def test_missing_path_is_named(self, tmp_path: Path, argument: str) -> None:
         with pytest.raises(SourceNotFound, match="nowhere"):
             open_sources([f"{tmp_path}/{argument}"])
 
-    def test_a_file_of_an_unknown_kind_is_a_clear_error(self, tmp_path: Path) -> None:
+    def test_unknown_kind_of_file_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "x.zip").write_bytes(b"PK")
         with pytest.raises(SourceError, match=r"\.parquet"):
             open_sources([str(tmp_path / "x.zip")])
 
 
-def test_real_webdatasets_hold_what_their_description_says(shared_data: Path) -> None:
+def test_real_webdatasets(shared_data: Path) -> None:
     found = items(shared_data / "webdataset-tars" / "*.tar")
     assert len({item.id for item in found}) == len(found) == 11
     source = one(shared_data / "flickr8k" / "val.tar")
@@ -336,7 +336,7 @@ def test_real_webdatasets_hold_what_their_description_says(shared_data: Path) ->
     assert abs((source.estimated_count() or 0) - 974) < 50
 
 
-def test_texts_of_a_table_that_are_no_utf8_are_mended(tmp_path: Path) -> None:
+def test_invalid_utf8_in_tables_is_replaced(tmp_path: Path) -> None:
     texts = pa.array([b"x\xff", b"fine", None], pa.binary()).view(pa.string())
     images = pa.array([encoded(make_image(), "PNG")] * 3, pa.binary())
     pq.write_table(pa.table({"id": ["a", "b", "c"], "image": images, "note": texts}), tmp_path / "t.parquet")

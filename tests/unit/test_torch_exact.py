@@ -103,7 +103,9 @@ def device(request: pytest.FixtureRequest) -> None:
     share=st.sampled_from([None, 0.0, 0.05, 0.5, 1.0]),
 )
 @pytest.mark.usefixtures("small_blocks", "device")
-def test_answers_are_the_exact_stores_to_the_bit(seed: int, n: int, distinct: int, k: int, share: float | None) -> None:
+def test_results_equal_the_exact_store_to_the_bit(
+    seed: int, n: int, distinct: int, k: int, share: float | None
+) -> None:
     vectors = crowded(n, 24, seed, distinct)
     mask = None if share is None else np.random.default_rng(seed).random(n) < share
     queries = np.concatenate([queries_of(3, 24, seed + 1), vectors[:1].astype(np.float32)])
@@ -111,7 +113,7 @@ def test_answers_are_the_exact_stores_to_the_bit(seed: int, n: int, distinct: in
 
 
 @pytest.mark.usefixtures("device")
-def test_ties_beyond_what_is_proposed_break_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ties_beyond_the_proposed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """More copies than the device proposes: which of them it proposes is chance, which are returned is not."""
     vectors = spread(2_000, 32)
     copies = np.sort(np.random.default_rng(0).choice(2_000, 700, replace=False))
@@ -125,7 +127,7 @@ def test_ties_beyond_what_is_proposed_break_by_row(monkeypatch: pytest.MonkeyPat
     assert_same_as_exact(store, vectors, np.concatenate([query, queries_of(4, 32)]), 600, None)
 
 
-def test_a_query_that_rounding_turns_to_another_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounded_query_finds_the_true_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float16 the query's first two values lose half a step each and its third gains one: row 40 falls behind."""
     step = 2.0**-12  # of float16 numbers between 0.25 and 0.5
     query = 0.4375 + step * np.array([[0.49, 0.49, 0.51, 0.43, 0.0]])
@@ -137,7 +139,7 @@ def test_a_query_that_rounding_turns_to_another_row(monkeypatch: pytest.MonkeyPa
     assert store.search(query.astype(np.float32), 1)[0].rows.tolist() == [40]
 
 
-def test_errors_of_both_signs_at_their_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_largest_rounding_errors_of_both_signs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 40 is best by half of the allowed error; the device makes it worse by 0.9 of it and the others better."""
     error = (2 + 8) * torch_exact._ROUNDING_ERROR
     query = np.float32([[np.sqrt(0.5) + error / 4, np.sqrt(0.5) - error / 4]])
@@ -162,7 +164,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("k", [1, 10, 100])
-def test_no_second_look_where_the_best_stand_apart(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_second_pass_for_well_separated_scores(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = spread(3_000, 64)
     store, widened = TorchStore(vectors, "cpu"), counted(monkeypatch)
     assert_same_as_exact(store, vectors, queries_of(20, 64), k, None)
@@ -170,7 +172,7 @@ def test_no_second_look_where_the_best_stand_apart(k: int, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("device")
-def test_a_second_look_is_not_needed_where_everything_was_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_second_pass_if_all_rows_were_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = crowded(30, 16, seed=3, distinct=1)
     store, widened = TorchStore(vectors, "cpu"), counted(monkeypatch)
     assert_same_as_exact(store, vectors, queries_of(3, 16), 2, None)
@@ -187,14 +189,14 @@ def test_vectors_of_any_norm() -> None:
     assert_same_as_exact(TorchStore(vectors, "cpu"), vectors, queries, 4, np.arange(200) % 3 == 0)
 
 
-def test_many_queries_go_in_several_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_queries_are_split_into_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_exact, "_MAX_QUERIES_PER_BATCH", 4)
     vectors = spread(300, 16)
     assert_same_as_exact(TorchStore(vectors, "cpu"), vectors, queries_of(11, 16), 3, None)
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_no_intermediate_exceeds_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intermediate_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     real = torch_exact._products
 
@@ -213,14 +215,14 @@ def test_read_only_vectors_and_masks() -> None:
     assert_same_as_exact(TorchStore(vectors, "cpu"), vectors, queries_of(2, 16), 3, mask)
 
 
-def test_queries_without_a_direction() -> None:
+def test_zero_and_nonfinite_queries_are_rejected() -> None:
     store = TorchStore(spread(10, 4), "cpu")
     for bad in (0.0, np.nan, np.inf):
         with pytest.raises(QueryError, match="query 1"):
             store.search(np.stack([np.ones(4), np.full(4, bad)]).astype(np.float32), 3)
 
 
-def test_a_vector_that_is_not_finite_is_refused() -> None:
+def test_nonfinite_vector_is_rejected() -> None:
     vectors = spread(100, 4)
     vectors[70, 2] = np.nan
     with pytest.raises(StoreUnavailable, match="not finite"):
@@ -235,9 +237,7 @@ def test_a_vector_that_is_not_finite_is_refused() -> None:
         (MemoryError(), "MemoryError"),
     ],
 )
-def test_the_devices_refusals_become_ours_with_a_mend(
-    error: Exception, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_device_errors_become_store_unavailable(error: Exception, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> Tensor:
         raise error
 
@@ -254,14 +254,14 @@ def test_the_devices_refusals_become_ours_with_a_mend(
         TorchStore(vectors, "cpu")
 
 
-def test_no_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cuda_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(StoreUnavailable, match="no CUDA device"):
         TorchStore(spread(10, 4), "cuda")
     assert TorchStore(spread(10, 4)).device == "cpu"
 
 
-def test_memory_is_reckoned_before_anything_is_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_checked_before_upload(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (14 * GB, 16 * GB))
     torch_exact._require_memory(10**7, 512)  # 10.3 of the 14 GB; 3.2 stay in reserve
@@ -273,7 +273,7 @@ def test_memory_is_reckoned_before_anything_is_uploaded(monkeypatch: pytest.Monk
         TorchStore(spread(10, 4), "cuda")
 
 
-def test_the_estimate_is_what_is_held() -> None:
+def test_memory_estimate_is_exact() -> None:
     store = TorchStore(spread(123, 40), "cpu")
     assert device_bytes(123, 40) == store._vectors.nbytes + store._inverse_norms.nbytes
 
@@ -287,7 +287,7 @@ def test_on_cuda_itself(distinct: int) -> None:
         assert_same_as_exact(store, vectors, queries, k, mask)
 
 
-def test_torch_is_imported_only_when_such_a_store_is_opened() -> None:
+def test_torch_is_imported_only_on_opening() -> None:
     code = """
 import sys
 from pathlib import Path
