@@ -1,6 +1,6 @@
-"""`python -m benchmarks` (`make bench`): every benchmark in turn, with the settings that RESULTS.md quotes.
+"""`python -m benchmarks` (`make bench`): all benchmarks in turn, with the settings that RESULTS.md quotes.
 
-It takes no options: run a single one for that, `python -m benchmarks.encoders --help`.
+It takes no options; single benchmarks do, see `python -m benchmarks.encoders --help`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ RUNS = (
 
 
 def main() -> int:
-    """Runs them one after another; the first that fails ends it."""
+    """Run all benchmarks until one fails; return its exit status."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     if not Path(source := default_source()).is_file():
-        print(f"no photographs at {source}: name the folder of flickr8k/ by LOOKALIKE_TEST_DATA", file=sys.stderr)
+        print(
+            f"no photographs at {source}: set LOOKALIKE_TEST_DATA to the folder that holds flickr8k/", file=sys.stderr
+        )
         return 1
     for name, *arguments in RUNS:
         print(f"\n== python -m benchmarks.{name} {' '.join(arguments)}", flush=True)

@@ -1,12 +1,12 @@
-"""`python -m benchmarks.cold_cache`: what a single query takes when its pages are not in memory.
+"""`python -m benchmarks.cold_cache`: the time of a single query whose pages are not in memory.
 
-One process serves, as the product does: index and vectors memory-mapped, candidates from the store, exact re-ranking.
-Before every cold query the pages of `vectors.npy` alone, or of `index.faiss` too, are dropped from this machine's
-memory (see `benchmarks.pages.drop`) and mincore(2) must say that they are gone; the mappings stay open, so what is
-measured is a query after other work took the memory, not the opening of a collection. The file system's own tables
-stay warm, and a disk or host below may hold copies: "cold" is cold for this machine. *Read by page* gives both mappings
-MADV_RANDOM, as the product does for the vectors; otherwise a fault makes the kernel read ahead (its
-`/sys/block/*/queue/read_ahead_kb`, printed). All ways take turns, several rounds over.
+One process searches as the product does: index and vectors memory-mapped, candidates from the store, exact re-ranking.
+Before every cold query the pages of `vectors.npy`, and in some cases of `index.faiss`, are dropped from this machine's
+memory (see `benchmarks.pages.drop`), which is checked by mincore(2). The mappings stay open: measured is a query after
+other work took the memory, not the opening of a collection. The file system's tables stay warm, and a disk or a host
+may hold copies: "cold" is cold for this machine. *Read by page* gives both mappings MADV_RANDOM, as the product does
+for the vectors; otherwise a fault makes the kernel read ahead (`/sys/block/*/queue/read_ahead_kb`, printed). All cases
+take turns, in several rounds.
 """
 
 from __future__ import annotations
@@ -25,38 +25,44 @@ from typing import Any
 import numpy as np
 
 from benchmarks.encoders import machine
-from benchmarks.ours import answer, built, open_tuned
+from benchmarks.ours import build_once, open_tuned, search
 from benchmarks.pages import advise, cached_share, drop, fetch
-from benchmarks.vectors import FOLDER, HALVES, generate, halves, load
+from benchmarks.vectors import FLOAT16_FILE, FOLDER, float16_copy, generate, load
 from lookalike.stores.faiss.library import INDEX_FILE
 from lookalike.types import Float32, Int64
 
 MEGABYTE = 1e6
-_WARMING = 50  # queries asked untimed before a way's turn
+_WARM_UP_QUERIES = 50  # before a case's turn, untimed
 
 
 @dataclass(frozen=True)
-class Way:
-    """What is done before each query: files whose pages are dropped, and files that are read page by page."""
+class Case:
+    """A state of the page cache.
+
+    Attributes:
+        name: in the table.
+        dropped: files whose pages are dropped before each query.
+        by_page: files that are read page by page.
+    """
 
     name: str
     dropped: tuple[str, ...]
     by_page: tuple[str, ...] = ()
 
 
-WAYS = (
-    Way("warm", ()),
-    Way("vectors dropped", (HALVES,)),
-    Way("both dropped", (HALVES, INDEX_FILE)),
-    Way("vectors dropped, read by page", (HALVES,), (HALVES,)),
-    Way("both dropped, vectors read by page", (HALVES, INDEX_FILE), (HALVES,)),
-    Way("both dropped, both read by page", (HALVES, INDEX_FILE), (HALVES, INDEX_FILE)),
+CASES = (
+    Case("warm", ()),
+    Case("vectors dropped", (FLOAT16_FILE,)),
+    Case("both dropped", (FLOAT16_FILE, INDEX_FILE)),
+    Case("vectors dropped, read by page", (FLOAT16_FILE,), (FLOAT16_FILE,)),
+    Case("both dropped, vectors read by page", (FLOAT16_FILE, INDEX_FILE), (FLOAT16_FILE,)),
+    Case("both dropped, both read by page", (FLOAT16_FILE, INDEX_FILE), (FLOAT16_FILE, INDEX_FILE)),
 )
 
 
 @dataclass
 class Times:
-    """What single queries took under one way, faults and bytes read, and shares of the files in memory before."""
+    """Times of single queries in one case, with faults, bytes read, and shares of the files in memory before."""
 
     milliseconds: list[float] = field(default_factory=list)
     faults: list[int] = field(default_factory=list)
@@ -67,20 +73,20 @@ class Times:
 
 @dataclass(frozen=True)
 class Row:
-    """Medians over all queries of a way but for p99.
+    """Figures of a case over all its queries.
 
     Attributes:
-        way: its name.
-        queries: how many were timed.
-        p50_ms: median.
+        case: its name.
+        queries: number of timed queries.
+        p50_ms: median time.
         p99_ms: 99th percentile.
-        major_faults: pages that a query had to wait for.
-        read_mb: millions of bytes that a query made the kernel read from disk, those read ahead included.
-        vectors_in_memory: the largest share of `vectors.npy` that was in memory before a query.
+        major_faults: median number of pages that a query waited for.
+        read_mb: median of the MB that the kernel read from disk for a query, with reading ahead.
+        vectors_in_memory: the largest share of `vectors.npy` in memory before a query.
         index_in_memory: the same of `index.faiss`.
     """
 
-    way: str
+    case: str
     queries: int
     p50_ms: float
     p99_ms: float
@@ -91,32 +97,32 @@ class Row:
 
 
 def measure(
-    folder: Path, search: Callable[[Float32], Int64], queries: Float32, ways: Sequence[Way], rounds: int, singles: int
+    folder: Path, search: Callable[[Float32], Int64], queries: Float32, cases: Sequence[Case], rounds: int, singles: int
 ) -> list[Row]:
-    """Every way in turn, several rounds over.
+    """Measure every case in turn, in several rounds.
 
     Args:
         folder: holds `vectors.npy` and `index.faiss`, both mapped by this process and no other.
         search: (1, d) -> (1, K) rows.
-        queries: (q, d) float32; each query is another one than the query before.
-        ways: what to do before a query.
-        rounds: turns of each way.
+        queries: (q, d) float32, used in turn.
+        cases: states of the page cache.
+        rounds: turns of each case.
         singles: queries of a turn.
     """
-    times = {way.name: Times() for way in ways}
+    times = {case.name: Times() for case in cases}
     for turn in range(rounds):
-        for way in ways:
-            _prepare(folder, way, search, queries)
+        for case in cases:
+            _prepare(folder, case, search, queries)
             for i in range(singles):
                 query = queries[(turn * singles + i) % len(queries)]
-                _time(folder, way, partial(search, query[None]), times[way.name])
+                _time(folder, case, partial(search, query[None]), times[case.name])
     return [row(name, taken) for name, taken in times.items()]
 
 
 def row(name: str, times: Times) -> Row:
-    """Summary of a way: times in ms, rounded for reading."""
+    """Return the figures of a case, rounded."""
     return Row(
-        way=name,
+        case=name,
         queries=len(times.milliseconds),
         p50_ms=round(float(np.percentile(times.milliseconds, 50)), 3),
         p99_ms=round(float(np.percentile(times.milliseconds, 99)), 3),
@@ -128,32 +134,32 @@ def row(name: str, times: Times) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown."""
+    """Return a Markdown table."""
     lines = [
         "| pages | p50, ms | p99, ms | major faults | read from disk, MB | in memory before: vectors | index |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {r.way} | {r.p50_ms:.2f} | {r.p99_ms:.2f} | {r.major_faults:.0f} | {r.read_mb:.1f} "
+        f"| {r.case} | {r.p50_ms:.2f} | {r.p99_ms:.2f} | {r.major_faults:.0f} | {r.read_mb:.1f} "
         f"| {r.vectors_in_memory:.0%} | {r.index_in_memory:.0%} |"
         for r in rows
     ]
     return "\n".join(lines)
 
 
-def _prepare(folder: Path, way: Way, search: Callable[[Float32], Int64], queries: Float32) -> None:
-    for name in (HALVES, INDEX_FILE):
+def _prepare(folder: Path, case: Case, search: Callable[[Float32], Int64], queries: Float32) -> None:
+    for name in (FLOAT16_FILE, INDEX_FILE):
         fetch(folder / name)
-        if name in way.by_page:
+        if name in case.by_page:
             advise(folder / name, mmap.MADV_RANDOM)
-    for query in queries[-_WARMING:]:
+    for query in queries[-_WARM_UP_QUERIES:]:
         search(query[None])
 
 
-def _time(folder: Path, way: Way, search: Callable[[], object], times: Times) -> None:
-    for name in way.dropped:
+def _time(folder: Path, case: Case, search: Callable[[], object], times: Times) -> None:
+    for name in case.dropped:
         drop(folder / name)
-    times.vectors.append(cached_share(folder / HALVES))
+    times.vectors.append(cached_share(folder / FLOAT16_FILE))
     times.index.append(cached_share(folder / INDEX_FILE))
     faults, read = _major_faults(), _bytes_read()
     started = time.perf_counter()
@@ -168,27 +174,27 @@ def _major_faults() -> int:
 
 
 def _bytes_read() -> int:
-    """From disk, for this process, reading ahead included."""
+    """Return the bytes read from disk for this process, with reading ahead."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
 def _read_ahead() -> str:
-    """KB of each disk."""
+    """Return the read-ahead of each disk, KB."""
     disks = sorted(Path("/sys/block").glob("[!lr]*/queue/read_ahead_kb"))  # no loop devices, no RAM disks
     return ", ".join(f"{path.parts[3]} {path.read_text().strip()}" for path in disks)
 
 
 def main() -> None:
-    """Parses the arguments, builds the store unless it is there, measures, prints."""
+    """Parse the arguments, build the store unless it exists, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=500_000, help="vectors to generate")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="kept between runs, on a real disk")
     parser.add_argument("--target", type=float, default=0.95, help="ann_recall_at_10 to tune for")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each case")
     parser.add_argument("--singles", type=int, default=40, help="queries of a turn")
     parser.add_argument("--threads", type=int, default=2, help="threads that re-rank; FAISS's are OMP_NUM_THREADS")
-    parser.add_argument("--json", action="store_true", help="one JSON object a way instead of a table")
+    parser.add_argument("--json", action="store_true", help="one JSON object a case instead of a table")
     options = parser.parse_args()
     facts, rows = run(options)
     if options.json:
@@ -200,25 +206,25 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row]]:
-    """What was measured on, and the figures."""
+    """Prepare the store, measure; return facts about the setup, and the figures."""
     folder = options.folder / str(options.n)
     generate(folder, options.n)
     vectors, queries = load(folder)
-    mapped = halves(folder, vectors)
+    mapped = float16_copy(folder, vectors)
     store = open_tuned(folder, mapped, options.target)
 
-    def search(query: Float32) -> Int64:
-        return answer(store, mapped, query, {}, options.threads)
+    def search_one(query: Float32) -> Int64:
+        return search(store, mapped, query, {}, options.threads)
 
     facts = {
         "machine": machine(),
         "n": options.n,
-        "factory": built(folder, mapped)["value"]["factory"],
+        "factory": build_once(folder, mapped)["value"]["factory"],
         **store.defaults,
-        **{f"{name}_mb": round((folder / name).stat().st_size / MEGABYTE) for name in (HALVES, INDEX_FILE)},
+        **{f"{name}_mb": round((folder / name).stat().st_size / MEGABYTE) for name in (FLOAT16_FILE, INDEX_FILE)},
         "read_ahead_kb": _read_ahead(),
     }
-    return facts, measure(folder, search, queries, WAYS, options.rounds, options.singles)
+    return facts, measure(folder, search_one, queries, CASES, options.rounds, options.singles)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.encoders`: how fast an encoder is under each engine, side by side in one run.
+"""`python -m benchmarks.encoders`: the speed of an encoder under each engine, in one run.
 
-Decode is excluded: images are preprocessed beforehand. Every engine is measured in turn, several rounds over, and
-medians are reported, so that a machine that slows down for a while slows all of them. Closeness is the smallest cosine
-to torch in fp32 over the batch.
+Decoding is excluded: images are preprocessed beforehand. All engines are measured in turn, in several rounds, and
+medians are reported, so that a machine that is slow for a while affects all of them. Accuracy is the smallest cosine to
+torch in fp32 over the batch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lookalike.encoders.registry import load_encoder
 from lookalike.images import decode
 from lookalike.types import Float32, UInt8
 
-BATCH = 32
+BATCH_SIZE = 32
 ENGINES = (("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16"))
 _WORDS = ("a", "brown", "dog", "runs", "through", "the", "tall", "green", "grass", "with", "one", "red", "ball")
 
@@ -48,8 +48,8 @@ class Figures:
     alone_cosine: float
 
 
-class Contender:
-    """An encoder under one engine, and the times it took."""
+class Candidate:
+    """An encoder under one engine, with its measured times."""
 
     def __init__(self, name: str, engine: str, precision: str, threads: int | None) -> None:
         self.encoder: Encoder = load_encoder(name, EngineOptions("cpu", engine, precision, threads))
@@ -57,59 +57,59 @@ class Contender:
         self.times: dict[str, list[float]] = {"images": [], "image": [], "texts": [], "text": []}
 
     def text_encoder(self) -> TextEncoder | None:
-        """The encoder, where it encodes texts."""
+        """Return the encoder if it encodes texts, else None."""
         return self.encoder if self.encoder.spec.text and isinstance(self.encoder, TextEncoder) else None
 
     def measure(self, images: UInt8, texts: list[str], seconds: float) -> None:
-        """One round: each kind of call again and again for `seconds`."""
+        """Run one round: repeat each kind of call for `seconds`."""
         self._time("images", lambda: self.encoder.encode_images(images), seconds)
         self._time("image", lambda: self.encoder.encode_images(images[:1]), seconds)
-        speaker = self.text_encoder()
-        if speaker is not None:
-            self._time("texts", lambda: speaker.encode_texts(texts), seconds)
-            self._time("text", lambda: speaker.encode_texts(texts[:1]), seconds)
+        text_encoder = self.text_encoder()
+        if text_encoder is not None:
+            self._time("texts", lambda: text_encoder.encode_texts(texts), seconds)
+            self._time("text", lambda: text_encoder.encode_texts(texts[:1]), seconds)
 
-    def _time(self, what: str, call: Callable[[], object], seconds: float) -> None:
+    def _time(self, kind: str, call: Callable[[], object], seconds: float) -> None:
         call()  # warm
         end = time.perf_counter() + seconds
         while True:
             started = time.perf_counter()
             call()
-            self.times[what].append(time.perf_counter() - started)
+            self.times[kind].append(time.perf_counter() - started)
             if time.perf_counter() > end:
                 return
 
     def figures(self, images: UInt8, texts: list[str], reference: Encoder) -> Figures:
-        """Medians over all rounds, and closeness to the reference."""
+        """Return medians over all rounds, and cosines to the reference."""
         vectors = self.encoder.encode_images(images)
-        alone = np.concatenate([self.encoder.encode_images(images[i : i + 1]) for i in range(len(images))])
-        median = {what: statistics.median(times) if times else float("nan") for what, times in self.times.items()}
+        singles = np.concatenate([self.encoder.encode_images(images[i : i + 1]) for i in range(len(images))])
+        median = {kind: statistics.median(times) if times else float("nan") for kind, times in self.times.items()}
         return Figures(
             engine=self.engine,
             precision=self.precision,
-            images_per_second=BATCH / median["images"],
+            images_per_second=BATCH_SIZE / median["images"],
             image_ms=median["image"] * 1000,
-            texts_per_second=BATCH / median["texts"],
+            texts_per_second=BATCH_SIZE / median["texts"],
             text_ms=median["text"] * 1000,
             image_cosine=_cosine(vectors, reference.encode_images(images)),
             text_cosine=_text_cosine(self.encoder, reference, texts),
-            alone_cosine=_cosine(vectors, alone),
+            alone_cosine=_cosine(vectors, singles),
         )
 
 
 def run(name: str, engines: list[tuple[str, str]], rounds: int, seconds: float, threads: int | None) -> list[Figures]:
     """Measure an encoder under several engines, in turn."""
-    contenders = [Contender(name, engine, precision, threads) for engine, precision in engines]
+    candidates = [Candidate(name, engine, precision, threads) for engine, precision in engines]
     reference = load_encoder(name, EngineOptions("cpu", "torch", "fp32", threads))
     images, texts = _images(reference), _texts()
     for _ in range(rounds):
-        for contender in contenders:
-            contender.measure(images, texts, seconds)
-    return [contender.figures(images, texts, reference) for contender in contenders]
+        for candidate in candidates:
+            candidate.measure(images, texts, seconds)
+    return [candidate.figures(images, texts, reference) for candidate in candidates]
 
 
 def machine() -> str:
-    """Processor, cores, commit."""
+    """Describe this machine: processor, cores, Python, commit."""
     names = (line.split(":", 1)[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name"))
     cores = sum(line.startswith("processor") for line in _lines(Path("/proc/cpuinfo")))
     commit = subprocess.run(
@@ -123,19 +123,19 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _images(encoder: Encoder) -> UInt8:
-    """The sample gallery's photographs, and mirrored ones up to 32: (32, 3, S, S)."""
+    """Return the sample gallery's photographs, and mirrored ones up to 32: (32, 3, S, S)."""
     with tempfile.TemporaryDirectory() as folder:
         write_gallery(Path(folder))
         files = sorted(path for path in Path(folder).iterdir() if path.suffix != ".txt")
         photographs = [decode(path.read_bytes()).image for path in files]
     mirrored = [ImageOps.mirror(photograph) for photograph in photographs]
-    return np.stack([encoder.preprocess(image) for image in (photographs + mirrored)[:BATCH]])
+    return np.stack([encoder.preprocess(image) for image in (photographs + mirrored)[:BATCH_SIZE]])
 
 
 def _texts() -> list[str]:
-    """32 captions of 6 to 14 words, as people write them."""
+    """Return 32 captions of 6 to 14 words."""
     rng = np.random.default_rng(0)
-    return [" ".join(rng.choice(_WORDS, rng.integers(6, 15))) for _ in range(BATCH)]
+    return [" ".join(rng.choice(_WORDS, rng.integers(6, 15))) for _ in range(BATCH_SIZE)]
 
 
 def _text_cosine(encoder: Encoder, reference: Encoder, texts: list[str]) -> float:
@@ -176,7 +176,7 @@ def main() -> None:
     figures = run(options.encoder, pairs, options.rounds, options.seconds, options.threads)
     if options.json:
         records = [asdict(f) for f in figures]
-        print(json.dumps({"encoder": options.encoder, "machine": machine(), "batch": BATCH, "engines": records}))
+        print(json.dumps({"encoder": options.encoder, "machine": machine(), "batch": BATCH_SIZE, "engines": records}))
     else:
         print(f"{options.encoder}: {machine()}\n\n{_table(figures)}")
 

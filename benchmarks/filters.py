@@ -1,7 +1,7 @@
-"""`python -m benchmarks.filters`: what a metadata filter costs a single query, and what recall it leaves.
+"""`python -m benchmarks.filters`: the time and the recall of single queries with a metadata filter.
 
-Vectors come from `cliplike.py` of the shared data folder (LOOKALIKE_TEST_DATA); everything goes through the pieces that
-serve a query. n vectors, q queries, d width.
+Vectors come from `cliplike.py` of the shared data folder (LOOKALIKE_TEST_DATA). Queries run through the code that
+serves them. n vectors, q queries, d width.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from lookalike.types import Bool, Float16, Float32, Neighbors
 
 K = 10
 _CASES = [("any", share) for share in (1.0, 0.5, 0.1, 0.05, 0.02, 0.011, 0.005)] + [("far", 0.1), ("far", 0.03)]
-"""Rows that pass, drawn by lot, and those that lie farthest from what is asked for."""
-_JUDGED = 100
+"""Column and share of the rows that pass: random rows, and those that lie farthest from the queries."""
+_RECALL_QUERIES = 100
 _ROUNDS = 15
 
 
 def main() -> None:
-    """Builds a store over generated vectors and prints a table."""
+    """Build a store over generated vectors, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.filters", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--n", type=int, default=200_000, help="vectors to generate")
     parser.add_argument("--preset", default="faiss", help="which index, see docs/index.md")
@@ -45,8 +45,8 @@ def main() -> None:
         _run(Path(folder), args.n, args.queries, args.preset)
 
 
-def _run(folder: Path, count: int, asked: int, preset: str) -> None:
-    generate(folder, count, asked)
+def _run(folder: Path, count: int, query_count: int, preset: str) -> None:
+    generate(folder, count, query_count)
     originals, queries = load(folder)
     vectors = originals.astype(np.float16)
     columns = {
@@ -60,56 +60,56 @@ def _run(folder: Path, count: int, asked: int, preset: str) -> None:
     print(f"{built.params['factory']}, {built.report['params']}\n")
     print("| rows that pass | filter, first time, ms | p50, ms | recall at 10 |")
     print("| ---: | ---: | ---: | ---: |")
-    wishes = [_wish(column, share) for column, share in _CASES]
-    told = [
-        _told(rows, wish, vectors, queries[:_JUDGED], columns[column] < share)
-        for (column, share), wish in zip(_CASES, wishes, strict=True)
+    options = [_options(column, share) for column, share in _CASES]
+    measured = [
+        _first_time_and_recall(rows, option, vectors, queries[:_RECALL_QUERIES], columns[column] < share)
+        for (column, share), option in zip(_CASES, options, strict=True)
     ]
-    took: list[list[float]] = [[] for _ in _CASES]
-    for some in np.array_split(queries, _ROUNDS):  # in turn, since the machine's speed drifts
-        for times, wish in zip(took, wishes, strict=True):
-            times += _times(rows, wish, some)
-    for (column, share), (first, recall), times in zip(_CASES, told, took, strict=True):
+    durations: list[list[float]] = [[] for _ in _CASES]
+    for part in np.array_split(queries, _ROUNDS):  # in turn, since the machine's speed drifts
+        for times, option in zip(durations, options, strict=True):
+            times += _query_ms(rows, option, part)
+    for (column, share), (first, recall), times in zip(_CASES, measured, durations, strict=True):
         name = f"{share:.1%}, {'anywhere' if column == 'any' else 'the farthest'}"
         print(f"| {name} | {first:.2f} | {statistics.median(times):.2f} | {recall:.3f} |")
 
 
 def _rank(values: Float32) -> np.ndarray:
-    """In [0, 1), the smallest first."""
+    """Return the values' ranks in [0, 1), 0 for the smallest."""
     return np.argsort(np.argsort(values)) / len(values)
 
 
-def _wish(column: str, share: float) -> SearchOptions:
-    wanted = parse_filter(json.dumps({"must": [{"field": column, "range": {"lt": share}}]})) if share < 1 else None
-    return SearchOptions(K, wanted)
+def _options(column: str, share: float) -> SearchOptions:
+    where = parse_filter(json.dumps({"must": [{"field": column, "range": {"lt": share}}]})) if share < 1 else None
+    return SearchOptions(K, where)
 
 
-def _told(
-    rows: RowSearcher, wish: SearchOptions, vectors: Float16, queries: Float32, passing: Bool
+def _first_time_and_recall(
+    rows: RowSearcher, options: SearchOptions, vectors: Float16, queries: Float32, passing: Bool
 ) -> tuple[float, float]:
-    """Milliseconds of the filter's first time, and recall."""
+    """Return the milliseconds of the filter's first evaluation, and recall."""
     watch = Stopwatch()
-    rows.search(queries[:1], wish, watch)
-    return watch.took_ms.get("filter", 0.0), _recall(rows, wish, vectors, queries, passing)
+    rows.search(queries[:1], options, watch)
+    return watch.took_ms.get("filter", 0.0), _recall(rows, options, vectors, queries, passing)
 
 
-def _times(rows: RowSearcher, wish: SearchOptions, queries: Float32) -> list[float]:
-    """Milliseconds of each query alone."""
-    took = []
+def _query_ms(rows: RowSearcher, options: SearchOptions, queries: Float32) -> list[float]:
+    """Return the milliseconds of each query alone."""
+    times = []
     for i in range(len(queries)):
-        begun = time.perf_counter()
-        rows.search(queries[i : i + 1], wish, Stopwatch())
-        took.append(1000 * (time.perf_counter() - begun))
-    return took
+        started = time.perf_counter()
+        rows.search(queries[i : i + 1], options, Stopwatch())
+        times.append(1000 * (time.perf_counter() - started))
+    return times
 
 
 def _recall(rows: RowSearcher, options: SearchOptions, vectors: Float16, queries: Float32, passing: Bool) -> float:
-    everything = Neighbors(np.flatnonzero(passing), np.empty(0, np.float32))
-    shared = 0
+    passing_rows = Neighbors(np.flatnonzero(passing), np.empty(0, np.float32))
+    hits = 0
     for i, found in enumerate(rows.search(queries, options, Stopwatch())):
-        true = rerank(queries[i : i + 1], [everything], vectors, K)[0]
-        shared += len(set(found.rows.tolist()) & set(true.rows.tolist()))
-    return shared / (K * len(queries))
+        exact = rerank(queries[i : i + 1], [passing_rows], vectors, K)[0]
+        hits += len(set(found.rows.tolist()) & set(exact.rows.tolist()))
+    return hits / (K * len(queries))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Line:
 
 
 def main() -> None:
-    """Reads the arguments, measures, prints."""
+    """Read the arguments, measures, prints."""
     args = _arguments()
     vectors = _directions(args.n, args.dim, seed=0)
     store = TorchStore(vectors, None if args.device == "auto" else args.device)

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.index`: recall and speed of the vector store beside flat search and plain product codes.
+"""`python -m benchmarks.index`: recall and speed of the vector store, flat search and plain product codes.
 
-All contenders answer the same queries in the same run, in turn, several rounds over; medians are reported. Truth and
-recall are recomputed here from the float32 vectors. Ours runs through the pieces that serve a query (`store.search`,
-then `rerank`), at the parameters that tuning chose. Vectors come from `cliplike.py` of the shared data folder
-(LOOKALIKE_TEST_DATA), or from `--vectors` and `--queries`; they and the built indexes are kept in `--folder`.
+All systems answer the same queries in the same run, in turn, in several rounds; medians are reported. Recall is
+computed here from the float32 vectors. Lookalike runs through the code that serves queries (`store.search`, then
+`rerank`), with tuned parameters. Vectors come from `cliplike.py` of the shared data folder (LOOKALIKE_TEST_DATA), or
+from `--vectors` and `--queries`; vectors and indexes are kept in `--folder`.
 
 Dimension letters: n vectors, q queries, d width.
 """
@@ -23,25 +23,25 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.ours import answer, built, open_tuned, remembered, tuned
-from benchmarks.recall import K, ann_recall, floors
-from benchmarks.vectors import CHUNK, FOLDER, generate, halves, load
+from benchmarks.ours import build_once, cached_work, open_tuned, search, tune_once
+from benchmarks.recall import K, ann_recall, tenth_cosines
+from benchmarks.vectors import CHUNK_ROWS, FOLDER, float16_copy, generate, load
 from lookalike.stores.faiss.library import faiss
 from lookalike.stores.presets import choose_nlist
 from lookalike.types import Float16, Float32, Int64
 
 _PLAIN_NPROBE = 96
-_SINGLES = 100
-_JUDGED = 1000  # queries that recall is computed on
-_FLAT_BATCH = 500  # flat search is slow enough to be timed on fewer
+_SINGLE_QUERIES = 100
+_RECALL_QUERIES = 1000
+_FLAT_BATCH_SIZE = 500  # flat search is slow: fewer queries suffice
 
 Search = Callable[[Float32], Int64]
-"""(q, d) -> (q, K) rows, -1 where there were too few."""
+"""(q, d) -> (q, K) rows, -1 where there are too few."""
 
 
 @dataclass
-class Contender:
-    """One way to search, and how long it took."""
+class System:
+    """A way to search, with its measured times."""
 
     name: str
     search: Search
@@ -52,12 +52,12 @@ class Contender:
     singles: list[float] = field(default_factory=list)
 
     def measure(self, queries: Float32) -> None:
-        """One round: a batch, then queries one by one."""
-        asked = queries[: self.batch]
+        """Run one round: a batch, then single queries."""
+        batch = queries[: self.batch]
         started = time.perf_counter()
-        self.search(asked)
-        self.rates.append(len(asked) / (time.perf_counter() - started))
-        for i in range(_SINGLES):
+        self.search(batch)
+        self.rates.append(len(batch) / (time.perf_counter() - started))
+        for i in range(_SINGLE_QUERIES):
             started = time.perf_counter()
             self.search(queries[i : i + 1])
             self.singles.append(1000 * (time.perf_counter() - started))
@@ -65,7 +65,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Line:
-    """What is reported of a contender: queries/s in a batch, median milliseconds alone."""
+    """The figures of a system: queries/s in batches, median milliseconds of single queries."""
 
     name: str
     ann_recall_at_10: float
@@ -77,22 +77,22 @@ class Line:
 
 
 def main() -> None:
-    """Reads the arguments, runs, prints."""
+    """Parse the arguments, measure, print."""
     args = _arguments()
     faiss.omp_set_num_threads(args.threads)
     args.folder.mkdir(parents=True, exist_ok=True)
     vectors, queries = _data(args)
     flat = _flat(vectors)
-    tenth = floors(vectors, queries[:_JUDGED], flat.search(queries[:_JUDGED]))
-    ours, facts = _ours(args.folder, halves(args.folder, vectors), args.target, args.threads)
-    contenders = [flat, _plain(args.folder, vectors), ours]
-    for contender in contenders:
-        contender.search(queries[:64])  # warm
+    tenth = tenth_cosines(vectors, queries[:_RECALL_QUERIES], flat.search(queries[:_RECALL_QUERIES]))
+    ours, facts = _ours(args.folder, float16_copy(args.folder, vectors), args.target, args.threads)
+    systems = [flat, _plain(args.folder, vectors), ours]
+    for system in systems:
+        system.search(queries[:64])  # warm
     for _ in range(args.rounds):
-        for contender in contenders:
-            contender.measure(queries)
+        for system in systems:
+            system.measure(queries)
     base = statistics.median(flat.rates)
-    lines = [_line(contender, vectors, queries[:_JUDGED], tenth, base) for contender in contenders]
+    lines = [_line(system, vectors, queries[:_RECALL_QUERIES], tenth, base) for system in systems]
     _print(lines, {**_machine(args.threads), "n": len(vectors), "d": vectors.shape[1], **facts}, args.json)
 
 
@@ -117,40 +117,40 @@ def _data(args: argparse.Namespace) -> tuple[Float32, Float32]:
     return load(args.folder)
 
 
-def _flat(vectors: Float32) -> Contender:
+def _flat(vectors: Float32) -> System:
     started = time.perf_counter()
     index = faiss.IndexFlatIP(vectors.shape[1])
-    for start in range(0, len(vectors), CHUNK):
-        index.add(np.ascontiguousarray(vectors[start : start + CHUNK]))
+    for start in range(0, len(vectors), CHUNK_ROWS):
+        index.add(np.ascontiguousarray(vectors[start : start + CHUNK_ROWS]))
     seconds = time.perf_counter() - started
-    return Contender("flat", lambda q: index.search(q, K)[1], seconds, 4.0 * vectors.shape[1], _FLAT_BATCH)
+    return System("flat", lambda q: index.search(q, K)[1], seconds, 4.0 * vectors.shape[1], _FLAT_BATCH_SIZE)
 
 
-def _plain(folder: Path, vectors: Float32) -> Contender:
-    """Inverted lists of 64-byte product codes whose own scores are the answer."""
+def _plain(folder: Path, vectors: Float32) -> System:
+    """Return inverted lists of 64-byte product codes, searched without re-ranking."""
     path, nlist = folder / "plain.faiss", choose_nlist(len(vectors))
-    note = remembered(folder / "plain.json", lambda: _build_plain(path, nlist, vectors))
+    record = cached_work(folder / "plain.json", lambda: _build_plain(path, nlist, vectors))
     index = faiss.read_index(str(path))
     wrapped: Any = faiss  # its stubs describe the C++ constructor, not the Python wrapper
     params = wrapped.SearchParametersIVF(nprobe=min(_PLAIN_NPROBE, nlist))
     size = path.stat().st_size / len(vectors)
-    return Contender(f"IVF{nlist},PQ64", lambda q: index.search(q, K, params=params)[1], note["seconds"], size)
+    return System(f"IVF{nlist},PQ64", lambda q: index.search(q, K, params=params)[1], record["seconds"], size)
 
 
 def _build_plain(path: Path, nlist: int, vectors: Float32) -> dict[str, Any]:
     index: Any = faiss.index_factory(vectors.shape[1], f"IVF{nlist},PQ64", faiss.METRIC_INNER_PRODUCT)
-    index.cp.niter = index.pq.cp.niter = 10  # as ours is trained
+    index.cp.niter = index.pq.cp.niter = 10  # as Lookalike's store is trained
     rows = np.random.default_rng(0).choice(len(vectors), min(len(vectors), 64 * nlist), replace=False)
     index.train(vectors[np.sort(rows)])
-    for start in range(0, len(vectors), CHUNK):
-        index.add(np.ascontiguousarray(vectors[start : start + CHUNK]))
+    for start in range(0, len(vectors), CHUNK_ROWS):
+        index.add(np.ascontiguousarray(vectors[start : start + CHUNK_ROWS]))
     faiss.write_index(index, str(path))
     return {}
 
 
-def _ours(folder: Path, vectors: Float16, target: float, threads: int) -> tuple[Contender, dict[str, Any]]:
-    """The faiss store, built and tuned once; both are remembered in the folder."""
-    build, tuning = built(folder, vectors), tuned(folder, vectors, target)
+def _ours(folder: Path, vectors: Float16, target: float, threads: int) -> tuple[System, dict[str, Any]]:
+    """Return Lookalike's store, built and tuned once, and facts about it."""
+    build, tuning = build_once(folder, vectors), tune_once(folder, vectors, target)
     info, params = build["value"], tuning["value"]["params"]
     store = open_tuned(folder, vectors, target)
     facts = {
@@ -160,12 +160,12 @@ def _ours(folder: Path, vectors: Float16, target: float, threads: int) -> tuple[
         "tune_seconds": round(tuning["seconds"], 1),
     }
     name = f"{info['factory']} nprobe {params['nprobe']} re-ranked {params['candidates']}"
-    return Contender(
-        name, lambda q: answer(store, vectors, q, params, threads), build["seconds"], info["bytes_per_vector"]
+    return System(
+        name, lambda q: search(store, vectors, q, params, threads), build["seconds"], info["bytes_per_vector"]
     ), facts
 
 
-def _line(c: Contender, vectors: Float32, queries: Float32, tenth: Float32, base: float) -> Line:
+def _line(c: System, vectors: Float32, queries: Float32, tenth: Float32, base: float) -> Line:
     rate = statistics.median(c.rates)
     return Line(
         name=c.name,
@@ -189,7 +189,7 @@ def _print(lines: list[Line], facts: Mapping[str, Any], as_json: bool) -> None:
             print(json.dumps({**facts, **asdict(line)}))
         return
     print(", ".join(f"{name} {value}" for name, value in facts.items()), end="\n\n")
-    print("| contender | ann_recall_at_10 | queries/s | x flat | one query, ms | build, s | index bytes/vector |")
+    print("| system | ann_recall_at_10 | queries/s | x flat | one query, ms | build, s | index bytes/vector |")
     print("| --- | --: | --: | --: | --: | --: | --: |")
     for line in lines:
         print("| " + " | ".join(str(value) for value in asdict(line).values()) + " |")

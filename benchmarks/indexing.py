@@ -59,7 +59,7 @@ def measure(sources: list[str], encoder: str, rounds: int, extra: list[str]) -> 
 
 
 def main() -> None:
-    """Parses the arguments, measures, prints."""
+    """Parse the arguments, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", help="what to index; the shared photographs if none are given")
     parser.add_argument("--encoder", default="lite", help="the encoder's name")

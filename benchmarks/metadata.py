@@ -105,7 +105,7 @@ _TITLES = {
 
 
 def generate(folder: Path, count: int) -> None:
-    """Writes the metadata of `count` images into `folder`, unless it is there."""
+    """Write the metadata of `count` images into `folder`, unless it is there."""
     if (folder / IDS_FILE).is_file():  # written last
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -234,7 +234,7 @@ def _medians(figures: Sequence[Figures]) -> Figures:
 
 
 def main() -> None:
-    """Parses the arguments, generates, measures, prints."""
+    """Parse the arguments, generates, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, nargs="+", default=[100_000, 1_000_000], help="rows to generate")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="kept between runs, on a real disk")

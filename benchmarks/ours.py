@@ -1,6 +1,6 @@
-"""Lookalike's own store as the service uses it: built, tuned, searched and re-ranked by the product's own functions.
+"""Lookalike's store as the service uses it: built, tuned, searched and re-ranked by the product's functions.
 
-What was built and tuned is remembered beside the index. q queries, n rows.
+Results of building and tuning are cached beside the index. q queries, n rows.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ from lookalike.types import Float16, Float32, Int64
 KIND = "faiss"
 
 
-def built(folder: Path, halves: Float16, preset: str = KIND) -> dict[str, Any]:
-    """{"seconds", "value": parameters} of the store in `folder`, built unless it is there."""
-    return remembered(folder / "build.json", lambda: dict(build_store(halves, folder, preset)[1]))
+def build_once(folder: Path, vectors: Float16, preset: str = KIND) -> dict[str, Any]:
+    """Return {"seconds", "value": parameters} of the store in `folder`, which is built unless it exists."""
+    return cached_work(folder / "build.json", lambda: dict(build_store(vectors, folder, preset)[1]))
 
 
-def tuned(folder: Path, halves: Float16, target: float, preset: str = KIND) -> dict[str, Any]:
-    """{"seconds", "value": tuning report} of that store for a recall, measured unless that was done."""
+def tune_once(folder: Path, vectors: Float16, target: float, preset: str = KIND) -> dict[str, Any]:
+    """Return {"seconds", "value": tuning report} of that store for a recall, tuned unless it was before."""
 
     def measure() -> dict[str, Any]:
-        store = open_store(KIND, folder, halves, built(folder, halves, preset)["value"])
-        return tune(store, halves, target=target).to_dict()
+        store = open_store(KIND, folder, vectors, build_once(folder, vectors, preset)["value"])
+        return tune(store, vectors, target=target).to_dict()
 
-    return remembered(folder / f"tune-{target}.json", measure)
-
-
-def open_tuned(folder: Path, halves: Float16, target: float, preset: str = KIND) -> VectorStore:
-    """The store with the parameters that tuning chose as its defaults."""
-    chosen = tuned(folder, halves, target, preset)["value"]["params"]
-    return open_store(KIND, folder, halves, {**built(folder, halves, preset)["value"], **chosen})
+    return cached_work(folder / f"tune-{target}.json", measure)
 
 
-def answer(
-    store: VectorStore, halves: Float16, queries: Float32, params: Mapping[str, int], threads: int | None = None
+def open_tuned(folder: Path, vectors: Float16, target: float, preset: str = KIND) -> VectorStore:
+    """Return the store with the tuned parameters as its defaults."""
+    chosen = tune_once(folder, vectors, target, preset)["value"]["params"]
+    return open_store(KIND, folder, vectors, {**build_once(folder, vectors, preset)["value"], **chosen})
+
+
+def search(
+    store: VectorStore, vectors: Float16, queries: Float32, params: Mapping[str, int], threads: int | None = None
 ) -> Int64:
-    """(q, K) rows: candidates from the store, then exact cosines; -1 where there were too few."""
-    wanted = {**store.defaults, **params}
+    """Return (q, K) rows: candidates from the store, re-ranked by exact cosine; -1 where there are too few."""
+    params = {**store.defaults, **params}
     rows = np.full((len(queries), K), -1, dtype=np.int64)
-    for line, found in zip(rows, approximate_search(store, halves, queries, K, wanted, threads=threads), strict=True):
+    for line, found in zip(rows, approximate_search(store, vectors, queries, K, params, threads=threads), strict=True):
         line[: len(found.rows)] = found.rows
     return rows
 
 
-def remembered(path: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """{"seconds", "value"} of work that is done once and noted at `path`."""
+def cached_work(path: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return {"seconds", "value"} of work, which is done once and cached at `path`."""
     if not path.is_file():
         started = time.perf_counter()
         value = work()
         path.write_text(json.dumps({"seconds": time.perf_counter() - started, "value": value}), encoding="utf-8")
-    note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return note
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record

@@ -114,9 +114,9 @@ async def capacity(client: Client, seconds: float) -> tuple[float, float]:
     """Queries/s of 32 clients in turn, and the median of a lone one before, seconds."""
     alone = []
     for number in range(100):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         await client.search(number, MODEST)
-        alone.append(time.perf_counter() - begun)
+        alone.append(time.perf_counter() - started)
     end, done = time.perf_counter() + seconds, 0
 
     async def one(first: int) -> None:
@@ -132,17 +132,17 @@ async def capacity(client: Client, seconds: float) -> tuple[float, float]:
 
 
 async def overload(client: Client, rate: float, seconds: float, pid: int) -> Seen:
-    """Sends `rate` queries a second and notes what comes of each."""
-    seen, begun = Seen(), time.perf_counter()
+    """Send `rate` queries a second and notes what comes of each."""
+    seen, started = Seen(), time.perf_counter()
     tasks: set[asyncio.Task[None]] = set()
 
     async def one(number: int) -> None:
         start = time.perf_counter()
         status = await client.search(number, MODEST if number % 3 == 0 else GREEDY)
-        seen.requests.append((start - begun, status, time.perf_counter() - start))
+        seen.requests.append((start - started, status, time.perf_counter() - start))
 
     sent = 0
-    while (now := time.perf_counter() - begun) < seconds:
+    while (now := time.perf_counter() - started) < seconds:
         while sent < now * rate:
             task = asyncio.create_task(one(sent))
             tasks.add(task)
@@ -156,11 +156,11 @@ async def overload(client: Client, rate: float, seconds: float, pid: int) -> See
 
 async def recovery(client: Client, usual: float) -> float:
     """Seconds after the end of the load until a lone query is answered in at most five times what it usually takes."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     while True:
         start = time.perf_counter()
         if await client.search(1, MODEST) == 200 and time.perf_counter() - start <= 5 * usual:
-            return time.perf_counter() - begun
+            return time.perf_counter() - started
         await asyncio.sleep(0.02)
 
 

@@ -1,6 +1,6 @@
-"""The kernel's page cache, by file: whether a file's pages are in memory, and dropping them (Linux).
+"""The kernel's page cache by file: the share of a file's pages in memory, and dropping them (Linux).
 
-`drop` takes them from this machine's memory; a disk or a host below it may still hold a copy of its own.
+`drop` removes them from this machine's memory; a disk or a host may still hold a copy.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 _LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_POPULATE_READ = 22  # MADV_POPULATE_READ, which Python's mmap does not name yet
-_STAY = 0.01  # a share that may stay without being called a failure
+_POPULATE_READ = 22  # MADV_POPULATE_READ, missing in Python's mmap
+_MAX_REMAINING_SHARE = 0.01
 
 
 def cached_share(path: Path) -> float:
-    """Share of a file's pages that are in memory, in [0, 1], by mincore(2)."""
+    """Return the share of a file's pages that are in memory, in [0, 1], by mincore(2)."""
     content = np.memmap(path, np.uint8, "r")
     pages = np.empty(-(-len(content) // mmap.PAGESIZE), np.uint8)
     _check(_LIBC.mincore(content.ctypes.data, len(content), pages.ctypes.data))
@@ -28,14 +28,14 @@ def cached_share(path: Path) -> float:
 
 
 def drop(path: Path) -> None:
-    """Drops a file's pages from memory; this process may have it mapped, no other may.
+    """Drop a file's pages from memory; only this process may have it mapped.
 
-    posix_fadvise(POSIX_FADV_DONTNEED) leaves alone what is dirty or mapped. So what is dirty is written first, and
-    this process's mappings let go of their pages (madvise(MADV_DONTNEED)); they stay valid, and the next access reads
-    from disk. This is what a service meets whose files other work has pushed out of memory.
+    posix_fadvise(POSIX_FADV_DONTNEED) keeps dirty and mapped pages. So dirty pages are written first, and this
+    process's mappings release their pages (madvise(MADV_DONTNEED)). The mappings stay valid, and the next access reads
+    from disk, as in a service whose files were evicted from memory.
 
     Raises:
-        OSError: pages stayed, since the file lies in memory (tmpfs) or another process has it mapped.
+        OSError: pages remain, since the file is in memory (tmpfs) or mapped by another process.
     """
     advise(path, mmap.MADV_DONTNEED)
     descriptor = os.open(path, os.O_RDONLY)
@@ -44,34 +44,34 @@ def drop(path: Path) -> None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
-    if (share := cached_share(path)) > _STAY:
+    if (share := cached_share(path)) > _MAX_REMAINING_SHARE:
         raise OSError(f"{share:.0%} of {path} stay in memory: is it on a tmpfs, or mapped by another process?")
 
 
 def advise(path: Path, advice: int) -> None:
-    """madvise(2) on this process's mappings of a file: `mmap.MADV_RANDOM` reads a page at a time, not far ahead."""
+    """Call madvise(2) on this process's mappings of a file; `mmap.MADV_RANDOM` disables reading ahead."""
     for mapping in _mappings(path):
         if _LIBC.madvise(*mapping, advice):
             error = ctypes.get_errno()
-            if mapping in _mappings(path):  # else it was let go of meanwhile, and wants no advice
+            if mapping in _mappings(path):  # else it was unmapped meanwhile
                 raise OSError(error, os.strerror(error))
 
 
 def fetch(path: Path) -> None:
-    """Brings all pages of a mapped file into memory and into this process's mappings of it (Linux 5.14 or later)."""
-    advise(path, mmap.MADV_NORMAL)  # reading ahead, or this would go page by page
+    """Load all pages of a mapped file into memory and into this process's mappings (Linux 5.14 or later)."""
+    advise(path, mmap.MADV_NORMAL)  # enables reading ahead
     advise(path, _POPULATE_READ)
 
 
 def _mappings(path: Path) -> list[tuple[int, int]]:
-    """(address, length) of this process's mappings of a file that can let go of their pages without losing changes."""
-    found = []
+    """Return (address, length) of this process's mappings of a file that can drop pages without losing changes."""
+    mappings = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         words = line.split(maxsplit=5)
         if len(words) == 6 and words[5] == str(path.resolve()) and (words[1].endswith("s") or "w" not in words[1]):
             start, end = (int(address, 16) for address in words[0].split("-"))
-            found.append((start, end - start))
-    return found
+            mappings.append((start, end - start))
+    return mappings
 
 
 def _check(status: int) -> None:

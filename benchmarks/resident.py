@@ -1,9 +1,9 @@
-"""How much memory a process holds, as the kernel counts it (Linux's /proc), in bytes.
+"""Memory of a process in bytes, as the kernel counts it (Linux's /proc).
 
-*Anonymous* memory is the process's own and must stay; *file* pages are mapped files' (libraries, indexes, vectors),
-clean, and can be taken back by the kernel at any time. Peaks are the kernel's high-water mark (VmHWM), which counts
-both and starts at zero with the process, unlike `ru_maxrss`, which a child inherits from its parent; the peak of
-anonymous memory alone has no such mark and is sampled from another process.
+*Anonymous* memory is the process's own and must stay resident. *File* pages belong to mapped files (libraries, indexes,
+vectors); they are clean, and the kernel can reclaim them at any time. Peaks are the kernel's high-water mark (VmHWM).
+It counts both and starts at zero with the process, unlike `ru_maxrss`, which a child inherits from its parent. There is
+no such mark for anonymous memory alone, so another process samples it.
 """
 
 from __future__ import annotations
@@ -14,57 +14,57 @@ from pathlib import Path
 from types import TracebackType
 
 MEGABYTE = 2**20
-_EVERY_SECONDS = 0.01
+_INTERVAL_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
 class Resident:
-    """Bytes of memory that a process holds."""
+    """Resident memory of a process, bytes."""
 
     anonymous: int
     file: int
 
     def since(self, before: Resident) -> Resident:
-        """The growth."""
+        """Return the growth since an earlier measurement."""
         return Resident(self.anonymous - before.anonymous, self.file - before.file)
 
 
 def resident(pid: int | str = "self") -> Resident:
-    """What a process holds now.
+    """Return the resident memory of a process.
 
     Raises:
-        OSError: there is no such process any more, or no /proc.
+        OSError: the process has ended, or there is no /proc.
     """
     status = _status(pid)
     return Resident(status["RssAnon"] + status["RssShmem"], status["RssFile"])
 
 
 def peak_resident() -> int:
-    """The most that this process ever held, mapped files included."""
+    """Return the peak resident memory of this process, with mapped files."""
     return _status("self")["VmHWM"]
 
 
 def mapped(path: Path) -> int:
-    """Bytes of a file that this process holds through its mappings of it."""
-    held, counts = 0, False
+    """Return the resident bytes of this process's mappings of a file."""
+    total, counts = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         words = line.split(maxsplit=5)
         if not words[0].endswith(":"):  # a mapping's first line; its counters follow
             counts = len(words) == 6 and words[5] == str(path.resolve())
         elif counts and words[0] == "Rss:":
-            held += 1024 * int(words[1])
-    return held
+            total += 1024 * int(words[1])
+    return total
 
 
 class AnonymousPeak:
-    """Watches another process: the largest anonymous memory since the watch began, or since `take`."""
+    """Samples another process's peak of anonymous memory, since the start or the last `take`."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._most = 0
+        self._peak = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> AnonymousPeak:
         self._thread.start()
@@ -77,21 +77,21 @@ class AnonymousPeak:
         self._thread.join()
 
     def take(self) -> int:
-        """Bytes; starts anew with what the process holds now."""
+        """Return the peak in bytes, and start again from the current value."""
         with self._lock:
-            now = self._held()
-            most, self._most = max(self._most, now), now
-        return most
+            current = self._current()
+            peak, self._peak = max(self._peak, current), current
+        return peak
 
-    def _watch(self) -> None:
-        while not self._ended.wait(_EVERY_SECONDS):
+    def _sample(self) -> None:
+        while not self._ended.wait(_INTERVAL_SECONDS):
             with self._lock:
-                self._most = max(self._most, self._held())
+                self._peak = max(self._peak, self._current())
 
-    def _held(self) -> int:
+    def _current(self) -> int:
         try:
             return resident(self._pid).anonymous
-        except (OSError, KeyError):  # it has ended; while nobody has waited for it, it has a status without counters
+        except (OSError, KeyError):  # it has ended; a zombie has a status without counters
             return 0
 
 

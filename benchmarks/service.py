@@ -130,12 +130,12 @@ def encoder_alone(searcher: Searcher, kind: str, clients: int, seconds: int) -> 
     end, times = time.perf_counter() + seconds, []
 
     def work(number: int) -> None:
-        while (begun := time.perf_counter()) < end:
+        while (started := time.perf_counter()) < end:
             if kind == "text":
                 searcher.encode_texts([f"a red and a blue {number * i}" for i in range(size)], Stopwatch())
             else:
                 searcher.encode_images(pixels, Stopwatch())
-            times.append((time.perf_counter() - begun) * 1e3)
+            times.append((time.perf_counter() - started) * 1e3)
 
     with ThreadPoolExecutor(concurrent) as pool:
         list(pool.map(work, range(concurrent)))
@@ -156,10 +156,10 @@ def overhead(base: str, kind: str, rounds: int = 200) -> float:
         for number in range(rounds):
             body = data or b'{"text": "a dog in the snow %d"}' % number
             head = f"POST {url.removeprefix(base)} HTTP/1.1\r\nHost: {server}\r\nContent-Type: {media_type}\r\n"
-            begun = time.perf_counter()
+            started = time.perf_counter()
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             answer = _answer(connection)
-            took = (time.perf_counter() - begun) * 1e3
+            took = (time.perf_counter() - started) * 1e3
             stages = json.loads(answer)["took_ms"]
             beyond.append(took - sum(stages[stage] for stage in _STAGES))
     return statistics.median(beyond)

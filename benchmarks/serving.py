@@ -1,4 +1,4 @@
-"""A `lookalike serve` of its own for the benchmarks of the service."""
+"""A `lookalike serve` process for the benchmarks of the service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @contextmanager
 def serving(collection: Path, **environment: str) -> Iterator[tuple[int, int]]:
-    """Port and process id of a `lookalike serve` that is ready; it is ended afterwards."""
+    """Start `lookalike serve`, yield its port and process id once it is ready, and stop it at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -22,7 +22,7 @@ def serving(collection: Path, **environment: str) -> Iterator[tuple[int, int]]:
     service = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
     try:
         assert service.stdout is not None
-        service.stdout.readline()  # it says when it is ready
+        service.stdout.readline()  # printed when it is ready
         yield port, service.pid
     finally:
         service.send_signal(signal.SIGINT)

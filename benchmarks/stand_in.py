@@ -36,7 +36,7 @@ _NEXT = """Next:
 
 
 def checkpoint(vectors: Float32, path: Path) -> None:
-    """Saves ViT-B/32 with random weights, texts of `benchmarks.service` falling among the vectors (n, 512)."""
+    """Save ViT-B/32 with random weights, texts of `benchmarks.service` falling among the vectors (n, 512)."""
     torch.manual_seed(0)
     model = open_clip.create_model(_MODEL).eval()
     projection = model.text_projection

@@ -1,10 +1,9 @@
-"""`python -m benchmarks.training_step`: what a training step of `lite`'s network costs in fp32, in bf16, and in ours.
+"""`python -m benchmarks.training_step`: the speed of a training step of EfficientNet-Lite0, torch's and ours.
 
-Forward and backward pass of one batch in each way in turn, several rounds over; medians are reported. `fp32` and `bf16`
-are torch's and its autocast's alone; `ours` takes the gradients of depthwise convolutions as
-`training.network.depthwise` does and saves passes over memory as `training.network.memory_passes` does; `+ OpenVINO`
-runs frozen stages as `training.network.frozen` does, and is what a training run takes. A stage is frozen as
-`base.freeze` says.
+Forward and backward pass of one batch in each variant in turn, over several rounds; medians are reported. `fp32` and
+`bf16` are torch with its autocast alone. `ours` adds the gradients of depthwise convolutions of
+`training.network.depthwise` and saves passes over memory with `training.network.memory_passes`. `+ OpenVINO` also runs
+frozen stages with `training.network.frozen`, as a training run does. `base.freeze` describes frozen stages.
 """
 
 from __future__ import annotations
@@ -19,18 +18,26 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.encoders import machine
-from training.loop.schedule import freeze
+from training.bases.registry import load_base
 from training.network.depthwise import DepthwiseGradients
 from training.network.frozen import run_frozen_stages
-from training.network.memory_passes import spare_passes
-from training.network.model import Trainable, load_base
+from training.network.memory_passes import reduce_memory_passes
+from training.network.stages import freeze
+from training.network.trainable import Trainable
 from training.run.allocator import keep_freed_memory
 from training.settings import Base
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How a step is computed."""
+class Variant:
+    """How a step is computed.
+
+    Attributes:
+        name: in the table.
+        half: whether it computes in bf16.
+        ours: whether it uses this project's gradients and memory passes.
+        frozen: whether OpenVINO runs frozen stages.
+    """
 
     name: str
     half: bool = False
@@ -38,50 +45,58 @@ class Way:
     frozen: bool = False
 
 
-WAYS = (
-    Way("fp32"),
-    Way("fp32, ours", ours=True),
-    Way("fp32, ours + OpenVINO", ours=True, frozen=True),
-    Way("bf16", half=True),
-    Way("bf16, ours", half=True, ours=True),
-    Way("bf16, ours + OpenVINO", half=True, ours=True, frozen=True),
+VARIANTS = (
+    Variant("fp32"),
+    Variant("fp32, ours", ours=True),
+    Variant("fp32, ours + OpenVINO", ours=True, frozen=True),
+    Variant("bf16", half=True),
+    Variant("bf16, ours", half=True, ours=True),
+    Variant("bf16, ours + OpenVINO", half=True, ours=True, frozen=True),
 )
 
 
 def measure(size: int, frozen: float, batch: int, rounds: int, *, own_statistics: bool) -> list[float]:
-    """Images/s of each way, medians of the rounds; normalised by each batch's statistics, or by the base's."""
+    """Return the images/s of each variant, medians of the rounds.
+
+    Args:
+        size: side of the input, pixels.
+        frozen: share of frozen stages.
+        batch: images of a step.
+        rounds: steps of each variant.
+        own_statistics: whether to normalize by batch statistics instead of the base's.
+    """
     pixels = torch.randint(0, 255, (batch, 3, size, size), dtype=torch.uint8).contiguous(
         memory_format=torch.channels_last
     )
-    steps = [_step(size, frozen, pixels, way, own_statistics) for way in WAYS]
+    steps = [_step(size, frozen, pixels, variant, own_statistics) for variant in VARIANTS]
     for step in steps:
         step()
-    seconds: list[list[float]] = [[] for _ in WAYS]
+    seconds: list[list[float]] = [[] for _ in VARIANTS]
     for _ in range(rounds):
         for step, times in zip(steps, seconds, strict=True):
-            begun = time.perf_counter()
+            started = time.perf_counter()
             step()
-            times.append(time.perf_counter() - begun)
+            times.append(time.perf_counter() - started)
     return [batch / statistics.median(times) for times in seconds]
 
 
-def _step(size: int, frozen: float, pixels: torch.Tensor, way: Way, own_statistics: bool) -> Callable[[], None]:
+def _step(size: int, frozen: float, pixels: torch.Tensor, variant: Variant, own_statistics: bool) -> Callable[[], None]:
     base = Base(encoder="lite", head=128, size=size, freeze=frozen, freeze_norm=not own_statistics)
     model: Trainable = load_base(base, text=False)
     model.towers.image.to(memory_format=torch.channels_last)
-    still = freeze(model, base)
-    model.modules().train(own_statistics)  # lite's network has nothing else that differs
-    for module in still:
+    frozen_modules = freeze(model, base)
+    model.modules().train(own_statistics)  # only batch normalization differs in this network
+    for module in frozen_modules:
         module.eval()
-    if way.ours:
-        spare_passes(model.towers.image)
-    if way.frozen:
-        run_frozen_stages(model.towers.image, still, half=way.half)
+    if variant.ours:
+        reduce_memory_passes(model.towers.image)
+    if variant.frozen:
+        run_frozen_stages(model, frozen_modules, half=variant.half)
 
     def step() -> None:
         with ExitStack() as stack:
-            stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=way.half))
-            stack.enter_context(DepthwiseGradients() if way.ours else nullcontext())
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=variant.half))
+            stack.enter_context(DepthwiseGradients() if variant.ours else nullcontext())
             rows = model.encode_images(pixels)
         (rows @ rows.T).square().mean().backward()  # type: ignore[no-untyped-call]
         model.modules().zero_grad()
@@ -96,16 +111,16 @@ def main() -> None:
     parser.add_argument("--frozen", type=float, nargs="+", default=[0.0, 0.4], help="shares of frozen stages")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--own-statistics", action="store_true", help="normalise by each batch's, not by the base's")
+    parser.add_argument("--own-statistics", action="store_true", help="normalize by batch statistics")
     options = parser.parse_args()
     keep_freed_memory()
     print(f"One step of EfficientNet-Lite0, batches of {options.batch}, images/s: {machine()}\n")
-    print(f"| input, pixels | frozen | {' | '.join(way.name for way in WAYS)} |")
-    print(f"| ---: | ---: |{' ---: |' * len(WAYS)}")
+    print(f"| input, pixels | frozen | {' | '.join(variant.name for variant in VARIANTS)} |")
+    print(f"| ---: | ---: |{' ---: |' * len(VARIANTS)}")
     for size in options.sizes:
         for frozen in options.frozen:
-            found = measure(size, frozen, options.batch, options.rounds, own_statistics=options.own_statistics)
-            print(f"| {size} | {frozen:.0%} | {' | '.join(f'{rate:.0f}' for rate in found)} |", flush=True)
+            rates = measure(size, frozen, options.batch, options.rounds, own_statistics=options.own_statistics)
+            print(f"| {size} | {frozen:.0%} | {' | '.join(f'{rate:.0f}' for rate in rates)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def _report(result: Result) -> str:
             f"not promoted: {figures} ({duration})\n"
             f"  {reason}, so nothing was written to {result.out}; --force writes it anyway"
         )
-    if not trained.holds_against(base):
+    if not trained.no_worse_than(base):
         figures = f"worse than its base, written because of --force: {figures}"
     out = shlex.quote(result.out)
     return (

@@ -1,11 +1,9 @@
 """Data-parallel training under `torchrun`: each process embeds its part of the batch, all compare the whole batch.
 
-It knows processes and tensors; data, towers and objectives are others'.
-
-How the gradients come out right: every process computes the same loss over the gathered rows, and `gather` sends into
-its own rows the sum of what all processes ask of them, which is the world size times the loss's gradient. The mean over
-processes, which `average_gradients` (or DistributedDataParallel) takes, gives the gradient of one process with the
-whole batch; a parameter of the objective has that in every process already, and the mean leaves it.
+It is independent of data, towers and objectives. The gradients equal those of one process with the whole batch: every
+process computes the same loss over the gathered rows, and `gather` gives each row the sum of its gradients in all
+processes, which is the world size times the loss's gradient. `average_gradients` (or DistributedDataParallel) takes the
+mean over processes. A parameter of the objective has the same gradient in every process, and the mean keeps it.
 
 Dimension letters: w processes, n rows in each, d embedding width.
 """
@@ -24,8 +22,8 @@ from torch import Tensor, nn
 
 from training.objectives.base import Embedded
 
-_BUCKET = 8_000_000
-"""Numbers in one message between processes: 32 MB in fp32."""
+_MAX_BUCKET_VALUES = 8_000_000
+"""Values in one message between processes: 32 MB in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +31,9 @@ class Process:
     """One of the processes that train together.
 
     Attributes:
-        rank: its number, from 0; the first one writes files and shows progress.
-        count: how many there are.
-        local_rank: its number on this machine: the GPU that it takes.
+        rank: its number, from 0; the first process writes files and shows progress.
+        count: number of processes.
+        local_rank: its number on this machine, which is also the number of its GPU.
     """
 
     rank: int = 0
@@ -44,19 +42,19 @@ class Process:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
 
 @contextmanager
 def process_group(backend: str | None = None) -> Iterator[Process]:
-    """Join the processes that `torchrun` started, and leave them at the end; alone without it.
+    """Join the processes that `torchrun` started, and leave them at the end; without `torchrun`, do nothing.
 
     Args:
         backend: gloo or nccl; None for nccl where there is a GPU.
 
     Yields:
-        Which process this is.
+        This process.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Process()
@@ -69,7 +67,7 @@ def process_group(backend: str | None = None) -> Iterator[Process]:
 
 
 def gather(batch: Embedded) -> Embedded:
-    """The rows of all processes, ordered by rank, with gradients into this process's own.
+    """Return the rows of all processes, ordered by rank, with gradients into this process's own rows.
 
     Args:
         batch: n rows, the same n in every process.
@@ -84,16 +82,16 @@ def gather(batch: Embedded) -> Embedded:
         return batch
     _require_equal(batch)
     labels = None if batch.labels is None else torch.cat(_collect(batch.labels))
-    texts = None if batch.texts is None else _gathered(batch.texts)
-    return Embedded(_gathered(batch.images), labels, texts)
+    texts = None if batch.texts is None else _gather_rows(batch.texts)
+    return Embedded(_gather_rows(batch.images), labels, texts)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over the processes; nothing happens without a process group.
 
-    In place of DistributedDataParallel, whose hooks expect one backward pass for each step: cached gradients make many.
-    A parameter that has a gradient only in other processes counts as 0 here; one that has none anywhere keeps none, so
-    that no optimiser decays it.
+    It replaces DistributedDataParallel, whose hooks expect one backward pass for each step; cached gradients need many.
+    A parameter that has a gradient in other processes only counts as 0 here. One without a gradient in any process
+    keeps none, so that the optimizer does not decay it.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return
@@ -103,15 +101,15 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     present = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.float32)
     present = present.to(trained[0].device)
     dist.all_reduce(present)
-    for bucket in _buckets([p for p, somewhere in zip(trained, present.tolist(), strict=True) if somewhere]):
+    for bucket in _buckets([p for p, count in zip(trained, present.tolist(), strict=True) if count]):
         _average(bucket)
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Neighbours of one type that together make a message of a size that pays; a network has hundreds of small ones."""
+    """Yield consecutive parameters of one dtype up to the size of a message: hundreds of small messages are slow."""
     bucket: list[nn.Parameter] = []
     for parameter in parameters:
-        full = sum(p.numel() for p in bucket) + parameter.numel() > _BUCKET
+        full = sum(p.numel() for p in bucket) + parameter.numel() > _MAX_BUCKET_VALUES
         if bucket and (full or bucket[0].dtype != parameter.dtype):
             yield bucket
             bucket = []
@@ -132,7 +130,7 @@ def _average(bucket: Sequence[nn.Parameter]) -> None:
 
 
 def broadcast(module: nn.Module) -> None:
-    """Give every process the first one's weights and buffers."""
+    """Copy the first process's weights and buffers to all processes."""
     if dist.is_available() and dist.is_initialized():
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, src=0)
@@ -156,7 +154,7 @@ class _Gather(torch.autograd.Function):
         return total[start : start + int(ctx.count)]
 
 
-def _gathered(rows: Tensor) -> Tensor:
+def _gather_rows(rows: Tensor) -> Tensor:
     result: Tensor = _Gather.apply(rows)
     return result
 
@@ -169,7 +167,7 @@ def _collect(rows: Tensor) -> list[Tensor]:
 
 
 def _require_equal(batch: Embedded) -> None:
-    """Gloo would hang or mix rows up where the numbers differ."""
+    """Raise ValueError where the numbers of rows differ: gloo would hang or mix up rows."""
     counts = torch.cat(_collect(torch.tensor([len(batch)], device=batch.images.device))).tolist()
     if len(set(counts)) > 1:
         raise ValueError(f"every process must embed the same number of rows; got {counts}")

@@ -1,7 +1,4 @@
-"""A TOML file -> a checked training configuration. Every key has a default, a range and a sentence; docs list them.
-
-The recipe behind `lite` has a table of its own, `[lite]`, see `training.lite.config`.
-"""
+"""The configuration of a training run, read from TOML. Every key has a default, a range and a description."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ class _Table(BaseModel):
 
 
 class Base(_Table):
-    """`[base]`: what training starts from, and what the trained encoder looks like."""
+    """`[base]`: the encoder that training starts from, and changes of it."""
 
     encoder: str = Field(default="lite", description="`lite`, `open_clip:<model>/<pretrained>` or `folder:PATH`.")
     head: int = Field(
@@ -35,45 +32,41 @@ class Base(_Table):
         default=0,
         ge=0,
         le=4096,
-        description="Width of a two-layer head that only training sees, as in SimCLR; 0: none.",
+        description="Width of a two-layer head that only training uses, as in SimCLR; 0 for none.",
     )
-    freeze: Share = Field(
-        default=0.0, description="Share of the tower's stages, from the input on, that stay as they are."
-    )
+    freeze: Share = Field(default=0.0, description="Share of the tower's stages, from the input on, that are frozen.")
     freeze_norm: bool = Field(
         default=True,
-        description="Whether batch normalisation keeps the base's statistics; if not, it takes each batch's, starting "
-        "from where the base stands.",
+        description="Whether batch normalization keeps the base's statistics; if not, it uses each batch's, starting "
+        "from the base's outputs.",
     )
     freeze_text: bool = Field(
-        default=True, description="Whether the text tower stays as it is, `lite`'s head excepted."
+        default=True, description="Whether the text tower is frozen, except for a head of its own."
     )
 
 
 class Data(_Table):
-    """`[data]`: what is trained on; `--data` and `--validation` go before it."""
+    """`[data]`: the images; `--data` and `--validation` override it."""
 
     train: list[str] = Field(default=[], description="Folders, tars, Parquet files or patterns of them.")
-    validation: list[str] = Field(
-        default=[], description="What the encoder is chosen by; empty holds a share of `train` out."
-    )
+    validation: list[str] = Field(default=[], description="Validation images; empty holds a share of `train` out.")
     holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.1, description="Share of the training images that is held out where no validation data is named."
+        default=0.1, description="Share of the training images that is held out where no validation images are named."
     )
     unseen: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
-        description="Share of the classes that are held out whole, the last by name, two at least: Precision@1 on them "
-        "must not fall below the base's, and half of the trained weights at most are taken; 0 takes all.",
+        description="Share of the classes that are held out whole, the last by name, at least two: Precision@1 on them "
+        "must not fall below the base's, and at most half of the trained weights are taken; 0 takes all.",
     )
     label_column: str = Field(
         default="", description="Column of class names; empty finds `label_name`, `class_name`, ..."
     )
     classes: list[str] = Field(default=[], description="Only these classes are trained on; empty for all.")
-    limit: int = Field(default=0, ge=0, description="No more than this many training images; 0 for all.")
+    limit: int = Field(default=0, ge=0, description="Training images at most; 0 for all.")
 
 
 class Objective(BaseModel):
-    """`[objective]`: the loss, by name; its own options stand beside it."""
+    """`[objective]`: the loss by name, with its options."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -81,7 +74,7 @@ class Objective(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Everything but the name."""
+        """Return all keys but the name."""
         return dict(self.model_extra or {})
 
 
@@ -95,23 +88,21 @@ class Optimizer(_Table):
         default=1e-3, gt=0, description="At the peak, of a new head and a learned temperature."
     )
     layer_decay: float = Field(
-        default=1.0, gt=0, le=1, description="Each stage below the last learns this much slower."
+        default=1.0, gt=0, le=1, description="Factor of the learning rate from each stage to the one before it."
     )
-    weight_decay: float = Field(default=0.05, ge=0, description="Of matrices; vectors are spared.")
+    weight_decay: float = Field(default=0.05, ge=0, description="Of matrices; vectors have none.")
     warmup: Share = Field(default=0.05, description="Share of all steps until the peak.")
-    clip_norm: float = Field(default=1.0, ge=0, description="The gradient's L2 norm is scaled down to this; 0 never.")
+    clip_norm: float = Field(default=1.0, ge=0, description="Maximum L2 norm of the gradient; 0 for none.")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",
         description="Of the towers' arithmetic, weights stay fp32; `auto` is bf16 where the device is faster in it.",
     )
-    chunk: int = Field(
-        default=0, ge=0, description="GradCache: images that are in memory at once; 0 for all of the batch."
-    )
+    chunk: int = Field(default=0, ge=0, description="GradCache: images in memory at a time; 0 for the whole batch.")
     memory: int = Field(
         default=0,
         ge=0,
         le=1_000_000,
-        description="Cross-batch memory: embeddings of past batches that join as negatives.",
+        description="Cross-batch memory: embeddings of past batches that are added to the references.",
     )
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
@@ -119,12 +110,13 @@ class Optimizer(_Table):
     )
     wise: Share = Field(
         default=1.0,
-        description="WiSE-FT: share of the trained weights, the rest is the start's (Wortsman et al. 2022).",
+        description="WiSE-FT: share of the trained weights in the result, the rest being the start's (Wortsman et al. "
+        "2022).",
     )
 
 
 class Sampling(_Table):
-    """`[sampling]`: which images meet in a batch."""
+    """`[sampling]`: the selection of a batch's images."""
 
     per_class: int = Field(
         default=0, ge=0, description="Images of each class in a batch; 0 draws without regard to class."
@@ -132,33 +124,33 @@ class Sampling(_Table):
 
 
 class Augment(_Table):
-    """`[augment]`: what happens to an image before each step, by torchvision's transforms."""
+    """`[augment]`: random transforms of an image before each step, by torchvision."""
 
     crop: Share = Field(
-        default=0.6, description="Smallest share of the image's area that a random crop keeps; 1 for none."
+        default=0.6, description="Minimum share of the image's area that a random crop keeps; 1 for no crop."
     )
-    flip: Share = Field(default=0.5, description="How often an image is mirrored.")
+    flip: Share = Field(default=0.5, description="Probability that an image is mirrored.")
     jitter: float = Field(
         default=0.0, ge=0, le=1, description="Strength of random brightness, contrast, saturation and hue."
     )
-    grey: Share = Field(default=0.0, description="How often an image loses its colours.")
-    blur: Share = Field(default=0.0, description="How often an image is blurred.")
-    erase: Share = Field(default=0.0, description="How often a rectangle is blotted out.")
-    pad: int = Field(default=0, ge=0, le=64, description="Random shifts by up to so many pixels, edges reflected.")
+    grey: Share = Field(default=0.0, description="Probability that an image is converted to greyscale.")
+    blur: Share = Field(default=0.0, description="Probability that an image is blurred.")
+    erase: Share = Field(default=0.0, description="Probability that a rectangle is erased.")
+    pad: int = Field(default=0, ge=0, le=64, description="Random shifts by up to this many pixels, edges reflected.")
     grow_from: int = Field(
         default=0,
         ge=0,
         le=1024,
-        description="Side that the input begins at; it grows to the encoder's over three quarters of the run, "
-        "which saves time (progressive learning, Tan and Le 2021); 0: no growth.",
+        description="Side of the input at the start, pixels; it grows to the encoder's over three quarters of the run, "
+        "which saves time (progressive learning, Tan and Le 2021); 0 for no growth.",
     )
 
 
 class Settings(_Table):
-    """A whole configuration."""
+    """The whole configuration."""
 
     seed: int = Field(default=0, ge=0, lt=2**32, description="Of batches, augmentations, initial weights and dropout.")
-    evaluate_every: float = Field(default=1.0, gt=0, description="Epochs between two looks at the validation data.")
+    evaluate_every: float = Field(default=1.0, gt=0, description="Epochs between two validations.")
     base: Base = Base()
     data: Data = Data()
     objective: Objective = Objective()
@@ -168,7 +160,7 @@ class Settings(_Table):
 
 
 def load_settings(path: Path) -> Settings:
-    """A configuration file.
+    """Read a configuration file.
 
     Raises:
         ConfigInvalid: no such file, not TOML, an unknown key, a wrong type or a value out of range.
@@ -176,11 +168,11 @@ def load_settings(path: Path) -> Settings:
     return settings_from(read_toml(path), str(path))
 
 
-def settings_from(document: dict[str, Any], where: str) -> Settings:
-    """Tables and keys -> a configuration; an integer is taken where a number is meant.
+def settings_from(document: dict[str, Any], source: str) -> Settings:
+    """Return the configuration of a TOML document; an integer is accepted for a float.
 
     Raises:
-        ConfigInvalid: names the key, its value and what is wanted.
+        ConfigInvalid: an unknown key, a wrong type or a value out of range; the message names key and value.
     """
     try:
         return Settings.model_validate(document)
@@ -188,14 +180,14 @@ def settings_from(document: dict[str, Any], where: str) -> Settings:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise ConfigInvalid(f"{where}: unknown key {key!r}; docs/training.md lists all") from error
+            raise ConfigInvalid(f"{source}: unknown key {key!r}; docs/training.md lists all") from error
         if first["type"] == "model_type":
-            raise ConfigInvalid(f"{where}: {key} = {first['input']!r} must be a table, [{key}]") from error
-        raise ConfigInvalid(f"{where}: {key} = {first['input']!r}: {first['msg'].lower()}") from error
+            raise ConfigInvalid(f"{source}: {key} = {first['input']!r} must be a table, [{key}]") from error
+        raise ConfigInvalid(f"{source}: {key} = {first['input']!r}: {first['msg'].lower()}") from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file's tables.
+    """Read the tables of a TOML file.
 
     Raises:
         ConfigInvalid: no such file, or not TOML.
@@ -205,6 +197,6 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigInvalid(f"{path} can't be read: {error.strerror}; configs/ holds one for each method") from error
     except UnicodeDecodeError as error:
-        raise ConfigInvalid(f"{path} is no text; name a TOML file, such as those in configs/") from error
+        raise ConfigInvalid(f"{path} is not text; name a TOML file, such as those in configs/") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid(f"{path} is not TOML: {error}") from error

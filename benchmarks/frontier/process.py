@@ -1,4 +1,4 @@
-"""Starting a system's process and asking it: the benchmark's end of `benchmarks.frontier.worker`."""
+"""A system's process and the requests to it: the client of `benchmarks.frontier.worker`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class Unavailable(Exception):
-    """A system can't take part; the message says why."""
+    """A system can't run; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One system's part.
+    """A system with its settings and folders.
 
     Attributes:
         system: its name in `SYSTEMS`.
-        settings: what it is built with.
+        settings: of building and searching.
         vectors: folder of the vectors.
-        folder: where it keeps its files, and its log.
-        python: another interpreter than this one.
+        folder: of its files; its log is beside.
+        python: interpreter to use; None for this one.
     """
 
     system: str
@@ -43,10 +43,10 @@ class Assignment:
 
 
 class Process:
-    """A running worker. Use it in a `with`.
+    """A running worker; a context manager.
 
     Raises:
-        Unavailable: its interpreter or its library is missing, or it ended where it should have answered.
+        Unavailable: its interpreter or its library is missing, or it ended instead of answering.
     """
 
     def __init__(self, assignment: Assignment) -> None:
@@ -69,11 +69,11 @@ class Process:
 
     def __enter__(self) -> Process:
         a = self._assignment
-        given = {"system": a.system, "settings": asdict(a.settings)}
-        hello = self._say({**given, "vectors": str(a.vectors.resolve()), "folder": str(a.folder.resolve())})
-        if "missing" in hello:
+        request = {"system": a.system, "settings": asdict(a.settings)}
+        reply = self._send({**request, "vectors": str(a.vectors.resolve()), "folder": str(a.folder.resolve())})
+        if "missing" in reply:
             self.close()
-            raise Unavailable(hello["missing"])
+            raise Unavailable(reply["missing"])
         return self
 
     def __exit__(
@@ -82,46 +82,46 @@ class Process:
         self.close()
 
     def ask(self, do: str, minutes: float | None = None, **request: Any) -> dict[str, Any]:
-        """One request and its answer; the process is killed where that takes longer than `minutes`."""
+        """Send a request and return the reply; kill the process if that takes longer than `minutes`."""
         if minutes is None:
-            return self._say({"do": do, **request})
+            return self._send({"do": do, **request})
         limit = threading.Timer(60 * minutes, self._process.kill)
         limit.start()
         try:
-            return self._say({"do": do, **request})
+            return self._send({"do": do, **request})
         except Unavailable as error:
             raise Unavailable(f"{error}" if limit.is_alive() else f"not done within {minutes:g} minutes") from error
         finally:
             limit.cancel()
 
     def close(self) -> None:
-        """Lets it end; it does when there is nothing more to read."""
-        with suppress(BrokenPipeError):  # what it was asked last, it never read
+        """Close its input, at which it ends, and wait for it."""
+        with suppress(BrokenPipeError):  # it did not read the last request
             self._process.__exit__(None, None, None)
 
-    def _say(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _send(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with suppress(BrokenPipeError):  # it has ended, which reading will find
+        with suppress(BrokenPipeError):  # it has ended: reading returns nothing
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
             self.close()
-            said = self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise Unavailable(f"its process ended: {said[-1]} (all of it: {self._log})")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+            lines = self._log.read_text(errors="replace").strip().splitlines() or ["its log is empty"]
+            raise Unavailable(f"its process ended: {lines[-1]} (log: {self._log})")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
 
 def _environment(assignment: Assignment) -> dict[str, str]:
-    """Threads, and this repository first among the modules; another interpreter gets nothing of this one's modules."""
+    """Return the worker's environment; another interpreter does not inherit this one's PYTHONPATH."""
     inherited = [] if assignment.python else [path for path in [os.environ.get("PYTHONPATH")] if path]
     modules = os.pathsep.join([str(_ROOT), *inherited])
     return {**threads_environment(assignment.settings.threads), "PYTHONPATH": modules}
 
 
 def threads_environment(threads: int) -> dict[str, str]:
-    """An environment for a process whose libraries use so many threads and are loaded as ours are, peers too."""
+    """Return an environment for a process whose libraries use this many threads, and load as in the product."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return {**environment_variables(), **os.environ, **dict.fromkeys(names, str(threads))}

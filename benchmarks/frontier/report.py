@@ -1,4 +1,4 @@
-"""What the frontier reports: rows, the points worth showing, tables and the plot. Pure but for the plot's file."""
+"""The report of the frontier: rows, selection of points, tables and the plot."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from benchmarks.frontier.systems import Params
 from evaluation.extras import import_extra
 
 OURS, BASE = "lookalike", "flat"
-STEP = 0.005
-"""Points of one system that lie closer in recall than this tell nothing new."""
+MIN_RECALL_STEP = 0.005
+"""Points of one system that are closer in recall than this are redundant."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,18 @@ class Row:
         params: its search parameters.
         recall: ann_recall_at_10 on held-out queries.
         qps: queries/s in batches, median of the rounds.
-        single_ms: median milliseconds of a query alone.
+        single_ms: median milliseconds of a single query.
         build_s: seconds from the vectors to the index on disk.
-        build_cpu_s: what all cores together computed in them: other work on the machine hardly changes it.
-        bytes_per_vector: what the process grew by between opening the index and its last answer, but for
+        build_cpu_s: CPU seconds of all cores, which other work on the machine hardly changes.
+        bytes_per_vector: growth of the process from opening the index to its last answer, without
             `reclaimable_bytes_per_vector`, over n.
         reclaimable_bytes_per_vector: pages of the vectors that are mapped for re-ranking, over n.
         index_bytes_per_vector: the index on disk, over n.
         chosen: whether the system chose these parameters itself.
-        tune_s: seconds that it took to choose them, where that is no part of building.
+        tune_s: seconds of choosing them, where building does not include that.
         build_own_mb: peak of anonymous memory while building and tuning, 2**20 bytes.
-        build_peak_mb: the same with mapped files, the vectors among them.
-        index: what was built.
+        build_peak_mb: the same with mapped files, such as the vectors.
+        index: name of the index that was built.
         library: name and version.
         n: vectors.
     """
@@ -61,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Point:
-    """Parameters that were tried, and the recall they gave."""
+    """Search parameters with their recall and speed."""
 
     params: Params
     recall: float
@@ -70,7 +70,7 @@ class Point:
 
 
 def parse_systems(text: str, known: Iterable[str]) -> list[str]:
-    """Names of systems, separated by commas, each once and in the order given.
+    """Split names of systems at commas; keep each once, in order.
 
     Raises:
         ValueError: one is unknown, or there is none.
@@ -87,27 +87,27 @@ def parse_systems(text: str, known: Iterable[str]) -> list[str]:
 
 
 def staircase(points: Sequence[Point], target: float) -> list[Point]:
-    """The points worth timing, of points tried from the cheapest on.
+    """Select the points to time, from points in order of cost.
 
-    Kept is what raises recall by `STEP`, what first reaches the target, and what the system chose itself.
+    Selected is what raises recall by `MIN_RECALL_STEP`, what first reaches the target, and what the system chose.
     """
     kept: list[Point] = []
     best = -1.0
     for point in points:
-        if point.chosen or point.recall >= best + STEP or best < target <= point.recall:
+        if point.chosen or point.recall >= best + MIN_RECALL_STEP or best < target <= point.recall:
             kept.append(point)
             best = max(best, point.recall)
     return kept
 
 
 def fastest(rows: Iterable[Row], system: str, recall: float) -> Row | None:
-    """The row of a system with the most queries/s among those of at least a recall; None where there is none."""
-    able = [row for row in rows if row.system == system and row.recall >= recall]
-    return max(able, key=lambda row: row.qps, default=None)
+    """Return the row of a system with the most queries/s among those of at least a recall, or None."""
+    candidates = [row for row in rows if row.system == system and row.recall >= recall]
+    return max(candidates, key=lambda row: row.qps, default=None)
 
 
 def summary(rows: Sequence[Row], target: float) -> str:
-    """Markdown: a line for each system, its fastest point of the target among it."""
+    """Return a Markdown table with a line for each system and its fastest point at the target."""
     base = fastest(rows, BASE, 0)
     lines = [
         "| system | index | build, s | of all cores | tuning, s | building, own MB | with mapped pages "
@@ -130,7 +130,7 @@ def summary(rows: Sequence[Row], target: float) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown: a line for each point, with how many times as fast ours is at that recall or a better one."""
+    """Return a Markdown table with a line for each point, and how many times as fast ours is at the same recall."""
     base = fastest(rows, BASE, 0)
     lines = [
         "| system | search parameters | ann_recall_at_10 | queries/s | x flat | one query, ms | ours at that recall |",
@@ -147,7 +147,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def describe(params: Mapping[str, int]) -> str:
-    """Parameters as a reader writes them.
+    """Format parameters for a table.
 
     >>> describe({"nprobe": 32, "candidates": 100})
     'nprobe 32, candidates 100'
@@ -156,7 +156,7 @@ def describe(params: Mapping[str, int]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """A PNG of recall against queries/s, a line for each system.
+    """Write a PNG of recall against queries/s, with a line for each system.
 
     Raises:
         ExtraMissing: matplotlib is not installed.

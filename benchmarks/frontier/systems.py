@@ -1,11 +1,11 @@
-"""The systems of the frontier: how each one builds, opens and searches, and which search parameters it is asked for.
+"""The systems of the frontier: building, opening, searching, and the search parameters to try.
 
-A system is imported and used in a process of its own (`benchmarks.frontier.worker`), in the peer's own environment
-where it has one, so nothing but numpy is imported here until a system is asked for. All compare the same float32 unit
-vectors (`X.npy`; ours their float16 copy, as in a collection) by inner product, and keep what they build in a folder of
-their own. They know nothing of recall and of clocks.
+Each system runs in a process of its own (`benchmarks.frontier.worker`), in the peer's environment if it has one, so
+this module imports only numpy until a system is created. All search the same float32 unit vectors (`X.npy`; Lookalike
+their float16 copy, as in a collection) by inner product, and keep their indexes in their own folders. Recall and time
+are measured elsewhere.
 
-Dimension letters: n vectors, q queries, d width, K neighbours.
+Dimension letters: n vectors, q queries, d width, K neighbors.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.recall import K
-from benchmarks.vectors import CHUNK, HALVES, VECTORS
+from benchmarks.vectors import CHUNK_ROWS, FLOAT16_FILE, VECTORS_FILE
 from lookalike.stores.presets import DEFAULT_PRESET, PRESETS
 from lookalike.types import Float32, Int64
 
 Params = dict[str, int]
-_BREADTHS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # rows in sight while a graph is walked
-_FEW_LISTS = (4, 8, 16, 32)
-_CONNECTIVITY, _BREADTH_ADDING = 16, 200  # M and efConstruction of hnswlib's own examples
+_BREADTHS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # candidates while a graph is searched
+_SMALL_NPROBES = (4, 8, 16, 32)
+_CONNECTIVITY, _BUILD_BREADTH = 16, 200  # M and efConstruction of hnswlib's own examples
 _AUTOFAISS_MEMORY = "16GB"
-_AUTOFAISS_REMEDY = (
-    "make it an environment, whose Python --autofaiss-python names: "
+_AUTOFAISS_HINT = (
+    "create an environment and pass its Python as --autofaiss-python: "
     "pip install autofaiss==2.18.0 faiss-cpu==1.9.0.post1 'numpy<2' 'pyarrow<20'"
 )
 
 
 class Missing(Exception):
-    """A library is not installed; the message says how to install it."""
+    """A library is not installed; the message has the command that installs it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all systems are built with.
+    """Settings of all systems.
 
     Attributes:
         threads: CPU threads, for building and for searching.
-        target: ann_recall_at_10 that a system which tunes itself for recall is to reach.
-        budget: index bytes a vector that a system which asks for its budget of memory gets.
+        target: ann_recall_at_10 for systems that tune themselves for recall.
+        budget: index bytes a vector for systems that take a memory budget.
     """
 
     threads: int = 2
@@ -58,48 +58,48 @@ class Settings:
 
 
 class System(Protocol):
-    """One way to search."""
+    """A library that builds and searches an index."""
 
     library: str
     """Name and version."""
 
     def build(self, vectors: Path, folder: Path) -> str:
-        """Builds from the vectors' folder and writes into its own; the name of what was built."""
+        """Build an index of the vectors' folder in the system's folder; return the name of the index."""
         ...
 
     def tune(self, vectors: Path, folder: Path) -> Params | None:
-        """The search parameters that it chooses for itself, if it does."""
+        """Return the search parameters that the system chooses itself, None if it does not."""
         ...
 
     def open(self, vectors: Path, folder: Path) -> None:
-        """Gets ready to search what was built."""
+        """Load the index."""
         ...
 
-    def trials(self) -> Sequence[Params]:
-        """Search parameters to try, the cheapest first."""
+    def param_grid(self) -> Sequence[Params]:
+        """Return search parameters to try, the cheapest first."""
         ...
 
     def search(self, queries: Float32, params: Params) -> Int64:
-        """(q, d) -> (q, K) rows, -1 where there were too few."""
+        """(q, d) -> (q, K) rows, -1 where there are too few."""
         ...
 
     def reclaimable(self, vectors: Path) -> Sequence[Path]:
-        """Files that are mapped for re-ranking alone, whose pages the kernel may take back."""
+        """Return files that are mapped only for re-ranking, whose pages the kernel may reclaim."""
         ...
 
 
 class _Peer:
-    """What most systems have in common.
+    """Base of the other libraries.
 
     Raises:
-        Missing: its library is.
+        Missing: its library is not installed.
     """
 
-    def __init__(self, package: str, module: str, settings: Settings, remedy: str | None = None) -> None:
+    def __init__(self, package: str, module: str, settings: Settings, hint: str | None = None) -> None:
         try:
             self.module: Any = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise Missing(f"{error.name} is not installed: {remedy or f'pip install {package}'}") from error
+            raise Missing(f"{error.name} is not installed: {hint or f'pip install {package}'}") from error
         self.settings = settings
         self.library = f"{package} {metadata.version(package)}"
         self.index: Any = None
@@ -112,37 +112,37 @@ class _Peer:
 
 
 class Flat(_Peer):
-    """FAISS's exhaustive search over float32 vectors in memory: the measure of all others."""
+    """FAISS's exhaustive search over float32 vectors in memory, the baseline."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__("faiss-cpu", "faiss", settings)
         self.module.omp_set_num_threads(settings.threads)
 
     def build(self, vectors: Path, folder: Path) -> str:
-        """See `System`."""
-        given = _mapped(vectors)
-        index = self.module.IndexFlatIP(given.shape[1])
-        for _, piece in _pieces(given):
-            index.add(piece)
+        """Write `flat.faiss`."""
+        rows = _mapped(vectors)
+        index = self.module.IndexFlatIP(rows.shape[1])
+        for _, chunk in _chunks(rows):
+            index.add(chunk)
         self.module.write_index(index, str(folder / "flat.faiss"))
         return "Flat"
 
     def open(self, vectors: Path, folder: Path) -> None:
-        """See `System`."""
+        """Read `flat.faiss`."""
         self.index = self.module.read_index(str(folder / "flat.faiss"))
 
-    def trials(self) -> Sequence[Params]:
-        """See `System`."""
+    def param_grid(self) -> Sequence[Params]:
+        """Return one set without parameters."""
         return ({},)
 
     def search(self, queries: Float32, params: Params) -> Int64:
-        """See `System`."""
+        """Search all vectors."""
         rows: Int64 = self.index.search(queries, K)[1]
         return rows
 
 
 class Lookalike:
-    """Ours, by the product's own path: build_store, tune, open_store, store.search, rerank; the default or a preset."""
+    """Lookalike, by the product's functions: build_store, tune, open_store, store.search, rerank."""
 
     def __init__(self, settings: Settings, preset: str = "faiss") -> None:
         from benchmarks import ours
@@ -153,95 +153,95 @@ class Lookalike:
         self.library = f"lookalike, faiss-cpu {metadata.version('faiss-cpu')}"
 
     def build(self, vectors: Path, folder: Path) -> str:
-        """See `System`."""
-        return str(self._ours.built(folder, _mapped(vectors, HALVES), self._preset)["value"]["factory"])
+        """Build the store with a preset."""
+        return str(self._ours.build_once(folder, _mapped(vectors, FLOAT16_FILE), self._preset)["value"]["factory"])
 
     def tune(self, vectors: Path, folder: Path) -> Params | None:
-        """See `System`."""
-        report = self._ours.tuned(folder, _mapped(vectors, HALVES), self._settings.target, self._preset)
+        """Return the parameters that tuning chooses for the target."""
+        report = self._ours.tune_once(folder, _mapped(vectors, FLOAT16_FILE), self._settings.target, self._preset)
         chosen: Params = report["value"]["params"]
         return chosen
 
     def open(self, vectors: Path, folder: Path) -> None:
-        """See `System`."""
-        self._halves = _mapped(vectors, HALVES)
-        self._store = self._ours.open_tuned(folder, self._halves, self._settings.target, self._preset)
+        """Open the tuned store over memory-mapped vectors."""
+        self._vectors = _mapped(vectors, FLOAT16_FILE)
+        self._store = self._ours.open_tuned(folder, self._vectors, self._settings.target, self._preset)
 
-    def trials(self) -> Sequence[Params]:
-        """Those of tuning, and before them cheaper ones, for peers that find less than anybody would tune for."""
+    def param_grid(self) -> Sequence[Params]:
+        """Return tuning's parameters, preceded by cheaper ones to compare with peers of low recall."""
         from indexing.build.tuning import Tunable
 
-        tuned = [dict(params) for params in self._store.param_grid()] if isinstance(self._store, Tunable) else [{}]
-        least = min(params.get("nprobe", 0) for params in tuned)
-        return [{"nprobe": few, "candidates": 50} for few in _FEW_LISTS if few < least] + tuned
+        grid = [dict(params) for params in self._store.param_grid()] if isinstance(self._store, Tunable) else [{}]
+        least = min(params.get("nprobe", 0) for params in grid)
+        return [{"nprobe": nprobe, "candidates": 50} for nprobe in _SMALL_NPROBES if nprobe < least] + grid
 
     def search(self, queries: Float32, params: Params) -> Int64:
-        """See `System`."""
-        return self._ours.answer(self._store, self._halves, queries, params, self._settings.threads)
+        """Search the store, and re-rank its candidates."""
+        return self._ours.search(self._store, self._vectors, queries, params, self._settings.threads)
 
     def reclaimable(self, vectors: Path) -> Sequence[Path]:
-        """See `System`."""
-        return (vectors / HALVES,)
+        """Return the float16 vectors."""
+        return (vectors / FLOAT16_FILE,)
 
 
 class Hnswlib(_Peer):
-    """A navigable graph over float32 vectors in memory (Malkov and Yashunin, 2018), by its authors."""
+    """hnswlib: a navigable graph over float32 vectors in memory (Malkov and Yashunin 2018), by its authors."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__("hnswlib", "hnswlib", settings)
 
     def build(self, vectors: Path, folder: Path) -> str:
-        """See `System`."""
-        given = _mapped(vectors)
-        index = self.module.Index(space="ip", dim=given.shape[1])
-        index.init_index(len(given), M=_CONNECTIVITY, ef_construction=_BREADTH_ADDING)
-        for start, piece in _pieces(given):
-            index.add_items(piece, np.arange(start, start + len(piece)), num_threads=self.settings.threads)
+        """Write `hnswlib.bin`."""
+        rows = _mapped(vectors)
+        index = self.module.Index(space="ip", dim=rows.shape[1])
+        index.init_index(len(rows), M=_CONNECTIVITY, ef_construction=_BUILD_BREADTH)
+        for start, chunk in _chunks(rows):
+            index.add_items(chunk, np.arange(start, start + len(chunk)), num_threads=self.settings.threads)
         index.save_index(str(folder / "hnswlib.bin"))
-        return f"M {_CONNECTIVITY}, ef_construction {_BREADTH_ADDING}"
+        return f"M {_CONNECTIVITY}, ef_construction {_BUILD_BREADTH}"
 
     def open(self, vectors: Path, folder: Path) -> None:
-        """See `System`."""
+        """Read `hnswlib.bin`."""
         self.index = self.module.Index(space="ip", dim=_mapped(vectors).shape[1])
         self.index.load_index(str(folder / "hnswlib.bin"))
         self.index.set_num_threads(self.settings.threads)
 
-    def trials(self) -> Sequence[Params]:
-        """See `System`."""
+    def param_grid(self) -> Sequence[Params]:
+        """Return values of `ef`."""
         return [{"ef": breadth} for breadth in _BREADTHS]
 
     def search(self, queries: Float32, params: Params) -> Int64:
-        """See `System`."""
+        """Search with `ef`."""
         self.index.set_ef(params["ef"])
         return np.asarray(self.index.knn_query(queries, k=K)[0], dtype=np.int64)
 
 
 class Usearch(_Peer):
-    """USearch's graph, in the number type that it chooses for the processor or in another, at its other defaults."""
+    """USearch's graph with its defaults, in the number type that it chooses for the processor or in another."""
 
     def __init__(self, settings: Settings, dtype: str | None = None) -> None:
         super().__init__("usearch", "usearch.index", settings)
         self._dtype = dtype
 
     def build(self, vectors: Path, folder: Path) -> str:
-        """See `System`."""
-        given = _mapped(vectors)
-        index = self.module.Index(ndim=given.shape[1], metric="ip", dtype=self._dtype)
-        for start, piece in _pieces(given):
-            index.add(np.arange(start, start + len(piece)), piece, threads=self.settings.threads)
+        """Write `index.usearch`."""
+        rows = _mapped(vectors)
+        index = self.module.Index(ndim=rows.shape[1], metric="ip", dtype=self._dtype)
+        for start, chunk in _chunks(rows):
+            index.add(np.arange(start, start + len(chunk)), chunk, threads=self.settings.threads)
         index.save(str(folder / "index.usearch"))
         return f"{index.dtype.name.lower()}, connectivity {index.connectivity}, expansion_add {index.expansion_add}"
 
     def open(self, vectors: Path, folder: Path) -> None:
-        """See `System`."""
+        """Read `index.usearch`."""
         self.index = self.module.Index.restore(str(folder / "index.usearch"))
 
-    def trials(self) -> Sequence[Params]:
-        """See `System`."""
+    def param_grid(self) -> Sequence[Params]:
+        """Return values of `expansion_search`."""
         return [{"expansion_search": breadth} for breadth in _BREADTHS]
 
     def search(self, queries: Float32, params: Params) -> Int64:
-        """See `System`."""
+        """Search with `expansion_search`."""
         self.index.expansion_search = params["expansion_search"]
         found = self.index.search(queries, K, threads=self.settings.threads)
         keys = np.full((len(queries), K), -1, dtype=np.int64)
@@ -251,21 +251,21 @@ class Usearch(_Peer):
 
 
 class Autofaiss(_Peer):
-    """What autofaiss builds for a budget of memory, around the number of lists that it chose to visit."""
+    """An index that autofaiss builds for a memory budget, searched around the nprobe that it chose."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__("autofaiss", "autofaiss", settings, _AUTOFAISS_REMEDY)
+        super().__init__("autofaiss", "autofaiss", settings, _AUTOFAISS_HINT)
         self._faiss = importlib.import_module("faiss")
         self._faiss.omp_set_num_threads(settings.threads)
         self.library += f", faiss-cpu {metadata.version('faiss-cpu')}"
 
     def build(self, vectors: Path, folder: Path) -> str:
-        """See `System`."""
+        """Write `knn.index` within the memory budget."""
         count = len(_mapped(vectors))
-        with tempfile.TemporaryDirectory() as alone:  # it reads all files of a folder
-            Path(alone, VECTORS).symlink_to(vectors / VECTORS)
+        with tempfile.TemporaryDirectory() as temporary:  # it reads all files of a folder
+            Path(temporary, VECTORS_FILE).symlink_to(vectors / VECTORS_FILE)
             index, _ = self.module.build_index(
-                alone,
+                temporary,
                 index_path=str(folder / "knn.index"),
                 index_infos_path=str(folder / "index_infos.json"),
                 max_index_memory_usage=f"{count * self.settings.budget // 1024}KB",
@@ -279,26 +279,26 @@ class Autofaiss(_Peer):
         return f"{infos['index_key']}, {infos['index_param']}"
 
     def tune(self, vectors: Path, folder: Path) -> Params | None:
-        """See `System`."""
+        """Return the `nprobe` that autofaiss chose."""
         chosen = dict(part.split("=") for part in self._infos(folder)["index_param"].split(","))
         return {"nprobe": int(chosen["nprobe"])} if "nprobe" in chosen else None
 
     def open(self, vectors: Path, folder: Path) -> None:
-        """See `System`."""
+        """Read `knn.index` with its parameters."""
         self.index = self._faiss.read_index(str(folder / "knn.index"))
         self._faiss.ParameterSpace().set_index_parameters(self.index, self._infos(folder)["index_param"])
         self._chosen = self.tune(vectors, folder) or {}
         self._ivf = self._faiss.try_extract_index_ivf(self.index)
 
-    def trials(self) -> Sequence[Params]:
-        """See `System`."""
+    def param_grid(self) -> Sequence[Params]:
+        """Return powers of two for `nprobe`, and the chosen one."""
         if self._ivf is None:
             return ({},)
         powers = (2**power for power in range(int(self._ivf.nlist).bit_length()))
         return [{"nprobe": nprobe} for nprobe in sorted({*powers, *self._chosen.values()})]
 
     def search(self, queries: Float32, params: Params) -> Int64:
-        """See `System`."""
+        """Search with `nprobe`."""
         if "nprobe" in params:
             self._ivf.nprobe = params["nprobe"]
         rows: Int64 = self.index.search(queries, K)[1]
@@ -324,11 +324,11 @@ SYSTEMS: Mapping[str, Callable[[Settings], System]] = {
 }
 
 
-def _mapped(vectors: Path, name: str = VECTORS) -> Any:
+def _mapped(vectors: Path, name: str = VECTORS_FILE) -> Any:
     return np.load(vectors / name, mmap_mode="r")
 
 
-def _pieces(vectors: Float32) -> Any:
-    """(first row, (b, d) float32) in row order."""
-    for start in range(0, len(vectors), CHUNK):
-        yield start, np.ascontiguousarray(vectors[start : start + CHUNK])
+def _chunks(vectors: Float32) -> Any:
+    """Yield (first row, (b, d) float32) in row order."""
+    for start in range(0, len(vectors), CHUNK_ROWS):
+        yield start, np.ascontiguousarray(vectors[start : start + CHUNK_ROWS])

@@ -1,8 +1,8 @@
-"""The process of one system: builds, or opens and answers, as the benchmark asks by lines of JSON.
+"""The process of one system, which builds, opens and searches on requests in JSON lines.
 
-The first line names the system, its settings and its folders; each line after it is a request, answered by one line on
-standard output. Whatever the libraries print goes to standard error. Its imports are those of
-`benchmarks.frontier.systems`, so that it also runs in a peer's own environment.
+The first line names the system, its settings and its folders. Each later line is a request, answered by one line on
+standard output. What libraries print goes to standard error. Its imports are those of `benchmarks.frontier.systems`, so
+that it also runs in a peer's environment.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ import numpy as np
 
 from benchmarks.frontier.systems import SYSTEMS, Missing, Params, Settings, System
 from benchmarks.resident import Resident, mapped, peak_resident, resident
-from benchmarks.vectors import QUERIES
+from benchmarks.vectors import QUERIES_FILE
 
 
-class Desk:
-    """A system and the queries it is asked."""
+class Worker:
+    """A system and its queries; each public method handles one kind of request."""
 
     def __init__(self, system: str, settings: dict[str, Any], vectors: str, folder: str) -> None:
         self._system: System = SYSTEMS[system](Settings(**settings))
         self._vectors, self._folder = Path(vectors), Path(folder)
-        self._queries = np.load(self._vectors / QUERIES)
+        self._queries = np.load(self._vectors / QUERIES_FILE)
         self._before = Resident(0, 0)
 
     def build(self) -> dict[str, Any]:
-        """Builds; seconds, those of all cores, the parameters that it chose for itself, bytes of what it wrote."""
-        started, computing = time.perf_counter(), time.process_time()
+        """Build; return time, CPU time, parameters that the system chose, and bytes written."""
+        started, cpu_started = time.perf_counter(), time.process_time()
         index = self._system.build(self._vectors, self._folder)
-        built, computed = time.perf_counter(), time.process_time() - computing
+        built, cpu_seconds = time.perf_counter(), time.process_time() - cpu_started
         chosen = self._system.tune(self._vectors, self._folder)
         return {
             "library": self._system.library,
             "index": index,
             "build_s": built - started,
-            "build_cpu_s": computed,
+            "build_cpu_s": cpu_seconds,
             "tune_s": time.perf_counter() - built,
             "chosen": chosen,
             "index_bytes": sum(path.stat().st_size for path in self._folder.iterdir()),
@@ -48,21 +48,21 @@ class Desk:
         }
 
     def open(self) -> dict[str, Any]:
-        """Opens what was built; memory is counted from here on."""
+        """Open the index, and return the parameters to try; memory is measured from here on."""
         self._before = resident()
         self._system.open(self._vectors, self._folder)
-        return {"trials": list(self._system.trials())}
+        return {"param_grid": list(self._system.param_grid())}
 
-    def answer(self, params: Params, count: int, out: str) -> dict[str, Any]:
-        """Leaves the rows found for the first `count` queries in a file; queries/s."""
+    def search(self, params: Params, count: int, out: str) -> dict[str, Any]:
+        """Write the rows found for the first `count` queries to a file; return queries/s."""
         started = time.perf_counter()
         rows = self._system.search(self._queries[:count], params)
         seconds = time.perf_counter() - started
         np.save(out, rows)
         return {"qps": len(rows) / seconds}
 
-    def clock(self, params: Params, count: int, singles: int, first: int) -> dict[str, Any]:
-        """Queries/s of a batch, and the milliseconds of queries one by one, other ones each round."""
+    def time(self, params: Params, count: int, singles: int, first: int) -> dict[str, Any]:
+        """Return queries/s of a batch, and milliseconds of single queries, from query number `first` on."""
         self._system.search(self._queries[-10:], params)
         started = time.perf_counter()
         self._system.search(self._queries[:count], params)
@@ -78,28 +78,28 @@ class Desk:
         return 1e3 * (time.perf_counter() - started)
 
     def memory(self) -> dict[str, Any]:
-        """Bytes that the process grew by since before it opened the index, and those that the kernel may take back."""
-        grown = resident().since(self._before)
+        """Return the growth in bytes since before the index was opened, without and of reclaimable pages."""
+        growth = resident().since(self._before)
         reclaimable = sum(mapped(path) for path in self._system.reclaimable(self._vectors))
-        return {"resident": grown.anonymous + grown.file - reclaimable, "reclaimable": reclaimable}
+        return {"resident": growth.anonymous + growth.file - reclaimable, "reclaimable": reclaimable}
 
 
 def main() -> None:
-    """Reads requests until there are none."""
-    replies = _own_output()
+    """Answer requests until standard input ends."""
+    replies = _redirect_output()
     try:
-        desk = Desk(**json.loads(sys.stdin.readline()))
+        worker = Worker(**json.loads(sys.stdin.readline()))
     except Missing as error:
         _reply(replies, {"missing": str(error)})
         return
     _reply(replies, {})
     for line in sys.stdin:
         request = json.loads(line)
-        _reply(replies, getattr(desk, request.pop("do"))(**request))
+        _reply(replies, getattr(worker, request.pop("do"))(**request))
 
 
-def _own_output() -> TextIO:
-    """Standard output for replies alone; what others print there from now on goes to standard error."""
+def _redirect_output() -> TextIO:
+    """Redirect standard output to standard error; return the former, for replies alone."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return replies

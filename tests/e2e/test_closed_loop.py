@@ -26,7 +26,7 @@ from lookalike.encoders.protocol import TextEncoder
 from lookalike.encoders.registry import load_encoder
 from lookalike.images import decode
 from tests.api.conftest import wait_until_ready
-from training.network.model import load_base
+from training.bases.registry import load_base
 from training.run.trainer import run_training
 from training.settings import Settings, load_settings, settings_from
 from training.validation.live_encoder import LiveEncoder

@@ -73,7 +73,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, gallery: Path) -> 
     assert (tmp_path / "both/encoder.json").is_file()
 
 
-def test_a_stopped_run_goes_on_to_the_same_losses(tmp_path: Path, gallery: Path) -> None:
+def test_stopped_run_resumes_to_the_same_losses(tmp_path: Path, gallery: Path) -> None:
     whole = run(command(tmp_path, "whole", epochs=60))
     assert whole.returncode == 0, whole.stderr
     metrics = tmp_path / "stopped.work/metrics.jsonl"
@@ -98,7 +98,7 @@ def test_a_stopped_run_goes_on_to_the_same_losses(tmp_path: Path, gallery: Path)
     assert losses(tmp_path, "stopped") == losses(tmp_path, "whole")
 
 
-def test_a_run_that_makes_the_base_worse_is_not_promoted(tmp_path: Path, gallery: Path) -> None:
+def test_worse_encoder_is_not_promoted(tmp_path: Path, gallery: Path) -> None:
     arguments = command(tmp_path, "worse", rate=30.0)[:-1]  # without --force
     config = Path(arguments[4])
     config.write_text(config.read_text().replace("freeze = 0.9", "freeze = 0.0"))
@@ -127,7 +127,7 @@ def test_a_run_that_makes_the_base_worse_is_not_promoted(tmp_path: Path, gallery
         ("[base]\nsize = 32\n[augment]\npad = 32\n", "augment.pad = 32"),
     ],
 )
-def test_a_wrong_configuration_is_one_clear_line(tmp_path: Path, gallery: Path, text: str, said: str) -> None:
+def test_invalid_configuration_is_one_line_of_error(tmp_path: Path, gallery: Path, text: str, said: str) -> None:
     arguments = command(tmp_path, "x")
     Path(arguments[4]).write_text(text)
     done = run(arguments)

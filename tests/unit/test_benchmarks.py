@@ -19,7 +19,7 @@ from benchmarks import build_memory, cold_cache, index_frontier, metadata, ours,
 from benchmarks.frontier.process import Assignment, Process, Unavailable
 from benchmarks.frontier.report import Point, Row, fastest, parse_systems, plot, staircase, summary, table
 from benchmarks.frontier.systems import SYSTEMS, Settings
-from benchmarks.recall import K, ann_recall, cosines, floors
+from benchmarks.recall import K, ann_recall, cosines, tenth_cosines
 from benchmarks.resident import MEGABYTE, AnonymousPeak, mapped
 from lookalike.stores.faiss.library import INDEX_FILE
 from lookalike.types import Float32, Int64
@@ -38,39 +38,39 @@ def on_disk(tmp_path: Path) -> Path:
     """A folder of 1,500 vectors and 40 queries, on a file system whose pages can be dropped."""
     folder = tmp_path / "1500"
     folder.mkdir()
-    np.save(folder / vectors.VECTORS, unit(1500, 16))
-    np.save(folder / vectors.QUERIES, unit(40, 16, seed=1))
-    vectors.halves(folder, vectors.load(folder)[0])
+    np.save(folder / vectors.VECTORS_FILE, unit(1500, 16))
+    np.save(folder / vectors.QUERIES_FILE, unit(40, 16, seed=1))
+    vectors.float16_copy(folder, vectors.load(folder)[0])
     try:
-        pages.drop(folder / vectors.HALVES)
+        pages.drop(folder / vectors.FLOAT16_FILE)
     except OSError as error:
         pytest.skip(str(error))
     return folder
 
 
 class TestRecall:
-    def test_is_the_share_of_the_true_ten(self) -> None:
+    def test_recall_is_the_share_of_the_true_ten(self) -> None:
         gallery, queries = unit(300, 8), unit(20, 8, seed=1)
         truth = np.argsort(-queries @ gallery.T, axis=1)[:, :K]
         given = truth.copy()
         given[:, 6:] = np.argsort(queries @ gallery.T, axis=1)[:, : K - 6]  # the farthest: all wrong
-        tenth = floors(gallery, queries, truth)
+        tenth = tenth_cosines(gallery, queries, truth)
         assert ann_recall(gallery, queries, truth, tenth) == 1.0
         assert ann_recall(gallery, queries, given, tenth) == pytest.approx(0.6)
 
-    def test_a_duplicate_of_the_tenth_is_right(self) -> None:
+    def test_duplicate_of_the_tenth_counts(self) -> None:
         gallery = np.concatenate([unit(10, 4), unit(10, 4)])  # row i + 10 is row i again
         queries = unit(3, 4, seed=1)
         truth = np.argsort(-queries @ gallery.T, axis=1, kind="stable")[:, :K]
         twins = (truth + 10) % 20
-        assert ann_recall(gallery, queries, twins, floors(gallery, queries, truth)) == 1.0
+        assert ann_recall(gallery, queries, twins, tenth_cosines(gallery, queries, truth)) == 1.0
 
-    def test_missing_and_repeated_rows_find_nothing(self) -> None:
+    def test_missing_and_repeated_rows_do_not_count(self) -> None:
         gallery, queries = unit(50, 8), unit(1, 8, seed=1)
         truth = np.argsort(-queries @ gallery.T, axis=1)[:, :K]
         best = int(truth[0, 0])
         given = np.array([[best, best, best, -1, -1, *truth[0, 1:6]]])
-        assert ann_recall(gallery, queries, given, floors(gallery, queries, truth)) == pytest.approx(0.6)
+        assert ann_recall(gallery, queries, given, tenth_cosines(gallery, queries, truth)) == pytest.approx(0.6)
         assert (cosines(gallery, queries, given)[0, 1:5] == -1).all()
 
 
@@ -111,18 +111,18 @@ class TestFrontierReport:
         assert parse_systems("lookalike, flat,lookalike,", SYSTEMS) == ["lookalike", "flat"]
 
     @pytest.mark.parametrize(("text", "says"), [("flat,annoy", "annoy"), ("", "at least one"), (" , ", "at least one")])
-    def test_unknown_systems_are_refused_with_those_there_are(self, text: str, says: str) -> None:
+    def test_unknown_system_lists_the_known_ones(self, text: str, says: str) -> None:
         with pytest.raises(ValueError, match=says) as caught:
             parse_systems(text, SYSTEMS)
         assert "hnswlib" in str(caught.value)
 
-    def test_points_that_tell_nothing_new_are_left_out(self) -> None:
+    def test_redundant_points_are_left_out(self) -> None:
         tried = [Point({"p": i}, recall, 1.0) for i, recall in enumerate([0.5, 0.45, 0.503, 0.948, 0.9501, 0.96])]
         assert [p.params["p"] for p in staircase(tried, 0.95)] == [0, 3, 4, 5]
         tried[1] = replace(tried[1], chosen=True)
         assert [p.params["p"] for p in staircase(tried, 0.95)] == [0, 1, 3, 4, 5]
 
-    def test_the_fastest_of_a_recall(self) -> None:
+    def test_fastest_point_of_a_recall(self) -> None:
         assert fastest(ROWS, "lookalike", 0.9) == ROWS[1]
         assert fastest(ROWS, "lookalike", 0.95) == ROWS[2]
         assert fastest(ROWS, "lookalike", 0.97) is None
@@ -137,14 +137,14 @@ class TestFrontierReport:
         assert [line.split("|")[-4].strip() for line in lines[2:]] == ["100", "2,000", "500"]
         assert summary(ROWS[1:2], 0.95).splitlines()[2].endswith("| - | - | - |")
 
-    def test_the_plot_is_an_image(self, tmp_path: Path) -> None:
+    def test_plot_is_an_image(self, tmp_path: Path) -> None:
         plot(ROWS, tmp_path / "frontier.png")
         assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
 
 
 @needs_linux
 class TestFrontier:
-    def test_runs_and_leaves_out_who_is_missing(
+    def test_run_skips_missing_systems(
         self, on_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         command = "index_frontier --n 1500 --systems flat,lookalike,autofaiss --autofaiss-python /none --rounds 1"
@@ -162,7 +162,7 @@ class TestFrontier:
         assert max(row["recall"] for row in own) > 0.9
         assert "autofaiss is left out: /none can't be run" in said.err
 
-    def test_an_unknown_system_is_an_error_of_the_command_line(
+    def test_unknown_system_is_a_usage_error(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys, "argv", ["index_frontier", "--systems", "annoy"])
@@ -170,14 +170,14 @@ class TestFrontier:
             index_frontier.main()
         assert "unknown: annoy; there are flat, lookalike" in capsys.readouterr().err
 
-    def test_a_process_that_dies_says_why(self, on_disk: Path) -> None:
+    def test_error_of_a_killed_process_is_reported(self, on_disk: Path) -> None:
         with (
             pytest.raises(Unavailable, match="its process ended: KeyError: 'nobody'"),
             Process(Assignment("nobody", Settings(), on_disk, on_disk / "nobody")),
         ):
             pass
 
-    def test_a_missing_library_is_named(self, on_disk: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_missing_library_is_named(self, on_disk: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (tmp_path / "hnswlib.py").write_text("raise ModuleNotFoundError(name='hnswlib')")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         with (
@@ -189,7 +189,7 @@ class TestFrontier:
 
 @needs_linux
 class TestMemory:
-    def test_own_memory_and_mapped_files_are_told_apart(self, tmp_path: Path) -> None:
+    def test_own_memory_is_separate_from_mapped_files(self, tmp_path: Path) -> None:
         """In a process of its own: one that ran other tests may give memory back just then."""
         code = """if True:
             import sys
@@ -213,7 +213,7 @@ class TestMemory:
         assert file >= 60 * MEGABYTE
         assert opened == pytest.approx(path.stat().st_size, abs=2 * mmap.PAGESIZE)
 
-    def test_a_watched_process_peaks(self) -> None:
+    def test_peak_of_a_watched_process(self) -> None:
         code = "x = bytearray(64 << 20); print('there', flush=True); input()"
         command = [sys.executable, "-c", code]
         with (
@@ -227,18 +227,18 @@ class TestMemory:
             process.communicate("\n")
         assert most < 96 * MEGABYTE
 
-    def test_pages_are_dropped_and_come_back(self, on_disk: Path) -> None:
-        path = on_disk / vectors.HALVES
-        halves = np.load(path, mmap_mode="r")
-        expected = np.array(halves)
+    def test_pages_are_dropped_and_read_again(self, on_disk: Path) -> None:
+        path = on_disk / vectors.FLOAT16_FILE
+        float16_vectors = np.load(path, mmap_mode="r")
+        expected = np.array(float16_vectors)
         pages.fetch(path)
         assert (pages.cached_share(path), mapped(path)) == (1.0, pytest.approx(path.stat().st_size, abs=4096))
         pages.drop(path)
         assert (pages.cached_share(path), mapped(path)) == (0.0, 0)
-        assert (halves == expected).all()
+        assert (float16_vectors == expected).all()
 
-    def test_pages_of_a_file_that_others_hold_do_not_go_unnoticed(self, on_disk: Path) -> None:
-        path = on_disk / vectors.HALVES
+    def test_pages_held_by_others_are_reported(self, on_disk: Path) -> None:
+        path = on_disk / vectors.FLOAT16_FILE
         code = "import sys, numpy as np; x = np.load(sys.argv[1], mmap_mode='r'); print(x.sum(), flush=True); input()"
         command = [sys.executable, "-c", code, str(path)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -251,15 +251,15 @@ class TestMemory:
 
 @needs_linux
 class TestColdCache:
-    def test_cold_queries_meet_no_page_and_warm_ones_all(self, on_disk: Path) -> None:
-        halves, queries = vectors.halves(on_disk, vectors.load(on_disk)[0]), vectors.load(on_disk)[1]
-        store = ours.open_tuned(on_disk, halves, 0.9)
+    def test_cold_queries_find_no_cached_page(self, on_disk: Path) -> None:
+        float16_vectors, queries = vectors.float16_copy(on_disk, vectors.load(on_disk)[0]), vectors.load(on_disk)[1]
+        store = ours.open_tuned(on_disk, float16_vectors, 0.9)
 
         def search(query: Float32) -> Int64:
-            return ours.answer(store, halves, query, {}, 1)
+            return ours.search(store, float16_vectors, query, {}, 1)
 
-        rows = cold_cache.measure(on_disk, search, queries, cold_cache.WAYS, rounds=1, singles=3)
-        assert [row.way for row in rows] == [way.name for way in cold_cache.WAYS]
+        rows = cold_cache.measure(on_disk, search, queries, cold_cache.CASES, rounds=1, singles=3)
+        assert [row.case for row in rows] == [case.name for case in cold_cache.CASES]
         assert [(row.vectors_in_memory, row.index_in_memory) for row in rows[:3]] == [(1, 1), (0, 1), (0, 0)]
         assert all(0 < row.p50_ms <= row.p99_ms and row.queries == 3 for row in rows)
         assert rows[0].major_faults == 0 < rows[2].major_faults
@@ -270,7 +270,7 @@ class TestColdCache:
 
 @needs_linux
 class TestMetadata:
-    def test_measures_what_was_generated(self, on_disk: Path) -> None:
+    def test_measures_generated_metadata(self, on_disk: Path) -> None:
         folder = on_disk / "metadata"
         metadata.generate(folder, 300)
         assert len(metadata.Metadata(folder)) == 300
@@ -285,7 +285,7 @@ class TestMetadata:
 
 
 class TestBuildMemory:
-    def test_ten_million_on_paper(self) -> None:
+    def test_estimate_for_ten_million(self) -> None:
         """Training scales with the sample, adding with twice the file, or with its slope where that is more."""
         idle = build_memory.Figures(0, 0, 100, 100, 0, 0, 0)
         sample = build_memory.create_builder("faiss", 10_000_000, 512).sample_size
@@ -293,23 +293,25 @@ class TestBuildMemory:
             build_memory.Figures(n, 500, 100 + 200 * n / 1_000_000, 0, 150 * n / 1_000_000, sample // 2, 1)
             for n in (2_000_000, 1_000_000)
         ]
-        estimate = build_memory.on_paper(idle, built, 512)
+        estimate = build_memory.estimate_memory(idle, built, 512)
         assert estimate is not None
         assert estimate.train_mb == pytest.approx(900)
         assert estimate.add_mb == pytest.approx(500 + 8 * 300)
         assert (estimate.index_mb, estimate.peak_mb) == (pytest.approx(1500), estimate.add_mb)
         steep = [replace(f, add_mb=100 + 400 * f.n / 1_000_000) for f in built]
-        steeper = build_memory.on_paper(idle, steep, 512)
+        steeper = build_memory.estimate_memory(idle, steep, 512)
         assert steeper is not None
         assert steeper.add_mb == pytest.approx(4100)
-        assert build_memory.on_paper(idle, [*built, replace(built[0], n=100_000)], 512) is None  # nothing but buffers
+        assert (
+            build_memory.estimate_memory(idle, [*built, replace(built[0], n=100_000)], 512) is None
+        )  # nothing but buffers
         lines = build_memory.table(idle, built, estimate).splitlines()
         assert len({line.count("|") for line in lines}) == 1
 
     @needs_linux
-    def test_a_build_is_watched(self, on_disk: Path) -> None:
+    def test_build_memory_is_measured(self, on_disk: Path) -> None:
         before = sorted(on_disk.iterdir())
-        figures = build_memory.watch(on_disk / vectors.HALVES, 1200, threads=1)
+        figures = build_memory.build_in_process(on_disk / vectors.FLOAT16_FILE, 1200, threads=1)
         assert (figures.n, figures.sample) == (1200, 1200)
         assert 0 < figures.index_mb < 1
         assert 10 < figures.add_mb < figures.peak_mb < 2000
@@ -326,7 +328,7 @@ Requests/sec:    480.53
 """
 
 
-def test_what_wrk_says_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_output_of_wrk_is_parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[list[str]] = []
 
     def wrk(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.loop.precision import computes_in_bf16
+from training.loop.precision import uses_bf16
 from training.network.depthwise import DepthwiseGradients, _Depthwise
 
 SHAPES = [(3, 1, 9), (5, 1, 9), (3, 2, 9), (5, 2, 8), (3, 2, 8), (7, 1, 8), (7, 2, 9)]  # kernel, stride, side
@@ -31,7 +31,7 @@ def gradients(module, pixels, direction, half):
 @pytest.mark.parametrize(("kernel", "stride", "side"), SHAPES)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("half", "tolerance"), [(True, 0.01), (False, 1e-5)])
-def test_values_and_gradients_are_autograd_s_but_for_rounding(kernel, stride, side, bias, half, tolerance):
+def test_values_and_gradients_equal_autograd(kernel, stride, side, bias, half, tolerance):
     module = layer(kernel, stride, bias)
     pixels = torch.randn(6, 16, side, side).contiguous(memory_format=torch.channels_last)
     direction = torch.randn_like(module(pixels))
@@ -42,7 +42,7 @@ def test_values_and_gradients_are_autograd_s_but_for_rounding(kernel, stride, si
         assert (ours.float() - exact).norm() < tolerance * exact.norm()
 
 
-def test_the_output_is_autocast_s_own_to_the_bit():
+def test_output_equals_autocast_exactly():
     module, pixels = layer(5, 2), torch.randn(2, 16, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         plain = module(pixels)
@@ -53,7 +53,7 @@ def test_the_output_is_autocast_s_own_to_the_bit():
 
 
 @pytest.mark.parametrize("kernel", [3, (5, 3), (3, 5)])
-def test_a_dilated_kernel_without_padding(kernel):
+def test_dilated_kernel_without_padding(kernel):
     module = nn.Conv2d(4, 4, kernel, dilation=2, groups=4)
     pixels = torch.randn(2, 4, 11, 12)
     direction = torch.randn_like(module(pixels))
@@ -68,14 +68,14 @@ def test_a_dilated_kernel_without_padding(kernel):
     [nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 16, 3, groups=8), nn.Linear(9, 4)],
     ids=["dense", "grouped", "multiplied", "linear"],
 )
-def test_other_layers_are_left_alone(module, monkeypatch):
+def test_other_layers_are_unchanged(module, monkeypatch):
     monkeypatch.setattr(_Depthwise, "apply", lambda *_: pytest.fail("was taken for a depthwise convolution"))
     with torch.autocast("cpu", torch.bfloat16), DepthwiseGradients():
         module(torch.randn(2, 8, 9, 9)).float().sum().backward()
 
 
 @pytest.mark.parametrize("half", [True, False])
-def test_nothing_is_taken_over_where_no_gradient_is_wanted_or_a_small_kernel_is_in_fp32(half, monkeypatch):
+def test_unneeded_replacements_are_skipped(half, monkeypatch):
     monkeypatch.setattr(_Depthwise, "apply", lambda *_: pytest.fail("was taken over"))
     module, pixels = layer(3, 1), torch.randn(2, 16, 9, 9)
     with torch.autocast("cpu", torch.bfloat16, enabled=half), DepthwiseGradients():
@@ -96,14 +96,14 @@ def test_frozen_weights_pass_gradients_on():
 
 
 @pytest.mark.parametrize("pays", [True, False])
-def test_auto_is_what_the_cpu_is_fastest_in(pays, monkeypatch):
+def test_auto_is_the_fastest_precision_of_the_cpu(pays, monkeypatch):
     monkeypatch.setattr("training.loop.precision.bf16_pays", lambda: pays)
-    assert computes_in_bf16("auto", "cpu") is pays
-    assert computes_in_bf16("bf16", "cpu")
-    assert not computes_in_bf16("fp32", "cpu")
+    assert uses_bf16("auto", "cpu") is pays
+    assert uses_bf16("bf16", "cpu")
+    assert not uses_bf16("fp32", "cpu")
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_auto_is_what_the_gpu_computes_in(capability, expected, monkeypatch):
+def test_auto_depends_on_the_gpus_capability(capability, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    assert computes_in_bf16("auto", "cuda") is expected
+    assert uses_bf16("auto", "cuda") is expected

@@ -33,7 +33,7 @@ def two_processes(tmp_path_factory):
 
 @pytest.mark.parametrize("name", objective_names())
 @pytest.mark.parametrize("cached", [0, 1], ids=["whole", "cached"])
-def test_the_gradients_are_those_of_one_process(two_processes, name, cached):
+def test_gradients_equal_those_of_one_process(two_processes, name, cached):
     model, objective = training_process.towers(), make_objective(name)
     loss = objective(training_process.embed(model, training_process.inputs(name))).loss
     loss.backward()
@@ -46,19 +46,19 @@ def test_the_gradients_are_those_of_one_process(two_processes, name, cached):
             torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-5)
 
 
-def test_processes_with_different_numbers_of_rows_are_told(two_processes):
+def test_different_numbers_of_rows_are_rejected(two_processes):
     for found in two_processes:
         assert found["refusal"] == "every process must embed the same number of rows; got [2, 3]"
 
 
-def test_a_gradient_of_one_process_is_shared_and_one_of_none_stays_none(two_processes):
+def test_gradient_is_averaged_unless_missing_everywhere(two_processes):
     for found in two_processes:
         first, second = found["one-sided"]
         assert first.tolist() == [0.5, 1.5]
         assert second is None
 
 
-def test_alone_nothing_happens(monkeypatch):
+def test_single_process_needs_no_group(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     batch, layer = Embedded(torch.eye(2)), torch.nn.Linear(2, 2)
     with process_group() as process:

@@ -65,7 +65,7 @@ def test_equals_the_whole_batch(name, dropout):
     assert torch.equal(torch.get_rng_state(), after)  # what is drawn next does not depend on the second pass
 
 
-def test_without_the_generators_state_dropout_would_give_another_gradient():
+def test_other_dropout_masks_give_another_gradient():
     """The test above can tell: other masks in the second pass are far outside its tolerance."""
     torch.manual_seed(0)
     towers, chunks = Towers(0.5), inputs(45, 8)
@@ -78,7 +78,7 @@ def test_without_the_generators_state_dropout_would_give_another_gradient():
     assert (found[0] - found[1]).abs().max() > 1e-3
 
 
-def test_gradients_add_up_and_frozen_towers_stay_out():
+def test_gradients_accumulate_except_in_frozen_towers():
     towers, chunks, objective = Towers(0.0), inputs(20, 6), make_objective("clip")
     towers.text.requires_grad_(False)
     cached_step(towers, chunks, objective)
@@ -88,16 +88,16 @@ def test_gradients_add_up_and_frozen_towers_stay_out():
     assert towers.text[0].weight.grad is None
 
 
-def test_a_memory_is_compared_with():
+def test_memory_joins_the_references():
     towers, chunks, objective = Towers(0.0), inputs(20, 6), make_objective("info_nce")
     old = Embedded(F.normalize(torch.randn(30, 8), dim=1), torch.arange(30) % 7, torch.randn(30, 8))
     expected = objective(concat([towers(chunk) for chunk in chunks]), old).loss
     assert cached_step(towers, chunks, objective, memory=old).loss.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_layers_that_mix_rows_are_refused_until_they_are_frozen():
+def test_layers_that_mix_rows_are_rejected_unless_frozen():
     towers = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
-    with pytest.raises(ConfigInvalid, match="1 normalises over the batch"):
+    with pytest.raises(ConfigInvalid, match="1 normalizes over the batch"):
         require_rowwise(towers)
     towers[1].eval()
     require_rowwise(towers)

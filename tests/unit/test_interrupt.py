@@ -8,16 +8,16 @@ import threading
 import pytest
 
 from tests.conftest import REPOSITORY
-from training.run.interrupt import HeldBack
+from training.run.interrupt import DeferredInterrupt
 
 BEGIN = """
 import signal, sys
-from training.run.interrupt import HeldBack
+from training.run.interrupt import DeferredInterrupt
 number = int(sys.argv[1])
 signal.signal(number, signal.default_int_handler)
 said = []
 try:
-    with HeldBack() as signals:
+    with DeferredInterrupt() as signals:
         signals.deliver()
         signal.raise_signal(number)
         said.append("held")
@@ -40,25 +40,25 @@ except KeyboardInterrupt:
         ),  # a second one is urgent
     ],
 )
-def test_a_first_signal_waits_and_then_interrupts(number, step, said):
+def test_first_signal_is_deferred_then_interrupts(number, step, said):
     # In a process of its own: a signal is no business of whoever runs the tests.
     command = [sys.executable, "-c", f"{BEGIN}{step}{END}", str(int(number))]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == said, done.stderr
 
 
-def test_what_a_step_raises_goes_on_and_handlers_come_back():
+def test_errors_propagate_and_handlers_are_restored():
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(ZeroDivisionError), HeldBack():
+    with pytest.raises(ZeroDivisionError), DeferredInterrupt():
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_threads_that_get_no_signals_are_left_alone():
+def test_other_threads_are_unaffected():
     seen = []
 
     def work():
-        with HeldBack() as signals:
+        with DeferredInterrupt() as signals:
             signals.deliver()
             seen.append(True)
 

@@ -25,7 +25,7 @@ def example():
 
 
 @pytest.mark.parametrize("noise_per_point", [1, 5])
-def test_the_loss_equals_the_naive_loop(example, noise_per_point):
+def test_loss_equals_the_naive_loop(example, noise_per_point):
     torch.manual_seed(0)
     noise = MultivariateNormal(torch.zeros(2), 2 * torch.eye(2))
     points, noise_points = torch.randn(4, 2), torch.randn(4 * noise_per_point, 2)
@@ -42,7 +42,7 @@ def test_the_loss_equals_the_naive_loop(example, noise_per_point):
     assert example.nce_loss(log_density, noise, points, noise_points).item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_learns_the_mixture_and_its_normalisation_and_draws_it(example, tmp_path):
+def test_learns_and_draws_the_mixture(example, tmp_path):
     start, learned = example.learn(1, steps=1), example.learn(1, steps=500)
     assert start.distance > 0.3
     assert learned.distance < 0.15

@@ -100,7 +100,7 @@ def test_clip_equals_the_naive_loop(temperature, remembered):
     ],
 )
 @pytest.mark.parametrize("alike", [False, True], ids=["apart", "collapsed"])
-def test_a_degenerate_batch_has_a_finite_loss_and_gradient(name, labels, why, alike):
+def test_degenerate_batch_has_finite_loss_and_gradient(name, labels, why, alike):
     # A basis vector: its distance to itself is 0 to the last bit, where a square root has no slope.
     start = torch.eye(8)[:1].expand(len(labels), 8) if alike else unit(len(labels), 8, 1).float()
     rows = start.clone().requires_grad_()
@@ -119,7 +119,7 @@ def test_a_degenerate_batch_has_a_finite_loss_and_gradient(name, labels, why, al
         *((name, [4, 4, 4]) for name in ("triplet", "info_nce", "simclr")),
     ],
 )
-def test_nothing_to_compare_costs_nothing(name, labels):
+def test_loss_is_0_without_pairs(name, labels):
     rows = unit(len(labels), 8, 1).float().requires_grad_()
     outcome = make_objective(name)(batch_of(rows, labels))
     outcome.loss.backward()
@@ -127,7 +127,7 @@ def test_nothing_to_compare_costs_nothing(name, labels):
     assert rows.grad.abs().max() == 0
 
 
-def test_figures_of_a_batch_that_can_be_checked_in_the_head():
+def test_figures_of_a_small_batch():
     east, north = [1.0, 0.0], [0.0, 1.0]
     rows = torch.tensor([east, east, north, north])
     right = make_objective("triplet")(Embedded(rows, torch.tensor([0, 0, 1, 1])))
@@ -146,14 +146,14 @@ def test_figures_of_a_batch_that_can_be_checked_in_the_head():
 
 
 @pytest.mark.parametrize(("mining", "loss"), [("all", 0.2), ("hard", 0.2), ("semihard", 0), ("easy_excluded", 0.2)])
-def test_a_negative_as_near_as_the_positive_is_hard(mining, loss):
+def test_negative_as_near_as_the_positive_is_hard(mining, loss):
     collapsed = Embedded(torch.eye(4)[:1].expand(6, 4), LABELS[:6])
     outcome = make_objective("triplet", mining=mining)(collapsed)
     assert outcome.loss.item() == pytest.approx(loss)
     assert outcome.stats["active"] == 1
 
 
-def test_a_negative_that_just_keeps_the_margin_is_easy():
+def test_negative_exactly_at_the_margin_is_easy():
     rows = torch.eye(4)[[0, 0, 1]]  # D(a, p) = 0, D(a, n) = 2
     batch = Embedded(rows, torch.tensor([0, 0, 1]))
     for mining in ("semihard", "easy_excluded"):
@@ -172,7 +172,7 @@ def test_clip_reports_both_directions():
     assert stats["temperature"] == pytest.approx(0.07)
 
 
-def test_clips_temperature_is_learned_and_returns_from_its_bound():
+def test_clip_temperature_can_leave_its_bound():
     objective = make_objective("clip", temperature=0.5, min_temperature=0.2)
     step = torch.optim.SGD(objective.parameters(), lr=10.0)
     eye = torch.eye(4)
@@ -186,7 +186,7 @@ def test_clips_temperature_is_learned_and_returns_from_its_bound():
 
 
 @pytest.mark.parametrize("name", objective_names())
-def test_cosines_are_kept_out_of_autocast(name):
+def test_cosines_are_computed_without_autocast(name):
     rows = unit(6, 16, 3).float()
     batch = batch_of(rows, [0, 0, 1, 1, 2, 2])
     plain = make_objective(name)(batch).loss
@@ -195,7 +195,7 @@ def test_cosines_are_kept_out_of_autocast(name):
 
 
 @pytest.mark.parametrize("name", objective_names())
-def test_learns_to_tell_classes_apart(name):
+def test_learns_to_separate_classes(name):
     torch.manual_seed(0)
     centers = torch.randn(4, 12)
     labels = torch.arange(32) % (16 if name == "simclr" else 4)  # 16 images of two views each
@@ -219,7 +219,7 @@ def separation(outcome):
     return outcome.stats["positive_cosine"] - outcome.stats["negative_cosine"]
 
 
-def test_missing_parts_and_empty_batches_are_named():
+def test_incomplete_and_empty_batches_are_rejected():
     rows = unit(2, 3, 1)
     with pytest.raises(ValueError, match="Triplet needs labels"):
         make_objective("triplet")(Embedded(rows))
@@ -259,11 +259,11 @@ def test_missing_parts_and_empty_batches_are_named():
         ("clip", {"min_temperature": -1}, "min_temperature = -1.0 must be at least 0.001"),
     ],
 )
-def test_a_wrong_name_or_option_is_named_with_the_known_ones(name, options, message):
+def test_unknown_name_or_option_lists_the_known_ones(name, options, message):
     with pytest.raises(ConfigInvalid, match=message):
         make_objective(name, **options)
 
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(training.objectives.__path__)])
-def test_the_examples_in_the_docstrings_hold(name):
+def test_docstring_examples(name):
     assert doctest.testmod(importlib.import_module(f"training.objectives.{name}")).failed == 0

@@ -23,7 +23,7 @@ def batch(n=24, classes=5, d=6):
 @pytest.mark.parametrize(
     ("mining", "theirs"), [("all", None), ("hard", "hard"), ("semihard", "semihard"), ("easy_excluded", "all")]
 )
-def test_triplets_are_pytorch_metric_learnings(mining, theirs):
+def test_triplet_equals_pytorch_metric_learning(mining, theirs):
     rows, labels = batch()
     loss = losses.TripletMarginLoss(0.2, distance=SQUARED, reducer=reducers.MeanReducer())
     miner = theirs and miners.TripletMarginMiner(0.2, theirs, distance=SQUARED)
@@ -34,21 +34,21 @@ def test_triplets_are_pytorch_metric_learnings(mining, theirs):
 
 
 @pytest.mark.parametrize("name", ["info_nce", "simclr"])
-def test_info_nce_is_pytorch_metric_learnings_nt_xent(name):
+def test_info_nce_equals_pytorch_metric_learning(name):
     rows, labels = batch()
     labels = torch.arange(24) // 2 if name == "simclr" else labels
     ours = make_objective(name, temperature=0.3)(Embedded(rows, labels)).loss
     assert ours.item() == pytest.approx(losses.NTXentLoss(0.3)(rows, labels).item(), abs=1e-12)
 
 
-def test_clip_is_open_clips_and_the_one_that_lite_is_trained_with():
+def test_clip_equals_open_clip_and_the_loss_of_lite():
     images, texts = batch(9)[0], batch(9, d=6)[0].roll(1, 1)
     ours = make_objective("clip", temperature=0.25)(Embedded(images, None, texts)).loss.item()
     assert ours == pytest.approx(ClipLoss()(images, texts, 4.0).item(), abs=1e-6)
     assert ours == pytest.approx(info_nce(images, texts, 0.25).item(), abs=1e-6)
 
 
-def test_the_triplets_of_six_rows():
+def test_triplets_of_six_rows():
     labels = torch.tensor([0, 1, 0, 3, 4, 3])
     mask = valid_triplets(labels)
     loops = {

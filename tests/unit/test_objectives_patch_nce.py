@@ -17,14 +17,14 @@ def features(*shapes, seed=0):
 
 @pytest.mark.parametrize("across_batch", [False, True])
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
-def test_equals_the_naive_loop_over_layers_of_different_sizes(temperature, across_batch):
+def test_equals_the_naive_loop_over_layers(temperature, across_batch):
     shapes = [(2, 5, 4), (2, 3, 6)]
     queries, keys = features(*shapes), features(*shapes, seed=1)
     expected = naive_losses.patch_nce(queries, keys, temperature, across_batch)
     assert patch_nce(queries, keys, temperature, across_batch).item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_patch_without_negatives_costs_nothing():
+def test_loss_is_0_without_negatives():
     query, key = features((3, 4, 1), (3, 4, 1))
     query.requires_grad_()
     loss = patch_nce([query], [key])
@@ -40,7 +40,7 @@ def test_blank_features_have_finite_gradients():
     assert torch.isfinite(query.grad).all()
 
 
-def test_learns_which_place_a_patch_is_from_and_leaves_the_keys_alone():
+def test_learns_places_and_gives_keys_no_gradient():
     query, key = features((2, 8, 6), (2, 8, 6))
     query.requires_grad_()
     key.requires_grad_()
@@ -55,7 +55,7 @@ def test_learns_which_place_a_patch_is_from_and_leaves_the_keys_alone():
     assert key.grad is None
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_incompatible_features_are_rejected():
     query, key = features((2, 8, 6), (2, 8, 5))
     with pytest.raises(ValueError, match="of one shape"):
         patch_nce([query], [key])

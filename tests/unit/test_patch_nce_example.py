@@ -19,7 +19,7 @@ def example():
     return module
 
 
-def test_learned_heads_find_more_places_than_frozen_features(example, tmp_path):
+def test_learned_heads_beat_frozen_features(example, tmp_path):
     torch.manual_seed(0)
     images = example.photographs()[:10]
     translated = example.negatives(images)

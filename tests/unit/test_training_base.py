@@ -9,7 +9,7 @@ import pytest
 
 from lookalike.errors import WeightsMissing
 from tests.unit.small_images import write_folders
-from training import trainer as trainer_module
+from training.run import trainer as trainer_module
 from training.run.result import Result
 from training.run.trainer import run_training
 from training.settings import settings_from
@@ -36,9 +36,7 @@ def lines(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "mine.work/metrics.jsonl").read_text().splitlines()]
 
 
-def test_an_encoder_of_the_bases_shape_is_held_against_the_start_measured_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_base_of_same_shape_is_measured_as_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def another_way(*_: object, **__: object) -> None:
         pytest.fail("the base was measured by its engine, the trained weights by the trainer")
 
@@ -52,7 +50,7 @@ def test_an_encoder_of_the_bases_shape_is_held_against_the_start_measured_alike(
     assert start["validation.precision_at_1"] == result.base.seen
 
 
-def test_images_that_can_not_be_read_are_counted_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_undecodable_images_are_counted_in_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         path = tmp_path / f"data/red/broken-{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,16 +63,14 @@ def test_images_that_can_not_be_read_are_counted_aloud(tmp_path: Path, capsys: p
     assert said in capsys.readouterr().err
 
 
-def test_with_a_new_head_the_base_itself_is_measured_before_the_first_step(tmp_path: Path) -> None:
+def test_base_is_measured_before_first_step_with_new_head(tmp_path: Path) -> None:
     result = train(tmp_path, head=8, size=32)
     kinds = [next(iter(line.keys() & {"loss", "base.precision_at_1"}), "") for line in lines(tmp_path)]
     assert kinds.index("base.precision_at_1") < kinds.index("loss")
     assert result.base.unseen is not None
 
 
-def test_a_base_that_is_not_at_hand_fails_before_the_first_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_base_fails_before_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object, **__: object) -> None:
         raise WeightsMissing("no weights here")
 

@@ -24,13 +24,13 @@ def test_every_class_has_names_photo_prompts_and_a_gloss(texts):
         assert text.gloss.startswith(f"{text.names[0]}: ")
 
 
-def test_the_order_is_the_classifiers(texts):
+def test_class_order_is_the_classifiers(texts):
     assert texts[0].names[0] == "tench"
     assert "goldfish" in texts[1].names
     assert "tiger cat" in texts[282].names
 
 
-def test_class_vectors_are_what_the_formula_says(texts):
+def test_class_vectors_follow_the_formula(texts):
     two = texts[:2]
     draw = torch.Generator().manual_seed(0)
     prompts = [torch.randn(len(text.prompts), 8, generator=draw) for text in two]
@@ -46,7 +46,7 @@ def test_class_vectors_are_what_the_formula_says(texts):
     torch.testing.assert_close(vectors, torch.stack([(row - centre) / (row - centre).norm() for row in expected]))
 
 
-def test_a_pseudo_photograph_is_a_step_along_its_classifier_row():
+def test_pseudo_photograph_is_a_step_along_classifier_row():
     row, photo, mean, spread = torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0]]), torch.ones(2), torch.ones(2)
     made = pseudo_features(row, photo, mean, spread, scale=1.0, noise=0.5)
     # 1 + sqrt(2) * 0.6 + 0.5 * (2 - 1) and 1 + sqrt(2) * 0.8 + 0.5 * (0 - 1)

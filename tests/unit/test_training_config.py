@@ -13,12 +13,12 @@ from training.lite.config import LiteConfig, from_table, load_config
 RELEASED = Path(__file__).parents[2] / "configs" / "lite.toml"
 
 
-def test_the_released_file_names_every_key_and_holds_the_defaults():
+def test_released_file_has_every_key_with_its_default():
     assert load_config(RELEASED) == LiteConfig()
     assert all(f"\n{key} = " in RELEASED.read_text() for key in asdict(LiteConfig()))
 
 
-def test_integers_pass_for_floats_but_not_the_reverse():
+def test_integers_are_accepted_for_floats_only():
     assert from_table({"learning_rate": 1}).learning_rate == 1.0
     with pytest.raises(ConfigInvalid, match=r"epochs = 1\.5 must be an integer"):
         from_table({"epochs": 1.5})
@@ -37,7 +37,7 @@ def test_integers_pass_for_floats_but_not_the_reverse():
         ({"classes_per_step": 1001}, r"classes_per_step = 1001 must be in \[0, 1000\]"),
     ],
 )
-def test_wrong_tables_are_refused(table, says):
+def test_invalid_tables_are_rejected(table, says):
     with pytest.raises(ConfigInvalid, match=says):
         from_table(table)
 
@@ -45,13 +45,13 @@ def test_wrong_tables_are_refused(table, says):
 @pytest.mark.parametrize(
     ("content", "says"), [("epochs = 1", "must hold one table"), ("[lite]\n[other]", "other"), ("[lite", "not TOML")]
 )
-def test_wrong_files_are_refused(tmp_path, content, says):
+def test_invalid_files_are_rejected(tmp_path, content, says):
     path = tmp_path / "a.toml"
     path.write_text(content)
     with pytest.raises(ConfigInvalid, match=says):
         load_config(path)
 
 
-def test_an_absent_file_is_refused(tmp_path):
+def test_missing_file_is_rejected(tmp_path):
     with pytest.raises(ConfigInvalid, match="no configuration at"):
         load_config(tmp_path / "absent.toml")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/training.md").read_text()
 
 
-def test_every_key_stands_in_the_page_with_its_default_and_its_sentence() -> None:
+def test_every_key_is_documented_with_default_and_description() -> None:
     for table, field in Settings.model_fields.items():
         kind = field.annotation
         if table == "objective" or not hasattr(kind, "model_fields"):
@@ -30,7 +30,7 @@ def test_every_key_stands_in_the_page_with_its_default_and_its_sentence() -> Non
 
 
 @pytest.mark.parametrize("name", objective_names())
-def test_every_objective_has_a_configuration_and_its_options_a_word(name: str) -> None:
+def test_every_objective_has_a_configuration_and_docs(name: str) -> None:
     settings = load_settings(ROOT / f"configs/{name}.toml")
     assert settings.objective.name == name
     make_objective(name, **settings.objective.options)
@@ -39,13 +39,13 @@ def test_every_objective_has_a_configuration_and_its_options_a_word(name: str) -
         assert f"`{option} = " in row, option
 
 
-def test_an_exported_configuration_reads_as_what_was_trained_by() -> None:
+def test_exported_configuration_loads_unchanged() -> None:
     data = {"classes": ["caf\u00e9", "\U0001f600", 'a "b"\n'], "label_column": "\u540d"}
     given = settings_from({"data": data, "objective": {"name": "triplet", "mining": "hard", "margin": 0.3}}, "test")
     assert settings_from(tomllib.loads(as_toml(given)), "exported") == given
 
 
-def test_every_key_of_the_recipe_of_lite_stands_in_its_page_with_its_default() -> None:
+def test_every_key_of_the_lite_recipe_is_documented() -> None:
     page = (ROOT / "docs/encoders-lite.md").read_text()
     for field in fields(LiteConfig):
         assert f"| `{field.name}` | `{field.default}` | " in page, field.name

@@ -1,4 +1,4 @@
-"""Frozen stages that OpenVINO runs: the same rows and gradients as by torch, the same weights under the same names."""
+"""Frozen stages run by OpenVINO: rows, gradients and weights are the same as with torch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from lookalike.encoders.exported.model import Architecture
+from lookalike.encoders.exported.towers import Towers
 from lookalike.encoders.lite.towers import LiteBackbone
-from training.loop.schedule import freeze
+from lookalike.encoders.preprocessing import Preprocessing
+from training.bases.registry import load_base
+from training.lite.base import LITE_TRAITS
 from training.network.frozen import run_frozen_stages
-from training.network.model import Trainable, load_base
+from training.network.stages import freeze
+from training.network.trainable import Trainable, Traits
 from training.settings import Base
 
 
@@ -41,33 +46,33 @@ def gradients(trainable: Trainable, rows: Tensor) -> Tensor:
         (16, 0.4, 6),  # scaling, stem and its normalisation, three blocks
         (16, 0.9, 10),
         (0, 0.5, 7),
-        (0, 0.8, 8),  # beyond that the means between blocks are looked at
+        (0, 0.8, 8),  # the later blocks' outputs are read elsewhere too
     ],
 )
-def test_rows_and_gradients_are_those_of_torch_at_any_size(head: int, frozen: float, expected: int) -> None:
+def test_rows_and_gradients_equal_torch_at_any_size(head: int, frozen: float, expected: int) -> None:
     plain, _ = model(head, frozen)
     fast, still = model(head, frozen)
-    assert run_frozen_stages(fast.towers.image, still, half=False) == expected
+    assert run_frozen_stages(fast, still, half=False) == expected
     for side, rows in ((64, 18), (65, 3), (64, 2)):  # odd sides are padded otherwise; 18 rows are 16 and 2
         wanted, found = (each.encode_images(pixels(side, rows)) for each in (plain, fast))
         torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(gradients(fast, found), gradients(plain, wanted), atol=1e-3, rtol=1e-2)
 
 
-def test_weights_and_copies_know_nothing_of_it() -> None:
+def test_weights_and_copies_stay_the_same() -> None:
     plain, _ = model(16, 0.4)
     fast, still = model(16, 0.4)
-    run_frozen_stages(fast.towers.image, still, half=False)
+    run_frozen_stages(fast, still, half=False)
     copied = copy.deepcopy(fast.towers.image).state_dict()
     for name, value in plain.towers.image.state_dict().items():
         assert torch.equal(value, copied[name])
-    assert run_frozen_stages(fast.towers.image, still, half=False) == 6  # once more, from the modules themselves
+    assert run_frozen_stages(fast, still, half=False) == 6  # once more, from the modules themselves
     torch.testing.assert_close(fast.encode_images(pixels(64)), plain.encode_images(pixels(64)), atol=2e-5, rtol=1e-4)
 
 
-def test_the_rest_gets_bf16_where_it_computes_in_it() -> None:
+def test_later_stages_get_bf16() -> None:
     fast, still = model(16, 0.4)
-    run_frozen_stages(fast.towers.image, still, half=True)
+    run_frozen_stages(fast, still, half=True)
     backbone = next(each for each in fast.towers.image.modules() if isinstance(each, LiteBackbone))
     network = backbone.network
     with torch.autocast("cpu", torch.bfloat16):
@@ -77,13 +82,16 @@ def test_the_rest_gets_bf16_where_it_computes_in_it() -> None:
 
 
 @pytest.mark.parametrize("frozen", [0.0, 0.1])
-def test_less_than_a_stage_is_left_to_torch(frozen: float) -> None:
+def test_torch_runs_less_than_a_stage(frozen: float) -> None:
     fast, still = model(16, frozen)
-    assert run_frozen_stages(fast.towers.image, still, half=False) in {0, 3}
+    assert run_frozen_stages(fast, still, half=False) in {0, 3}
     assert fast.encode_images(pixels(64)).shape == (3, 16)
 
 
-def test_other_towers_are_left_alone() -> None:
+def test_other_towers_are_unchanged() -> None:
     tower = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
-    assert run_frozen_stages(tower, list(tower), half=False) == 0
-    assert "forward" not in vars(tower[0])
+    preprocessing = Preprocessing(8, 8, "squash", "bilinear", (0.0,) * 3, (1.0,) * 3)
+    for traits in (Traits(), LITE_TRAITS):
+        trainable = Trainable(Towers(tower, None), Architecture("lite"), preprocessing, 4, traits=traits)
+        assert run_frozen_stages(trainable, list(tower), half=False) == 0
+        assert "forward" not in vars(tower[0])

@@ -23,7 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's heap can be told")
-def test_memory_that_was_freed_is_not_fetched_from_the_kernel_again() -> None:
+def test_freed_memory_is_reused_without_page_faults() -> None:
     def faults(mode: str) -> int:
         done = subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True)
         return int(done.stdout)

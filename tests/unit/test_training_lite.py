@@ -73,14 +73,14 @@ def test_training_finds_the_hidden_cause(world):
     assert not after.image.training
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(world, tmp_path):
+def test_heads_are_a_function_of_the_seed(world, tmp_path):
     digests = [
         write_heads(train_heads(world, replace(SMALL, epochs=1, seed=seed)), tmp_path / "h") for seed in (1, 1, 2)
     ]
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_the_temperature_stays_above_its_floor(world):
+def test_temperature_stays_above_its_minimum(world):
     steps = []
     train_heads(world, replace(SMALL, temperature=0.02, min_temperature=0.05, epochs=1), steps.append)
     assert min(step.temperature for step in steps) == pytest.approx(0.05)
@@ -122,7 +122,7 @@ def write_archive(path, count, size=64):
 
 def test_features_are_computed_once(tmp_path, monkeypatch):
     from evaluation.datasets import read_examples
-    from training.lite.heads import features
+    from training.lite import features
 
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
     write_archive(tmp_path / "train.tar", 3)
@@ -164,7 +164,7 @@ def test_crops_keep_at_least_about_half_of_the_image():
     assert max(spans) <= 1
 
 
-def test_missing_data_is_named(tmp_path):
+def test_missing_data_is_named_in_the_error(tmp_path):
     with pytest.raises(SourceNotFound, match=r"no train\.tar in"):
         load_data(tmp_path, SMALL, tmp_path / "cache")
     write_archive(tmp_path / "train.tar", 0)
@@ -172,7 +172,7 @@ def test_missing_data_is_named(tmp_path):
         load_data(tmp_path, SMALL, tmp_path / "cache")
 
 
-def test_an_archive_that_lost_its_end_is_not_trained_on(tmp_path):
+def test_truncated_archive_is_rejected(tmp_path):
     write_archive(tmp_path / "train.tar", 4)
     whole = read_split(tmp_path, "train.tar")
     assert [example.key for example in whole] == [f"train/{number}" for number in range(4)]
@@ -181,8 +181,8 @@ def test_an_archive_that_lost_its_end_is_not_trained_on(tmp_path):
         read_split(tmp_path, "train.tar")
 
 
-def test_a_run_leaves_weights_and_a_log_of_losses(world, tmp_path, monkeypatch):
-    from training.lite.heads import run
+def test_run_writes_weights_and_a_log_of_losses(world, tmp_path, monkeypatch):
+    from training.lite import run
 
     monkeypatch.setattr(run, "load_data", lambda *_: world)
     out, log = tmp_path / "deep" / "lite.safetensors", tmp_path / "deep" / "m.jsonl"

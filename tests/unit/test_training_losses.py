@@ -38,20 +38,20 @@ def test_equals_the_naive_loop(n, temperature):
     )
 
 
-def test_one_pair_costs_nothing_and_equal_rows_cost_log_n():
+def test_loss_is_0_for_one_pair_and_log_n_for_equal_rows():
     assert info_nce(unit(1, 4, 0), unit(1, 4, 1), 0.05).item() == pytest.approx(0, abs=1e-12)
     same = unit(1, 4, 2).expand(8, 4)
     assert info_nce(same, same, 0.05).item() == pytest.approx(math.log(8))
 
 
-def test_it_is_symmetric_and_falls_when_partners_approach():
+def test_loss_is_symmetric_and_falls_when_pairs_approach():
     images, texts = unit(6, 8, 3), unit(6, 8, 4)
     assert info_nce(images, texts, 0.1).item() == pytest.approx(info_nce(texts, images, 0.1).item())
     nearer = F.normalize(texts + images, dim=-1)
     assert info_nce(images, nearer, 0.1) < info_nce(images, texts, 0.1)
 
 
-def test_a_weight_of_zero_silences_a_question_but_keeps_the_distractor():
+def test_pair_of_weight_0_still_counts_as_negative():
     images, texts = unit(3, 4, 5), unit(3, 4, 6)
     weights = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
     silenced = info_nce(images, texts, 0.1, weights).item()
@@ -65,7 +65,7 @@ def test_gradient_reaches_a_learned_temperature():
     assert torch.autograd.gradcheck(lambda t: info_nce(images, texts, t), temperature)
 
 
-def test_batches_without_sense_are_refused():
+def test_invalid_batches_are_rejected():
     with pytest.raises(ValueError, match="one shape"):
         info_nce(unit(2, 3, 0), unit(3, 3, 0), 0.1)
     with pytest.raises(ValueError, match="no pairs"):

@@ -20,7 +20,7 @@ def batches(count, n=3, d=4):
     ]
 
 
-def test_keeps_the_newest_rows_as_pytorch_metric_learnings_does():
+def test_keeps_the_newest_rows_as_pytorch_metric_learning():
     memory = CrossBatchMemory(7, 4)
     theirs = losses.CrossBatchMemory(losses.ContrastiveLoss(), 4, memory_size=7)
     assert memory.contents() is None
@@ -33,7 +33,7 @@ def test_keeps_the_newest_rows_as_pytorch_metric_learnings_does():
         assert torch.equal(kept.labels, theirs.label_memory[: len(kept)])
 
 
-def test_captions_are_remembered_beside_their_images():
+def test_captions_are_stored_with_their_images():
     memory = CrossBatchMemory(5, 4, labels=False, texts=True)
     parts = batches(3)
     for batch in parts:
@@ -45,13 +45,13 @@ def test_captions_are_remembered_beside_their_images():
         assert torch.equal(all_rows.texts[row], text)
 
 
-def test_of_a_batch_larger_than_the_memory_the_last_rows_stay():
+def test_larger_batch_leaves_its_last_rows():
     memory, batch = CrossBatchMemory(2, 4), batches(1, n=5)[0]
     memory.add(batch)
     assert sorted(memory.contents().labels.tolist()) == [3, 4]
 
 
-def test_what_was_given_out_does_not_change():
+def test_returned_rows_do_not_change():
     memory, (first, second) = CrossBatchMemory(3, 4), batches(2)
     memory.add(first)
     kept = memory.contents()
@@ -60,7 +60,7 @@ def test_what_was_given_out_does_not_change():
     assert torch.equal(kept.labels, first.labels)
 
 
-def test_a_checkpoint_holds_rows_and_place():
+def test_checkpoint_saves_rows_and_position():
     whole, first = CrossBatchMemory(7, 4), CrossBatchMemory(7, 4)
     parts = batches(4)
     for batch in parts:
@@ -75,7 +75,7 @@ def test_a_checkpoint_holds_rows_and_place():
     assert torch.equal(resumed.contents().images, whole.contents().images)
 
 
-def test_a_class_seen_once_in_the_batch_finds_its_positive_in_the_memory():
+def test_memory_provides_positives_for_single_rows():
     old, new = batches(2)
     memory, objective = CrossBatchMemory(8, 4), make_objective("info_nce")
     memory.add(old)
@@ -88,7 +88,7 @@ def test_a_class_seen_once_in_the_batch_finds_its_positive_in_the_memory():
     assert rows.grad.abs().max() > 0
 
 
-def test_a_batch_without_what_is_kept_and_an_empty_memory_are_refused():
+def test_incomplete_batch_and_empty_memory_are_rejected():
     with pytest.raises(ValueError, match="lacks labels or texts"):
         CrossBatchMemory(4, 4).add(Embedded(torch.eye(4)))
     with pytest.raises(ConfigInvalid, match="0 rows"):

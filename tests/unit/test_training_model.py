@@ -13,8 +13,10 @@ from lookalike.encoders.protocol import TextEncoder
 from lookalike.encoders.registry import load_encoder
 from lookalike.errors import ConfigInvalid, SourceError, WeightsInvalid
 from tests.contract.encoders import add_tiny_models, save_random
-from training.loop.schedule import freeze, make_optimizer, set_rate, text_parameters
-from training.network.model import Trainable, load_base, parameters_of, stages
+from training.bases.registry import load_base
+from training.loop.optimizer import make_optimizer, set_learning_rate
+from training.network.stages import freeze, parameters_of, stages, text_parameters
+from training.network.trainable import Trainable
 from training.objectives import make_objective
 from training.run.export import export_encoder, require_free
 from training.settings import Base, Optimizer
@@ -60,7 +62,7 @@ def changed(model: Trainable) -> None:
         ("tiny-eos", 0, True),
     ],
 )
-def test_what_is_exported_is_what_was_trained(
+def test_exported_encoder_equals_the_trained_model(
     encoder: str, head: int, text: bool, tiny: dict[str, str], tmp_path: Path
 ) -> None:
     name = tiny.get(encoder, encoder)
@@ -83,7 +85,7 @@ def test_what_is_exported_is_what_was_trained(
 
 
 @pytest.mark.parametrize("encoder", ["lite", "tiny"])
-def test_stages_hold_every_parameter_of_the_image_tower_once(encoder: str, tiny: dict[str, str]) -> None:
+def test_stages_contain_every_parameter_once(encoder: str, tiny: dict[str, str]) -> None:
     for head in (0, 8):
         tower = load_base(Base(encoder=tiny.get(encoder, encoder), head=head), text=False).towers.image
         listed = [id(parameter) for stage in stages(tower) for parameter in parameters_of(stage)]
@@ -91,7 +93,7 @@ def test_stages_hold_every_parameter_of_the_image_tower_once(encoder: str, tiny:
         assert set(listed) == {id(parameter) for parameter in tower.parameters()}
 
 
-def test_the_optimizer_holds_each_trained_parameter_once_at_its_rate(tiny: dict[str, str]) -> None:
+def test_optimizer_has_each_parameter_once_at_its_rate(tiny: dict[str, str]) -> None:
     base = Base(encoder=tiny["tiny"], freeze=0.5, freeze_text=False)
     model = load_base(base, text=True)
     freeze(model, base)
@@ -114,9 +116,9 @@ def test_the_optimizer_holds_each_trained_parameter_once_at_its_rate(tiny: dict[
     assert rates[id(next(objective.parameters()))] == settings.head_learning_rate
 
 
-def test_the_learning_rate_rises_and_falls_to_zero() -> None:
+def test_learning_rate_rises_and_falls_to_zero() -> None:
     optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0, "peak": 2.0}])
-    factors = [set_rate(optimizer, step, 100, 0.1) for step in range(100)]
+    factors = [set_learning_rate(optimizer, step, 100, 0.1) for step in range(100)]
     assert factors[0] == pytest.approx(0.1)
     assert factors[9] == factors[10] == 1.0
     assert factors[-1] < 0.001
@@ -131,17 +133,17 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
         (Base(projection=8), True, "captions need 0"),
     ],
 )
-def test_a_base_that_can_not_be_is_refused(base: Base, text: bool, match: str) -> None:
+def test_invalid_base_is_rejected(base: Base, text: bool, match: str) -> None:
     with pytest.raises(ConfigInvalid, match=match):
         load_base(base, text=text)
 
 
-def test_a_vision_transformer_takes_one_size(tiny: dict[str, str]) -> None:
+def test_vision_transformer_takes_one_size(tiny: dict[str, str]) -> None:
     with pytest.raises(ConfigInvalid, match="leave it at 0"):
         load_base(Base(encoder=tiny["tiny"], size=96), text=False)
 
 
-def test_other_peoples_files_are_not_overwritten(tmp_path: Path) -> None:
+def test_other_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(SourceError, match="holds other files"):
         require_free(tmp_path)
@@ -150,7 +152,7 @@ def test_other_peoples_files_are_not_overwritten(tmp_path: Path) -> None:
     require_free(tmp_path / "new")
 
 
-def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_rejected(tmp_path: Path) -> None:
     small, large = (load_base(Base(head=head, size=64), text=False) for head in (8, 16))
     export_encoder(tmp_path / "mine", small, large.modules().state_dict(), base="lite", extra={})
     with pytest.raises(WeightsInvalid, match="does not fit"):

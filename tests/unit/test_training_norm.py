@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lookalike.types import UInt8
-from training.network.batch_norm import norms_learn, restate_norms
+from training.network.batch_norm import reparametrize_batch_norm, trains_batch_norm
 from training.settings import Base, Objective, Optimizer, Settings
 
 
@@ -44,46 +44,46 @@ def pixels() -> UInt8:
     return random.integers(60, 120, (64, 3, 12, 12), np.uint8)
 
 
-def test_the_network_says_the_same(pixels: UInt8) -> None:
+def test_outputs_stay_the_same(pixels: UInt8) -> None:
     network = Network().eval()
     given = torch.from_numpy(pixels)
     before = network(given)
-    restate_norms(network, pixels, 12)
+    reparametrize_batch_norm(network, pixels, 12)
     assert torch.allclose(network(given), before, atol=1e-4)
 
 
-def test_a_batch_has_the_statistics_that_are_kept(pixels: UInt8) -> None:
+def test_batch_statistics_match_the_running_ones(pixels: UInt8) -> None:
     """So training begins where the base stands; by its own statistics it would say something else."""
     given = torch.from_numpy(pixels)
     plain = Network().eval()
     before = plain(given)
     assert not torch.allclose(copy.deepcopy(plain).train()(given), before, atol=0.3)
-    restate_norms(plain, pixels, 12)
+    reparametrize_batch_norm(plain, pixels, 12)
     assert torch.allclose(plain.train()(given), before, atol=0.02)
 
 
-def test_layers_without_statistics_or_scale_stay(pixels: UInt8) -> None:
+def test_layers_without_statistics_or_scale_are_unchanged(pixels: UInt8) -> None:
     network = Network()
     network.layers[1] = nn.BatchNorm2d(8, affine=False)
     network.layers[4] = nn.BatchNorm2d(4, track_running_stats=False)
     before = copy.deepcopy(network.layers.state_dict())
-    restate_norms(network, pixels, 12)
+    reparametrize_batch_norm(network, pixels, 12)
     for name, value in network.layers.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
-def test_unused_layers_stay(pixels: UInt8) -> None:
+def test_unused_layers_are_unchanged(pixels: UInt8) -> None:
     network = Network()
     network.spare = nn.BatchNorm2d(5)
-    restate_norms(network, pixels, 12)
+    reparametrize_batch_norm(network, pixels, 12)
     assert torch.equal(network.spare.weight, torch.ones(5))
 
 
 @pytest.mark.parametrize(("freeze_norm", "chunk", "learn"), [(True, 0, False), (False, 0, True), (False, 8, False)])
-def test_when_norms_learn(freeze_norm: bool, chunk: int, learn: bool) -> None:
+def test_batch_norm_trains_unless_frozen_or_chunked(freeze_norm: bool, chunk: int, learn: bool) -> None:
     settings = Settings(
         base=Base(encoder="lite", freeze_norm=freeze_norm),
         objective=Objective(name="triplet"),
         optimizer=Optimizer(chunk=chunk),
     )
-    assert norms_learn(settings) is learn
+    assert trains_batch_norm(settings) is learn

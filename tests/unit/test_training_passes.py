@@ -5,7 +5,7 @@ import copy
 import torch
 from timm.models.efficientnet import tf_efficientnet_lite0
 
-from training.network.memory_passes import spare_passes
+from training.network.memory_passes import reduce_memory_passes
 
 
 def gradients(network, pixels):
@@ -18,38 +18,38 @@ def test_values_and_gradients_stay_the_same():
     torch.manual_seed(0)
     plain = tf_efficientnet_lite0(pretrained=False).double().to(memory_format=torch.channels_last).train()
     spared = copy.deepcopy(plain)
-    spare_passes(spared)
+    reduce_memory_passes(spared)
     pixels = torch.randn(4, 192, 5, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     for before, after in zip(gradients(plain, pixels), gradients(spared, pixels), strict=True):
         assert torch.allclose(before, after, rtol=1e-9, atol=1e-12)
 
 
-def test_a_norm_after_which_pixels_are_pooled_gets_its_gradient_channels_last():
+def test_norm_before_pooling_gets_channels_last_gradient():
     network = tf_efficientnet_lite0(pretrained=False).to(memory_format=torch.channels_last).train()
-    spare_passes(network)
+    reduce_memory_passes(network)
     seen = []
     network.bn2.register_full_backward_pre_hook(lambda _, given: seen.append(given[0]))
     gradients(network, torch.randn(2, 192, 5, 5).contiguous(memory_format=torch.channels_last))
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_other_activations_are_out_of_place_and_frozen_norms_have_no_hook():
+def test_other_activations_and_frozen_norms():
     network = tf_efficientnet_lite0(pretrained=False)
     network.bn1.requires_grad_(False)
     swish = torch.nn.SiLU(inplace=True)
-    spare_passes(torch.nn.ModuleList([network, swish]))
+    reduce_memory_passes(torch.nn.ModuleList([network, swish]))
     assert not swish.inplace
     assert not network.bn1._backward_pre_hooks
     assert network.bn2._backward_pre_hooks
 
 
-def test_weights_and_copies_know_nothing_of_it():
+def test_weights_and_copies_stay_the_same():
     network = tf_efficientnet_lite0(pretrained=False).eval()
     pixels = torch.randn(1, 3, 64, 64)
     wanted = network(pixels)
     names = list(network.state_dict())
-    spare_passes(network)
-    spare_passes(network)
+    reduce_memory_passes(network)
+    reduce_memory_passes(network)
     again = copy.deepcopy(network)
     assert list(again.state_dict()) == names
     assert torch.equal(again(pixels), wanted)

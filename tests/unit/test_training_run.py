@@ -22,12 +22,12 @@ from lookalike.types import Int64, UInt8
 from tests.conftest import REPOSITORY
 from training.data.augment import make_augmentation
 from training.data.batches import Batches
-from training.data.image_cache import Views
 from training.data.sampling import epoch_batches
+from training.data.views import Views
 from training.distributed import Process
-from training.loop.loop import Loop, Step
-from training.network.head import align_head
-from training.network.model import Trainable, require_fitting
+from training.loop.training_loop import StepResult, TrainingLoop
+from training.network.new_head import fit_principal_axes
+from training.network.trainable import Trainable, require_compatible
 from training.objectives import make_objective
 from training.run.checkpoint import load_checkpoint, save_checkpoint
 from training.settings import Augment, Settings, settings_from
@@ -78,7 +78,7 @@ def settings(**tables: dict[str, object]) -> Settings:
     return settings_from({**tables, **own}, "test")
 
 
-def toy_loop(given: Settings, objective: str = "triplet", workers: int = 0) -> Loop:
+def toy_loop(given: Settings, objective: str = "triplet", workers: int = 0) -> TrainingLoop:
     pixels, labels = toy_images()
     views = Views(pixels, make_augmentation(AUGMENT, SIDE), 2 if objective == "simclr" else 1)
     by_image = objective == "simclr"
@@ -94,10 +94,10 @@ def toy_loop(given: Settings, objective: str = "triplet", workers: int = 0) -> L
     )
     model = toy_model()
     torch.manual_seed(1)
-    return Loop(model, make_objective(objective), batches, given, CPU, Process())
+    return TrainingLoop(model, make_objective(objective), batches, given, CPU, Process())
 
 
-def losses(steps: list[Step]) -> list[float]:
+def losses(steps: list[StepResult]) -> list[float]:
     return [step.loss for step in steps]
 
 
@@ -108,7 +108,7 @@ def test_every_objective_learns_in_the_loop(objective: str) -> None:
     assert np.mean(seen[-5:]) < 0.8 * np.mean(seen[:5])
 
 
-def test_the_same_seed_gives_the_same_losses_on_any_number_of_workers() -> None:
+def test_losses_depend_on_seed_not_on_workers() -> None:
     alone = losses(list(toy_loop(settings()).run(6)))
     # In a process of its own: one with many libraries' threads is no place to fork from.
     script = (
@@ -120,7 +120,7 @@ def test_the_same_seed_gives_the_same_losses_on_any_number_of_workers() -> None:
 
 
 @pytest.mark.parametrize("extra", [{}, {"ema": 0.9}, {"memory": 24}], ids=["plain", "ema", "memory"])
-def test_a_stopped_run_resumes_to_the_same_curve_and_the_same_weights(extra: dict[str, object], tmp_path: Path) -> None:
+def test_stopped_run_resumes_to_same_losses_and_weights(extra: dict[str, object], tmp_path: Path) -> None:
     whole = toy_loop(settings(optimizer=extra))
     expected = losses(list(whole.run(12)))
     first = toy_loop(settings(optimizer=extra))
@@ -136,7 +136,7 @@ def test_a_stopped_run_resumes_to_the_same_curve_and_the_same_weights(extra: dic
         torch.testing.assert_close(second.weights()[name], tensor, rtol=0, atol=0)
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+def test_checkpoint_of_another_configuration_is_rejected(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path, {}) is None
     save_checkpoint(tmp_path, {"settings": '{"a": 1}', "loop": {}})
     with pytest.raises(ConfigInvalid, match="another configuration"):
@@ -160,7 +160,7 @@ def test_chunks_give_the_gradient_of_the_whole_batch() -> None:
     torch.testing.assert_close(weights(5), weights(0), rtol=0, atol=1e-5)
 
 
-def test_frozen_stages_stay_as_they_are_and_later_ones_learn_faster() -> None:
+def test_frozen_stages_do_not_change() -> None:
     given = settings(base={"freeze": 0.5}, optimizer={"layer_decay": 0.5})
     loop = toy_loop(given)
     start = copy.deepcopy(loop.model.towers.image.state_dict())
@@ -170,7 +170,7 @@ def test_frozen_stages_stay_as_they_are_and_later_ones_learn_faster() -> None:
         assert torch.equal(now[name], tensor) == name.startswith("first."), name
 
 
-def test_wise_interpolates_between_the_start_and_the_trained_weights() -> None:
+def test_wise_interpolates_between_start_and_trained_weights() -> None:
     half = toy_loop(settings(optimizer={"wise": 0.5}))
     start = {name: tensor.clone() for name, tensor in half.model.modules().state_dict().items()}
     list(half.run(3))
@@ -180,7 +180,7 @@ def test_wise_interpolates_between_the_start_and_the_trained_weights() -> None:
             torch.testing.assert_close(tensor, (start[name] + now[name]) / 2)
 
 
-def test_an_epoch_holds_every_image_once_and_balanced_batches_their_share_of_each_class() -> None:
+def test_epoch_has_every_image_once_or_balanced_classes() -> None:
     rows = epoch_batches(None, 20, 5, 0, seed=3, epoch=0)
     assert sorted(rows.ravel().tolist()) == list(range(20))
     assert (epoch_batches(None, 20, 5, 0, seed=3, epoch=0) == rows).all()
@@ -191,22 +191,22 @@ def test_an_epoch_holds_every_image_once_and_balanced_batches_their_share_of_eac
 
 
 @pytest.mark.parametrize(("size", "per_class", "match"), [(30, 0, "more than the 24"), (7, 3, "whole groups")])
-def test_batches_that_can_not_be_made_are_refused(size: int, per_class: int, match: str) -> None:
+def test_impossible_batches_are_rejected(size: int, per_class: int, match: str) -> None:
     with pytest.raises(ConfigInvalid, match=match):
         epoch_batches(np.repeat(np.arange(4), 6).astype(np.int64), 24, size, per_class, seed=0, epoch=0)
 
 
-def test_a_new_head_starts_with_the_features_principal_axes() -> None:
+def test_new_head_starts_with_principal_axes_of_features() -> None:
     features = torch.randn(200, 10, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.arange(10.0, 0, -1))
     head = nn.Linear(10, 4)
-    align_head(head, features)
+    fit_principal_axes(head, features)
     projected = (features @ head.weight.T + head.bias).detach()
     torch.testing.assert_close(projected.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
     kept = projected.var(0).sum() / features.var(0).sum()
     best = torch.linalg.svdvals(features - features.mean(0)).square()
     assert kept == pytest.approx(float(best[:4].sum() / best.sum()), abs=1e-3)
     small = nn.Linear(10, 8)
-    align_head(small, features[:3])
+    fit_principal_axes(small, features[:3])
     assert torch.isfinite(small.weight).all()
 
 
@@ -219,7 +219,7 @@ def test_a_new_head_starts_with_the_features_principal_axes() -> None:
         ({"base": {"freeze": 2}}, r"base\.freeze = 2"),
     ],
 )
-def test_a_configuration_that_makes_no_sense_names_the_key(document: dict[str, object], match: str) -> None:
+def test_invalid_configuration_names_the_key(document: dict[str, object], match: str) -> None:
     with pytest.raises(ConfigInvalid, match=match):
         settings_from(document, "x.toml")
 
@@ -237,7 +237,7 @@ class AnySize(nn.Module):
         return features
 
 
-def test_the_input_grows_to_the_encoder_s_side() -> None:
+def test_input_grows_to_the_encoders_side() -> None:
     loop = toy_loop(settings(augment={"grow_from": 8}))
     tower = AnySize()
     loop.model.towers.image = tower
@@ -248,15 +248,15 @@ def test_the_input_grows_to_the_encoder_s_side() -> None:
     assert tower.sides.count(40) == 4  # the last quarter of 18 steps
 
 
-def test_a_tower_of_one_size_and_a_side_above_the_encoder_s_are_refused() -> None:
+def test_incompatible_input_sizes_are_rejected() -> None:
     model = toy_model()
-    require_fitting(model, Augment())
-    require_fitting(model, Augment(grow_from=SIDE, pad=SIDE - 1))
+    require_compatible(model, Augment())
+    require_compatible(model, Augment(grow_from=SIDE, pad=SIDE - 1))
     with pytest.raises(ConfigInvalid, match=r"pad = 8.*8 pixels"):
-        require_fitting(model, Augment(pad=SIDE))
+        require_compatible(model, Augment(pad=SIDE))
     with pytest.raises(ConfigInvalid, match=r"grow_from = 9.*8 pixels"):
-        require_fitting(model, Augment(grow_from=9))
+        require_compatible(model, Augment(grow_from=9))
     model.architecture = Architecture("open_clip")
     model.towers.model = SimpleNamespace(visual=SimpleNamespace(positional_embedding=1))
     with pytest.raises(ConfigInvalid, match="vision transformer"):
-        require_fitting(model, Augment(grow_from=4))
+        require_compatible(model, Augment(grow_from=4))

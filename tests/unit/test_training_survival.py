@@ -19,10 +19,10 @@ from lookalike.encoders.registry import load_encoder
 from lookalike.errors import ConfigInvalid, DiskFull, EncoderError, SourceError, WeightsInvalid
 from tests.bad_images import bad_images, encoded, make_image
 from tests.unit.small_images import write_folders
-from training import image_cache as image_cache_module
-from training import trainer as trainer_module
-from training.data.image_cache import ROWS, cache_images, digest_of
-from training.network.model import load_base
+from training.bases.registry import load_base
+from training.data import image_cache as image_cache_module
+from training.data.image_cache import ROWS_FILE, cache_images, digest_of
+from training.run import trainer as trainer_module
 from training.run.checkpoint import trim_metrics
 from training.run.export import export_encoder
 from training.run.trainer import run_training
@@ -42,7 +42,7 @@ def silent(count: int) -> None:
     assert count > 0
 
 
-def test_hostile_images_are_left_out_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_undecodable_images_are_left_out(tmp_path: Path) -> None:
     examples = gallery(tmp_path / "gallery", 3)
     for odd in bad_images():
         (tmp_path / "gallery" / f"bad-{odd.name}").write_bytes(odd.data)
@@ -52,7 +52,7 @@ def test_hostile_images_are_left_out_and_the_rest_is_kept(tmp_path: Path) -> Non
     assert pixels.shape == (3, 3, 8, 8)
 
 
-def test_an_image_that_was_replaced_is_decoded_again(tmp_path: Path) -> None:
+def test_replaced_image_is_decoded_again(tmp_path: Path) -> None:
     before, _ = cache_images(gallery(tmp_path / "gallery"), SIZE, tmp_path / "work", silent)
     first = np.array(before)
     path = tmp_path / "gallery/03.png"
@@ -62,9 +62,7 @@ def test_an_image_that_was_replaced_is_decoded_again(tmp_path: Path) -> None:
     assert [row for row in range(12) if (first[row] != after[row]).any()] == [3]
 
 
-def test_a_kill_while_decoding_never_passes_half_written_pixels_for_whole_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_decoding_is_not_taken_for_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = gallery(tmp_path / "gallery")
     whole = np.array(cache_images(examples, SIZE, tmp_path / "work", silent)[0])
 
@@ -73,11 +71,11 @@ def test_a_kill_while_decoding_never_passes_half_written_pixels_for_whole_ones(
 
     with pytest.raises(KeyboardInterrupt):
         cache_images(examples[::-1], SIZE, tmp_path / "work", killed)
-    assert not (tmp_path / "work" / ROWS).exists()
+    assert not (tmp_path / "work" / ROWS_FILE).exists()
     np.testing.assert_array_equal(cache_images(examples, SIZE, tmp_path / "work", silent)[0], whole)
 
 
-def test_the_digest_follows_everything_that_is_trained_on() -> None:
+def test_digest_covers_everything_that_is_trained_on() -> None:
     one = Example("a", bytes, "cat", ("a cat",), 7)
     others = [
         replace(one, **change) for change in ({"key": "b"}, {"label": "dog"}, {"captions": ()}, {"fingerprint": 8})
@@ -85,7 +83,7 @@ def test_the_digest_follows_everything_that_is_trained_on() -> None:
     assert len({digest_of([each]) for each in [one, *others]}) == 5
 
 
-def test_a_line_of_metrics_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
+def test_truncated_line_of_metrics_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"step": 3, "lo')
     trim_metrics(path, 2)
@@ -108,9 +106,7 @@ def train(folder: Path, out: Path) -> None:
     run_training(settings(folder), out, command="test", workers=0, force=True)  # type: ignore[arg-type]
 
 
-def test_a_full_disk_while_decoding_is_told_before_anything_is_mapped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_while_decoding_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -123,7 +119,7 @@ def test_a_full_disk_while_decoding_is_told_before_anything_is_mapped(
     assert (tmp_path / "mine/encoder.json").is_file()
 
 
-def test_a_full_disk_at_a_checkpoint_is_told_and_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_resumes_after_full_disk_at_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -143,18 +139,18 @@ def test_two_runs_do_not_share_a_work_folder(tmp_path: Path, monkeypatch: pytest
             train(tmp_path / "gallery", tmp_path / "mine")
         raise KeyboardInterrupt
 
-    real = trainer_module.read_data
-    monkeypatch.setattr(trainer_module, "read_data", second)
+    real = trainer_module.load_data
+    monkeypatch.setattr(trainer_module, "load_data", second)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "gallery", tmp_path / "mine")
-    monkeypatch.setattr(trainer_module, "read_data", real)
+    monkeypatch.setattr(trainer_module, "load_data", real)
     train(tmp_path / "gallery", tmp_path / "mine")
 
 
 @pytest.mark.parametrize(
     "change", [{"dim": 12}, {"size": 0}, {"size": 1_000_000}, {"std": [0, 0, 0]}, {"mean": [0.5]}, {"resize": -5}]
 )
-def test_numbers_that_no_encoder_has_are_one_clear_error(tmp_path: Path, change: dict[str, object]) -> None:
+def test_invalid_numbers_in_encoder_json_are_rejected(tmp_path: Path, change: dict[str, object]) -> None:
     model = load_base(Base(head=8, size=32), text=False)
     export_encoder(tmp_path / "mine", model, model.modules().state_dict(), base="lite", extra={})
     path = tmp_path / "mine/encoder.json"
@@ -166,7 +162,7 @@ def test_numbers_that_no_encoder_has_are_one_clear_error(tmp_path: Path, change:
 
 
 @pytest.mark.parametrize("change", [{"model": "no-such"}, {"family": "other"}, {"head": -3}])
-def test_an_architecture_that_makes_no_sense_is_one_clear_error(tmp_path: Path, change: dict[str, object]) -> None:
+def test_invalid_architecture_is_rejected(tmp_path: Path, change: dict[str, object]) -> None:
     model = load_base(Base(head=8, size=32), text=False)
     export_encoder(tmp_path / "mine", model, model.modules().state_dict(), base="lite", extra={})
     path = tmp_path / "mine/encoder.json"
@@ -179,7 +175,7 @@ def test_an_architecture_that_makes_no_sense_is_one_clear_error(tmp_path: Path, 
         )
 
 
-def test_captions_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
+def test_missing_captions_are_rejected(tmp_path: Path) -> None:
     write_folders(tmp_path / "data", {f"red/{i}.png": "red" for i in range(8)})
     asked = settings_from({"objective": {"name": "clip"}, "data": {"train": [str(tmp_path / "data")]}}, "test")
     with pytest.raises(SourceError, match="has a caption"):
@@ -187,7 +183,7 @@ def test_captions_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     assert not (tmp_path / "mine.work").exists()  # nothing came to be
 
 
-def test_one_class_alone_and_images_to_judge_by_without_classes_are_refused(tmp_path: Path) -> None:
+def test_single_class_and_missing_classes_are_rejected(tmp_path: Path) -> None:
     one = write_folders(tmp_path / "one", {f"red/{i}.png": "red" for i in range(8)})
     asked = settings_from({"objective": {"name": "triplet"}, "data": {"train": [str(one)]}}, "test")
     with pytest.raises(SourceError, match="one class, 'red'"):
@@ -196,35 +192,33 @@ def test_one_class_alone_and_images_to_judge_by_without_classes_are_refused(tmp_
     bare = write_folders(tmp_path / "bare", {"a.png": "red", "b.png": "blue"})
     data = {"train": [str(both)], "validation": [str(bare)]}
     asked = settings_from({"objective": {"name": "triplet"}, "data": data}, "test")
-    with pytest.raises(SourceError, match="the 2 to judge by have none"):
+    with pytest.raises(SourceError, match="the 2 validation images have none"):
         run_training(asked, tmp_path / "mine", command="test", workers=0)
 
 
 @pytest.mark.parametrize("out", ["file/mine", "/proc/mine"])
-def test_a_place_that_can_not_be_written_is_named(tmp_path: Path, out: str) -> None:
+def test_unwritable_output_is_named(tmp_path: Path, out: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="can't be made"):
         train(tmp_path, tmp_path / out)
 
 
-def test_a_device_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_device_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lookalike.encoders.engines.selection.cuda_available", lambda: False)
     for device, said in (("potato", "unknown device 'potato'"), ("cuda", "no CUDA device")):
         with pytest.raises(EncoderError, match=said):
             run_training(settings(tmp_path), tmp_path / "mine", command="test", device=device)  # type: ignore[arg-type]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_the_best_so_far(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_infinite_loss_ends_the_run_with_the_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery(tmp_path / "gallery")
-    real = trainer_module.Loop._advance
+    real = trainer_module.TrainingLoop._advance
 
     def diverging(loop: object, batch: object) -> object:
         step = real(loop, batch)  # type: ignore[arg-type]
         return replace(step, loss=float("nan")) if step.step == broken else step
 
-    monkeypatch.setattr(trainer_module.Loop, "_advance", diverging)
+    monkeypatch.setattr(trainer_module.TrainingLoop, "_advance", diverging)
     broken = 1
     with pytest.raises(ConfigInvalid, match=r"not finite any more at step 1.*optimizer\.learning_rate"):
         train(tmp_path / "gallery", tmp_path / "early")
@@ -235,20 +229,20 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_best_so_far(
     assert (tmp_path / "late/encoder.json").is_file()
 
 
-def test_best_weights_that_were_damaged_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_best_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery(tmp_path / "gallery")
-    real = trainer_module._Run._load_best
+    real = trainer_module._TrainingRun._load_best
 
-    def damaged(run: trainer_module._Run) -> object:
-        (run.work / trainer_module.BEST).write_bytes(b"not a tensor in sight")
+    def damaged(run: trainer_module._TrainingRun) -> object:
+        (run.work / trainer_module.BEST_FILE).write_bytes(b"not a tensor in sight")
         return real(run)
 
-    monkeypatch.setattr(trainer_module._Run, "_load_best", damaged)
+    monkeypatch.setattr(trainer_module._TrainingRun, "_load_best", damaged)
     with pytest.raises(SourceError, match=r"best\.safetensors can't be read.*remove"):
         train(tmp_path / "gallery", tmp_path / "mine")
 
 
-def test_images_without_classes_calibrate_by_their_views(tmp_path: Path) -> None:
+def test_images_without_classes_calibrate_by_views(tmp_path: Path) -> None:
     gallery(tmp_path / "gallery")
     asked = settings(tmp_path / "gallery")
     asked = asked.model_copy(update={"data": asked.data.model_copy(update={"holdout": 0.5})})  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Training and validation images: splits, decoded pixels, and batches of random views."""

@@ -1,6 +1,6 @@
-"""What happens to an image before each step: the table `[augment]` -> torchvision's transforms.
+"""Random transforms of training images, built from the table `[augment]` with torchvision.
 
-Everything works on uint8 tensors (3, R, R) -> (3, S, S); normalisation is part of the tower.
+All transforms take uint8 tensors, (3, R, R) -> (3, S, S). Normalization is part of the tower.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from torchvision.transforms import v2
 
 from training.settings import Augment
 
-_HUE = 0.25
-"""SimCLR's ratio of hue to the other jitters (Chen et al. 2020, appendix A)."""
+_HUE_RATIO = 0.25
+"""Strength of the hue jitter, relative to the other jitters (SimCLR, Chen et al. 2020, appendix A)."""
 
 
 def cached_side(augment: Augment, size: int) -> int:
-    """R: the side that images are kept at, so that random crops of an S x S input lose little detail."""
+    """Return R, the side of cached images: 1.25 S where crops are random, so that a crop loses little detail."""
     return size if augment.crop == 1 else round(size * 1.25)
 
 
 def make_augmentation(augment: Augment, size: int) -> v2.Compose:
-    """The random transform of one view.
+    """Return the random transform of one view.
 
     Args:
         augment: the table.
@@ -36,11 +36,11 @@ def make_augmentation(augment: Augment, size: int) -> v2.Compose:
         steps.append(v2.RandomHorizontalFlip(augment.flip))
     if augment.jitter:
         strength = augment.jitter
-        steps.append(v2.RandomApply([v2.ColorJitter(strength, strength, strength, strength * _HUE)], p=0.8))
+        steps.append(v2.RandomApply([v2.ColorJitter(strength, strength, strength, strength * _HUE_RATIO)], p=0.8))
     if augment.grey:
         steps.append(v2.RandomGrayscale(augment.grey))
     if augment.blur:
-        kernel = max(3, size // 10 * 2 + 1)  # a tenth of the side on either hand, odd
+        kernel = max(3, size // 10 * 2 + 1)  # a tenth of the side in each direction, odd
         steps.append(v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], p=augment.blur))
     if augment.erase:
         steps.append(v2.RandomErasing(augment.erase, value=127))

@@ -1,7 +1,7 @@
-"""Kept images -> batches of random views, drawn by worker processes ahead of the step that needs them.
+"""Batches of random views of the cached images, prepared by worker processes ahead of the step that needs them.
 
-Every batch is a function of seed, epoch and position, so a run that resumes, or runs on more workers, sees the same
-ones. Dimension letters: b images of a batch, v views of each, S side of the input.
+Each batch is a function of seed, epoch and position. A resumed run, or one with another number of workers, gets the
+same batches. Dimension letters: b images of a batch, v views of each, S side of the input.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lookalike.types import Int64
-from training.data.image_cache import Views, view_seed
 from training.data.sampling import epoch_batches
+from training.data.views import Views, view_seed
 from training.settings import Settings
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step learns from.
+    """The inputs of one step.
 
     Attributes:
         pixels: (v * b, 3, S, S) uint8; row i and row i + b show the same image where v is 2.
@@ -33,6 +33,15 @@ class Batch:
     pixels: Tensor
     labels: Tensor | None
     texts: list[str] | None
+
+    def split(self, size: int) -> list[Batch]:
+        """Return batches of at most `size` rows."""
+        parts = []
+        for start in range(0, len(self.pixels), size):
+            rows = slice(start, start + size)
+            labels = None if self.labels is None else self.labels[rows]
+            parts.append(Batch(self.pixels[rows], labels, None if self.texts is None else self.texts[rows]))
+        return parts
 
 
 class Batches:
@@ -45,8 +54,8 @@ class Batches:
         batch_size: b.
         per_class: see `epoch_batches`.
         seed: of the run.
-        workers: processes that draw views; 0 draws them in this one.
-        by_image: whether rows, not labels, say what belongs together.
+        workers: processes that draw views; 0 draws them in this process.
+        by_image: whether `Batch.labels` holds the images' rows instead of their classes.
     """
 
     def __init__(
@@ -72,16 +81,16 @@ class Batches:
         self.steps_per_epoch = len(self._rows(0))
 
     def epoch(self, number: int, first: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
-        """An epoch's batches from the given one on; of each, this rank's share: every `ranks`-th image."""
+        """Yield an epoch's batches from the `first` on; of each batch, every `ranks`-th image from `rank` on."""
         rows = self._rows(number)[first:, rank::ranks]
         requests = [[(int(row), view_seed(self._seed, number, int(row))) for row in batch] for batch in rows]
         loader: DataLoader[Tensor] = DataLoader(
             self._views,
             batch_sampler=requests,
             num_workers=self._workers,
-            worker_init_fn=_one_thread if self._workers else None,
+            worker_init_fn=_use_one_thread if self._workers else None,
             prefetch_factor=4 if self._workers else None,
-            generator=torch.Generator(),  # else each new loader would draw from the state that dropout draws from
+            generator=torch.Generator(),  # else each new loader would advance the generator that dropout uses
         )
         for batch, images in zip(rows, loader, strict=True):  # (b, v, 3, S, S)
             yield self._batch(batch, images, number)
@@ -97,41 +106,44 @@ class Batches:
         labels = None if ids is None else torch.from_numpy(ids).repeat(views)
         texts = None
         if self._captions is not None:
-            chosen = [(self._captions[row], view_seed(self._seed + 1, epoch, int(row))) for row in rows]
-            texts = [captions[seed % len(captions)] for captions, seed in chosen]
+            choices = [(self._captions[row], view_seed(self._seed + 1, epoch, int(row))) for row in rows]
+            texts = [captions[seed % len(captions)] for captions, seed in choices]
         return Batch(pixels, labels, texts)
 
 
-def fitting(settings: Settings, count: int, labels: Int64 | None) -> tuple[Settings, str]:
-    """The settings with a batch that few images or few classes can fill, and a word about it where it was changed.
+def fit_batch_size(settings: Settings, count: int, labels: Int64 | None) -> tuple[Settings, str]:
+    """Reduce the batch size to what the training images and their classes can fill.
 
     Args:
         settings: the configuration.
         count: training images.
         labels: (count,) their classes, None where there are none.
+
+    Returns:
+        The settings, and a warning; empty where nothing was changed.
     """
-    size, group = settings.optimizer.batch_size, settings.sampling.per_class
-    wanted = min(size, max(2, count))
+    old_size, old_group = settings.optimizer.batch_size, settings.sampling.per_class
+    size, group = min(old_size, max(2, count)), old_group
     if group and labels is not None:
         classes = len(np.unique(labels))
-        wanted = max(group, wanted // group * group)
-        if wanted // group > classes:
-            group = -(-wanted // classes)
-            wanted = group * min(classes, wanted // group)
-    if (wanted, group) == (size, settings.sampling.per_class):
+        size = max(group, size // group * group)
+        if size // group > classes:
+            group = -(-size // classes)
+            size = group * min(classes, size // group)
+    if (size, group) == (old_size, old_group):
         return settings, ""
-    optimizer = settings.optimizer.model_copy(update={"batch_size": wanted})
+    optimizer = settings.optimizer.model_copy(update={"batch_size": size})
     sampling = settings.sampling.model_copy(update={"per_class": group})
-    text = (
+    warning = (
         f"{count:,} training images"
         + (f" of {len(np.unique(labels)):,} classes" if labels is not None else "")
-        + f" make a batch of {wanted}"
-        + (f" instead of {size}" if wanted != size else "")
+        + f" make a batch of {size}"
+        + (f" instead of {old_size}" if size != old_size else "")
         + (f", {group} of each class" if group else "")
-        + (f" instead of {settings.sampling.per_class}" if group != settings.sampling.per_class else "")
+        + (f" instead of {old_group}" if group != old_group else "")
     )
-    return settings.model_copy(update={"optimizer": optimizer, "sampling": sampling}), text
+    return settings.model_copy(update={"optimizer": optimizer, "sampling": sampling}), warning
 
 
-def _one_thread(worker: int) -> None:
+def _use_one_thread(worker: int) -> None:
     torch.set_num_threads(1)

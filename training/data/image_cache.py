@@ -1,7 +1,6 @@
-"""Examples -> decoded images of one size, kept on disk, and the random views that a step is made of.
+"""A cache on disk of the decoded training images, uint8 (3, R, R).
 
-An image is decoded once and kept as uint8 (3, R, R); what can't be decoded is left out and named. Views depend on the
-seed that comes with each request alone, never on the number of worker processes.
+Each image is decoded once. Images that can't be decoded are left out.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor, nn
-from torch.utils.data import Dataset, get_worker_info
-from torchvision.transforms import v2
 
 from evaluation.datasets import Example
 from lookalike.encoders.preprocessing import Preprocessing
@@ -27,18 +24,18 @@ from lookalike.errors import LookalikeError, SourceError
 from lookalike.images import decode
 from lookalike.types import Int64, UInt8
 
-PIXELS, ROWS = "pictures.npy", "pictures.json"
-_CHUNK, _TASK = 512, 32
-"""Images that are decoded before the next are begun, and those of one task: alone, small ones wait for the GIL."""
-_WRITTEN = 8 * _CHUNK
-"""Images after which the disk is asked to write."""
+PIXELS_FILE, ROWS_FILE = "pictures.npy", "pictures.json"
+_CHUNK_IMAGES, _TASK_IMAGES = 512, 32
+"""Images decoded before the next are started, and images of one task: tasks of one small image wait for the GIL."""
+_FLUSH_IMAGES = 8 * _CHUNK_IMAGES
+"""Images after which the file is flushed to disk."""
 _SAMPLE_BATCH = 16
 
 
 def cache_images(
     examples: Sequence[Example], preprocessing: Preprocessing, folder: Path, progress: Callable[[int], object]
 ) -> tuple[UInt8, Int64]:
-    """Decodes every example once; a second call over the same examples reads what the first one wrote.
+    """Decode every example, or read what an earlier call with the same examples wrote.
 
     Args:
         examples: N of them.
@@ -47,30 +44,30 @@ def cache_images(
         progress: called with the number of images done since the last call.
 
     Returns:
-        (m, 3, R, R) uint8, memory-mapped, and (m,) the examples they belong to, m <= N.
+        (m, 3, R, R) uint8, memory-mapped, and (m,) rows of the examples they belong to, m <= N.
 
     Raises:
-        SourceError: not one image can be decoded.
+        SourceError: no image can be decoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     identity = f"{preprocessing.digest} {digest_of(examples)}"
-    kept = _known(folder, identity)
+    kept = _cached_rows(folder, identity)
     if kept is None:
-        (folder / ROWS).unlink(missing_ok=True)  # it would vouch for pixels that are being written over
-        kept = _decode_all(examples, preprocessing, folder / PIXELS, progress)
-        (folder / ROWS).write_text(json.dumps({"identity": identity, "kept": kept}))
+        (folder / ROWS_FILE).unlink(missing_ok=True)  # else it would describe pixels that are being overwritten
+        kept = _decode_all(examples, preprocessing, folder / PIXELS_FILE, progress)
+        (folder / ROWS_FILE).write_text(json.dumps({"identity": identity, "kept": kept}))
     if not kept:
         raise SourceError(f"none of the {len(examples):,} training images can be decoded")
-    pixels: UInt8 = np.load(folder / PIXELS, mmap_mode="r")[: len(kept)]
+    pixels: UInt8 = np.load(folder / PIXELS_FILE, mmap_mode="r")[: len(kept)]
     return pixels, np.array(kept, np.int64)
 
 
-def spread_sample(pixels: UInt8, count: int, side: int) -> Iterator[Tensor]:
-    """Images from all over the training data, in batches.
+def sample_batches(pixels: UInt8, count: int, side: int) -> Iterator[Tensor]:
+    """Yield evenly spaced images of the training data, in batches.
 
     Args:
         pixels: (m, 3, R, R) uint8.
-        count: how many at most.
+        count: images at most.
         side: S.
 
     Yields:
@@ -83,20 +80,20 @@ def spread_sample(pixels: UInt8, count: int, side: int) -> Iterator[Tensor]:
 
 
 def digest_of(examples: Sequence[Example]) -> str:
-    """SHA-256 over everything that training reads of the examples, hex; a changed image file changes it."""
+    """Return SHA-256, hex, over all that training reads of the examples; a changed image file changes it."""
     digest = hashlib.sha256()
-    for each in examples:
-        digest.update(json.dumps([each.key, each.fingerprint, each.label, each.captions]).encode())
+    for example in examples:
+        digest.update(json.dumps([example.key, example.fingerprint, example.label, example.captions]).encode())
     return digest.hexdigest()
 
 
-def _known(folder: Path, identity: str) -> list[int] | None:
+def _cached_rows(folder: Path, identity: str) -> list[int] | None:
     try:
-        record = json.loads((folder / ROWS).read_text())
+        record = json.loads((folder / ROWS_FILE).read_text())
     except (OSError, ValueError):
         return None
-    same = record.get("identity") == identity and (folder / PIXELS).is_file()
-    return list(record["kept"]) if same else None
+    valid = record.get("identity") == identity and (folder / PIXELS_FILE).is_file()
+    return list(record["kept"]) if valid else None
 
 
 def _decode_all(
@@ -106,13 +103,13 @@ def _decode_all(
     pixels = open_memmap(path, "w+", np.uint8, (len(examples), 3, side, side))
     kept: list[int] = []
     with path.open("r+b") as file, ThreadPoolExecutor() as pool:
-        # a full disk is an error now; met while writing to the map it would be a SIGBUS
+        # Reserve the space: a full disk is an error here; while writing to the map it would be a SIGBUS.
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        for start in range(0, len(examples), _CHUNK):
-            if start and start % _WRITTEN == 0:
-                pool.submit(os.fsync, file.fileno())  # what there is by now, while the next are decoded
-            chunk = examples[start : start + _CHUNK]
-            tasks = [chunk[first : first + _TASK] for first in range(0, len(chunk), _TASK)]
+        for start in range(0, len(examples), _CHUNK_IMAGES):
+            if start and start % _FLUSH_IMAGES == 0:
+                pool.submit(os.fsync, file.fileno())  # while the next images are decoded
+            chunk = examples[start : start + _CHUNK_IMAGES]
+            tasks = [chunk[first : first + _TASK_IMAGES] for first in range(0, len(chunk), _TASK_IMAGES)]
             decoded = pool.map(lambda task: [_pixels(example, preprocessing) for example in task], tasks)
             for row, image in enumerate(chain.from_iterable(decoded), start):
                 if image is not None:
@@ -128,41 +125,3 @@ def _pixels(example: Example, preprocessing: Preprocessing) -> UInt8 | None:
         return preprocessing(decode(example.load(), target=preprocessing.size).image)
     except LookalikeError:
         return None
-
-
-class Views(Dataset[Tensor]):
-    """Random views of kept images.
-
-    Args:
-        pixels: (m, 3, R, R) uint8.
-        transform: one random view, (3, R, R) -> (3, S, S).
-        count: v, views of each image.
-    """
-
-    def __init__(self, pixels: UInt8, transform: v2.Compose, count: int) -> None:
-        self._pixels = pixels
-        self._transform = transform
-        self._count = count
-
-    def __len__(self) -> int:
-        return len(self._pixels)
-
-    def __getitem__(self, request: tuple[int, int]) -> Tensor:
-        """(row, seed) -> (v, 3, S, S) uint8."""
-        row, seed = request
-        image = torch.from_numpy(np.array(self._pixels[row]))
-        if get_worker_info() is not None:  # nobody else draws in a worker: its state need not be kept
-            torch.default_generator.manual_seed(seed)
-            return self._views(image)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self._views(image)
-
-    def _views(self, image: Tensor) -> Tensor:
-        return torch.stack([self._transform(image) for _ in range(self._count)])
-
-
-def view_seed(seed: int, epoch: int, row: int) -> int:
-    """The seed of an image's views in an epoch: 63 bits that differ wherever one of the three does."""
-    digest = hashlib.blake2b(f"{seed} {epoch} {row}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

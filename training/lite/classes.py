@@ -1,8 +1,8 @@
-"""Texts about the thousand ImageNet classes, and pseudo photographs of them made from the classifier's own weights.
+"""Texts about the thousand ImageNet classes, and pseudo photographs of them computed from the classifier's weights.
 
-A classifier row is the direction in feature space in which its class lies; a mean photograph moved that way stands in
-for photographs of the class, which are not at hand. Captions name people and dogs; these pairs teach the heads the
-other nine hundred things.
+A classifier row is the direction of its class in feature space. A mean photograph moved in that direction replaces
+photographs of the class, which are not available. Captions mostly name people and dogs; these pairs teach the heads the
+other classes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ TEMPLATES = ("a {} in the picture", "there is a {} here", "a close-up of a {}", 
 
 @dataclass(frozen=True, slots=True)
 class ClassTexts:
-    """What can be said of one class.
+    """The texts of one class.
 
     Attributes:
         names: the curated name first, then WordNet's lemmas; at most four.
         gloss: name and WordNet's definition: "tench: freshwater dace-like game fish ...".
-        prompts: all texts that training draws from: the names first, then photo prompts, gloss, templates.
+        prompts: all texts that training samples: the names first, then photo prompts, gloss, templates.
     """
 
     names: tuple[str, ...]
@@ -37,21 +37,21 @@ class ClassTexts:
 
 
 def class_texts() -> list[ClassTexts]:
-    """The texts of all classes, in the classifier's order."""
+    """Return the texts of all classes, in the classifier's order."""
     info = ImageNetInfo()
     return [_texts_of(index, info) for index in range(CLASSES)]
 
 
 def class_vectors(texts: list[ClassTexts], prompts: list[Tensor], centering: float) -> tuple[Tensor, Tensor]:
-    """One unit sentence vector for each class: its names and its gloss, less what all classes have in common.
+    """Return a unit sentence vector for each class: its names and its gloss, less a share of all classes' mean.
 
     Args:
         texts: of all v classes.
         prompts: sentence vectors of each class's prompts, (p_k, s), in their order, of any length.
-        centering: share of the mean over all classes that is taken off, in [0, 1].
+        centering: share of the mean over all classes that is subtracted, in [0, 1].
 
     Returns:
-        (v, s) float32, unit rows, and the (s,) vector that was taken off.
+        (v, s) float32, unit rows, and the (s,) vector that was subtracted.
     """
     rows = []
     for text, vectors in zip(texts, prompts, strict=True):
@@ -66,7 +66,7 @@ def class_vectors(texts: list[ClassTexts], prompts: list[Tensor], centering: flo
 def pseudo_features(
     rows: Tensor, photographs: Tensor, mean: Tensor, spread: Tensor, *, scale: float, noise: float
 ) -> Tensor:
-    """Pooled features that a photograph of each class might have.
+    """Return pooled features that a photograph of each class might have.
 
         mean + scale * |spread| * row / |row| + noise * (photograph - mean)
 

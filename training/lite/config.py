@@ -1,4 +1,4 @@
-"""A TOML file -> a typed, checked configuration. Each field's default is the released `lite`'s value."""
+"""The configuration of the recipe, read from TOML; each default is the value of the released `lite`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from lookalike.errors import ConfigInvalid
 
 @dataclass(frozen=True, slots=True)
 class LiteConfig:
-    """How `lite`'s heads are trained.
+    """Hyper-parameters of the training of `lite`'s heads.
 
     Attributes:
         seed: of initial weights, batches, captions, crops and dropout.
-        epochs: passes over the photographs; in each, a photograph comes once, with one view and one caption.
+        epochs: passes over the photographs; each pass takes one view and one caption of a photograph.
         batch_size: photographs in a step.
-        classes_per_step: ImageNet classes that join each step as pseudo photographs with a text about the class.
+        classes_per_step: ImageNet classes that are added to each step as pseudo photographs with a text.
         learning_rate: at the peak, AdamW; linear warm-up, then half a cosine down to zero.
         warmup_steps: steps until the peak.
-        weight_decay: of matrices; vectors are spared.
-        dropout: inside the heads; their inputs get half of it.
+        weight_decay: of matrices; vectors have none.
+        dropout: inside the heads; half of it at their inputs.
         views: of each photograph: 1 whole, 2 also mirrored, more are random crops.
         concept_weight: w, the share of the class-name part (ConSE) in the score, in [0, 1).
-        concept_centering: how much of the class names' common mean is taken off the concept vectors, in [0, 1]: more
-            tells rare things better apart, but makes flat posteriors sensitive to rounding.
+        concept_centering: share of the class names' mean that is subtracted from the concept vectors, in [0, 1]: a
+            larger share separates rare things better, but makes flat posteriors sensitive to rounding.
         temperature: at the start; learned.
-        min_temperature: the learned temperature stays above.
-        class_noise: how much of a real photograph's deviation from the mean is added to a pseudo photograph.
-        class_weight: how much a class counts in the loss, where a photograph counts 1.
+        min_temperature: lower bound of the learned temperature.
+        class_noise: share of a real photograph's deviation from the mean that is added to a pseudo photograph.
+        class_weight: weight of a class in the loss; a photograph has 1.
         class_scale: length of a pseudo photograph's deviation from the mean, in standard deviations of real ones.
     """
 
@@ -70,7 +70,7 @@ class LiteConfig:
 
 
 def load_config(path: Path) -> LiteConfig:
-    """The table `[lite]` of a TOML file.
+    """Read the table `[lite]` of a TOML file.
 
     Raises:
         ConfigInvalid: no such file, not TOML, an unknown key, a wrong type or a value out of range.
@@ -88,7 +88,7 @@ def load_config(path: Path) -> LiteConfig:
 
 
 def from_table(table: dict[str, Any]) -> LiteConfig:
-    """Keys and values -> a configuration; an integer is accepted where a float is meant.
+    """Return the configuration with these keys and values; an integer is accepted for a float.
 
     Raises:
         ConfigInvalid: an unknown key, a wrong type or a value out of range.
@@ -101,12 +101,12 @@ def from_table(table: dict[str, Any]) -> LiteConfig:
 
 
 def _coerce(key: str, value: Any, kind: type) -> Any:
-    wanted = (int, float) if kind is float else (int,)
-    if isinstance(value, bool) or not isinstance(value, wanted):
+    types = (int, float) if kind is float else (int,)
+    if isinstance(value, bool) or not isinstance(value, types):
         raise ConfigInvalid(f"{key} = {value!r} must be {'a number' if kind is float else 'an integer'}")
     return kind(value)
 
 
-def _require(holds: bool, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise ConfigInvalid(f"{name} = {value!r} must be {wanted}")
+def _require(valid: bool, name: str, value: object, expected: str) -> None:
+    if not valid:
+        raise ConfigInvalid(f"{name} = {value!r} must be {expected}")

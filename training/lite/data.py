@@ -1,4 +1,4 @@
-"""A folder of Flickr8k and the installed packages -> `LiteData`: everything that training reads, as features."""
+"""The recipe's training data, as frozen features of Flickr8k and of the texts about ImageNet's classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VAL = "val.tar"
 
 
 def load_data(folder: Path, config: LiteConfig, cache: Path) -> LiteData:
-    """Read `folder`/train.tar and compute what is not in the cache.
+    """Read `folder`/train.tar, and compute the features that are not in the cache.
 
     Raises:
         SourceNotFound: no train.tar in the folder.
@@ -33,13 +33,13 @@ def load_data(folder: Path, config: LiteConfig, cache: Path) -> LiteData:
     views = torch.stack([image_features(items, view, config.seed, cache) for view in range(config.views)])
     captions = sentence_vectors([caption for item in items for caption in item.captions], cache)
     texts = class_texts()
-    said = sentence_vectors([prompt for text in texts for prompt in text.prompts], cache)
-    prompts = _grouped(said, [len(text.prompts) for text in texts])
+    prompt_vectors = sentence_vectors([prompt for text in texts for prompt in text.prompts], cache)
+    prompts = _split_rows(prompt_vectors, [len(text.prompts) for text in texts])
     vectors, mean = class_vectors(texts, prompts, config.concept_centering)
     classifier = load_efficientnet().get_submodule("classifier")
     return LiteData(
         views=views,
-        captions=_grouped(captions, [len(item.captions) for item in items]),
+        captions=_split_rows(captions, [len(item.captions) for item in items]),
         class_prompts=prompts,
         class_vectors=vectors,
         class_mean=mean,
@@ -49,7 +49,7 @@ def load_data(folder: Path, config: LiteConfig, cache: Path) -> LiteData:
 
 
 def read_split(folder: Path, name: str) -> list[Example]:
-    """All captioned photographs of one archive, sorted by their keys.
+    """Return all captioned photographs of an archive, sorted by key.
 
     Raises:
         SourceNotFound: the folder has no such archive.
@@ -63,7 +63,7 @@ def read_split(folder: Path, name: str) -> list[Example]:
     examples = read_examples([str(path)])
     for example in examples:
         if not example.captions:
-            example.load()  # what a damaged archive lost raises here
+            example.load()  # raises where the archive is damaged
     captioned = sorted((example for example in examples if example.captions), key=lambda example: example.key)
     if not captioned:
         raise SourceError(f"{path} has no image with a .txt of captions beside it")
@@ -74,7 +74,7 @@ def _parameter(module: torch.nn.Module, name: str) -> Tensor:
     return module.get_parameter(name).detach()
 
 
-def _grouped(rows: Tensor, sizes: list[int]) -> list[Tensor]:
-    """Consecutive rows -> one view for each group."""
+def _split_rows(rows: Tensor, sizes: list[int]) -> list[Tensor]:
+    """Split consecutive rows into one view for each group."""
     ends = list(accumulate(sizes))
     return [rows[end - size : end] for size, end in zip(sizes, ends, strict=True)]

@@ -1,7 +1,7 @@
-"""Photographs and texts -> frozen backbone features, computed once and kept on disk.
+"""Frozen backbone features of photographs and texts, computed once and cached on disk.
 
-The heads are small, the backbones are not: with features at hand an epoch takes a second instead of minutes. A cache
-file's name is a digest of everything that decides its content.
+The heads are small, the backbones are not: with cached features an epoch takes a second instead of minutes. A cache
+file's name contains a digest of all that determines its content.
 
 Dimension letters: n photographs or texts, f = 1904 image features, s = 384 sentence channels.
 """
@@ -37,21 +37,21 @@ from lookalike.encoders.lite.towers import LiteBackbone
 from lookalike.images import decode
 from lookalike.types import Float32, UInt8
 
-BATCH = 32
-TEXT_BATCH = 128
-SMALLEST_CROP = 0.5  # share of the area
-LONGEST_SIDE = 1.2  # of a crop, relative to the other side
-VERSION = 1  # raised whenever the code here changes what it computes
+IMAGE_BATCH_SIZE = 32
+TEXT_BATCH_SIZE = 128
+MIN_CROP_AREA = 0.5  # share of the image
+MAX_CROP_ASPECT_RATIO = 1.2
+VERSION = 1  # incremented when the code here changes its results
 
 
 def image_features(items: Sequence[Example], view: int, seed: int, cache: Path) -> Tensor:
-    """Features of one view of every photograph.
+    """Return the features of one view of every photograph.
 
     Args:
         items: n photographs.
         view: 0 the whole image, 1 its mirror image, 2 and above random crops, mirrored half the time.
         seed: of the crops.
-        cache: folder of the cache; made if need be.
+        cache: folder of the cache; created if necessary.
 
     Returns:
         (n, f) float32.
@@ -62,22 +62,22 @@ def image_features(items: Sequence[Example], view: int, seed: int, cache: Path) 
 
 
 def sentence_vectors(texts: Sequence[str], cache: Path) -> Tensor:
-    """Mean-pooled sentence vectors, not normalised.
+    """Return mean-pooled sentence vectors, not normalized.
 
     Returns:
         (n, s) float32.
     """
-    said = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
-    return _cached(cache, ["texts", VERSION, TEXT_SHA256, said], lambda: _encode_texts(texts))
+    digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+    return _cached(cache, ["texts", VERSION, TEXT_SHA256, digest], lambda: _encode_texts(texts))
 
 
 def take_view(image: Image.Image, view: int, rng: np.random.Generator) -> Image.Image:
-    """The view of one image, see `image_features`; consumes random numbers only for crops."""
+    """Return a view of one image, see `image_features`; only crops consume random numbers."""
     if view == 0:
         return image
     if view == 1:
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    side, ratio = np.sqrt(rng.uniform(SMALLEST_CROP, 1)), LONGEST_SIDE ** rng.uniform(-0.5, 0.5)
+    side, ratio = np.sqrt(rng.uniform(MIN_CROP_AREA, 1)), MAX_CROP_ASPECT_RATIO ** rng.uniform(-0.5, 0.5)
     width, height = (min(image.width, side * ratio * image.width), min(image.height, side / ratio * image.height))
     left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
     crop = image.crop((round(left), round(top), round(left + width), round(top + height)))
@@ -105,7 +105,7 @@ def _encode_images(items: Sequence[Example], view: int, seed: int) -> Float32:
         build=lambda: LiteBackbone(load_efficientnet()),
         example=(example,),
         sequence=False,
-        batches=(1, BATCH),
+        batches=(1, IMAGE_BATCH_SIZE),
     )
     engine = make_engine(tower, choose_engine(EngineOptions(precision="fp32")))
     rng = np.random.default_rng([seed, view])
@@ -116,7 +116,7 @@ def _encode_images(items: Sequence[Example], view: int, seed: int) -> Float32:
     bar = tqdm(total=len(items), desc=f"features of view {view}", unit=" photographs", disable=None)
     rows = [np.zeros((0, IMAGE_FEATURES), np.float32)]
     with bar:
-        for batch in chunks(items, BATCH):
+        for batch in chunks(items, IMAGE_BATCH_SIZE):
             rows.append(engine(np.stack([pixels(item) for item in batch])).copy())
             bar.update(len(batch))
     return np.concatenate(rows)
@@ -124,10 +124,10 @@ def _encode_images(items: Sequence[Example], view: int, seed: int) -> Float32:
 
 def _encode_texts(texts: Sequence[str]) -> Float32:
     tokenize, model = Tokenizer(find_tokenizer()), _Sentences(load_minilm()).eval()
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # alike lengths together: little padding
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # similar lengths in a batch: little padding
     vectors = np.zeros((len(texts), SENTENCE), np.float32)
     with torch.inference_mode(), tqdm(total=len(texts), desc="sentence vectors", unit=" texts", disable=None) as bar:
-        for batch in chunks(order, TEXT_BATCH):
+        for batch in chunks(order, TEXT_BATCH_SIZE):
             ids, mask = tokenize([texts[i] for i in batch])
             vectors[batch] = model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
             bar.update(len(batch))
@@ -141,5 +141,5 @@ def _cached(folder: Path, key: list[object], compute: Callable[[], Float32]) -> 
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npy")
         np.save(part, values)
-        part.replace(path)  # a run that was stopped leaves no half file under the final name
+        part.replace(path)  # a stopped run leaves no partial file under the final name
     return torch.from_numpy(np.load(path))

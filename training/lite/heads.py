@@ -1,7 +1,7 @@
-"""The recipe behind `lite`: two small heads on frozen backbones, trained with InfoNCE on captions and class names.
+"""Training of `lite`'s two small heads on frozen features, with InfoNCE on captions and class names.
 
-Each step draws photographs (a random view, a random caption) and classes (a pseudo photograph, a random text), and asks
-of every row to find its partner among all. Reads features, writes tensors; files and encoders are the caller's.
+Each step samples photographs (a random view, a random caption) and classes (a pseudo photograph, a random text). The
+loss compares every image with every text. The module reads features and returns tensors; it accesses no files.
 
 Dimension letters: n photographs in a step, m classes in a step, f image features, s sentence channels.
 """
@@ -22,19 +22,19 @@ from training.lite.config import LiteConfig
 from training.lite.losses import info_nce
 
 BETAS = (0.9, 0.98)  # CLIP's
-SPREAD_FLOOR = 1e-2  # three sentence channels never vary: dividing by their noise would drown the rest
+MIN_SPREAD = 1e-2  # three sentence channels never vary: scaled by their noise they would dominate the rest
 
 
 @dataclass(frozen=True, slots=True)
 class LiteData:
-    """Everything that training reads, as frozen features.
+    """The training data, as frozen features.
 
     Attributes:
         views: (v, N, f), v views of N photographs.
         captions: sentence vectors of photograph i's captions, (c_i, s) each, c_i >= 1.
         class_prompts: sentence vectors of class k's texts, (p_k, s) each, 1000 of them.
         class_vectors: (1000, s), see `training.lite.classes.class_vectors`.
-        class_mean: (s,), what was taken off them.
+        class_mean: (s,), what was subtracted from them.
         classifier_weight: (1000, 1280).
         classifier_bias: (1000,).
     """
@@ -49,8 +49,8 @@ class LiteData:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What one step did: `number` counts from 1 to `total`."""
+class HeadStep:
+    """The figures of one step; `number` counts from 1 to `total`."""
 
     number: int
     total: int
@@ -68,12 +68,12 @@ class Heads:
     text: TextHead
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every weight as float16 under the names that `lookalike.encoders.lite.model` reads."""
+        """Return every weight as float16 under the names that `lookalike.encoders.lite.model` reads."""
         both = (("image", self.image), ("text", self.text))
         return {f"{side}.{k}": v.half().contiguous() for side, head in both for k, v in head.state_dict().items()}
 
 
-def train_heads(data: LiteData, config: LiteConfig, report: Callable[[Step], None] = lambda step: None) -> Heads:
+def train_heads(data: LiteData, config: LiteConfig, report: Callable[[HeadStep], None] = lambda step: None) -> Heads:
     """Train both heads; the same data, configuration, machine and thread count give the same bits.
 
     Args:
@@ -100,21 +100,21 @@ def train_heads(data: LiteData, config: LiteConfig, report: Callable[[Step], Non
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             number += 1
-            report(Step(number, total, epoch + 1, loss.item(), temperature.item(), rate))
+            report(HeadStep(number, total, epoch + 1, loss.item(), temperature.item(), rate))
     heads.image.eval()
     heads.text.eval()
     return heads
 
 
 def new_heads(data: LiteData, config: LiteConfig) -> Heads:
-    """Untrained heads that know the data's means and spreads, in training mode."""
+    """Return untrained heads that hold the data's means and spreads, in training mode."""
     image, text = ImageHead(config.dropout), TextHead(config.dropout)
     captions = torch.cat(data.captions)
     image.mean.copy_(data.views[0].mean(0))
-    image.scale.copy_(1 / data.views[0].std(0).clamp(min=SPREAD_FLOOR))
+    image.scale.copy_(1 / data.views[0].std(0).clamp(min=MIN_SPREAD))
     image.class_vectors.copy_(data.class_vectors)
     text.mean.copy_(captions.mean(0))
-    text.scale.copy_(1 / captions.std(0).clamp(min=SPREAD_FLOOR))
+    text.scale.copy_(1 / captions.std(0).clamp(min=MIN_SPREAD))
     text.concept_mean.copy_(data.class_mean)
     for head in (image, text):
         head.weight.fill_(config.concept_weight)
@@ -124,7 +124,7 @@ def new_heads(data: LiteData, config: LiteConfig) -> Heads:
 def _batch(
     data: LiteData, heads: Heads, rows: Tensor, config: LiteConfig, draw: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draw n photographs and m classes -> features (n + m, f) and sentence vectors (n + m, s)."""
+    """Sample n photographs and m classes; return features (n + m, f) and sentence vectors (n + m, s)."""
     view = torch.randint(len(data.views), (len(rows),), generator=draw)
     features, texts = [data.views[view, rows]], [_pick([data.captions[i] for i in rows.tolist()], draw)]
     classes = torch.randperm(CLASSES, generator=draw)[: config.classes_per_step]
@@ -137,7 +137,7 @@ def _batch(
 def _pseudo_photographs(
     data: LiteData, heads: Heads, classes: Tensor, config: LiteConfig, draw: torch.Generator
 ) -> Tensor:
-    """Class indices (m,) -> (m, f); the stages' features are some photograph's, since a classifier row has none."""
+    """Return features (m, f) of classes (m,); the stages' features are a photograph's: a classifier row has none."""
     some = torch.randint(data.views.shape[1], (len(classes),), generator=draw)
     features = data.views[0, some]
     pooled = pseudo_features(
@@ -160,7 +160,7 @@ def _loss(heads: Heads, batch: tuple[Tensor, Tensor], data: LiteData, temperatur
 
 
 def _pick(groups: list[Tensor], draw: torch.Generator) -> Tensor:
-    """One random row of each group."""
+    """Return one random row of each group."""
     chance = torch.rand(len(groups), generator=draw).tolist()
     return torch.stack([group[int(c * len(group))] for group, c in zip(groups, chance, strict=True)])
 
@@ -175,7 +175,7 @@ def _optimizer(heads: Heads, log_scale: nn.Parameter, config: LiteConfig) -> tor
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, config: LiteConfig, done: int, total: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
+    """Set the learning rate of a step: linear warm-up, then half a cosine down to zero."""
     warmup = min(1.0, (done + 1) / max(1, config.warmup_steps))
     rate = config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * done / total))
     for group in optimizer.param_groups:

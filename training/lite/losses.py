@@ -1,4 +1,4 @@
-"""Contrastive losses over a batch of pairs; they know nothing of towers, data or optimisers.
+"""The loss that the heads are trained with.
 
 Dimension letters: n pairs, d embedding width.
 """
@@ -22,8 +22,8 @@ def info_nce(images: Tensor, texts: Tensor, temperature: Tensor | float, weights
         images: (n, d), unit rows; row i belongs to row i of `texts`.
         texts: (n, d), unit rows.
         temperature: positive; a tensor where it is learned.
-        weights: (n,) w(i) >= 0, how much a pair counts as a question (all count fully as each other's distractors);
-            None for 1 each.
+        weights: (n,) w(i) >= 0 of each pair's own terms; as a negative of others every pair counts fully. None for 1
+            each.
 
     Returns:
         A scalar; 0 for a single pair, log n where all rows are alike.

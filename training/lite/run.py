@@ -1,4 +1,4 @@
-"""One training run from folder to file: progress on the terminal, losses as JSON lines, weights as safetensors."""
+"""A run of the recipe: progress on the terminal, losses as JSON lines, weights as safetensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from training.lite.config import LiteConfig
 from training.lite.data import load_data
-from training.lite.heads import Heads, Step, train_heads
+from training.lite.heads import Heads, HeadStep, train_heads
 
 
 def run_lite(config: LiteConfig, data: Path, out: Path, metrics: Path, cache: Path) -> str:
@@ -37,7 +37,7 @@ def run_lite(config: LiteConfig, data: Path, out: Path, metrics: Path, cache: Pa
     with metrics.open("w", encoding="utf-8") as log, tqdm(desc="train", unit=" steps", disable=None) as bar:
         log.write(json.dumps({"config": asdict(config), "photographs": frozen.views.shape[1]}) + "\n")
 
-        def report(step: Step) -> None:
+        def report(step: HeadStep) -> None:
             log.write(json.dumps(asdict(step)) + "\n")
             bar.total = step.total
             bar.set_postfix(loss=f"{step.loss:.3f}", temperature=f"{step.temperature:.4f}", refresh=False)
@@ -48,7 +48,7 @@ def run_lite(config: LiteConfig, data: Path, out: Path, metrics: Path, cache: Pa
 
 
 def write_heads(heads: Heads, out: Path) -> str:
-    """Write both heads as float16 safetensors, by renaming; returns the file's SHA-256, hex."""
+    """Write both heads as float16 safetensors, by renaming; return the file's SHA-256, hex."""
     content = safetensors.torch.save(heads.tensors())  # no metadata: its order in the file would be random
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")

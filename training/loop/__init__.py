@@ -1,0 +1,1 @@
+"""The training loop: optimizer, steps, cached gradients, cross-batch memory, and warnings."""

@@ -1,8 +1,8 @@
 """Cross-batch memory: the embeddings of past batches as further references, at no cost in activations.
 
-pytorch-metric-learning's CrossBatchMemory wraps only losses that it lists, knows no captions, and keeps its place
-outside of `state_dict`, so that a resumed run would not repeat; this one is a ring of buffers and nothing else.
-It knows no objective and no process: what is put in comes out.
+pytorch-metric-learning's CrossBatchMemory wraps only losses that it lists, does not support captions, and keeps its
+position outside of `state_dict`, so that a resumed run would differ. This one is a ring buffer that is independent of
+objectives and processes.
 
 Dimension letters: M rows of memory, n rows of a batch, d embedding width.
 """
@@ -19,13 +19,13 @@ from training.objectives.base import Embedded
 class CrossBatchMemory(nn.Module):
     """The last M rows that were added (Wang, Zhang, Huang and Scott 2020, "Cross-Batch Memory for Embedding Learning").
 
-    It rests on slow drift: what an encoder said some steps ago is close to what it would say now. That holds once the
-    learning rate's warm-up is over, and for M of a few thousand rows.
+    It assumes that embeddings of some steps ago are close to those of the current weights. That holds after the
+    learning rate's warm-up, and for M of a few thousand rows.
 
         outcome = objective(batch, memory.contents())
         memory.add(batch)
 
-    Rows, count and place are buffers: a checkpoint holds them, a resumed run continues with them.
+    Rows, count and position are buffers: a checkpoint saves them, and a resumed run continues with them.
 
     Args:
         size: M, at least 1.
@@ -46,7 +46,7 @@ class CrossBatchMemory(nn.Module):
     def __init__(self, size: int, width: int, *, labels: bool = True, texts: bool = False) -> None:
         super().__init__()
         if size < 1:
-            raise ConfigInvalid(f"a memory of {size} rows remembers nothing: give at least 1")
+            raise ConfigInvalid(f"a memory of {size} rows is empty; it must have at least 1")
         self.size, self.with_labels, self.with_texts = size, labels, texts
         self.register_buffer("images", torch.zeros(size, width))
         self.register_buffer("labels", torch.zeros(size if labels else 0, dtype=torch.int64))
@@ -55,9 +55,9 @@ class CrossBatchMemory(nn.Module):
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))  # where the next one goes
 
     def contents(self) -> Embedded | None:
-        """The remembered rows, without gradients, in no particular order; None before the first `add`.
+        """Return the stored rows, without gradients, in no particular order; None before the first `add`.
 
-        They are copies: adding to the memory before the loss's backward pass does no harm.
+        They are copies: rows may be added before the loss's backward pass.
         """
         filled = min(int(self.count), self.size)
         if filled == 0:
@@ -67,7 +67,7 @@ class CrossBatchMemory(nn.Module):
 
     @torch.no_grad()
     def add(self, batch: Embedded) -> None:
-        """Remember a batch in the place of the oldest rows; of one larger than the memory, its last M rows.
+        """Store a batch in place of the oldest rows; of a batch larger than the memory, its last M rows.
 
         Raises:
             ValueError: labels or texts that the memory keeps are missing.

@@ -1,7 +1,7 @@
-"""What goes wrong in contrastive training, noticed from figures and said in words.
+"""Warnings about common faults of contrastive training, from the figures of its steps.
 
-A collapsed encoder gives every image nearly the same vector; a loss that mines finds nothing to do; a learning rate
-made for training from scratch wipes out what a pretrained network knows. Knows no network and no data.
+A collapsed encoder gives every image nearly the same vector. A loss with mining runs out of triplets. A learning rate
+for training from scratch destroys pretrained weights. The checks are independent of networks and data.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 COLLAPSED_SPREAD = 0.1
-"""Below this share of the spread that directions drawn at random would have, the batch is all but one point."""
+"""Spread below which a batch counts as collapsed; rows in random directions have a spread near 1."""
 
-_LONGEST_WINDOW, _SHORTEST_WINDOW = 50, 5
+_MAX_WINDOW_STEPS, _MIN_WINDOW_STEPS = 50, 5
 _MARGIN_TOLERANCE = 0.01
-_NO_GAP = 0.02
-_IDLE_SHARE = 0.001
-_PRETRAINED_CLIP_RATE = 5e-5
-_PRETRAINED_CNN_RATE = 3e-3
+_MAX_STUCK_GAP = 0.02
+_MAX_IDLE_SHARE = 0.001
 
 
 def spread(embeddings: Tensor) -> float:
-    """How far unit rows (n, d) lie apart: 1 - |mean row|^2, 0 where all agree, near 1 where they cancel out.
+    """Return how far unit rows (n, d) lie apart: 1 - |mean row|^2, 0 where all are equal, near 1 where they cancel out.
 
     >>> import torch
     >>> spread(torch.eye(2)), spread(torch.eye(2)[[0, 0]])
@@ -33,38 +31,38 @@ def spread(embeddings: Tensor) -> float:
     return max(0.0, float(1.0 - embeddings.detach().float().mean(0).square().sum()))
 
 
-class Watch:
-    """Looks at every step and speaks once of each thing that it notices, with a mend that the objective has.
+class TrainingGuard:
+    """Checks every step, and warns once of each fault with suggestions that fit the objective.
 
     Args:
-        objective: which has a `margin`, a way of `mining` and a `temperature`, or has not.
-        steps: of the whole run; what must last to be spoken of lasts for 50 of them, in a short run for a quarter.
+        objective: its attributes `margin`, `mining` and `temperature`, where it has them, decide what is checked.
+        steps: of the whole run; a fault must last 50 steps, or a quarter of a short run, before it is reported.
     """
 
     def __init__(self, objective: object, steps: int) -> None:
-        self._mined = hasattr(objective, "mining")
+        self._mines = hasattr(objective, "mining")
         self._margin: float | None = getattr(objective, "margin", None)
-        self._tempered = hasattr(objective, "temperature")
-        self._window = min(_LONGEST_WINDOW, max(_SHORTEST_WINDOW, steps // 4))
+        self._has_temperature = hasattr(objective, "temperature")
+        self._window = min(_MAX_WINDOW_STEPS, max(_MIN_WINDOW_STEPS, steps // 4))
         self._losses: deque[float] = deque(maxlen=self._window)
         self._active: deque[float] = deque(maxlen=self._window)
         self._gaps: deque[float] = deque(maxlen=self._window)
         self._spreads: deque[float] = deque(maxlen=self._window)
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
-    def look(self, loss: float, spread_now: float, stats: Mapping[str, float]) -> list[str]:
-        """One step's figures -> what has to be said, mostly nothing."""
+    def check(self, loss: float, batch_spread: float, stats: Mapping[str, float]) -> list[str]:
+        """Return new warnings after a step with these figures."""
         self._losses.append(loss)
-        self._spreads.append(spread_now)
+        self._spreads.append(batch_spread)
         self._active.append(stats.get("active", 1.0))
         self._gaps.append(stats.get("positive_cosine", 0.0) - stats.get("negative_cosine", 0.0))
-        found = [(code, text) for code, text in self._findings() if code not in self._said]
-        self._said |= {code for code, _ in found}
-        return [text for _, text in found]
+        new = [(code, text) for code, text in self._findings() if code not in self._reported]
+        self._reported |= {code for code, _ in new}
+        return [text for _, text in new]
 
     def _stuck(self) -> bool:
-        """A mined loss may equal the margin by chance; only where positives are no nearer is nothing learned."""
-        if not self._mined or not self._margin or _mean(self._gaps) > _NO_GAP:
+        """A mined loss may equal the margin by chance; training is stuck only if positives are no nearer as well."""
+        if not self._mines or not self._margin or _mean(self._gaps) > _MAX_STUCK_GAP:
             return False
         return abs(_mean(self._losses) - self._margin) < _MARGIN_TOLERANCE * self._margin
 
@@ -73,52 +71,52 @@ class Watch:
             yield "nan", "the loss is not finite: lower the learning rate, or train in fp32"
         if len(self._losses) < self._window:
             return
-        mine = ["mine semi-hard instead of hard"] if self._mined else []
+        mining = ["mine semi-hard instead of hard"] if self._mines else []
         if _mean(self._spreads) < COLLAPSED_SPREAD:
-            mends = _either("lower the learning rate", *["raise the temperature"] * self._tempered, *mine)
+            temperature = ["raise the temperature"] if self._has_temperature else []
             yield (
                 "collapse",
                 f"the embeddings have collapsed: over the last {self._window} steps all images got nearly the same "
-                f"vector (spread {_mean(self._spreads):.3f}; 1 is far apart). {mends}",
+                f"vector (spread {_mean(self._spreads):.3f}; 1 is far apart). "
+                f"{_suggest('lower the learning rate', *temperature, *mining)}",
             )
         if self._stuck():
             yield (
                 "margin",
                 f"the loss is stuck at the margin of {self._margin:g}: positives and negatives are equally far, "
-                f"nothing is being learned. {_either('lower the learning rate', *mine)}",
+                f"nothing is being learned. {_suggest('lower the learning rate', *mining)}",
             )
-        if self._margin and _mean(self._active) < _IDLE_SHARE:
+        if self._margin and _mean(self._active) < _MAX_IDLE_SHARE:
             yield (
                 "idle",
                 "hardly any pair or triplet violates the margin any more: there is nothing left to learn from these "
-                f"batches. {_either('stop here', 'raise the margin', 'put more classes into a batch')}",
+                f"batches. {_suggest('stop here', 'raise the margin', 'put more classes into a batch')}",
             )
 
 
-def _either(*mends: str) -> str:
-    """A sentence that offers them.
+def _suggest(*suggestions: str) -> str:
+    """Return a sentence that offers the suggestions.
 
-    >>> _either("stop here", "raise the margin")
+    >>> _suggest("stop here", "raise the margin")
     'Stop here, or raise the margin'
     """
-    text = ", ".join(mends[:-1]) + ", or " * (len(mends) > 1) + mends[-1]
+    text = ", ".join(suggestions[:-1]) + ", or " * (len(suggestions) > 1) + suggestions[-1]
     return text[0].upper() + text[1:]
 
 
-def learning_rate_warning(family: str, rate: float, frozen: float) -> str | None:
-    """Whether a peak learning rate is likely to wreck a pretrained network, in words; None where it is not.
+def learning_rate_warning(rate: float, limit: float, frozen: float) -> str | None:
+    """Return a warning where a peak learning rate is likely to destroy pretrained weights, else None.
 
     Args:
-        family: of the network, `lite` or `open_clip`.
         rate: at the peak, of the network's last stage.
-        frozen: share of the stages that stay as they are.
+        limit: of this family of networks.
+        frozen: share of the stages that are frozen.
     """
-    limit = _PRETRAINED_CLIP_RATE if family == "open_clip" else _PRETRAINED_CNN_RATE
     if rate <= limit or frozen >= 1:
         return None
     return (
         f"optimizer.learning_rate = {rate:g} is high for a pretrained network of this kind: above {limit:g} it tends "
-        "to forget what it knew. Lower it, freeze more stages (base.freeze), or keep a share of the old weights "
+        "to forget what it has learned. Lower it, freeze more stages (base.freeze), or keep a share of the old weights "
         "(optimizer.wise)"
     )
 

@@ -1,4 +1,4 @@
-"""What a run computes in: asked for by name, or by what the device is made for."""
+"""The precision that the towers train in."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from lookalike.encoders.engines.selection import bf16_pays
 
 
-def computes_in_bf16(precision: str, device: str) -> bool:
-    """Whether the towers run under bf16 autocast.
+def uses_bf16(precision: str, device: str) -> bool:
+    """Return whether the towers run under bf16 autocast.
 
     Args:
         precision: `auto`, `bf16` or `fp32`; `auto` is bf16 on a CPU that is faster in it, and on CUDA from compute

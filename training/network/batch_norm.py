@@ -1,11 +1,11 @@
-"""Batch normalisation that starts from the training images' statistics without changing what the network says.
+"""Reparametrization of batch normalization: from the statistics of pretraining to those of the training images.
 
-A pretrained network normalises by its own images' statistics. By a batch's of other images (small ones enlarged,
-say) its features fall apart at the first step: channels that hardly vary there are blown up to unit variance. Restated
-in the training images' statistics, with scale and shift making up for the difference, every layer says what it said
-before, and training by each batch's statistics begins from there.
+A pretrained network normalizes by the statistics of its own images. Normalized by batches of other images (such as
+small ones that were enlarged), its features break down in the first step: channels that hardly vary are scaled up to
+unit variance. Expressed in the training images' statistics, with scale and shift adjusted, every layer keeps its
+outputs, and training by batch statistics starts from there.
 
-Dimension letters: n images, c channels, S side of an image.
+Dimension letters: n images, c channels, R side of a cached image, S side of the input.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lookalike.types import UInt8
-from training.data.image_cache import spread_sample
+from training.data.image_cache import sample_batches
 from training.settings import Settings
 
-_SAMPLE = 1024
+_SAMPLE_IMAGES = 1024
 
 
-def norms_learn(settings: Settings) -> bool:
-    """Whether training normalises by each batch's statistics; never in chunks, whose statistics are not the batch's."""
+def trains_batch_norm(settings: Settings) -> bool:
+    """Whether training normalizes by batch statistics; never in chunks, whose statistics are not the batch's."""
     return not (settings.base.freeze_norm or settings.optimizer.chunk)
 
 
 @torch.no_grad()
-def restate_norms(network: nn.Module, pixels: UInt8, side: int) -> None:
-    """Rewrites each layer's running statistics, scale and shift; its outputs in eval mode stay the same.
+def reparametrize_batch_norm(network: nn.Module, pixels: UInt8, side: int) -> None:
+    """Set each layer's running statistics to the sample's, and adjust scale and shift so that eval outputs stay.
 
     With running mean m and variance v, scale g and shift b, and the sample's statistics m', v' at the layer's input:
 
@@ -40,30 +40,30 @@ def restate_norms(network: nn.Module, pixels: UInt8, side: int) -> None:
 
     Args:
         network: takes (n, 3, S, S) uint8; left in eval mode.
-        pixels: (n, 3, R, R) uint8, the images kept for training.
-        side: S, what training begins at.
+        pixels: (n, 3, R, R) uint8, the cached training images.
+        side: S at the start of training.
     """
     network.eval()
-    seen = {layer: _Moments() for layer in network.modules() if isinstance(layer, _BatchNorm)}
-    hooks = [layer.register_forward_pre_hook(partial(_add, moments)) for layer, moments in seen.items()]
-    for batch in spread_sample(pixels, _SAMPLE, side):
+    moments = {layer: _Moments() for layer in network.modules() if isinstance(layer, _BatchNorm)}
+    hooks = [layer.register_forward_pre_hook(partial(_add_inputs, own)) for layer, own in moments.items()]
+    for batch in sample_batches(pixels, _SAMPLE_IMAGES, side):
         network(batch)
     for hook in hooks:
         hook.remove()
-    for layer, moments in seen.items():
-        if moments.count:
-            _restate(layer, *moments.result())
+    for layer, own in moments.items():
+        if own.count:
+            _reparametrize(layer, *own.result())
 
 
 class _Moments:
-    """Sums over the sample, (c,) float64."""
+    """Running sums over the sample, (c,) float64."""
 
     def __init__(self) -> None:
         self.count = 0
         self._sum, self._squares = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
 
     def add(self, inputs: Tensor) -> None:
-        """(n, c, ...)."""
+        """Add a layer's inputs, (n, c, ...)."""
         others = [axis for axis in range(inputs.ndim) if axis != 1]
         variance, mean = (each.double() for each in torch.var_mean(inputs.float(), others, correction=0))
         count = inputs.numel() // inputs.shape[1]
@@ -72,22 +72,22 @@ class _Moments:
         self._squares = self._squares + count * (variance + mean.square())
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance."""
+        """Return mean and variance."""
         mean = self._sum / self.count
         return mean, (self._squares / self.count - mean.square()).clamp(min=0)
 
 
-def _add(moments: _Moments, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _add_inputs(moments: _Moments, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     moments.add(inputs[0])
 
 
-def _restate(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+def _reparametrize(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
     if layer.running_mean is None or layer.running_var is None or not layer.affine:
-        return  # always by the batch, or nothing that could make up for the difference
+        return  # it always uses batch statistics, or has no scale and shift to adjust
     before = (layer.running_var.double() + layer.eps).sqrt()
-    now = (variance + layer.eps).sqrt()
+    after = (variance + layer.eps).sqrt()
     scale = layer.weight.double()
     layer.bias.add_((scale * (mean - layer.running_mean) / before).to(layer.bias))
-    layer.weight.copy_(scale * now / before)
+    layer.weight.copy_(scale * after / before)
     layer.running_mean.copy_(mean)
     layer.running_var.copy_(variance)

@@ -1,8 +1,8 @@
-"""Passes over memory that a convolutional network's training step can do without: half of it on a CPU is such passes.
+"""Removal of avoidable passes over memory, which take half of a convolutional network's training step on a CPU.
 
-PyTorch's activations in place keep a copy, for their gradient, of what they overwrite, though ReLU6 needs only what it
-wrote. The gradient that pooling spreads over the pixels does not lie channels last, and batch normalisation's backward
-pass takes ten times as long for it. Figures stand in benchmarks/RESULTS.md.
+PyTorch's in-place activations keep a copy, for their gradient, of what they overwrite, though ReLU6 needs its outputs
+alone. The gradient that pooling spreads over the pixels is not in channels-last order, and batch normalization's
+backward pass takes ten times as long for it. benchmarks/RESULTS.md has the figures.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def spare_passes(network: nn.Module) -> None:
-    """From now on no activation keeps a copy, and norms that learn get their gradients channels last.
+def reduce_memory_passes(network: nn.Module) -> None:
+    """Make activations keep no copy, and give trained norms their gradients in channels-last order.
 
     Args:
-        network: weights channels last; what it computes stays the same.
+        network: weights channels last; its outputs stay the same.
     """
     for module in network.modules():
-        own: dict[str, Any] = vars(module)
+        attributes: dict[str, Any] = vars(module)
         if isinstance(module, nn.ReLU6) and module.inplace:
-            own["forward"] = _relu6
-        elif "inplace" in own:
-            own["inplace"] = False
+            attributes["forward"] = _relu6
+        elif "inplace" in attributes:
+            attributes["inplace"] = False
         if isinstance(module, _BatchNorm) and any(weight.requires_grad for weight in module.parameters()):
             module.register_full_backward_pre_hook(_channels_last)
 
 
 def _relu6(x: Tensor) -> Tensor:
-    found: Tensor = _ReLU6.apply(x) if x.requires_grad else nn.functional.relu6(x)  # tracing knows only the latter
-    return found
+    y: Tensor = _ReLU6.apply(x) if x.requires_grad else nn.functional.relu6(x)  # tracing supports only the latter
+    return y
 
 
 class _ReLU6(torch.autograd.Function):
@@ -47,8 +47,8 @@ class _ReLU6(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        found: Tensor = torch.ops.aten.hardtanh_backward(gradient, y, 0, 6)
-        return found
+        result: Tensor = torch.ops.aten.hardtanh_backward(gradient, y, 0, 6)
+        return result
 
 
 def _channels_last(_: nn.Module, gradients: tuple[Tensor, ...] | Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,8 @@
-"""What a batch of embeddings is asked to do: one file for each objective, made by name in `registry`."""
+"""Objectives, the losses of contrastive training: one file each, and a `registry` by name.
+
+To add one, write a subclass of `base.Objective` in a file of its own and add it to `registry`; add a configuration to
+configs/, a row to docs/training.md, and a naive loop to tests/naive_losses.py, which the tests compare it with.
+"""
 
 from training.objectives.base import Embedded, Need, Objective, Outcome, concat
 from training.objectives.registry import make_objective, objective_names

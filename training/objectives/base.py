@@ -1,7 +1,7 @@
-"""What goes into an objective and what comes out; it knows nothing of towers, data, optimisers or processes.
+"""The base class of objectives, with its input and output; independent of towers, data, optimizers and processes.
 
-An objective compares n anchors (the batch) with m references: the batch again and, where there is a cross-batch memory,
-its rows after it, so that reference i is anchor i itself for i < n.
+An objective compares n anchors, the batch, with m references: the batch again, followed by the rows of the cross-batch
+memory if there is one. For i < n, reference i is anchor i itself.
 
 Dimension letters: n anchors, m references, d embedding width.
 """
@@ -22,16 +22,16 @@ Need = Literal["labels", "captions", "views"]
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A batch after the towers.
+    """A batch of embeddings.
 
     Attributes:
         images: (n, d), rows of unit norm, float32 or float64.
         labels: (n,) int64: the class of each row or, for views of unlabelled images, the image's number; two views
-            of one image carry the same number. None where nothing is known.
+            of one image have the same number. None where neither is used.
         texts: (n, d), rows of unit norm; row i belongs to row i of `images`. None without captions.
 
     Raises:
-        ValueError: the shapes do not belong together.
+        ValueError: the shapes do not match.
     """
 
     images: Tensor
@@ -52,17 +52,17 @@ class Embedded:
         return len(self.images)
 
     def detached(self) -> Embedded:
-        """The same values outside of any gradient."""
+        """Return the same values without gradients."""
         return Embedded(self.images.detach(), self.labels, None if self.texts is None else self.texts.detach())
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an objective says about a batch.
+    """The result of an objective for a batch.
 
     Attributes:
         loss: a scalar with gradients.
-        stats: figures for the log, finite; one that is undefined in this batch is left out. `positive_cosine` and
+        stats: finite figures for the log; one that is undefined in this batch is left out. `positive_cosine` and
             `negative_cosine` are means over pairs; `accuracy` is the share of anchors whose nearest other row is a
             positive; `active` is the share of triplets or negative pairs that still have a loss; `temperature`.
     """
@@ -72,10 +72,13 @@ class Outcome:
 
 
 class Objective(nn.Module):
-    """Base of all objectives: checks what came, adds the memory to the references, keeps autocast out.
+    """Base of all objectives: checks the batch, adds the memory to the references, and disables autocast.
 
-    A product of unit rows in bfloat16 is off by up to 0.004, more than the distance between near duplicates; so cosines
-    are always computed in float32 (or float64), whatever the towers ran in.
+    A product of unit rows in bfloat16 is off by up to 0.004, more than the distance between near duplicates. So cosines
+    are always computed in float32 (or float64), whatever the towers' precision.
+
+    Attributes:
+        needs: what the batch must have: `labels`, `captions` (texts), or `views` (labels that number the images).
     """
 
     needs: ClassVar[Need]
@@ -84,35 +87,35 @@ class Objective(nn.Module):
         """Compare the batch with itself and with the memory.
 
         Args:
-            batch: n rows with what `needs` asks for: labels, texts, or labels that number the images.
-            memory: older rows to compare with as well, without gradients.
+            batch: n rows, with labels or texts as `needs` demands.
+            memory: older rows that join the references, without gradients.
 
         Returns:
-            The loss, 0 (with zero gradients) where the batch holds nothing to compare, and figures.
+            The loss and figures; the loss is 0, with zero gradients, where the batch has nothing to compare.
 
         Raises:
             ValueError: labels or texts are missing, or the batch is empty.
         """
         self._check(batch)
         with torch.autocast(batch.images.device.type, enabled=False):
-            anchors = _raised(batch)
-            references = anchors if memory is None else concat([anchors, _raised(memory.detached())])
+            anchors = _to_full_precision(batch)
+            references = anchors if memory is None else concat([anchors, _to_full_precision(memory.detached())])
             return self.compare(anchors, references)
 
     def compare(self, anchors: Embedded, references: Embedded) -> Outcome:
-        """The loss of n anchors against m >= n references, of which the first n are the anchors themselves."""
+        """Return the loss of n anchors against m >= n references, of which the first n are the anchors themselves."""
         raise NotImplementedError
 
     def _check(self, batch: Embedded) -> None:
         if len(batch) == 0:
             raise ValueError("a batch of no rows has no loss")
-        wanted = "texts" if self.needs == "captions" else "labels"
-        if getattr(batch, wanted) is None:
-            raise ValueError(f"{type(self).__name__} needs {wanted} in the batch, which has none")
+        required = "texts" if self.needs == "captions" else "labels"
+        if getattr(batch, required) is None:
+            raise ValueError(f"{type(self).__name__} needs {required} in the batch, which has none")
 
 
 def concat(parts: Sequence[Embedded]) -> Embedded:
-    """Rows of all parts, in order; labels and texts only where every part has them."""
+    """Return the rows of all parts, in order; labels and texts only where every part has them."""
     labels = [part.labels for part in parts if part.labels is not None]
     texts = [part.texts for part in parts if part.texts is not None]
     return Embedded(
@@ -122,28 +125,28 @@ def concat(parts: Sequence[Embedded]) -> Embedded:
     )
 
 
-def known(tensor: Tensor | None) -> Tensor:
-    """A part of the batch that `Objective.forward` has made sure of."""
+def required(tensor: Tensor | None) -> Tensor:
+    """Return a part of the batch whose presence `Objective.forward` has checked."""
     if tensor is None:
         raise ValueError("this part of the batch is missing")
     return tensor
 
 
-def require(holds: bool, name: str, value: object, wanted: str) -> None:
-    """An option's value is allowed.
+def require(valid: bool, name: str, value: object, expected: str) -> None:
+    """Check an option's value.
 
     Raises:
-        ConfigInvalid: it is not.
+        ConfigInvalid: it is not valid.
     """
-    if not holds:
-        raise ConfigInvalid(f"objective.{name} = {value!r} must be {wanted}")
+    if not valid:
+        raise ConfigInvalid(f"objective.{name} = {value!r} must be {expected}")
 
 
-def _raised(batch: Embedded) -> Embedded:
-    """Half precision -> float32; float32 and float64 as they are."""
-    texts = None if batch.texts is None else _to_full(batch.texts)
-    return Embedded(_to_full(batch.images), batch.labels, texts)
+def _to_full_precision(batch: Embedded) -> Embedded:
+    """Convert half precision to float32; float32 and float64 stay."""
+    texts = None if batch.texts is None else _full(batch.texts)
+    return Embedded(_full(batch.images), batch.labels, texts)
 
 
-def _to_full(rows: Tensor) -> Tensor:
+def _full(rows: Tensor) -> Tensor:
     return rows if rows.dtype == torch.float64 else rows.float()

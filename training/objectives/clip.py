@@ -1,7 +1,7 @@
 """CLIP's symmetric cross-entropy over pairs of image and caption.
 
-open_clip's ClipLoss has the same value; it takes no references beyond the batch (a memory) and keeps its logits, which
-the accuracies are read from, to itself.
+open_clip's ClipLoss has the same value, but takes no references beyond the batch (a memory) and does not return its
+logits, which the accuracies are computed from.
 
 Dimension letters: n pairs, m references (the first n are the pairs themselves).
 """
@@ -14,8 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
-from training.objectives.base import Embedded, Need, Objective, Outcome, known, require
+from training.objectives.base import Embedded, Need, Objective, Outcome, require, required
 
 
 class Clip(Objective):
@@ -25,14 +26,14 @@ class Clip(Objective):
 
         L = -1/(2n) * sum over i of ( log softmax over j of s(i, j) at j = i + log softmax over j of s(j, i) at j = i )
 
-    What is learned is log(1 / temperature), one parameter, `log_scale`; before each step it is put back into its range.
-    It belongs into an optimiser group without weight decay.
+    The learned parameter is `log_scale`, log(1 / temperature); before each step it is clamped to its range. It belongs
+    in an optimizer group without weight decay.
 
     Args:
-        temperature: at the start; the paper's 0.07.
-        min_temperature: the learned one stays above; the paper's 0.01.
-        max_temperature: and below.
-        learn_temperature: False keeps it at the start.
+        temperature: at the start; 0.07 in the paper.
+        min_temperature: lower bound of the learned temperature; 0.01 in the paper.
+        max_temperature: upper bound.
+        learn_temperature: False keeps the temperature constant.
 
     Raises:
         ConfigInvalid: not 0 < min_temperature <= temperature <= max_temperature.
@@ -52,28 +53,29 @@ class Clip(Objective):
         require(max_temperature <= 100, "max_temperature", max_temperature, "at most 100")
         require(temperature >= min_temperature, "temperature", temperature, f"at least {min_temperature}, the smallest")
         require(temperature <= max_temperature, "temperature", temperature, f"at most {max_temperature}, the largest")
-        self.lowest, self.highest = -math.log(max_temperature), -math.log(min_temperature)
+        self.min_log_scale, self.max_log_scale = -math.log(max_temperature), -math.log(min_temperature)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learn_temperature)
 
+    @override
     def compare(self, anchors: Embedded, references: Embedded) -> Outcome:
-        """The mean of both directions; so is `accuracy`: `image_to_text_accuracy` and `text_to_image_accuracy`."""
+        """Return the mean loss of both directions; `accuracy` is the mean of the two directions' accuracies, too."""
         scale = self._scale().to(anchors.images.dtype)
-        images, texts = anchors.images, known(anchors.texts)
-        to_texts = images @ known(references.texts).T  # (n, m)
+        images, texts = anchors.images, required(anchors.texts)
+        to_texts = images @ required(references.texts).T  # (n, m)
         to_images = texts @ references.images.T
         own = torch.arange(len(images), device=images.device)
         loss = (F.cross_entropy(scale * to_texts, own) + F.cross_entropy(scale * to_images, own)) / 2
         return Outcome(loss, {**_stats(to_texts, to_images, own), "temperature": 1 / scale.item()})
 
     def _scale(self) -> Tensor:
-        with torch.no_grad():  # the parameter itself: a clamp inside the graph would hold it at the bound for good
-            self.log_scale.clamp_(self.lowest, self.highest)
+        with torch.no_grad():  # the parameter itself: a clamp inside the graph would stop its gradient at the bound
+            self.log_scale.clamp_(self.min_log_scale, self.max_log_scale)
         return self.log_scale.exp()
 
 
 @torch.no_grad()
 def _stats(to_texts: Tensor, to_images: Tensor, own: Tensor) -> dict[str, float]:
-    """Cosines (n, m) of both directions -> figures; a pair alone has no negatives and asks nothing."""
+    """Return figures from the cosines (n, m) of both directions; a single pair has no negatives and no accuracy."""
     pairs = len(own)
     stats = {"positive_cosine": to_texts.diagonal().mean().item()}
     if to_texts.shape[1] > 1:

@@ -1,7 +1,7 @@
 """Pairwise contrastive loss over all pairs of a batch, by labels.
 
-pytorch-metric-learning's ContrastiveLoss has the margin but not the squares, and its distances' powers square d before
-the margin is taken off; so the two lines are here.
+pytorch-metric-learning's ContrastiveLoss has the margin but not the squares; powers of its distances square d before
+the margin is subtracted.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from training.objectives.base import Embedded, Need, Objective, Outcome, known, require
+from training.objectives.base import Embedded, Need, Objective, Outcome, require, required
 from training.objectives.pairs import cosine_stats, masked_mean, pair_masks, pair_mean
 
 
@@ -22,7 +23,7 @@ class Contrastive(Objective):
 
         L = y d^2 + (1 - y) max(0, m - d)^2
 
-    over all pairs of the batch: positives are pulled together, negatives are pushed apart until the margin m.
+    over all pairs of the batch: positives attract, negatives repel up to the margin m.
 
     Args:
         margin: m, in (0, 2]; two orthogonal rows are sqrt(2) apart.
@@ -39,9 +40,10 @@ class Contrastive(Objective):
         require(0 < margin <= 2, "margin", margin, "in (0, 2]: unit rows are at most 2 apart")
         self.margin, self.balance = margin, balance
 
+    @override
     def compare(self, anchors: Embedded, references: Embedded) -> Outcome:
-        """The loss over all pairs; `active` is the share of negatives inside the margin."""
-        positives, negatives = pair_masks(known(anchors.labels), known(references.labels))
+        """Return the loss over all pairs; `active` is the share of negatives inside the margin."""
+        positives, negatives = pair_masks(required(anchors.labels), required(references.labels))
         cosines = anchors.images @ references.images.T  # (n, m)
         squared = (2 - 2 * cosines).clamp(min=0)
         gap = (self.margin - _root(squared)).clamp(min=0)
@@ -53,5 +55,5 @@ class Contrastive(Objective):
 
 
 def _root(squared: Tensor) -> Tensor:
-    """Square root whose slope stays finite: below the rounding error of a cosine a distance is noise."""
+    """Return the square root with a bounded slope: below the rounding error of a cosine a distance is noise."""
     return squared.clamp(min=torch.finfo(squared.dtype).eps).sqrt()

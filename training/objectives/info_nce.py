@@ -1,7 +1,7 @@
-"""InfoNCE over the labelled pairs of a batch, and its kernel, which NT-Xent shares.
+"""InfoNCE over the labelled pairs of a batch, and the loss of a pair, which NT-Xent shares.
 
-pytorch-metric-learning's NTXentLoss has the same values, but makes a (positive pairs, negative pairs) matrix: cubic in
-the batch, 4 GB at 1,024 rows. The kernel's log-sum over negatives is made once for each anchor: quadratic.
+pytorch-metric-learning's NTXentLoss has the same values, but computes a (positive pairs, negative pairs) matrix: cubic
+in the batch, 4 GB at 1,024 rows. Here the log-sum over negatives is computed once for each anchor: quadratic.
 
 Dimension letters: n anchors, m references.
 """
@@ -13,8 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
-from training.objectives.base import Embedded, Need, Objective, Outcome, known, require
+from training.objectives.base import Embedded, Need, Objective, Outcome, require, required
 from training.objectives.pairs import cosine_stats, masked_mean, pair_masks
 
 
@@ -26,7 +27,7 @@ class InfoNCE(Objective):
         L = mean over i and p in P(i) of -log( exp s(i, p) / ( exp s(i, p) + sum over n in N(i) of exp s(i, n) ) )
 
     Args:
-        temperature: above 0; small ones look at the nearest negatives only.
+        temperature: above 0; with small values the nearest negatives dominate.
 
     Raises:
         ConfigInvalid: the temperature is not above 0.
@@ -39,9 +40,10 @@ class InfoNCE(Objective):
         require(1e-3 <= temperature <= 100, "temperature", temperature, "in [0.001, 100]")
         self.temperature = temperature
 
+    @override
     def compare(self, anchors: Embedded, references: Embedded) -> Outcome:
-        """The mean over positive pairs."""
-        positives, negatives = pair_masks(known(anchors.labels), known(references.labels))
+        """Return the mean loss over positive pairs."""
+        positives, negatives = pair_masks(required(anchors.labels), required(references.labels))
         cosines = anchors.images @ references.images.T  # (n, m)
         losses = info_nce_losses(cosines / self.temperature, negatives)
         stats = {**cosine_stats(cosines, positives, negatives), "temperature": self.temperature}
@@ -49,7 +51,7 @@ class InfoNCE(Objective):
 
 
 def info_nce_losses(logits: Tensor, negatives: Tensor) -> Tensor:
-    """What each pair would cost as a positive: log(1 + exp(log sum over negatives of exp s(i, n) - s(i, p))).
+    """Return each pair's loss as a positive: log(1 + exp(log sum over negatives of exp s(i, n) - s(i, p))).
 
     Args:
         logits: (n, m), s.

@@ -1,4 +1,4 @@
-"""Which rows of a batch belong together, by labels, and means over them; every labelled objective starts here.
+"""Positive and negative pairs of a batch by labels, and means over them; all objectives with labels use it.
 
 Dimension letters: n anchors, m references (the first n are the anchors themselves).
 """
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def pair_masks(labels: Tensor, reference_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Positive and negative pairs; a row is never paired with itself.
+    """Return masks of positive and negative pairs; a row is never paired with itself.
 
     Args:
         labels: (n,) of the anchors.
         reference_labels: (m,), m >= n, of which the first n are `labels`.
 
     Returns:
-        Two boolean masks (n, m). Each pair within the batch stands in them twice, (i, j) and (j, i).
+        Two boolean masks (n, m). Each pair within the batch occurs twice, as (i, j) and (j, i).
 
     >>> positives, negatives = pair_masks(torch.tensor([0, 1, 0]), torch.tensor([0, 1, 0]))
     >>> positives.int().tolist()
@@ -32,7 +32,7 @@ def pair_masks(labels: Tensor, reference_labels: Tensor) -> tuple[Tensor, Tensor
 
 
 def positive_pairs(labels: Tensor) -> Tensor:
-    """Each unordered pair of rows with one label, once.
+    """Return each unordered pair of rows with the same label, once.
 
     Args:
         labels: (n,).
@@ -48,20 +48,20 @@ def positive_pairs(labels: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values under a mask of the same shape; 0, with zero gradients, where it is empty."""
+    """Return the mean of the values under a mask of the same shape; 0, with zero gradients, where it is empty."""
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
 def pair_mean(values: Tensor, positives: Tensor, negatives: Tensor, balance: bool) -> Tensor:
-    """One scalar from the losses of all pairs.
+    """Reduce the losses of all pairs to a scalar.
 
     Args:
         values: (n, m), the loss of each pair.
         positives: (n, m) mask.
         negatives: (n, m) mask.
-        balance: True for (mean over positives + mean over negatives) / 2, so that both kinds count alike however rare
-            one is (with c equally frequent classes only about 1 pair in c is positive); False for the mean over pairs.
-            A kind that the batch lacks counts as 0.
+        balance: True for (mean over positives + mean over negatives) / 2, so that both kinds count equally however
+            rare one is (with c equally frequent classes only about 1 pair in c is positive); False for the mean over
+            pairs. A kind that the batch lacks counts as 0.
     """
     if balance:
         return (masked_mean(values, positives) + masked_mean(values, negatives)) / 2
@@ -70,7 +70,7 @@ def pair_mean(values: Tensor, positives: Tensor, negatives: Tensor, balance: boo
 
 @torch.no_grad()
 def cosine_stats(cosines: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, float]:
-    """How far apart the pairs are: what tells a collapse.
+    """Return figures of the pairs' cosines, which reveal a collapse.
 
     Args:
         cosines: (n, m).
@@ -79,15 +79,15 @@ def cosine_stats(cosines: Tensor, positives: Tensor, negatives: Tensor) -> dict[
 
     Returns:
         `positive_cosine` and `negative_cosine`, means over pairs, and `accuracy`, the share of the anchors with both
-        kinds of pair whose nearest reference is a positive. What no pair defines is left out.
+        kinds of pair whose nearest reference is a positive. A figure without pairs is left out.
     """
     stats = {}
     if positives.any():
         stats["positive_cosine"] = masked_mean(cosines, positives).item()
     if negatives.any():
         stats["negative_cosine"] = masked_mean(cosines, negatives).item()
-    asked = positives.any(1) & negatives.any(1)
-    if asked.any():
+    has_both = positives.any(1) & negatives.any(1)
+    if has_both.any():
         nearest = cosines.masked_fill(~(positives | negatives), -torch.inf).argmax(1, keepdim=True)
-        stats["accuracy"] = positives.gather(1, nearest)[asked].float().mean().item()
+        stats["accuracy"] = positives.gather(1, nearest)[has_both].float().mean().item()
     return stats

@@ -1,4 +1,4 @@
-"""PatchNCE: InfoNCE between patches of an image's feature maps; a loss by itself, which no encoder is trained with.
+"""PatchNCE: InfoNCE between patches of an image's feature maps; a function, not an objective of encoder training.
 
 Dimension letters: B images, C channels, S sampled places.
 """
@@ -19,16 +19,16 @@ def patch_nce(
 ) -> Tensor:
     """PatchNCE (Park, Efros, Zhang and Zhu 2020, CUT, equations 2 and 3).
 
-    In each layer a patch q(s) of the made image asks for the patch k(s) of the given image at its own place s,
-    among the patches at the other places; columns are brought to unit norm over the channels first:
+    In each layer a patch q(s) of the generated image must identify the patch k(s) of the source image at its own place
+    s among the patches at other places. Patches are normalized over the channels first:
 
         L = mean over layers, images and s of -log( exp(q(s) . k(s) / t) / sum over s' of exp(q(s) . k(s') / t) )
 
     Args:
-        queries: for each layer, features (B, C, S) of the made images; C and S may differ between layers.
-        keys: for each layer, features of the given images at the same places, of the same shape. No gradient goes
-            into them, as in the authors' code.
-        temperature: t, above 0; the paper's 0.07.
+        queries: for each layer, features (B, C, S) of the generated images; C and S may differ between layers.
+        keys: for each layer, features of the source images at the same places, of the same shape. They get no
+            gradient, as in the authors' code.
+        temperature: t, above 0; 0.07 in the paper.
         across_batch: also take the patches of the batch's other images as negatives.
 
     Returns:
@@ -50,10 +50,10 @@ def _layer(queries: Tensor, keys: Tensor, temperature: float, across_batch: bool
         raise ValueError(
             f"expected two (B, C, S) features of one shape, got {tuple(queries.shape)} and {tuple(keys.shape)}"
         )
-    asked, given = _unit_rows(queries), _unit_rows(keys.detach())  # (B, S, C)
+    q, k = _unit_rows(queries), _unit_rows(keys.detach())  # (B, S, C)
     if across_batch:
-        asked, given = asked.flatten(0, 1)[None], given.flatten(0, 1)[None]  # one image of B S places
-    logits = asked @ given.transpose(1, 2) / temperature  # (B, S, S)
+        q, k = q.flatten(0, 1)[None], k.flatten(0, 1)[None]  # one image of B S places
+    logits = q @ k.transpose(1, 2) / temperature  # (B, S, S)
     own = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
     return F.cross_entropy(logits.flatten(0, 1), own.flatten())
 

@@ -1,4 +1,4 @@
-"""Name and options, as a configuration writes them -> an objective."""
+"""Objectives by name, with their options as a configuration writes them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _KINDS = {float: "a number", int: "an integer", bool: "true or false", str: "a w
 
 
 def objective_names() -> tuple[str, ...]:
-    """Every name that `make_objective` knows."""
+    """Return the names of all objectives."""
     return tuple(_OBJECTIVES)
 
 
 def make_objective(name: str, **options: Any) -> Objective:
-    """An objective by its name.
+    """Return an objective by its name.
 
     Args:
         name: contrastive, triplet, cosine_pair, info_nce, clip or simclr.
-        options: its class's arguments; an integer is accepted where a float is meant.
+        options: arguments of its class; an integer is accepted for a float.
 
     Raises:
         ConfigInvalid: an unknown name or option, a wrong type or a value out of range.
@@ -43,18 +43,18 @@ def make_objective(name: str, **options: Any) -> Objective:
     >>> make_objective("triplet", margin=0.3).margin
     0.3
     """
-    kind = _OBJECTIVES.get(name)
-    if kind is None:
+    objective = _OBJECTIVES.get(name)
+    if objective is None:
         raise ConfigInvalid(f"objective.name = {name!r} is unknown; known: {', '.join(_OBJECTIVES)}")
-    defaults = {key: parameter.default for key, parameter in inspect.signature(kind).parameters.items()}
+    defaults = {key: parameter.default for key, parameter in inspect.signature(objective).parameters.items()}
     unknown = sorted(options.keys() - defaults.keys())
     if unknown:
         raise ConfigInvalid(f"unknown option {unknown[0]!r} of objective {name}; known: {', '.join(defaults)}")
-    return kind(**{key: _coerce(key, value, type(defaults[key])) for key, value in options.items()})
+    return objective(**{key: _coerce(key, value, type(defaults[key])) for key, value in options.items()})
 
 
 def _coerce(key: str, value: Any, kind: type) -> Any:
-    wanted = (int, float) if kind is float else (kind,)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+    types = (int, float) if kind is float else (kind,)
+    if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
         raise ConfigInvalid(f"objective.{key} = {value!r} must be {_KINDS[kind]}")
     return kind(value)

@@ -1,10 +1,12 @@
-"""Self-supervised pairs: NT-Xent over two augmentations of each image."""
+"""SimCLR's loss for images without labels: NT-Xent over two augmentations of each image."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from training.objectives.base import Embedded, Need, Objective, Outcome, known, require
+from typing_extensions import override
+
+from training.objectives.base import Embedded, Need, Objective, Outcome, require, required
 from training.objectives.info_nce import info_nce_losses
 from training.objectives.pairs import cosine_stats, masked_mean, pair_masks
 
@@ -21,7 +23,7 @@ class SimCLR(Objective):
     MoCo): an old view of the same image neither attracts nor repels.
 
     Args:
-        temperature: above 0; the paper's best are 0.1 on ImageNet and 0.5 on CIFAR-10.
+        temperature: above 0; the paper's best values are 0.1 on ImageNet and 0.5 on CIFAR-10.
 
     Raises:
         ConfigInvalid: the temperature is not above 0.
@@ -34,9 +36,10 @@ class SimCLR(Objective):
         require(1e-3 <= temperature <= 100, "temperature", temperature, "in [0.001, 100]")
         self.temperature = temperature
 
+    @override
     def compare(self, anchors: Embedded, references: Embedded) -> Outcome:
-        """The mean over views that have a partner; `accuracy` is the share whose partner is nearest of all."""
-        positives, negatives = pair_masks(known(anchors.labels), known(references.labels))
+        """Return the mean loss over views with a partner; `accuracy` is the share whose partner is the nearest row."""
+        positives, negatives = pair_masks(required(anchors.labels), required(references.labels))
         positives[:, len(anchors) :] = False
         cosines = anchors.images @ references.images.T  # (2n, m)
         losses = info_nce_losses(cosines / self.temperature, negatives)

@@ -1,0 +1,1 @@
+"""A whole training run: checkpoints, logs, and the exported encoder."""

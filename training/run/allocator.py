@@ -1,7 +1,7 @@
-"""The C heap, told to keep the memory that a training step frees: the next step asks for the same again.
+"""A setting of the C allocator for training: keep the memory that a step frees, since the next step needs it again.
 
-glibc hands large blocks back to the kernel at once and takes zeroed pages anew; on a CPU that is a third of a step of
-a convolutional network (benchmarks/RESULTS.md).
+glibc returns large blocks to the kernel at once and gets zeroed pages again. On a CPU that takes a third of a step of a
+convolutional network (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""`mallopt`'s names for its parameters, from glibc's malloc.h."""
-_KEPT = 1 << 30
+"""`mallopt`'s numbers of its parameters, from glibc's malloc.h."""
+_MAX_KEPT_BYTES = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Keeps up to 1 GB of freed memory in this process, for all of its life; returns whether the C library can."""
+    """Keep up to 1 GB of freed memory in this process from now on; return whether the C library supports it."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # musl, macOS, Windows
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _KEPT) and mallopt(_TRIM_THRESHOLD, _KEPT))
+    return bool(mallopt(_MMAP_THRESHOLD, _MAX_KEPT_BYTES) and mallopt(_TRIM_THRESHOLD, _MAX_KEPT_BYTES))

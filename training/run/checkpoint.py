@@ -1,9 +1,12 @@
-"""What a run needs to go on after it was stopped: written beside and renamed, so that a reader finds it whole.
+"""The checkpoint of a run, from which a stopped run resumes; written beside and renamed.
 
 OUT.work/
-  checkpoint.pt     weights, optimiser, moving average, random state, the step
-  best.safetensors  the weights that did best on the validation data
-  pictures/         decoded images, see `training.data.image_cache`
+  checkpoint.pt     weights, optimizer, moving average, random state, the step
+  best.safetensors  the weights with the best validation figure
+  pictures/         decoded training images, see `training.data.image_cache`
+  validation/       decoded validation images of trained classes
+  unseen/           decoded validation images of classes that are held out whole
+  metrics.jsonl     figures of every step
 """
 
 from __future__ import annotations
@@ -16,64 +19,64 @@ import torch
 
 from lookalike.errors import ConfigInvalid
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_FILE = "checkpoint.pt"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Writes the state; what stood there before stays until the new one is whole."""
-    part = folder / f"{CHECKPOINT}.part"
+    """Write the state; the previous one stays until the new one is complete."""
+    part = folder / f"{CHECKPOINT_FILE}.part"
     torch.save(state, part)
-    part.replace(folder / CHECKPOINT)
+    part.replace(folder / CHECKPOINT_FILE)
 
 
 def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The state, None where there is none.
+    """Return the saved state, None where there is none.
 
     Args:
         folder: the work folder.
-        settings: of this run; a state of another configuration is refused.
+        settings: of this run; a state of another configuration is rejected.
 
     Raises:
         ConfigInvalid: the state belongs to another configuration, or can't be read.
     """
-    path = folder / CHECKPOINT
+    path = folder / CHECKPOINT_FILE
     if not path.is_file():
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling a damaged file raises nearly anything
+    except Exception as error:  # unpickling a damaged file raises nearly any exception
         raise ConfigInvalid(f"{path} can't be read ({error}); remove {folder} to start over") from error
-    if changed := _changed(json.loads(state["settings"]), json.loads(json.dumps(settings))):
+    if differences := _differences(json.loads(state["settings"]), json.loads(json.dumps(settings))):
         raise ConfigInvalid(
-            f"{folder} holds a run of another configuration or data ({'; '.join(changed[:3])}): remove it to start "
-            "over, or use another --out"
+            f"{folder} holds a run of another configuration or data ({'; '.join(differences[:3])}): remove it to "
+            "start over, or use another --out"
         )
     return state
 
 
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two nested tables, in words.
+def _differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Describe the differences between two nested tables.
 
-    >>> _changed({"data": "0a1b", "settings": {"seed": 0}}, {"data": "0a1b", "settings": {"seed": 1}})
+    >>> _differences({"data": "0a1b", "settings": {"seed": 0}}, {"data": "0a1b", "settings": {"seed": 1}})
     ['settings.seed is 0 there and 1 here']
     """
-    then, here = _flat(before), _flat(now)
+    there, here = _flatten(saved), _flatten(current)
     return [
-        f"{key} is {then.get(key)!r} there and {here.get(key)!r} here"
-        for key in sorted(then.keys() | here.keys())
-        if then.get(key) != here.get(key)
+        f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
     ]
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in table.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def trim_metrics(path: Path, step: int) -> None:
-    """Drops the lines of steps that come after a checkpoint: they will be written again."""
+    """Drop the lines of steps after a checkpoint: these steps are taken again."""
     if not path.is_file():
         return
     lines = path.read_text("utf-8").splitlines()
@@ -81,7 +84,7 @@ def trim_metrics(path: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    """The step that a line tells of; infinite where a kill or a full disk cut the line short."""
+    """Return a line's step; infinite where a kill or a full disk cut the line short."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

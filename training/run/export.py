@@ -1,6 +1,6 @@
-"""A trained model -> a folder that `folder:PATH` loads, written beside and renamed.
+"""Export of a trained model to a folder that `folder:PATH` loads, written beside and renamed.
 
-Its reader is `lookalike.encoders.exported.model`, which says what each file holds.
+`lookalike.encoders.exported.model` reads the folder and describes its files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lookalike.calibration import Calibration, write_calibration
 from lookalike.encoders.engines.cache import sha256_file
 from lookalike.encoders.exported.model import CALIBRATION_FILE, ENCODER_FILE, WEIGHTS_FILE, ExportedEncoder
 from lookalike.errors import SourceError
-from training.network.model import Trainable
+from training.network.trainable import Trainable
 
 
 def export_encoder(
@@ -28,25 +28,25 @@ def export_encoder(
     extra: Mapping[str, str],
     calibration: Calibration | None = None,
 ) -> None:
-    """Writes the folder; an encoder that stood there is replaced once the new one is whole.
+    """Write the folder; an older encoder there is replaced once the new one is complete.
 
     Args:
         out: the folder.
-        model: whose architecture and preprocessing it has.
-        weights: `image.*` and `text.*`, as `Loop.weights` gives them.
+        model: its architecture and preprocessing are written.
+        weights: `image.*` and `text.*`, as `TrainingLoop.weights` returns them.
         base: name of the encoder that training started from.
         extra: further files' names and texts: model card, report, configuration, metrics.
-        calibration: of its pairs, where it was measured.
+        calibration: of pairs, where it was measured.
 
     Raises:
-        SourceError: something stands at `out` that is no exported encoder.
+        SourceError: `out` exists and is no exported encoder.
     """
     require_free(out)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    own = {name: value.detach().cpu().contiguous() for name, value in unshared(weights).items()}
-    safetensors.torch.save_file(own, part / WEIGHTS_FILE)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in unshared(weights).items()}
+    safetensors.torch.save_file(tensors, part / WEIGHTS_FILE)
     exported = ExportedEncoder(
         name=out.name,
         base=base,
@@ -59,7 +59,7 @@ def export_encoder(
         weights=sha256_file(part / WEIGHTS_FILE),
     )
     (part / ENCODER_FILE).write_text(exported.to_json(), "utf-8")
-    shutil.copymode(part / ENCODER_FILE, part / WEIGHTS_FILE)  # safetensors keeps others from reading its files
+    shutil.copymode(part / ENCODER_FILE, part / WEIGHTS_FILE)  # safetensors makes its files unreadable for other users
     for name, text in extra.items():
         (part / name).write_text(text, "utf-8")
     if calibration is not None:
@@ -68,7 +68,7 @@ def export_encoder(
 
 
 def require_free(out: Path) -> None:
-    """Refuses to write over anything but an exported encoder.
+    """Check that writing to `out` overwrites nothing but an exported encoder.
 
     Raises:
         SourceError: `out` is a file, or a folder of other things.
@@ -80,16 +80,16 @@ def require_free(out: Path) -> None:
 
 
 def unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without what the text tower only carries along: CLIP's text half is cut from the whole model."""
+    """Return the weights without the visual half that CLIP's text tower includes but does not use."""
     return {name: value for name, value in weights.items() if not (name.startswith("text.") and ".visual." in name)}
 
 
 def _replace(part: Path, out: Path) -> None:
     if out.exists():
-        grave = out.with_name(f".{out.name}.old")
-        shutil.rmtree(grave, ignore_errors=True)
-        out.rename(grave)
+        old = out.with_name(f".{out.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
         part.rename(out)
-        shutil.rmtree(grave, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     else:
         part.rename(out)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait for the end of a step: half a step saved would resume to another curve of losses."""
+"""Deferral of Ctrl-C and SIGTERM to the end of a step: resuming from half a step would give other losses."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class HeldBack:
-    """A context in which a first signal is only noted, for `deliver` to answer; a second one is answered at once.
+class DeferredInterrupt:
+    """A context that holds a first signal back until `deliver`; a second signal is delivered immediately.
 
-    Outside the main thread, which alone gets signals, it does nothing.
+    Outside of the main thread, the only one that receives signals, it does nothing.
     """
 
     def __init__(self) -> None:
-        self._before: dict[int, Any] = {}
-        self._arrived: int | None = None
+        self._old_handlers: dict[int, Any] = {}
+        self._pending: int | None = None
 
-    def __enter__(self) -> HeldBack:
+    def __enter__(self) -> DeferredInterrupt:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._old_handlers = {number: signal.signal(number, self._defer) for number in _SIGNALS}
         return self
 
     def deliver(self) -> None:
-        """Answers what has arrived as it would have been answered outside; ours no longer stand in the way then."""
-        if self._arrived is not None:
-            number, self._arrived = self._arrived, None
+        """Restore the old handlers and raise the pending signal again, if there is one."""
+        if self._pending is not None:
+            number, self._pending = self._pending, None
             self._restore()
             signal.raise_signal(number)
 
@@ -39,12 +39,12 @@ class HeldBack:
         if kind is None:
             self.deliver()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        again, self._arrived = self._arrived is not None, number
-        if again:
+    def _defer(self, number: int, frame: FrameType | None) -> None:
+        is_second, self._pending = self._pending is not None, number
+        if is_second:
             self.deliver()
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._old_handlers = {}

@@ -1,4 +1,4 @@
-"""What came of a run, and what the exported folder tells of it: report, model card, configuration, losses."""
+"""The result of a run, and the text files of the exported folder: model card, report, configuration, metrics."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ import torch
 
 from training.data.dataset import TrainingData
 from training.settings import Settings
-from training.validation.promotion import Standing
+from training.validation.promotion import CandidateScore
 
 CARD_FILE, REPORT_FILE, CONFIG_FILE, METRICS_FILE = "README.md", "report.json", "config.toml", "metrics.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         out: the encoder's folder.
-        promoted: whether it was written; False where the base is better.
-        figure: what was measured on held-out images.
-        base: of the encoder that training started from.
-        trained: of the best weights.
-        seconds: of the whole run, earlier parts of a resumed one included.
+        promoted: whether the encoder was written; False where the base is better.
+        figure: name of what was measured on validation images.
+        base: figures of the encoder that training started from.
+        trained: figures of the best weights.
+        seconds: of the whole run, with the earlier parts of a resumed run.
         steps: taken.
-        warnings: said on the way.
+        warnings: of the run, in order.
     """
 
     out: str
     promoted: bool
     figure: str
-    base: Standing
-    trained: Standing
+    base: CandidateScore
+    trained: CandidateScore
     seconds: float
     steps: int
     warnings: tuple[str, ...]
 
 
 def run_report(result: Result, settings: Settings, data: TrainingData) -> dict[str, Any]:
-    """What a run was and what it reached, JSON-ready."""
+    """Return the run's inputs and results, JSON-ready."""
+    unseen = data.unseen.examples if data.unseen else []
     return {
         "base": settings.base.encoder,
         "objective": settings.objective.name,
@@ -53,7 +54,7 @@ def run_report(result: Result, settings: Settings, data: TrainingData) -> dict[s
         "rejected": data.rejected,
         "classes": 0 if data.labels is None else len(np.unique(data.labels)),
         "validation_pictures": len(data.seen.pixels),
-        "unseen_classes": sorted({example.label for example in data.unseen_examples if example.label}),
+        "unseen_classes": sorted({example.label for example in unseen if example.label}),
         "figure": result.figure,
         "before": asdict(result.base),
         "after": asdict(result.trained),
@@ -65,12 +66,12 @@ def run_report(result: Result, settings: Settings, data: TrainingData) -> dict[s
     }
 
 
-def records(report: Mapping[str, Any], settings: Settings, metrics: Path) -> dict[str, str]:
-    """The files that lie beside the weights: name -> text.
+def text_files(report: Mapping[str, Any], settings: Settings, metrics: Path) -> dict[str, str]:
+    """Return the text files that are exported beside the weights, by name.
 
     Args:
-        report: `run_report`, with `name`, `command`, `by_step`, `shares` and `evaluation` beside.
-        settings: as it was trained by.
+        report: `run_report`, with `name`, `command`, `by_step`, `shares` and `evaluation` added.
+        settings: of the run.
         metrics: the run's JSON lines.
     """
     config = as_toml(settings)
@@ -83,9 +84,9 @@ def records(report: Mapping[str, Any], settings: Settings, metrics: Path) -> dic
 
 
 def as_toml(settings: Settings) -> str:
-    """`config.toml`: what was trained by, everything that the command line and the data's bounds changed included.
+    """Return `config.toml`: the configuration as trained, with changes by the command line and the data's size.
 
-    Sources are named by the report; TOML's numbers, strings and arrays of them are JSON's.
+    The report names the sources. TOML's numbers, strings and arrays are written as JSON's.
     """
     tables = settings.model_dump(exclude={"data": {"train", "validation"}})
     flat = {name: value for name, value in tables.items() if not isinstance(value, dict)}
@@ -97,12 +98,12 @@ def as_toml(settings: Settings) -> str:
 
 
 def _keys(table: Mapping[str, Any]) -> list[str]:
-    # As they are, not escaped: JSON writes what lies beyond 16 bits as two halves, which TOML refuses.
+    # Not escaped: JSON escapes characters beyond 16 bits as surrogate pairs, which TOML rejects.
     return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
 
 
 def model_card(report: Mapping[str, Any], config: str) -> str:
-    """A page for people: what it is, how it was made, how good it is. `report` is what `report.json` holds."""
+    """Return the model card, in Markdown: origin, use, figures and limits. `report` is the content of `report.json`."""
     lines = [
         f"# {report['name']}",
         "",
@@ -115,14 +116,14 @@ def model_card(report: Mapping[str, Any], config: str) -> str:
         "",
         f"| {report['figure']} on held-out images | of trained classes | of classes it never saw |",
         "| --- | ---: | ---: |",
-        f"| {report['base']} | {_figures(report['before'])} |",
-        f"| {report['name']} | {_figures(report['after'])} |",
+        f"| {report['base']} | {_table_cells(report['before'])} |",
+        f"| {report['name']} | {_table_cells(report['after'])} |",
         "",
-        *_unseen(report.get("unseen_classes", [])),
+        *_unseen_classes(report.get("unseen_classes", [])),
         f"Made by: `{report['command']}`, {report['steps']:,} steps, {report['seconds'] / 60:.1f} minutes, seed "
         f"{report['seed']}; torch {torch.__version__}. Figures are in `{REPORT_FILE}`, losses in `{METRICS_FILE}`.",
         "",
-        "Limits: it knows what its training images show; on other kinds of images measure it first "
+        "Limits: it was trained on images of these sources; measure it on other kinds of images first "
         "(`lookalike evaluate`). The licences of the base weights and of the training images apply.",
         "",
         "```toml",
@@ -133,16 +134,16 @@ def model_card(report: Mapping[str, Any], config: str) -> str:
     return "\n".join(lines)
 
 
-def _unseen(classes: Sequence[str]) -> list[str]:
-    """Which classes were held out whole, so that they can be named to `lookalike evaluate --unseen`."""
+def _unseen_classes(classes: Sequence[str]) -> list[str]:
+    """Return a line with the classes that were held out whole, which `lookalike evaluate --unseen` takes."""
     return [f"Classes it never saw: {', '.join(classes)}.", ""] if classes else []
 
 
-def _figures(standing: Mapping[str, Any]) -> str:
-    unseen = standing["unseen"]
-    return f"{standing['seen']:.4f} | " + ("" if unseen is None else f"{unseen:.4f}")
+def _table_cells(score: Mapping[str, Any]) -> str:
+    unseen = score["unseen"]
+    return f"{score['seen']:.4f} | " + ("" if unseen is None else f"{unseen:.4f}")
 
 
 def as_json(report: Mapping[str, Any]) -> str:
-    """`report.json`."""
+    """Return the text of `report.json`."""
     return json.dumps(report, indent=1, ensure_ascii=False) + "\n"

@@ -1,7 +1,7 @@
-"""Whether a trained encoder may take the base's place, and how much of the base's weights it had better keep.
+"""The choice between a trained encoder and its base, and of how much of the base's weights to keep.
 
-What is measured on held-out images decides: those of trained classes, and where whole classes were held out those,
-too, so that what is won on the one is not paid for with the other.
+Measured are validation images of trained classes and, where whole classes are held out, of those as well, so that a
+gain on the first does not come with a loss on the second.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from torch import Tensor
 
 SHARES = (0.5, 0.25, 0.1)
-"""Shares of the trained weights that are tried where classes that training does not see matter (WiSE-FT, Wortsman et
-al. 2022). More than half is not: few held-out classes can't show what all of the weights cost the others, see
-docs/training.md."""
+"""Shares of the trained weights that are tried where classes are held out (WiSE-FT, Wortsman et al. 2022). None is
+above one half: few held-out classes can't show what a larger share costs the others, see docs/training.md."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How good an encoder is on held-out images.
+class CandidateScore:
+    """Figures of an encoder on validation images.
 
     Attributes:
-        seen: figure on images of trained classes, in [0, 1].
-        unseen: on images of classes that training did not see; None where there are none.
+        seen: on images of trained classes, in [0, 1].
+        unseen: on images of classes that are held out whole; None where there are none.
         share: of the trained weights, the rest being the base's.
     """
 
@@ -31,40 +30,40 @@ class Standing:
     unseen: float | None = None
     share: float = 1.0
 
-    def holds_against(self, base: Standing) -> bool:
-        """Whether nothing got worse.
+    def no_worse_than(self, base: CandidateScore) -> bool:
+        """Return whether neither figure is below the base's.
 
-        >>> Standing(0.9, 0.5).holds_against(Standing(0.8, 0.6))
+        >>> CandidateScore(0.9, 0.5).no_worse_than(CandidateScore(0.8, 0.6))
         False
         """
-        kept = self.unseen is None or base.unseen is None or self.unseen >= base.unseen
-        return kept and self.seen >= base.seen
+        unseen_kept = self.unseen is None or base.unseen is None or self.unseen >= base.unseen
+        return unseen_kept and self.seen >= base.seen
 
 
 def within_chance(before: float, after: float, count: int) -> bool:
-    """Whether two shares of `count` images differ by less than two standard errors of independent draws.
+    """Return whether two shares of `count` images differ by less than two standard errors of independent draws.
 
     >>> within_chance(0.4, 0.45, 48), within_chance(0.4, 0.45, 4800)
     (True, False)
     """
-    spread = (before * (1 - before) + after * (1 - after)) / count
-    return (after - before) ** 2 < 4 * spread
+    variance = (before * (1 - before) + after * (1 - after)) / count
+    return (after - before) ** 2 < 4 * variance
 
 
-def choose(candidates: Sequence[Standing], base: Standing) -> Standing:
-    """The best on trained classes among those that lose nothing; if none is, the one that loses least on unseen ones.
+def select_candidate(candidates: Sequence[CandidateScore], base: CandidateScore) -> CandidateScore:
+    """Return the best on trained classes among those no worse than the base; if none is, the best on unseen classes.
 
-    >>> choose([Standing(0.9, 0.5), Standing(0.85, 0.6, 0.5)], Standing(0.8, 0.6)).share
+    >>> select_candidate([CandidateScore(0.9, 0.5), CandidateScore(0.85, 0.6, 0.5)], CandidateScore(0.8, 0.6)).share
     0.5
     """
-    sound = [candidate for candidate in candidates if candidate.holds_against(base)]
-    if sound:
-        return max(sound, key=lambda standing: standing.seen)
-    return max(candidates, key=lambda standing: (standing.unseen or 0.0, standing.seen))
+    eligible = [candidate for candidate in candidates if candidate.no_worse_than(base)]
+    if eligible:
+        return max(eligible, key=lambda candidate: candidate.seen)
+    return max(candidates, key=lambda candidate: (candidate.unseen or 0.0, candidate.seen))
 
 
-def mixed(trained: dict[str, Tensor], start: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Share x trained + (1 - share) x start, of every weight that is a float."""
+def interpolate(trained: dict[str, Tensor], start: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return share x trained + (1 - share) x start, of every weight that is a float."""
     if share == 1:
         return trained
     return {
@@ -76,10 +75,10 @@ def mixed(trained: dict[str, Tensor], start: dict[str, Tensor], share: float) ->
 def try_shares(
     trained: dict[str, Tensor],
     start: dict[str, Tensor],
-    base: Standing,
-    measure: Callable[[dict[str, Tensor], float], Standing],
-) -> tuple[Standing, list[Standing]]:
-    """Measures every share and chooses.
+    base: CandidateScore,
+    measure: Callable[[dict[str, Tensor], float], CandidateScore],
+) -> tuple[CandidateScore, list[CandidateScore]]:
+    """Measure every share of the trained weights, and select one.
 
     Args:
         trained: weights by name.
@@ -88,7 +87,7 @@ def try_shares(
         measure: weights and their share -> figures.
 
     Returns:
-        The chosen one, and all of them.
+        The selected one, and all of them.
     """
-    tried = [measure(mixed(trained, start, share), share) for share in SHARES]
-    return choose(tried, base), tried
+    candidates = [measure(interpolate(trained, start, share), share) for share in SHARES]
+    return select_candidate(candidates, base), candidates

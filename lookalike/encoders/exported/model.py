@@ -5,7 +5,7 @@
     calibration.json      thresholds and probabilities of pairs, where they were measured
     README.md             the model card; report.json and config.toml are for people, too
 
-Training builds the very same modules (`training.network.model`), so what is served is what was trained. Torch is
+Training builds the very same modules (`training.bases`), so what is served is what was trained. Torch is
 imported only by what builds a tower. Dimension letters: n rows, f features of a network, d joint width, S side of an
 image.
 """

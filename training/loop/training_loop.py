@@ -1,7 +1,7 @@
-"""The training loop: batches in, better weights out; the order of a step, and what stops a run without losing it.
+"""The training loop: the order of a step, and the state that a checkpoint saves.
 
-It knows objectives, schedules and checkpoints by their names; where images come from and what an encoder's folder
-looks like are others'. Dimension letters: b images of a batch, v views of each, d joint width.
+It is independent of where images come from and of how an encoder is exported. Dimension letters: b images of a batch,
+v views of each, d joint width.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from training.distributed import Process, average_gradients, gather
 from training.loop.cross_batch_memory import CrossBatchMemory
 from training.loop.gradcache import cached_step
 from training.loop.guard import spread
-from training.loop.precision import computes_in_bf16
-from training.loop.schedule import freeze, make_optimizer, set_rate, side_at
-from training.network.batch_norm import norms_learn
+from training.loop.optimizer import input_side, make_optimizer, set_learning_rate
+from training.loop.precision import uses_bf16
+from training.network.batch_norm import trains_batch_norm
 from training.network.depthwise import DepthwiseGradients
 from training.network.frozen import run_frozen_stages
-from training.network.memory_passes import spare_passes
-from training.network.model import Trainable
+from training.network.memory_passes import reduce_memory_passes
+from training.network.stages import freeze
+from training.network.trainable import Trainable
 from training.objectives import Embedded, Objective, Outcome
 from training.settings import Settings
-from training.validation.validation import tokenized
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What one step did.
+class StepResult:
+    """The figures of one step.
 
     Attributes:
         step: counted from 1.
         total: of the whole run.
-        epoch: how far through the data, in passes.
+        epoch: passes over the data so far, with fraction.
         loss: of the whole batch.
         learning_rate: of the network's last stage.
         spread: see `training.loop.guard.spread`.
@@ -61,16 +61,16 @@ class Step:
     stats: dict[str, float] = field(default_factory=dict)
 
 
-class Loop:
+class TrainingLoop:
     """A run in progress.
 
     Args:
         model: the towers; trained in place.
-        objective: what to minimise.
-        batches: where batches come from.
+        objective: the loss to minimize.
+        batches: of the training images.
         settings: the configuration.
         device: where the towers are.
-        process: which of the processes that train together this is.
+        process: this one of the processes that train together.
     """
 
     def __init__(
@@ -85,22 +85,24 @@ class Loop:
         self.model, self.objective, self.settings = model, objective, settings
         self._batches, self._device, self._process = batches, device, process
         self._modules = model.modules()
-        mixed = settings.optimizer.wise < 1
-        self._start = {name: value.clone() for name, value in self._modules.state_dict().items()} if mixed else {}
-        self._still = freeze(model, settings.base)
-        if not norms_learn(settings):
-            self._still += [module for module in self._modules.modules() if isinstance(module, _BatchNorm)]
-        spare_passes(model.towers.image)
-        on_cpu = device.type == "cpu"
-        self._prefixed = on_cpu and run_frozen_stages(model.towers.image, self._still, half=self._half()) > 0
+        self._start: dict[str, Tensor] = {}
+        if settings.optimizer.wise < 1:
+            self._start = {name: value.clone() for name, value in self._modules.state_dict().items()}
+        self._eval_modules = freeze(model, settings.base)
+        if not trains_batch_norm(settings):
+            self._eval_modules += [module for module in self._modules.modules() if isinstance(module, _BatchNorm)]
+        reduce_memory_passes(model.towers.image)
+        self._runs_frozen_stages = (
+            device.type == "cpu" and run_frozen_stages(model, self._eval_modules, half=self._uses_bf16()) > 0
+        )
         self._optimizer = make_optimizer(model, objective, settings.base, settings.optimizer)
         self._average = self._moving_average()
         self._memory = self._cross_batch_memory()
         self.step = 0
         self.total = max(1, round(settings.optimizer.epochs * batches.steps_per_epoch))
 
-    def run(self, until: int) -> Iterator[Step]:
-        """Steps up to the given one; each is done by the time it is yielded."""
+    def run(self, until: int) -> Iterator[StepResult]:
+        """Take the steps up to number `until`, and yield the result of each."""
         while self.step < until:
             epoch, first = divmod(self.step, self._batches.steps_per_epoch)
             for batch in self._batches.epoch(epoch, first, self._process.rank, self._process.count):
@@ -110,25 +112,25 @@ class Loop:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """The towers' precision."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half()), DepthwiseGradients():
+        """Enter the precision that the towers compute in."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._uses_bf16()), DepthwiseGradients():
             yield
 
-    def _half(self) -> bool:
-        return computes_in_bf16(self.settings.optimizer.precision, self._device.type)
+    def _uses_bf16(self) -> bool:
+        return uses_bf16(self.settings.optimizer.precision, self._device.type)
 
     def weights(self) -> dict[str, Tensor]:
-        """What would be exported now: moving average or weights, mixed with the start's as `wise` says; copies."""
+        """Return copies of the weights to export: moving average or current, interpolated with the start by `wise`."""
         source = self._modules if self._average is None else self._average.module
         share = self.settings.optimizer.wise
-        now = {name: value.detach().clone() for name, value in source.state_dict().items()}
+        current = {name: value.detach().clone() for name, value in source.state_dict().items()}
         if share == 1:
-            return now
-        floats = (name for name, value in now.items() if value.is_floating_point())
-        return now | {name: share * now[name] + (1 - share) * self._start[name] for name in floats}
+            return current
+        floats = (name for name, value in current.items() if value.is_floating_point())
+        return current | {name: share * current[name] + (1 - share) * self._start[name] for name in floats}
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed run needs."""
+        """Return all that a resumed run needs."""
         return {
             "step": self.step,
             "modules": self._modules.state_dict(),
@@ -141,7 +143,7 @@ class Loop:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` gave."""
+        """Continue from a state that `state` returned."""
         self._modules.load_state_dict(state["modules"])
         self.objective.load_state_dict(state["objective"])
         if self.model.projector is not None:
@@ -154,13 +156,13 @@ class Loop:
         torch.set_rng_state(state["random"])
         self.step = int(state["step"])
 
-    def _advance(self, batch: Batch) -> Step:
-        begun = time.perf_counter()
+    def _advance(self, batch: Batch) -> StepResult:
+        started = time.perf_counter()
         self._modules.train()
-        for module in self._still:
+        for module in self._eval_modules:
             module.eval()
         settings = self.settings.optimizer
-        factor = set_rate(self._optimizer, self.step, self.total, settings.warmup)
+        factor = set_learning_rate(self._optimizer, self.step, self.total, settings.warmup)
         self._optimizer.zero_grad()
         outcome, embedded = self._backward(batch)
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
@@ -172,7 +174,7 @@ class Loop:
             self._average.update_parameters(self._modules)
         if self._memory is not None:
             self._memory.add(embedded)
-        return Step(
+        return StepResult(
             step=self.step,
             total=self.total,
             epoch=self.step / self._batches.steps_per_epoch,
@@ -180,44 +182,44 @@ class Loop:
             learning_rate=settings.learning_rate * factor,
             spread=spread(embedded.images),
             gradient_norm=float(norm),
-            images_per_second=len(batch.pixels) * self._process.count / (time.perf_counter() - begun),
+            images_per_second=len(batch.pixels) * self._process.count / (time.perf_counter() - started),
             stats=outcome.stats,
         )
 
     def _backward(self, batch: Batch) -> tuple[Outcome, Embedded]:
-        """Forward and backward pass, whole or in chunks; the rows are detached."""
+        """Run forward and backward pass, whole or in chunks; return the outcome and the detached rows."""
         settings = self.settings.optimizer
-        rising = self.step < settings.warmup * self.total  # old rows are stale while the weights change fastest
-        memory = None if self._memory is None or rising else self._memory.contents()
-        seen: list[Embedded] = []
+        warming_up = self.step < settings.warmup * self.total  # old rows are stale while the weights change fastest
+        memory = None if self._memory is None or warming_up else self._memory.contents()
+        gathered: list[Embedded] = []
 
-        def gathered(rows: Embedded) -> Embedded:
-            everything = gather(rows)
-            seen.append(everything.detached())
-            return everything
+        def gather_rows(rows: Embedded) -> Embedded:
+            all_rows = gather(rows)
+            gathered.append(all_rows.detached())
+            return all_rows
 
         if settings.chunk:
-            outcome = cached_step(self._embed, _cut(batch, settings.chunk), self.objective, memory, gathered)
+            outcome = cached_step(self._embed, batch.split(settings.chunk), self.objective, memory, gather_rows)
         else:
-            outcome = self.objective(gathered(self._embed(batch)), memory)
+            outcome = self.objective(gather_rows(self._embed(batch)), memory)
             outcome.loss.backward()
-        return outcome, seen[0]
+        return outcome, gathered[0]
 
     def _embed(self, batch: Batch) -> Embedded:
-        pixels = self._sized(batch.pixels.to(self._device, non_blocking=True))
-        if not self._prefixed:  # what runs frozen stages takes images as they come
+        pixels = self._resize(batch.pixels.to(self._device, non_blocking=True))
+        if not self._runs_frozen_stages:  # OpenVINO takes images in any memory format
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         with self.autocast():
-            images = self.model.compare_images(pixels)
+            images = self.model.project_images(pixels)
             texts = None
             if batch.texts is not None:
-                texts = self.model.encode_texts(tokenized(self.model, batch.texts, self._device))
+                texts = self.model.encode_texts(self.model.tokenize(batch.texts, self._device))
         labels = None if batch.labels is None else batch.labels.to(self._device)
         return Embedded(images, labels, texts)
 
-    def _sized(self, pixels: Tensor) -> Tensor:
-        """Images at the side that this step trains at."""
-        side = side_at(self.step, self.total, self.settings.augment.grow_from, self.model.preprocessing.size)
+    def _resize(self, pixels: Tensor) -> Tensor:
+        """Return the images at the input side of this step."""
+        side = input_side(self.step, self.total, self.settings.augment.grow_from, self.model.preprocessing.size)
         if side == pixels.shape[-1]:
             return pixels
         return nn.functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
@@ -236,13 +238,3 @@ class Loop:
         texts = self.objective.needs == "captions"
         width = self.settings.base.projection or self.model.dim
         return CrossBatchMemory(size, width, labels=not texts, texts=texts).to(self._device)
-
-
-def _cut(batch: Batch, size: int) -> list[Batch]:
-    """A batch -> batches of at most `size` rows."""
-    pieces = []
-    for start in range(0, len(batch.pixels), size):
-        rows = slice(start, start + size)
-        labels = None if batch.labels is None else batch.labels[rows]
-        pieces.append(Batch(batch.pixels[rows], labels, None if batch.texts is None else batch.texts[rows]))
-    return pieces

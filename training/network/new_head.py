@@ -1,6 +1,6 @@
-"""Where a new head starts: at the principal axes of what the pretrained network says of the training images.
+"""Initial weights of a new head: the principal axes of the pretrained network's features of the training images.
 
-Dimension letters: n images, f features, d joint width, S side of an image.
+Dimension letters: n images, f features, d joint width, R side of a cached image.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ import torch
 from torch import Tensor, nn
 
 from lookalike.types import UInt8
-from training.data.image_cache import spread_sample
-from training.network.model import Trainable
+from training.data.image_cache import sample_batches
+from training.network.trainable import Trainable
 
-_SAMPLE = 2048
+_SAMPLE_IMAGES = 2048
 
 
-def start_head(model: Trainable, pixels: UInt8) -> None:
-    """Fits the image tower's new head to a sample of the training images.
+def initialize_head(model: Trainable, pixels: UInt8) -> None:
+    """Fit the image tower's new head to a sample of the training images.
 
     Args:
         model: its image tower has a head of its own (`base.head`).
-        pixels: (n, 3, R, R) uint8, the images kept for training; R may differ from S.
+        pixels: (n, 3, R, R) uint8, the cached training images; they are scaled to the encoder's input.
     """
     network, head, side = model.towers.image.network, model.towers.image.head, model.preprocessing.size
     assert isinstance(network, nn.Module)
     assert isinstance(head, nn.Linear)
     network.eval()
     with torch.inference_mode():
-        align_head(head, torch.cat([network(batch) for batch in spread_sample(pixels, _SAMPLE, side)]))
+        fit_principal_axes(head, torch.cat([network(batch) for batch in sample_batches(pixels, _SAMPLE_IMAGES, side)]))
 
 
 @torch.no_grad()
-def align_head(head: nn.Linear, features: Tensor) -> None:
-    """Fills a head with the features' principal axes.
+def fit_principal_axes(head: nn.Linear, features: Tensor) -> None:
+    """Set a head's weights to the features' principal axes.
 
     Args:
         head: (d, f).

@@ -1,0 +1,1 @@
+"""Encoders that training can start from, by name."""
