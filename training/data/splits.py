@@ -75,7 +75,9 @@ def read_splits(table: Data, seed: int, *, captions: bool) -> Splits:
     if table.limit:
         train = subsample(train, table.limit)
     _require_enough(table, train, seen, unseen)
-    return Splits(train, seen, subsample(unseen, MAX_VALIDATION_IMAGES) if len(unseen) > MAX_VALIDATION_IMAGES else unseen)
+    return Splits(
+        train, seen, subsample(unseen, MAX_VALIDATION_IMAGES) if len(unseen) > MAX_VALIDATION_IMAGES else unseen
+    )
 
 
 def held_out_classes(examples: Sequence[Example], share: float) -> frozenset[str]:
