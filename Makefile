@@ -1,6 +1,6 @@
 # Every target is one line; longer ones call scripts/. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types layers wording container-files bench lock containers clean
+.PHONY: help demo test check format lint types layers wording container-files openapi bench lock containers clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 # Keep compiled modules in .venv, so that they are not compiled at every start.
@@ -34,6 +34,9 @@ container-files: .venv/dev.stamp ## Dockerfile and compose files
 
 format: .venv/dev.stamp ## format the code and apply safe fixes
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+openapi: .venv/dev.stamp ## write docs/openapi.json from the routes
+	@$(BIN)/python -m app.api.openapi > docs/openapi.json
 
 bench: .venv/dev.stamp ## measure: encoders, indexing, index (20 minutes and more)
 	@$(BIN)/python -m benchmarks

@@ -1,6 +1,6 @@
-"""What the service writes of itself, on stderr: lines for people, or JSON with the request's name for machines.
+"""Logging to stderr: lines of text, or JSON with the request's id.
 
-Nothing of a key, an image or a text enters a log, and of a path no query string.
+No key, image, text or query string is logged.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from pythonjsonlogger.json import JsonFormatter
 LogFormat = Literal["text", "json"]
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""Of the request that is being answered."""
+"""The id of the current request."""
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
-"""Of the trace that the client says the request belongs to (W3C trace context); 32 hexadecimal digits."""
+"""The current request's trace (W3C trace context): 32 hexadecimal digits, empty for none."""
 
-_TALKATIVE = ("PIL", "httpcore", "httpx", "multipart", "python_multipart")
-"""Libraries that write what an image's metadata, a form or a URL holds when they are asked for details."""
+_VERBOSE = ("PIL", "httpcore", "httpx", "multipart", "python_multipart")
+"""Libraries that log an image's metadata, a form or a URL below the level WARNING."""
 _SILENT = ("opentelemetry.baggage", "opentelemetry.trace")
-"""Libraries that write down what a client's header holds whenever it is no good."""
+"""Libraries that log a client's header whenever it is invalid."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?")
 
 
 def configure(level: str, form: LogFormat) -> None:
-    """Sends everything that is logged to stderr, in one form.
+    """Log everything to stderr in one format.
 
     Args:
         level: `debug`, `info`, `warning` or `error`.
         form: `json` for one object a line.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_name_request)
+    handler.addFilter(_add_ids)
     if form == "json":
         handler.setFormatter(
             JsonFormatter(
@@ -48,21 +48,21 @@ def configure(level: str, form: LogFormat) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for name in _TALKATIVE:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in _SILENT:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def parse_trace_id(traceparent: str) -> str:
-    """The trace's id out of a `traceparent` header; empty where that makes no sense."""
-    found = _TRACEPARENT.fullmatch(traceparent)
-    if not found or found["trace"] == "0" * 32 or traceparent.startswith("ff"):
+    """Return the trace id in a `traceparent` header; empty where the header is invalid."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    if not match or match["trace"] == "0" * 32 or traceparent.startswith("ff"):
         return ""
-    return "" if found["more"] and traceparent.startswith("00") else found["trace"]  # later versions may say more
+    return "" if match["more"] and traceparent.startswith("00") else match["trace"]  # later versions may append fields
 
 
-def _name_request(record: logging.LogRecord) -> bool:
+def _add_ids(record: logging.LogRecord) -> bool:
     record.request_id = request_id.get()
     record.trace_id = trace_id.get()
     vars(record).pop("color_message", None)  # uvicorn's, for terminals

@@ -1,1 +1,1 @@
-"""One file per resource; each reads a request, asks `app.execution.pipeline`, and writes JSON."""
+"""The HTTP API, one file per resource: each parses a request, calls `app.execution.pipeline` and writes JSON."""

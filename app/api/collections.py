@@ -24,14 +24,14 @@ router = Router(prefix="/v1/collections", tags=["collections"], dependencies=[De
 @router.get("", response_model=CollectionsResponse, responses=errors(401))
 @with_deadline
 async def list_collections(service: ServiceDep) -> Response:
-    """What the service holds."""
+    """List the collections of the service."""
     return responses.json_response({"collections": [_facts(hosted) for hosted in service.collections]})
 
 
 @router.get("/{name}", response_model=CollectionResponse, responses=errors(401, 404))
 @with_deadline
 async def get_collection(name: CollectionName, service: ServiceDep) -> Response:
-    """One collection: its version, its size, and what went wrong with it last."""
+    """Get a collection: its version, its size, and why its newest version is not served."""
     return responses.json_response(_facts(service.collections.find(name)))
 
 
@@ -42,10 +42,10 @@ async def get_collection(name: CollectionName, service: ServiceDep) -> Response:
     dependencies=[Depends(require_role("admin"))],
 )
 async def reload_collection(name: CollectionName, service: ServiceDep) -> Response:
-    """Open the newest version and put it in the old one's place; queries go on meanwhile, and no answer is mixed.
+    """Open the newest version and replace the old one. Queries go on meanwhile; each is answered by one version.
 
-    A version that can't be opened is refused with the reason, and the old one serves on. The service looks for new
-    versions by itself, too (`LOOKALIKE_WATCH_SECONDS`).
+    A version that can't be opened is refused with the reason, and the old one stays in service. The service also checks
+    for new versions by itself (`LOOKALIKE_WATCH_SECONDS`).
     """
     hosted = service.collections.find(name)
     try:

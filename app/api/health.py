@@ -20,14 +20,14 @@ router = Router()
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez", tags=["health"], response_model=Alive, responses=errors())
 async def livez() -> Response:
-    """Whether the process answers; true while the collection is still being opened."""
+    """Report that the process responds; also while the collection is being opened."""
     return responses.json_response({"status": "ok"})
 
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", tags=["health"], response_model=Ready, responses=errors(503))
 async def readyz(pipeline: ReadyDep) -> Response:
-    """Whether queries are answered: an image and a text pass through every stage each few seconds."""
+    """Report whether queries succeed: every few seconds an image and a text pass through every stage."""
     searcher = pipeline.searcher
     facts = {"status": "ready", "items": len(searcher.collection), "text": searcher.encoder.spec.text}
     return responses.json_response({**facts, **responses.source(pipeline)})
@@ -41,7 +41,7 @@ async def readyz(pipeline: ReadyDep) -> Response:
     responses={**errors(401), 200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}},
 )
 async def metrics(service: ServiceDep) -> Response:
-    """Counts, times, batch sizes, queues and memory, for Prometheus."""
+    """Get counts, times, batch sizes, queue lengths and memory, for Prometheus."""
     return Response(service.telemetry.prometheus(), media_type=CONTENT_TYPE)
 
 

@@ -1,7 +1,7 @@
 """GET /v1/items, /v1/items/{id} and /v1/items/{id}/thumbnail.
 
-Ids may hold slashes, plain or percent-encoded. A path that ends in a plain `/thumbnail` means the thumbnail; an item
-whose own id ends so is asked for with its slash encoded (`%2Fthumbnail`), as the URLs in answers always are.
+Ids may hold slashes, plain or percent-encoded. A path that ends in a plain `/thumbnail` means the thumbnail. An item
+whose own id ends so needs its slash encoded (`%2Fthumbnail`), as in the URLs of responses.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _PAGING: dict[str, Any] = {
 @router.get("/items", response_model=ItemsResponse, responses=errors(401, 422, 503), openapi_extra=_PAGING)
 @admitted("read")
 async def list_items(request: Request, pipeline: PipelineDep) -> Response:
-    """Leaf through the collection, in the order of its rows."""
+    """List the items of the collection, in row order."""
     limit = parse_whole("limit", request.query_params.get("limit"), 24)
     offset = parse_whole("offset", request.query_params.get("offset"), 0)
     if offset < 0:
@@ -75,7 +75,7 @@ async def list_items(request: Request, pipeline: PipelineDep) -> Response:
 )
 @admitted("read")
 async def get_thumbnail(item_id: ItemId, request: Request, pipeline: PipelineDep, settings: SettingsDep) -> Response:
-    """An item's thumbnail."""
+    """Get an item's thumbnail."""
     if not request.scope.get("raw_path", b"/thumbnail").endswith(b"/thumbnail"):
         return await _item(f"{item_id}/thumbnail", request, pipeline)
     data = await pipeline.thumbnail(item_id)
@@ -96,7 +96,7 @@ async def get_thumbnail(item_id: ItemId, request: Request, pipeline: PipelineDep
 @router.get("/items/{item_id:path}", response_model=ItemResponse, responses=errors(401, 404, 503))
 @admitted("read")
 async def get_item(item_id: ItemId, request: Request, pipeline: PipelineDep) -> Response:
-    """What the collection knows of an item."""
+    """Get an item's metadata."""
     return await _item(item_id, request, pipeline)
 
 
@@ -106,6 +106,6 @@ async def _item(item_id: str, request: Request, pipeline: QueryPipeline) -> Resp
 
 
 def _sniff(data: bytes) -> str:
-    """A thumbnail's media type by its first bytes; what a collection says of itself is not believed."""
+    """Return a thumbnail's media type by its first bytes: a collection's own word is not trusted."""
     kinds = (kind for signature, kind in _SIGNATURES.items() if data.startswith(signature))
     return next(kinds, "application/octet-stream")

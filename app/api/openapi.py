@@ -1,6 +1,6 @@
-"""The OpenAPI document: bodies that are read by hand, errors, and the command that writes docs/openapi.json.
+"""The OpenAPI document: request bodies that endpoints parse themselves, and errors.
 
-python -m app.api.openapi > docs/openapi.json
+`make openapi` writes docs/openapi.json.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Every error is `application/problem+json` with a stable `code`.
 
 
 def json_body(model: type[BaseModel]) -> Schema:
-    """A JSON body of a model."""
+    """Return a JSON body of a model."""
     return {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
 
 
 def form_body(fields: dict[str, str], required: list[str]) -> Schema:
-    """A multipart form: field name -> JSON type, or `binary` for a file."""
+    """Return a multipart form, from field names and JSON types, or `binary` for a file."""
     properties = {
         name: {"type": "string", "format": "binary"} if kind == "binary" else {"type": kind}
         for name, kind in fields.items()
@@ -44,19 +44,19 @@ def form_body(fields: dict[str, str], required: list[str]) -> Schema:
 
 
 def raw_body() -> Schema:
-    """An image file as the body itself."""
+    """Return a body that is an image file."""
     return {"image/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
 def request_body(*contents: Schema) -> Schema:
-    """The alternatives that an endpoint takes, as `openapi_extra` wants them."""
+    """Return the alternative bodies of an endpoint, for `openapi_extra`."""
     return {
         "requestBody": {"required": True, "content": {kind: body for part in contents for kind, body in part.items()}}
     }
 
 
 def errors(*statuses: int) -> dict[int | str, Schema]:
-    """The problem documents that an endpoint may answer, and those that any may: 403 without keys, 413, and 500."""
+    """Return the problem documents of some statuses, and of those that any endpoint may have: 403, 413 and 500."""
     content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model=Problem.__name__)}}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": content} for status in (*statuses, 403, 413, 500)
@@ -64,7 +64,7 @@ def errors(*statuses: int) -> dict[int | str, Schema]:
 
 
 def document(app: FastAPI) -> Schema:
-    """The application's OpenAPI document, with the models of bodies and problems."""
+    """Return the application's OpenAPI document, with the models of bodies and problems."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes,
@@ -80,7 +80,7 @@ def document(app: FastAPI) -> Schema:
 
 
 def _drop_framework_errors(schema: Schema) -> None:
-    """Takes out the 422 that FastAPI promises for path parameters: any string is an id here."""
+    """Remove the 422 that FastAPI adds for path parameters: any string is an id here."""
     foreign = ("HTTPValidationError", "ValidationError")
     for name in foreign:
         schema["components"]["schemas"].pop(name, None)

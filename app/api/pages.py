@@ -1,4 +1,4 @@
-"""GET / (the search page), /docs and their static files: nothing comes from another host, and no script is inline."""
+"""GET / (the search page), /docs and their static files. Nothing is loaded from another host; no script is inline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SWAGGER_UI = Path(fastapi_offline.__file__).resolve().parent / "static"
 
 router = APIRouter(include_in_schema=False)
 
-# The browser asks each time whether its copy is the newest: a page and its scripts must be of one release.
+# Browsers revalidate their copies: a page and its scripts must be of one release.
 _REVALIDATE = {"Cache-Control": "no-cache"}
 
 
@@ -39,8 +39,8 @@ async def docs_page() -> Response:
 
 
 def mount(app: FastAPI) -> None:
-    """Adds the pages and their files to the application."""
-    mimetypes.init()  # reads files, for which there may be none left later
+    """Add the pages and their files to an application."""
+    mimetypes.init()  # it reads files, which needs a file descriptor: under load there may be none
     app.include_router(router)
     app.mount("/static/swagger-ui", _Files(directory=SWAGGER_UI), name="swagger-ui")
     app.mount("/static", _Files(directory=WEB), name="static")

@@ -1,7 +1,7 @@
-"""Request bodies: JSON, multipart forms and raw images -> what a query starts from.
+"""Request bodies: JSON, multipart forms and base64.
 
-Nothing of an image touches the disk: the body limit bounds what is held in memory. What HTTP, JSON or base64 rule out
-ends here; whether the bytes are an image, the decoder says.
+Bodies are kept in memory, bounded by the body limit; no image is written to disk. The decoder checks whether bytes are
+an image.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from typing_extensions import override
 
 from app.errors import Base64Invalid, FormInvalid, MediaTypeUnsupported, RequestError
 from app.validation import MAX_FIELD_ERRORS, validation_error
@@ -29,12 +30,12 @@ Model = TypeVar("Model", bound=BaseModel)
 JSON, FORM = "application/json", "multipart/form-data"
 _MAX_FORM_FIELDS = 8
 _MAX_FIELD_BYTES = 64 * 1024
-_MOST_JSON_VALUES = 200_000
-"""Of a body: an image is one, and parsing a million takes a second in which nobody is answered."""
+_MAX_JSON_VALUES = 200_000
+"""An image is one value; parsing a million blocks the event loop for a second."""
 
 
 def media_type(request: Request) -> str:
-    """The Content-Type without its parameters, lower case; empty where there is none.
+    """Return the Content-Type without its parameters, lower case; empty where there is none.
 
     Raises:
         MediaTypeUnsupported: the body is compressed.
@@ -46,81 +47,80 @@ def media_type(request: Request) -> str:
 
 
 def is_json(kind: str) -> bool:
-    """Whether a media type is JSON."""
+    """Return whether a media type is JSON."""
     return kind == JSON or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 async def read_json(request: Request, model: type[Model]) -> Model:
-    """The body as a validated model.
+    """Return the body as a validated model.
 
     Raises:
-        MediaTypeUnsupported, JsonInvalid, RequestError, InvalidLimit: as their names say.
+        MediaTypeUnsupported: the Content-Type is not JSON.
+        JsonInvalid: the body can't be parsed.
+        InvalidLimit, FilterInvalid, RequestError: the body does not fit the model.
     """
     kind = media_type(request)
     if not is_json(kind):
         raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {JSON}")
     body = await request.body()
-    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_JSON_VALUES:
-        raise RequestError(f"the body holds more than {_MOST_JSON_VALUES:,} JSON values; send fewer")
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_JSON_VALUES:
+        raise RequestError(f"the body holds more than {_MAX_JSON_VALUES:,} JSON values; send fewer")
     try:
-        return model.model_validate_json(body.removeprefix(BOM_UTF8))  # which RFC 8259, 8.1 lets a reader ignore
+        return model.model_validate_json(body.removeprefix(BOM_UTF8))  # ignoring it is allowed (RFC 8259, 8.1)
     except ValidationError as error:
         raise _json_error(error) from error
 
 
 def _json_error(error: ValidationError) -> LookalikeError:
-    """What the client is told.
-
-    Raised without a name where the body is: its traceback would hold the frame that holds it, and the frame the body,
-    until the garbage collector came by.
-    """
-    mapped = validation_error(error)
+    # A function of its own: a local name of the error, beside the body in `read_json`, would be a reference cycle that
+    # keeps the body until a garbage collection.
+    own = validation_error(error)
     if error.error_count() > MAX_FIELD_ERRORS:
-        return mapped
-    where = error.errors()[0]["loc"]
-    if where[-1:] == ("limit",):
-        return InvalidLimit(str(mapped))
-    if where[:1] == ("filter",):
+        return own
+    location = error.errors()[0]["loc"]
+    if location[-1:] == ("limit",):
+        return InvalidLimit(str(own))
+    if location[:1] == ("filter",):
         return filter_error(error, skip=1)
-    return mapped
+    return own
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A multipart form, read to its end."""
+    """A multipart form."""
 
     files: dict[str, bytes]
     fields: dict[str, str]
 
     def file(self, name: str) -> bytes | None:
-        """A file's bytes, None where there is none. Raises RequestError: it came as a text field."""
+        """Return a file's bytes, None where there is none. Raises RequestError: it was sent as text."""
         if name in self.fields:
-            raise RequestError(f"the field {name!r} came as text; an image is sent as a file, with a filename")
+            raise RequestError(f"the field {name!r} is text; send the image as a file, with a filename")
         return self.files.get(name)
 
     def text(self, name: str) -> str | None:
-        """A field's text, None where there is none. Raises RequestError: it came as a file."""
+        """Return a field's text, None where there is none. Raises RequestError: it was sent as a file."""
         if name in self.files:
-            raise RequestError(f"the field {name!r} came as a file; send it as text, without a filename")
+            raise RequestError(f"the field {name!r} is a file; send it as text, without a filename")
         return self.fields.get(name)
 
 
 class _Parser(MultiPartParser):
-    """Knows whether the form came to its end."""
+    """A parser that records whether the form was complete."""
 
-    ended = False
+    complete = False
 
+    @override
     def on_end(self) -> None:
-        """As its base has it."""
-        self.ended = True
+        self.complete = True
         super().on_end()
 
 
 async def read_form(request: Request, files: int) -> Form:
-    """The body as a form with at most `files` files, held in memory; of fields with the same name the last one counts.
+    """Return the body as a form with at most `files` files; of fields with the same name the last one counts.
 
     Raises:
-        FormInvalid: not the multipart form that the header promises, or too many parts.
+        FormInvalid: the body is not the multipart form that its header declares, or has too many parts.
     """
     try:
         async with aclosing(request.stream()) as stream:
@@ -128,13 +128,13 @@ async def read_form(request: Request, files: int) -> Form:
             async def whole() -> AsyncGenerator[bytes, None]:
                 async for chunk in stream:
                     yield chunk
-                if not parser.ended:
+                if not parser.complete:
                     raise MultiPartException("it ends before its last boundary")
 
             parser = _Parser(
                 request.headers, whole(), max_files=files, max_fields=_MAX_FORM_FIELDS, max_part_size=_MAX_FIELD_BYTES
             )
-            parser.spool_max_size = 0  # SpooledTemporaryFile's word for: never roll over to the disk
+            parser.spool_max_size = 0  # SpooledTemporaryFile then never writes to disk
             data = await parser.parse()
     except MultiPartException as error:
         raise FormInvalid(f"the body is not a valid multipart form: {error.message}") from error
@@ -161,7 +161,12 @@ class ImageUrl:
 
 
 def parse_whole(name: str, text: str | None, default: int) -> int:
-    """The field `name` of a form or of the query string; `default` where it is absent or empty.
+    """Parse a whole number from a form or a query string.
+
+    Args:
+        name: the field, for the error; `limit` has one of its own.
+        text: None or empty where the field is absent.
+        default: the number then.
 
     Raises:
         InvalidLimit, RequestError: not a whole number of at most ten characters.
@@ -175,7 +180,7 @@ def parse_whole(name: str, text: str | None, default: int) -> int:
 
 
 def parse_threshold(text: str | None) -> float | None:
-    """A threshold from a form field. Raises RequestError: not a number in [0, 2]."""
+    """Parse a threshold from a form field. Raises RequestError: not a number in [0, 2]."""
     if not text:
         return None
     try:
@@ -188,16 +193,16 @@ def parse_threshold(text: str | None) -> float | None:
 
 
 def decode_base64(text: str) -> bytes:
-    """Base64, or a base64 data URI, line breaks allowed -> bytes.
+    """Decode base64 or a base64 data URI; line breaks are allowed.
 
     Raises:
-        Base64Invalid: neither.
+        Base64Invalid: it is neither.
     """
     if text.startswith("data:"):
         head, comma, text = text.partition(",")
         if not comma or not head.endswith(";base64"):
             raise Base64Invalid("the data URI is not base64; it must begin data:image/...;base64,")
-    try:  # bytes lose their white space in one go; pieces of a text would be millions of objects
+    try:  # on bytes: splitting the text would make millions of objects
         return base64.b64decode(text.encode("ascii").translate(None, b" \t\r\n\v\f"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Base64Invalid(f"the image is not valid base64: {error}") from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, params
+from fastapi import APIRouter, Depends, Request, params
 from fastapi.routing import APIRoute
 from typing_extensions import override
 
@@ -56,3 +57,10 @@ class CollectionRouter(Router):
             responses={**errors(404), **(responses or {})},
             **options,
         )
+
+
+def collection_path(request: Request) -> str:
+    """Return the path of a request's collection, with the prefix that a proxy removed."""
+    name = request.path_params.get("name")
+    path = _NAMED.format(name=quote(name, safe="")) if name else _DEFAULT
+    return f"{request.scope.get('root_path', '')}{path}"

@@ -1,7 +1,7 @@
-"""The wire: what requests and answers look like, each with an example for /docs.
+"""Models of requests and responses, with examples for /docs.
 
-Requests are validated by these models. Answers are written straight from the library's records, which these models
-describe; a test validates real answers against them.
+Requests are validated by these models. Responses are written straight from the library's records; a test validates
+them against these models.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ Positive = Annotated[int, Field(strict=True, ge=1)]
 
 
 class Params(_Request):
-    """How thoroughly to search; what is absent stays as it was tuned when the collection was built."""
+    """How thoroughly to search. Absent values stay as they were tuned when the collection was built."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"nprobe": 64, "candidates": 400}]})
 
-    nprobe: Positive | None = Field(default=None, description="Lists to visit, where the index is made of lists.")
+    nprobe: Positive | None = Field(default=None, description="Lists to search, for an IVF index.")
     ef_search: Positive | None = Field(
         default=None,
         alias="efSearch",
-        description="Rows to keep in sight, where the index is a graph; at most `LOOKALIKE_MAX_CANDIDATES`.",
+        description="Rows to keep as candidates, for an HNSW index; at most `LOOKALIKE_MAX_CANDIDATES`.",
     )
     candidates: Positive | None = Field(
         default=None, description="Rows to re-rank exactly; at most `LOOKALIKE_MAX_CANDIDATES`."
     )
-    exact: StrictBool = Field(default=False, description="Compare with every vector instead of asking the index.")
+    exact: StrictBool = Field(default=False, description="Compare with every vector instead of using the index.")
 
 
 class _Search(_Request):
@@ -83,7 +83,7 @@ class _Search(_Request):
 
     @property
     def options(self) -> SearchOptions:
-        """As the library takes them."""
+        """The options of the library."""
         return options_of(self.limit, self.filter, self.params)
 
 
@@ -125,7 +125,7 @@ class ImageSearch(_Search):
 
     @property
     def image_source(self) -> Base64Image | ImageUrl:
-        """What to search by."""
+        """The image to search by."""
         return ImageUrl(self.url) if self.url is not None else Base64Image(self.image or "")
 
 
@@ -141,24 +141,24 @@ OPTIONS = ("limit", "filter", "params")
 
 
 def parse_options(fields: Mapping[str, str | None]) -> SearchOptions:
-    """Options from the text fields of a form or a query string; filter and params are JSON.
+    """Parse options from the text fields of a form or a query string; filter and params are JSON.
 
     Raises:
-        InvalidLimit, FilterInvalid, RequestError: as their names say.
+        InvalidLimit, FilterInvalid, RequestError: a field is invalid.
     """
     limit = parse_whole("limit", fields["limit"], DEFAULT_LIMIT)
-    wanted, params = fields["filter"], fields["params"]
+    filter_json, params_json = fields["filter"], fields["params"]
     try:
-        asked = Params.model_validate_json(params) if params else None
+        params = Params.model_validate_json(params_json) if params_json else None
     except ValidationError as error:
         raise RequestError(f"params: {validation_error(error)}") from error
-    return options_of(limit, parse_filter(wanted) if wanted else None, asked)
+    return options_of(limit, parse_filter(filter_json) if filter_json else None, params)
 
 
-def options_of(limit: int, wanted: Filter | None, params: Params | None) -> SearchOptions:
-    """A request's options as the library takes them."""
-    given = {} if params is None else params.model_dump(exclude={"exact"}, exclude_none=True, by_alias=True)
-    return SearchOptions(limit, wanted, given or None, params is not None and params.exact)
+def options_of(limit: int, condition: Filter | None, params: Params | None) -> SearchOptions:
+    """Return a request's options as those of the library."""
+    index_params = {} if params is None else params.model_dump(exclude={"exact"}, exclude_none=True, by_alias=True)
+    return SearchOptions(limit, condition, index_params or None, params is not None and params.exact)
 
 
 class Side(_Request):
@@ -177,7 +177,7 @@ class Side(_Request):
 
     @property
     def image_source(self) -> Base64Image | ImageUrl | None:
-        """The image that it is, None for a text or an item."""
+        """The image, None for a text or an item."""
         if self.url is not None:
             return ImageUrl(self.url)
         return None if self.image is None else Base64Image(self.image)
@@ -202,16 +202,16 @@ class SimilarityRequest(_Request):
 
 
 class TookMs(BaseModel):
-    """Milliseconds by stage; one that this query did not need is 0. `total` starts when the body has arrived.
+    """Milliseconds by stage; 0 for a stage that the query did not need. `total` starts when the body has arrived.
 
-    Of two inputs, which go through the stages at once, each stage is the slower one's.
+    Two inputs pass the stages at the same time: each stage is that of the slower one.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_TOOK]})
 
     decode: float
     preprocess: float
-    wait: float = Field(description="For the encoder, while it worked for others.")
+    wait: float = Field(description="For the encoder, while it processed other queries.")
     encode: float = Field(description="Of the batch that the query was in.")
     filter: float
     search: float
@@ -222,12 +222,12 @@ class TookMs(BaseModel):
 
 class _Source(BaseModel):
     collection: str = Field(description="The collection's name.")
-    version: str = Field(description="The version of the collection that answered.")
+    version: str = Field(description="The version of the collection that was searched.")
     encoder: str = Field(description="The encoder's name.")
 
 
 class Result(BaseModel):
-    """One item found."""
+    """One search result."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_RESULT]})
 
@@ -237,12 +237,12 @@ class Result(BaseModel):
         ge=-1,
         le=1,
     )
-    metadata: dict[str, Any] = Field(description="What the collection knows of the item; absent values are left out.")
-    thumbnail_url: str | None = Field(description="Where its thumbnail is; null where it has none.")
+    metadata: dict[str, Any] = Field(description="The item's metadata; absent values are left out.")
+    thumbnail_url: str | None = Field(description="The URL of its thumbnail; null where it has none.")
 
 
 class SearchResponse(_Source):
-    """Items found, best first."""
+    """Search results, best first."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_RESULT], "took_ms": _TOOK, **_SOURCE}]})
 
@@ -272,12 +272,12 @@ class SimilarityResponse(_Source):
 
     cosine: float = Field(ge=-1, le=1)
     distance: float = Field(ge=0, le=2, description="1 - cosine.")
-    threshold: float = Field(description="The distance that decided.")
+    threshold: float = Field(description="The distance up to which they are similar.")
     similar: bool = Field(description="Whether distance <= threshold.")
     probability: float | None = Field(
         ge=0,
         le=1,
-        description="That a and b belong together, were half of all pairs to; null where the encoder was not "
+        description="Probability that a and b belong together, if half of all pairs do; null where the encoder was not "
         "calibrated for such a pair.",
     )
     kinds: tuple[Literal["image", "text"], Literal["image", "text"]] = Field(
@@ -299,7 +299,7 @@ class Item(BaseModel):
 
 
 class ItemResponse(Item, _Source):
-    """One item, and where it was found."""
+    """One item, with its collection."""
 
 
 class ItemsResponse(_Source):
@@ -315,7 +315,7 @@ class Failure(BaseModel):
 
     code: str = Field(description="As in a problem document.")
     detail: str
-    version: str | None = Field(description="The version that was refused, where it is known.")
+    version: str | None = Field(description="The version that was refused, if it is known.")
 
 
 _COLLECTION: dict[str, Any] = {
@@ -331,18 +331,18 @@ _COLLECTION: dict[str, Any] = {
 
 
 class CollectionResponse(BaseModel):
-    """A collection of the service; what needs an open version is null while it is closed: it opens on first use."""
+    """A collection of the service. While it is closed, what needs an open version is null; it opens on first use."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_COLLECTION]})
 
     name: str = Field(description="Its folder's name.")
-    version: str | None = Field(description="The version that answers.")
+    version: str | None = Field(description="The version that is served.")
     items: int | None = Field(description="How many items it holds.")
     encoder: str | None
-    text: bool | None = Field(description="Whether the encoder takes text queries.")
-    created: str | None = Field(description="When the version was made.")
+    text: bool | None = Field(description="Whether the encoder supports text queries.")
+    created: str | None = Field(description="When the version was built.")
     swaps: int = Field(description="How often a version has been replaced since the service started.")
-    failure: Failure | None = Field(description="Why the newest version is not served; null while all is well.")
+    failure: Failure | None = Field(description="Why the newest version is not served; null if it is.")
 
 
 class CollectionsResponse(BaseModel):
@@ -352,7 +352,7 @@ class CollectionsResponse(BaseModel):
 
 
 class StageStats(BaseModel):
-    """Of the last 1,000 queries that needed a stage: how many, and what it took, ms."""
+    """Times of a stage, ms, of the last 1,000 queries that needed it."""
 
     count: int
     p50: float
@@ -362,7 +362,7 @@ class StageStats(BaseModel):
 
 
 class StatsResponse(BaseModel):
-    """What each stage takes; one that no query needed yet is left out."""
+    """Times by stage; a stage that no query has needed is left out."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -374,7 +374,7 @@ class StatsResponse(BaseModel):
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["ok"] = "ok"
 
@@ -388,18 +388,18 @@ class Ready(_Source):
 
     status: Literal["ready"] = "ready"
     items: int = Field(description="How many items the collection holds.")
-    text: bool = Field(description="Whether the encoder takes text queries.")
+    text: bool = Field(description="Whether the encoder supports text queries.")
 
 
 class FieldError(BaseModel):
-    """What is wrong with one field."""
+    """An error of one field."""
 
     field: str
     message: str
 
 
 class Problem(BaseModel):
-    """Every error, as RFC 9457 has it."""
+    """An error (RFC 9457)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -419,8 +419,8 @@ class Problem(BaseModel):
     type: str = Field(description="`urn:lookalike:error:` and the code.")
     title: str
     status: int
-    detail: str = Field(description="What is wrong, with the offending value, and the mend.")
-    instance: str = Field(description="The path that was asked for.")
+    detail: str = Field(description="What is wrong, with the offending value, and the fix.")
+    instance: str = Field(description="The path of the request.")
     code: str = Field(description="Stable; docs/api.md lists them.")
     errors: list[FieldError] | None = None
 

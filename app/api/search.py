@@ -27,19 +27,19 @@ _PARAMETERS = [
     {
         "name": "limit",
         "in": "query",
-        "description": "How many items to return, where the body does not say.",
+        "description": "How many items to return, unless the body says.",
         "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT},
     },
     {
         "name": "filter",
         "in": "query",
-        "description": "A `Filter` as JSON text, where the body does not say.",
+        "description": "A `Filter` as JSON text, unless the body says.",
         "schema": {"type": "string"},
     },
     {
         "name": "params",
         "in": "query",
-        "description": "`Params` as JSON text, where the body does not say.",
+        "description": "`Params` as JSON text, unless the body says.",
         "schema": {"type": "string"},
     },
 ]
@@ -56,7 +56,7 @@ _FORM = {"file": "binary", "limit": "integer", "filter": "string", "params": "st
 async def search_text(request: Request, pipeline: PipelineDep) -> Response:
     """Find images by a description in words."""
     body = await read_json(request, TextSearch)
-    return await _answer(request, pipeline, TextQuery(body.text), body.options, time.perf_counter())
+    return await _respond(request, pipeline, TextQuery(body.text), body.options, time.perf_counter())
 
 
 @router.post(
@@ -70,11 +70,11 @@ async def search_text(request: Request, pipeline: PipelineDep) -> Response:
 )
 @admitted("image")
 async def search_image(request: Request, pipeline: PipelineDep, service: ServiceDep) -> Response:
-    """Find images that look like an image: a multipart `file`, a raw `image/*` body, or base64 or a URL in JSON."""
+    """Find images similar to an image: a multipart `file`, a raw `image/*` body, or base64 or a URL in JSON."""
     source, options = await _read_image(request)
     started = time.perf_counter()
     query = source if isinstance(source, ImageQuery) else await read_image(source, pipeline, service.fetcher, request)
-    return await _answer(request, pipeline, query, options, started)
+    return await _respond(request, pipeline, query, options, started)
 
 
 @router.post(
@@ -85,37 +85,37 @@ async def search_image(request: Request, pipeline: PipelineDep, service: Service
 )
 @admitted("item")
 async def search_item(request: Request, pipeline: PipelineDep) -> Response:
-    """Find more like an item of the collection; the item itself comes first, with score 1.0."""
+    """Find images similar to an item of the collection; the item itself comes first, with score 1.0."""
     body = await read_json(request, ItemSearch)
-    return await _answer(request, pipeline, ItemQuery(body.id), body.options, time.perf_counter())
+    return await _respond(request, pipeline, ItemQuery(body.id), body.options, time.perf_counter())
 
 
 async def _read_image(request: Request) -> tuple[ImageQuery | Base64Image | ImageUrl, SearchOptions]:
-    """The image, and options from the body before those from the query string."""
+    """Return the image and the options; those of the body override those of the query string."""
     kind = media_type(request)
-    asked = {name: request.query_params.get(name) for name in OPTIONS}
-    limit = parse_whole("limit", asked["limit"], DEFAULT_LIMIT)
+    in_query = {name: request.query_params.get(name) for name in OPTIONS}
+    limit = parse_whole("limit", in_query["limit"], DEFAULT_LIMIT)
     if kind == FORM:
         form = await read_form(request, files=1)
         data = form.file("file")
         if data is None:
             raise RequestError("the form has no part named 'file'; send the image as that")
-        return ImageQuery(data), parse_options({name: form.text(name) or asked[name] for name in OPTIONS})
+        return ImageQuery(data), parse_options({name: form.text(name) or in_query[name] for name in OPTIONS})
     if is_json(kind):
         body = await read_json(request, ImageSearch)
         return body.image_source, body.options if "limit" in body.model_fields_set else replace(
             body.options, limit=limit
         )
     if kind.startswith("image/") or kind == "application/octet-stream":
-        return ImageQuery(await request.body()), parse_options(asked)
+        return ImageQuery(await request.body()), parse_options(in_query)
     raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {FORM}, image/* or application/json")
 
 
-async def _answer(
+async def _respond(
     request: Request, pipeline: QueryPipeline, query: Query, options: SearchOptions, started: float
 ) -> Response:
-    found = await pipeline.search(query, options)
-    results = [responses.hit(hit, pipeline, request) for hit in found.hits]
+    result = await pipeline.search(query, options)
+    results = [responses.hit(hit, pipeline, request) for hit in result.hits]
     return responses.json_response(
-        {"results": results, "took_ms": responses.took(found.took_ms, started), **responses.source(pipeline)}
+        {"results": results, "took_ms": responses.took(result.took_ms, started), **responses.source(pipeline)}
     )

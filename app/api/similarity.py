@@ -1,4 +1,4 @@
-"""POST /v1/similarity: two sides, each an image, a text or an item, compared."""
+"""POST /v1/similarity: two sides, each an image, a text or an item, are compared."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ async def similarity(request: Request, pipeline: PipelineDep, service: ServiceDe
     else:
         raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send application/json or {FORM}")
     started = time.perf_counter()
-    compared, stages = await pipeline.compare(a, b, threshold)
+    result, stages = await pipeline.compare(a, b, threshold)
     return responses.json_response(
         {
-            "cosine": responses.score(compared.cosine),
-            "distance": round(1.0 - responses.score(compared.cosine), 6),
-            "threshold": compared.threshold,
-            "similar": compared.similar,
-            "probability": None if compared.probability is None else round(compared.probability, 4),
+            "cosine": responses.score(result.cosine),
+            "distance": round(1.0 - responses.score(result.cosine), 6),
+            "threshold": result.threshold,
+            "similar": result.similar,
+            "probability": None if result.probability is None else round(result.probability, 4),
             "kinds": [_kind(a), _kind(b)],
             "took_ms": responses.took(stages, started),
             **responses.source(pipeline),
@@ -93,7 +93,7 @@ async def _read_form(request: Request) -> tuple[Query, Query, float | None]:
 
 def _form_side(form: Form, name: str) -> Query:
     if name in form.fields:
-        raise RequestError(f"the field {name!r} came as text; use {name}_text for a text, {name}_id for an item's id")
+        raise RequestError(f"the field {name!r} is text; use {name}_text for a text, {name}_id for an item's id")
     data = form.file(name)
     text, item_id = form.text(f"{name}_text"), form.text(f"{name}_id")
     if sum(value is not None for value in (data, text, item_id)) != 1:

@@ -22,7 +22,7 @@ _COLUMNS = ("count", "p50", "p90", "p99", "mean")
 @router.get("/v1/stats", response_model=StatsResponse, responses={**errors(401), 200: {"content": {"text/plain": {}}}})
 @with_deadline
 async def stats(request: Request, service: ServiceDep) -> Response:
-    """What each stage of the last 1,000 queries took, ms; a table in plain text for `Accept: text/plain`."""
+    """Get the times of each stage, ms, of the last 1,000 queries; as a plain table for `Accept: text/plain`."""
     measured = service.telemetry.stages()
     table = {stage: measured[stage] for stage in STAGES if stage in measured}
     if request.headers.get("accept", "").startswith("text/plain"):

@@ -1,8 +1,7 @@
-"""API keys and the roles that they carry: who asks, and what they may.
+"""API keys and their roles.
 
-A key is 32 random bytes, so one round of SHA-256 hides it as well as any slow hash would; only the digest is kept, and
-every presented key is compared with all of them in constant time. Without any key the service answers anyone. It knows
-nothing of HTTP.
+A key is 32 random bytes, so one round of SHA-256 protects it as well as a slow hash would. Only digests are kept; a
+presented key is compared with all of them in constant time.
 """
 
 from __future__ import annotations
@@ -23,24 +22,24 @@ from lookalike.errors import ConfigInvalid
 Role = Literal["read", "admin"]
 
 _PREFIX = "lk_"
-"""What every new key begins with, so that a scanner for leaked secrets can know it."""
-_SHORTEST = 16
+"""The prefix of new keys, by which scanners for leaked secrets can find them."""
+_MIN_KEY_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks.
+    """A caller of the service.
 
     Attributes:
-        name: of the key; empty where the service needs none.
-        role: what the key may do; `admin` may all that `read` may.
+        name: the name of its key; empty where the service requires none.
+        role: the role of its key; `admin` includes `read`.
     """
 
     name: str
     role: Role
 
     def may(self, role: Role) -> bool:
-        """Whether the caller may do what `role` may."""
+        """Return whether the caller has a role."""
         return self.role in (role, "admin")
 
 
@@ -52,10 +51,10 @@ class _Entry(BaseModel):
 
 
 class Keyring:
-    """The keys that a service knows, by their digests."""
+    """The digests of a service's keys."""
 
     def __init__(self, entries: dict[str, tuple[Role, str]]) -> None:
-        """From key names to role and SHA-256, 64 hexadecimal digits."""
+        """`entries` are key names -> role and SHA-256, 64 hexadecimal digits."""
         self._entries = [(bytes.fromhex(digest), Caller(name, role)) for name, (role, digest) in entries.items()]
 
     def __len__(self) -> int:
@@ -63,48 +62,47 @@ class Keyring:
 
     @property
     def names(self) -> set[str]:
-        """Whose keys these are."""
+        """The names of the keys."""
         return {caller.name for _, caller in self._entries}
 
     def caller(self, presented: str) -> Caller | None:
-        """Whose key this is, None if nobody's. All keys are compared, whichever it is."""
+        """Return the caller of a key, None for an unknown one. All digests are compared: the time tells nothing."""
         digest = _digest(presented)
-        found = None
+        match = None
         for known, caller in self._entries:
             if hmac.compare_digest(known, digest):
-                found = caller
-        return found
+                match = caller
+        return match
 
 
 def load_keyring(listed: str, path: Path | None) -> Keyring:
-    """The keys of the environment and of a file together.
+    """Return the keys of the environment and of a file.
 
     Args:
-        listed: `role:key` pairs between blanks or commas, as `LOOKALIKE_KEYS` holds them; they are named by their
-            place: `environment-1`, ...
+        listed: `role:key` pairs between blanks or commas, from `LOOKALIKE_KEYS`; their names are `environment-1`, ...
         path: a TOML file of tables `[NAME]` with `role` and `sha256`, as `lookalike key` writes them; None for no file.
 
     Raises:
-        ConfigInvalid: names what can't be read and the mend; never a key.
+        ConfigInvalid: names what is invalid and the fix; never a key.
     """
     entries = _from_file(path) if path else {}
     for number, pair in enumerate(split_list(listed), start=1):
         role, colon, key = pair.partition(":")
-        if not colon or role not in ("read", "admin") or len(key) < _SHORTEST or not key.isascii():
+        if not colon or role not in ("read", "admin") or len(key) < _MIN_KEY_CHARS or not key.isascii():
             raise ConfigInvalid(
-                f"LOOKALIKE_KEYS: entry {number} is not read:KEY or admin:KEY with a key of {_SHORTEST} ASCII "
+                f"LOOKALIKE_KEYS: entry {number} is not read:KEY or admin:KEY with a key of {_MIN_KEY_CHARS} ASCII "
                 "characters or more; `lookalike key NAME` makes one"
             )
         entries[f"environment-{number}"] = ("admin" if role == "admin" else "read", _digest(key).hex())
     digests = [digest for _, digest in entries.values()]
     for name, (_, digest) in entries.items():
         if digests.count(digest) > 1:
-            raise ConfigInvalid(f"the key {name!r} stands there twice, perhaps in two roles; take one out")
+            raise ConfigInvalid(f"the key {name!r} is listed twice, perhaps in two roles; remove one")
     return Keyring(entries)
 
 
 def new_key() -> tuple[str, str]:
-    """A new key and its SHA-256 (hexadecimal)."""
+    """Return a new key and its SHA-256 (hexadecimal)."""
     key = _PREFIX + secrets.token_urlsafe(32)
     return key, _digest(key).hex()
 
@@ -114,7 +112,7 @@ def _from_file(path: Path) -> dict[str, tuple[Role, str]]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigInvalid(f"the key file {path} can't be read: {error.strerror}; see LOOKALIKE_KEYS_FILE") from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, and what is nested as deeply
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and deep nesting
         raise ConfigInvalid(f"the key file {path} is not TOML: {error}") from error
     entries: dict[str, tuple[Role, str]] = {}
     for name, table in document.items():

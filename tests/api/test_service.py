@@ -144,7 +144,7 @@ def test_the_committed_openapi_document_is_the_served_one(client: TestClient) ->
     committed = json.loads((REPOSITORY / "docs/openapi.json").read_text())
     served = client.get("/openapi.json").json()
     committed["info"]["version"] = served["info"]["version"]
-    assert served == committed, "run: python -m app.api.openapi > docs/openapi.json"
+    assert served == committed, "run: make openapi"
 
 
 def test_every_operation_documents_its_errors_and_has_examples(client: TestClient) -> None:

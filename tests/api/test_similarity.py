@@ -105,7 +105,7 @@ def test_what_is_no_pair_is_refused_in_a_form(client: TestClient, files: Any, da
 
 def test_a_refusal_names_the_field_and_the_mend(client: TestClient) -> None:
     as_text = client.post("/v1/similarity", files={"a": LEFT}, data={"b": "a motorcycle"}).json()
-    assert as_text["detail"] == "the field 'b' came as text; use b_text for a text, b_id for an item's id"
+    assert as_text["detail"] == "the field 'b' is text; use b_text for a text, b_id for an item's id"
     empty_side = client.post("/v1/similarity", json={"a": {"text": "x"}, "b": {}}).json()
     assert empty_side["detail"] == "b: give exactly one of image, text, id and url"
 

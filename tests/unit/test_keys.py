@@ -99,12 +99,12 @@ def test_the_command_makes_keys_that_the_service_knows(tmp_path: Path) -> None:
 
 def test_one_key_has_one_role(tmp_path: Path) -> None:
     key, digest = new_key()
-    with pytest.raises(ConfigInvalid, match="'environment-1' stands there twice") as caught:
+    with pytest.raises(ConfigInvalid, match="'environment-1' is listed twice") as caught:
         load_keyring(f"admin:{key} read:{key}", None)
     assert key not in str(caught.value)
     path = tmp_path / "keys.toml"
     path.write_text(f'[website]\nrole = "read"\nsha256 = "{digest}"\n')
-    with pytest.raises(ConfigInvalid, match="'website' stands there twice"):
+    with pytest.raises(ConfigInvalid, match="'website' is listed twice"):
         load_keyring(f"admin:{key}", path)
 
 
