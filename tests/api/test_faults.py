@@ -1,4 +1,4 @@
-"""What may go wrong around a service, and that it goes on."""
+"""Faults that the service survives: hostile requests, floods, lack of memory or disk, damaged files."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ AS_JSON = {"Content-Type": "application/json"}
     ],
     ids=["never closed", "nested lists", "nested filters", "nested objects"],
 )
-def test_nested_json_is_refused(client: TestClient, body: bytes) -> None:
-    answer = client.post(TEXT, content=body, headers=AS_JSON)
-    assert answer.status_code in (400, 422), answer.text[:200]
-    assert len(answer.content) < 10_000
+def test_deeply_nested_json_is_rejected(client: TestClient, body: bytes) -> None:
+    response = client.post(TEXT, content=body, headers=AS_JSON)
+    assert response.status_code in (400, 422), response.text[:200]
+    assert len(response.content) < 10_000
     assert client.post(TEXT, json={"text": "a cat"}).status_code == 200
 
 
-def test_a_text_of_a_million_characters_is_refused(client: TestClient) -> None:
-    answer = client.post(TEXT, json={"text": "a " * 500_000})
-    assert (answer.status_code, answer.json()["code"]) == (422, "text_too_long")
-    assert len(answer.content) < 10_000
+def test_text_of_a_million_characters_is_rejected(client: TestClient) -> None:
+    response = client.post(TEXT, json={"text": "a " * 500_000})
+    assert (response.status_code, response.json()["code"]) == (422, "text_too_long")
+    assert len(response.content) < 10_000
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_a_text_of_a_million_characters_is_refused(client: TestClient) -> None:
     ],
     ids=["numbers", "fewer numbers", "empty filters", "wrong values", "unknown keys"],
 )
-def test_json_of_many_values_is_refused_in_a_few_words(client: TestClient, body: bytes) -> None:
-    answer = client.post(TEXT, content=body, headers=AS_JSON)
-    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
-    assert len(answer.content) < 10_000
+def test_json_of_many_values_is_rejected_with_short_message(client: TestClient, body: bytes) -> None:
+    response = client.post(TEXT, content=body, headers=AS_JSON)
+    assert (response.status_code, response.headers["content-type"]) == (422, "application/problem+json")
+    assert len(response.content) < 10_000
 
 
-def test_bodies_that_are_held_at_once_are_bounded(collection: Path) -> None:
+def test_total_size_of_concurrent_bodies_is_limited(collection: Path) -> None:
     with TestClient(create_app(Settings(collection=collection, max_body_bytes=10_000))) as own:
         wait_until_ready(own)
         limit = next(
@@ -79,9 +79,9 @@ def test_bodies_that_are_held_at_once_are_bounded(collection: Path) -> None:
             for layer in _layers(own.app.middleware_stack)
             if isinstance(layer, BodyLimitMiddleware)  # type: ignore[attr-defined]
         )
-        limit.held = 8 * 10_000  # as if eight of the largest were on their way
-        answer = own.post(TEXT, json={"text": "a cat"})
-        assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+        limit.held = 8 * 10_000  # as if eight bodies of the maximum size were being received
+        response = own.post(TEXT, json={"text": "a cat"})
+        assert (response.status_code, response.json()["code"]) == (503, "overloaded")
         assert limit.held == 8 * 10_000
         limit.held = 0
         assert own.post(TEXT, json={"text": "a cat"}).status_code == 200
@@ -106,7 +106,7 @@ def test_long_head_is_refused(collection: Path) -> None:
 
 
 @pytest.mark.parametrize("hosts", ["", "Host: a\r\nHost: b\r\n"], ids=["none", "two"])
-def test_a_request_has_one_host(collection: Path, hosts: str) -> None:
+def test_request_needs_exactly_one_host(collection: Path, hosts: str) -> None:
     with serving(collection) as (process, client):
         for path, status in (("/livez", b"400"), ("/v1/search/text", b"400")):
             with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as own:
@@ -121,41 +121,41 @@ def test_a_request_has_one_host(collection: Path, hosts: str) -> None:
         assert process.poll() is None
 
 
-def test_a_form_that_is_cut_is_told_so(client: TestClient) -> None:
+def test_truncated_form_is_reported(client: TestClient) -> None:
     form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\npixels'
     for body in (form, form + b"\r\n--b", b"--b\r\n"):
-        answer = client.post(
+        response = client.post(
             "/v1/search/image", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"}
         )
-        assert (answer.status_code, answer.json()["code"]) == (400, "form_invalid"), answer.text
-        assert "ends before its last boundary" in answer.json()["detail"]
+        assert (response.status_code, response.json()["code"]) == (400, "form_invalid"), response.text
+        assert "ends before its last boundary" in response.json()["detail"]
 
 
 def test_trailers_take_no_memory(collection: Path) -> None:
-    begun = b"POST /v1/search/text HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    whole = b'{"text": "a cat"}'
+    head = b"POST /v1/search/text HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    body = b'{"text": "a cat"}'
     with serving(collection) as (process, client):
         address = ("127.0.0.1", client.base_url.port or 0)
 
-        def sent(trailers: bytes, *more: bytes) -> bytes:
+        def send(trailers: bytes, *more: bytes) -> bytes:
             with socket.create_connection(address, timeout=30) as peer:
-                peer.sendall(begun + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(whole), whole))
+                peer.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(body), body))
                 with suppress(ConnectionError):
                     for piece in (trailers, *more):
                         peer.sendall(piece)
                     return peer.recv(100_000)
             return b""
 
-        assert sent(b"X-Sum: 1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        assert send(b"X-Sum: 1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
         before = memory_of(process.pid)
-        for flood in (b"a:\r\n" * 20_000, b"a" * 80_000):  # many, and one without end
-            assert sent(b"a: ", *[flood] * 500) == b""
+        for flood in (b"a:\r\n" * 20_000, b"a" * 80_000):  # many trailers, and an endless one
+            assert send(b"a: ", *[flood] * 500) == b""
         assert memory_of(process.pid) < before + 20e6
         assert client.get("/livez").status_code == 200
 
 
 def memory_of(process: int) -> float:
-    """Bytes that nobody else has."""
+    """Return a process's private memory, bytes."""
     status = Path(f"/proc/{process}/status").read_text()
     return float(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) * 1024
 
@@ -166,20 +166,20 @@ def test_body_after_its_response_is_cut_off(collection: Path) -> None:
         address = ("127.0.0.1", client.base_url.port or 0)
         with socket.create_connection(address, timeout=30) as drip, suppress(ConnectionError):
             drip.sendall(head + b"x")
-            answer = answer_to(drip)
-            assert answer.startswith(b"HTTP/1.1 404 ")
-            assert b"\r\nconnection: close\r\n" in answer.lower()
+            response = answer_to(drip)
+            assert response.startswith(b"HTTP/1.1 404 ")
+            assert b"\r\nconnection: close\r\n" in response.lower()
             since = time.monotonic()
             while time.monotonic() < since + 20:
                 drip.sendall(b"x")
                 time.sleep(1)
         assert time.monotonic() < since + 20
-        with socket.create_connection(address, timeout=30) as late:  # the connection is closed, and not reset
+        with socket.create_connection(address, timeout=30) as late:  # closed, not reset
             late.sendall(head + b"x")
             assert answer_to(late).startswith(b"HTTP/1.1 404 ")
             late.sendall(b"x" * 29)
             assert late.recv(1) == b""
-        with socket.create_connection(address, timeout=30) as prompt:  # its connection is kept
+        with socket.create_connection(address, timeout=30) as prompt:  # the connection stays open
             for _ in range(2):
                 prompt.sendall(head + b"x" * 30)
                 assert answer_to(prompt).startswith(b"HTTP/1.1 404 ")
@@ -192,15 +192,15 @@ def test_early_response_is_readable_before_close(collection: Path, version: str)
     with serving(collection, LOOKALIKE_MAX_BODY_BYTES="1000000") as (_, client):
         with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as upload:
             upload.sendall(f"{head}Content-Length: 1500000\r\n\r\n".encode())
-            for _ in range(15):  # as proxies do, all of it before it looks for an answer
+            for _ in range(15):  # like a proxy, sends the whole body before it reads a response
                 upload.sendall(b"x" * 100_000)
                 time.sleep(0.02)
-            answer = b""
+            response = b""
             while piece := upload.recv(65536):
-                answer += piece
-        assert answer.startswith(b"HTTP/1.1 413 ")
-        assert b"connection: close" in answer.lower()
-        assert answer.endswith(b"}")
+                response += piece
+        assert response.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in response.lower()
+        assert response.endswith(b"}")
         with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as endless:
             endless.sendall(f"{head}Content-Length: 1500000\r\n\r\n".encode())
             assert answer_to(endless).startswith(b"HTTP/1.1 413 ")
@@ -209,7 +209,7 @@ def test_early_response_is_readable_before_close(collection: Path, version: str)
 
 
 def drip(peer: socket.socket) -> None:
-    """For 20 seconds."""
+    """Send data for 20 seconds."""
     for _ in range(100):
         peer.sendall(b"x" * 1000)
         time.sleep(0.2)
@@ -217,7 +217,7 @@ def drip(peer: socket.socket) -> None:
 
 @pytest.fixture
 def files() -> Iterator[None]:
-    """Room for a thousand sockets at both ends."""
+    """Raise the limit of open files for a thousand sockets at both ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4096:
         pytest.skip(f"needs 4,096 open files; the hard limit is {hard}")
@@ -232,15 +232,13 @@ def test_thousand_idle_connections_block_no_query(collection: Path) -> None:
         for number in range(1000):
             opened = idle.enter_context(socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30))
             if number % 2:
-                opened.sendall(b"POST /v1/search/image HTTP/1.1\r\nHost: x\r\nContent-Le")  # and then nothing
+                opened.sendall(b"POST /v1/search/image HTTP/1.1\r\nHost: x\r\nContent-Le")  # and no more
         for _ in range(5):
             assert client.post(TEXT, json={"text": "a cat"}).status_code == 200
         assert process.poll() is None
 
 
-def test_a_batch_that_does_not_fit_memory_is_answered_one_by_one(
-    collection: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batch_beyond_memory_is_retried_one_by_one(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, sizes = FakeEncoder.encode_images, []
     busy = threading.Event()
 
@@ -265,7 +263,7 @@ def test_a_batch_that_does_not_fit_memory_is_answered_one_by_one(
         for thread in threads:
             thread.join()
     assert statuses == [200] * 8
-    assert max(sizes) > 1  # it did come to a batch
+    assert max(sizes) > 1  # at least one batch failed
 
 
 def test_uploads_need_no_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,15 +275,15 @@ def test_uploads_need_no_disk(client: TestClient, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tempfile, "_get_default_tempdir", full)
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     large = photograph("cup") + b"\0" * 1_500_000  # more than a form keeps in memory by default
-    answer = client.post(IMAGE, files={"file": ("a.png", large)})
-    assert (answer.status_code, answer.json()["results"][0]["id"]) == (200, "cup")
+    response = client.post(IMAGE, files={"file": ("a.png", large)})
+    assert (response.status_code, response.json()["results"][0]["id"]) == (200, "cup")
 
 
-def test_a_file_cut_short_under_the_service_ends_it_and_is_refused_when_it_starts_again(tmp_path: Path) -> None:
+def test_truncated_file_stops_service_and_is_rejected_at_start(tmp_path: Path) -> None:
     root = build_collection(tmp_path / "gallery")
     vectors = root / VERSIONS / current_version(root) / VECTORS
     with serving(root, LOOKALIKE_PROBE_SECONDS="0.1") as (process, _):
-        os.truncate(vectors, 0)  # what no program of ours does: published files never change
+        os.truncate(vectors, 0)  # not done by Lookalike itself, as published files never change
         _, err = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGBUS
         assert "Bus error" in err

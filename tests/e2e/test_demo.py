@@ -1,4 +1,4 @@
-"""`lookalike demo`, the command behind `make demo`."""
+"""`lookalike demo`, which `make demo` runs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import httpx
 from tests.e2e.commands import free_port, lookalike, wait_until_ready
 
 
-def test_once_prints_three_answers_and_ends_with_status_0(tmp_path: Path) -> None:
-    done = lookalike("demo", "--once", "--port", str(free_port()), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "chelsea.png" in done.stdout
-    assert "motorcycle_right.png" in done.stdout
-    assert "similar: True" in done.stdout
+def test_demo_once_prints_three_results_and_exits(tmp_path: Path) -> None:
+    process = lookalike("demo", "--once", "--port", str(free_port()), cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "chelsea.png" in process.stdout
+    assert "motorcycle_right.png" in process.stdout
+    assert "similar: True" in process.stdout
 
 
-def test_a_folder_of_ones_own_and_ctrl_c(gallery: Path, tmp_path: Path) -> None:
-    mine = tmp_path / "My Images"
-    mine.mkdir()
+def test_demo_indexes_own_folder_and_stops_on_ctrl_c(gallery: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "My Images"
+    folder.mkdir()
     for name in ("chelsea.png", "coffee.png", "rocket.jpg"):
-        (mine / name).write_bytes((gallery / name).read_bytes())
-    (mine / "aaa broken.jpg").write_bytes(b"\xff\xd8\xff truncated")
+        (folder / name).write_bytes((gallery / name).read_bytes())
+    (folder / "aaa broken.jpg").write_bytes(b"\xff\xd8\xff truncated")
     port = free_port()
-    command = [sys.executable, "-m", "cli.main", "demo", "--images", str(mine), "--port", str(port)]
+    command = [sys.executable, "-m", "cli.main", "demo", "--images", str(folder), "--port", str(port)]
     demo = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert demo.stdout is not None
     try:
@@ -36,9 +36,9 @@ def test_a_folder_of_ones_own_and_ctrl_c(gallery: Path, tmp_path: Path) -> None:
         for line in demo.stdout:
             if line.startswith("Open "):
                 break
-        found = httpx.post(f"http://127.0.0.1:{port}/v1/search/text", json={"text": "coffee"}, timeout=30).json()
-        assert len(found["results"]) == 3
-        os.killpg(demo.pid, signal.SIGINT)  # as the terminal does on Ctrl-C: to the whole foreground group
+        body = httpx.post(f"http://127.0.0.1:{port}/v1/search/text", json={"text": "coffee"}, timeout=30).json()
+        assert len(body["results"]) == 3
+        os.killpg(demo.pid, signal.SIGINT)  # like Ctrl-C in a terminal: to the foreground process group
         demo.communicate(timeout=60)
     finally:
         if demo.poll() is None:

@@ -1,4 +1,4 @@
-"""Near-identical images: groups against a naive search, and the command on real files."""
+"""Groups of near-identical images, compared with a naive search; `lookalike duplicates` on files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.bad_images import encoded, make_image
 
 
 def naive(vectors: Float16, threshold: float) -> set[tuple[int, ...]]:
-    """Connected components by repeated merging of sets."""
+    """Return the connected components, by merging sets."""
     full = vectors.astype(np.float64)
     full /= np.linalg.norm(full, axis=1, keepdims=True)
     groups = [{row} for row in range(len(full))]
@@ -44,7 +44,7 @@ def family(seed: int, count: int) -> Float16:
 @settings(deadline=None, max_examples=30)
 @example(seed=5444, count=23, threshold=0.995)  # a pair lies 5e-6 below the threshold
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 30), threshold=st.sampled_from([0.9, 0.97, 0.995]))
-def test_groups_are_the_connected_components(exact_up_to: int, seed: int, count: int, threshold: float) -> None:
+def test_groups_are_connected_components(exact_up_to: int, seed: int, count: int, threshold: float) -> None:
     vectors = family(seed, count)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "_BLOCK_ROWS", 7)
@@ -60,10 +60,10 @@ def test_groups_are_the_connected_components(exact_up_to: int, seed: int, count:
 
 @pytest.mark.parametrize("exact_up_to", [0, 10_000])
 @pytest.mark.parametrize("noise", [0.0, 2e-3])
-def test_thousands_of_copies_need_little_memory(
+def test_memory_is_limited_with_thousands_of_copies(
     exact_up_to: int, noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All pairs of them lie at the threshold, and each is looked at in float64: at once that would be 2 GB."""
+    """All pairs lie at the threshold and are checked in float64, which would take 2 GB at once."""
     monkeypatch.setattr(duplicates, "MAX_EXACT_ROWS", exact_up_to)
     random = np.random.default_rng(0)
     rows = random.standard_normal((1, 64)) / 8 + noise * random.standard_normal((2_000, 64)) / 8
@@ -78,14 +78,14 @@ def test_thousands_of_copies_need_little_memory(
     assert peak < 300e6
 
 
-def test_equal_vectors_make_one_group_with_cosine_one() -> None:
+def test_equal_vectors_form_one_group_of_cosine_1() -> None:
     vectors = np.eye(4, dtype=np.float16)[[0, 1, 0, 2, 0]]
     assert duplicate_groups(vectors, 0.99, ExactStore(vectors)) == [DuplicateGroup((0, 2, 4), pytest.approx(1.0))]
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four images, one of them three times: as it is, saved worse, and under a name that HTML must escape."""
+    """Return a collection of four images; one has a recompressed and a resized copy, whose name HTML must escape."""
     folder = tmp_path_factory.mktemp("duplicates")
     gallery = folder / "gallery"
     gallery.mkdir()
@@ -107,7 +107,7 @@ def run(*arguments: str) -> str:
     return result.output
 
 
-def test_command_prints_text_json_and_page(collection: Path, tmp_path: Path) -> None:
+def test_command_prints_text_and_json_and_writes_page(collection: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     text = run(str(collection), "--page", str(page), "--threshold", "0.99")
     assert "1 groups of images" in text
@@ -116,25 +116,27 @@ def test_command_prints_text_json_and_page(collection: Path, tmp_path: Path) -> 
     assert html.count("<figure>") == html.count("data:image/jpeg;base64,") == 3
     assert "&lt;b&gt;&amp;.png" in html
     assert "<b>&.png" not in html
-    found = json.loads(run(str(collection), "--threshold", "0.99", "--json"))
-    assert found["items"] == 6
-    assert [sorted(group["ids"]) for group in found["groups"]] == [["<b>&.png", "a.png", "b.jpg"]]
+    result = json.loads(run(str(collection), "--threshold", "0.99", "--json"))
+    assert result["items"] == 6
+    assert [sorted(group["ids"]) for group in result["groups"]] == [["<b>&.png", "a.png", "b.jpg"]]
 
 
-def test_unwritable_page_is_a_one_line_error(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def compared(*arguments: Any) -> None:
+def test_unwritable_page_is_an_error_before_comparing(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
         raise AssertionError("minutes of work for nothing")
 
-    monkeypatch.setattr(duplicates, "duplicate_groups", compared)
+    monkeypatch.setattr(duplicates, "duplicate_groups", fail)
     with pytest.raises(Exception, match="can't be written"):
         run(str(collection), "--page", str(tmp_path / "no" / "page.html"))
 
 
-def test_few_pairs_of_copies_are_joined_singly(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked, real = [0], duplicates._DisjointSets.join
+def test_few_pairs_of_copies_are_joined_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    joins, real = [0], duplicates._DisjointSets.join
 
     def join(self: Any, *pair: Any) -> None:
-        looked[0] += 1
+        joins[0] += 1
         real(self, *pair)
 
     monkeypatch.setattr(duplicates._DisjointSets, "join", join)
@@ -142,4 +144,4 @@ def test_few_pairs_of_copies_are_joined_singly(monkeypatch: pytest.MonkeyPatch) 
     vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
     groups = duplicate_groups(vectors, 0.9, ExactStore(vectors))
     assert [len(group.rows) for group in groups] == [2_500, 2_500]
-    assert looked[0] < 500_000  # of 6,247,500 pairs
+    assert joins[0] < 500_000  # of 6,247,500 pairs
