@@ -1,6 +1,6 @@
-"""What every registered store promises, against naive search; `faiss` in several sizes and widths, and every preset.
+"""Contract of every registered store, checked against naive search: `faiss` in several sizes, and every preset.
 
-`torch-exact` runs on the CPU, or on CUDA where there is one.
+`torch-exact` runs on CUDA if there is a device, else on the CPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lookalike.types import Float16, Float32, Neighbors
 
 @dataclass(frozen=True)
 class Case:
-    """A store over n clustered vectors of width d, by its kind's or its preset's name."""
+    """A kind of store or a preset, over n clustered vectors of width d."""
 
     name: str
     n: int
@@ -88,20 +88,20 @@ class Built:
         return open_store(self.case.kind, self.folder, self.vectors, self.params)
 
     def everything(self) -> SearchParameters:
-        """Parameters under which an approximate store visits everything."""
+        """Return parameters with which an approximate store visits everything."""
         if self.case.kind != "faiss":
             return {}
         return {"efSearch" if self.case.graph else "nprobe": max(1, self.case.n), "candidates": self.case.n}
 
     def searched(self, k: int, mask: np.ndarray | None = None) -> list[Neighbors]:
-        """Through both steps, as the searcher does it, with nothing skipped."""
+        """Search exhaustively and re-rank, as the searcher does."""
         store = self.open()
         found = store.search(self.queries, k if store.exact else self.case.n, self.everything(), mask)
         return found if store.exact else rerank(self.queries, found, self.vectors, k)
 
 
 def clustered(n: int, d: int, seed: int) -> Float32:
-    """Unit vectors in clusters around a common mean, as contrastive encoders give; clusters depend on d alone."""
+    """Unit vectors in clusters around a common mean, as from contrastive encoders; the clusters depend only on d."""
     centres = np.random.default_rng(d).standard_normal((20, d)) + 1.0
     rng = np.random.default_rng(seed)
     x = centres[rng.integers(0, 20, n)] + 0.5 * rng.standard_normal((n, d))
@@ -177,7 +177,7 @@ def test_defaults_find_most_true_neighbors(built: Built) -> None:
 
 
 def candidates(store: VectorStore) -> int:
-    """How many it wants to have re-ranked where nothing was measured yet."""
+    """Return the number of rows that the store's defaults re-rank."""
     return store.defaults.get("candidates", 100)
 
 
@@ -237,7 +237,7 @@ def test_narrow_mask_returns_all_allowed_rows(built: Built, seed: int, allowed: 
     allowed = min(allowed, built.case.n)
     mask = np.zeros(built.case.n, dtype=bool)
     mask[np.random.default_rng(seed).choice(built.case.n, allowed, replace=False)] = True
-    for found in built.open().search(built.queries, 10, mask=mask):  # with the parameters it chose itself
+    for found in built.open().search(built.queries, 10, mask=mask):  # with the default parameters
         assert len(found.rows) == min(10, allowed)
         assert mask[found.rows].all()
 
@@ -278,7 +278,7 @@ def test_other_widths_are_rejected(built: Built) -> None:
 
 def test_vectors_of_another_size_are_rejected(built: Built) -> None:
     if built.case.kind != "faiss":
-        return  # its vectors are the store
+        return  # the store is its vectors
     with pytest.raises(StoreUnavailable, match="rows"):
         open_store(built.case.kind, built.folder, np.concatenate([built.vectors, built.vectors]), built.params)
     with pytest.raises(DimensionMismatch):
@@ -301,7 +301,7 @@ def assert_same(left: list[Neighbors], right: list[Neighbors], exact: bool = Tru
 
 
 def test_parameters_travel_with_the_call(built: Built) -> None:
-    """Threads that search with different parameters at once each get their own answer; the defaults stay."""
+    """Concurrent searches use their own parameters, and the defaults do not change."""
     store = built.open()
     ways: list[SearchParameters] = [{}, built.everything()]
     if built.case.kind == "faiss":
@@ -331,7 +331,7 @@ def test_manifest_parameters_become_defaults(built: Built) -> None:
 
 def test_building_twice_gives_the_same_files(built: Built, tmp_path: Path) -> None:
     if built.case.graph:
-        return  # which links a row gets depends on which thread was first
+        return  # a graph's links depend on the order in which threads finish
     again = make(built.case, tmp_path)
     for path in sorted(tmp_path.iterdir()):
         assert path.read_bytes() == (built.folder / path.name).read_bytes(), path.name
@@ -402,7 +402,7 @@ def test_builder_rejects_wrong_shapes_and_counts(tmp_path: Path) -> None:
     with pytest.raises(DimensionMismatch):
         builder.train(clustered(2_000, 15, seed=1))
     with pytest.raises(StoreUnavailable):
-        builder.add(clustered(10, 16, seed=1))  # nothing was trained
+        builder.add(clustered(10, 16, seed=1))  # not trained
     builder.train(clustered(2_000, 16, seed=1))
     with pytest.raises(DimensionMismatch):
         builder.add(clustered(10, 15, seed=1))
@@ -434,7 +434,7 @@ def test_chosen_nlist_can_be_trained(n: int, d: int) -> None:
 @pytest.mark.parametrize("preset", [preset for preset in PRESETS.values() if preset.has_index], ids=lambda p: p.name)
 @pytest.mark.parametrize(("n", "d"), [(20_000, 64), (20_000, 33)])
 def test_memory_estimate_matches_the_file(preset: Preset, n: int, d: int, tmp_path: Path) -> None:
-    """All of the file can become resident while it is searched, and few centroids a second time for lone queries."""
+    """All of the file can become resident, and a few centroids a second time for single queries."""
     make(Case(preset.name, n, d), tmp_path)
     size = (tmp_path / INDEX_FILE).stat().st_size
     if preset.is_ivf:
@@ -464,7 +464,7 @@ def test_invalid_manifest_parameters_are_rejected(damaged: object, tmp_path: Pat
 
 
 def test_graph_without_id_map_opens(tmp_path: Path) -> None:
-    """As collections before 2026-11-26 have it."""
+    """Collections from before 2026-11-26 have such graphs."""
     built = make(Case("hnsw-sq8", 2_000, 33), tmp_path)
     mask = np.arange(2_000) % 400 == 7
     asked = [(10, None), (5, mask)]

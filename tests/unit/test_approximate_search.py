@@ -1,4 +1,4 @@
-"""Candidates that the store narrows down give what re-ranking all of them gives, to the row and to the bit."""
+"""Refined candidates give the same results as re-ranking all of them, to the bit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COUNT, DIM = 4_000, 24
 
 @pytest.fixture(scope="module")
 def vectors() -> Float16:
-    """Some of them many times over, and others so near each other that only their norms tell them apart."""
+    """Vectors with many copies, and others so close that only their norms differ."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((30, DIM))
     x = unit(centres[random.integers(0, 30, COUNT)] + 0.3 * random.standard_normal((COUNT, DIM)))
@@ -35,13 +35,13 @@ def vectors() -> Float16:
 def stores(
     request: pytest.FixtureRequest, vectors: Float16, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[FaissStore, FaissStore]:
-    """The same index with and without vectors to narrow candidates down by."""
+    """The same index with and without vectors to refine candidates."""
     folder: Path = tmp_path_factory.mktemp(request.param)
     build_store(vectors, folder, request.param)
-    with_them, without = FaissStore.open(folder, vectors=vectors), FaissStore.open(folder)
-    assert with_them.refines
-    assert not without.refines
-    return with_them, without
+    refining, plain = FaissStore.open(folder, vectors=vectors), FaissStore.open(folder)
+    assert refining.refines
+    assert not plain.refines
+    return refining, plain
 
 
 @settings(deadline=None, max_examples=30)
@@ -49,14 +49,14 @@ def stores(
 def test_refined_equals_reranking_all_candidates(
     stores: tuple[FaissStore, FaissStore], vectors: Float16, seed: int, limit: int, candidates: int
 ) -> None:
-    narrowing, plain = stores
+    refining, plain = stores
     random = np.random.default_rng(seed)
     rows = [150, 600, *random.integers(0, COUNT, 6)]  # the first two among copies, and among near copies
     queries = unit(vectors[rows].astype(np.float32) + 0.02 * random.standard_normal((8, DIM)))
     queries[0] = unit(vectors[150:151].astype(np.float32))
     params: SearchParameters = {**plain.defaults, "candidates": candidates}
     wanted = approximate_search(plain, vectors, queries, limit, params)
-    for got, want in zip(approximate_search(narrowing, vectors, queries, limit, params), wanted, strict=True):
+    for got, want in zip(approximate_search(refining, vectors, queries, limit, params), wanted, strict=True):
         np.testing.assert_array_equal(got.rows, want.rows)
         np.testing.assert_array_equal(got.scores, want.scores)
 

@@ -1,4 +1,4 @@
-"""FAISS gets matrix kernels for the processor, also where its OpenBLAS is older than that, and threads that sleep."""
+"""Environment variables with which FAISS is loaded: OpenBLAS's core type and OpenMP's spin count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many vectors compared as they are stored: the same answers as by widening them, to the bit."""
+"""Search of float16 vectors in place: results equal those of upcast vectors to the bit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def unit(count: int, dim: int, seed: int) -> Float32:
 
 
 class Counting(ExactStore):
-    """Notes how many queries were compared by widening."""
+    """Counts the queries that were compared with upcast vectors."""
 
     upcast = 0
 
@@ -29,7 +29,7 @@ class Counting(ExactStore):
 
 
 def both(vectors: Float16, queries: Float32, k: int, mask: Bool | None = None) -> tuple[int, list[Neighbors]]:
-    """How many queries had to be widened for after all, and the answers, which equal a small store's."""
+    """Return the number of queries that needed upcasting, and the results, which must equal a small store's."""
     expected = ExactStore(vectors).search(queries, k, mask=mask)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "MAX_EXACT_FLOAT32_BYTES", 0)
@@ -67,13 +67,13 @@ def test_many_ties_are_ordered_by_row() -> None:
     vectors = unit(2000, 64, seed=1)
     vectors[100:1100] = vectors[100]
     upcast, (found, other) = both(vectors.astype(np.float16), vectors[[100, 5]], 10)
-    assert upcast == 1  # for the one whose nearest are a thousand
+    assert upcast == 1  # the query with a thousand equally near rows
     assert found.rows.tolist() == list(range(100, 110))
     assert other.rows[0] == 5
 
 
 def test_rows_within_rounding_of_the_last_are_rescored() -> None:
-    """Norms that rounding has moved by as much as it can reverse the order of products."""
+    """The largest rounding errors of norms reverse the order of products."""
     query = np.zeros((1, 64), np.float32)
     query[0, 0] = 1.0
     vectors = np.zeros((3, 64), np.float16)

@@ -1,4 +1,4 @@
-"""Masks that lie together are searched where they lie, and what FAISS needs of a mask is made once."""
+"""Masked search skips lists without allowed rows, and FAISS's selectors are cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A query alone finds what it finds in a batch, though its lists are chosen by codes and shared by threads."""
+"""Single queries return the same as batches, though they choose lists by codes and share them between threads."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_deleted_view_frees_its_memory(factory: str) -> None:
     for _ in range(60):
         view = SingleQueryIndex(index)
         view.index.search(vectors[:1], K)
-    assert _anonymous() - before < 8 << 20  # a copy of the lists' heads for each would be 40 MB
+    assert _anonymous() - before < 8 << 20  # a copy of the list headers for each view would take 40 MB
 
 
 def _anonymous() -> int:
@@ -132,5 +132,5 @@ def test_coded_quantizer_from_1024_lists(name: str, by_codes: bool, tmp_path: Pa
     for searched in (opened, view.index):
         extract_ivf(searched).nprobe = whole
     assert view.index.search(query, K)[1].tolist() == opened.search(query, K)[1].tolist()
-    del opened  # the view keeps what it shares
+    del opened  # the view keeps the shared lists alive
     assert view.index.search(query, K)[1].min() >= 0

@@ -1,4 +1,4 @@
-"""FAISS indexes of other tools give their vectors: in the order of their ids, exact or guessed, or a clear refusal."""
+"""Vectors read from FAISS indexes of other tools, in the order of their ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit_vectors import unit
 
 
 def written(folder: Path, factory: str, count: int, width: int = 8) -> Float32:
-    """`folder/image.index`, filled in row order with the vectors that come back."""
+    """Write `folder/image.index` and return its vectors in row order."""
     vectors = np.random.default_rng(0).standard_normal((count, width)).astype(np.float32)
     index = faiss.index_factory(width, factory)
     index.train(vectors)

@@ -1,4 +1,4 @@
-"""Vectors are mapped a second time for single rows, and are the same vectors."""
+"""The memory map for single rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filtered search over a real inverted file equals exact search over the rows that the filter lets through."""
+"""Filtered search of a real inverted file, compared with exact search of the rows that pass."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_filtered_search_matches_exact_search(
         np.testing.assert_array_equal(found.scores, wanted.scores)
     shared = 0
     for found, wanted in zip(rows.search(queries, options(document), Stopwatch()), truth, strict=True):
-        assert len(found.rows) == len(wanted.rows)  # the limit is honoured
+        assert len(found.rows) == len(wanted.rows)  # the limit is respected
         assert allowed[found.rows].all()
         shared += len(set(found.rows.tolist()) & set(wanted.rows.tolist()))
     assert shared >= 0.85 * sum(len(wanted.rows) for wanted in truth)
@@ -103,7 +103,9 @@ def test_scan_and_index_give_the_same_scores(
     monkeypatch.setattr(row_search, "_MAX_SCANNED_ROWS", few)
     monkeypatch.setattr(row_search, "_MAX_SCANNED_FRACTION", share)
     queries = clustered(5, 10)
-    document = {"must": [{"field": "colour", "in": ["c1", f"no {few}"]}]}  # another filter each time: masks are kept
+    document = {
+        "must": [{"field": "colour", "in": ["c1", f"no {few}"]}]
+    }  # a new filter each time, since masks are cached
     found = rows.search(queries, options(document, params={"nprobe": 10_000, "candidates": COUNT}), Stopwatch())
     for answer, wanted in zip(found, exactly(vectors, queries, NUMBERS % 7 == 1), strict=True):
         np.testing.assert_array_equal(answer.scores, wanted.scores)

@@ -1,4 +1,4 @@
-"""What is `torch-exact`'s own: the exact store's answers to the bit, whatever the device rounds; memory; refusals.
+"""`torch-exact`: results equal the exact store's to the bit whatever the device rounds; memory; errors.
 
 It runs on the CPU. What a GPU does otherwise (queries rounded to float16, products with another error) is put in the
 place of the CPU's products, at its worst.
@@ -56,27 +56,27 @@ def assert_same_as_exact(store: TorchStore, vectors: Float16, queries: Float32, 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of a few rows and queries, so that small stores have many of both."""
+    """Use blocks of a few rows, so that small stores have many blocks."""
     monkeypatch.setattr(torch_exact, "_MAX_BLOCK_ELEMENTS", {"cpu": 700})
     monkeypatch.setattr(torch_exact, "_UPLOAD_ROWS", 50)
 
 
 class Coarse:
-    """Products as a GPU may compute them: queries rounded to float16, and sums with an error as large as is allowed."""
+    """Products like a GPU's: queries rounded to float16, and sums with the largest allowed error."""
 
     def __init__(self) -> None:
         self._random = torch.Generator().manual_seed(0)
 
-    def __call__(self, asked: Tensor, block: Tensor) -> Tensor:
-        assert asked.dtype == torch.float16
-        products = asked.float() @ block.float().T
+    def __call__(self, queries: Tensor, block: Tensor) -> Tensor:
+        assert queries.dtype == torch.float16
+        products = queries.float() @ block.float().T
         noise = 2 * torch.rand(products.shape, generator=self._random) - 1
-        return products + noise * 0.7 * asked.shape[1] * torch_exact._ROUNDING_ERROR  # the rest is for the final score
+        return products + noise * 0.7 * queries.shape[1] * torch_exact._ROUNDING_ERROR  # the rest is for the final score
 
 
 @pytest.fixture
 def gpu_like(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stores that are opened from now on treat the CPU as if it multiplied halves, coarsely."""
+    """Make stores treat the CPU like a GPU that multiplies float16 coarsely."""
     opened = TorchStore._upload
 
     def upload(store: TorchStore) -> None:
@@ -89,7 +89,7 @@ def gpu_like(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["cpu", "gpu_like"])
 def device(request: pytest.FixtureRequest) -> None:
-    """The CPU as it is, and as a GPU."""
+    """Run on the CPU as it is, and on a simulated GPU."""
     if request.param == "gpu_like":
         request.getfixturevalue("gpu_like")
 
@@ -114,7 +114,7 @@ def test_results_equal_the_exact_store_to_the_bit(
 
 @pytest.mark.usefixtures("device")
 def test_ties_beyond_the_proposed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More copies than the device proposes: which of them it proposes is chance, which are returned is not."""
+    """With more copies than the device proposes, the results do not depend on which ones it proposes."""
     vectors = spread(2_000, 32)
     copies = np.sort(np.random.default_rng(0).choice(2_000, 700, replace=False))
     vectors[copies] = vectors[0]
@@ -132,10 +132,10 @@ def test_rounded_query_finds_the_true_nearest(monkeypatch: pytest.MonkeyPatch) -
     step = 2.0**-12  # of float16 numbers between 0.25 and 0.5
     query = 0.4375 + step * np.array([[0.49, 0.49, 0.51, 0.43, 0.0]])
     query[0, 4] = np.sqrt(1 - (query[0, :4] ** 2).sum())
-    vectors = np.array([[0, 0, 1, 1, 0]] * 40 + [[1, 1, 0, 0, 0]], np.float16)  # more of the wrong than is proposed
+    vectors = np.array([[0, 0, 1, 1, 0]] * 40 + [[1, 1, 0, 0, 0]], np.float16)  # more wrong rows than are proposed
     store = TorchStore(vectors, "cpu")
     monkeypatch.setattr(store, "_query_type", np.float16)
-    monkeypatch.setattr(torch_exact, "_products", lambda asked, block: asked.float() @ block.float().T)
+    monkeypatch.setattr(torch_exact, "_products", lambda asked, block: queries.float() @ block.float().T)
     assert store.search(query.astype(np.float32), 1)[0].rows.tolist() == [40]
 
 
@@ -145,12 +145,12 @@ def test_largest_rounding_errors_of_both_signs(monkeypatch: pytest.MonkeyPatch) 
     query = np.float32([[np.sqrt(0.5) + error / 4, np.sqrt(0.5) - error / 4]])
     vectors = np.array([[0, 1]] * 40 + [[1, 0]], np.float16)
     off = torch.tensor([0.9 * error] * 40 + [-0.9 * error])
-    monkeypatch.setattr(torch_exact, "_products", lambda asked, block: asked @ block.float().T + off)
+    monkeypatch.setattr(torch_exact, "_products", lambda queries, block: queries @ block.float().T + off)
     assert TorchStore(vectors, "cpu").search(query, 1)[0].rows.tolist() == [40]
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The floors of the second looks that are taken from now on."""
+    """Record the thresholds of second passes."""
     floors: list[float] = []
     real = TorchStore._all_above
 
@@ -230,27 +230,29 @@ def test_nonfinite_vector_is_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "message"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), "out of memory"),
         (RuntimeError("CUDA error: an illegal address\nand much advice"), "an illegal address;"),
         (MemoryError(), "MemoryError"),
     ],
 )
-def test_device_errors_become_store_unavailable(error: Exception, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_errors_become_store_unavailable(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> Tensor:
         raise error
 
     vectors = spread(10, 4)
     store = TorchStore(vectors, "cpu")
     monkeypatch.setattr(torch_exact, "_products", refuse)
-    with pytest.raises(StoreUnavailable, match=rf"search failed.*{says}.*--store faiss or exact") as raised:
+    with pytest.raises(StoreUnavailable, match=rf"search failed.*{message}.*--store faiss or exact") as raised:
         store.search(queries_of(1, 4), 3)
     assert "\n" not in str(raised.value)
-    with pytest.raises(StoreUnavailable, match=says):  # the first query, at opening
+    with pytest.raises(StoreUnavailable, match=message):  # the first query, at opening
         TorchStore(vectors, "cpu")
     monkeypatch.setattr(torch, "empty", refuse)
-    with pytest.raises(StoreUnavailable, match=rf"to the device.*{says}.*--store faiss or exact"):
+    with pytest.raises(StoreUnavailable, match=rf"to the device.*{message}.*--store faiss or exact"):
         TorchStore(vectors, "cpu")
 
 
