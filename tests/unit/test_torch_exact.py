@@ -71,7 +71,7 @@ class Coarse:
         assert queries.dtype == torch.float16
         products = queries.float() @ block.float().T
         noise = 2 * torch.rand(products.shape, generator=self._random) - 1
-        return products + noise * 0.7 * queries.shape[1] * torch_exact._ROUNDING_ERROR  # the rest is for the final score
+        return products + noise * 0.7 * queries.shape[1] * torch_exact._ROUNDING_ERROR  # the rest: for the final score
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_rounded_query_finds_the_true_nearest(monkeypatch: pytest.MonkeyPatch) -
     vectors = np.array([[0, 0, 1, 1, 0]] * 40 + [[1, 1, 0, 0, 0]], np.float16)  # more wrong rows than are proposed
     store = TorchStore(vectors, "cpu")
     monkeypatch.setattr(store, "_query_type", np.float16)
-    monkeypatch.setattr(torch_exact, "_products", lambda asked, block: queries.float() @ block.float().T)
+    monkeypatch.setattr(torch_exact, "_products", lambda queries, block: queries.float() @ block.float().T)
     assert store.search(query.astype(np.float32), 1)[0].rows.tolist() == [40]
 
 
@@ -151,15 +151,15 @@ def test_largest_rounding_errors_of_both_signs(monkeypatch: pytest.MonkeyPatch) 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Record the thresholds of second passes."""
-    floors: list[float] = []
+    thresholds: list[float] = []
     real = TorchStore._all_above
 
-    def spy(store: TorchStore, asked: Tensor, floor: float, denied: Tensor | None) -> object:
-        floors.append(floor)
-        return real(store, asked, floor, denied)
+    def spy(store: TorchStore, query: Tensor, threshold: float, excluded: Tensor | None) -> object:
+        thresholds.append(threshold)
+        return real(store, query, threshold, excluded)
 
     monkeypatch.setattr(TorchStore, "_all_above", spy)
-    return floors
+    return thresholds
 
 
 @pytest.mark.usefixtures("device")
@@ -200,9 +200,9 @@ def test_intermediate_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     real = torch_exact._products
 
-    def spy(asked: Tensor, block: Tensor) -> Tensor:
-        sizes.extend([block.numel(), len(asked) * len(block)])
-        return real(asked, block)
+    def spy(queries: Tensor, block: Tensor) -> Tensor:
+        sizes.extend([block.numel(), len(queries) * len(block)])
+        return real(queries, block)
 
     monkeypatch.setattr(torch_exact, "_products", spy)
     TorchStore(spread(400, 16), "cpu").search(queries_of(60, 16), 5)
