@@ -428,7 +428,7 @@ def test_store_names_resolve() -> None:
 def test_chosen_nlist_can_be_trained(n: int, d: int) -> None:
     nlist = choose_nlist(n)
     assert 1 <= nlist <= max(1, n // 39)
-    assert f"IVF{nlist}," in default_preset(n).factory(n, d)
+    assert f"IVF{nlist}," in default_preset(n).factory_string(n, d)
 
 
 @pytest.mark.parametrize("preset", [preset for preset in PRESETS.values() if preset.has_index], ids=lambda p: p.name)
