@@ -303,19 +303,22 @@ def assert_same(left: list[Neighbors], right: list[Neighbors], exact: bool = Tru
 def test_parameters_travel_with_the_call(built: Built) -> None:
     """Concurrent searches use their own parameters, and the defaults do not change."""
     store = built.open()
-    ways: list[SearchParameters] = [{}, built.everything()]
+    param_sets: list[SearchParameters] = [{}, built.everything()]
     if built.case.kind == "faiss":
-        ways.append({"efSearch" if built.case.graph else "nprobe": 1})
-    expected = [store.search(built.queries, 10, way) for way in ways]
-    before, barrier = dict(store.defaults), threading.Barrier(2 * len(ways))
+        param_sets.append({"efSearch" if built.case.graph else "nprobe": 1})
+    expected = [store.search(built.queries, 10, params) for params in param_sets]
+    before, barrier = dict(store.defaults), threading.Barrier(2 * len(param_sets))
 
     def worker(number: int) -> None:
         barrier.wait()
         for _ in range(10):
-            assert_same(store.search(built.queries, 10, ways[number % len(ways)]), expected[number % len(ways)])
+            assert_same(
+                store.search(built.queries, 10, param_sets[number % len(param_sets)]),
+                expected[number % len(param_sets)],
+            )
 
-    with ThreadPoolExecutor(2 * len(ways)) as pool:
-        list(pool.map(worker, range(2 * len(ways))))
+    with ThreadPoolExecutor(2 * len(param_sets)) as pool:
+        list(pool.map(worker, range(2 * len(param_sets))))
     assert store.defaults == before
 
 
@@ -467,11 +470,11 @@ def test_graph_without_id_map_opens(tmp_path: Path) -> None:
     """Collections from before 2026-11-26 have such graphs."""
     built = make(Case("hnsw-sq8", 2_000, 33), tmp_path)
     mask = np.arange(2_000) % 400 == 7
-    asked = [(10, None), (5, mask)]
-    new = [built.open().search(built.queries, k, mask=allowed) for k, allowed in asked]
+    searches = [(10, None), (5, mask)]
+    new = [built.open().search(built.queries, k, mask=allowed) for k, allowed in searches]
     index = faiss.read_index(str(tmp_path / INDEX_FILE))
     faiss.write_index(faiss.downcast_index(index.index), str(tmp_path / INDEX_FILE))
-    for (k, allowed), before in zip(asked, new, strict=True):
+    for (k, allowed), before in zip(searches, new, strict=True):
         for old, found in zip(built.open().search(built.queries, k, mask=allowed), before, strict=True):
             np.testing.assert_array_equal(old.rows, found.rows)
 
@@ -482,15 +485,15 @@ def test_held_out_rows_are_added_to_the_graph(tmp_path: Path) -> None:
     kind, params = build_store(vectors, tmp_path, case.name, held_out=held_out)
     built = Built(case, tmp_path, vectors, vectors[held_out].astype(np.float32), dict(params))
     partial = open_store(kind, tmp_path, vectors, params, len(held_out))
-    for asked in ({}, {"candidates": 300}):
-        assert not any(np.isin(found.rows, held_out).any() for found in partial.search(built.queries, 100, asked))
+    for overrides in ({}, {"candidates": 300}):
+        assert not any(np.isin(found.rows, held_out).any() for found in partial.search(built.queries, 100, overrides))
     with pytest.raises(StoreUnavailable, match="1996 rows for 2000"):
         built.open()
     complete_store(vectors, tmp_path, held_out)
     for mask in (None, np.arange(case.n) % 400 < 8):
         truth = ExactStore(vectors).search(built.queries, 10, mask=mask)
-        for found, wanted in zip(built.searched(10, mask), truth, strict=True):
-            np.testing.assert_array_equal(found.rows, wanted.rows)
+        for found, expected_neighbors in zip(built.searched(10, mask), truth, strict=True):
+            np.testing.assert_array_equal(found.rows, expected_neighbors.rows)
 
 
 @pytest.mark.parametrize("name", ["ivf-pq4", "ivf-rabitq", "opq-ivf-pq4"])

@@ -55,8 +55,8 @@ def test_refined_equals_reranking_all_candidates(
     queries = unit(vectors[rows].astype(np.float32) + 0.02 * random.standard_normal((8, DIM)))
     queries[0] = unit(vectors[150:151].astype(np.float32))
     params: SearchParameters = {**plain.defaults, "candidates": candidates}
-    wanted = approximate_search(plain, vectors, queries, limit, params)
-    for got, want in zip(approximate_search(refining, vectors, queries, limit, params), wanted, strict=True):
+    expected = approximate_search(plain, vectors, queries, limit, params)
+    for got, want in zip(approximate_search(refining, vectors, queries, limit, params), expected, strict=True):
         np.testing.assert_array_equal(got.rows, want.rows)
         np.testing.assert_array_equal(got.scores, want.scores)
 
@@ -91,12 +91,12 @@ def test_only_uncertain_queries_are_repeated(vectors: Float16) -> None:
 
         def __init__(self) -> None:
             self.defaults: SearchParameters = {}
-            self.asked: list[tuple[int, int]] = []
+            self.calls: list[tuple[int, int]] = []
 
         def search(
             self, queries: Float32, k: int, params: SearchParameters | None = None, mask: Bool | None = None
         ) -> list[Neighbors]:
-            self.asked.append((len(queries), k))
+            self.calls.append((len(queries), k))
             products = queries @ vectors.astype(np.float32).T
             rows = np.argsort(-products, axis=1)[:, :k]
             return [Neighbors(r, p[r]) for r, p in zip(rows, products, strict=True)]
@@ -104,10 +104,10 @@ def test_only_uncertain_queries_are_repeated(vectors: Float16) -> None:
     store = Recording()
     queries = unit(vectors[[150, 1_000, 2_000]].astype(np.float32))
     approximate_search(store, vectors, queries, 10, {"candidates": 100})
-    assert store.asked == [(3, 28), (1, 100)]  # the first is one of two hundred copies
-    store.asked.clear()
+    assert store.calls == [(3, 28), (1, 100)]  # the first is one of two hundred copies
+    store.calls.clear()
     approximate_search(store, vectors, queries, 10, {"candidates": 20})
-    assert store.asked == [(3, 20)]
+    assert store.calls == [(3, 20)]
 
 
 def test_vectors_that_faiss_cant_read_in_place(vectors: Float16, tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def test_map_holds_the_same_vectors(vectors: Float16) -> None:
 
 
 def test_arrays_other_than_whole_maps_are_returned(vectors: Float16) -> None:
-    for given in (np.array(vectors), vectors[10:], np.asarray(vectors)):
-        assert random_access_mmap(given) is given
+    for array in (np.array(vectors), vectors[10:], np.asarray(vectors)):
+        assert random_access_mmap(array) is array
 
 
 def test_deleted_file_keeps_its_map(vectors: Float16, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_deleted_file_keeps_its_map(vectors: Float16, tmp_path: Path) -> None:
     assert random_access_mmap(vectors) is vectors
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the page cache is looked at by Linux's ways")
+@pytest.mark.skipif(sys.platform != "linux", reason="the page cache is inspected through Linux interfaces")
 def test_reading_a_row_loads_one_page(vectors: Float16, tmp_path: Path) -> None:
     path = tmp_path / "vectors.npy"
     again = random_access_mmap(vectors)

@@ -172,7 +172,7 @@ class TestRowFile:
 
     @settings(deadline=None)
     @given(st.lists(st.integers(0, 39), max_size=60), st.sampled_from([1, 3, 16, 64]), st.booleans())
-    def test_many_rows_equal_single_rows(self, asked: list[int], size: int, views: bool) -> None:
+    def test_many_rows_equal_single_rows(self, requested: list[int], size: int, views: bool) -> None:
         import tempfile
 
         everything = all_kinds_of_columns(40)
@@ -183,9 +183,9 @@ class TestRowFile:
             with RowFileWriter(path, everything.schema, size) as writer:
                 writer.add(everything)
             rows = RowFile(path)
-            found = rows.rows(asked)
-            assert found == [{name: rows.value(name, row) for name in rows.schema.names} for row in asked]
-            assert len({id(record) for record in found}) == len(asked)  # a caller may change what it got
+            found = rows.rows(requested)
+            assert found == [{name: rows.value(name, row) for name in rows.schema.names} for row in requested]
+            assert len({id(record) for record in found}) == len(requested)  # a caller may change what it got
 
     def test_fetching_rows_does_not_import_pandas(self, tmp_path: Path) -> None:
         write_metadata(tmp_path, SCHEMA, [table(*map(str, range(50)))])

@@ -56,7 +56,7 @@ def opened(vectors: Float16, folder: Path, **params: int) -> RowSearcher:
 
 
 @pytest.fixture(scope="module")
-def rows(vectors: Float16, folder: Path) -> RowSearcher:
+def searcher(vectors: Float16, folder: Path) -> RowSearcher:
     return opened(vectors, folder, nprobe=8, candidates=200)
 
 
@@ -75,7 +75,7 @@ NUMBERS = np.arange(COUNT)
 @settings(deadline=None, max_examples=40)
 @given(low=st.integers(0, COUNT), width=st.integers(0, COUNT), colour=st.integers(0, 6), seed=st.integers(2, 99))
 def test_filtered_search_matches_exact_search(
-    rows: RowSearcher, vectors: Float16, low: int, width: int, colour: int, seed: int
+    searcher: RowSearcher, vectors: Float16, low: int, width: int, colour: int, seed: int
 ) -> None:
     document = {
         "must": [{"field": "n", "range": {"gte": low, "lt": low + width}}],
@@ -84,53 +84,52 @@ def test_filtered_search_matches_exact_search(
     allowed = (low <= NUMBERS) & (low + width > NUMBERS) & (colour != NUMBERS % 7)
     queries = clustered(seed, 20)
     truth = exactly(vectors, queries, allowed)
-    exact = rows.search(queries, options(document, exact=True), Stopwatch())
-    for found, wanted in zip(exact, truth, strict=True):
-        np.testing.assert_array_equal(found.rows, wanted.rows)
-        np.testing.assert_array_equal(found.scores, wanted.scores)
+    exact = searcher.search(queries, options(document, exact=True), Stopwatch())
+    for found, expected in zip(exact, truth, strict=True):
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores, expected.scores)
     shared = 0
-    for found, wanted in zip(rows.search(queries, options(document), Stopwatch()), truth, strict=True):
-        assert len(found.rows) == len(wanted.rows)  # the limit is respected
+    for found, expected in zip(searcher.search(queries, options(document), Stopwatch()), truth, strict=True):
+        assert len(found.rows) == len(expected.rows)  # the limit is respected
         assert allowed[found.rows].all()
-        shared += len(set(found.rows.tolist()) & set(wanted.rows.tolist()))
-    assert shared >= 0.85 * sum(len(wanted.rows) for wanted in truth)
+        shared += len(set(found.rows.tolist()) & set(expected.rows.tolist()))
+    assert shared >= 0.85 * sum(len(expected.rows) for expected in truth)
 
 
 @pytest.mark.parametrize(("few", "share"), [(0, 0.0), (COUNT, 1.0)])
 def test_scan_and_index_give_the_same_scores(
-    rows: RowSearcher, vectors: Float16, few: int, share: float, monkeypatch: pytest.MonkeyPatch
+    searcher: RowSearcher, vectors: Float16, few: int, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_search, "_MAX_SCANNED_ROWS", few)
     monkeypatch.setattr(row_search, "_MAX_SCANNED_FRACTION", share)
     queries = clustered(5, 10)
-    document = {
-        "must": [{"field": "colour", "in": ["c1", f"no {few}"]}]
-    }  # a new filter each time, since masks are cached
-    found = rows.search(queries, options(document, params={"nprobe": 10_000, "candidates": COUNT}), Stopwatch())
-    for answer, wanted in zip(found, exactly(vectors, queries, NUMBERS % 7 == 1), strict=True):
-        np.testing.assert_array_equal(answer.scores, wanted.scores)
+    # A new filter each time, since masks are cached.
+    document = {"must": [{"field": "colour", "in": ["c1", f"no {few}"]}]}
+    found = searcher.search(queries, options(document, params={"nprobe": 10_000, "candidates": COUNT}), Stopwatch())
+    for result, expected in zip(found, exactly(vectors, queries, NUMBERS % 7 == 1), strict=True):
+        np.testing.assert_array_equal(result.scores, expected.scores)
 
 
-def test_repeated_filter_is_evaluated_once(rows: RowSearcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_filter_is_evaluated_once(searcher: RowSearcher, monkeypatch: pytest.MonkeyPatch) -> None:
     document = {"must": [{"field": "n", "range": {"lt": 4321}}]}
-    before = rows.search(clustered(6, 1), options(document), Stopwatch())
+    before = searcher.search(clustered(6, 1), options(document), Stopwatch())
     monkeypatch.setattr(row_search, "filter_mask", None)
-    after = rows.search(clustered(6, 1), options(document), Stopwatch())
+    after = searcher.search(clustered(6, 1), options(document), Stopwatch())
     np.testing.assert_array_equal(before[0].rows, after[0].rows)
 
 
 def test_defaults_grow_with_the_limit(vectors: Float16, folder: Path) -> None:
     queries = clustered(8, 40)
-    nearest = opened(vectors, folder, nprobe=2, candidates=40)
+    searcher = opened(vectors, folder, nprobe=2, candidates=40)
     everything = Neighbors(np.arange(COUNT), np.empty(0, np.float32))
     truth = rerank(queries, [everything] * len(queries), vectors, 100)
 
     def recall(**params: int) -> float:
-        found = nearest.search(queries, SearchOptions(100, params=params), Stopwatch())
+        found = searcher.search(queries, SearchOptions(100, params=params), Stopwatch())
         return float(np.mean([np.isin(f.rows, t.rows).sum() / 100 for f, t in zip(found, truth, strict=True)]))
 
-    as_for_ten = recall(nprobe=2, candidates=40)
-    assert recall(nprobe=2) > as_for_ten
+    tuned_for_ten = recall(nprobe=2, candidates=40)
+    assert recall(nprobe=2) > tuned_for_ten
     assert recall() > recall(nprobe=2)
 
 
@@ -140,14 +139,14 @@ def test_search_widens_if_too_few_rows_are_visited(vectors: Float16, preset: str
     write_metadata(tmp_path, table.schema, [table])
     kind, params = build_store(vectors, tmp_path, preset)
     store = open_store(kind, tmp_path, vectors, params)
-    nearest = RowSearcher(store, vectors, Metadata(tmp_path))
+    searcher = RowSearcher(store, vectors, Metadata(tmp_path))
     narrow = {name: 16 if name == "efSearch" else 1 for name in store.defaults}
-    found = nearest.search(clustered(3, 5), SearchOptions(1_000, params=narrow), Stopwatch())
+    found = searcher.search(clustered(3, 5), SearchOptions(1_000, params=narrow), Stopwatch())
     assert [len(neighbors.rows) for neighbors in found] == [1_000] * 5
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "case",
     [
         {"exact": True},
         {"filter": parse_filter('{"must": [{"field": "n", "range": {"lt": 5}}]}')},  # so few that they are scanned
@@ -156,14 +155,16 @@ def test_search_widens_if_too_few_rows_are_visited(vectors: Float16, preset: str
     ],
 )
 @pytest.mark.parametrize("params", [{"bogus": 1}, {"nprobe": -5}])
-def test_wrong_parameters_are_always_rejected(rows: RowSearcher, asked: dict[str, Any], params: dict[str, int]) -> None:
+def test_wrong_parameters_are_always_rejected(
+    searcher: RowSearcher, case: dict[str, Any], params: dict[str, int]
+) -> None:
     with pytest.raises(QueryError, match=next(iter(params))):
-        rows.search(clustered(3, 1), SearchOptions(params=params, **asked), Stopwatch())
+        searcher.search(clustered(3, 1), SearchOptions(params=params, **case), Stopwatch())
 
 
-def test_long_filter_is_not_cached(rows: RowSearcher) -> None:
+def test_long_filter_is_not_cached(searcher: RowSearcher) -> None:
     document = {"must": [{"field": "colour", "in": ["c1", "x" * 100_000]}]}
-    found = rows.search(clustered(3, 1), options(document), Stopwatch())[0]
+    found = searcher.search(clustered(3, 1), options(document), Stopwatch())[0]
     assert (found.rows % 7 == 1).all()
     assert len(found.rows) == K
 
@@ -172,12 +173,12 @@ def test_store_is_freed_with_its_last_reference(vectors: Float16, tmp_path: Path
     table = pa.table({"id": [f"{i}" for i in range(COUNT)]})
     write_metadata(tmp_path, table.schema, [table])
     store = ExactStore(vectors)
-    nearest = RowSearcher(store, vectors, Metadata(tmp_path))
-    nearest.search(clustered(3, 1), options({"must": [{"field": "id", "equals": "7"}]}), Stopwatch())
-    gone = weakref.ref(store)
+    searcher = RowSearcher(store, vectors, Metadata(tmp_path))
+    searcher.search(clustered(3, 1), options({"must": [{"field": "id", "equals": "7"}]}), Stopwatch())
+    reference = weakref.ref(store)
     gc.disable()
     try:
-        del store, nearest
-        assert gone() is None
+        del store, searcher
+        assert reference() is None
     finally:
         gc.enable()

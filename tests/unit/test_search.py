@@ -130,8 +130,8 @@ def test_compare_uses_the_calibration() -> None:
     spec = replace(FakeEncoder.spec, calibration=Calibration(image_image=images), thresholds=Thresholds())
     found = compare(Embedding(a, "image"), Embedding(b, "image"), spec)
     assert (found.threshold, found.similar, found.probability) == pytest.approx((0.35, False, 0.5))
-    told = compare(Embedding(a, "image"), Embedding(b, "image"), spec, threshold=0.5)
-    assert (told.similar, told.probability) == (True, pytest.approx(0.5))
+    overridden = compare(Embedding(a, "image"), Embedding(b, "image"), spec, threshold=0.5)
+    assert (overridden.similar, overridden.probability) == (True, pytest.approx(0.5))
     for kinds in (("image", "text"), ("text", "image"), ("text", "text")):
         other = compare(Embedding(a, kinds[0]), Embedding(b, kinds[1]), spec)
         assert other.probability is None
