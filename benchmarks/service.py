@@ -125,7 +125,7 @@ def _milliseconds(out: str, share: str) -> float:
 def encoder_alone(searcher: Searcher, kind: str, clients: int, seconds: int) -> tuple[float, float, float, int]:
     """As `load`, of the encoder without a service: lone queries, or as large batches as it likes, as many at once."""
     concurrent = searcher.encoder.max_concurrent_batches if clients > 1 else 1
-    size = 1 if clients == 1 else MAX_TEXT_BATCH_SIZE if kind == "text" else searcher.encoder.image_batch
+    size = 1 if clients == 1 else MAX_TEXT_BATCH_SIZE if kind == "text" else searcher.encoder.image_batch_size
     pixels = np.zeros((size, 3, *[searcher.encoder.spec.image_size] * 2), np.uint8)
     end, times = time.perf_counter() + seconds, []
 

@@ -143,7 +143,7 @@ def _baseline(option: str | None, encoder: str, *, reported: bool) -> str | None
     """Return the baseline's name; by default, in the report of a trained encoder, the encoder it was trained from."""
     if option is not None or not (reported and encoder.startswith("folder:")):
         return None if option == "none" else option
-    from lookalike.encoders.exported.model import read_encoder
+    from lookalike.encoders.exported.format import read_encoder
 
     return read_encoder(Path(encoder.removeprefix("folder:")).expanduser()).base
 

@@ -110,8 +110,8 @@ class Searcher:
             TextUnsupported: the encoder has no text tower here.
         """
         if not self.encoder.spec.text:
-            mend = "pip install 'lookalike[text]'" if self.encoder.spec.name == "lite" else "search by image"
-            raise TextUnsupported(f"encoder {self.encoder.spec.name!r} has no text tower here: {mend}")
+            spec = self.encoder.spec
+            raise TextUnsupported(f"encoder {spec.name!r} has no text tower here: {spec.text_hint}")
         cleaned = text.strip()
         if not cleaned:
             raise TextEmpty("the text is empty; describe what to search for")
@@ -134,7 +134,7 @@ class Searcher:
     def warm_up(self, texts: int) -> None:
         """Encode dummy batches, so that the first concurrent queries need not wait for a compiler."""
         side = self.encoder.spec.image_size
-        count = self.encoder.image_batch + 1  # a full batch, and a batch of one
+        count = self.encoder.image_batch_size + 1  # a full batch, and a batch of one
         self.encode_images(np.zeros((count, 3, side, side), np.uint8), Stopwatch())
         if self.encoder.spec.text:
             self.encode_texts(["a photograph"] * texts, Stopwatch())

@@ -53,6 +53,7 @@ class EncoderSpec:
         engine: what runs the towers: `torch`, `openvino` (or `numpy` for the fake one).
         precision: `fp32`, `bf16` or `fp16`.
         device: `cpu` or `cuda`.
+        text_hint: what to do where `text` is false.
         thresholds: the encoder's default thresholds of similarity.
         calibration: measured thresholds and probabilities, which go before the defaults.
     """
@@ -66,6 +67,7 @@ class EncoderSpec:
     engine: str
     precision: str
     device: str = "cpu"
+    text_hint: str = "search by image"
     thresholds: Thresholds = Thresholds()
     calibration: Calibration | None = None
 

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_TEXT_BATCH_SIZE = 32
-"""Texts in a batch; `Encoder.image_batch` is the limit for images. A larger batch hardly raises a CPU's throughput
+"""Texts in a batch; `Encoder.image_batch_size` is the limit for images. A larger batch hardly raises a CPU's throughput
 (benchmarks/RESULTS.md), and its first text would wait for its last. Not measured on a GPU."""
 _MAX_SEARCH_BATCH_SIZE = 16
 _ENCODER_THREADS = 2
@@ -75,7 +75,7 @@ class EncoderWorkers(Batcher):
 
     def image_step(self, searcher: Searcher) -> PipelineStep:
         """Return the step from preprocessed pixels (3, S, S) to a unit vector (d,)."""
-        return self._step(searcher, "image", partial(_encode_images, searcher), searcher.encoder.image_batch)
+        return self._step(searcher, "image", partial(_encode_images, searcher), searcher.encoder.image_batch_size)
 
     def text_step(self, searcher: Searcher) -> PipelineStep:
         """Return the step from a prepared text to a unit vector (d,)."""

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from cli.gallery import write_gallery
-from lookalike.encoders.lite.backbones import load_efficientnet
+from lookalike.encoders.lite.pretrained import load_efficientnet
 from training.objectives.patch_nce import patch_nce
 
 SIDE, WIDTH, PLACES, STEPS, HELD_OUT = 224, 64, 64, 400, 8

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL.Image import Image
+from typing_extensions import override
 
 from lookalike.calibration import Calibration, PairCalibration
-from lookalike.encoders.dual import unit_rows
+from lookalike.encoders.dual_encoder import unit_rows
 from lookalike.encoders.preprocessing import Preprocessing
+from lookalike.encoders.protocol import TextEncoder
 from lookalike.types import EncoderSpec, Float32, UInt8
 
 COLOURS = {
@@ -34,8 +36,8 @@ _BIAS = 32.0
 _PREPROCESSING = Preprocessing(SIZE, SIZE, "squash", "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-class FakeEncoder:
-    """See `TextEncoder`."""
+class FakeEncoder(TextEncoder):
+    """A `TextEncoder` that needs no model."""
 
     spec = EncoderSpec(
         name="fake",
@@ -53,15 +55,15 @@ class FakeEncoder:
     )
     preprocessing = _PREPROCESSING
     weight_bytes = 0
-    image_batch = 4
+    image_batch_size = 4
     max_concurrent_batches = 1
 
+    @override
     def preprocess(self, image: Image) -> UInt8:
-        """See `Encoder`."""
         return _PREPROCESSING(image)
 
+    @override
     def encode_images(self, batch: UInt8) -> Float32:
-        """See `Encoder`."""
         if batch.ndim != 4 or batch.shape[1:] != (3, SIZE, SIZE) or batch.dtype != np.uint8:
             raise ValueError(f"expected (n, 3, {SIZE}, {SIZE}) uint8, got {batch.shape} {batch.dtype}")
         half = SIZE // 2
@@ -69,8 +71,8 @@ class FakeEncoder:
         bias = np.full((len(batch), 1), _BIAS)
         return unit_rows(np.concatenate([cells.reshape(len(batch), 12), bias], axis=1).astype(np.float32))
 
+    @override
     def encode_texts(self, texts: Sequence[str]) -> Float32:
-        """See `TextEncoder`."""
         images = np.array([_paint(text) for text in texts], np.uint8).reshape(len(texts), 3, SIZE, SIZE)
         return self.encode_images(images)
 

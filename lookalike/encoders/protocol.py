@@ -40,7 +40,7 @@ class Encoder(Protocol):
         ...
 
     @property
-    def image_batch(self) -> int:
+    def image_batch_size(self) -> int:
         """Images beyond which a larger batch is encoded no faster an image; fewer may be slower an image."""
         ...
 

@@ -107,7 +107,8 @@ def _suggest(name: str) -> str:
 
 
 def _known_lite() -> KnownEncoder:
-    from lookalike.encoders.lite.model import LITE_DIM, text_available, weights_digest
+    from lookalike.encoders.lite.constants import LITE_DIM
+    from lookalike.encoders.lite.weights import TEXT_HINT, text_available, weights_digest
 
     try:
         weights_digest()
@@ -115,7 +116,7 @@ def _known_lite() -> KnownEncoder:
         return KnownEncoder("lite", "embedded, offline, the default", False, LITE_DIM, str(error))
     text = text_available()
     description = f"embedded, offline, the default; {'images and text' if text else 'images only'}"
-    return KnownEncoder("lite", description, True, LITE_DIM, "" if text else "for text: pip install 'lookalike[text]'")
+    return KnownEncoder("lite", description, True, LITE_DIM, "" if text else f"for text: {TEXT_HINT}")
 
 
 def _known_open_clip() -> Iterator[KnownEncoder]:

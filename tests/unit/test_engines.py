@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lookalike.encoders.engines import EngineChoice, EngineOptions, Tower, choose_engine, make_engine
+from lookalike.encoders.engines import EngineChoice, EngineOptions, Tower, choose_engine, create_engine
 from lookalike.encoders.engines import selection as choice_module
 from lookalike.encoders.engines.batch_sizes import plan, plan_tokens, run_batched, steps
 from lookalike.encoders.engines.cache import find_folder, publish_folder, recall, remember
@@ -92,7 +92,7 @@ def test_runs_hold_no_more_tokens_than_a_tower_wants(lengths: list[int], tokens:
 
 
 def test_only_towers_that_bound_their_tokens_are_split_by_them() -> None:
-    bounded = Tower("words", "b" * 64, 6, Words, (np.ones((2, 8), np.int64),), True, (1, 2, 4, 8), tokens=24)
+    bounded = Tower("words", "b" * 64, 6, Words, (np.ones((2, 8), np.int64),), True, (1, 2, 4, 8), max_packed_tokens=24)
     ids = np.ones((10, 12), np.int64)
     assert list(steps(bounded, (ids,), (1, 2, 4, 8))) == [(i, i + 2, 2) for i in range(0, 10, 2)]
     assert list(steps(image_tower(), (np.zeros((9, 3, 4, 4), np.uint8),), (1, 8))) == [(0, 8, 8), (8, 9, 1)]
@@ -114,8 +114,8 @@ def test_run_batched_drops_padding_and_passes_contiguous_arrays() -> None:
 @pytest.mark.parametrize("n", [0, 1, 5, 8, 19])
 def test_openvino_equals_torch_on_images(n: int, precision: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (n, 3, 4, 4), dtype=np.uint8)
-    fast = make_engine(image_tower(), EngineChoice("openvino", precision, "cpu"))(pixels)
-    slow = make_engine(image_tower(), EngineChoice("torch", "fp32", "cpu"))(pixels)
+    fast = create_engine(image_tower(), EngineChoice("openvino", precision, "cpu"))(pixels)
+    slow = create_engine(image_tower(), EngineChoice("torch", "fp32", "cpu"))(pixels)
     assert fast.shape == (n, 5)
     assert fast.dtype == np.float32
     np.testing.assert_allclose(fast, slow, atol=1e-6 if precision == "fp32" else 2e-2)
@@ -124,7 +124,7 @@ def test_openvino_equals_torch_on_images(n: int, precision: str) -> None:
 def test_one_graph_serves_every_token_count() -> None:
     rng = np.random.default_rng(0)
     tower = Tower("words", "b" * 64, 6, Words, (np.ones((2, 8), np.int64),) * 2, True, (1, 2, 4))
-    fast, slow = make_engine(tower, FP32), make_engine(tower, EngineChoice("torch", "fp32", "cpu"))
+    fast, slow = create_engine(tower, FP32), create_engine(tower, EngineChoice("torch", "fp32", "cpu"))
     for n, t in ((1, 1), (3, 8), (7, 31)):
         ids, mask = rng.integers(0, 50, (n, t)), np.ones((n, t), np.int64)
         mask[0, t // 2 + 1 :] = 0
@@ -133,10 +133,10 @@ def test_one_graph_serves_every_token_count() -> None:
 
 def test_a_kept_graph_is_used_and_another_key_is_not() -> None:
     pixels = np.full((1, 3, 4, 4), 7, np.uint8)
-    first = make_engine(image_tower(), FP32)(pixels)
-    np.testing.assert_array_equal(make_engine(image_tower(refuse), FP32)(pixels), first)
+    first = create_engine(image_tower(), FP32)(pixels)
+    np.testing.assert_array_equal(create_engine(image_tower(refuse), FP32)(pixels), first)
     with pytest.raises(AssertionError, match="although"):
-        make_engine(image_tower(refuse, key="c" * 64), FP32)
+        create_engine(image_tower(refuse, key="c" * 64), FP32)
 
 
 @pytest.mark.skipif("bf16" not in cpu_precisions(), reason="this CPU has no bf16")
@@ -154,10 +154,10 @@ def test_exact_layers_stay_in_fp32() -> None:
             return features
 
     pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 4, 4), dtype=np.uint8)
-    reference = make_engine(image_tower(Deep), EngineChoice("torch", "fp32", "cpu"))(pixels)
+    reference = create_engine(image_tower(Deep), EngineChoice("torch", "fp32", "cpu"))(pixels)
     bf16 = EngineChoice("openvino", "bf16", "cpu")
     errors = [
-        np.abs(make_engine(replace(image_tower(Deep), exact=exact), bf16)(pixels) - reference).max()
+        np.abs(create_engine(replace(image_tower(Deep), fp32_layers=exact), bf16)(pixels) - reference).max()
         for exact in ((0, 0), (2, 2))
     ]
     assert 0 < errors[1] < errors[0] / 2
@@ -166,7 +166,7 @@ def test_exact_layers_stay_in_fp32() -> None:
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "missing"])
 def test_a_corrupt_graph_is_made_again(folder: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     pixels = np.full((1, 3, 4, 4), 7, np.uint8)
-    first = make_engine(image_tower(), FP32)(pixels)
+    first = create_engine(image_tower(), FP32)(pixels)
     binary = next(folder.glob("towers/*/graph.bin"))
     content = bytearray(binary.read_bytes())
     binary.unlink()  # a mapped file must not shrink under its reader
@@ -174,9 +174,9 @@ def test_a_corrupt_graph_is_made_again(folder: Path, damage: str, caplog: pytest
     if damage != "missing":
         binary.write_bytes({"truncate": content[:10], "flip": content, "empty": b""}[damage])
     with caplog.at_level(logging.WARNING):
-        np.testing.assert_array_equal(make_engine(image_tower(), FP32)(pixels), first)
+        np.testing.assert_array_equal(create_engine(image_tower(), FP32)(pixels), first)
     assert "cache_corrupt" in caplog.text
-    make_engine(image_tower(refuse), FP32)
+    create_engine(image_tower(refuse), FP32)
 
 
 def test_a_cache_that_cannot_be_written_costs_only_a_warning(
@@ -188,8 +188,8 @@ def test_a_cache_that_cannot_be_written_costs_only_a_warning(
     remember(["a"], {"b": 1})
     assert recall(["a"]) is None
     pixels = np.full((9, 3, 4, 4), 7, np.uint8)
-    slow = make_engine(image_tower(), EngineChoice("torch", "fp32", "cpu"))(pixels)
-    np.testing.assert_allclose(make_engine(image_tower(), FP32)(pixels), slow, atol=1e-6)
+    slow = create_engine(image_tower(), EngineChoice("torch", "fp32", "cpu"))(pixels)
+    np.testing.assert_allclose(create_engine(image_tower(), FP32)(pixels), slow, atol=1e-6)
     assert caplog.text.count("cache_unwritable") == 2
 
 
@@ -280,13 +280,13 @@ def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_start_from_the_cache_imports_no_torch(folder: Path) -> None:
-    make_engine(image_tower(), FP32)
+    create_engine(image_tower(), FP32)
     script = """
 import sys
 import numpy as np
-from lookalike.encoders.engines import EngineChoice, Tower, make_engine
+from lookalike.encoders.engines import EngineChoice, Tower, create_engine
 tower = Tower("small", "a" * 64, 5, None, (np.zeros((2, 3, 4, 4), np.uint8),), False, (1, 8))
-assert make_engine(tower, EngineChoice("openvino", "fp32", "cpu"))(np.zeros((3, 3, 4, 4), np.uint8)).shape == (3, 5)
+assert create_engine(tower, EngineChoice("openvino", "fp32", "cpu"))(np.zeros((3, 3, 4, 4), np.uint8)).shape == (3, 5)
 assert "torch" not in sys.modules
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

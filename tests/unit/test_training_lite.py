@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from lookalike.encoders.lite.facts import CLASSES, IMAGE_FEATURES, LITE_PREPROCESSING, POOLED, SENTENCE
+from lookalike.encoders.lite.constants import CLASSES, IMAGE_FEATURES, LITE_PREPROCESSING, POOLED, SENTENCE
 from lookalike.encoders.lite.heads import ImageHead, TextHead
 from lookalike.encoders.lite.loading import read_heads
 from lookalike.errors import LookalikeError, SourceError, SourceNotFound

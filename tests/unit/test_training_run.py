@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lookalike.encoders.exported.model import Architecture
-from lookalike.encoders.exported.towers import Towers
+from lookalike.encoders.architecture import Architecture, Towers
 from lookalike.encoders.preprocessing import Preprocessing
 from lookalike.errors import ConfigInvalid
 from lookalike.types import Int64, UInt8

@@ -29,7 +29,7 @@ class FakeSearcher:
     """Encodes texts to their lengths and images to their means; fails on `BAD`; records every call."""
 
     def __init__(self) -> None:
-        self.encoder = SimpleNamespace(image_batch=4, max_concurrent_batches=1)
+        self.encoder = SimpleNamespace(image_batch_size=4, max_concurrent_batches=1)
         self.batches: list[Any] = []
         self.threads: set[str] = set()
 
@@ -120,7 +120,7 @@ def test_batch_size_is_limited(workers: EncoderWorkers, searcher: Any) -> None:
 def test_encoder_sets_the_size_of_image_batches(
     workers: EncoderWorkers, searcher: Any, max_size: int, sizes: list[int]
 ) -> None:
-    searcher.encoder.image_batch = max_size
+    searcher.encoder.image_batch_size = max_size
 
     async def main() -> None:
         async with blocked(workers):
@@ -211,7 +211,7 @@ class ControlledSearcher(FakeSearcher):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = SimpleNamespace(image_batch=4, max_concurrent_batches=2)
+        self.encoder = SimpleNamespace(image_batch_size=4, max_concurrent_batches=2)
         self.sizes: list[int] = []
         self.go = threading.Semaphore(0)
 

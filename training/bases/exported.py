@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from lookalike.encoders.exported.model import ExportedEncoder, load_tower, read_encoder
-from lookalike.encoders.exported.towers import Towers
+from lookalike.encoders.architecture import Towers
+from lookalike.encoders.exported.format import ExportedEncoder, read_encoder
+from lookalike.encoders.exported.loading import load_tower
+from lookalike.encoders.families import model_family
 from lookalike.errors import ConfigInvalid
-from training.bases.open_clip import OPEN_CLIP_TRAITS, exported_tokens
-from training.lite.base import LITE_TRAITS, lite_tokens
-from training.network.trainable import Tokens, Trainable, Traits
+from training.bases.open_clip import OPEN_CLIP_TRAITS
+from training.lite.base import LITE_TRAITS
+from training.network.trainable import Tokens, Trainable
 
-_FAMILIES: dict[str, tuple[Traits, Callable[[ExportedEncoder], Tokens]]] = {
-    "lite": (LITE_TRAITS, lite_tokens),
-    "open_clip": (OPEN_CLIP_TRAITS, exported_tokens),
-}
+_TRAITS = {"lite": LITE_TRAITS, "open_clip": OPEN_CLIP_TRAITS}
 
 
 def load_exported(folder: Path, head: int, *, text: bool) -> Trainable:
@@ -33,19 +31,26 @@ def load_exported(folder: Path, head: int, *, text: bool) -> Trainable:
     """
     exported = read_encoder(folder)
     _require_trainable(exported, folder, head, text=text)
-    traits, make_tokens = _FAMILIES[exported.architecture.family]
     towers = Towers(load_tower(folder, exported, "image"), load_tower(folder, exported, "text") if text else None)
     return Trainable(
         towers,
         replace(exported.architecture, text=text),
         exported.preprocessing,
         exported.dim,
-        make_tokens(exported) if text else None,
+        _tokens(exported) if text else None,
         exported.context if text else 0,
         exported.end if text else None,
         exported.end_id if text else 0,
-        traits=traits,
+        traits=_TRAITS[exported.architecture.family],
     )
+
+
+def _tokens(exported: ExportedEncoder) -> Tokens:
+    architecture = exported.architecture
+    inputs = model_family(architecture.family).text_input(
+        architecture.model, context=exported.context, end=exported.end, end_id=exported.end_id
+    )
+    return inputs.tokenize
 
 
 def _require_trainable(exported: ExportedEncoder, folder: Path, head: int, *, text: bool) -> None:

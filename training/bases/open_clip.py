@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from lookalike.encoders.exported.model import Architecture, ExportedEncoder
-from lookalike.encoders.exported.towers import Projected, Towers
-from lookalike.encoders.open_clip.encoder import OpenClipTokens
+from functools import partial
+
+from lookalike.encoders.architecture import Architecture, Towers
 from lookalike.encoders.open_clip.model import OpenClipModel
+from lookalike.encoders.open_clip.tokenizer import OpenClipTokens, load_tokenizer
 from lookalike.encoders.open_clip.weights import find_checkpoint, parse_name
+from lookalike.encoders.projected import Projected
 from lookalike.errors import ConfigInvalid
-from training.network.trainable import Tokens, Trainable, Traits
+from training.network.trainable import Trainable, Traits
 
 OPEN_CLIP_TRAITS = Traits(max_learning_rate=5e-5)
 
@@ -28,14 +30,14 @@ def load_open_clip(name: str, head: int, *, text: bool) -> Trainable:
     parts = parse_name(name)
     loader = OpenClipModel(parts)
     description = loader.description
-    if text and description.no_text:
-        raise ConfigInvalid(f"base.encoder = {name!r} can't be trained on captions: {description.no_text}")
+    if text and description.text_fault:
+        raise ConfigInvalid(f"base.encoder = {name!r} can't be trained on captions: {description.text_fault}")
     quick_gelu = bool(find_checkpoint(parts).published.get("quick_gelu", False))
     image = loader.image_tower()
     towers = Towers(image, loader.text_tower() if text else None, loader.model())
     if head:
         towers = Towers(Projected(image, description.dim, head), None, loader.model())
-    tokens = OpenClipTokens(loader.tokenizer, description.end, description.end_id) if text else None
+    tokens = OpenClipTokens(partial(load_tokenizer, parts.model), description.end, description.end_id) if text else None
     return Trainable(
         towers,
         Architecture("open_clip", parts.model, quick_gelu, head, text),
@@ -47,10 +49,3 @@ def load_open_clip(name: str, head: int, *, text: bool) -> Trainable:
         description.end_id if text else 0,
         traits=OPEN_CLIP_TRAITS,
     )
-
-
-def exported_tokens(exported: ExportedEncoder) -> Tokens:
-    """Return the tokenizer of an exported encoder of this family."""
-    import open_clip
-
-    return OpenClipTokens(lambda: open_clip.get_tokenizer(exported.architecture.model), exported.end, exported.end_id)

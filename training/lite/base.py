@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from lookalike.encoders.exported.model import Architecture, ExportedEncoder
-from lookalike.encoders.exported.towers import PooledLite, Projected, Towers
-from lookalike.encoders.lite.backbones import load_efficientnet
-from lookalike.encoders.lite.encoder import LiteTokens
-from lookalike.encoders.lite.facts import POOLED
-from lookalike.encoders.lite.model import LITE_DIM, LITE_PREPROCESSING, load_image_tower, load_text_tower
-from lookalike.encoders.lite.towers import FIRST_STAGE, LiteBackbone
-from training.network.trainable import Tokens, Trainable, Traits
+from lookalike.encoders.architecture import Architecture, Towers
+from lookalike.encoders.lite.constants import LITE_DIM, LITE_PREPROCESSING
+from lookalike.encoders.lite.loading import load_image_tower, load_text_tower
+from lookalike.encoders.lite.pretrained import load_efficientnet
+from lookalike.encoders.lite.tokenizer import LiteTokens
+from lookalike.encoders.lite.towers import FIRST_STAGE, LiteBackbone, PooledBackbone, projected_tower
+from training.network.trainable import Trainable, Traits
 
 
 def load_lite(head: int, *, text: bool) -> Trainable:
@@ -25,9 +24,7 @@ def load_lite(head: int, *, text: bool) -> Trainable:
         EncoderError: its weights are missing or invalid.
     """
     if head:
-        network = load_efficientnet()
-        network.classifier = nn.Identity()
-        towers = Towers(Projected(PooledLite(network), POOLED, head), None)
+        towers = Towers(projected_tower(load_efficientnet(), head), None)
         architecture = Architecture("lite", head=head)
         return Trainable(towers, architecture, LITE_PREPROCESSING, head, traits=LITE_TRAITS)
     text_tower = load_text_tower()[0] if text else None
@@ -37,18 +34,13 @@ def load_lite(head: int, *, text: bool) -> Trainable:
     return Trainable(towers, architecture, LITE_PREPROCESSING, LITE_DIM, tokens, traits=LITE_TRAITS)
 
 
-def lite_tokens(exported: ExportedEncoder) -> Tokens:
-    """Return the tokenizer of an exported encoder of this family."""
-    return LiteTokens()
-
-
 def leading_modules(tower: nn.Module) -> list[nn.Module]:
     """Return standardization, stem and first blocks, up to the first block whose features are read elsewhere too."""
     backbone = next((module for module in tower.modules() if isinstance(module, LiteBackbone)), None)
     if backbone is None:
         return []
     network = backbone.network
-    count = len(network.blocks) if isinstance(backbone, PooledLite) else FIRST_STAGE + 1
+    count = len(network.blocks) if isinstance(backbone, PooledBackbone) else FIRST_STAGE + 1
     return [backbone.standardize, network.conv_stem, network.bn1, *list(network.blocks)[:count]]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evaluation.datasets import Example, read_examples
-from lookalike.encoders.lite.backbones import load_efficientnet
+from lookalike.encoders.lite.pretrained import load_efficientnet
 from lookalike.errors import SourceError, SourceNotFound
 from training.lite.classes import class_texts, class_vectors
 from training.lite.config import LiteConfig

@@ -21,19 +21,17 @@ from tqdm import tqdm
 
 from evaluation.datasets import Example
 from evaluation.embedding import chunks
-from lookalike.encoders.engines import EngineOptions, Tower, choose_engine, make_engine
-from lookalike.encoders.lite.backbones import load_efficientnet, load_minilm
-from lookalike.encoders.lite.backbones import tokenizer_path as find_tokenizer
-from lookalike.encoders.lite.bert import MiniLM, mean_pool
-from lookalike.encoders.lite.facts import (
+from lookalike.encoders.engines import EngineOptions, Tower, choose_engine, create_engine
+from lookalike.encoders.lite.constants import (
     IMAGE_FEATURES,
-    IMAGE_SHA256,
     LITE_PREPROCESSING,
     SENTENCE,
-    TEXT_SHA256,
 )
+from lookalike.encoders.lite.minilm import MiniLM, mean_pool
+from lookalike.encoders.lite.pretrained import load_efficientnet, load_minilm
 from lookalike.encoders.lite.tokenizer import Tokenizer
 from lookalike.encoders.lite.towers import LiteBackbone
+from lookalike.encoders.lite.weights import IMAGE_SHA256, TEXT_SHA256, tokenizer_file
 from lookalike.images import decode
 from lookalike.types import Float32, UInt8
 
@@ -107,7 +105,7 @@ def _encode_images(items: Sequence[Example], view: int, seed: int) -> Float32:
         sequence=False,
         batches=(1, IMAGE_BATCH_SIZE),
     )
-    engine = make_engine(tower, choose_engine(EngineOptions(precision="fp32")))
+    engine = create_engine(tower, choose_engine(EngineOptions(precision="fp32")))
     rng = np.random.default_rng([seed, view])
 
     def pixels(item: Example) -> UInt8:
@@ -123,7 +121,7 @@ def _encode_images(items: Sequence[Example], view: int, seed: int) -> Float32:
 
 
 def _encode_texts(texts: Sequence[str]) -> Float32:
-    tokenize, model = Tokenizer(find_tokenizer()), _Sentences(load_minilm()).eval()
+    tokenize, model = Tokenizer(tokenizer_file()), _Sentences(load_minilm()).eval()
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # similar lengths in a batch: little padding
     vectors = np.zeros((len(texts), SENTENCE), np.float32)
     with torch.inference_mode(), tqdm(total=len(texts), desc="sentence vectors", unit=" texts", disable=None) as bar:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lookalike.encoders.lite.facts import CLASSES, POOLED
+from lookalike.encoders.lite.constants import CLASSES, POOLED
 from lookalike.encoders.lite.heads import ImageHead, TextHead
 from training.lite.classes import pseudo_features
 from training.lite.config import LiteConfig
@@ -68,7 +68,7 @@ class Heads:
     text: TextHead
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return every weight as float16 under the names that `lookalike.encoders.lite.model` reads."""
+        """Return every weight as float16 under the names that `lookalike.encoders.lite.loading` reads."""
         both = (("image", self.image), ("text", self.text))
         return {f"{side}.{k}": v.half().contiguous() for side, head in both for k, v in head.state_dict().items()}
 

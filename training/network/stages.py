@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from lookalike.encoders.exported.towers import Projected
+from lookalike.encoders.projected import Projected
 from training.network.trainable import Trainable
 from training.settings import Base
 

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lookalike.encoders.exported.model import Architecture
-from lookalike.encoders.exported.towers import Towers
+from lookalike.encoders.architecture import Architecture, Towers
 from lookalike.encoders.preprocessing import Preprocessing
 from lookalike.errors import ConfigInvalid, SourceError
 from training.settings import Augment

@@ -1,6 +1,6 @@
 """Export of a trained model to a folder that `folder:PATH` loads, written beside and renamed.
 
-`lookalike.encoders.exported.model` reads the folder and describes its files.
+`lookalike.encoders.exported.format` reads the folder and describes its files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lookalike.calibration import Calibration, write_calibration
 from lookalike.encoders.engines.cache import sha256_file
-from lookalike.encoders.exported.model import CALIBRATION_FILE, ENCODER_FILE, WEIGHTS_FILE, ExportedEncoder
+from lookalike.encoders.exported.format import CALIBRATION_FILE, ENCODER_FILE, WEIGHTS_FILE, ExportedEncoder
 from lookalike.errors import SourceError
 from training.network.trainable import Trainable
 

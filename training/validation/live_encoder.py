@@ -12,7 +12,7 @@ import torch
 from PIL.Image import Image
 from typing_extensions import override
 
-from lookalike.encoders.dual import unit_rows
+from lookalike.encoders.dual_encoder import unit_rows
 from lookalike.encoders.preprocessing import Preprocessing
 from lookalike.encoders.protocol import TextEncoder
 from lookalike.errors import TextUnsupported
@@ -62,7 +62,7 @@ class LiveEncoder(TextEncoder):
 
     @property
     @override
-    def image_batch(self) -> int:
+    def image_batch_size(self) -> int:
         return inference_batch_size(self._device)
 
     @property
@@ -78,7 +78,7 @@ class LiveEncoder(TextEncoder):
     def encode_images(self, batch: UInt8) -> Float32:
         if len(batch) == 0:
             return np.zeros((0, self.spec.dim), np.float32)
-        parts = torch.split(torch.from_numpy(np.ascontiguousarray(batch)), self.image_batch)
+        parts = torch.split(torch.from_numpy(np.ascontiguousarray(batch)), self.image_batch_size)
         with torch.inference_mode():
             rows = [self._model.encode_images(part.to(self._device)) for part in parts]
         return unit_rows(torch.cat(rows).cpu().numpy())

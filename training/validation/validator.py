@@ -22,7 +22,7 @@ from evaluation.datasets import Example
 from evaluation.embedded_set import embed
 from evaluation.labels import label_scores
 from evaluation.views import two_views
-from lookalike.encoders.dual import unit_rows
+from lookalike.encoders.dual_encoder import unit_rows
 from lookalike.encoders.protocol import Encoder
 from lookalike.types import Float32, Int64
 from training.data.validation_set import ValidationSet, label_numbers

@@ -11,9 +11,9 @@ Knows nothing of images, words or joint spaces.
 """
 
 from lookalike.encoders.engines.cache import cache_folder
-from lookalike.encoders.engines.make import make_engine
+from lookalike.encoders.engines.factory import create_engine
 from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.engines.selection import EngineChoice, choose_engine
 from lookalike.encoders.engines.tower import Engine, Tower
 
-__all__ = ["Engine", "EngineChoice", "EngineOptions", "Tower", "cache_folder", "choose_engine", "make_engine"]
+__all__ = ["Engine", "EngineChoice", "EngineOptions", "Tower", "cache_folder", "choose_engine", "create_engine"]

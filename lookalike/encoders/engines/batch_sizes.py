@@ -63,8 +63,8 @@ def plan_tokens(ids: NDArray[Any], tokens: int, rows: int) -> Iterator[tuple[int
 
 def steps(tower: Tower, inputs: Arrays, batches: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
     """(start, stop, rows run) as suits the tower."""
-    if tower.tokens:
-        return plan_tokens(inputs[0], tower.tokens, batches[-1])
+    if tower.max_packed_tokens:
+        return plan_tokens(inputs[0], tower.max_packed_tokens, batches[-1])
     return plan(len(inputs[0]), batches)
 
 

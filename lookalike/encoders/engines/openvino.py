@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lookalike.encoders.engines.batch_sizes import padded, steps
 from lookalike.encoders.engines.cache import find_folder, publish_folder
-from lookalike.encoders.engines.exact import mark_exact
+from lookalike.encoders.engines.fp32_layers import mark_fp32
 from lookalike.encoders.engines.selection import EngineChoice
 from lookalike.encoders.engines.tower import Arrays, Tower
 from lookalike.types import Float32
@@ -131,7 +131,7 @@ class OpenVINOEngine:
 
 def _load_graph(core: openvino.Core, tower: Tower, precision: str) -> openvino.Model:
     rounds = tower.round_to_bf16 if precision == "bf16" else None
-    kept = f"{CONVERSION}-{'-'.join(map(str, tower.exact))}{'-rounded' if rounds else ''}"
+    kept = f"{CONVERSION}-{'-'.join(map(str, tower.fp32_layers))}{'-rounded' if rounds else ''}"
     name = f"{tower.name}-{tower.key[:24]}-openvino-{_version()}-{kept}"
     folder = find_folder(name)
     if folder is None:
@@ -154,7 +154,7 @@ def _without_cache(core: openvino.Core, graph: openvino.Model, tower: Tower) -> 
 
 def _save(graph: openvino.Model, tower: Tower, folder: Path) -> None:
     openvino.save_model(graph, folder / _FILE, compress_to_fp16=False)
-    mark_exact(folder / _FILE, *tower.exact)
+    mark_fp32(folder / _FILE, *tower.fp32_layers)
 
 
 def _convert(tower: Tower, rounds: Callable[[nn.Module], None] | None) -> openvino.Model:

@@ -43,8 +43,8 @@ class Tower:
     example: Arrays
     sequence: bool
     batches: tuple[int, ...]
-    tokens: int = 0
-    exact: tuple[int, int] = (0, 0)
+    max_packed_tokens: int = 0
+    fp32_layers: tuple[int, int] = (0, 0)
     round_to_bf16: Callable[[nn.Module], None] | None = None
 
 

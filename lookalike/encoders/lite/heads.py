@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lookalike.encoders.lite.facts import (
+from lookalike.encoders.lite.constants import (
     CLASSES,
     CONCEPT_GAIN,
     CONTRASTIVE,

@@ -1,4 +1,4 @@
-"""Files -> towers in eval mode. The only place where heads are read from disk."""
+"""Weights -> the towers of `lite`, in eval mode, float32, on the CPU."""
 
 from __future__ import annotations
 
@@ -8,42 +8,58 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from lookalike.encoders.lite.backbones import load_efficientnet, load_minilm, tokenizer_path
 from lookalike.encoders.lite.heads import ImageHead, TextHead
-from lookalike.encoders.lite.tokenizer import Tokenize, Tokenizer
+from lookalike.encoders.lite.pretrained import load_efficientnet, load_minilm
+from lookalike.encoders.lite.tokenizer import Tokenizer
 from lookalike.encoders.lite.towers import LiteBackbone, LiteImageTower, LiteTextTower
+from lookalike.encoders.lite.weights import HEAD_FILE, require_heads, tokenizer_file
 from lookalike.errors import WeightsInvalid
 
 
-def build_image_tower(heads: Path) -> LiteImageTower:
-    """See `load_image_tower`; the file must exist."""
+def load_image_tower(heads: Path = HEAD_FILE) -> LiteImageTower:
+    """Return the image tower; needs no text package.
+
+    Args:
+        heads: a file that `lookalike train` made.
+
+    Raises:
+        WeightsMissing: the backbone's package or the heads' file is missing.
+        WeightsInvalid: a file is not the published one, or does not fit.
+    """
     head = ImageHead()
-    _load(head, read_heads(heads), "image.", heads)
+    _fill(head, read_heads(heads), "image.", heads)
     return LiteImageTower(LiteBackbone(load_efficientnet()), head).eval()
 
 
-def build_text_tower(heads: Path) -> tuple[LiteTextTower, Tokenize]:
-    """See `load_text_tower`; the file must exist."""
+def load_text_tower(heads: Path = HEAD_FILE) -> tuple[LiteTextTower, Tokenizer]:
+    """Return the text tower, and what makes its ids and mask from texts.
+
+    Raises:
+        TextUnsupported: a text package is not installed.
+        WeightsMissing: the heads' file is missing.
+        WeightsInvalid: a file is not the published one, or does not fit.
+    """
     head = TextHead()
-    _load(head, read_heads(heads), "text.", heads)
-    tokenizer = Tokenizer(tokenizer_path())
+    _fill(head, read_heads(heads), "text.", heads)
+    tokenizer = Tokenizer(tokenizer_file())
     return LiteTextTower(load_minilm(), head).eval(), tokenizer
 
 
 def read_heads(path: Path) -> dict[str, Tensor]:
-    """The tensors of a heads' file as float32, by name.
+    """Return the tensors of a heads' file as float32, by name.
 
     Raises:
+        WeightsMissing: the file does not exist.
         WeightsInvalid: not a safetensors file.
     """
     try:
-        tensors = safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(require_heads(path))
     except safetensors.SafetensorError as error:
         raise WeightsInvalid(f"{path} is not a safetensors file: {error}") from error
     return {name: tensor.float() for name, tensor in tensors.items()}
 
 
-def _load(head: ImageHead | TextHead, tensors: dict[str, Tensor], prefix: str, path: Path) -> None:
+def _fill(head: ImageHead | TextHead, tensors: dict[str, Tensor], prefix: str, path: Path) -> None:
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     try:
         head.load_state_dict(own)

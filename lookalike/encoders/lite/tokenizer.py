@@ -1,23 +1,26 @@
-"""Texts -> token ids for the text tower, with the published tokenizer file."""
+"""Texts -> token ids for the text tower of `lite`, with the published tokenizer file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lookalike.encoders.dual_encoder import pad_tokens
+from lookalike.encoders.lite.weights import TEXT_HINT, tokenizer_file
 from lookalike.errors import TextUnsupported
 from lookalike.types import Int64
 
 MAX_TOKENS = 128
 """Longer texts are cut here, as the model's authors trained it."""
 
-Tokenize = Callable[[Sequence[str]], tuple[Int64, Int64]]
-
 
 class Tokenizer:
-    """Called with texts, gives ids and mask padded to the longest of them.
+    """Texts -> ids and mask, padded to the longest of them.
 
     Raises:
         TextUnsupported: the package `tokenizers` is not installed.
@@ -27,7 +30,7 @@ class Tokenizer:
         try:
             import tokenizers
         except ImportError as error:
-            raise TextUnsupported("text needs the package tokenizers: pip install 'lookalike[text]'") from error
+            raise TextUnsupported(f"text needs the package tokenizers: {TEXT_HINT}") from error
         self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.enable_padding()
@@ -38,3 +41,15 @@ class Tokenizer:
         ids = np.array([encoding.ids for encoding in encodings], np.int64)
         mask = np.array([encoding.attention_mask for encoding in encodings], np.int64)
         return ids, mask
+
+
+class LiteTokens:
+    """Texts -> ids and mask, padded to a multiple of four tokens; reads the tokenizer's file at the first call."""
+
+    def __call__(self, texts: Sequence[str]) -> tuple[NDArray[Any], ...]:
+        """Texts -> ids and mask, (n, t) int64 each."""
+        return tuple(pad_tokens(array, MAX_TOKENS) for array in self._tokenizer(texts))
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer(tokenizer_file())

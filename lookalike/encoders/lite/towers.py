@@ -1,18 +1,21 @@
 """The two towers of `lite`: pixels or token ids in, unit vectors of the joint space out.
 
-No Python branch depends on a shape, so both can be traced with a dynamic batch. What runs them stands elsewhere.
+No Python branch depends on a shape, so both can be traced with a dynamic batch.
 Dimension letters: n images or texts, t tokens, f = 1904 features, S = 240 pixels.
 """
 
 from __future__ import annotations
 
 import torch
-from timm.models.efficientnet import EfficientNet
+from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lookalike.encoders.lite.bert import MiniLM, mean_pool
-from lookalike.encoders.lite.facts import LITE_PREPROCESSING, POOLED
+from lookalike.encoders.architecture import Architecture, Towers
+from lookalike.encoders.lite.constants import LITE_PREPROCESSING, POOLED
 from lookalike.encoders.lite.heads import ImageHead, TextHead
+from lookalike.encoders.lite.minilm import MiniLM, mean_pool
+from lookalike.encoders.projected import Projected
 
 FIRST_STAGE = 4
 """Stages 4, 5 and 6 of the seven give their spatial means as features: 112, 192 and 320 channels."""
@@ -29,13 +32,13 @@ class Standardize(nn.Module):
         self.register_buffer("mean", torch.tensor(LITE_PREPROCESSING.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(LITE_PREPROCESSING.std).view(1, 3, 1, 1) * 255, persistent=False)
 
+    @override
     def forward(self, pixels: Tensor) -> Tensor:
-        """See the class."""
         return (pixels.to(torch.float32) - self.mean) / self.std
 
 
 class LiteBackbone(nn.Module):
-    """EfficientNet-Lite0 whose last three stages are looked at, too.
+    """EfficientNet-Lite0 that also returns features of its last three stages.
 
     Args:
         network: timm's `tf_efficientnet_lite0`, weights loaded.
@@ -62,6 +65,20 @@ class LiteBackbone(nn.Module):
         """Features (n, f) -> ImageNet logits (n, 1000)."""
         logits: Tensor = self.network.classifier(features[:, :POOLED])
         return logits
+
+
+class PooledBackbone(LiteBackbone):
+    """EfficientNet-Lite0's 1,280 pooled features alone."""
+
+    @override
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(n, 3, S, S) uint8 RGB -> (n, 1280)."""
+        network = self.network
+        x = network.bn1(network.conv_stem(self.standardize(pixels)))
+        for block in network.blocks:
+            x = block(x)
+        pooled: Tensor = network.bn2(network.conv_head(x)).mean((2, 3))
+        return pooled
 
 
 class LiteImageTower(nn.Module):
@@ -91,3 +108,18 @@ class LiteTextTower(nn.Module):
         """Ids (n, t) and mask (n, t), 1 where a token stands -> (n, d) float32 of unit norm."""
         embedding: Tensor = self.head(mean_pool(self.bert(ids, mask), mask))
         return embedding
+
+
+def build_towers(architecture: Architecture) -> Towers:
+    """Return the modules of an architecture of this family, weights random."""
+    network = tf_efficientnet_lite0(pretrained=False)
+    if architecture.head:
+        return Towers(projected_tower(network, architecture.head), None)
+    text = LiteTextTower(MiniLM(), TextHead()) if architecture.text else None
+    return Towers(LiteImageTower(LiteBackbone(network), ImageHead()), text)
+
+
+def projected_tower(network: EfficientNet, dim: int) -> Projected:
+    """Return EfficientNet-Lite0 with a linear head of width `dim` in place of its classifier."""
+    network.classifier = nn.Identity()
+    return Projected(PooledBackbone(network), POOLED, dim)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def lean(tower: nn.Module) -> nn.Module:
+def optimize_for_inference(tower: nn.Module) -> nn.Module:
     """The tower itself, its transformers replaced where they are of open_clip's plain kind; others stay as they are.
 
     Weights are shared or moved: the model that the tower was cut from must not be used for anything else.
@@ -28,17 +28,17 @@ def lean(tower: nn.Module) -> nn.Module:
         if type(transformer) is Transformer and all(map(_is_plain, transformer.resblocks)):
             visual = type(module) is VisionTransformer
             reads_first = visual and module.attn_pool is None and module.pool_type == "tok"
-            module.transformer = LeanTransformer(transformer, only_first=reads_first)
+            module.transformer = InferenceTransformer(transformer, only_first=reads_first)
     return tower
 
 
-class LeanTransformer(nn.Module):
+class InferenceTransformer(nn.Module):
     """A stack of residual attention blocks (pre-norm, as in Radford et al. 2021)."""
 
     def __init__(self, transformer: Any, *, only_first: bool) -> None:
         """`only_first`: of what comes out, nobody reads more than the first token."""
         super().__init__()
-        self.blocks = nn.ModuleList(_LeanBlock(block) for block in transformer.resblocks)
+        self.blocks = nn.ModuleList(_InferenceBlock(block) for block in transformer.resblocks)
         self.only_first = only_first
         self.heads = transformer.resblocks[0].attn.num_heads
 
@@ -70,7 +70,7 @@ class LeanTransformer(nn.Module):
         return x
 
 
-class _LeanBlock(nn.Module):
+class _InferenceBlock(nn.Module):
     """Norms, MLP and layer scales are the model's own."""
 
     def __init__(self, block: Any) -> None:

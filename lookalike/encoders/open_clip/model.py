@@ -16,6 +16,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 from lookalike.encoders.engines.cache import file_stamps, recall, remember, sha256_file
+from lookalike.encoders.open_clip.tokenizer import load_tokenizer
 from lookalike.encoders.open_clip.weights import Checkpoint, OpenClipName, as_path, find_checkpoint
 from lookalike.encoders.preprocessing import Preprocessing
 from lookalike.errors import EncoderError, WeightsInvalid
@@ -23,7 +24,7 @@ from lookalike.errors import EncoderError, WeightsInvalid
 if TYPE_CHECKING:
     from torch import nn
 
-_DESCRIPTION = 1  # raised whenever what a description holds changes
+_DESCRIPTION = 2  # raised whenever what a description holds changes
 _CONFIG_BESIDE = "open_clip_config.json"
 
 
@@ -39,7 +40,7 @@ class Description:
         context: tokens the text tower takes.
         end: how the end token is found, `argmax` or `eos`; None where ids must not be trimmed.
         end_id: its id, for `eos`.
-        text: whether there is a tokenizer; else why not.
+        text_fault: why texts can't be encoded; None where they can.
     """
 
     checkpoint: str
@@ -49,21 +50,21 @@ class Description:
     context: int
     end: str | None
     end_id: int
-    no_text: str | None
+    text_fault: str | None
 
 
 class OpenClipModel:
     """Builds the model at most once for description and both towers, and lets go of it afterwards."""
 
     def __init__(self, name: OpenClipName) -> None:
-        self._name = name
+        self.name = name
         self._model: Any = None
 
     @cached_property
     def description(self) -> Description:
         """From the note of an earlier start where the files are the same, else from the model itself."""
-        path = as_path(self._name.pretrained)
-        key = [_DESCRIPTION, version("open_clip_torch"), self._name.model, str(path or self._name.pretrained)]
+        path = as_path(self.name.pretrained)
+        key = [_DESCRIPTION, version("open_clip_torch"), self.name.model, str(path or self.name.pretrained)]
         known = recall(key)
         if known is not None and _unchanged(known.pop("stamps", None)):
             return Description(**{**known, "preprocessing": _preprocessing_from(known["preprocessing"])})
@@ -94,41 +95,35 @@ class OpenClipModel:
 
         return text_tower(self.model())
 
-    def tokenizer(self) -> Any:
-        """open_clip's own."""
-        import open_clip
-
-        return open_clip.get_tokenizer(self._name.model)
-
     def model(self, checkpoint: Checkpoint | None = None) -> Any:
         """The open_clip model, in eval mode, fp32, on the CPU."""
         if self._model is None:
-            self._model = _load_model(self._name, checkpoint or find_checkpoint(self._name))
+            self._model = _load_model(self.name, checkpoint or find_checkpoint(self.name))
         return self._model
 
     def _describe(self) -> Description:
-        checkpoint = find_checkpoint(self._name)  # before anything slow is imported: the likeliest mistake
+        checkpoint = find_checkpoint(self.name)  # before anything slow is imported: the likeliest mistake
 
         from lookalike.encoders.open_clip.towers import end_id, end_pool
 
         model = self.model(checkpoint)
         return Description(
             checkpoint=str(checkpoint.path),
-            weights=_weights_digest(self._name.model, checkpoint),
+            weights=_weights_digest(self.name.model, checkpoint),
             dim=_joint_width(model),
-            preprocessing=preprocessing_of(self._name.model, model, checkpoint),
+            preprocessing=preprocessing_of(self.name.model, model, checkpoint),
             context=int(model.context_length),
             end=end_pool(model),
             end_id=end_id(model),
-            no_text=self._tokenizer_fault(),
+            text_fault=self._tokenizer_fault(),
         )
 
     def _tokenizer_fault(self) -> str | None:
         try:
-            self.tokenizer()
+            load_tokenizer(self.name.model)
         except Exception as error:  # hub clients and tokenizer libraries raise kinds of their own
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            return f"the tokenizer of open_clip's {self._name.model} is not at hand: {reason}"
+            return f"the tokenizer of open_clip's {self.name.model} is not at hand: {reason}"
         return None
 
 

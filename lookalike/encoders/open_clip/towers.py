@@ -7,13 +7,19 @@ d joint width.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import open_clip
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lookalike.encoders.open_clip.inference import LeanTransformer
-from lookalike.encoders.open_clip.packed import pack
+from lookalike.encoders.architecture import Architecture, Towers
+from lookalike.encoders.open_clip.inference import InferenceTransformer
+from lookalike.encoders.open_clip.packing import pack
+from lookalike.encoders.preprocessing import Preprocessing
+from lookalike.encoders.projected import Projected
 
 _END_POOLS = ("argmax", "eos")
 
@@ -30,8 +36,8 @@ class ImageTower(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
+    @override
     def forward(self, pixels: Tensor) -> Tensor:
-        """See the class."""
         features = self.visual((pixels.float() / 255.0 - self.mean) / self.std)
         return first(features)
 
@@ -48,13 +54,13 @@ class CausalTextTower(nn.Module):
         self.pool = pool
         self.end = end
 
+    @override
     def forward(self, ids: Tensor) -> Tensor:
-        """See the class."""
         parts = self.parts
         t = ids.shape[1]
         mask = parts.attn_mask[:t, :t]
         ends = (ids if self.pool == "argmax" else (ids == self.end).int()).argmax(dim=-1)
-        if isinstance(parts.transformer, LeanTransformer):
+        if isinstance(parts.transformer, InferenceTransformer):
             packed = pack(ids, ends, mask)
             x = parts.token_embedding(ids.flatten()[packed.places]) + parts.positional_embedding[packed.columns]
             x = parts.transformer.at(packed.ends, x[None], packed.mask)[0]  # (n, c): states of the end tokens
@@ -71,8 +77,8 @@ class WholeTextTower(nn.Module):
         super().__init__()
         self.model = model
 
+    @override
     def forward(self, ids: Tensor) -> Tensor:
-        """See the class."""
         return first(self.model.encode_text(ids, normalize=False))
 
 
@@ -116,3 +122,15 @@ def first(output: Any) -> Tensor:
 def _text_parts(model: Any) -> Any:
     """CLIP holds the text tower's parts itself; CustomTextCLIP and CoCa hold a tower."""
     return getattr(model, "text", model)
+
+
+def build_towers(architecture: Architecture, preprocessing: Preprocessing) -> Towers:
+    """Return the modules of an architecture of this family, weights random."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "no pretrained weights": they come from our own file
+        model = open_clip.create_model(architecture.model, force_quick_gelu=architecture.quick_gelu)
+    image: nn.Module = ImageTower(model.visual, preprocessing.mean, preprocessing.std)
+    if architecture.head:
+        width = open_clip.get_model_config(architecture.model)["embed_dim"]
+        return Towers(Projected(image, width, architecture.head), None, model)
+    return Towers(image, text_tower(model) if architecture.text else None, model)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from open_clip.transformer import Transformer
 from torch import Tensor, nn
 
-from lookalike.encoders.engines import EngineChoice, Tower, make_engine
+from lookalike.encoders.engines import EngineChoice, Tower, create_engine
 from lookalike.encoders.engines.selection import cpu_precisions
-from lookalike.encoders.open_clip.inference import lean
-from lookalike.encoders.open_clip.packed import pack
+from lookalike.encoders.open_clip.inference import optimize_for_inference
+from lookalike.encoders.open_clip.packing import pack
 from lookalike.encoders.open_clip.towers import CausalTextTower
 
 CONTEXT, WIDTH, END, START = 16, 32, 99, 98
@@ -38,7 +38,7 @@ class Parts(nn.Module):
 
 def tower(pool: str, *, packed: bool) -> nn.Module:
     made = CausalTextTower(Parts().eval(), pool, END)
-    return lean(made) if packed else made
+    return optimize_for_inference(made) if packed else made
 
 
 def written(texts: list[list[int]]) -> Tensor:
@@ -95,11 +95,11 @@ def test_engines_run_it_at_any_length(precision: str, tmp_path: Any, monkeypatch
         (np.ones((2, 8), np.int64),),
         sequence=True,
         batches=(1, 2, 4, 8, 16),
-        tokens=24,
+        max_packed_tokens=24,
     )
     rng = np.random.default_rng(0)
-    fast = make_engine(made, EngineChoice("openvino", precision, "cpu"))
-    slow = make_engine(made, EngineChoice("torch", "fp32", "cpu"))
+    fast = create_engine(made, EngineChoice("openvino", precision, "cpu"))
+    slow = create_engine(made, EngineChoice("torch", "fp32", "cpu"))
     reference = tower("argmax", packed=False)
     for n, longest in ((1, 1), (5, 3), (16, 7), (3, 14)):
         ids = written([[START, *rng.integers(1, 90, rng.integers(0, longest + 1))] for _ in range(n)])

@@ -9,7 +9,7 @@ import torch
 from open_clip.transformer import Transformer, VisionTransformer
 from torch import nn
 
-from lookalike.encoders.open_clip.inference import LeanTransformer, lean
+from lookalike.encoders.open_clip.inference import InferenceTransformer, optimize_for_inference
 
 
 def transformer(heads: int, **more: Any) -> Transformer:
@@ -31,7 +31,7 @@ def test_states_are_open_clips_own(heads: int, scale: float | None, batch_first:
     theirs = transformer(heads, ls_init_value=scale, batch_first=batch_first)
     mask = torch.full((7, 7), float("-inf")).triu_(1)
     expected, free = theirs(states(), attn_mask=mask), theirs(states())
-    every, first = (LeanTransformer(theirs, only_first=only) for only in (False, True))
+    every, first = (InferenceTransformer(theirs, only_first=only) for only in (False, True))
     ends = torch.tensor([6, 0, 3])
 
     torch.testing.assert_close(every(states(), mask), expected, rtol=1e-4, atol=1e-4)
@@ -54,7 +54,7 @@ def test_an_image_gives_what_its_pool_reads(more: dict[str, Any], tokens: int) -
     visual = VisionTransformer(**made, **more).eval()
     pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     expected = visual(pixels)
-    lean(visual)
+    optimize_for_inference(visual)
     assert visual.transformer(torch.randn(2, 5, 48)).shape == (2, tokens, 48)
     torch.testing.assert_close(visual(pixels), expected, rtol=1e-4, atol=1e-5)
 
@@ -62,4 +62,4 @@ def test_an_image_gives_what_its_pool_reads(more: dict[str, Any], tokens: int) -
 def test_blocks_of_another_kind_stay() -> None:
     holder = nn.Module()
     holder.transformer = transformer(3, qk_norm=True)
-    assert type(lean(holder).transformer) is Transformer
+    assert type(optimize_for_inference(holder).transformer) is Transformer

@@ -1,6 +1,6 @@
 """A dual encoder: an image tower, perhaps a text tower, and an engine for each, loaded when it is first needed.
 
-Every real encoder is one of these; what differs is where towers and tokens come from. Knows nothing of weights' files.
+Every real encoder is one of these; they differ in where towers and tokens come from.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
+from typing_extensions import override
 
-from lookalike.encoders.engines import Engine, EngineChoice, Tower, make_engine
+from lookalike.encoders.engines import Engine, EngineChoice, Tower, create_engine
 from lookalike.encoders.preprocessing import Preprocessing
+from lookalike.encoders.protocol import TextEncoder
 from lookalike.errors import EncoderError, TextUnsupported
 from lookalike.types import EncoderSpec, Float32, UInt8
 
@@ -25,18 +27,18 @@ IMAGE_BATCHES = (1, 8)
 TEXT_BATCHES = (1, 2, 4, 8, 16, 32)
 
 TOKEN_STEP = 4
-"""Token counts are rounded up to multiples of this: each shape costs some milliseconds the first time it is met."""
+"""Token counts are rounded up to multiples of this: the first batch of each shape costs some milliseconds."""
 
 Tokenize = Callable[[Sequence[str]], tuple[NDArray[Any], ...]]
 """n >= 1 texts -> one array (n, t) for each input of the text tower, t the longest text's token count."""
 
 
 @dataclass(frozen=True)
-class TextSide:
-    """The text tower and what makes its input.
+class TextModel:
+    """The text tower and its tokenizer.
 
     Attributes:
-        tower: takes what `tokenize` gives.
+        tower: its inputs are what `tokenize` returns.
         tokenize: called with at most TEXT_BATCHES[-1] texts.
     """
 
@@ -44,8 +46,8 @@ class TextSide:
     tokenize: Tokenize
 
 
-class DualEncoder:
-    """See `TextEncoder`."""
+class DualEncoder(TextEncoder):
+    """A `TextEncoder` of two towers. Nothing is loaded before the first batch."""
 
     def __init__(
         self,
@@ -53,94 +55,93 @@ class DualEncoder:
         preprocessing: Preprocessing,
         choice: EngineChoice,
         image: Tower,
-        text: TextSide | None,
-        text_mend: str,
+        text: TextModel | None,
     ) -> None:
-        """Loads nothing yet.
+        """Take the towers; load neither.
 
         Args:
-            spec: what it is; `spec.text` agrees with `text`.
+            spec: what the encoder is; `spec.text` agrees with `text`.
             preprocessing: applied to every image.
             choice: what runs the towers.
             image: (n, 3, S, S) uint8 -> (n, d).
             text: None where texts can't be encoded here.
-            text_mend: what to tell somebody who gives a text all the same.
         """
         self._spec = spec
         self._preprocessing = preprocessing
         self._choice = choice
         self._image = image
         self._text = text
-        self._text_mend = text_mend
 
     @property
+    @override
     def spec(self) -> EncoderSpec:
-        """See `Encoder`."""
         return self._spec
 
     @property
+    @override
     def preprocessing(self) -> Preprocessing:
-        """See `Encoder`."""
         return self._preprocessing
 
     @property
+    @override
     def weight_bytes(self) -> int:
-        """See `Encoder`."""
         loaded = (self.__dict__.get(name) for name in ("_image_engine", "_text_engine"))  # cached_property keeps them
         return sum(engine.weight_bytes for engine in loaded if engine is not None)
 
     @property
-    def image_batch(self) -> int:
-        """See `Encoder`."""
+    @override
+    def image_batch_size(self) -> int:
         return self._image.batches[-1]
 
     @property
+    @override
     def max_concurrent_batches(self) -> int:
-        """See `Encoder`."""
         return self._choice.streams
 
+    @override
     def preprocess(self, image: Image) -> UInt8:
-        """See `Encoder`."""
         return self._preprocessing(image)
 
+    @override
     def encode_images(self, batch: UInt8) -> Float32:
-        """See `Encoder`."""
         side = self._spec.image_size
         if batch.ndim != 4 or batch.shape[1:] != (3, side, side) or batch.dtype != np.uint8:
             raise ValueError(f"expected (n, 3, {side}, {side}) uint8, got {batch.shape} {batch.dtype}")
         return unit_rows(self._image_engine(batch))
 
+    @override
     def encode_texts(self, texts: Sequence[str]) -> Float32:
-        """See `TextEncoder`."""
-        if self._text is None:
-            raise TextUnsupported(self._text_mend)
+        text = self._text_model()
         texts = list(texts)
         embeddings = np.empty((len(texts), self._spec.dim), np.float32)
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: little padding
         for start in range(0, len(texts), TEXT_BATCHES[-1]):
             rows = by_length[start : start + TEXT_BATCHES[-1]]
-            embeddings[rows] = self._text_engine(*self._text.tokenize([texts[i] for i in rows]))
+            embeddings[rows] = self._text_engine(*text.tokenize([texts[i] for i in rows]))
         return unit_rows(embeddings)
 
     def load(self) -> None:
-        """Load both towers now, converting what was never converted before."""
+        """Load both towers, and convert those that were never converted before."""
         _ = self._image_engine
         if self._text is not None:
             _ = self._text_engine
 
     @cached_property
     def _image_engine(self) -> Engine:
-        return make_engine(self._image, self._choice)
+        return create_engine(self._image, self._choice)
 
     @cached_property
     def _text_engine(self) -> Engine:
+        return create_engine(self._text_model().tower, self._choice)
+
+    def _text_model(self) -> TextModel:
         if self._text is None:
-            raise TextUnsupported(self._text_mend)
-        return make_engine(self._text.tower, self._choice)
+            raise TextUnsupported(f"encoder {self._spec.name!r} has no text tower here: {self._spec.text_hint}")
+        return self._text
 
 
 def unit_rows(vectors: Float32) -> Float32:
-    """Rows (n, d) scaled to unit L2 norm in float32: a half-precision graph's own scaling errs by a thousandth.
+    """Scale rows (n, d) to unit L2 norm in float32: a half-precision graph's own scaling errs by a thousandth.
 
     Raises:
         EncoderError: a row is not finite; it would poison every later comparison.
@@ -148,13 +149,13 @@ def unit_rows(vectors: Float32) -> Float32:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(norms).all():
         raise EncoderError(
-            "the model gave vectors that are not finite: broken weights, or a precision too low for them"
+            "the model returned vectors that are not finite: the weights are broken, or the precision is too low"
         )
     scaled: Float32 = vectors / np.maximum(norms, np.float32(1e-12))
     return scaled
 
 
 def pad_tokens(ids: NDArray[Any], longest: int) -> NDArray[Any]:
-    """Ids (n, t) -> (n, t'), t' the next multiple of TOKEN_STEP, at most `longest`; the new columns are 0."""
+    """Pad ids (n, t) with 0 to the next multiple of TOKEN_STEP, at most `longest`."""
     width = min(longest, -(-ids.shape[1] // TOKEN_STEP) * TOKEN_STEP)
     return np.pad(ids, ((0, 0), (0, max(0, width - ids.shape[1]))))

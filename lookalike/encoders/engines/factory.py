@@ -6,7 +6,7 @@ from lookalike.encoders.engines.selection import EngineChoice
 from lookalike.encoders.engines.tower import Engine, Tower
 
 
-def make_engine(tower: Tower, choice: EngineChoice) -> Engine:
+def create_engine(tower: Tower, choice: EngineChoice) -> Engine:
     """Load a tower into the chosen engine; each engine's library is imported only when it is the one."""
     if choice.engine == "openvino":
         from lookalike.encoders.engines.openvino import OpenVINOEngine

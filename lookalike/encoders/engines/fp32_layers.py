@@ -17,7 +17,7 @@ _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _COMPUTING = (*_CONVOLUTIONS, "Add", "BatchNormInference", "Clamp", "Divide", "Multiply", "Subtract")
 
 
-def mark_exact(graph: Path, convolutions: int, depthwise: int) -> None:
+def mark_fp32(graph: Path, convolutions: int, depthwise: int) -> None:
     """Mark every computing layer up to one convolution, depthwise convolutions up to another, and every sum.
 
     Args:

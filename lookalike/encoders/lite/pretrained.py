@@ -1,0 +1,51 @@
+"""The two published backbones of `lite`: their weights come as Python packages, so that no model hub is needed."""
+
+from __future__ import annotations
+
+import safetensors.torch
+import torch
+from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
+from torch import Tensor
+
+from lookalike.encoders.lite.minilm import MiniLM, from_published
+from lookalike.encoders.lite.weights import image_weights, text_weights
+from lookalike.errors import WeightsInvalid
+
+
+def load_efficientnet() -> EfficientNet:
+    """Return timm's EfficientNet-Lite0 with ImageNet weights, in eval mode, 1000-way classifier included.
+
+    The published tensors have other names, but the same shapes in the same order as timm's: they are paired in order.
+
+    Raises:
+        WeightsMissing: the package is not installed.
+        WeightsInvalid: its file is not the published one.
+    """
+    published = torch.load(image_weights(), map_location="cpu", weights_only=True)
+    model: EfficientNet = tf_efficientnet_lite0(pretrained=False)
+    model.load_state_dict(rename_in_order(published, model.state_dict()))
+    model.eval()
+    return model
+
+
+def load_minilm() -> MiniLM:
+    """Return all-MiniLM-L6-v2 in eval mode.
+
+    Raises:
+        TextUnsupported: the package is not installed.
+        WeightsInvalid: its file is not the published one.
+    """
+    model = MiniLM()
+    model.load_state_dict(from_published(safetensors.torch.load_file(text_weights())))
+    return model.eval()
+
+
+def rename_in_order(source: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the n-th tensor of `source` the n-th name of `target`.
+
+    Raises:
+        WeightsInvalid: the shapes do not agree one by one.
+    """
+    if [t.shape for t in source.values()] != [t.shape for t in target.values()]:
+        raise WeightsInvalid(f"{len(source)} tensors of the file do not pair with the model's {len(target)} in order")
+    return dict(zip(target, source.values(), strict=True))

@@ -1,0 +1,52 @@
+"""Texts -> token ids for the text tower of an open_clip model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike.encoders.dual_encoder import pad_tokens
+from lookalike.types import Int64
+
+
+def load_tokenizer(model: str) -> Any:
+    """Return open_clip's own tokenizer of a model."""
+    import open_clip
+
+    return open_clip.get_tokenizer(model)
+
+
+class OpenClipTokens:
+    """Texts -> (ids,), cut after the longest text's end token where the tower allows it."""
+
+    def __init__(self, tokenizer: Callable[[], Any], end: str | None, end_id: int) -> None:
+        self._load = tokenizer
+        self._end = end
+        self._end_id = end_id
+
+    def __call__(self, texts: Sequence[str]) -> tuple[NDArray[Any], ...]:
+        """Texts -> ((n, t) int64,)."""
+        ids = np.asarray(self._tokenizer(list(texts)).numpy(), np.int64)
+        return (trim(ids, self._end, self._end_id),)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self._load()
+
+
+def trim(ids: Int64, end: str | None, end_id: int) -> Int64:
+    """Cut ids (n, t) after the last row's end token, to a multiple of four; what follows can't change the result.
+
+    Args:
+        ids: as open_clip's tokenizer pads them.
+        end: `argmax`: the end token has the greatest id of its row; `eos`: it is `end_id`; None: nothing is cut.
+        end_id: see `end`.
+    """
+    if end is None:
+        return ids
+    marks = ids if end == "argmax" else ids == end_id
+    return pad_tokens(ids[:, : int(marks.argmax(axis=1).max()) + 1], ids.shape[1])
