@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -14,14 +15,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.api.schemas import ImageSearch, ItemSearch, Params, Problem, SimilarityRequest, TextSearch
+from app.api import schemas
 from app.middleware.problems import MEDIA_TYPE
-from lookalike.filters import Filter
 
 Schema = dict[str, Any]
 
 _REF = "#/components/schemas/{model}"
-_REQUESTS = (TextSearch, ImageSearch, ItemSearch, SimilarityRequest, Filter, Params, Problem)
+_REFERENCE = re.compile(r'"#/components/schemas/(\w+)"')
 _DESCRIPTION = """\
 Finds images by image, by text and by pair. Scores are exact cosine similarities: the same image scores 1.0.
 Every error is `application/problem+json` with a stable `code`.
@@ -29,7 +29,7 @@ Every error is `application/problem+json` with a stable `code`.
 
 
 def json_body(model: type[BaseModel]) -> Schema:
-    """Return a JSON body of a model."""
+    """Return a JSON body of a model in `app.api.schemas`."""
     return {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
 
 
@@ -57,7 +57,7 @@ def request_body(*contents: Schema) -> Schema:
 
 def errors(*statuses: int) -> dict[int | str, Schema]:
     """Return the problem documents of some statuses, and of those that any endpoint may have: 403, 413 and 500."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model=Problem.__name__)}}}
+    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model=schemas.Problem.__name__)}}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": content} for status in (*statuses, 403, 413, 500)
     }
@@ -70,13 +70,18 @@ def document(app: FastAPI) -> Schema:
             title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes,
             license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         )  # fmt: skip
-        _, models = models_json_schema(
-            [(model, "validation") for model in _REQUESTS], ref_template="#/components/schemas/{model}"
-        )
-        schema.setdefault("components", {}).setdefault("schemas", {}).update(models["$defs"])
+        _add_models(schema)
         _drop_framework_errors(schema)
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _add_models(schema: Schema) -> None:
+    """Add the models that bodies and problems refer to; FastAPI adds those that routes declare."""
+    components = schema.setdefault("components", {}).setdefault("schemas", {})
+    names = sorted(set(_REFERENCE.findall(json.dumps(schema))) - components.keys())
+    _, models = models_json_schema([(getattr(schemas, name), "validation") for name in names], ref_template=_REF)
+    components.update(models["$defs"])
 
 
 def _drop_framework_errors(schema: Schema) -> None:
