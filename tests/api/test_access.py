@@ -39,25 +39,25 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("headers", [bearer(READ), {"X-API-Key": READ}, bearer(ADMIN), {"x-api-key": ADMIN}])
-def test_a_known_key_searches(guarded: TestClient, headers: dict[str, str]) -> None:
+def test_known_key_may_search(guarded: TestClient, headers: dict[str, str]) -> None:
     assert guarded.post("/v1/search/text", headers=headers, **TEXT).status_code == 200
     assert guarded.get("/v1/items", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/search/text", "/v1/search/image", "/v1/search/item", "/v1/similarity", RELOAD])
-def test_without_a_key_nothing_is_read(guarded: TestClient, path: str) -> None:
+def test_query_without_a_key_is_rejected_unread(guarded: TestClient, path: str) -> None:
     answer = guarded.post(path, content=b"{")  # not even the body is looked at
     assert (answer.status_code, answer.json()["code"]) == (401, "key_missing")
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", ["/v1/items", "/v1/items/cup", "/v1/items/cup/thumbnail", "/v1/collections"])
-def test_without_a_key_nothing_is_shown(guarded: TestClient, path: str) -> None:
+def test_reading_without_a_key_is_rejected(guarded: TestClient, path: str) -> None:
     assert guarded.get(path).status_code == 401
 
 
 @pytest.mark.parametrize("headers", [bearer("read"), bearer(READ + "x"), {"X-API-Key": "é"}, bearer("\x7f" * 5000)])
-def test_an_unknown_key(guarded: TestClient, headers: dict[str, str]) -> None:
+def test_unknown_key_is_rejected(guarded: TestClient, headers: dict[str, str]) -> None:
     sent = {name: value.encode() for name, value in headers.items()}
     answer = guarded.post("/v1/search/text", headers=sent, **TEXT)  # type: ignore[arg-type]
     assert (answer.status_code, answer.json()["code"]) == (401, "key_invalid")
@@ -68,13 +68,13 @@ def test_pages_and_health_need_no_key(guarded: TestClient) -> None:
         assert guarded.get(path).status_code == 200, path
 
 
-def test_roles(guarded: TestClient) -> None:
+def test_reload_needs_the_admin_role(guarded: TestClient) -> None:
     refused = guarded.post(RELOAD, headers=bearer(READ))
     assert (refused.status_code, refused.json()["code"]) == (403, "role_missing")
     assert guarded.post(RELOAD, headers=bearer(ADMIN)).status_code == 200
 
 
-def test_no_key_and_no_image_enters_a_log(guarded: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_hold_no_key_and_no_image(guarded: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     image = photograph("cup")
     for headers in (bearer(READ), bearer("wrong-0123456789"), {"X-API-Key": ADMIN}):
@@ -85,7 +85,7 @@ def test_no_key_and_no_image_enters_a_log(guarded: TestClient, caplog: pytest.Lo
     assert not any(secret in told for secret in (READ, ADMIN, "wrong-0123456789", repr(image[:20])))
 
 
-def test_a_rate_is_counted_for_each_key(collection: Path) -> None:
+def test_rate_limit_counts_by_key(collection: Path) -> None:
     settings = Settings(collection=collection, keys=f"read:{READ} admin:{ADMIN}", rate_limit="3/minute")
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
@@ -97,13 +97,13 @@ def test_a_rate_is_counted_for_each_key(collection: Path) -> None:
         assert client.get("/v1/items", headers=bearer(READ)).status_code == 200  # thumbnails are no queries
 
 
-def test_without_keys_a_rate_is_counted_for_each_address(collection: Path) -> None:
+def test_rate_limit_without_keys_counts_by_address(collection: Path) -> None:
     with TestClient(create_app(Settings(collection=collection, rate_limit="1/hour"))) as client:
         wait_until_ready(client)
         assert [client.post("/v1/search/text", **TEXT).status_code for _ in range(2)] == [200, 429]
 
 
-def test_anyone_may_search_but_not_administer_where_strangers_are_let_in(collection: Path) -> None:
+def test_anonymous_caller_may_search_but_not_administer(collection: Path) -> None:
     with TestClient(create_app(Settings(collection=collection, anonymous=True))) as client:
         wait_until_ready(client)
         assert client.post("/v1/search/text", **TEXT).status_code == 200
@@ -111,12 +111,12 @@ def test_anyone_may_search_but_not_administer_where_strangers_are_let_in(collect
 
 
 @pytest.mark.parametrize("rate", ["often", "0/second"])
-def test_a_rate_that_makes_no_sense(collection: Path, rate: str) -> None:
+def test_invalid_rate_limit_is_rejected(collection: Path, rate: str) -> None:
     with pytest.raises(ConfigInvalid, match=f"LOOKALIKE_RATE_LIMIT is '{rate}'"):
         create_app(Settings(collection=collection, rate_limit=rate))
 
 
-def test_an_unknown_name_is_refused_without_keys_alone(client: TestClient, guarded: TestClient) -> None:
+def test_unknown_host_is_rejected_only_without_keys(client: TestClient, guarded: TestClient) -> None:
     for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "10.1.2.3", "lookalike:8000", "box.local", "a.internal."):
         assert client.get("/v1/items", headers={"Host": host}).status_code == 200, host
     for host in (
@@ -137,7 +137,7 @@ def test_an_unknown_name_is_refused_without_keys_alone(client: TestClient, guard
 
 
 @pytest.mark.parametrize("names", ["images.example other.example", "*"])
-def test_names_that_are_listed_are_answered(collection: Path, names: str) -> None:
+def test_listed_host_names_are_trusted(collection: Path, names: str) -> None:
     with TestClient(create_app(Settings(collection=collection, hosts=names))) as client:
         assert client.get("/livez", headers={"Host": "Images.Example:443"}).status_code == 200
         refused = client.get("/livez", headers={"Host": "third.example"}).status_code
@@ -146,9 +146,7 @@ def test_names_that_are_listed_are_answered(collection: Path, names: str) -> Non
 
 @pytest.mark.parametrize(("address", "anonymous", "status"), [("127.0.0.1", False, 200), ("10.0.0.5", False, 403),
                                                              ("10.0.0.5", True, 200), ("::1", False, 200)])  # fmt: skip
-def test_without_keys_other_machines_are_told_so_however_the_service_was_started(
-    collection: Path, address: str, anonymous: bool, status: int
-) -> None:
+def test_public_address_without_keys_is_rejected(collection: Path, address: str, anonymous: bool, status: int) -> None:
     app = create_app(Settings(collection=collection, anonymous=anonymous))
 
     async def reached_at(scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,7 +158,7 @@ def test_without_keys_other_machines_are_told_so_however_the_service_was_started
     assert status == 200 or answer.json()["code"] == "keys_wanted"
 
 
-def test_a_page_from_elsewhere_may_not_reload(client: TestClient, guarded: TestClient) -> None:
+def test_page_of_another_origin_may_not_reload(client: TestClient, guarded: TestClient) -> None:
     refused = client.post(RELOAD, headers={"Origin": "https://elsewhere.example"})
     assert (refused.status_code, refused.json()["code"]) == (403, "host_refused")
     for origin in ("null", "http://localhost.elsewhere.example"):
@@ -179,17 +177,17 @@ def test_rate_limit_counts_ipv6_by_subscriber_network() -> None:
         limiter.count(anonymous, other)
 
 
-def test_keys_are_never_shown(collection: Path) -> None:
+def test_settings_repr_hides_keys(collection: Path) -> None:
     assert READ not in repr(Settings(collection=collection, keys=f"read:{READ}"))
 
 
-def test_browsers_of_other_origins_are_told_nothing(guarded: TestClient) -> None:
+def test_other_origins_get_no_cors_headers(guarded: TestClient) -> None:
     asked = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
     for answer in (guarded.options("/v1/search/text", headers=asked), guarded.get("/livez", headers=asked)):
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-def test_an_origin_that_is_allowed_may_ask_from_a_browser(collection: Path) -> None:
+def test_allowed_origin_gets_cors_headers(collection: Path) -> None:
     settings = Settings(collection=collection, cors_origins="https://shop.example", keys=f"read:{READ}")
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)

@@ -114,7 +114,7 @@ BAD: dict[str, tuple[str, dict[str, Any], int, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_request_is_a_problem_and_the_next_good_one_succeeds(client: TestClient, name: str) -> None:
+def test_bad_request_is_a_problem_and_affects_no_other(client: TestClient, name: str) -> None:
     path, request, status, code = BAD[name]
     if name == "streamed body over the limit":
         request = {**request, "content": chunks(3_000_000)}
@@ -129,7 +129,7 @@ def test_a_bad_request_is_a_problem_and_the_next_good_one_succeeds(client: TestC
     assert good.json()["results"][0]["id"] == "animals/cat.png"
 
 
-def test_a_vector_that_is_not_finite_is_the_encoders_fault(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vector_that_is_not_finite_is_an_encoder_error(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = client.app.state.service.collections.default.pipeline.searcher.encoder  # type: ignore[attr-defined]
 
     def spoiled(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -156,7 +156,7 @@ def test_a_vector_that_is_not_finite_is_the_encoders_fault(client: TestClient, m
     ],
     ids=["id", "key", "field", "key in a filter"],
 )
-def test_of_what_was_sent_an_answer_repeats_a_little(client: TestClient, path: str, body: dict[str, Any]) -> None:
+def test_problem_repeats_little_of_the_request(client: TestClient, path: str, body: dict[str, Any]) -> None:
     answer = client.post(path, json=body)
     assert answer.status_code in (404, 422)
     assert len(answer.content) < 30_000
@@ -169,19 +169,19 @@ def test_json_may_begin_with_a_byte_order_mark(client: TestClient) -> None:
     assert answer.status_code == 200
 
 
-def test_a_wrong_method_is_a_problem_that_names_the_right_one(client: TestClient) -> None:
+def test_wrong_method_is_a_problem_with_allow(client: TestClient) -> None:
     answer = client.get(TEXT)
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
 
 
-def test_images_of_one_pixel_and_of_one_row_are_answered(client: TestClient) -> None:
+def test_images_of_one_pixel_or_row_are_accepted(client: TestClient) -> None:
     for size in ((1, 1), (5000, 1), (1, 5000)):
         answer = client.post(IMAGE, files={"file": jpeg(*size)})
         assert answer.status_code == 200, answer.text
 
 
-def test_a_surprise_is_a_500_that_tells_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_is_a_500_without_details(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with TestClient(create_app(settings), raise_server_exceptions=False) as own:
         wait_until_ready(own)
         searcher = own.app.state.service.collections.default.pipeline.searcher  # type: ignore[attr-defined]
@@ -201,16 +201,14 @@ def test_a_surprise_is_a_500_that_tells_nothing(settings: Settings, monkeypatch:
 
 
 @pytest.mark.parametrize("odd", [*bad_images(), *odd_images()], ids=lambda odd: odd.name)
-def test_every_odd_image_is_answered_or_refused_with_the_code_that_the_job_records(
-    client: TestClient, odd: OddImage
-) -> None:
+def test_odd_image_has_the_code_of_the_indexing_job(client: TestClient, odd: OddImage) -> None:
     answer = client.post(IMAGE, files={"file": odd.data})
     expected = (200, None) if odd.code is None else (422, odd.code)
     assert (answer.status_code, answer.json().get("code")) == expected, answer.text[:300]
     assert client.post("/v1/search/item", json={"id": "left.png", "limit": 1}).status_code == 200
 
 
-def test_good_and_bad_requests_at_once_do_not_meet(settings: Settings) -> None:
+def test_concurrent_bad_requests_affect_no_other(settings: Settings) -> None:
     """However busy the machine is: nobody is sent away for the wait."""
     outcomes: list[tuple[int, int]] = []
 

@@ -24,17 +24,17 @@ def ids(answer: Any) -> list[str]:
     return [result["id"] for result in answer.json()["results"]]
 
 
-def test_a_text_search_finds_only_what_the_filter_lets_through(client: TestClient) -> None:
+def test_text_search_applies_the_filter(client: TestClient) -> None:
     answer = client.post("/v1/search/text", json={"text": "a rocket", "filter": ANIMALS, "limit": 50})
     assert sorted(ids(answer)) == sorted([CAT, HORSE])
     assert answer.json()["took_ms"]["filter"] > 0
 
 
-def test_an_item_search_need_not_find_itself(client: TestClient) -> None:
+def test_item_search_may_filter_out_the_item(client: TestClient) -> None:
     assert ids(client.post("/v1/search/item", json={"id": CAT, "filter": NOT_THE_CAT})) == [HORSE]
 
 
-def test_an_image_is_filtered_however_it_is_sent(client: TestClient) -> None:
+def test_filter_applies_to_every_form_of_image(client: TestClient) -> None:
     data, text = photograph(CAT), json.dumps(NOT_THE_CAT)
     encoded = base64.b64encode(data).decode()
     answers = [
@@ -46,7 +46,7 @@ def test_an_image_is_filtered_however_it_is_sent(client: TestClient) -> None:
     assert [ids(answer) for answer in answers] == [[HORSE]] * 4
 
 
-def test_a_filter_that_lets_nothing_through_finds_nothing(client: TestClient) -> None:
+def test_filter_without_matches_finds_nothing(client: TestClient) -> None:
     nothing = {"must": [{"field": "width", "range": {"gt": 10**6}}]}
     assert ids(client.post("/v1/search/text", json={"text": "a cat", "filter": nothing})) == []
 
@@ -61,7 +61,7 @@ def test_a_filter_that_lets_nothing_through_finds_nothing(client: TestClient) ->
         ("width > 3", "filter: "),
     ],
 )
-def test_what_is_wrong_with_a_filter_is_told(client: TestClient, wanted: Any, match: str) -> None:
+def test_filter_error_names_the_problem(client: TestClient, wanted: Any, match: str) -> None:
     by_json = client.post("/v1/search/text", json={"text": "a cat", "filter": wanted})
     by_form = client.post(
         "/v1/search/image", files={"file": ("cat.png", photograph(CAT))}, data={"filter": json.dumps(wanted)}
@@ -71,7 +71,7 @@ def test_what_is_wrong_with_a_filter_is_told(client: TestClient, wanted: Any, ma
         assert match in answer.json()["detail"]
 
 
-def test_params_ask_for_more_within_limits(client: TestClient) -> None:
+def test_params_are_accepted_within_limits(client: TestClient) -> None:
     asked = {"text": "a cat", "limit": 50, "params": {"nprobe": 3, "candidates": 9, "exact": True}}
     assert len(ids(client.post("/v1/search/text", json=asked))) == len(ITEMS)
     form = {"params": json.dumps({"exact": True})}
@@ -91,7 +91,7 @@ def test_params_ask_for_more_within_limits(client: TestClient) -> None:
         ("fast", "request_invalid", "params"),
     ],
 )
-def test_params_out_of_range_are_refused(client: TestClient, params: Any, code: str, match: str) -> None:
+def test_params_out_of_range_are_rejected(client: TestClient, params: Any, code: str, match: str) -> None:
     by_json = client.post("/v1/search/text", json={"text": "a cat", "params": params})
     by_form = client.post(
         "/v1/search/image", files={"file": ("cat.png", photograph(CAT))}, data={"params": json.dumps(params)}

@@ -15,26 +15,26 @@ KINDS = {"image/webp", "image/jpeg", "image/png"}
 
 
 @pytest.mark.parametrize("item_id", ITEMS)
-def test_an_item_by_its_encoded_id(client: TestClient, item_id: str) -> None:
+def test_item_is_found_by_its_encoded_id(client: TestClient, item_id: str) -> None:
     answer = client.get(f"/v1/items/{quote(item_id, safe='')}")
     assert answer.status_code == 200, answer.text
     item = ItemResponse.model_validate(answer.json(), extra="forbid")
     assert (item.id, item.metadata["path"]) == (item_id, item_id)
 
 
-def test_slashes_may_stand_as_they_are(client: TestClient) -> None:
+def test_slashes_in_ids_need_no_encoding(client: TestClient) -> None:
     assert client.get("/v1/items/space/rocket.jpg").json()["id"] == "space/rocket.jpg"
     assert client.get("/v1/items/space/rocket.jpg/thumbnail").headers["content-type"] in KINDS
 
 
-def test_an_id_that_ends_in_thumbnail_is_told_from_a_thumbnail(client: TestClient) -> None:
+def test_id_that_ends_in_thumbnail_is_distinguished(client: TestClient) -> None:
     assert client.get("/v1/items/cup%2Fthumbnail").json()["id"] == "cup/thumbnail"
     coins, coffee = client.get("/v1/items/cup/thumbnail"), client.get("/v1/items/cup%2Fthumbnail/thumbnail")
     assert {coins.headers["content-type"], coffee.headers["content-type"]} <= KINDS
     assert coins.content != coffee.content
 
 
-def test_a_thumbnail_is_a_small_image_that_a_browser_may_keep(client: TestClient) -> None:
+def test_thumbnail_is_small_and_cacheable(client: TestClient) -> None:
     first = client.get("/v1/items/left.png/thumbnail")
     assert max(images.decode(first.content).image.size) == images.THUMBNAIL_SIDE
     assert first.headers["x-content-type-options"] == "nosniff"
@@ -57,12 +57,12 @@ def test_a_thumbnail_is_a_small_image_that_a_browser_may_keep(client: TestClient
         (f"/v1/items/{quote(WITHOUT_THUMBNAIL)}/thumbnail", "no_thumbnail"),
     ],
 )
-def test_what_is_not_there_is_404(client: TestClient, path: str, code: str) -> None:
+def test_unknown_item_and_thumbnail_are_404(client: TestClient, path: str, code: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.json()["code"]) == (404, code)
 
 
-def test_leafing_through_the_collection_meets_every_item_once(client: TestClient) -> None:
+def test_paging_lists_every_item_once(client: TestClient) -> None:
     pages = [client.get("/v1/items", params={"offset": offset, "limit": 4}).json() for offset in range(0, 16, 4)]
     for page in pages:
         ItemsResponse.model_validate(page, extra="forbid")
@@ -71,7 +71,7 @@ def test_leafing_through_the_collection_meets_every_item_once(client: TestClient
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=51", "limit=x", "offset=-1", "offset=1e3", f"offset={10**30}"])
-def test_a_page_that_makes_no_sense_is_422(client: TestClient, query: str) -> None:
+def test_invalid_page_is_422(client: TestClient, query: str) -> None:
     answer = client.get(f"/v1/items?{query}")
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(f"{query.partition('=')[0]} is ")

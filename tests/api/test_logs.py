@@ -29,7 +29,7 @@ TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 KEY = "read-0123456789abcdef"
 
 
-def test_json_logs_name_request_and_trace_and_no_secret(collection: Path) -> None:
+def test_json_logs_hold_request_and_trace_and_no_secret(collection: Path) -> None:
     settings = {"LOOKALIKE_LOG_FORMAT": "json", "LOOKALIKE_ACCESS_LOG": "true", "LOOKALIKE_KEYS": f"read:{KEY}"}
     with serving(collection, **settings) as (process, client):
         headers = {"Authorization": f"Bearer {KEY}", "X-Request-ID": "abc-123", "traceparent": TRACEPARENT}
@@ -61,11 +61,11 @@ def test_json_logs_name_request_and_trace_and_no_secret(collection: Path) -> Non
         f"00-{TRACE}-{PARENT}-01-more",
     ],
 )  # fmt: skip
-def test_a_traceparent_that_makes_no_sense_is_left_out(given: str) -> None:
+def test_invalid_traceparent_is_ignored(given: str) -> None:
     assert logs.parse_trace_id(given) == ""
 
 
-def test_a_traceparent_of_a_later_version_is_read() -> None:
+def test_traceparent_of_later_version_is_parsed() -> None:
     assert logs.parse_trace_id(f"01-{TRACE}-{PARENT}-01-more") == TRACE
 
 
@@ -80,7 +80,7 @@ def spans(collection: Path) -> Iterator[tuple[TestClient, InMemorySpanExporter]]
         yield client, exporter
 
 
-def test_a_request_is_a_span_of_its_clients_trace_with_its_stages(
+def test_request_is_a_span_with_its_stages(
     spans: tuple[TestClient, InMemorySpanExporter],
 ) -> None:
     client, exporter = spans
@@ -96,7 +96,7 @@ def test_a_request_is_a_span_of_its_clients_trace_with_its_stages(
     assert "secret" not in str(dict(span.attributes))  # no query string leaves the service
 
 
-def test_a_trace_that_begins_here_is_in_the_log(
+def test_own_trace_id_is_logged(
     spans: tuple[TestClient, InMemorySpanExporter], caplog: pytest.LogCaptureFixture
 ) -> None:
     client, exporter = spans
@@ -112,7 +112,7 @@ def test_a_trace_that_begins_here_is_in_the_log(
 @pytest.mark.parametrize(
     "path", ["/v1/collections/metrics/items", "/v1/items/metrics", "/v1/items/a%2Flivez", "/v1/stats"]
 )
-def test_what_is_called_like_a_health_check_is_traced(
+def test_paths_that_resemble_health_checks_are_traced(
     spans: tuple[TestClient, InMemorySpanExporter], path: str
 ) -> None:
     client, exporter = spans
@@ -136,7 +136,7 @@ def test_plain_logs_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> Non
         root.setLevel(level)
 
 
-def test_details_of_an_image_stay_out_of_the_log_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_log_holds_no_image_metadata(capsys: pytest.CaptureFixture[str]) -> None:
     root, before = logging.getLogger(), logging.getLogger().handlers[:]
     level = root.level
     exif = Image.Exif()

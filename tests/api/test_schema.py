@@ -30,7 +30,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesis.
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS, ids=[f"{method} {path}" for path, method in OPERATIONS])
-def test_whatever_is_sent_is_answered_as_documented(document: schemathesis.BaseSchema, path: str, method: str) -> None:
+def test_responses_follow_the_openapi_document(document: schemathesis.BaseSchema, path: str, method: str) -> None:
     @given(case=document[path][method.upper()].as_strategy())
     @settings(
         max_examples=EXAMPLES,

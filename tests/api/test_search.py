@@ -46,7 +46,7 @@ def as_data_uri(client: TestClient, data: bytes, limit: int) -> Any:
 @pytest.mark.parametrize(
     "send", [as_form, as_form_with_query_parameter, as_raw_body, as_base64, as_wrapped_base64, as_data_uri]
 )
-def test_an_image_finds_itself_with_score_one_however_it_is_sent(client: TestClient, send: Send) -> None:
+def test_image_finds_itself_in_every_form(client: TestClient, send: Send) -> None:
     answer = send(client, photograph(CAT), 3)
     assert answer.status_code == 200, answer.text
     found = SearchResponse.model_validate(answer.json(), extra="forbid")
@@ -57,12 +57,12 @@ def test_an_image_finds_itself_with_score_one_however_it_is_sent(client: TestCli
     assert (found.collection, found.encoder) == ("photographs", "fake")
 
 
-def test_the_two_views_of_the_motorcycle_find_each_other(client: TestClient) -> None:
+def test_two_views_of_the_motorcycle_find_each_other(client: TestClient) -> None:
     answer = as_form(client, photograph("left.png"), 2).json()
     assert [result["id"] for result in answer["results"]] == ["left.png", "right.png"]
 
 
-def test_text_answers_in_order_with_every_stage_timed(client: TestClient) -> None:
+def test_text_search_is_sorted_with_every_stage_timed(client: TestClient) -> None:
     answer = client.post("/v1/search/text", json={"text": "a cat", "limit": 50})
     assert answer.status_code == 200, answer.text
     body = answer.json()
@@ -75,19 +75,19 @@ def test_text_answers_in_order_with_every_stage_timed(client: TestClient) -> Non
     assert body["took_ms"]["total"] >= body["took_ms"]["encode"] > 0
 
 
-def test_ten_is_the_limit_where_none_is_given(client: TestClient) -> None:
+def test_default_limit_is_ten(client: TestClient) -> None:
     assert len(client.post("/v1/search/text", json={"text": "a cat"}).json()["results"]) == min(10, len(ITEMS))
 
 
 @pytest.mark.parametrize("item_id", ITEMS)
-def test_an_item_finds_itself_first(client: TestClient, item_id: str) -> None:
+def test_item_finds_itself_first(client: TestClient, item_id: str) -> None:
     answer = client.post("/v1/search/item", json={"id": item_id, "limit": 2})
     assert answer.status_code == 200, answer.text
     first = answer.json()["results"][0]
     assert (first["id"], first["score"]) == (item_id, pytest.approx(1.0, abs=1e-6))
 
 
-def test_results_carry_metadata_without_the_absent_and_a_link_that_works(client: TestClient) -> None:
+def test_results_have_metadata_and_a_thumbnail_url(client: TestClient) -> None:
     results = client.post("/v1/search/text", json={"text": "anything", "limit": 50}).json()["results"]
     for result in results:
         name, caption = ITEMS[result["id"]]

@@ -102,7 +102,7 @@ def test_other_encoder_is_rejected_with_both_names(collection: Path, monkeypatch
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-def test_pages_load_nothing_from_elsewhere_and_run_no_inline_script(client: TestClient, path: str) -> None:
+def test_pages_load_nothing_external_and_no_inline_script(client: TestClient, path: str) -> None:
     page = client.get(path)
     assert page.status_code == 200
     policy = page.headers["content-security-policy"]
@@ -116,7 +116,7 @@ def test_pages_load_nothing_from_elsewhere_and_run_no_inline_script(client: Test
         assert client.get(f"/{file}").status_code == 200, file
 
 
-def test_every_module_of_the_page_is_served(client: TestClient) -> None:
+def test_modules_of_the_page_are_served(client: TestClient) -> None:
     for file in (REPOSITORY / "app/web").glob("*.js"):
         answer = client.get(f"/static/{file.name}")
         assert answer.headers["content-type"].startswith("text/javascript")
@@ -125,14 +125,14 @@ def test_every_module_of_the_page_is_served(client: TestClient) -> None:
     assert client.get("/static/..%2Fmain.py").status_code == 404
 
 
-def test_every_answer_carries_the_security_headers(client: TestClient) -> None:
+def test_every_response_has_security_headers(client: TestClient) -> None:
     for answer in (client.get("/livez"), client.get("/nothing"), client.post("/v1/search/text", content=b"")):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["referrer-policy"] == "no-referrer"
 
 
-def test_the_service_may_live_under_a_prefix(settings: Settings) -> None:
+def test_service_works_under_a_prefix(settings: Settings) -> None:
     with TestClient(create_app(settings), root_path="/pictures") as prefixed:
         wait_until_ready(prefixed)
         found = prefixed.post("/v1/search/text", json={"text": "x", "limit": 3}).json()
@@ -140,14 +140,14 @@ def test_the_service_may_live_under_a_prefix(settings: Settings) -> None:
         assert all(url.startswith("/pictures/v1/items/") for url in urls)
 
 
-def test_the_committed_openapi_document_is_the_served_one(client: TestClient) -> None:
+def test_committed_openapi_document_equals_served_one(client: TestClient) -> None:
     committed = json.loads((REPOSITORY / "docs/openapi.json").read_text())
     served = client.get("/openapi.json").json()
     committed["info"]["version"] = served["info"]["version"]
     assert served == committed, "run: make openapi"
 
 
-def test_every_operation_documents_its_errors_and_has_examples(client: TestClient) -> None:
+def test_operations_document_errors_and_examples(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     models = document["components"]["schemas"]
     for path, operations in document["paths"].items():
@@ -161,7 +161,7 @@ def test_every_operation_documents_its_errors_and_has_examples(client: TestClien
         getattr(schemas, name).model_validate(models[name]["examples"][0])
 
 
-def test_the_statuses_that_bad_requests_meet_are_documented(client: TestClient) -> None:
+def test_statuses_of_bad_requests_are_documented(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     for path, _, status, _ in BAD.values():
         if (route := path.partition("?")[0]) in paths:
@@ -186,7 +186,7 @@ def test_every_setting_and_every_code_is_documented() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("max_wait", "inf"), ("deadline", "nan"), ("proxies", "zzz"), ("proxies", "10.0.0.0/99")]
 )
-def test_settings_that_make_no_sense_are_refused(name: str, value: str) -> None:
+def test_invalid_settings_are_rejected(name: str, value: str) -> None:
     with pytest.raises(ValidationError, match=name):
         Settings.model_validate({name: value})
 
@@ -197,27 +197,25 @@ def test_proxies_are_addresses_networks_or_all() -> None:
 
 
 @pytest.mark.parametrize("origins", ["shop.example", "https://shop.example/", "https://a.example https://b.example/x"])
-def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
+def test_invalid_cors_origin_is_rejected(origins: str) -> None:
     with pytest.raises(ValidationError, match="is not an origin; write it like"):
         Settings(cors_origins=origins)
     Settings(cors_origins="https://shop.example:8443,http://localhost:3000 chrome-extension://abc *")
 
 
-def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.setenv(f"LOOKALIKE_{name.upper()}", "")
     assert Settings() == Settings.model_construct(**{n: f.default for n, f in Settings.model_fields.items()})
 
 
 @pytest.mark.parametrize("path", ["/v1/search/text/", "/v1/collections/", "/livez/", "/docs/"])
-def test_a_slash_too_many_is_404_and_no_redirect_to_what_the_client_calls_the_host(
-    client: TestClient, path: str
-) -> None:
+def test_trailing_slash_is_404_and_not_redirected(client: TestClient, path: str) -> None:
     for answer in (client.get(path, follow_redirects=False), client.post(path, follow_redirects=False)):
         assert answer.status_code in (404, 405)
         assert "location" not in answer.headers
 
 
-def test_a_misspelt_setting_is_told() -> None:
+def test_misspelled_setting_is_reported() -> None:
     given = ["LOOKALIKE_MAX_WAT", "LOOKALIKE_MAX_WAIT", "LOOKALIKE_CACHE", "LOOKALIKE_TEST_DATA", "PATH"]
     assert misspelled_variables(given) == {"LOOKALIKE_MAX_WAT": "LOOKALIKE_MAX_WAIT"}

@@ -29,7 +29,7 @@ def compare(client: TestClient, **body: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("a", "b"), list(itertools.product(SIDES, SIDES)))
-def test_every_pair_of_sides_is_symmetric_and_consistent(client: TestClient, a: str, b: str) -> None:
+def test_similarity_is_symmetric_and_consistent(client: TestClient, a: str, b: str) -> None:
     there, back = compare(client, a=SIDES[a], b=SIDES[b]), compare(client, a=SIDES[b], b=SIDES[a])
     assert there["cosine"] == pytest.approx(back["cosine"], abs=1e-6)
     assert there["distance"] == pytest.approx(1.0 - there["cosine"], abs=1e-6)
@@ -45,7 +45,7 @@ def test_every_pair_of_sides_is_symmetric_and_consistent(client: TestClient, a: 
         assert there["similar"] is True
 
 
-def test_the_form_with_two_files_says_what_the_json_says(client: TestClient) -> None:
+def test_form_and_json_give_the_same_similarity(client: TestClient) -> None:
     files = {"a": ("a.png", LEFT), "b": ("b.png", photograph("animals/cat.png"))}
     form = client.post("/v1/similarity", files=files, data={"threshold": "0.5"}).json()
     sides = {name: {"image": base64.b64encode(data).decode()} for name, (_, data) in files.items()}
@@ -55,7 +55,7 @@ def test_the_form_with_two_files_says_what_the_json_says(client: TestClient) -> 
     ]
 
 
-def test_a_form_may_mix_a_file_with_a_text_or_an_id(client: TestClient) -> None:
+def test_form_may_mix_file_with_text_or_id(client: TestClient) -> None:
     file = {"a": ("a.png", LEFT)}
     with_id = client.post("/v1/similarity", files=file, data={"b_id": "left.png"}).json()
     assert with_id["cosine"] == pytest.approx(1.0, abs=1e-4)
@@ -64,7 +64,7 @@ def test_a_form_may_mix_a_file_with_a_text_or_an_id(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(("threshold", "similar"), [(0.0, False), (2.0, True)])
-def test_the_threshold_given_decides(client: TestClient, threshold: float, similar: bool) -> None:
+def test_given_threshold_decides(client: TestClient, threshold: float, similar: bool) -> None:
     found = compare(client, a={"id": "left.png"}, b={"id": "animals/cat.png"}, threshold=threshold)
     assert (found["threshold"], found["similar"]) == (threshold, similar)
 
@@ -84,7 +84,7 @@ def test_the_threshold_given_decides(client: TestClient, threshold: float, simil
         [],
     ],
 )
-def test_what_is_no_pair_is_refused(client: TestClient, body: Any) -> None:
+def test_invalid_pair_is_rejected(client: TestClient, body: Any) -> None:
     answer = client.post("/v1/similarity", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
 
@@ -98,19 +98,19 @@ def test_what_is_no_pair_is_refused(client: TestClient, body: Any) -> None:
         ({"a": LEFT, "b": LEFT}, {"threshold": "much"}),
     ],
 )
-def test_what_is_no_pair_is_refused_in_a_form(client: TestClient, files: Any, data: Any) -> None:
+def test_invalid_pair_in_a_form_is_rejected(client: TestClient, files: Any, data: Any) -> None:
     answer = client.post("/v1/similarity", files=files, data=data)
     assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
 
 
-def test_a_refusal_names_the_field_and_the_mend(client: TestClient) -> None:
+def test_pair_error_names_the_field_and_the_fix(client: TestClient) -> None:
     as_text = client.post("/v1/similarity", files={"a": LEFT}, data={"b": "a motorcycle"}).json()
     assert as_text["detail"] == "the field 'b' is text; use b_text for a text, b_id for an item's id"
     empty_side = client.post("/v1/similarity", json={"a": {"text": "x"}, "b": {}}).json()
     assert empty_side["detail"] == "b: give exactly one of image, text, id and url"
 
 
-def test_an_unknown_id_is_named(client: TestClient) -> None:
+def test_unknown_id_is_named(client: TestClient) -> None:
     answer = client.post("/v1/similarity", json={"a": {"id": "nobody.png"}, "b": {"text": "x"}})
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_item")
     assert "nobody.png" in answer.json()["detail"]

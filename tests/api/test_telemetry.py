@@ -42,7 +42,7 @@ def value(found: Samples, name: str, **labels: str) -> float:
     return found.get((name, frozenset(labels.items())), 0.0)
 
 
-def test_what_happened_is_counted(client: TestClient) -> None:
+def test_requests_errors_and_stages_are_counted(client: TestClient) -> None:
     before = samples(client)
     client.post("/v1/search/text", json={"text": "a cat"})
     client.post("/v1/search/image", files={"file": photograph("cup")})
@@ -80,7 +80,7 @@ def test_what_happened_is_counted(client: TestClient) -> None:
     assert value(after, "process_resident_memory_bytes") > 10_000_000
 
 
-def test_no_client_can_make_time_series(client: TestClient) -> None:
+def test_clients_cannot_create_time_series(client: TestClient) -> None:
     client.request("BREW", "/v1/search/text")
     for path in ("/a", "/b", "/v1/items/c", "/v1/items/d", "/static/e.js"):
         client.get(path)
@@ -90,7 +90,7 @@ def test_no_client_can_make_time_series(client: TestClient) -> None:
     assert "BREW" not in methods
 
 
-def test_stats_for_people(client: TestClient) -> None:
+def test_stats_are_served_as_json_and_text(client: TestClient) -> None:
     client.post("/v1/search/image", files={"file": photograph("cup")})
     found = client.get("/v1/stats").json()
     schemas.StatsResponse.model_validate(found)
@@ -103,18 +103,18 @@ def test_stats_for_people(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("given", ["abc-123", "00-4bf92f3577b34da6a3ce929d0e0e4736"])
-def test_a_request_keeps_its_name(client: TestClient, given: str) -> None:
+def test_valid_request_id_is_kept(client: TestClient, given: str) -> None:
     assert client.get("/livez", headers={"X-Request-ID": given}).headers["x-request-id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "line\\nbreak", "<script>"])
-def test_a_name_that_makes_no_sense_is_replaced(client: TestClient, given: str) -> None:
+def test_invalid_request_id_is_replaced(client: TestClient, given: str) -> None:
     names = [client.get("/livez", headers={"X-Request-ID": given}).headers["x-request-id"] for _ in range(2)]
     assert given not in names
     assert names[0] != names[1]
 
 
-def test_telemetry_is_guarded_like_everything_else(collection: Path) -> None:
+def test_telemetry_requires_a_key(collection: Path) -> None:
     with TestClient(create_app(Settings(collection=collection, keys="read:0123456789abcdef"))) as client:
         wait_until_ready(client)
         for path in ("/metrics", "/v1/stats"):
@@ -122,7 +122,7 @@ def test_telemetry_is_guarded_like_everything_else(collection: Path) -> None:
             assert client.get(path, headers={"X-API-Key": "0123456789abcdef"}).status_code == 200
 
 
-def test_the_dashboard_asks_for_what_is_told(client: TestClient) -> None:
+def test_dashboard_queries_existing_metrics(client: TestClient) -> None:
     client.post("/v1/search/text", json={"text": "a cat"})
     client.post("/v1/search/text", json={"text": ""})
     told = {name for name, _ in samples(client)}
@@ -132,7 +132,7 @@ def test_the_dashboard_asks_for_what_is_told(client: TestClient) -> None:
     assert asked <= told
 
 
-def test_grafana_knows_all_that_the_dashboard_says() -> None:
+def test_dashboard_is_valid_for_grafana() -> None:
     dashboard = json.loads((REPOSITORY / "deploy/grafana/dashboards/lookalike.json").read_text())
     register_default_plugins()
     read = json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))  # which leaves out what it doesn't know
@@ -153,7 +153,7 @@ def _left_out(said: Any, read: Any, where: str = "") -> Iterator[str]:
         yield where
 
 
-def test_a_fault_is_counted_and_named(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_is_counted_with_its_request_id(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: QueryPipeline, *_: object) -> None:
         raise ZeroDivisionError
 

@@ -28,11 +28,11 @@ def take(controller: AdmissionController, clock: Clock, seconds: float) -> None:
     controller.release(entered, completed=True)
 
 
-def test_nothing_is_known_before_the_first_query_has_ended() -> None:
+def test_expected_wait_is_zero_at_first() -> None:
     assert AdmissionController(1.0).expected_wait() == 0.0
 
 
-def test_before_anything_is_known_only_so_many_are_let_in() -> None:
+def test_first_queries_are_admitted_up_to_a_limit() -> None:
     controller = AdmissionController(1.0)
     entered = 0.0
     for _ in range(64):
@@ -44,7 +44,7 @@ def test_before_anything_is_known_only_so_many_are_let_in() -> None:
     controller.admit()
 
 
-def test_a_slow_first_query_keeps_nobody_out(clock: Clock) -> None:
+def test_slow_first_query_does_not_block_others(clock: Clock) -> None:
     """What it waited for, such as a library that is loaded, the next do not wait for."""
     controller = AdmissionController(max_wait=2.0, clock=clock)
     take(controller, clock, 5.0)
@@ -59,7 +59,7 @@ def test_a_slow_first_query_keeps_nobody_out(clock: Clock) -> None:
     controller.admit()
 
 
-def test_a_fast_service_lets_many_in_before_its_mean_is_complete(clock: Clock) -> None:
+def test_fast_service_admits_many_before_its_mean_is_complete(clock: Clock) -> None:
     controller = AdmissionController(max_wait=2.0, clock=clock)
     take(controller, clock, 0.001)
     for _ in range(1000):
@@ -67,7 +67,7 @@ def test_a_fast_service_lets_many_in_before_its_mean_is_complete(clock: Clock) -
         controller.acquire()
 
 
-def test_the_expected_wait_is_littles(clock: Clock) -> None:
+def test_expected_wait_follows_littles_law(clock: Clock) -> None:
     controller = AdmissionController(max_wait=100.0, clock=clock)
     for seconds in (1.0, 3.0):
         take(controller, clock, seconds)
@@ -78,7 +78,7 @@ def test_the_expected_wait_is_littles(clock: Clock) -> None:
     assert controller.expected_wait() == 3 * (1.0 + 3.0) / 2
 
 
-def test_queries_that_end_together_share_the_time(clock: Clock) -> None:
+def test_queries_of_one_batch_share_its_time(clock: Clock) -> None:
     controller = AdmissionController(max_wait=100.0, clock=clock)
     entered = [controller.acquire() for _ in range(4)]
     clock.now += 2.0
@@ -88,7 +88,7 @@ def test_queries_that_end_together_share_the_time(clock: Clock) -> None:
     assert controller.expected_wait() == 2.0 / 4
 
 
-def test_who_would_wait_too_long_is_refused_and_told_when_to_come_again(clock: Clock) -> None:
+def test_refused_query_gets_retry_after(clock: Clock) -> None:
     controller = AdmissionController(max_wait=2.0, clock=clock)
     for _ in range(64):
         take(controller, clock, 1.5)
@@ -104,7 +104,7 @@ def test_who_would_wait_too_long_is_refused_and_told_when_to_come_again(clock: C
     controller.admit()  # and in again
 
 
-def test_queries_that_fail_at_once_make_nobody_look_fast(clock: Clock) -> None:
+def test_immediate_failures_do_not_count_as_completions(clock: Clock) -> None:
     controller = AdmissionController(max_wait=2.0, clock=clock)
     take(controller, clock, 1.0)
     entered = controller.acquire()
@@ -117,7 +117,7 @@ def test_queries_that_fail_at_once_make_nobody_look_fast(clock: Clock) -> None:
     assert controller.expected_wait() == (1.0 + 3.0) / 2
 
 
-def test_queries_that_take_a_turn_and_fail_tell_as_much_as_others(clock: Clock) -> None:
+def test_slow_failures_count_as_completions(clock: Clock) -> None:
     controller = AdmissionController(max_wait=2.0, clock=clock)
     for _ in range(64):
         take(controller, clock, 0.1)
@@ -130,7 +130,7 @@ def test_queries_that_take_a_turn_and_fail_tell_as_much_as_others(clock: Clock) 
     assert controller.expected_wait() == pytest.approx(0.1)
 
 
-def test_time_in_which_others_gave_up_is_nobodys(clock: Clock) -> None:
+def test_cancelled_queries_do_not_count_as_completions(clock: Clock) -> None:
     controller = AdmissionController(max_wait=2.0, clock=clock)
     take(controller, clock, 0.1)
     staying = controller.acquire()

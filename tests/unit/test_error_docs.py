@@ -16,13 +16,13 @@ def _tree(root: type[LookalikeError]) -> set[type[LookalikeError]]:
     return children.union(*map(_tree, children))
 
 
-def test_page_and_tree_agree() -> None:
+def test_every_error_code_has_a_heading() -> None:
     headings = re.findall(r"^### (\w+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(set(headings)) == len(headings)
     assert set(headings) == {error.code for error in _tree(LookalikeError)}
 
 
-def test_codes_are_unique_and_every_class_says_what_it_is() -> None:
+def test_codes_are_unique_and_classes_documented() -> None:
     errors = sorted(_tree(LookalikeError), key=lambda error: error.__name__)
     assert len({error.code for error in errors}) == len(errors)
     assert all(error.__doc__ for error in errors)

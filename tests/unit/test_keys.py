@@ -20,7 +20,7 @@ from cli.main import app
 from lookalike.errors import ConfigInvalid
 
 
-def test_a_key_is_known_by_its_digest_and_by_nothing_else() -> None:
+def test_key_is_recognized_by_its_digest_alone() -> None:
     key, digest = new_key()
     ring = Keyring({"website": ("read", digest)})
     assert ring.caller(key) == Caller("website", "read")
@@ -28,12 +28,12 @@ def test_a_key_is_known_by_its_digest_and_by_nothing_else() -> None:
     assert key not in repr(vars(ring))
 
 
-def test_roles() -> None:
+def test_roles_include_lower_roles() -> None:
     assert [Caller("", "admin").may(role) for role in ("read", "admin")] == [True, True]
     assert [Caller("", "read").may(role) for role in ("read", "admin")] == [True, False]
 
 
-def test_keys_of_the_environment() -> None:
+def test_environment_keys_are_parsed() -> None:
     ring = load_keyring("read:0123456789abcdef, admin:fedcba9876543210", None)
     assert ring.caller("0123456789abcdef") == Caller("environment-1", "read")
     assert ring.caller("fedcba9876543210") == Caller("environment-2", "admin")
@@ -44,7 +44,7 @@ def test_keys_of_the_environment() -> None:
     "listed",
     ["0123456789abcdef", "write:0123456789abcdef", "read:short-secret", "read:", "read:schlüssel-0123456789abcdef"],
 )
-def test_a_listed_key_that_makes_no_sense_is_told_without_telling_it(listed: str) -> None:
+def test_error_of_listed_key_does_not_show_it(listed: str) -> None:
     with pytest.raises(ConfigInvalid, match="entry 2") as caught:
         load_keyring(f"read:aaaaaaaaaaaaaaaaaaaaaa {listed}", None)
     assert "0123456789abcdef" not in str(caught.value)
@@ -63,19 +63,19 @@ def test_a_listed_key_that_makes_no_sense_is_told_without_telling_it(listed: str
         ("a = " + "[" * 5000, "not TOML"),
     ],
 )
-def test_a_key_file_that_makes_no_sense(tmp_path: Path, text: str, told: str) -> None:
+def test_invalid_key_file_is_rejected(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "keys.toml").write_text(text)
     with pytest.raises(ConfigInvalid, match=told) as caught:
         load_keyring("", tmp_path / "keys.toml")
     assert "secret-in-plain-text" not in str(caught.value)
 
 
-def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_key_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match="LOOKALIKE_KEYS_FILE"):
         load_keyring("", tmp_path / "keys.toml")
 
 
-def test_the_command_makes_keys_that_the_service_knows(tmp_path: Path) -> None:
+def test_key_command_creates_valid_keys(tmp_path: Path) -> None:
     path, run = tmp_path / "keys.toml", CliRunner().invoke
     made = {}
     for name, role in (("website", "read"), ("ops", "admin")):
@@ -97,7 +97,7 @@ def test_the_command_makes_keys_that_the_service_knows(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_one_key_has_one_role(tmp_path: Path) -> None:
+def test_key_listed_twice_is_rejected(tmp_path: Path) -> None:
     key, digest = new_key()
     with pytest.raises(ConfigInvalid, match="'environment-1' is listed twice") as caught:
         load_keyring(f"admin:{key} read:{key}", None)
@@ -108,7 +108,7 @@ def test_one_key_has_one_role(tmp_path: Path) -> None:
         load_keyring(f"admin:{key}", path)
 
 
-def test_who_may_read_the_key_file_stays_and_a_link_stays_one(tmp_path: Path) -> None:
+def test_key_command_keeps_permissions_and_symlink(tmp_path: Path) -> None:
     real, link = tmp_path / "real.toml", tmp_path / "keys.toml"
     real.touch()
     real.chmod(0o640)
@@ -123,7 +123,7 @@ def test_who_may_read_the_key_file_stays_and_a_link_stays_one(tmp_path: Path) ->
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
-def test_keys_made_at_once_are_all_there(tmp_path: Path) -> None:
+def test_concurrent_key_commands_keep_all_keys(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     command = [sys.executable, "-m", "cli.main", "key", "--file", str(path)]
     running = [subprocess.Popen([*command, f"key{i}"], stdout=subprocess.DEVNULL) for i in range(6)]
@@ -132,7 +132,7 @@ def test_keys_made_at_once_are_all_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_key_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_key_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "keys.toml"
     assert CliRunner().invoke(app, ["key", "first", "--file", str(path)]).exit_code == 0
     before = path.read_bytes()

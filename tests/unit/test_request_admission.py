@@ -418,7 +418,7 @@ def test_fetch_that_outlives_its_request_does_not_resume() -> None:
     run(main())
 
 
-def test_routes_of_the_service_declare_kinds_and_deadlines() -> None:
+def test_service_routes_declare_kinds_and_deadlines() -> None:
     declared = {
         route.path: getattr(route.endpoint, "admission", "nothing")
         for module in (collections, health, items, search, similarity, stats)
