@@ -21,6 +21,9 @@ from lookalike.errors import (
     UnknownItem,
 )
 
+CLIENT_DISCONNECTED = 499
+"""The status of a request whose client disconnected before its response, as nginx has it; for metrics and logs."""
+
 
 class RequestError(LookalikeError):
     """A request that is rejected before anything is decoded."""

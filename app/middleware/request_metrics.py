@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
+from app.errors import CLIENT_DISCONNECTED
 from app.telemetry import Telemetry
 
 logger = logging.getLogger("app.telemetry")
@@ -22,7 +23,6 @@ _MAX_PATH_CHARS = 300
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 _OTHER = "other"
-_CLIENT_DISCONNECTED = 499
 
 
 class RequestMetricsMiddleware:
@@ -39,7 +39,7 @@ class RequestMetricsMiddleware:
         """Call the application with a `send` that adds the id and reads the status."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        started, status = time.perf_counter(), _CLIENT_DISCONNECTED  # unless a response starts
+        started, status = time.perf_counter(), CLIENT_DISCONNECTED  # unless a response starts
         headers = Headers(scope=scope)
         request_id = _request_id(headers.get("x-request-id", ""))
         scope.setdefault("state", {})["request_id"] = request_id

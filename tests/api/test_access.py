@@ -1,4 +1,4 @@
-"""Keys, roles and rates as a client meets them."""
+"""Keys, roles, rate limits, host names and origins over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every bad request: its status, its code, its document, and that it costs the next request nothing."""
+"""Bad requests: status, code and problem document; the next request is not affected."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_odd_image_has_the_code_of_the_indexing_job(client: TestClient, odd: Odd
 
 
 def test_concurrent_bad_requests_affect_no_other(settings: Settings) -> None:
-    """However busy the machine is: nobody is sent away for the wait."""
+    """With limits that a busy machine does not reach."""
     outcomes: list[tuple[int, int]] = []
 
     def send(name: str) -> None:

@@ -1,4 +1,4 @@
-"""`filter` and `params` of the three searches, in every form that a request may take."""
+"""`filter` and `params` of the three searches, in every form of request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items and their thumbnails, under every awkward id."""
+"""Items and their thumbnails, also with unusual ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service writes of itself, and the traces that it sends."""
+"""Logs and traces."""
 
 from __future__ import annotations
 

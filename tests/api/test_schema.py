@@ -1,4 +1,4 @@
-"""What OpenAPI promises holds for whatever a client sends: no 5xx, no status and no answer that is not documented."""
+"""Generated requests: no 5xx, and no status or response that the OpenAPI document lacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.api.small_collection import build_collection
 from tests.api.test_serve import serving
 
 EXAMPLES = int(os.environ.get("LOOKALIKE_FUZZ_EXAMPLES", "15"))
-"""For each operation; `LOOKALIKE_FUZZ_EXAMPLES=1000 make test ARGS="tests/api/test_schema.py"` looks deeper."""
+"""For each operation; `LOOKALIKE_FUZZ_EXAMPLES=1000 make test ARGS="tests/api/test_schema.py"` runs more."""
 KEY = "admin-0123456789abcdef"
 DOCUMENT = json.loads((Path(__file__).resolve().parents[2] / "docs/openapi.json").read_text())
 OPERATIONS = [(path, method) for path, item in DOCUMENT["paths"].items() for method in item]

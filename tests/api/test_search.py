@@ -1,4 +1,4 @@
-"""The three searches: what they answer, in every form that a request may take."""
+"""The three searches and their responses, in every form of request."""
 
 from __future__ import annotations
 

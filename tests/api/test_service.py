@@ -1,4 +1,4 @@
-"""Start, readiness, pages, headers, the documents."""
+"""Start, readiness, pages, headers, settings, and the documentation."""
 
 from __future__ import annotations
 

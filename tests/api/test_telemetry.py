@@ -142,7 +142,7 @@ def test_dashboard_is_valid_for_grafana() -> None:
 
 
 def _left_out(said: Any, read: Any, where: str = "") -> Iterator[str]:
-    """Where one document says what the other doesn't."""
+    """Yield the places where the second document lacks what the first has."""
     if isinstance(said, dict) and isinstance(read, dict):
         for name, value in said.items():
             yield from _left_out(value, read.get(name), f"{where}.{name}")

@@ -1,4 +1,4 @@
-"""The gate: what it expects a query to wait, and whom it refuses."""
+"""The admission controller: expected waits, and refused queries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.errors import Overloaded
 
 
 class Clock:
-    """Stands still until it is moved."""
+    """A clock that a test moves."""
 
     now = 100.0
 
@@ -45,7 +45,7 @@ def test_first_queries_are_admitted_up_to_a_limit() -> None:
 
 
 def test_slow_first_query_does_not_block_others(clock: Clock) -> None:
-    """What it waited for, such as a library that is loaded, the next do not wait for."""
+    """It may load a library; the next ones do not."""
     controller = AdmissionController(max_wait=2.0, clock=clock)
     take(controller, clock, 5.0)
     for _ in range(63):

@@ -1,4 +1,4 @@
-"""Keys: only digests are kept, roles decide, what can't be read is told without telling a key."""
+"""API keys: digests, roles, key files, and errors that show no key."""
 
 from __future__ import annotations
 
