@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from app.api import schemas
+from app.api.routing import Route
 from app.errors import STATUS
 from app.main import create_app
 from app.settings import Settings, misspelled_variables
@@ -145,6 +147,16 @@ def test_committed_openapi_document_equals_served_one(client: TestClient) -> Non
     served = client.get("/openapi.json").json()
     committed["info"]["version"] = served["info"]["version"]
     assert served == committed, "run: make openapi"
+
+
+def test_declared_admission_is_applied(client: TestClient) -> None:
+    declaring = 0
+    for context in iter_route_contexts(client.app.routes):  # type: ignore[attr-defined]
+        route = context.original_route
+        if isinstance(route, APIRoute) and hasattr(route.endpoint, "admission"):
+            assert isinstance(route, Route), f"{context.path}: use app.api.routing's routers"
+            declaring += 1
+    assert declaring > 10
 
 
 def test_operations_document_errors_and_examples(client: TestClient) -> None:
