@@ -30,7 +30,8 @@ def test_search_parameter_is_name_and_number(sample_collection: Path) -> None:
     assert lookalike_json(*arguments, "--param", "nprobe=4")["results"][0]["id"] == "chelsea.png"  # an exact store
     rejected = lookalike(*arguments, "--param", "nprobe")
     assert rejected.returncode == 2
-    assert "such as nprobe=64" in rejected.stderr
+    assert "NAME=NUMBER" in rejected.stderr
+    assert "nprobe=64" in rejected.stderr
 
 
 def test_image_finds_itself_then_its_stereo_twin(gallery: Path, sample_collection: Path) -> None:
