@@ -11,10 +11,9 @@ from typing import Literal
 import numpy as np
 
 from evaluation.extras import import_extra
-from evaluation.labels import Float64
 from evaluation.pairs import best_threshold
 from lookalike.calibration import PairCalibration
-from lookalike.types import Bool
+from lookalike.types import Bool, Float64
 
 Method = Literal["isotonic", "platt"]
 BINS = 15

@@ -71,7 +71,7 @@ def read_examples(
     opened = open_sources(sources, ColumnNames(image=image_column, caption=caption_column))
     examples = [example for source in opened for example in _examples(source, label_column)]
     if not examples:
-        raise SourceError(f"{', '.join(sources)}: no image in it")
+        raise SourceError(f"no images were found in {', '.join(sources)}")
     if label_column is not None and all(example.label is None for example in examples):
         raise SourceError(f"{', '.join(sources)}: no image has a label in column {label_column!r} (--label-column)")
     return examples if limit is None else subsample(examples, limit)
@@ -94,10 +94,10 @@ def _examples(source: Source, label_column: str | None) -> Iterator[Example]:
 
 
 def _label(columns: Mapping[str, Any], named: str | None) -> str | None:
-    # A table's own `path` or `source` stands under another name, see `lookalike.sources.columns`.
+    # A table's own `path` or `source` is renamed, see `lookalike.sources.columns`.
     names = LABEL_COLUMNS if named is None else (f"source_{named}", named)
     value = next((columns[name] for name in names if columns.get(name) is not None), None)
-    if value is None or value != value or isinstance(value, dict | list | tuple):  # NaN is a table's way to say None
+    if value is None or value != value or isinstance(value, dict | list | tuple):  # NaN is a null in tables
         return None
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 

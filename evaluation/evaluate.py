@@ -16,7 +16,7 @@ from evaluation.embedded_set import EmbeddedSet, embed
 from evaluation.embedding import ProgressCallback, embed_texts
 from evaluation.extras import PAIRS, require_packages
 from evaluation.intervals import mean_interval
-from evaluation.labels import Float64, label_scores
+from evaluation.labels import label_scores
 from evaluation.options import Options
 from evaluation.pair_evaluation import PairEvaluation, caption_pairs, label_pairs, measure_pairs
 from evaluation.ranking import best_ranks, hit_rate_at_k, precision_at_k
@@ -24,7 +24,7 @@ from evaluation.views import two_views
 from lookalike.calibration import Calibration
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import SourceError, TextUnsupported
-from lookalike.types import EncoderSpec, Int64
+from lookalike.types import EncoderSpec, Float64, Int64
 
 CAPTION_DEPTHS = (1, 5, 10)
 PRECISION_DEPTH = 10

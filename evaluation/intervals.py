@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evaluation.labels import Float64
-from lookalike.types import Int64
+from lookalike.types import Float64, Int64
 
 LEVEL = 0.95
 Interval = tuple[float, float]

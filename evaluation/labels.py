@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lookalike.types import Bool, Float32, Int64
+from lookalike.types import Bool, Float32, Float64, Int64
 
-Float64 = NDArray[np.float64]
 DEPTHS = (1, 5, 10)
 BLOCK_QUERIES = 256
 _OWN_ITEM_KEY = np.iinfo(np.int64).max  # odd, so it reads as irrelevant

@@ -14,7 +14,6 @@ from evaluation.calibrate import expected_calibration_error, fit, probabilities_
 from evaluation.classes import encode_labels
 from evaluation.embedded_set import EmbeddedSet
 from evaluation.intervals import bootstrap_counts, percentile_interval
-from evaluation.labels import Float64
 from evaluation.options import Options
 from evaluation.pairs import (
     Pairs,
@@ -26,7 +25,7 @@ from evaluation.pairs import (
 )
 from evaluation.weighted_pairs import WeightedPairs
 from lookalike.calibration import PairCalibration
-from lookalike.types import Bool, Int64
+from lookalike.types import Bool, Float64, Int64
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.extras import import_extra
-from evaluation.labels import Float64, class_sizes
-from lookalike.types import Bool, Float32, Int64
+from evaluation.labels import class_sizes
+from lookalike.types import Bool, Float32, Float64, Int64
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from evaluation.extras import import_extra
-from evaluation.labels import Float64
 from evaluation.pair_evaluation import PairSample
-from lookalike.types import Float32, UInt8
+from lookalike.types import Float32, Float64, UInt8
 
 BLUE, ORANGE, GREY, INK = "#2563eb", "#ea7317", "#9aa3af", "#1f2937"
 _MAX_COLOURS = 20

@@ -7,8 +7,7 @@ import warnings
 import numpy as np
 
 from evaluation.extras import import_extra
-from evaluation.labels import Float64
-from lookalike.types import Float32
+from lookalike.types import Float32, Float64
 
 MIN_PROJECTED = 8
 """Minimum number of embeddings for a projection."""

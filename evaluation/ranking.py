@@ -7,11 +7,10 @@ that an encoder which gives every image the same vector finds nothing.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lookalike.types import Bool, Float32, Int64
+from lookalike.types import Bool, Float32, Float64, Int64
 
-Scores = Float32 | NDArray[np.float64]
+Scores = Float32 | Float64
 
 
 def best_ranks(scores: Scores, relevant: Bool) -> Int64:
@@ -56,7 +55,7 @@ def hit_rate_at_k(ranks: Int64, k: int) -> float:
     return float((ranks <= k).mean())
 
 
-def precision_at_k(scores: Scores, relevant: Bool, k: int) -> NDArray[np.float64]:
+def precision_at_k(scores: Scores, relevant: Bool, k: int) -> Float64:
     """Return P@k of each query: relevant items among its k best, divided by min(k, number of relevant items).
 
     The divisor makes 1.0 reachable for a class with fewer than k images. Of equal scores irrelevant items rank first.
@@ -80,7 +79,7 @@ def precision_at_k(scores: Scores, relevant: Bool, k: int) -> NDArray[np.float64
         raise ValueError(f"precision needs k >= 1 and a relevant item for each query; k={k}")
     order = np.lexsort((relevant, -scores), axis=1)[:, :k]  # last key first: score falling, irrelevant before relevant
     hits = np.take_along_axis(relevant, order, axis=1).sum(axis=1)
-    precision: NDArray[np.float64] = hits / np.minimum(k, relevant.sum(axis=1))
+    precision: Float64 = hits / np.minimum(k, relevant.sum(axis=1))
     return precision
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from evaluation.calibrate import BINS
-from evaluation.labels import Float64
 from evaluation.pairs import weighted_metrics
-from lookalike.types import Bool, Int64
+from lookalike.types import Bool, Float64, Int64
 
 
 class WeightedPairs:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lookalike.calibration import Calibration
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Float16 = NDArray[np.float16]
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
