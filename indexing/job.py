@@ -157,7 +157,7 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Inde
 def _check_store(settings: IndexSettings) -> None:
     """Fail before hours of encoding on a mistyped store, or a limit that the store does not support."""
     resolve_kind(settings.store, 0)
-    if settings.budget.tight:
+    if settings.budget.needs_trials:
         candidates(settings.store, EXACT_BELOW)
 
 

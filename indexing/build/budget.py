@@ -30,13 +30,13 @@ class IndexBudget:
     explain: bool = False
 
     @property
-    def tight(self) -> bool:
-        """Whether presets must be compared."""
+    def needs_trials(self) -> bool:
+        """Whether presets must be tried and compared."""
         return self.memory is not None or self.latency is not None or self.explain
 
     def __str__(self) -> str:
         parts = [f"recall {self.recall:g}"]
-        parts += [f"{megabytes(self.memory)} of memory"] if self.memory is not None else []
+        parts += [f"{format_size(self.memory)} of memory"] if self.memory is not None else []
         parts += [f"{self.latency:g} ms a query"] if self.latency is not None else []
         return ", ".join(parts)
 
@@ -75,10 +75,10 @@ def parse_latency(text: str) -> float:
     return milliseconds
 
 
-def megabytes(size: float) -> str:
+def format_size(size: float) -> str:
     """Format a size as `--memory` takes it; rounded up, so that it suffices.
 
-    >>> megabytes(74_100_000), megabytes(1_340), megabytes(2_340_000_001), megabytes(1_000_000)
+    >>> format_size(74_100_000), format_size(1_340), format_size(2_340_000_001), format_size(1_000_000)
     ('75MB', '2KB', '2.4GB', '1MB')
     """
     if size >= 1e9:

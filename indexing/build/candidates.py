@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from indexing.build.budget import IndexBudget, megabytes
+from indexing.build.budget import IndexBudget, format_size
 from lookalike.errors import BudgetImpossible, SourceError
 from lookalike.stores.presets import PRESETS, Preset, default_preset
 from lookalike.stores.registry import AUTO, FAISS
@@ -49,6 +49,6 @@ def require_possible(
     suggested = needed if min_share == 1 else smallest.memory_bytes(math.ceil(count * (2 - min_share)), dim)
     if needed > budget.memory and smallest.memory_bytes(max(1, int(min_share * count)), dim) > budget.memory:
         raise BudgetImpossible(
-            f"no index of {count:,} vectors of width {dim} fits into {megabytes(budget.memory)}: the smallest, "
-            f"{smallest.name}, takes {megabytes(needed)}; give --memory {megabytes(suggested)}"
+            f"no index of {count:,} vectors of width {dim} fits into {format_size(budget.memory)}: the smallest, "
+            f"{smallest.name}, takes {format_size(needed)}; give --memory {format_size(suggested)}"
         )

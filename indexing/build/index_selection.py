@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from indexing.build.budget import IndexBudget, megabytes
+from indexing.build.budget import IndexBudget, format_size
 from indexing.build.candidates import candidates
 from indexing.build.preset_trials import PresetTrial, ProgressCallback, sample_size, try_presets
 from indexing.build.tuned_store import build_and_tune
@@ -61,7 +61,7 @@ def build_within_budget(
         StoreUnavailable: the library behind the store failed.
     """
     report_step = on_progress or _ignore
-    if not budget.tight:
+    if not budget.needs_trials:
         built = _build(vectors, folder, store, budget, text)
         if built.report["met"] or store != AUTO:
             return built
@@ -124,7 +124,7 @@ def _missed_limit(built: BuiltStore, folder: Path, budget: IndexBudget) -> str:
         return f"a query takes {report['query_ms']:.2g} ms"
     size = sum(path.stat().st_size for path in _index_files(folder))
     if budget.memory is not None and size > budget.memory:
-        return f"it takes {megabytes(size)}"
+        return f"it takes {format_size(size)}"
     return ""
 
 
@@ -150,7 +150,7 @@ def _suggestion(trials: Sequence[PresetTrial], budget: IndexBudget) -> str:
     hints = [_nearest_fit(tried, budget)]
     if budget.memory is not None and (untried := [trial for trial in trials if trial.sample_ms is None]):
         smallest = min(untried, key=lambda trial: trial.memory)
-        hints.append(f"--memory {megabytes(smallest.memory)} would let {smallest.preset} try")
+        hints.append(f"--memory {format_size(smallest.memory)} would allow {smallest.preset}")
     return f"no index keeps {budget} ({verdicts}). {', or '.join(hints)}"
 
 
@@ -159,12 +159,12 @@ def _nearest_fit(tried: Sequence[PresetTrial], budget: IndexBudget) -> str:
     accurate = [trial for trial in tried if trial.lowest_recall >= budget.recall]
     if accurate and budget.latency is not None:
         fastest = min(accurate, key=lambda trial: trial.expected_ms or 0.0)
-        return f"--latency {_rounded_up(fastest.expected_ms or 0.0):g}ms would do for {fastest.preset}"
+        return f"--latency {_rounded_up(fastest.expected_ms or 0.0):g}ms would suffice for {fastest.preset}"
     if accurate:  # only its size over all vectors can be too large
         smallest = min(accurate, key=lambda trial: trial.memory)
-        return f"--memory {megabytes(smallest.memory)} would do for {smallest.preset}"
+        return f"--memory {format_size(smallest.memory)} would suffice for {smallest.preset}"
     best = max(tried, key=lambda trial: trial.lowest_recall)
-    return f"--recall {int(best.lowest_recall * 100) / 100:g} would do for {best.preset}"
+    return f"--recall {int(best.lowest_recall * 100) / 100:g} would suffice for {best.preset}"
 
 
 def _rounded_up(milliseconds: float) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexing.build.budget import IndexBudget, megabytes
+from indexing.build.budget import IndexBudget, format_size
 from indexing.build.candidates import require_possible
 from indexing.build.query_sets import QuerySet
 from indexing.build.tuned_store import build_and_tune
@@ -82,7 +82,7 @@ def try_presets(
     for preset in presets:
         memory = preset.memory_bytes(*vectors.shape)
         if budget.memory is not None and memory > budget.memory:
-            trials.append(PresetTrial(preset.name, memory, verdict=f"takes {megabytes(memory)}"))
+            trials.append(PresetTrial(preset.name, memory, verdict=f"takes {format_size(memory)}"))
         elif len(sample.vectors) < preset.min_rows:
             trials.append(PresetTrial(preset.name, memory, verdict=f"needs {preset.min_rows:,} vectors to train on"))
         else:

@@ -119,7 +119,7 @@ def _build_store(
     staging: Path, encoder: Encoder, counts: RowCounts, spec: BuildSpec, on_progress: ProgressCallback | None
 ) -> tuple[StoreEntry, dict[str, Any]]:
     vectors = np.load(staging / VECTORS, mmap_mode="r")
-    exact = not spec.budget.tight and resolve_kind(spec.store, len(vectors)) in (EXACT, TORCH_EXACT)
+    exact = not spec.budget.needs_trials and resolve_kind(spec.store, len(vectors)) in (EXACT, TORCH_EXACT)
     limit = query_budget(*vectors.shape, exact=exact)
     captions = [caption for caption in dict.fromkeys(counts.captions) if caption.strip()]
     queries = captions[:limit]

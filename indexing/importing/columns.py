@@ -25,7 +25,7 @@ class ColumnMapping:
         schema: the source's.
         names: the columns that the user named.
         source: for messages.
-        described: whether the source has metadata, not only row numbers.
+        has_metadata: whether the source has metadata, not only row numbers.
 
     Attributes:
         schema: of the mapped metadata, without the sizes of images.
@@ -34,11 +34,11 @@ class ColumnMapping:
         SourceError: a named column is missing, or there is metadata and none of its columns holds ids.
     """
 
-    def __init__(self, schema: pa.Schema, names: ColumnNames, source: Path, described: bool) -> None:
+    def __init__(self, schema: pa.Schema, names: ColumnNames, source: Path, has_metadata: bool) -> None:
         _require_columns(schema, names, source)
         self._content_ids = ContentIds()
         self._id = names.id or _first(_ID_COLUMNS, schema.names)
-        if self._id is None and described:
+        if self._id is None and has_metadata:
             raise SourceError(f"{source}: no column holds ids; name one with --id-column of {', '.join(schema.names)}")
         texts = [
             field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)

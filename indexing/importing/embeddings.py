@@ -78,7 +78,7 @@ class Embeddings:
         self.source = source
         self._vectors = _find_vectors(source)
         self._tables = _find_tables(source, metadata)
-        self.described = bool(self._tables)
+        self.has_metadata = bool(self._tables)
         self.approximate = any(vectors.name.endswith("(approximate)") for vectors in self._vectors)
         self.count = sum(vectors.count for vectors in self._vectors)
         self.dim = self._vectors[0].dim

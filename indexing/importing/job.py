@@ -149,7 +149,7 @@ def _check(settings: ImportSettings, embeddings: Embeddings, encoder: Encoder) -
             f"{settings.source} holds vectors of width {embeddings.dim}, encoder {settings.encoder!r} makes "
             f"{encoder.spec.dim}; name the encoder that made them"
         )
-    if settings.budget.tight:
+    if settings.budget.needs_trials:
         presets = candidates(settings.store, embeddings.count)
         require_possible(presets, embeddings.count, embeddings.dim, settings.budget)
 

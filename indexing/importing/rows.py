@@ -56,7 +56,7 @@ class ImportedRows:
     ) -> None:
         self._embeddings, self._images, self._progress = embeddings, images, progress
         self._encoder, self._unchecked = encoder, unchecked
-        self._columns = ColumnMapping(embeddings.schema, columns, embeddings.source, embeddings.described)
+        self._columns = ColumnMapping(embeddings.schema, columns, embeddings.source, embeddings.has_metadata)
         self._seen = IdSet()
         self.schema = common_schema([self._columns.schema])
         self.image_count = 0

@@ -13,7 +13,7 @@ import pytest
 
 from indexing.build import budget, index_selection, tuned_store
 from indexing.build import prompts as prompts_module
-from indexing.build.budget import IndexBudget, megabytes, parse_latency, parse_memory
+from indexing.build.budget import IndexBudget, format_size, parse_latency, parse_memory
 from indexing.build.candidates import candidates
 from indexing.build.index_selection import build_within_budget
 from indexing.build.prompts import prompts
@@ -83,7 +83,7 @@ def test_preset_over_memory_limit_is_not_tried(vectors: Float16, tmp_path: Path,
     name, options = chosen(vectors, tmp_path, IndexBudget(0.95, memory))
     assert name == "ivf-rabitq"
     assert options["ivf-flat"]["sample_ms"] is None
-    assert options["ivf-flat"]["verdict"] == f"takes {megabytes(memory + 1)}"
+    assert options["ivf-flat"]["verdict"] == f"takes {format_size(memory + 1)}"
 
 
 def test_next_preset_is_built_if_one_misses_limit(
@@ -119,7 +119,7 @@ def test_latency_error_suggests_enough_time(vectors: Float16, tmp_path: Path, me
     with pytest.raises(BudgetImpossible) as caught:
         build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.95, latency=0.1))
     assert "ivf-rabitq: 0.2 ms a query" in str(caught.value)
-    advice = re.search(r"--latency (\S+) would do for ivf-rabitq", str(caught.value))
+    advice = re.search(r"--latency (\S+) would suffice for ivf-rabitq", str(caught.value))
     assert advice
     assert chosen(vectors, tmp_path, IndexBudget(0.95, latency=parse_latency(advice[1])))[0] == "ivf-rabitq"
 
@@ -127,7 +127,9 @@ def test_latency_error_suggests_enough_time(vectors: Float16, tmp_path: Path, me
 def test_recall_error_suggests_best_recall(vectors: Float16, tmp_path: Path, measured: dict[str, Any]) -> None:
     measured |= {"ivf-pq4": (0.914, 0.1)}
     memory = PRESETS["exact"].memory_bytes(N, D) - 1
-    with pytest.raises(BudgetImpossible, match=r"--recall 0.91 would do for ivf-pq4, or --memory \S+ would let exact"):
+    with pytest.raises(
+        BudgetImpossible, match=r"--recall 0.91 would suffice for ivf-pq4, or --memory \S+ would allow exact"
+    ):
         build_within_budget(vectors, tmp_path, "auto", IndexBudget(0.99, memory))
 
 
@@ -155,7 +157,7 @@ def test_index_over_memory_suggests_more_memory(
     measured |= {"ivf-flat": (1.0, 0.5)}
     memory = PRESETS["ivf-flat"].memory_bytes(N, D)
     monkeypatch.setattr(index_selection, "_missed_limit", lambda built, folder, budget: "it takes more")
-    with pytest.raises(BudgetImpossible, match=rf"--memory {megabytes(memory)} would do for ivf-flat") as caught:
+    with pytest.raises(BudgetImpossible, match=rf"--memory {format_size(memory)} would suffice for ivf-flat") as caught:
         build_within_budget(vectors, tmp_path, "ivf-flat", IndexBudget(0.95, memory))
     assert "--latency" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
