@@ -7,14 +7,17 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -93,32 +96,50 @@ def _layers(app: Any) -> Iterator[Any]:
         app = getattr(app, "app", None)
 
 
-def test_long_head_is_refused(collection: Path) -> None:
-    with serving(collection) as (process, client):
-        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as long:
-            long.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"a" * 70_000)
-            assert long.recv(100).startswith(b"HTTP/1.1 400 ")
-        endless = socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30)
-        with endless, pytest.raises(ConnectionError):
-            endless.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"a" * 50_000_000)
-        assert client.get("/livez").status_code == 200
-        assert process.poll() is None
+@dataclass
+class Service:
+    """A running `lookalike serve` that several tests share."""
+
+    process: subprocess.Popen[str]
+    client: httpx.Client
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.client.base_url.port or 0), timeout=30)
+
+
+@pytest.fixture(scope="module")
+def shared(collection: Path) -> Iterator[Service]:
+    with serving(collection, LOOKALIKE_MAX_BODY_BYTES="1000000") as (process, client):
+        yield Service(process, client)
+
+
+@pytest.fixture
+def service(shared: Service) -> Iterator[Service]:
+    """The shared service, which must still run and answer after the test."""
+    yield shared
+    assert shared.process.poll() is None
+    assert shared.client.get("/livez").status_code == 200
+
+
+def test_long_head_is_refused(service: Service) -> None:
+    with service.connect() as long:
+        long.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"a" * 70_000)
+        assert long.recv(100).startswith(b"HTTP/1.1 400 ")
+    with service.connect() as endless, pytest.raises(ConnectionError):
+        endless.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"a" * 50_000_000)
 
 
 @pytest.mark.parametrize("hosts", ["", "Host: a\r\nHost: b\r\n"], ids=["none", "two"])
-def test_request_needs_exactly_one_host(collection: Path, hosts: str) -> None:
-    with serving(collection) as (process, client):
-        for path, status in (("/livez", b"400"), ("/v1/search/text", b"400")):
-            with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as own:
-                own.sendall(f"POST {path} HTTP/1.1\r\n{hosts}Content-Length: 2\r\n\r\n{{}}".encode())
-                assert own.recv(1000).split()[1] == status
-                while own.recv(1000):
-                    pass
-        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as old:
-            old.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
-            assert old.recv(1000).split()[1] == b"200"
-        assert client.get("/livez").status_code == 200
-        assert process.poll() is None
+def test_request_needs_exactly_one_host(service: Service, hosts: str) -> None:
+    for path, status in (("/livez", b"400"), ("/v1/search/text", b"400")):
+        with service.connect() as own:
+            own.sendall(f"POST {path} HTTP/1.1\r\n{hosts}Content-Length: 2\r\n\r\n{{}}".encode())
+            assert own.recv(1000).split()[1] == status
+            while own.recv(1000):
+                pass
+    with service.connect() as old:
+        old.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert old.recv(1000).split()[1] == b"200"
 
 
 def test_truncated_form_is_reported(client: TestClient) -> None:
@@ -131,85 +152,78 @@ def test_truncated_form_is_reported(client: TestClient) -> None:
         assert "ends before its last boundary" in response.json()["detail"]
 
 
-def test_trailers_take_no_memory(collection: Path) -> None:
-    head = b"POST /v1/search/text HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    body = b'{"text": "a cat"}'
-    with serving(collection) as (process, client):
-        address = ("127.0.0.1", client.base_url.port or 0)
+def test_trailers_take_no_memory(service: Service) -> None:
+    begun = b"POST /v1/search/text HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    whole = b'{"text": "a cat"}'
 
-        def send(trailers: bytes, *more: bytes) -> bytes:
-            with socket.create_connection(address, timeout=30) as peer:
-                peer.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(body), body))
-                with suppress(ConnectionError):
-                    for piece in (trailers, *more):
-                        peer.sendall(piece)
-                    return peer.recv(100_000)
-            return b""
+    def sent(trailers: bytes, *more: bytes) -> bytes:
+        with service.connect() as peer:
+            peer.sendall(begun + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(whole), whole))
+            with suppress(ConnectionError):
+                for piece in (trailers, *more):
+                    peer.sendall(piece)
+                return peer.recv(100_000)
+        return b""
 
-        assert send(b"X-Sum: 1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
-        before = memory_of(process.pid)
-        for flood in (b"a:\r\n" * 20_000, b"a" * 80_000):  # many trailers, and an endless one
-            assert send(b"a: ", *[flood] * 500) == b""
-        assert memory_of(process.pid) < before + 20e6
-        assert client.get("/livez").status_code == 200
+    assert sent(b"X-Sum: 1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    before = memory_of(service.process.pid)
+    for flood in (b"a:\r\n" * 20_000, b"a" * 80_000):  # many, and one without end
+        assert sent(b"a: ", *[flood] * 500) == b""
+    assert memory_of(service.process.pid) < before + 20e6
 
 
 def memory_of(process: int) -> float:
-    """Return a process's private memory, bytes."""
+    """Bytes that no other process shares."""
     status = Path(f"/proc/{process}/status").read_text()
     return float(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) * 1024
 
 
-def test_body_after_its_response_is_cut_off(collection: Path) -> None:
+def test_body_after_its_response_is_cut_off(service: Service) -> None:
     head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n\r\n"
-    with serving(collection) as (process, client):
-        address = ("127.0.0.1", client.base_url.port or 0)
-        with socket.create_connection(address, timeout=30) as drip, suppress(ConnectionError):
-            drip.sendall(head + b"x")
-            response = answer_to(drip)
-            assert response.startswith(b"HTTP/1.1 404 ")
-            assert b"\r\nconnection: close\r\n" in response.lower()
-            since = time.monotonic()
-            while time.monotonic() < since + 20:
-                drip.sendall(b"x")
-                time.sleep(1)
-        assert time.monotonic() < since + 20
-        with socket.create_connection(address, timeout=30) as late:  # closed, not reset
-            late.sendall(head + b"x")
-            assert answer_to(late).startswith(b"HTTP/1.1 404 ")
-            late.sendall(b"x" * 29)
-            assert late.recv(1) == b""
-        with socket.create_connection(address, timeout=30) as prompt:  # the connection stays open
-            for _ in range(2):
-                prompt.sendall(head + b"x" * 30)
-                assert answer_to(prompt).startswith(b"HTTP/1.1 404 ")
-        assert process.poll() is None
+    with service.connect() as drip, suppress(ConnectionError):
+        drip.sendall(head + b"x")
+        answer = answer_to(drip)
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+        since = time.monotonic()
+        while time.monotonic() < since + 20:
+            drip.sendall(b"x")
+            time.sleep(1)
+    assert time.monotonic() < since + 20
+    with service.connect() as late:  # the connection is closed, and not reset
+        late.sendall(head + b"x")
+        assert answer_to(late).startswith(b"HTTP/1.1 404 ")
+        late.sendall(b"x" * 29)
+        assert late.recv(1) == b""
+    with service.connect() as prompt:  # its connection is kept
+        for _ in range(2):
+            prompt.sendall(head + b"x" * 30)
+            assert answer_to(prompt).startswith(b"HTTP/1.1 404 ")
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_early_response_is_readable_before_close(collection: Path, version: str) -> None:
+def test_early_response_is_readable_before_close(service: Service, version: str) -> None:
     head = f"POST /v1/search/image HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n"
-    with serving(collection, LOOKALIKE_MAX_BODY_BYTES="1000000") as (_, client):
-        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as upload:
-            upload.sendall(f"{head}Content-Length: 1500000\r\n\r\n".encode())
-            for _ in range(15):  # like a proxy, sends the whole body before it reads a response
-                upload.sendall(b"x" * 100_000)
-                time.sleep(0.02)
-            response = b""
-            while piece := upload.recv(65536):
-                response += piece
-        assert response.startswith(b"HTTP/1.1 413 ")
-        assert b"connection: close" in response.lower()
-        assert response.endswith(b"}")
-        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as endless:
-            endless.sendall(f"{head}Content-Length: 1500000\r\n\r\n".encode())
-            assert answer_to(endless).startswith(b"HTTP/1.1 413 ")
-            with pytest.raises(ConnectionError):
-                drip(endless)
+    with service.connect() as upload:
+        upload.sendall(f"{head}Content-Length: 1500000\r\n\r\n".encode())
+        for _ in range(15):  # as proxies do, all of it before it looks for an answer
+            upload.sendall(b"x" * 100_000)
+            time.sleep(0.02)
+        answer = b""
+        while piece := upload.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer.lower()
+    assert answer.endswith(b"}")
+    with service.connect() as endless:
+        endless.sendall(f"{head}Content-Length: 1500000\r\n\r\n".encode())
+        assert answer_to(endless).startswith(b"HTTP/1.1 413 ")
+        with pytest.raises(ConnectionError):
+            drip(endless)
 
 
 def drip(peer: socket.socket) -> None:
-    """Send data for 20 seconds."""
+    """Send slowly for 20 seconds."""
     for _ in range(100):
         peer.sendall(b"x" * 1000)
         time.sleep(0.2)
@@ -227,15 +241,14 @@ def files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("files")
-def test_thousand_idle_connections_block_no_query(collection: Path) -> None:
-    with serving(collection) as (process, client), ExitStack() as idle:
+def test_thousand_idle_connections_block_no_query(service: Service) -> None:
+    with ExitStack() as idle:
         for number in range(1000):
-            opened = idle.enter_context(socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30))
+            opened = idle.enter_context(service.connect())
             if number % 2:
                 opened.sendall(b"POST /v1/search/image HTTP/1.1\r\nHost: x\r\nContent-Le")  # and no more
         for _ in range(5):
-            assert client.post(TEXT, json={"text": "a cat"}).status_code == 200
-        assert process.poll() is None
+            assert service.client.post(TEXT, json={"text": "a cat"}).status_code == 200
 
 
 def test_batch_beyond_memory_is_retried_one_by_one(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,12 @@ def wait_until_ready(process: subprocess.Popen[str], client: httpx.Client) -> No
 
 def test_health_port_answers_health_paths_only(collection: Path) -> None:
     port = free_port()
-    with serving(collection, LOOKALIKE_HEALTH_PORT=str(port)) as (process, client):
+    environment = {
+        "LOOKALIKE_HEALTH_PORT": str(port),
+        "LOOKALIKE_MAX_CONNECTIONS": "3",
+        "LOOKALIKE_DRAIN_SECONDS": "60",
+    }
+    with serving(collection, **environment) as (process, client):
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as health:
             for path in ("/livez", "/readyz", "/metrics"):
                 assert health.get(path).status_code == client.get(path).status_code == 200
@@ -84,7 +89,12 @@ def test_health_port_answers_health_paths_only(collection: Path) -> None:
             assert health.get("/").status_code == 404
         assert client.post("/v1/search/text", json={"text": "a cat"}).status_code == 200
         process.terminate()
-        assert process.wait(30) == 0
+        eventually(lambda: client.get("/readyz").status_code == 503)
+        process.terminate()  # a second signal ends the draining
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "setting_deprecated name=LOOKALIKE_MAX_CONNECTIONS" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
