@@ -1,4 +1,4 @@
-"""`lookalike serve`: the service over collections, in this process, until Ctrl-C or SIGTERM."""
+"""`lookalike serve`: run the service until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -35,35 +35,35 @@ def serve(
     health_port: Annotated[
         int | None,
         typer.Option(
-            help="Another port, for /livez, /readyz and /metrics alone: answered while clients flood the first.",
+            help="Additional port for /livez, /readyz and /metrics only, unaffected by floods of the main port.",
             min=1,
             max=65535,
         ),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Encoder's name, for weights that moved; it must be the collection's encoder.")
+        str | None, typer.Option(help="Name of the collection's encoder, where its weights have moved.")
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the encoder runs; CUDA where there is one.")
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Device of the encoder; CUDA if available.")
     ] = None,
     engine: Annotated[
         Literal["auto", "torch", "openvino"] | None,
-        typer.Option(help="What runs the encoder; OpenVINO on a CPU, torch on CUDA."),
+        typer.Option(help="Runtime of the encoder; OpenVINO on a CPU, torch on CUDA."),
     ] = None,
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], typer.Option(help="How much to log, on stderr.")
+        Literal["debug", "info", "warning", "error"], typer.Option(help="Least severe level to log, on stderr.")
     ] = "warning",
-    access_log: Annotated[bool | None, typer.Option("--access-log", help="Log every request, too.")] = None,
+    access_log: Annotated[bool | None, typer.Option("--access-log", help="Log every request.")] = None,
     log_format: Annotated[
-        Literal["text", "json"] | None, typer.Option(help="Form of the log; json for an object a line.")
+        Literal["text", "json"] | None, typer.Option(help="Format of the log; json for one object a line.")
     ] = None,
 ) -> None:
     """Serve collections: the search page at /, the API at /v1, its documentation at /docs.
 
-    It listens at once, opens the collection, sends itself a first query, and says when it is ready (as /readyz does).
-    Every other setting is read from the environment as LOOKALIKE_<NAME>; docs/settings.md lists them.
+    The service listens at once, opens the collections, runs a first query, and prints a line when it is ready.
+    The environment sets everything else as LOOKALIKE_<NAME>; docs/settings.md lists the settings.
 
-    The short paths (/v1/search/text) ask the first, /v1/collections/NAME/search/text any by its folder's name.
+    Short paths (/v1/search/text) use the first collection, /v1/collections/NAME/search/text any by its folder's name.
 
     Example:  lookalike serve images --port 8001
     """

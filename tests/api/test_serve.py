@@ -220,7 +220,7 @@ from app.server.process import return_freed_memory
 def own():
     return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
 
-if sys.argv[1] == "given back":
+if sys.argv[1] == "returned":
     return_freed_memory()
 bytearray(24 << 20)  # from its end glibc learns, left to itself, to keep what comes after
 before, kept = own(), []
@@ -232,9 +232,9 @@ print(own() - before)
 """
     grown = {
         how: int(subprocess.run([sys.executable, "-c", work, how], capture_output=True, text=True, check=True).stdout)
-        for how in ("given back", "left alone")
+        for how in ("returned", "default")
     }
-    assert grown["given back"] <= 8 < grown["left alone"], grown  # MB, of which 4 are kept
+    assert grown["returned"] <= 8 < grown["default"], grown  # MB, of which 4 are kept
 
 
 def test_ready_service_exempts_libraries_from_gc(capsys: pytest.CaptureFixture[str]) -> None:
