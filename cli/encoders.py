@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from lookalike.encoders.registry import KnownEncoder
+
+_JSON_KEYS = {"installed": "at_hand", "hint": "mend"}
+"""Fields whose keys in JSON are older than their names."""
 
 
 def encoders(
@@ -34,7 +37,7 @@ def encoders(
     known = list(known_encoders(every=every))
     if as_json:
         for encoder in known:
-            typer.echo(json.dumps(asdict(encoder)))
+            typer.echo(json.dumps(_json(encoder)))
         return
     typer.echo(_table(known))
     typer.echo(
@@ -42,6 +45,10 @@ def encoders(
     )
     if not every:
         typer.echo("For published open_clip tags that are not installed: lookalike encoders --all")
+
+
+def _json(encoder: KnownEncoder) -> dict[str, Any]:
+    return {_JSON_KEYS.get(name, name): value for name, value in asdict(encoder).items()}
 
 
 def _prepare(name: str) -> str:
@@ -62,7 +69,7 @@ def _table(known: list[KnownEncoder]) -> str:
     width = max(len(encoder.name) for encoder in known)
     lines = [f"{'NAME':<{width}}  {'DIM':>5}  {'WEIGHTS':<9}  DESCRIPTION"]
     for encoder in known:
-        weights = "installed" if encoder.at_hand else "missing"
-        hint = f" ({encoder.mend})" if encoder.mend else ""
+        weights = "installed" if encoder.installed else "missing"
+        hint = f" ({encoder.hint})" if encoder.hint else ""
         lines.append(f"{encoder.name:<{width}}  {encoder.dim or '?':>5}  {weights:<9}  {encoder.description}{hint}")
     return "\n".join(lines)

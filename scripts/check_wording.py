@@ -25,6 +25,8 @@ PHRASES = {
 }
 PUBLIC_NAMES = frozenset({"training_pictures", "pictures", "PICTURES"})
 """Identifiers that users know: an option, an environment variable, keys in JSON."""
+PUBLIC_KEYS = frozenset({'"mend"'})
+"""Keys in JSON that are phrases of the list: `lookalike encoders --json`."""
 SUFFIXES = {".css", ".html", ".js", ".json", ".md", ".py", ".sh", ".toml", ".yaml", ".yml", ".conf", ""}
 EXEMPT = ("scripts/check_wording.py", "tests/unit/test_check_wording.py", "benchmarks/history/", "tests/golden/")
 
@@ -36,6 +38,8 @@ def findings(name: str, text: str) -> Iterator[str]:
     """Yield a line for each phrase, or identifier with `picture`, in a file's text."""
     for number, line in enumerate(text.splitlines(), start=1):
         for match in _PHRASE.finditer(line):
+            if line[match.start() - 1 : match.end() + 1] in PUBLIC_KEYS:
+                continue
             term = _TERMS[int(str(match.lastgroup)[1:])]
             yield f"{name}:{number}: {match.group()!r}; write: {term}"
     if name.endswith(".py"):

@@ -19,16 +19,16 @@ class KnownEncoder:
     Attributes:
         name: what to give as an encoder's name.
         description: half a line.
-        at_hand: whether its weights are on this disk.
+        installed: whether its weights are on this disk.
         dim: width d of the joint space; None where it is not known without the weights.
-        mend: how to get the weights; empty where they are at hand.
+        hint: how to get the weights; empty if they are installed.
     """
 
     name: str
     description: str
-    at_hand: bool
+    installed: bool
     dim: int | None
-    mend: str
+    hint: str
 
 
 def load_encoder(name: str, options: EngineOptions = EngineOptions()) -> Encoder:
@@ -57,9 +57,9 @@ def known_encoders(*, every: bool = False) -> Iterator[KnownEncoder]:
     """
     yield _known_lite()
     tags = list(_known_open_clip())
-    yield from (tag for tag in tags if tag.at_hand)
+    yield from (tag for tag in tags if tag.installed)
     if every:
-        yield from (tag for tag in tags if not tag.at_hand)
+        yield from (tag for tag in tags if not tag.installed)
 
 
 def _fake(name: str, options: EngineOptions) -> Encoder:
@@ -127,8 +127,10 @@ def _known_open_clip() -> Iterator[KnownEncoder]:
 
     for model, tag in list_pretrained():
         published = get_pretrained_cfg(model, tag)
-        at_hand = find_published(model, tag, published) is not None
+        installed = find_published(model, tag, published) is not None
         files = [f"{repository}/{file}" for repository, file in hub_files(published)] or [published.get("url", "")]
         dim = (get_model_config(model) or {}).get("embed_dim")
         description = f"open_clip's {model}, weights {tag}"
-        yield KnownEncoder(f"{PREFIX}{model}/{tag}", description, at_hand, dim, "" if at_hand else f"fetch {files[0]}")
+        yield KnownEncoder(
+            f"{PREFIX}{model}/{tag}", description, installed, dim, "" if installed else f"fetch {files[0]}"
+        )

@@ -1,7 +1,7 @@
-"""The README's commands, executed: what it shows is what a reader gets.
+"""The README's commands and queries, executed.
 
-A block after `<!-- runs -->` is run by a shell in an empty folder; one after `<!-- asks -->` is sent to a service over
-the sample gallery and its answer compared with the JSON block that follows it.
+A block after `<!-- runs -->` is run by a shell in an empty folder. A block after `<!-- asks -->` is sent to a service
+with the sample gallery, and its response is compared with the JSON block that follows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ASKS = re.findall(r"<!-- asks -->\n```sh\n(.*?)```\n\n```json\n(.*?)```", README
 
 def _shell(script: str, folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
         env={**os.environ, "PATH": path},
@@ -35,42 +35,42 @@ def _shell(script: str, folder: Path) -> str:
         check=False,
         timeout=600,
     )
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    assert process.returncode == 0, f"{script}\n{process.stdout}\n{process.stderr}"
+    return process.stdout
 
 
-def test_there_are_commands_to_run_and_queries_to_ask() -> None:
+def test_readme_has_commands_and_queries() -> None:
     assert len(RUNS) >= 1
     assert len(ASKS) >= 3
 
 
-def test_the_commands_run(tmp_path: Path) -> None:
+def test_readme_commands_succeed(tmp_path: Path) -> None:
     for script in RUNS:
         _shell(script, tmp_path)
 
 
-def test_the_queries_give_the_answers_shown(gallery: Path, sample_collection: Path) -> None:
+def test_readme_queries_give_the_responses_shown(gallery: Path, sample_collection: Path) -> None:
     with serving(sample_collection) as address:
         for script, shown in ASKS:
-            ran = script.replace("http://127.0.0.1:8000", address).replace("photos/", f"{gallery}/")
-            _assert_same(json.loads(_shell(ran, gallery)), json.loads(shown))
+            command = script.replace("http://127.0.0.1:8000", address).replace("photos/", f"{gallery}/")
+            _assert_same(json.loads(_shell(command, gallery)), json.loads(shown))
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "check"])
-def test_the_targets_it_names_exist(target: str) -> None:
+def test_readme_make_targets_exist(target: str) -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     assert f"make {target}" in README or target == "check"
     assert re.search(rf"^{target}:", makefile, re.M)
 
 
-def test_the_files_it_links_to_exist() -> None:
+def test_readme_links_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
     assert links
     assert [link for link in links if not (REPOSITORY / link).exists()] == []
 
 
 def _assert_same(got: Any, shown: Any) -> None:
-    """Equal in shape and words; numbers within what another CPU's rounding and speed explain."""
+    """Compare structure and text; numbers may differ by the rounding and speed of another CPU."""
     if isinstance(shown, dict):
         assert set(got) == set(shown)
         for key in set(shown) - {"took_ms", "version", "collection"}:

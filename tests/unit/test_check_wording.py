@@ -47,3 +47,4 @@ def test_other_words_pass(check: ModuleType, text: str) -> None:
 
 def test_public_names_pass(check: ModuleType) -> None:
     assert not list(check.findings("a.py", "training_pictures = pictures\n"))
+    assert not list(check.findings("a.py", 'KEYS = {"hint": "mend"}\n'))

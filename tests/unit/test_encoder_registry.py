@@ -27,12 +27,12 @@ def test_tags_at_hand_come_first_and_the_rest_only_when_asked_for(tmp_path: Path
     place.touch()
     assert [known.name for known in known_encoders()] == ["lite", "open_clip:ViT-L-14/laion2b_s32b_b82k"]
     every = list(known_encoders(every=True))
-    assert [known.at_hand for known in every[:3]] == [True, True, False]
+    assert [known.installed for known in every[:3]] == [True, True, False]
     by_name = {known.name: known for known in every}
     assert len(by_name) == len(every) > 100
     missing = by_name["open_clip:ViT-B-32/laion2b_s34b_b79k"]
     assert missing.dim == 512
-    assert missing.mend == "fetch laion/CLIP-ViT-B-32-laion2B-s34B-b79K/open_clip_model.safetensors"
+    assert missing.hint == "fetch laion/CLIP-ViT-B-32-laion2B-s34B-b79K/open_clip_model.safetensors"
 
 
 def test_the_command_lists_lite_as_text_and_json() -> None:
@@ -42,6 +42,7 @@ def test_the_command_lists_lite_as_text_and_json() -> None:
     as_json = CliRunner().invoke(app, ["encoders", "--json"])
     first = json.loads(as_json.stdout.splitlines()[0])
     assert (first["name"], first["at_hand"], first["dim"]) == ("lite", True, 640)
+    assert "mend" in first
 
 
 def test_prepare_converts_and_says_so(tmp_path: Path) -> None:
