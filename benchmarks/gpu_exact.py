@@ -1,13 +1,13 @@
-"""`python -m benchmarks.gpu_exact`: exact search on a device, against what the device's memory lets through.
+"""`python -m benchmarks.gpu_exact`: exact search on a device, relative to the limit of its memory bandwidth.
 
-A search has to read every vector once a batch, so no device answers more than (bandwidth / bytes of all vectors)
-batches a second. The bandwidth is measured in the same run, by copying within the device's memory: bytes read and
-bytes written, over the time. Searches are timed as they are served: upload of the queries, product, top-k and the
-re-ranking on the host. The first answers are compared with the exact store's, bit by bit.
+A search must read every vector once a batch, so no device answers more than (bandwidth / bytes of all vectors) batches
+a second. The bandwidth is measured in the same run, by copying within the device's memory: bytes read and written, over
+the time. Searches are timed as they are served: upload of the queries, product, top-k and re-ranking on the host. The
+first results are compared with the exact store's, bit by bit.
 
-Vectors are random directions, made here (2 d bytes of main memory a vector); speed depends on their number, not on what
-they show. Where there is no CUDA device it runs on the CPU, and every line names the device. A share of the limit above
-one says that the vectors, or some of them, stayed in a cache.
+Vectors are random directions (2 d bytes of main memory a vector); speed depends only on their number. Without a CUDA
+device it runs on the CPU; every line names the device. A share of the limit above one means that vectors stayed in a
+cache.
 
 Dimension letters: n vectors, q queries, d width.
 """
@@ -30,30 +30,30 @@ from lookalike.stores.exact import ExactStore
 from lookalike.stores.torch_exact import TorchStore, device_bytes
 from lookalike.types import Float16, Float32
 
-_CHUNK = 50_000
-_COPIED = 1 << 28  # bytes: more than any cache holds
+_CHUNK_ROWS = 50_000
+_COPY_BYTES = 1 << 28  # more than any cache holds
 _COPIES = 8
-_JUDGED = 4  # queries that are compared with the exact store, which takes a second for a million vectors
-_FEWEST_QUERIES = 64  # a round asks at least so many, in as many batches as that takes
+_COMPARED_QUERIES = 4  # the exact store takes a second for a million vectors
+_MIN_ROUND_QUERIES = 64  # in as many batches as that takes
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is reported of one batch size.
+    """The figures of one batch size.
 
     Attributes:
         device: `cuda` or `cpu`, and its name.
         n: vectors.
         d: their width.
-        k: neighbours asked for.
+        k: neighbors of a query.
         batch: queries of one call.
         batch_ms: median time of a call, milliseconds.
         queries_per_second: batch / batch_ms.
-        read_mb: bytes of all vectors on the device, MB; a call can't read less.
+        read_mb: bytes of all vectors on the device, MB; a call reads at least these.
         copy_gb_s: measured bandwidth, GB/s.
         limit_queries_per_second: batch * copy_gb_s / read_mb.
         share_of_limit: queries_per_second / limit_queries_per_second.
-        same_as_exact: whether the compared answers equal those of the exact store.
+        same_as_exact: whether the compared results equal those of the exact store.
     """
 
     device: str
@@ -71,12 +71,12 @@ class Line:
 
 
 def main() -> None:
-    """Read the arguments, measures, prints."""
+    """Parse the arguments, measure, print."""
     args = _arguments()
     vectors = _directions(args.n, args.dim, seed=0)
     store = TorchStore(vectors, None if args.device == "auto" else args.device)
-    queries = _directions(max(_FEWEST_QUERIES, *args.batch), args.dim, seed=1).astype(np.float32)
-    same = _same(store, ExactStore(vectors), queries[:_JUDGED], args.k)
+    queries = _directions(max(_MIN_ROUND_QUERIES, *args.batch), args.dim, seed=1).astype(np.float32)
+    same = _same(store, ExactStore(vectors), queries[:_COMPARED_QUERIES], args.k)
     bandwidth = _copy_bandwidth(store.device, args.rounds)
     lines = (_line(store, queries, batch, args, bandwidth, same) for batch in args.batch)
     if args.json:
@@ -90,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--n", type=int, default=1_000_000, help="vectors to generate")
     parser.add_argument("--dim", type=int, default=512, help="their width")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 64, 1024], help="queries of one call")
-    parser.add_argument("--k", type=int, default=10, help="neighbours to ask for")
+    parser.add_argument("--k", type=int, default=10, help="neighbors of a query")
     parser.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: CUDA where there is one"
     )
@@ -100,12 +100,12 @@ def _arguments() -> argparse.Namespace:
 
 
 def _directions(count: int, dim: int, seed: int) -> Float16:
-    """(count, dim) float16 unit vectors."""
+    """Return (count, dim) float16 unit vectors."""
     random = np.random.default_rng(seed)
     vectors = np.empty((count, dim), dtype=np.float16)
-    for start in range(0, count, _CHUNK):
-        chunk = random.standard_normal((min(_CHUNK, count - start), dim), dtype=np.float32)
-        vectors[start : start + _CHUNK] = chunk / np.linalg.norm(chunk, axis=1, keepdims=True)
+    for start in range(0, count, _CHUNK_ROWS):
+        chunk = random.standard_normal((min(_CHUNK_ROWS, count - start), dim), dtype=np.float32)
+        vectors[start : start + _CHUNK_ROWS] = chunk / np.linalg.norm(chunk, axis=1, keepdims=True)
     return vectors
 
 
@@ -115,8 +115,8 @@ def _same(store: TorchStore, exact: ExactStore, queries: Float32, k: int) -> boo
 
 
 def _copy_bandwidth(device: str, rounds: int) -> float:
-    """Bytes a second that copying reads and writes, together."""
-    source = torch.ones(_COPIED, dtype=torch.uint8, device=device)
+    """Return the bytes a second that copying reads and writes together."""
+    source = torch.ones(_COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
 
     def copy() -> None:
@@ -126,17 +126,17 @@ def _copy_bandwidth(device: str, rounds: int) -> float:
             torch.cuda.synchronize()
 
     copy()
-    return 2 * _COPIED * _COPIES / statistics.median(_seconds(copy) for _ in range(rounds))
+    return 2 * _COPY_BYTES * _COPIES / statistics.median(_seconds(copy) for _ in range(rounds))
 
 
 def _line(
     store: TorchStore, queries: Float32, batch: int, args: argparse.Namespace, bandwidth: float, same: bool
 ) -> Line:
-    starts = range(0, max(1, _FEWEST_QUERIES // batch) * batch, batch)
+    starts = range(0, max(1, _MIN_ROUND_QUERIES // batch) * batch, batch)
     batches = [queries[start : start + batch] for start in starts]
     store.search(batches[0], args.k)  # warm
     seconds = statistics.median(
-        _seconds(partial(store.search, asked, args.k)) for _ in range(args.rounds) for asked in batches
+        _seconds(partial(store.search, part, args.k)) for _ in range(args.rounds) for part in batches
     )
     read = device_bytes(store.count, store.dim)
     limit = batch * bandwidth / read

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gradcache`: the peak memory of one contrastive step, whole and in cached chunks.
+"""`python -m benchmarks.gradcache`: the peak memory of a contrastive step, whole and in cached chunks.
 
-Each way runs in a process of its own, whose peak is the system's own count (`ru_maxrss`; on a GPU, torch's), and leaves
-its gradients, which are compared: cached gradients must be those of the whole batch. "Idle" is a process that has
-loaded the network and the images and makes no step; what stands above it is the step's.
+Each variant runs in a separate process, whose peak the system counts (`ru_maxrss`; on a GPU, torch). Gradients are
+compared: cached gradients must equal those of the whole batch. "Idle" is a process that has loaded the network and the
+images but takes no step; memory above it is the step's.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to take a step; `chunk` 0 makes none."""
+class Variant:
+    """A way to compute a step: rows of the batch and of a chunk; `chunk` 0 takes no step."""
 
     name: str
     rows: int
@@ -41,35 +41,35 @@ class Way:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one process needed.
+    """Memory and time of one process.
 
     Attributes:
-        way: how the step was taken.
-        peak_mb: the largest resident memory, or the GPU's.
+        variant: how the step was computed.
+        peak_mb: peak resident memory, or the GPU's.
         seconds: of the step, the process's first.
     """
 
-    way: Way
+    variant: Variant
     peak_mb: float
     seconds: float
 
 
-def step(way: Way, pixels: int, device: str, out: Path) -> dict[str, float]:
-    """Take one step in this process; leaves the gradients in `out`."""
+def step(variant: Variant, pixels: int, device: str, out: Path) -> dict[str, float]:
+    """Take one step in this process, and save the gradients to `out`."""
     torch.manual_seed(0)
     tower = timm.create_model(ARCHITECTURE, num_classes=0).eval().to(device)  # eval: batch statistics are frozen
     require_rowwise(tower)
-    images = torch.randn(way.rows, 3, pixels, pixels, device=device)
-    labels = torch.arange(way.rows, device=device) % CLASSES
+    images = torch.randn(variant.rows, 3, pixels, pixels, device=device)
+    labels = torch.arange(variant.rows, device=device) % CLASSES
     started = time.perf_counter()
-    if way.chunk:
-        chunks = list(zip(torch.split(images, way.chunk), torch.split(labels, way.chunk), strict=True))
-        _take(tower, chunks, whole=way.chunk == way.rows)
+    if variant.chunk:
+        chunks = list(zip(torch.split(images, variant.chunk), torch.split(labels, variant.chunk), strict=True))
+        _take_step(tower, chunks, whole=variant.chunk == variant.rows)
         torch.save([p.grad for p in tower.parameters()], out)
     return {"seconds": time.perf_counter() - started, "peak_mb": _peak(device)}
 
 
-def _take(tower: nn.Module, chunks: list[tuple[Tensor, Tensor]], whole: bool) -> None:
+def _take_step(tower: nn.Module, chunks: list[tuple[Tensor, Tensor]], whole: bool) -> None:
     def embed(chunk: tuple[Tensor, Tensor]) -> Embedded:
         return Embedded(F.normalize(tower(chunk[0]), dim=1), chunk[1])
 
@@ -86,19 +86,19 @@ def _peak(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
 
 
-def run(ways: list[Way], pixels: int, device: str, folder: Path) -> list[Figures]:
-    """Each way in its own process."""
+def run(variants: list[Variant], pixels: int, device: str, folder: Path) -> list[Figures]:
+    """Run each variant in a separate process."""
     figures = []
-    for way in ways:
+    for variant in variants:
         command = [sys.executable, "-m", "benchmarks.gradcache", "--pixels", str(pixels), "--device", device]
-        command += ["--step", str(folder / f"{way.name}.pt"), str(way.rows), str(way.chunk)]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        figures.append(Figures(way, **json.loads(said)))
+        command += ["--step", str(folder / f"{variant.name}.pt"), str(variant.rows), str(variant.chunk)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        figures.append(Figures(variant, **json.loads(output)))
     return figures
 
 
 def difference(first: Path, second: Path) -> tuple[float, float]:
-    """The largest absolute difference between two steps' gradients, and the largest gradient."""
+    """Return the largest absolute difference between two steps' gradients, and the largest gradient."""
     pairs = list(zip(torch.load(first), torch.load(second), strict=True))
     return max(float((a - b).abs().max()) for a, b in pairs), max(float(a.abs().max()) for a, _ in pairs)
 
@@ -113,21 +113,29 @@ def main() -> None:
     parser.add_argument("--step", nargs=3, metavar=("OUT", "ROWS", "CHUNK"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        way = Way("", int(options.step[1]), int(options.step[2]))
-        print(json.dumps(step(way, options.pixels, options.device, Path(options.step[0]))))
+        variant = Variant("", int(options.step[1]), int(options.step[2]))
+        print(json.dumps(step(variant, options.pixels, options.device, Path(options.step[0]))))
         return
     rows, chunk = options.rows, options.chunk
-    ways = [Way("idle", rows, 0), Way("small", chunk, chunk), Way("cached", rows, chunk), Way("whole", rows, rows)]
+    variants = [
+        Variant("idle", rows, 0),
+        Variant("small", chunk, chunk),
+        Variant("cached", rows, chunk),
+        Variant("whole", rows, rows),
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        figures = run(ways, options.pixels, options.device, Path(folder))
-        apart, largest = difference(Path(folder, "cached.pt"), Path(folder, "whole.pt"))
+        figures = run(variants, options.pixels, options.device, Path(folder))
+        error, largest = difference(Path(folder, "cached.pt"), Path(folder, "whole.pt"))
     print(f"{ARCHITECTURE} at {options.pixels} pixels, InfoNCE, {options.device}: {machine()}\n")
     print("| one step | rows compared | rows in a chunk | peak, MB | above idle, MB | s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for f in figures:
         above = f.peak_mb - figures[0].peak_mb
-        print(f"| {f.way.name} | {f.way.rows} | {f.way.chunk} | {f.peak_mb:.0f} | {above:.0f} | {f.seconds:.1f} |")
-    print(f"\nGradients, cached against whole: at most {apart:.1e} apart, the largest is {largest:.1e}")
+        variant = f.variant
+        print(
+            f"| {variant.name} | {variant.rows} | {variant.chunk} | {f.peak_mb:.0f} | {above:.0f} | {f.seconds:.1f} |"
+        )
+    print(f"\nGradients, cached against whole: differ by at most {error:.1e}; the largest is {largest:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""`python -m benchmarks.indexing`: the indexing job from end to end, cold, as a user runs it.
+"""`python -m benchmarks.indexing`: the whole indexing job, cold, as a user runs it.
 
-Every round is a process of its own that indexes the same images into a new folder: decoding, thumbnails, encoding,
-shards, store and manifest. `images_per_second` is over the decoding and encoding, `whole_per_second` over everything
-from the job's first step on, loading and compiling the model included; `cpu_ms` is the processor time that an image
-costs in all, which other work on the machine disturbs least. Medians of all rounds are reported. What follows a `--`
-goes to `lookalike index`.
+Every round is a separate process that indexes the same images into a new folder: decoding, thumbnails, encoding,
+shards, store and manifest. `images_per_second` covers decoding and encoding; `whole_per_second` covers the whole job,
+with loading and compiling the model. `cpu_ms` is the CPU time of an image, which other work on the machine disturbs
+least. Medians of all rounds are reported. Arguments after `--` are passed to `lookalike index`.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ _FIGURES = ("images_per_second", "whole_per_second", "encoder_waited_seconds", "
 
 
 def default_source() -> str:
-    """The 6,079 photographs of the shared data folder."""
-    beside = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-    return str(Path(os.environ.get("LOOKALIKE_TEST_DATA", beside)) / "flickr8k" / "train.tar")
+    """Return the path of the 6,079 photographs in the shared data folder."""
+    shared = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+    return str(Path(os.environ.get("LOOKALIKE_TEST_DATA", shared)) / "flickr8k" / "train.tar")
 
 
 def run_once(sources: list[str], encoder: str, extra: list[str]) -> dict[str, Any]:
-    """One cold run of the job; its summary."""
+    """Run the job once, cold; return its summary."""
     before = _cpu_seconds()
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "collection")
@@ -50,12 +49,12 @@ def _cpu_seconds() -> float:
 
 
 def measure(sources: list[str], encoder: str, rounds: int, extra: list[str]) -> dict[str, Any]:
-    """Medians over several cold runs, and the largest resident memory of any of them, MB."""
+    """Return medians over several cold runs, and their largest resident memory, MB."""
     runs = [run_once(sources, encoder, extra) for _ in range(rounds)]
     figures = {name: statistics.median(run[name] for run in runs) for name in _FIGURES}
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # Linux counts in KiB
-    about = {name: runs[-1][name] for name in ("encoder", "engine", "store", "indexed", "rejected")}
-    return {"machine": machine(), "rounds": rounds, **about, **figures, "peak_memory_mb": round(peak)}
+    facts = {name: runs[-1][name] for name in ("encoder", "engine", "store", "indexed", "rejected")}
+    return {"machine": machine(), "rounds": rounds, **facts, **figures, "peak_memory_mb": round(peak)}
 
 
 def main() -> None:
@@ -65,9 +64,9 @@ def main() -> None:
     parser.add_argument("--encoder", default="lite", help="the encoder's name")
     parser.add_argument("--rounds", type=int, default=3, help="cold runs")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
-    given = sys.argv[1:]
-    end = given.index("--") if "--" in given else len(given)
-    own, extra = given[:end], given[end + 1 :]
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    own, extra = words[:end], words[end + 1 :]
     arguments = parser.parse_args(own)
     result = measure(arguments.sources or [default_source()], arguments.encoder, arguments.rounds, extra)
     if arguments.json:

@@ -1,12 +1,11 @@
-"""`python -m benchmarks.metadata`: opening a collection's metadata, fetching rows of it, and ids looked up both ways.
+"""`python -m benchmarks.metadata`: opening metadata, fetching rows, and looking up ids in both directions.
 
-Rows are generated (id, path, caption, url, width, height, price, category) and written as the indexing job writes
-them; every size is measured in a process of its own through `lookalike.metadata.Metadata`, which is what serves. *Cold*
-means that the files' pages were dropped before each call (see `benchmarks.pages.drop`) and mincore(2) said that they
-are gone; *warm*, that all of them are in memory. Memory is the growth of the process since before it opened the files,
-once they are opened and again after all cold fetches and as many look-ups: *own* is anonymous memory (what
-pyarrow loads at the first fetch included), *mapped* are the files' clean pages that were touched, which the kernel
-takes back when it wants.
+Rows are generated (id, path, caption, url, width, height, price, category) and written as the indexing job writes them.
+Each size is measured in a separate process through `lookalike.metadata.Metadata`, as the service uses it. *Cold* means
+that the files' pages were dropped before each call (see `benchmarks.pages.drop`), checked by mincore(2); *warm* means
+that all are in memory. Memory is the growth of the process since before it opened the files, measured after opening and
+after all cold fetches and look-ups. *Own* is anonymous memory (with what pyarrow loads at the first fetch). *Mapped*
+are the files' clean pages that were read, which the kernel can reclaim.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ SCHEMA = pa.schema(
 )
 _CATEGORIES = np.array(["bags", "birds", "boats", "cups", "dogs", "lamps", "shoes", "trees"])
 _WORDS = np.array(["a", "small", "red", "cup", "on", "the", "table", "beside", "two", "old", "books", "and", "lamp"])
-_PIECE = 50_000
+_CHUNK_ROWS = 50_000
 _COUNTS = (100, 1000)
 _LOOK_UPS = 2000
 _CALLS = 30
@@ -65,9 +64,9 @@ class Figures:
         id_to_row_us: one id, pages in memory.
         row_to_id_us: one row's id, pages in memory.
         opened_own_mb: growth of anonymous memory by opening.
-        opened_mapped_mb: pages of the files that the process then holds.
+        opened_mapped_mb: resident pages of the files after opening.
         used_own_mb: growth of anonymous memory after use.
-        used_mapped_mb: pages of the files that the process then holds.
+        used_mapped_mb: resident pages of the files after use.
         files_mb: size of the files that are mapped.
     """
 
@@ -105,7 +104,7 @@ _TITLES = {
 
 
 def generate(folder: Path, count: int) -> None:
-    """Write the metadata of `count` images into `folder`, unless it is there."""
+    """Write the metadata of `count` images into `folder`, unless it exists."""
     if (folder / IDS_FILE).is_file():  # written last
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,14 +112,14 @@ def generate(folder: Path, count: int) -> None:
 
 
 def item_id(row: int) -> str:
-    """The id of a row."""
+    """Return the id of a row."""
     return f"shop-{row % 97:02d}/{row:09d}.jpg"
 
 
 def _tables(count: int) -> Iterator[pa.Table]:
     rng = np.random.default_rng(0)
-    for start in range(0, count, _PIECE):
-        rows = range(start, min(start + _PIECE, count))
+    for start in range(0, count, _CHUNK_ROWS):
+        rows = range(start, min(start + _CHUNK_ROWS, count))
         size = len(rows)
         words = _WORDS[rng.integers(0, len(_WORDS), (size, 12))]
         columns = {
@@ -137,13 +136,13 @@ def _tables(count: int) -> Iterator[pa.Table]:
 
 
 def measure(folder: Path) -> Figures:
-    """Everything about one folder, in this process, which has not opened it before."""
+    """Measure one folder in this process, which must not have opened it before."""
     files = [folder / name for name in (ROWS_FILE, IDS_FILE)]
     before = resident()
     open_cold, metadata = _open(folder, files)
     opened, opened_mapped = resident().since(before), sum(map(mapped, files))
     cold = {count: _fetch_ms(metadata, count, files) for count in _COUNTS}
-    _look_up_us(metadata)  # a first time, for what it makes the process hold
+    _look_up_us(metadata)  # once, for its memory
     used, used_mapped = resident().since(before), sum(map(mapped, files))
     for path in files:
         fetch(path)
@@ -168,16 +167,16 @@ def measure(folder: Path) -> Figures:
 
 
 def table(figures: Sequence[Figures]) -> str:
-    """Markdown: a line for each figure, a column for each size."""
+    """Return a Markdown table with a line for each figure and a column for each size."""
     sizes = [f"{f.rows:,} rows" for f in figures]
-    lines = [f"| | {' | '.join(sizes)} | asked |", f"| --- |{' ---: |' * len(sizes)} --- |"]
-    for name, (title, asked) in _TITLES.items():
-        lines.append(f"| {title} | {' | '.join(str(getattr(f, name)) for f in figures)} | {asked} |")
+    lines = [f"| | {' | '.join(sizes)} | target |", f"| --- |{' ---: |' * len(sizes)} --- |"]
+    for name, (title, target) in _TITLES.items():
+        lines.append(f"| {title} | {' | '.join(str(getattr(f, name)) for f in figures)} | {target} |")
     return "\n".join(lines)
 
 
 def _open(folder: Path, dropped: Sequence[Path] = ()) -> tuple[float, Metadata]:
-    """Milliseconds, and what was opened."""
+    """Open the metadata; return the milliseconds and the metadata."""
     for path in dropped:
         drop(path)
     started = time.perf_counter()
@@ -186,45 +185,45 @@ def _open(folder: Path, dropped: Sequence[Path] = ()) -> tuple[float, Metadata]:
 
 
 def _fetch_ms(metadata: Metadata, count: int, dropped: Sequence[Path] = ()) -> float:
-    """Median milliseconds of fetching `count` random rows, other ones each time."""
-    rng, taken = np.random.default_rng(count), []
+    """Return the median milliseconds of fetching `count` random rows, different ones each time."""
+    rng, times = np.random.default_rng(count), []
     for _ in range(_CALLS):
         rows = rng.integers(0, len(metadata), count).tolist()
         for path in dropped:
             drop(path)
         started = time.perf_counter()
         metadata.records(rows)
-        taken.append(1e3 * (time.perf_counter() - started))
-    return statistics.median(taken)
+        times.append(1e3 * (time.perf_counter() - started))
+    return statistics.median(times)
 
 
 def _look_up_us(metadata: Metadata) -> tuple[float, float]:
-    """Median microseconds of id -> row and of row -> id."""
+    """Return the median microseconds of id -> row and of row -> id."""
     to_row, to_id = [], []
     for row in np.random.default_rng(0).integers(0, len(metadata), _LOOK_UPS).tolist():
-        wanted = item_id(row)
+        expected = item_id(row)
         started = time.perf_counter()
-        found = metadata.row_of(wanted)
+        found = metadata.row_of(expected)
         between = time.perf_counter()
         record = metadata.records([row])[0]
         to_id.append(1e6 * (time.perf_counter() - between))
         to_row.append(1e6 * (between - started))
-        if (found, record["id"]) != (row, wanted):
-            raise AssertionError(f"row {row} is {wanted!r}, but {found} and {record['id']!r} were found")
+        if (found, record["id"]) != (row, expected):
+            raise AssertionError(f"row {row} is {expected!r}, but {found} and {record['id']!r} were found")
     return statistics.median(to_row), statistics.median(to_id)
 
 
 def run(folder: Path, counts: Sequence[int], rounds: int) -> list[Figures]:
-    """All sizes in turn, each time in a process of its own; medians of the rounds."""
+    """Measure all sizes in turn, each in a separate process; return medians of the rounds."""
     for count in counts:
         generate(folder / str(count), count)
-    taken: dict[int, list[Figures]] = {count: [] for count in counts}
+    measured: dict[int, list[Figures]] = {count: [] for count in counts}
     for _ in range(rounds):
         for count in counts:
             command = [sys.executable, "-m", "benchmarks.metadata", "--measure", str(folder / str(count))]
-            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            taken[count].append(Figures(**json.loads(said)))
-    return [_medians(figures) for figures in taken.values()]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            measured[count].append(Figures(**json.loads(output)))
+    return [_medians(figures) for figures in measured.values()]
 
 
 def _medians(figures: Sequence[Figures]) -> Figures:

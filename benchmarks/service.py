@@ -1,12 +1,11 @@
-"""`python -m benchmarks.service COLLECTION`: requests a second and their times, alone and with many clients.
+"""`python -m benchmarks.service COLLECTION`: throughput and response times with one and many clients.
 
-`lookalike serve` runs as a process of its own and wrk (Debian's package) sends the load from another, both on the same
-cores: every text another, one photograph of 224 pixels as it comes out of a camera's resize. Cases are measured in
-turn, several rounds over; medians are reported, and the best rate and p50 of a round. Beside them stands what the
-encoder alone gives in the same rounds with nothing else at work, since machines that others share run at half their
-speed for minutes. `--peer URL` measures clip-retrieval's back end, by its own requests (`clip-retrieval back`,
-`/knn-service`). What HTTP, batching and JSON cost is the time of a lone request, from a bare socket, less the times
-that its answer states for its stages.
+`lookalike serve` runs as a separate process, and wrk (Debian's package) sends the load from another, on the same cores:
+texts that all differ, and one photograph of 224 pixels. Cases are measured in turn, in several rounds; medians are
+reported, and the best rate and p50 of a round. The same rounds measure the encoder alone, since shared machines run at
+half their speed for minutes. `--peer URL` measures clip-retrieval's back end by its own requests
+(`clip-retrieval back`, `/knn-service`). The overhead of HTTP, batching and JSON is the time of a single request, over a
+plain socket, less the times of the stages that its response states.
 """
 
 from __future__ import annotations
@@ -59,7 +58,13 @@ end
 
 @dataclass(frozen=True)
 class Target:
-    """Whom to ask, and how it wants to be asked: a JSON body with `%s` for the text, and a body for the image."""
+    """A service to measure.
+
+    Attributes:
+        name: in the table.
+        text: URL and JSON body, with `%s` for the text.
+        image: URL, media type and body.
+    """
 
     name: str
     text: tuple[str, str]
@@ -67,7 +72,7 @@ class Target:
 
 
 def photograph() -> bytes:
-    """A JPEG of 224 x 224 pixels."""
+    """Return a JPEG of 224 x 224 pixels."""
     with Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png") as image:
         out = io.BytesIO()
         image.convert("RGB").resize((224, 224)).save(out, "JPEG", quality=90)
@@ -75,7 +80,7 @@ def photograph() -> bytes:
 
 
 def ours(base: str) -> Target:
-    """The service."""
+    """Return Lookalike's service."""
     return Target(
         "lookalike",
         (f"{base}/v1/search/text", '{"text": "%s", "limit": 10}'),
@@ -84,16 +89,16 @@ def ours(base: str) -> Target:
 
 
 def peer(base: str, indice: str) -> Target:
-    """clip-retrieval's back end; it takes images as base64 in JSON."""
-    asked = {"num_images": 10, "num_result_ids": 10, "modality": "image", "indice_name": indice, "deduplicate": False,
+    """Return clip-retrieval's back end; it takes images as base64 in JSON."""
+    options = {"num_images": 10, "num_result_ids": 10, "modality": "image", "indice_name": indice, "deduplicate": False,
              "use_safety_model": False, "use_violence_detector": False}  # fmt: skip
-    image = json.dumps({**asked, "image": base64.b64encode(photograph()).decode()}).encode()
-    text = json.dumps({**asked, "text": "%s"})
+    image = json.dumps({**options, "image": base64.b64encode(photograph()).decode()}).encode()
+    text = json.dumps({**options, "text": "%s"})
     return Target("clip-retrieval", (f"{base}/knn-service", text), (f"{base}/knn-service", "application/json", image))
 
 
 def load(target: Target, kind: str, clients: int, seconds: int, folder: Path) -> tuple[float, float, float, int]:
-    """Requests/s, p50 and p99 in ms, and answers that were not 2xx or 3xx, by wrk."""
+    """Return requests/s, p50 and p99 in ms, and the number of responses that were not 2xx or 3xx, by wrk."""
     script, body = folder / "load.lua", folder / "body"
     if kind == "text":
         url, form = target.text
@@ -108,10 +113,10 @@ def load(target: Target, kind: str, clients: int, seconds: int, folder: Path) ->
         )
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "--timeout", "30s", "-s", str(script), url]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
     assert rate is not None, out
-    return float(rate[1]), _milliseconds(out, "50"), _milliseconds(out, "99"), int(bad[1]) if bad else 0
+    return float(rate[1]), _milliseconds(out, "50"), _milliseconds(out, "99"), int(failed[1]) if failed else 0
 
 
 def _milliseconds(out: str, share: str) -> float:
@@ -123,7 +128,7 @@ def _milliseconds(out: str, share: str) -> float:
 
 
 def encoder_alone(searcher: Searcher, kind: str, clients: int, seconds: int) -> tuple[float, float, float, int]:
-    """As `load`, of the encoder without a service: lone queries, or as large batches as it likes, as many at once."""
+    """Return the figures of `load` for the encoder alone: single queries, or its preferred batches and concurrency."""
     concurrent = searcher.encoder.max_concurrent_batches if clients > 1 else 1
     size = 1 if clients == 1 else MAX_TEXT_BATCH_SIZE if kind == "text" else searcher.encoder.image_batch_size
     pixels = np.zeros((size, 3, *[searcher.encoder.spec.image_size] * 2), np.uint8)
@@ -143,12 +148,12 @@ def encoder_alone(searcher: Searcher, kind: str, clients: int, seconds: int) -> 
 
 
 def overhead(base: str, kind: str, rounds: int = 200) -> float:
-    """Median ms of a lone request beyond what its answer says that its stages took.
+    """Return the median ms of a single request less the times of the stages that its response states.
 
-    By a bare socket: reading an answer's headers takes Python's `http.client` tenths of one, and httpx a whole one.
+    A plain socket is used: parsing the response's headers takes `http.client` tenths of a millisecond, and httpx one.
     """
     target = ours(base)
-    beyond: list[float] = []
+    differences: list[float] = []
     server = urlsplit(base).netloc
     url, media_type, data = target.image if kind == "image" else (target.text[0], "application/json", b"")
     with socket.create_connection((server.split(":")[0], int(server.split(":")[1]))) as connection:
@@ -158,23 +163,23 @@ def overhead(base: str, kind: str, rounds: int = 200) -> float:
             head = f"POST {url.removeprefix(base)} HTTP/1.1\r\nHost: {server}\r\nContent-Type: {media_type}\r\n"
             started = time.perf_counter()
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            answer = _answer(connection)
-            took = (time.perf_counter() - started) * 1e3
-            stages = json.loads(answer)["took_ms"]
-            beyond.append(took - sum(stages[stage] for stage in _STAGES))
-    return statistics.median(beyond)
+            content = _read_body(connection)
+            elapsed = (time.perf_counter() - started) * 1e3
+            stages = json.loads(content)["took_ms"]
+            differences.append(elapsed - sum(stages[stage] for stage in _STAGES))
+    return statistics.median(differences)
 
 
-def _answer(connection: socket.socket) -> bytes:
-    """The body of the next answer."""
-    got = b""
-    while (end := got.find(b"\r\n\r\n")) < 0:
-        got += connection.recv(65_536)
-    length = re.search(rb"(?i)\r\ncontent-length: (\d+)", got[:end])
-    assert length is not None, got[:end]
-    while len(got) < end + 4 + int(length[1]):
-        got += connection.recv(65_536)
-    return got[end + 4 :]
+def _read_body(connection: socket.socket) -> bytes:
+    """Read the body of the next response."""
+    data = b""
+    while (end := data.find(b"\r\n\r\n")) < 0:
+        data += connection.recv(65_536)
+    length = re.search(rb"(?i)\r\ncontent-length: (\d+)", data[:end])
+    assert length is not None, data[:end]
+    while len(data) < end + 4 + int(length[1]):
+        data += connection.recv(65_536)
+    return data[end + 4 :]
 
 
 @contextmanager
@@ -202,20 +207,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         searcher.warm_up(MAX_TEXT_BATCH_SIZE)
         for kind in ("text", "image"):
             print(f"{kind}: HTTP, batching and JSON beyond the stages: {overhead(base, kind):.2f} ms", flush=True)
-        found: dict[tuple[str, str, int], list[tuple[float, float, float, int]]] = {}
+        results: dict[tuple[str, str, int], list[tuple[float, float, float, int]]] = {}
         for _ in range(options.rounds):
             for kind, clients in CASES:
-                alone = encoder_alone(searcher, kind, clients, options.seconds)
-                found.setdefault(("the encoder alone", kind, clients), []).append(alone)
+                figures = encoder_alone(searcher, kind, clients, options.seconds)
+                results.setdefault(("the encoder alone", kind, clients), []).append(figures)
                 for target in targets:
                     figures = load(target, kind, clients, options.seconds, folder)
-                    found.setdefault((target.name, kind, clients), []).append(figures)
-        print("| who | query | clients | requests/s | p50, ms | p99, ms | best round | failed |\n" + "| --- " * 8 + "|")
-        for (who, kind, clients), runs in found.items():
+                    results.setdefault((target.name, kind, clients), []).append(figures)
+        print(
+            "| system | query | clients | requests/s | p50, ms | p99, ms | best round | failed |\n" + "| --- " * 8 + "|"
+        )
+        for (name, kind, clients), runs in results.items():
             rate, p50, p99 = (statistics.median(run[i] for run in runs) for i in range(3))
             best = f"{max(run[0] for run in runs):.0f}/s, {min(run[1] for run in runs):.1f}"
             failed = sum(run[3] for run in runs)
-            print(f"| {who} | {kind} | {clients} | {rate:.0f} | {p50:.1f} | {p99:.1f} | {best} | {failed} |")
+            print(f"| {name} | {kind} | {clients} | {rate:.0f} | {p50:.1f} | {p99:.1f} | {best} | {failed} |")
         print(httpx.get(f"{base}/v1/stats", headers={"Accept": "text/plain"}).text)
 
 

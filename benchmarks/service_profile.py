@@ -1,8 +1,8 @@
-"""`python -m benchmarks.service_profile COLLECTION`: where the time of a loaded service goes, by thread and library.
+"""`python -m benchmarks.service_profile COLLECTION`: a profile of the loaded service, by thread and library.
 
-py-spy (from PyPI) looks at every thread of a `lookalike serve` a hundred times a second while wrk (Debian's package)
-sends texts or images. A sample counts for the innermost library that has a Python frame, what that calls in C
-included. `of samples` are those of threads at work; `holds the GIL` are those that no other Python thread could use.
+py-spy (from PyPI) samples every thread of `lookalike serve` a hundred times a second while wrk (Debian's package) sends
+texts or images. A sample counts for the innermost library with a Python frame, including its C code. `of samples` is
+the share of samples of active threads; `holds the GIL` is the share of samples with the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ _THREADS = {"MainThread": "event loop", "device": "encoder", "search": "search",
 _SHOWN = 14
 
 
-def sampled(pid: int, seconds: int, folder: Path, *, gil: bool) -> subprocess.Popen[bytes]:
-    """py-spy at work; its stacks, one a line, will be in `folder`."""
+def start_sampling(pid: int, seconds: int, folder: Path, *, gil: bool) -> subprocess.Popen[bytes]:
+    """Start py-spy, which writes its stacks to `folder`, one a line."""
     command = ["py-spy", "record", "--pid", str(pid), "--duration", str(seconds), "--rate", "100", "--threads",
                "--format", "raw", "--output", str(folder / "stacks"), *(["--gil"] if gil else [])]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def by_library(stacks: str) -> Counter[tuple[str, str]]:
-    """Collapsed stacks -> samples of (thread, innermost library).
+    """Count samples of (thread, innermost library) in collapsed stacks.
 
     >>> by_library("thread (77): MainThread;run (uvicorn/server.py:67);f (app/middleware/admission.py:9) 3")
     Counter({('event loop', 'app'): 3})
     """
-    found: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = re.split(r";(?=[^;]+ \()", stack)
         thread = re.sub(r"^thread \([^)]*\):? *", "", frames[0])
-        found[_role(thread), next(_libraries(frames[:0:-1]), "Python itself")] += int(count)
-    return found
+        counts[_role(thread), next(_libraries(frames[:0:-1]), "Python itself")] += int(count)
+    return counts
 
 
 def _role(thread: str) -> str:
@@ -57,12 +57,12 @@ def _role(thread: str) -> str:
 
 
 def _libraries(frames: Sequence[str]) -> Iterator[str]:
-    """Packages, innermost first; the standard library is what calls it."""
+    """Yield packages, innermost first; frames of the standard library count for their callers."""
     for frame in frames:
-        found = _FRAME.match(frame)
-        if found is None or _STANDARD.search(found["file"]):
+        match = _FRAME.match(frame)
+        if match is None or _STANDARD.search(match["file"]):
             continue
-        yield re.sub(r"^.*site-packages/", "", found["file"]).split("/")[0]
+        yield re.sub(r"^.*site-packages/", "", match["file"]).split("/")[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,25 +74,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, source in (("wrk", "apt install wrk"), ("py-spy", "pip install py-spy")):
         if not shutil.which(name):
             sys.exit(f"{name} is missing: {source}")
-    with serving(options.collection) as (port, pid), tempfile.TemporaryDirectory() as place:
-        folder, target = Path(place), ours(f"http://127.0.0.1:{port}")
+    with serving(options.collection) as (port, pid), tempfile.TemporaryDirectory() as temporary:
+        folder, target = Path(temporary), ours(f"http://127.0.0.1:{port}")
         print(machine())
         for kind, clients in (("text", 32), ("image", 16)):
             load(target, kind, clients, 3, folder)
             parts: list[Counter[tuple[str, str]]] = []
             rates: list[float] = []
             for gil in (False, True):
-                spy = sampled(pid, options.seconds, folder, gil=gil)
+                spy = start_sampling(pid, options.seconds, folder, gil=gil)
                 rates.append(load(target, kind, clients, options.seconds + 1, folder)[0])
                 if spy.wait():
-                    sys.exit("py-spy failed: it needs leave to look into other processes (root, or CAP_SYS_PTRACE)")
+                    sys.exit("py-spy failed: it needs permission to trace other processes (root, or CAP_SYS_PTRACE)")
                 parts.append(by_library((folder / "stacks").read_text()))
-            print(f"\n{kind}, {clients} clients: {rates[0]:.0f} requests/s while being looked at")
+            print(f"\n{kind}, {clients} clients: {rates[0]:.0f} requests/s while sampled")
             print("\n| thread | innermost library | of samples | holds the GIL |\n| --- | --- | ---: | ---: |")
-            everything, holding = parts
-            for key, count in everything.most_common(_SHOWN):
-                held = holding[key] / max(1, holding.total())
-                print(f"| {key[0]} | {key[1]} | {count / everything.total():.0%} | {held:.0%} |")
+            samples, gil_samples = parts
+            for key, count in samples.most_common(_SHOWN):
+                held = gil_samples[key] / max(1, gil_samples.total())
+                print(f"| {key[0]} | {key[1]} | {count / samples.total():.0%} | {held:.0%} |")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""`python -m benchmarks.triplets`: the triplet loss in tensors beside nested loops and pytorch-metric-learning.
+"""`python -m benchmarks.triplets`: the triplet loss in tensors, in nested loops and in pytorch-metric-learning.
 
-All compute the same number on the same batch of ten classes (checked in each round), in turn, several rounds over;
-medians are reported. The loops get their distances as Python floats, so that they pay for looping and not for reading
-tensors; they have no backward pass. "Mask" is the plain tensor way, a broadcast mask over all triplets; "sorted" is
-what `training.objectives.triplet` does.
+All variants compute the same value on the same batch of ten classes (checked in each round), in turn, in several
+rounds; medians are reported. The loops get distances as Python floats, so that reading tensors is not measured; they
+have no backward pass. "Mask" uses a broadcast mask over all triplets; "sorted" is `training.objectives.triplet`.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Figures:
 
     @property
     def speed_up(self) -> float:
-        """Nested loops' time over sorted tensors', both forward."""
+        """Return the time of nested loops over that of sorted tensors, forward pass only."""
         return self.loops_ms / self.sorted_ms
 
 
@@ -50,12 +49,12 @@ def run(batch: int, rounds: int) -> Figures:
     """Measure one batch size.
 
     Raises:
-        ValueError: the contenders disagree.
+        ValueError: the variants disagree.
     """
     torch.manual_seed(batch)
     rows = F.normalize(torch.randn(batch, WIDTH), dim=1)
     labels = torch.arange(batch) % CLASSES
-    contenders: dict[str, Callable[[], float]] = {
+    variants: dict[str, Callable[[], float]] = {
         "loops": lambda: nested_loops(rows, labels),
         "mask": lambda: mask(rows, labels),
         "sorted": lambda: ranked(rows, labels),
@@ -63,34 +62,34 @@ def run(batch: int, rounds: int) -> Figures:
         "sorted_backward": lambda: ranked(rows, labels, backward=True),
         "library_backward": lambda: library(rows, labels),
     }
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds + 1):
-        values = [_timed(call, times[name]) for name, call in contenders.items()]
+        values = [_timed(call, times[name]) for name, call in variants.items()]
         if max(values) - min(values) > 1e-5:
-            raise ValueError(f"the contenders disagree at batch {batch}: {values}")
-    medians = {f"{name}_ms": statistics.median(taken[1:]) for name, taken in times.items()}  # the first one warms up
+            raise ValueError(f"the variants disagree at batch {batch}: {values}")
+    medians = {f"{name}_ms": statistics.median(each[1:]) for name, each in times.items()}  # the first is a warm-up
     return Figures(batch, count_valid_triplets(labels), **medians)
 
 
 def nested_loops(rows: Tensor, labels: Tensor) -> float:
-    """The mean over triplets that cost something, as the formula reads."""
-    far, names, total, active = (2 - 2 * rows @ rows.T).tolist(), labels.tolist(), 0.0, 0
-    for a in range(len(names)):
-        for p in range(len(names)):
-            if p == a or names[p] != names[a]:
+    """Return the mean over triplets with a cost, as the formula reads."""
+    distance, classes, total, active = (2 - 2 * rows @ rows.T).tolist(), labels.tolist(), 0.0, 0
+    for a in range(len(classes)):
+        for p in range(len(classes)):
+            if p == a or classes[p] != classes[a]:
                 continue
-            for n in range(len(names)):
-                if names[n] != names[a] and (cost := far[a][p] - far[a][n] + MARGIN) > 0:
+            for n in range(len(classes)):
+                if classes[n] != classes[a] and (cost := distance[a][p] - distance[a][n] + MARGIN) > 0:
                     total += cost
                     active += 1
     return total / max(1, active)
 
 
 def mask(rows: Tensor, labels: Tensor, backward: bool = False) -> float:
-    """All triplets at once under `valid_triplets`, a broadcast mask (batch, batch, batch)."""
+    """Return the same by `valid_triplets`, a broadcast mask (batch, batch, batch)."""
     rows = rows.clone().requires_grad_(backward)
-    far = 2 - 2 * rows @ rows.T
-    costs = (far[:, :, None] - far[:, None, :] + MARGIN)[valid_triplets(labels)].clamp(min=0)
+    squared = 2 - 2 * rows @ rows.T
+    costs = (squared[:, :, None] - squared[:, None, :] + MARGIN)[valid_triplets(labels)].clamp(min=0)
     loss = costs.sum() / (costs > 0).sum().clamp(min=1)
     if backward:
         loss.backward()  # type: ignore[no-untyped-call]
@@ -98,7 +97,7 @@ def mask(rows: Tensor, labels: Tensor, backward: bool = False) -> float:
 
 
 def ranked(rows: Tensor, labels: Tensor, backward: bool = False) -> float:
-    """`training.objectives.triplet`."""
+    """Return the same by `training.objectives.triplet`."""
     rows = rows.clone().requires_grad_(backward)
     loss = Triplet(MARGIN, "easy_excluded")(Embedded(rows, labels)).loss
     if backward:
@@ -107,20 +106,20 @@ def ranked(rows: Tensor, labels: Tensor, backward: bool = False) -> float:
 
 
 def library(rows: Tensor, labels: Tensor) -> float:
-    """pytorch-metric-learning's miner and loss with the same distance, forward and backward."""
+    """Return the same by pytorch-metric-learning's miner and loss, forward and backward."""
     rows = rows.clone().requires_grad_()
-    distance = distances.LpDistance(normalize_embeddings=False, power=2)
-    miner = miners.TripletMarginMiner(MARGIN, "all", distance=distance)  # all that violate the margin
-    loss = losses.TripletMarginLoss(MARGIN, distance=distance, reducer=reducers.MeanReducer())
+    metric = distances.LpDistance(normalize_embeddings=False, power=2)
+    miner = miners.TripletMarginMiner(MARGIN, "all", distance=metric)  # all that violate the margin
+    loss = losses.TripletMarginLoss(MARGIN, distance=metric, reducer=reducers.MeanReducer())
     value = loss(rows, labels, miner(rows, labels))
     value.backward()
     return float(value.detach())
 
 
-def _timed(call: Callable[[], float], taken: list[float]) -> float:
+def _timed(call: Callable[[], float], times: list[float]) -> float:
     started = time.perf_counter()
     value = call()
-    taken.append((time.perf_counter() - started) * 1000)
+    times.append((time.perf_counter() - started) * 1000)
     return value
 
 
@@ -128,7 +127,7 @@ def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batches", type=int, nargs="+", default=[128, 256], help="batch sizes")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds over all contenders")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds over all variants")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     figures = [run(batch, options.rounds) for batch in options.batches]

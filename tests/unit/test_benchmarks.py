@@ -280,7 +280,7 @@ class TestMetadata:
         assert figures.rows_100_warm_ms > 0
         assert figures.used_mapped_mb <= figures.files_mb + 0.1
         lines = metadata.table([figures, figures]).splitlines()
-        assert lines[0] == "| | 300 rows | 300 rows | asked |"
+        assert lines[0] == "| | 300 rows | 300 rows | target |"
         assert len({line.count("|") for line in lines}) == 1
 
 
