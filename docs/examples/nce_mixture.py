@@ -1,13 +1,13 @@
-"""Noise-contrastive estimation of a 2-D mixture: `python docs/examples/nce_mixture.py` draws what it learned.
+"""Noise-contrastive estimation of a 2-D mixture: `python docs/examples/nce_mixture.py` plots the learned density.
 
-The same idea as the contrastive losses of `training.objectives`, in two dimensions, where the result can be looked at:
-a network learns a density by telling the data's points from noise (Gutmann and Hyvärinen 2010, JMLR 2012). With a
-density of unknown normalisation log p(x) = f(x) + c, the noise's density q and v noise samples per point:
+It applies the idea of the contrastive losses of `training.objectives` in two dimensions, where the result is visible: a
+network learns a density by classifying points as data or noise (Gutmann and Hyvärinen 2010, JMLR 2012). With a density
+of unknown normalization log p(x) = f(x) + c, the noise's density q and v noise samples per point:
 
     G(x) = log p(x) - log q(x) - log v
     L = - mean over points x of log sigmoid(G(x)) - v * mean over noise y of log sigmoid(-G(y))
 
-At the minimum p is the data's density, and it integrates to 1 without having been told to: c is learned with the rest.
+At the minimum p is the data's density. It integrates to 1 without a constraint, since c is learned, too.
 
 Dimension letters: n points, v noise samples per point, g side of the grid.
 """
@@ -35,8 +35,8 @@ class Learned:
     Attributes:
         log_density: (n, 2) -> (n,), f + c.
         losses: of every step.
-        integral: of the density over the grid; 1 if the normalisation was learned.
-        distance: total variation to the truth, half the integral of |p - truth|: 0 the same, 1 disjoint.
+        integral: of the density over the grid; 1 if the normalization was learned.
+        distance: total variation to the truth, half the integral of |p - truth|: 0 if equal, 1 if disjoint.
     """
 
     log_density: Callable[[Tensor], Tensor]
@@ -46,9 +46,9 @@ class Learned:
 
 
 class Energy(nn.Module):
-    """f(x) + c: two hidden layers and one free number.
+    """f(x) + c: two hidden layers and a free constant.
 
-    Far from all data f is only held down by noise; a broad Gaussian as part of f keeps the density integrable.
+    Far from the data only noise bounds f; a broad Gaussian as part of f keeps the density integrable.
     """
 
     def __init__(self) -> None:
@@ -63,14 +63,14 @@ class Energy(nn.Module):
 
 
 def mixture() -> MixtureSameFamily:
-    """The truth: three Gaussians of different size, shape and direction."""
+    """Return the true density: three Gaussians of different size, shape and direction."""
     means = torch.tensor([[-2.0, -1.0], [2.0, -1.5], [0.5, 2.0]])
     spreads = torch.tensor([[[0.6, 0.4], [0.4, 0.6]], [[0.3, 0.0], [0.0, 1.0]], [[1.2, -0.3], [-0.3, 0.3]]])
     return MixtureSameFamily(Categorical(torch.tensor([0.4, 0.3, 0.3])), MultivariateNormal(means, spreads))
 
 
 def nce_loss(model: nn.Module, noise: MultivariateNormal, points: Tensor, noise_points: Tensor) -> Tensor:
-    """L above.
+    """Compute L as above.
 
     Args:
         model: (n, 2) -> (n,), log p.
@@ -86,7 +86,7 @@ def nce_loss(model: nn.Module, noise: MultivariateNormal, points: Tensor, noise_
 
 
 def learn(noise_per_point: int, seed: int = 0, steps: int = STEPS) -> Learned:
-    """Fit the mixture from 2,000 of its points; noise is drawn anew in every step.
+    """Fit the mixture to 2,000 of its points, with new noise in every step.
 
     Args:
         noise_per_point: v, at least 1.
@@ -108,36 +108,36 @@ def learn(noise_per_point: int, seed: int = 0, steps: int = STEPS) -> Learned:
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
-    return _judged(model, losses)
+    return _evaluate(model, losses)
 
 
 def grid() -> Tensor:
-    """The grid's points (g g, 2), row by row from the bottom left."""
+    """Return the grid's points (g g, 2), row by row from the bottom left."""
     axis = torch.linspace(-EXTENT, EXTENT, GRID)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
 @torch.no_grad()
-def _judged(model: nn.Module, losses: list[float]) -> Learned:
-    places, cell = grid(), (2 * EXTENT / (GRID - 1)) ** 2
-    density, truth = model(places).exp(), mixture().log_prob(places).exp()
+def _evaluate(model: nn.Module, losses: list[float]) -> Learned:
+    points, cell = grid(), (2 * EXTENT / (GRID - 1)) ** 2
+    density, truth = model(points).exp(), mixture().log_prob(points).exp()
     distance = float((density - truth).abs().sum() * cell / 2)
     return Learned(model, losses, float(density.sum() * cell), distance)
 
 
 def draw(learned: dict[int, Learned], out: Path) -> None:
-    """The truth and what was learned, as contours of the same densities, in one image."""
+    """Plot the true and the learned densities as contours at the same levels."""
     import matplotlib
 
-    matplotlib.use("Agg")  # a file, no window
+    matplotlib.use("Agg")  # draws to a file
     from matplotlib import pyplot
 
-    places, axis = grid(), torch.linspace(-EXTENT, EXTENT, GRID)
+    points, axis = grid(), torch.linspace(-EXTENT, EXTENT, GRID)
     titles = {v: f"{v} noise sample{'s' * (v > 1)} per point, distance {m.distance:.3f}" for v, m in learned.items()}
-    panels = [("truth, and 500 points", mixture().log_prob(places))]
+    panels = [("truth, and 500 points", mixture().log_prob(points))]
     with torch.no_grad():
-        panels += [(titles[v], model.log_density(places)) for v, model in learned.items()]
+        panels += [(titles[v], model.log_density(points)) for v, model in learned.items()]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(3.6 * len(panels), 4), layout="constrained", sharey=True)
     torch.manual_seed(0)
     axes[0].scatter(*mixture().sample((500,)).T, s=2, color="0.7")
@@ -151,10 +151,10 @@ def draw(learned: dict[int, Learned], out: Path) -> None:
 
 
 def main() -> None:
-    """Parse the command line, learn with 1 and 5 noise samples per point over several seeds, draw the first."""
+    """Parse the command line, learn with 1 and 5 noise samples per point and several seeds, plot the first."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"), help="where the image goes")
-    parser.add_argument("--seeds", type=int, default=3, help="runs to average the figures over")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"), help="PNG to write")
+    parser.add_argument("--seeds", type=int, default=3, help="number of runs to average")
     options = parser.parse_args()
     learned = {v: [learn(v, seed) for seed in range(options.seeds)] for v in (1, 5)}
     print("| noise samples per point | total variation to the truth, mean (worst) | integral, mean |")

@@ -1,9 +1,9 @@
-"""PatchNCE on photographs and their negatives: `python docs/examples/patch_nce.py` draws what it learned.
+"""PatchNCE on photographs and their negatives: `python docs/examples/patch_nce.py` plots learned similarities.
 
-CUT (Park, Efros, Zhang and Zhu 2020) asks of a translated image that each of its patches can still be recognised as
-the one at the same place of the original. Here the "translation" is given, inverted colours with noise on top, and only
-CUT's small heads are learned, one for each layer, on frozen features of EfficientNet-Lite0: after training a patch of
-the negative should be nearest to its own place in the photograph. Judged on photographs that training did not see.
+CUT (Park, Efros, Zhang and Zhu 2020) requires that each patch of a translated image can be identified with the patch at
+the same place of the original. Here the translation is fixed, inverted colours plus noise, and only CUT's small heads
+are learned, one for each layer, on frozen features of EfficientNet-Lite0. After training a patch of the negative should
+be most similar to its own place in the photograph. The test uses photographs that are not in the training set.
 
 Dimension letters: B images, C channels of a layer, S places, W width of a head.
 """
@@ -29,7 +29,7 @@ LAYERS = (1, 2, 3)  # stages of 24, 40 and 80 channels, 56, 28 and 14 places wid
 
 
 def photographs() -> Tensor:
-    """The sample gallery, (B, 3, 224, 224) in [0, 1]."""
+    """Return the sample gallery, (B, 3, 224, 224) in [0, 1]."""
     with tempfile.TemporaryDirectory() as folder:
         write_gallery(Path(folder))
         files = sorted(path for path in Path(folder).iterdir() if path.suffix in {".png", ".jpg"})
@@ -38,21 +38,21 @@ def photographs() -> Tensor:
 
 
 def negatives(images: Tensor) -> Tensor:
-    """Inverted colours with noise on top."""
+    """Return the images with inverted colours plus noise."""
     return (1 - images + 0.1 * torch.randn_like(images)).clamp(0, 1)
 
 
 @torch.inference_mode()
 def features(images: Tensor) -> list[Tensor]:
-    """For each layer, (B, C, H, W) of the frozen network."""
+    """Return (B, C, H, W) of the frozen network for each layer."""
     network = load_efficientnet()
     x = network.bn1(network.conv_stem(images * 2 - 1))
-    found = []
+    outputs = []
     for stage, block in enumerate(network.blocks):
         x = block(x)
         if stage in LAYERS:
-            found.append(x)
-    return [layer.clone() for layer in found]
+            outputs.append(x)
+    return [layer.clone() for layer in outputs]
 
 
 class Heads(nn.ModuleList):
@@ -68,21 +68,27 @@ class Heads(nn.ModuleList):
         return [head(layer) for head, layer in zip(self, layers, strict=True)]
 
 
-def sampled(layers: list[Tensor], seed: int) -> list[Tensor]:
-    """The same random places of every image: (B, C, H, W) -> (B, C, S)."""
+def sample_places(layers: list[Tensor], seed: int) -> list[Tensor]:
+    """Sample the same random places of every image: (B, C, H, W) -> (B, C, S)."""
     generator = torch.Generator().manual_seed(seed)
     flat = [layer.flatten(2) for layer in layers]
     return [layer[:, :, torch.randperm(layer.shape[2], generator=generator)[:PLACES]] for layer in flat]
 
 
-def learn(made: list[Tensor], given: list[Tensor], steps: int = STEPS) -> tuple[Heads, list[float]]:
-    """The heads, and the loss of every step."""
+def learn(queries: list[Tensor], keys: list[Tensor], steps: int = STEPS) -> tuple[Heads, list[float]]:
+    """Train the heads; return them and the loss of every step.
+
+    Args:
+        queries: features of the negatives, (B, C, H, W) for each layer.
+        keys: features of the photographs at the same places.
+        steps: of Adam.
+    """
     torch.manual_seed(0)
-    heads = Heads([layer.shape[1] for layer in given])
+    heads = Heads([layer.shape[1] for layer in keys])
     optimizer = torch.optim.Adam(heads.parameters(), lr=2e-3)
     losses = []
     for step in range(steps):
-        loss = patch_nce(heads(sampled(made, step)), heads(sampled(given, step)))
+        loss = patch_nce(heads(sample_places(queries, step)), heads(sample_places(keys, step)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -91,43 +97,43 @@ def learn(made: list[Tensor], given: list[Tensor], steps: int = STEPS) -> tuple[
 
 
 @torch.no_grad()
-def accuracy(made: list[Tensor], given: list[Tensor]) -> float:
-    """Share of places (all layers, (B, C, S) each) whose patch is nearest to its own among its image's others."""
+def accuracy(queries: list[Tensor], keys: list[Tensor]) -> float:
+    """Return the share of places (all layers, (B, C, S) each) whose patch is most similar to its own place."""
     hits = []
-    for q, k in zip(made, given, strict=True):
+    for q, k in zip(queries, keys, strict=True):
         cosines = F.normalize(q, dim=1).transpose(1, 2) @ F.normalize(k, dim=1)  # (B, S, S)
         hits.append((cosines.argmax(2) == torch.arange(cosines.shape[2])).float().mean())
     return float(torch.stack(hits).mean())
 
 
 @torch.no_grad()
-def draw(images: Tensor, translated: Tensor, maps: list[tuple[str, Tensor, Tensor]], place: int, out: Path) -> None:
-    """A place of the negative, and how near each place of the photograph is to it.
+def draw(image: Tensor, negative: Tensor, maps: list[tuple[str, Tensor, Tensor]], place: int, out: Path) -> None:
+    """Plot a place of the negative, and the similarity of each place of the photograph to it.
 
     Args:
-        images: (3, 224, 224), the photograph.
-        translated: its negative.
+        image: (3, 224, 224), the photograph.
+        negative: its negative.
         maps: title, layer of the negative and layer of the photograph, (C, H, W).
-        place: which place, row by row.
-        out: where the drawing goes.
+        place: number of the place, row by row.
+        out: PNG to write.
     """
     import matplotlib
 
-    matplotlib.use("Agg")  # a file, no window
+    matplotlib.use("Agg")  # draws to a file
     from matplotlib import pyplot
 
     width = maps[0][1].shape[2]
     y, x = ((place // width + 0.5) * SIDE / width, (place % width + 0.5) * SIDE / width)
     figure, axes = pyplot.subplots(1, 2 + len(maps), figsize=(3 * (2 + len(maps)), 3.3), layout="constrained")
-    for panel, title, image in zip(
-        axes, ("negative, and a place in it", "photograph"), (translated, images), strict=False
+    for panel, title, pixels in zip(
+        axes, ("negative, and a place in it", "photograph"), (negative, image), strict=False
     ):
-        panel.imshow(image.permute(1, 2, 0).numpy())
+        panel.imshow(pixels.permute(1, 2, 0).numpy())
         panel.set_title(title, fontsize=10)
     axes[0].plot(x, y, "o", ms=12, mfc="none", mec="red", mew=2)
-    for panel, (title, made, given) in zip(axes[2:], maps, strict=True):
-        near = F.normalize(given.flatten(1), dim=0).T @ F.normalize(made.flatten(1)[:, place], dim=0)
-        panel.imshow(near.reshape(given.shape[1:]).numpy(), extent=(0, SIDE, SIDE, 0), cmap="viridis")
+    for panel, (title, query, key) in zip(axes[2:], maps, strict=True):
+        cosines = F.normalize(key.flatten(1), dim=0).T @ F.normalize(query.flatten(1)[:, place], dim=0)
+        panel.imshow(cosines.reshape(key.shape[1:]).numpy(), extent=(0, SIDE, SIDE, 0), cmap="viridis")
         panel.plot(x, y, "o", ms=12, mfc="none", mec="red", mew=2)
         panel.set_title(title, fontsize=10)
     for panel in axes:
@@ -137,30 +143,28 @@ def draw(images: Tensor, translated: Tensor, maps: list[tuple[str, Tensor, Tenso
 
 
 def main() -> None:
-    """Parse the command line, learn, print, draw."""
+    """Parse the command line, learn, print, plot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"), help="where the image goes")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"), help="PNG to write")
     options = parser.parse_args()
     torch.manual_seed(0)
     images = photographs()
-    translated = negatives(images)
-    given, made = features(images), features(translated)
-    train, rest = slice(HELD_OUT, None), slice(HELD_OUT)
-    heads, losses = learn([layer[train] for layer in made], [layer[train] for layer in given])
-    asked, there = sampled([layer[rest] for layer in made], -1), sampled([layer[rest] for layer in given], -1)
-    print(f"{HELD_OUT} photographs that training did not see, {PLACES} places of each in {len(LAYERS)} layers")
-    print(f"own place nearest, frozen features:  {accuracy(asked, there):.3f}")
+    inverted = negatives(images)
+    keys, queries = features(images), features(inverted)
+    train, test = slice(HELD_OUT, None), slice(HELD_OUT)
+    heads, losses = learn([layer[train] for layer in queries], [layer[train] for layer in keys])
+    test_queries = sample_places([layer[test] for layer in queries], -1)
+    test_keys = sample_places([layer[test] for layer in keys], -1)
+    print(f"{HELD_OUT} photographs that are not in the training set, {PLACES} places of each in {len(LAYERS)} layers")
+    print(f"own place most similar, frozen features:  {accuracy(test_queries, test_keys):.3f}")
     with torch.no_grad():
-        print(f"own place nearest, PatchNCE's heads: {accuracy(heads(asked), heads(there)):.3f}")
-        middle_made, middle_given = made[1][4], given[1][4]
-        after = [
-            heads[1](layer.flatten(1)[None])[0].reshape(WIDTH, *layer.shape[1:])
-            for layer in (middle_made, middle_given)
-        ]
+        print(f"own place most similar, PatchNCE's heads: {accuracy(heads(test_queries), heads(test_keys)):.3f}")
+        query, key = queries[1][4], keys[1][4]
+        after = [heads[1](layer.flatten(1)[None])[0].reshape(WIDTH, *layer.shape[1:]) for layer in (query, key)]
     print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; by chance it is {torch.tensor(PLACES).log():.2f}")
-    titles = ("nearness, frozen features", "nearness, PatchNCE's heads")
-    maps = [(titles[0], middle_made, middle_given), (titles[1], *after)]
-    draw(images[4], translated[4], maps, place=28 * 12 + 13, out=options.out)
+    titles = ("similarity, frozen features", "similarity, PatchNCE's heads")
+    maps = [(titles[0], query, key), (titles[1], *after)]
+    draw(images[4], inverted[4], maps, place=28 * 12 + 13, out=options.out)
     print(f"wrote {options.out}")
 
 

@@ -1,4 +1,4 @@
-"""The example of PatchNCE: heads learned on some photographs find places in others, and it draws them."""
+"""The example of PatchNCE: heads trained on some photographs find places in others, and a plot is written."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def example():
 def test_learned_heads_beat_frozen_features(example, tmp_path):
     torch.manual_seed(0)
     images = example.photographs()[:10]
-    translated = example.negatives(images)
-    given, made = example.features(images), example.features(translated)
-    assert [layer.shape[1] for layer in given] == [24, 40, 80]
-    heads, losses = example.learn([layer[4:] for layer in made], [layer[4:] for layer in given], steps=60)
+    inverted = example.negatives(images)
+    keys, queries = example.features(images), example.features(inverted)
+    assert [layer.shape[1] for layer in keys] == [24, 40, 80]
+    heads, losses = example.learn([layer[4:] for layer in queries], [layer[4:] for layer in keys], steps=60)
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
-    asked, there = example.sampled([layer[:4] for layer in made], 1), example.sampled([layer[:4] for layer in given], 1)
-    assert example.accuracy(there, there) > 0.99
+    test_queries = example.sample_places([layer[:4] for layer in queries], 1)
+    test_keys = example.sample_places([layer[:4] for layer in keys], 1)
+    assert example.accuracy(test_keys, test_keys) > 0.99
     with torch.no_grad():
-        assert example.accuracy(heads(asked), heads(there)) > example.accuracy(asked, there)
-    example.draw(images[0], translated[0], [("frozen", made[1][0], given[1][0])], 30, tmp_path / "out.png")
+        assert example.accuracy(heads(test_queries), heads(test_keys)) > example.accuracy(test_queries, test_keys)
+    example.draw(images[0], inverted[0], [("frozen", queries[1][0], keys[1][0])], 30, tmp_path / "out.png")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
