@@ -1,4 +1,4 @@
-"""Every objective as its formula reads, in nested loops over float64 scalars: what the tensor code is held against.
+"""Every objective as its formula reads, in nested loops over float64 scalars, as the reference of the tensor code.
 
 Each takes the anchors (n, d) and the references (m, d), of which the first n are the anchors themselves, as an
 objective's `compare` does.
@@ -44,13 +44,13 @@ def triplet(x, labels, refs, ref_labels, margin=0.2, mining="easy_excluded", ave
                     continue
                 near, far = ((x[a] - refs[p]) ** 2).sum(), ((x[a] - refs[n]) ** 2).sum()
                 hard, kept = bool(far <= near), bool(far >= near + margin)
-                wanted = {
+                selected = {
                     "all": True,
                     "hard": hard,
                     "semihard": not hard and not kept,
                     "easy_excluded": not kept,
                 }
-                if wanted[mining]:
+                if selected[mining]:
                     losses.append((near - far + margin) if not kept else 0 * near)
                     owners.append({"triplets": len(losses), "pairs": (a, p), "anchors": a}[average])
     means = []
@@ -61,7 +61,7 @@ def triplet(x, labels, refs, ref_labels, margin=0.2, mining="easy_excluded", ave
 
 
 def info_nce(x, labels, refs, ref_labels, temperature=0.1, positives=None):
-    """`positives`: references up to this number may be positives; None for all."""
+    """`positives`: only references below this number may be positives; None for all."""
     losses = []
     for i in range(len(x)):
         against = [

@@ -1,6 +1,6 @@
-"""One of the processes of test_distributed.py: `torchrun ... training_process.py FOLDER` writes what it computed.
+"""A process of test_distributed.py: `torchrun ... training_process.py FOLDER` writes its results to the folder.
 
-For every objective, with and without cached gradients: the loss, and the gradients after averaging.
+Results are, for every objective with and without cached gradients, the loss and the averaged gradients.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def towers(seed=0):
 
 
 def inputs(name):
-    """Images, texts, labels of the whole batch; partners of one label lie in different halves."""
+    """Return images, texts and labels of the whole batch; rows of one label are in different halves."""
     generator = torch.Generator().manual_seed(1)
     images, texts = torch.randn(ROWS, 10, generator=generator), torch.randn(ROWS, 7, generator=generator)
     return images, texts, torch.arange(ROWS) % (ROWS // 2 if name == "simclr" else 5)
@@ -41,7 +41,7 @@ def gradients(*modules):
 
 
 def compute(name, process, cached):
-    """This process's share of a step -> loss and averaged gradients."""
+    """Compute this process's share of a step; return loss and averaged gradients."""
     model, objective = towers(seed=process.rank), make_objective(name)  # other weights, until they are broadcast
     broadcast(model)
     own = tuple(part.chunk(process.count)[process.rank] for part in inputs(name))
@@ -55,17 +55,17 @@ def compute(name, process, cached):
     return loss.item(), gradients(model, objective)
 
 
-def refusal(process):
-    """What `gather` says to processes with different numbers of rows."""
+def row_count_error(process):
+    """Return the error of `gather` for different numbers of rows."""
     try:
         gather(Embedded(torch.eye(3)[: 2 + process.rank]))
     except ValueError as error:
         return str(error)
-    return "nothing"
+    return "no error"
 
 
 def one_sided(process):
-    """Two parameters, one with a gradient in the first process only, one without any -> their gradients after."""
+    """Return averaged gradients of two parameters: one has a gradient in the first process only, one has none."""
     first, second = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
     if process.first:
         first.grad = torch.tensor([1.0, 3.0])
@@ -75,10 +75,12 @@ def one_sided(process):
 
 def main():
     with process_group("gloo") as process:
-        found = {f"{name} {cached}": compute(name, process, cached) for name in objective_names() for cached in (0, 1)}
-        found["one-sided"] = one_sided(process)
-        found["refusal"] = refusal(process)
-        torch.save(found, Path(sys.argv[1]) / f"{process.rank}.pt")
+        results = {
+            f"{name} {cached}": compute(name, process, cached) for name in objective_names() for cached in (0, 1)
+        }
+        results["one-sided"] = one_sided(process)
+        results["row count error"] = row_count_error(process)
+        torch.save(results, Path(sys.argv[1]) / f"{process.rank}.pt")
 
 
 if __name__ == "__main__":

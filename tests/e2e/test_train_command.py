@@ -1,4 +1,4 @@
-"""`lookalike train` as a user runs it: stopped and resumed, by two processes, and refused where the base is better."""
+"""`lookalike train` on the command line: resumption, two processes, and no promotion where the base is better."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def test_stopped_run_resumes_to_the_same_losses(tmp_path: Path, gallery: Path) -
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "run the same command again to resume" in said
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "run the same command again to resume" in stderr
     done = len(losses(tmp_path, "stopped"))
     assert done < len(losses(tmp_path, "whole"))
     again = run(command(tmp_path, "stopped", epochs=60))
@@ -111,7 +111,7 @@ def test_worse_encoder_is_not_promoted(tmp_path: Path, gallery: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[optimizr]\n", "unknown key 'optimizr'"),
         ("[objective]\nname = 'tripplet'\n", "objective.name = 'tripplet' is unknown"),
@@ -127,11 +127,11 @@ def test_worse_encoder_is_not_promoted(tmp_path: Path, gallery: Path) -> None:
         ("[base]\nsize = 32\n[augment]\npad = 32\n", "augment.pad = 32"),
     ],
 )
-def test_invalid_configuration_is_one_line_of_error(tmp_path: Path, gallery: Path, text: str, said: str) -> None:
+def test_invalid_configuration_is_one_line_of_error(tmp_path: Path, gallery: Path, text: str, message: str) -> None:
     arguments = command(tmp_path, "x")
     Path(arguments[4]).write_text(text)
     done = run(arguments)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "x").exists()

@@ -1,4 +1,4 @@
-"""The benchmarks' own judgement: recall, memory and pages counted right, reports that say what was measured.
+"""Benchmarks: recall, memory and page counts, and reports.
 
 Nothing here asserts a time; vectors are random and few, so no data is fetched.
 """
@@ -52,11 +52,11 @@ class TestRecall:
     def test_recall_is_the_share_of_the_true_ten(self) -> None:
         gallery, queries = unit(300, 8), unit(20, 8, seed=1)
         truth = np.argsort(-queries @ gallery.T, axis=1)[:, :K]
-        given = truth.copy()
-        given[:, 6:] = np.argsort(queries @ gallery.T, axis=1)[:, : K - 6]  # the farthest: all wrong
+        rows_found = truth.copy()
+        rows_found[:, 6:] = np.argsort(queries @ gallery.T, axis=1)[:, : K - 6]  # the farthest: all wrong
         tenth = tenth_cosines(gallery, queries, truth)
         assert ann_recall(gallery, queries, truth, tenth) == 1.0
-        assert ann_recall(gallery, queries, given, tenth) == pytest.approx(0.6)
+        assert ann_recall(gallery, queries, rows_found, tenth) == pytest.approx(0.6)
 
     def test_duplicate_of_the_tenth_counts(self) -> None:
         gallery = np.concatenate([unit(10, 4), unit(10, 4)])  # row i + 10 is row i again
@@ -69,9 +69,9 @@ class TestRecall:
         gallery, queries = unit(50, 8), unit(1, 8, seed=1)
         truth = np.argsort(-queries @ gallery.T, axis=1)[:, :K]
         best = int(truth[0, 0])
-        given = np.array([[best, best, best, -1, -1, *truth[0, 1:6]]])
-        assert ann_recall(gallery, queries, given, tenth_cosines(gallery, queries, truth)) == pytest.approx(0.6)
-        assert (cosines(gallery, queries, given)[0, 1:5] == -1).all()
+        rows_found = np.array([[best, best, best, -1, -1, *truth[0, 1:6]]])
+        assert ann_recall(gallery, queries, rows_found, tenth_cosines(gallery, queries, truth)) == pytest.approx(0.6)
+        assert (cosines(gallery, queries, rows_found)[0, 1:5] == -1).all()
 
 
 def a_row(system: str, recall: float, qps: float, **more: object) -> Row:
@@ -110,9 +110,11 @@ class TestFrontierReport:
     def test_systems_are_parsed_in_order_and_once(self) -> None:
         assert parse_systems("lookalike, flat,lookalike,", SYSTEMS) == ["lookalike", "flat"]
 
-    @pytest.mark.parametrize(("text", "says"), [("flat,annoy", "annoy"), ("", "at least one"), (" , ", "at least one")])
-    def test_unknown_system_lists_the_known_ones(self, text: str, says: str) -> None:
-        with pytest.raises(ValueError, match=says) as caught:
+    @pytest.mark.parametrize(
+        ("text", "message"), [("flat,annoy", "annoy"), ("", "at least one"), (" , ", "at least one")]
+    )
+    def test_unknown_system_lists_the_known_ones(self, text: str, message: str) -> None:
+        with pytest.raises(ValueError, match=message) as caught:
             parse_systems(text, SYSTEMS)
         assert "hnswlib" in str(caught.value)
 
@@ -152,15 +154,15 @@ class TestFrontier:
             sys, "argv", [*command.split(), "--singles", "2", "--json", "--folder", str(on_disk.parent)]
         )
         assert index_frontier.main() == 0
-        said = capsys.readouterr()
-        rows = [json.loads(line) for line in said.out.splitlines()]
+        output = capsys.readouterr()
+        rows = [json.loads(line) for line in output.out.splitlines()]
         assert {"system", "params", "recall", "qps", "single_ms", "build_s", "bytes_per_vector"} <= rows[0].keys()
         assert [(row["system"], row["recall"]) for row in rows if row["system"] == "flat"] == [("flat", 1.0)]
         own = [row for row in rows if row["system"] == "lookalike"]
         assert sum(row["chosen"] for row in own) == 1
         assert all(row["qps"] > 0 and row["index"].startswith("IVF") for row in own)
         assert max(row["recall"] for row in own) > 0.9
-        assert "autofaiss is left out: /none can't be run" in said.err
+        assert "autofaiss is left out: /none can't be run" in output.err
 
     def test_unknown_system_is_a_usage_error(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -190,7 +192,7 @@ class TestFrontier:
 @needs_linux
 class TestMemory:
     def test_own_memory_is_separate_from_mapped_files(self, tmp_path: Path) -> None:
-        """In a process of its own: one that ran other tests may give memory back just then."""
+        """In a separate process: one that ran other tests may release memory meanwhile."""
         code = """if True:
             import sys
             from pathlib import Path
@@ -206,8 +208,8 @@ class TestMemory:
             print(own, closed, resident().since(before).file, mapped(path))
         """
         path = tmp_path / "x.npy"
-        told = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout
-        own, closed, file, opened = map(int, told.split())
+        output = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout
+        own, closed, file, opened = map(int, output.split())
         assert 60 * MEGABYTE < own < 80 * MEGABYTE
         assert closed == 0
         assert file >= 60 * MEGABYTE
@@ -329,10 +331,10 @@ Requests/sec:    480.53
 
 
 def test_output_of_wrk_is_parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[list[str]] = []
+    commands: list[list[str]] = []
 
     def wrk(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        asked.append(command)
+        commands.append(command)
         return subprocess.CompletedProcess(command, 0, WRK, "")
 
     monkeypatch.setattr(subprocess, "run", wrk)
@@ -342,6 +344,6 @@ def test_output_of_wrk_is_parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
             script = (tmp_path / "load.lua").read_text()
             assert "TEMPLATE" not in script
             assert ("string.format(" in script) == (kind == "text")
-    assert {command[2] for command in asked} == {"-c32"}
+    assert {command[2] for command in commands} == {"-c32"}
     json.loads(service.ours("").text[1] % "a dog")
     json.loads(service.peer("", "x").text[1] % "a dog")

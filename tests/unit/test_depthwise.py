@@ -1,4 +1,4 @@
-"""Depthwise convolutions: values and gradients are autograd's own but for rounding, and nothing else is touched."""
+"""Depthwise convolutions have autograd's values and gradients, except for rounding; other layers are unchanged."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def layer(kernel, stride, bias=True):
 
 
 def gradients(module, pixels, direction, half):
-    """Output, and the gradients by input, weight and bias; `half` None: autograd's own, in fp32."""
+    """Return output, and gradients by input, weight and bias; with `half` None autograd's in fp32."""
     pixels = pixels.clone().requires_grad_()
     module.zero_grad()
     if half is None:
@@ -69,14 +69,14 @@ def test_dilated_kernel_without_padding(kernel):
     ids=["dense", "grouped", "multiplied", "linear"],
 )
 def test_other_layers_are_unchanged(module, monkeypatch):
-    monkeypatch.setattr(_Depthwise, "apply", lambda *_: pytest.fail("was taken for a depthwise convolution"))
+    monkeypatch.setattr(_Depthwise, "apply", lambda *_: pytest.fail("the depthwise function was called"))
     with torch.autocast("cpu", torch.bfloat16), DepthwiseGradients():
         module(torch.randn(2, 8, 9, 9)).float().sum().backward()
 
 
 @pytest.mark.parametrize("half", [True, False])
 def test_unneeded_replacements_are_skipped(half, monkeypatch):
-    monkeypatch.setattr(_Depthwise, "apply", lambda *_: pytest.fail("was taken over"))
+    monkeypatch.setattr(_Depthwise, "apply", lambda *_: pytest.fail("the depthwise function was called"))
     module, pixels = layer(3, 1), torch.randn(2, 16, 9, 9)
     with torch.autocast("cpu", torch.bfloat16, enabled=half), DepthwiseGradients():
         with torch.no_grad():

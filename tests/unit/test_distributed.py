@@ -39,21 +39,21 @@ def test_gradients_equal_those_of_one_process(two_processes, name, cached):
     loss.backward()
     expected = training_process.gradients(model, objective)
     assert max(gradient.abs().max() for gradient in expected) > 1e-3
-    for found in two_processes:
-        their_loss, theirs = found[f"{name} {cached}"]
+    for result in two_processes:
+        their_loss, theirs = result[f"{name} {cached}"]
         assert their_loss == pytest.approx(loss.item(), abs=1e-6)
-        for gradient, wanted in zip(theirs, expected, strict=True):
-            torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-5)
+        for gradient, own in zip(theirs, expected, strict=True):
+            torch.testing.assert_close(gradient, own, atol=1e-6, rtol=1e-5)
 
 
 def test_different_numbers_of_rows_are_rejected(two_processes):
-    for found in two_processes:
-        assert found["refusal"] == "every process must embed the same number of rows; got [2, 3]"
+    for result in two_processes:
+        assert result["row count error"] == "every process must embed the same number of rows; got [2, 3]"
 
 
 def test_gradient_is_averaged_unless_missing_everywhere(two_processes):
-    for found in two_processes:
-        first, second = found["one-sided"]
+    for result in two_processes:
+        first, second = result["one-sided"]
         assert first.tolist() == [0.5, 1.5]
         assert second is None
 

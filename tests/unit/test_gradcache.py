@@ -57,16 +57,16 @@ def test_equals_the_whole_batch(name, dropout):
     assert outcome.loss.item() == pytest.approx(expected.loss.item(), abs=1e-6)
     assert outcome.stats == pytest.approx(expected.stats, abs=1e-6)
     assert not outcome.loss.requires_grad
-    wanted = gradients(*twins)
-    assert gradients(towers, objective).keys() == wanted.keys() != set()
+    expected_gradients = gradients(*twins)
+    assert gradients(towers, objective).keys() == expected_gradients.keys() != set()
     for key, gradient in gradients(towers, objective).items():
-        assert wanted[key].abs().max() > 1e-4, key
-        torch.testing.assert_close(gradient, wanted[key], atol=1e-5, rtol=0)
+        assert expected_gradients[key].abs().max() > 1e-4, key
+        torch.testing.assert_close(gradient, expected_gradients[key], atol=1e-5, rtol=0)
     assert torch.equal(torch.get_rng_state(), after)  # what is drawn next does not depend on the second pass
 
 
 def test_other_dropout_masks_give_another_gradient():
-    """The test above can tell: other masks in the second pass are far outside its tolerance."""
+    """Other dropout masks in the second pass would exceed the tolerance of the test above."""
     torch.manual_seed(0)
     towers, chunks = Towers(0.5), inputs(45, 8)
     found = []

@@ -1,4 +1,4 @@
-"""Signals wait for the end of a step, and then do what they would have done."""
+"""Signals are deferred to the end of a step, and then have their usual effect."""
 
 import signal
 import subprocess
@@ -15,36 +15,36 @@ import signal, sys
 from training.run.interrupt import DeferredInterrupt
 number = int(sys.argv[1])
 signal.signal(number, signal.default_int_handler)
-said = []
+events = []
 try:
     with DeferredInterrupt() as signals:
         signals.deliver()
         signal.raise_signal(number)
-        said.append("held")
+        events.append("held")
 """
 END = """
 except KeyboardInterrupt:
-    print(*said, signal.getsignal(number) is signal.default_int_handler)
+    print(*events, signal.getsignal(number) is signal.default_int_handler)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "events"),
     [
-        ("        signals.deliver()\n        said.append('swallowed')", "held True"),
-        ("", "held True"),  # the end of the context delivers, too
+        ("        signals.deliver()\n        events.append('swallowed')", "held True"),
+        ("", "held True"),  # the end of the context delivers as well
         (
-            "        signal.raise_signal(number)\n        said.append('swallowed')",
+            "        signal.raise_signal(number)\n        events.append('swallowed')",
             "held True",
-        ),  # a second one is urgent
+        ),  # a second signal is immediate
     ],
 )
-def test_first_signal_is_deferred_then_interrupts(number, step, said):
-    # In a process of its own: a signal is no business of whoever runs the tests.
+def test_first_signal_is_deferred_then_interrupts(number, step, events):
+    # In a separate process, so that the signal does not reach pytest.
     command = [sys.executable, "-c", f"{BEGIN}{step}{END}", str(int(number))]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == said, done.stderr
+    assert done.stdout.strip() == events, done.stderr
 
 
 def test_errors_propagate_and_handlers_are_restored():

@@ -1,4 +1,4 @@
-"""Every objective: against a naive loop in float64 (value and gradient), at its edges, and that it learns."""
+"""Every objective: value and gradient equal a naive loop in float64; edge cases; learning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where pytorch-metric-learning or open_clip has the same loss, ours has the same value."""
+"""Objectives have the same values as the same losses of pytorch-metric-learning and open_clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PatchNCE against a naive loop in float64, at its edges, and that it learns."""
+"""PatchNCE: equal to a naive loop in float64; edge cases; learning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trained encoder is held against: the base on the same images, measured before the first step."""
+"""The base encoder's figures, measured on the same images before the first step."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def test_undecodable_images_are_counted_in_a_warning(tmp_path: Path, capsys: pyt
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"no image")
     result = train(tmp_path, head=8, size=32)
-    (said,) = [text for text in result.warnings if "can't be read and are left out" in text]
+    (warning,) = [text for text in result.warnings if "can't be read and are left out" in text]
     report = json.loads((tmp_path / "mine/report.json").read_text())
     assert 1 <= report["rejected"] <= 3
-    assert said.startswith(f"{report['rejected']} of ")
-    assert said in capsys.readouterr().err
+    assert warning.startswith(f"{report['rejected']} of ")
+    assert warning in capsys.readouterr().err
 
 
 def test_base_is_measured_before_first_step_with_new_head(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is said of ImageNet's classes, and the photographs that are made up for them."""
+"""Texts about ImageNet's classes, and their pseudo photographs."""
 
 from __future__ import annotations
 

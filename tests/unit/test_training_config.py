@@ -1,4 +1,4 @@
-"""Configurations: the released file loads, everything else is refused by the key's name."""
+"""The recipe's configuration: the released file loads, and errors name the key."""
 
 from __future__ import annotations
 

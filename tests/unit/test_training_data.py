@@ -1,4 +1,4 @@
-"""What is trained on and what judges: splits by class, classes held out whole, batches that fit, and the promotion."""
+"""Splits by class, held-out classes, batch sizes that fit the data, and promotion."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def test_batch_shrinks_to_available_images_and_classes(
     count: int, classes: int | None, size: int, group: int, expected: tuple[int, int]
 ) -> None:
     labels = None if classes is None else np.arange(count, dtype=np.int64) % classes
-    given = settings_from({"optimizer": {"batch_size": size}, "sampling": {"per_class": group}}, "test")
-    fitted, said = fit_batch_size(given, count, labels)
+    settings = settings_from({"optimizer": {"batch_size": size}, "sampling": {"per_class": group}}, "test")
+    fitted, warning = fit_batch_size(settings, count, labels)
     made = fitted.optimizer.batch_size, fitted.sampling.per_class
-    assert bool(said) == (made != (size, group))
+    assert bool(warning) == (made != (size, group))
     if classes is not None:
         assert made[0] % made[1] == 0
         assert made[0] // made[1] <= classes

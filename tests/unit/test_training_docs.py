@@ -41,8 +41,8 @@ def test_every_objective_has_a_configuration_and_docs(name: str) -> None:
 
 def test_exported_configuration_loads_unchanged() -> None:
     data = {"classes": ["caf\u00e9", "\U0001f600", 'a "b"\n'], "label_column": "\u540d"}
-    given = settings_from({"data": data, "objective": {"name": "triplet", "mining": "hard", "margin": 0.3}}, "test")
-    assert settings_from(tomllib.loads(as_toml(given)), "exported") == given
+    settings = settings_from({"data": data, "objective": {"name": "triplet", "mining": "hard", "margin": 0.3}}, "test")
+    assert settings_from(tomllib.loads(as_toml(settings)), "exported") == settings
 
 
 def test_every_key_of_the_lite_recipe_is_documented() -> None:

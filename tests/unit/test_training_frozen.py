@@ -53,9 +53,9 @@ def test_rows_and_gradients_equal_torch_at_any_size(head: int, frozen: float, ex
     fast, still = model(head, frozen)
     assert run_frozen_stages(fast, still, half=False) == expected
     for side, rows in ((64, 18), (65, 3), (64, 2)):  # odd sides are padded otherwise; 18 rows are 16 and 2
-        wanted, found = (each.encode_images(pixels(side, rows)) for each in (plain, fast))
-        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
-        torch.testing.assert_close(gradients(fast, found), gradients(plain, wanted), atol=1e-3, rtol=1e-2)
+        by_torch, by_openvino = (each.encode_images(pixels(side, rows)) for each in (plain, fast))
+        torch.testing.assert_close(by_openvino, by_torch, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(gradients(fast, by_openvino), gradients(plain, by_torch), atol=1e-3, rtol=1e-2)
 
 
 def test_weights_and_copies_stay_the_same() -> None:

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process once it was asked to; measured in processes of their own."""
+"""Freed memory stays with the process after `keep_freed_memory`, measured in separate processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's heap can be told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt's options")
 def test_freed_memory_is_reused_without_page_faults() -> None:
     def faults(mode: str) -> int:
         done = subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The recipe on a small made-up world: it learns, repeats itself bit by bit, and writes what the towers read."""
+"""The recipe of `lite` on synthetic data: it learns, is reproducible bit by bit, and writes loadable heads."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def world():
         return torch.randn(*shape, generator=draw)
 
     cause = normal(PHOTOGRAPHS, 8)
-    seen, said = normal(8, IMAGE_FEATURES), normal(8, SENTENCE)
-    views = torch.stack([cause @ seen + 0.1 * normal(PHOTOGRAPHS, IMAGE_FEATURES) for _ in range(2)])
-    captions = [row @ said + 0.1 * normal(1 + i % 3, SENTENCE) for i, row in enumerate(cause)]
+    to_images, to_texts = normal(8, IMAGE_FEATURES), normal(8, SENTENCE)
+    views = torch.stack([cause @ to_images + 0.1 * normal(PHOTOGRAPHS, IMAGE_FEATURES) for _ in range(2)])
+    captions = [row @ to_texts + 0.1 * normal(1 + i % 3, SENTENCE) for i, row in enumerate(cause)]
     vectors = F.normalize(normal(CLASSES, SENTENCE), dim=-1)
     return LiteData(
         views=views,
@@ -102,10 +102,10 @@ def test_written_heads_load_as_they_were(world, tmp_path):
     heads = train_heads(world, replace(SMALL, epochs=1))
     write_heads(heads, tmp_path / "lite.safetensors")
     tensors = read_heads(tmp_path / "lite.safetensors")
-    for side, fresh, trained in (("image", ImageHead(), heads.image), ("text", TextHead(), heads.text)):
-        fresh.load_state_dict({k.removeprefix(f"{side}."): v for k, v in tensors.items() if k.startswith(side)})
+    for side, loaded, trained in (("image", ImageHead(), heads.image), ("text", TextHead(), heads.text)):
+        loaded.load_state_dict({k.removeprefix(f"{side}."): v for k, v in tensors.items() if k.startswith(side)})
         for name, value in trained.state_dict().items():
-            torch.testing.assert_close(fresh.state_dict()[name], value.half().float(), atol=0, rtol=0)
+            torch.testing.assert_close(loaded.state_dict()[name], value.half().float(), atol=0, rtol=0)
 
 
 def write_archive(path, count, size=64):

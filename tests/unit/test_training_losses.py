@@ -1,4 +1,4 @@
-"""InfoNCE against a naive loop in float64, and at its edges."""
+"""The loss of the recipe of `lite`: equal to a naive loop in float64; edge cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cross-batch memory: a ring that keeps the newest rows, survives a checkpoint, and serves as negatives."""
+"""The cross-batch memory keeps the newest rows, is saved in checkpoints, and provides references."""
 
 from __future__ import annotations
 

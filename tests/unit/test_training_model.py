@@ -1,4 +1,4 @@
-"""Base encoders as modules that can be trained: stages, what is trained of them, and the way back through a folder."""
+"""Base encoders as trainable modules: stages, optimizer groups, export and loading."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pixels(side: int) -> torch.Tensor:
 
 
 def changed(model: Trainable) -> None:
-    """Weights that no file holds."""
+    """Change all weights."""
     torch.manual_seed(3)
     with torch.no_grad():
         for parameter in model.modules().parameters():

@@ -1,4 +1,4 @@
-"""Batch normalisation is restated in other statistics without changing what a network says."""
+"""Reparametrized batch normalization keeps the outputs of a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.settings import Base, Objective, Optimizer, Settings
 
 
 class Network(nn.Module):
-    """Images (n, 3, S, S) uint8 -> (n, 4), with statistics that are not those of its inputs."""
+    """Images (n, 3, S, S) uint8 -> (n, 4), with statistics that differ from its inputs'."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,20 +46,20 @@ def pixels() -> UInt8:
 
 def test_outputs_stay_the_same(pixels: UInt8) -> None:
     network = Network().eval()
-    given = torch.from_numpy(pixels)
-    before = network(given)
+    images = torch.from_numpy(pixels)
+    before = network(images)
     reparametrize_batch_norm(network, pixels, 12)
-    assert torch.allclose(network(given), before, atol=1e-4)
+    assert torch.allclose(network(images), before, atol=1e-4)
 
 
 def test_batch_statistics_match_the_running_ones(pixels: UInt8) -> None:
-    """So training begins where the base stands; by its own statistics it would say something else."""
-    given = torch.from_numpy(pixels)
+    """In training mode outputs stay close to the base's; without reparametrization they would not."""
+    images = torch.from_numpy(pixels)
     plain = Network().eval()
-    before = plain(given)
-    assert not torch.allclose(copy.deepcopy(plain).train()(given), before, atol=0.3)
+    before = plain(images)
+    assert not torch.allclose(copy.deepcopy(plain).train()(images), before, atol=0.3)
     reparametrize_batch_norm(plain, pixels, 12)
-    assert torch.allclose(plain.train()(given), before, atol=0.02)
+    assert torch.allclose(plain.train()(images), before, atol=0.02)
 
 
 def test_layers_without_statistics_or_scale_are_unchanged(pixels: UInt8) -> None:

@@ -1,4 +1,4 @@
-"""Layers that are spared passes over memory compute and learn what they did before."""
+"""Layers with fewer passes over memory have the same values and gradients."""
 
 import copy
 
@@ -17,10 +17,10 @@ def gradients(network, pixels):
 def test_values_and_gradients_stay_the_same():
     torch.manual_seed(0)
     plain = tf_efficientnet_lite0(pretrained=False).double().to(memory_format=torch.channels_last).train()
-    spared = copy.deepcopy(plain)
-    reduce_memory_passes(spared)
+    reduced = copy.deepcopy(plain)
+    reduce_memory_passes(reduced)
     pixels = torch.randn(4, 192, 5, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-    for before, after in zip(gradients(plain, pixels), gradients(spared, pixels), strict=True):
+    for before, after in zip(gradients(plain, pixels), gradients(reduced, pixels), strict=True):
         assert torch.allclose(before, after, rtol=1e-9, atol=1e-12)
 
 
@@ -28,7 +28,7 @@ def test_norm_before_pooling_gets_channels_last_gradient():
     network = tf_efficientnet_lite0(pretrained=False).to(memory_format=torch.channels_last).train()
     reduce_memory_passes(network)
     seen = []
-    network.bn2.register_full_backward_pre_hook(lambda _, given: seen.append(given[0]))
+    network.bn2.register_full_backward_pre_hook(lambda _, gradients: seen.append(gradients[0]))
     gradients(network, torch.randn(2, 192, 5, 5).contiguous(memory_format=torch.channels_last))
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
@@ -46,10 +46,10 @@ def test_other_activations_and_frozen_norms():
 def test_weights_and_copies_stay_the_same():
     network = tf_efficientnet_lite0(pretrained=False).eval()
     pixels = torch.randn(1, 3, 64, 64)
-    wanted = network(pixels)
+    expected = network(pixels)
     names = list(network.state_dict())
     reduce_memory_passes(network)
     reduce_memory_passes(network)
-    again = copy.deepcopy(network)
-    assert list(again.state_dict()) == names
-    assert torch.equal(again(pixels), wanted)
+    copied = copy.deepcopy(network)
+    assert list(copied.state_dict()) == names
+    assert torch.equal(copied(pixels), expected)

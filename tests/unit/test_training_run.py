@@ -1,4 +1,4 @@
-"""The loop on a toy network: one seed gives one curve of losses, a stopped run resumes to it, batches are as asked."""
+"""The training loop on a toy network: reproducible losses, resumption, batches and schedules."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 
 class Toy(nn.Module):
-    """A small network with batch normalisation and dropout: (n, 3, 8, 8) uint8 -> (n, 6)."""
+    """A small network with batch normalization and dropout: (n, 3, 8, 8) uint8 -> (n, 6)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def toy_images() -> tuple[UInt8, Int64]:
 
 def settings(**tables: dict[str, object]) -> Settings:
     optimizer = {"epochs": 6, "batch_size": 16, "learning_rate": 5e-3, "precision": "fp32"}
-    base = {"freeze_norm": False}  # the toy network's statistics are of no images at all
+    base = {"freeze_norm": False}  # the toy network has initial statistics only
     own = {
         "base": {**base, **tables.get("base", {})},
         "optimizer": {**optimizer, **tables.get("optimizer", {})},
@@ -77,7 +77,7 @@ def settings(**tables: dict[str, object]) -> Settings:
     return settings_from({**tables, **own}, "test")
 
 
-def toy_loop(given: Settings, objective: str = "triplet", workers: int = 0) -> TrainingLoop:
+def toy_loop(config: Settings, objective: str = "triplet", workers: int = 0) -> TrainingLoop:
     pixels, labels = toy_images()
     views = Views(pixels, make_augmentation(AUGMENT, SIDE), 2 if objective == "simclr" else 1)
     by_image = objective == "simclr"
@@ -85,15 +85,15 @@ def toy_loop(given: Settings, objective: str = "triplet", workers: int = 0) -> T
         views,
         None if by_image else labels,
         None,
-        batch_size=given.optimizer.batch_size,
-        per_class=0 if by_image else given.sampling.per_class,
-        seed=given.seed,
+        batch_size=config.optimizer.batch_size,
+        per_class=0 if by_image else config.sampling.per_class,
+        seed=config.seed,
         workers=workers,
         by_image=by_image,
     )
     model = toy_model()
     torch.manual_seed(1)
-    return TrainingLoop(model, make_objective(objective), batches, given, CPU, Process())
+    return TrainingLoop(model, make_objective(objective), batches, config, CPU, Process())
 
 
 def losses(steps: list[StepResult]) -> list[float]:
@@ -109,7 +109,7 @@ def test_every_objective_learns_in_the_loop(objective: str) -> None:
 
 def test_losses_depend_on_seed_not_on_workers() -> None:
     alone = losses(list(toy_loop(settings()).run(6)))
-    # In a process of its own: one with many libraries' threads is no place to fork from.
+    # In a separate process: forking is unsafe where libraries have started threads.
     script = (
         "import tests.unit.test_training_run as t\nprint(t.losses(list(t.toy_loop(t.settings(), workers=2).run(6))))"
     )
@@ -147,8 +147,8 @@ def test_checkpoint_of_another_configuration_is_rejected(tmp_path: Path) -> None
 
 def test_chunks_give_the_gradient_of_the_whole_batch() -> None:
     def weights(chunk: int) -> Tensor:
-        given = settings(optimizer={"chunk": chunk, "epochs": 1})
-        loop = toy_loop(given, "contrastive")
+        config = settings(optimizer={"chunk": chunk, "epochs": 1})
+        loop = toy_loop(config, "contrastive")
         for module in loop.model.modules().modules():
             module.eval()
             if isinstance(module, nn.BatchNorm1d | nn.Dropout):
@@ -160,8 +160,8 @@ def test_chunks_give_the_gradient_of_the_whole_batch() -> None:
 
 
 def test_frozen_stages_do_not_change() -> None:
-    given = settings(base={"freeze": 0.5}, optimizer={"layer_decay": 0.5})
-    loop = toy_loop(given)
+    config = settings(base={"freeze": 0.5}, optimizer={"layer_decay": 0.5})
+    loop = toy_loop(config)
     start = copy.deepcopy(loop.model.towers.image.state_dict())
     list(loop.run(3))
     now = loop.model.towers.image.state_dict()
@@ -224,7 +224,7 @@ def test_invalid_configuration_names_the_key(document: dict[str, object], match:
 
 
 class AnySize(nn.Module):
-    """Takes images of any side and remembers which: (n, 3, S, S) uint8 -> (n, 6)."""
+    """Takes images of any side and records the sides: (n, 3, S, S) uint8 -> (n, 6)."""
 
     def __init__(self) -> None:
         super().__init__()

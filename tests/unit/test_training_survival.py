@@ -1,4 +1,4 @@
-"""Bad luck while training: a full disk, a kill at the wrong moment, a file changed under us, two runs at once."""
+"""Faults during training: a full disk, interruptions, changed files, two runs at once, invalid data."""
 
 from __future__ import annotations
 
@@ -177,23 +177,23 @@ def test_invalid_architecture_is_rejected(tmp_path: Path, change: dict[str, obje
 
 def test_missing_captions_are_rejected(tmp_path: Path) -> None:
     write_folders(tmp_path / "data", {f"red/{i}.png": "red" for i in range(8)})
-    asked = settings_from({"objective": {"name": "clip"}, "data": {"train": [str(tmp_path / "data")]}}, "test")
+    config = settings_from({"objective": {"name": "clip"}, "data": {"train": [str(tmp_path / "data")]}}, "test")
     with pytest.raises(SourceError, match="has a caption"):
-        run_training(asked, tmp_path / "mine", command="test", workers=0)
+        run_training(config, tmp_path / "mine", command="test", workers=0)
     assert not (tmp_path / "mine.work").exists()  # nothing came to be
 
 
 def test_single_class_and_missing_classes_are_rejected(tmp_path: Path) -> None:
     one = write_folders(tmp_path / "one", {f"red/{i}.png": "red" for i in range(8)})
-    asked = settings_from({"objective": {"name": "triplet"}, "data": {"train": [str(one)]}}, "test")
+    config = settings_from({"objective": {"name": "triplet"}, "data": {"train": [str(one)]}}, "test")
     with pytest.raises(SourceError, match="one class, 'red'"):
-        run_training(asked, tmp_path / "mine", command="test", workers=0)
+        run_training(config, tmp_path / "mine", command="test", workers=0)
     both = write_folders(tmp_path / "both", {f"{name}/{i}.png": name for i in range(8) for name in ("red", "blue")})
     bare = write_folders(tmp_path / "bare", {"a.png": "red", "b.png": "blue"})
     data = {"train": [str(both)], "validation": [str(bare)]}
-    asked = settings_from({"objective": {"name": "triplet"}, "data": data}, "test")
+    config = settings_from({"objective": {"name": "triplet"}, "data": data}, "test")
     with pytest.raises(SourceError, match="the 2 validation images have none"):
-        run_training(asked, tmp_path / "mine", command="test", workers=0)
+        run_training(config, tmp_path / "mine", command="test", workers=0)
 
 
 @pytest.mark.parametrize("out", ["file/mine", "/proc/mine"])
@@ -205,8 +205,8 @@ def test_unwritable_output_is_named(tmp_path: Path, out: str) -> None:
 
 def test_missing_device_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lookalike.encoders.engines.selection.cuda_available", lambda: False)
-    for device, said in (("potato", "unknown device 'potato'"), ("cuda", "no CUDA device")):
-        with pytest.raises(EncoderError, match=said):
+    for device, message in (("potato", "unknown device 'potato'"), ("cuda", "no CUDA device")):
+        with pytest.raises(EncoderError, match=message):
             run_training(settings(tmp_path), tmp_path / "mine", command="test", device=device)  # type: ignore[arg-type]
 
 
@@ -223,8 +223,8 @@ def test_infinite_loss_ends_the_run_with_the_best_weights(tmp_path: Path, monkey
     with pytest.raises(ConfigInvalid, match=r"not finite any more at step 1.*optimizer\.learning_rate"):
         train(tmp_path / "gallery", tmp_path / "early")
     broken = 2
-    asked = settings(tmp_path / "gallery").model_copy(update={"evaluate_every": 0.1})  # type: ignore[attr-defined]
-    result = run_training(asked, tmp_path / "late", command="test", workers=0, force=True)
+    config = settings(tmp_path / "gallery").model_copy(update={"evaluate_every": 0.1})  # type: ignore[attr-defined]
+    result = run_training(config, tmp_path / "late", command="test", workers=0, force=True)
     assert any("not finite" in text for text in result.warnings)
     assert (tmp_path / "late/encoder.json").is_file()
 
@@ -244,9 +244,9 @@ def test_damaged_best_weights_are_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_images_without_classes_calibrate_by_views(tmp_path: Path) -> None:
     gallery(tmp_path / "gallery")
-    asked = settings(tmp_path / "gallery")
-    asked = asked.model_copy(update={"data": asked.data.model_copy(update={"holdout": 0.5})})  # type: ignore[attr-defined]
-    run_training(asked, tmp_path / "mine", command="test", workers=0, force=True)
+    config = settings(tmp_path / "gallery")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"holdout": 0.5})})  # type: ignore[attr-defined]
+    run_training(config, tmp_path / "mine", command="test", workers=0, force=True)
     calibration = read_calibration(tmp_path / "mine/calibration.json")
     assert calibration.image_image is not None
     lines = map(json.loads, (tmp_path / "mine/metrics.jsonl").read_text().splitlines())
