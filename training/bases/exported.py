@@ -26,7 +26,7 @@ def load_exported(folder: Path, head: int, *, text: bool) -> Trainable:
         text: whether the text tower is trained as well.
 
     Raises:
-        ConfigInvalid: a new head is asked for, or the encoder takes no texts.
+        ConfigInvalid: `head` is not 0, or the encoder takes no texts.
         EncoderError: its weights are missing or invalid.
     """
     exported = read_encoder(folder)

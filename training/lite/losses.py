@@ -26,7 +26,7 @@ def info_nce(images: Tensor, texts: Tensor, temperature: Tensor | float, weights
             each.
 
     Returns:
-        A scalar; 0 for a single pair, log n where all rows are alike.
+        A scalar; 0 for a single pair, log n where all rows are equal.
 
     Raises:
         ValueError: the shapes differ, or there is no pair.

@@ -1,4 +1,4 @@
-"""Towers that can be trained, with all that training needs to know about them.
+"""Towers that can be trained, with the properties that training depends on.
 
 Dimension letters: n rows, d joint width, t tokens, S side of an image.
 """

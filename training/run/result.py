@@ -114,7 +114,7 @@ def model_card(report: Mapping[str, Any], config: str) -> str:
         "",
         f"Use it: `lookalike index PICTURES --encoder folder:{report['name']}`.",
         "",
-        f"| {report['figure']} on held-out images | of trained classes | of classes it never saw |",
+        f"| {report['figure']} on held-out images | of trained classes | of unseen classes |",
         "| --- | ---: | ---: |",
         f"| {report['base']} | {_table_cells(report['before'])} |",
         f"| {report['name']} | {_table_cells(report['after'])} |",
@@ -136,7 +136,7 @@ def model_card(report: Mapping[str, Any], config: str) -> str:
 
 def _unseen_classes(classes: Sequence[str]) -> list[str]:
     """Return a line with the classes that were held out whole, which `lookalike evaluate --unseen` takes."""
-    return [f"Classes it never saw: {', '.join(classes)}.", ""] if classes else []
+    return [f"Unseen classes: {', '.join(classes)}.", ""] if classes else []
 
 
 def _table_cells(score: Mapping[str, Any]) -> str:
