@@ -1,4 +1,4 @@
-"""Names -> objects: the top of the shared library, the only place that ties a manifest to an encoder and a store."""
+"""Opens a collection with its encoder and its store: the top of the library."""
 
 from __future__ import annotations
 
@@ -61,24 +61,24 @@ def open_searcher(
 
 
 def open_collection_store(collection: Collection, device: StoreDevice = "auto") -> VectorStore:
-    """What a collection is searched with on this machine: its own store, or `torch-exact` on CUDA in its place.
+    """Open the store that searches a collection on this machine: its own, or `torch-exact` on CUDA in its place.
 
-    `exact` and `torch-exact` have no files and give the same answers, so each may take the other's place, and a
-    collection stays portable. An inverted file gives way only where `auto` chose it, since then the choice is ours and
-    exact search on a device is never less right; who asked for `faiss` gets it.
+    `exact` and `torch-exact` have no files and give the same results, so that each can replace the other, and a
+    collection stays portable. A FAISS index is replaced only where `auto` chose it, since exact search on a device is
+    never less accurate. A store that was requested by name is kept.
 
     Args:
         collection: as opened.
         device: `cuda` insists on it, whatever the collection's store; `auto` takes it where there is one, its memory
-            holds the vectors and the store may give way; `cpu` never does.
+            holds the vectors and the store may be replaced; `cpu` keeps the store.
 
     Raises:
-        StoreError: the store can't be opened; with `cuda`, the device does not take the vectors.
+        StoreError: the store can't be opened; with `cuda`, the device can't hold the vectors.
     """
     entry = collection.manifest.store
     own = EXACT if entry.kind == TORCH_EXACT else entry.kind
-    gives_way = own == EXACT or entry.params.get("asked") == AUTO
-    if device == "cuda" or (device == "auto" and gives_way and cuda_available()):
+    replaceable = own == EXACT or entry.params.get("asked") == AUTO
+    if device == "cuda" or (device == "auto" and replaceable and cuda_available()):
         try:
             return open_store(TORCH_EXACT, collection.folder, collection.vectors, {"device": "cuda"})
         except StoreUnavailable as error:

@@ -1,6 +1,6 @@
-"""What the cosine of a pair means for one encoder: a threshold of similarity, and a probability.
+"""Calibration of an encoder: a threshold of similarity, and the probability of a pair by its cosine.
 
-Fitted by `evaluation`, kept beside an encoder's weights as JSON, asked by the service. Knows no encoder and no pair.
+`evaluation` fits it; it lies beside an encoder's weights as JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lookalike.errors import WeightsInvalid
 class PairCalibration:
     """A threshold and a monotone curve from cosine to probability, for one kind of pair.
 
-    The probability is that of a world like the one it was fitted in, where half of all pairs belong together.
+    The probability assumes that half of all pairs belong together, as in the data that it was fitted on.
 
     Attributes:
         threshold: cosine distance (1 - cosine, in [0, 2]) up to which a pair counts as similar.
@@ -28,7 +28,7 @@ class PairCalibration:
         probabilities: at each knot the probability that the two sides belong together; non-decreasing, in [0, 1].
 
     Raises:
-        ValueError: anything of this does not hold.
+        ValueError: a value is outside these ranges.
     """
 
     threshold: float
@@ -47,7 +47,7 @@ class PairCalibration:
             raise ValueError("the probabilities are not in [0, 1] and non-decreasing")
 
     def probability(self, cosine: float) -> float:
-        """Probability that a pair of this cosine belongs together: linear between knots, constant beyond them.
+        """Return the probability of a pair by its cosine: linear between the knots, constant beyond them.
 
         >>> PairCalibration(0.5, (0.2, 0.6), (0.0, 1.0)).probability(0.5)
         0.75
@@ -63,15 +63,15 @@ class Calibration:
     image_text: PairCalibration | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """What `to_dict` gave, or the same from JSON.
+        """Return the calibration of which `to_dict` made the values.
 
         Raises:
-            ValueError: it is anything else.
+            ValueError: the values are no calibration.
         """
         unknown = set(values) - {"image_image", "image_text"}
         if unknown:
@@ -80,7 +80,7 @@ class Calibration:
 
 
 def read_calibration(path: Path) -> Calibration:
-    """The calibration in a JSON file.
+    """Read a calibration from a JSON file.
 
     Raises:
         WeightsInvalid: no such file, or not a calibration.
@@ -92,7 +92,7 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
-    """Write a calibration as JSON that `read_calibration` reads; the folder is made if need be."""
+    """Write a calibration as JSON that `read_calibration` reads; its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(calibration.to_dict()) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Every error that Lookalike raises on purpose, in one tree.
+"""The errors that Lookalike raises, in one tree.
 
     LookalikeError
     ├── ImageError         image_too_large  image_undecodable  image_unsupported
@@ -12,8 +12,8 @@
     └── SourceError        source_not_found  source_invalid  duplicate_id  disk_full
                            config_invalid  vector_invalid
 
-`code` is stable: the same word stands in `rejected.parquet`, in the JSON problem's `type`, in the service's telemetry
-and as a heading in `docs/errors.md`. Messages name the offending value and the mend.
+`code` is stable: the same word is used in `rejected.parquet`, in the JSON problem's `type`, in the service's telemetry
+and as a heading in `docs/errors.md`. Messages name the offending value and how to fix it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import ClassVar
 
 
 class LookalikeError(Exception):
-    """The root; never raised itself."""
+    """The base class; never raised itself."""
 
     code: ClassVar[str] = "error"
 
@@ -34,7 +34,7 @@ class ImageError(LookalikeError):
 
 
 class ImageTooLarge(ImageError):
-    """The header promises more pixels than the limit; nothing was decompressed."""
+    """The header declares more pixels than the limit; nothing was decompressed."""
 
     code = "image_too_large"
 
@@ -58,7 +58,7 @@ class CollectionError(LookalikeError):
 
 
 class CollectionNotFound(CollectionError):
-    """No collection stands at the path."""
+    """There is no collection at the path."""
 
     code = "collection_not_found"
 
@@ -70,7 +70,7 @@ class ManifestInvalid(CollectionError):
 
 
 class EncoderMismatch(CollectionError):
-    """The collection was made by another encoder than the one at hand."""
+    """The collection was made by another encoder than the one that is used."""
 
     code = "encoder_mismatch"
 
@@ -100,13 +100,13 @@ class CollectionUnwritable(CollectionError):
 
 
 class StoreError(LookalikeError):
-    """The vector store."""
+    """The vector store failed."""
 
     code = "store_error"
 
 
 class StoreUnavailable(StoreError):
-    """The store can't be opened, or its library refused."""
+    """The store can't be opened, or its library failed."""
 
     code = "store_unavailable"
 
@@ -118,37 +118,37 @@ class DimensionMismatch(StoreError):
 
 
 class UnknownStore(StoreError):
-    """No store goes by that name."""
+    """No store has that name."""
 
     code = "unknown_store"
 
 
 class BudgetImpossible(StoreError):
-    """No index keeps the memory, recall and time that were asked for."""
+    """No index meets the requested memory, recall and time."""
 
     code = "budget_impossible"
 
 
 class EncoderError(LookalikeError):
-    """The encoder."""
+    """The encoder failed."""
 
     code = "encoder_error"
 
 
 class UnknownEncoder(EncoderError):
-    """No encoder goes by that name."""
+    """No encoder has that name."""
 
     code = "unknown_encoder"
 
 
 class WeightsMissing(EncoderError):
-    """The weights are not at hand and can't be fetched."""
+    """The weights are not installed and can't be fetched."""
 
     code = "weights_missing"
 
 
 class WeightsInvalid(EncoderError):
-    """The weights are there but are not the ones expected."""
+    """The weights are installed, but are not the expected ones."""
 
     code = "weights_invalid"
 
@@ -196,13 +196,13 @@ class TextTooLong(QueryError):
 
 
 class SourceError(LookalikeError):
-    """What the indexing job was told to read, or where it was told to write."""
+    """The input of the indexing job, or the place that it writes to."""
 
     code = "source_invalid"
 
 
 class SourceNotFound(SourceError):
-    """Nothing stands at the path."""
+    """There is nothing at the path."""
 
     code = "source_not_found"
 
@@ -232,6 +232,6 @@ class VectorInvalid(SourceError):
 
 
 class ExtraMissing(LookalikeError):
-    """A package of an extra (train, demo, ...) is called for and not installed."""
+    """A package of an extra (train, demo, ...) is needed and not installed."""
 
     code = "extra_missing"

@@ -1,6 +1,6 @@
-"""Plain records that pass between the rooms. No behaviour beyond equality; nothing here imports a library but numpy.
+"""Plain records that the packages share. Imports no library but numpy.
 
-Dimension letters used throughout: n rows of the collection, q queries, d embedding width, k neighbours asked for.
+Dimension letters used throughout: n rows of the collection, q queries, d embedding width, k neighbours requested.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Thresholds:
 
 
 Identity = tuple[str, int, int, str]
-"""Of an encoder: weights, width, input side and preprocessing."""
+"""Weights, width, input side and preprocessing of an encoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """What an encoder is. Two encoders whose `identity` agrees give comparable vectors.
+    """The properties of an encoder. Encoders of equal `identity` give comparable vectors.
 
     Attributes:
-        name: the name it is asked for by: `lite`, `open_clip:ViT-B-32/laion2b_s34b_b79k`, `folder:PATH`.
+        name: as `load_encoder` takes it: `lite`, `open_clip:ViT-B-32/laion2b_s34b_b79k`, `folder:PATH`.
         weights: SHA-256 over the weights, hex.
         dim: width d of the joint space.
         image_size: side S of the square input, pixels.
@@ -56,7 +56,7 @@ class EncoderSpec:
         device: `cpu` or `cuda`.
         text_hint: what to do where `text` is false.
         thresholds: the encoder's default thresholds of similarity.
-        calibration: measured thresholds and probabilities, which go before the defaults.
+        calibration: measured thresholds and probabilities, which override the defaults.
     """
 
     name: str
@@ -74,13 +74,13 @@ class EncoderSpec:
 
     @property
     def identity(self) -> Identity:
-        """What decides comparability; engine, precision and device do not."""
+        """The properties that decide comparability; engine, precision and device do not."""
         return (self.weights, self.dim, self.image_size, self.preprocessing)
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbors:
-    """One query's neighbours, best first.
+    """The neighbours of one query, best first.
 
     Attributes:
         rows: (m,) int64, m <= k, each in [0, n); never -1.
@@ -93,13 +93,13 @@ class Neighbors:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer to a search.
+    """One result of a search.
 
     Attributes:
         id: the item's id, unique in the collection.
         score: exact cosine similarity to the query, in [-1, 1].
         metadata: the item's record, JSON-ready values only.
-        row: where it stands in this version of the collection.
+        row: its position in this version of the collection.
     """
 
     id: str
@@ -110,7 +110,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The answer to one query.
+    """The result of one query.
 
     Attributes:
         hits: best first.

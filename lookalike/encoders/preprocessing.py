@@ -1,4 +1,4 @@
-"""Image -> (3, S, S) uint8, with nothing but Pillow: what runs in decode workers, beside the encoder.
+"""Image -> (3, S, S) uint8, by Pillow alone: it runs in decode workers, beside the encoder.
 
 The tensors stay uint8 (a quarter of the memory traffic); scaling to [0, 1], mean and standard deviation are part of
 the encoder's graph, so that an image crosses threads and processes as S * S * 3 bytes.
@@ -60,7 +60,7 @@ class Preprocessing:
 
 
 def _resize_shorter_side(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
-    """As torchvision's Resize(int): the longer side is truncated to an integer."""
+    """Resize like torchvision's Resize(int): the longer side is truncated to an integer."""
     width, height = image.size
     if min(width, height) == side:
         return image

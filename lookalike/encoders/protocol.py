@@ -1,4 +1,4 @@
-"""What an encoder is to the rest of the house: pixels or words in, unit vectors out.
+"""The protocols of an encoder: images or texts in, unit vectors out.
 
 Text is a second protocol, since an image-only encoder is a real encoder. The contract suite in
 `tests/contract/test_encoders.py` runs over every registered encoder.

@@ -1,4 +1,4 @@
-"""Names -> encoders, and the list of what can be named. Everything heavy is imported by the factory that needs it."""
+"""Names -> encoders, and the list of known names. Each factory imports its own libraries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class KnownEncoder:
     """One row of `lookalike encoders`.
 
     Attributes:
-        name: what to give as an encoder's name.
+        name: the encoder's name.
         description: half a line.
         installed: whether its weights are on this disk.
         dim: width d of the joint space; None where it is not known without the weights.
@@ -39,7 +39,7 @@ def load_encoder(name: str, options: EngineOptions = EngineOptions()) -> Encoder
         options: device, engine, precision and threads.
 
     Raises:
-        UnknownEncoder: no encoder goes by that name; the message names close ones.
+        UnknownEncoder: no encoder has that name; the message suggests similar ones.
         EncoderError: weights missing or invalid, or an engine that can't run here.
     """
     kind = name.partition(":")[0]
@@ -50,10 +50,10 @@ def load_encoder(name: str, options: EngineOptions = EngineOptions()) -> Encoder
 
 
 def known_encoders(*, every: bool = False) -> Iterator[KnownEncoder]:
-    """What can be named: `lite`, then open_clip's tags whose weights are at hand.
+    """List the encoders: `lite`, then open_clip's tags whose weights are installed.
 
     Args:
-        every: the other tags of open_clip as well.
+        every: open_clip's other tags as well.
     """
     yield _known_lite()
     tags = list(_known_open_clip())

@@ -21,7 +21,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-def test_tags_at_hand_come_first_and_the_rest_only_when_asked_for(tmp_path: Path) -> None:
+def test_installed_tags_come_first_and_others_on_request(tmp_path: Path) -> None:
     place = tmp_path / "cache" / "open_clip" / "ViT-L-14" / "laion2b_s32b_b82k.safetensors"
     place.parent.mkdir(parents=True)
     place.touch()
@@ -35,7 +35,7 @@ def test_tags_at_hand_come_first_and_the_rest_only_when_asked_for(tmp_path: Path
     assert missing.hint == "fetch laion/CLIP-ViT-B-32-laion2B-s34B-b79K/open_clip_model.safetensors"
 
 
-def test_the_command_lists_lite_as_text_and_json() -> None:
+def test_command_lists_lite_as_text_and_json() -> None:
     plain = CliRunner().invoke(app, ["encoders"])
     assert plain.exit_code == 0
     assert "lite" in plain.stdout.splitlines()[1]
@@ -45,18 +45,18 @@ def test_the_command_lists_lite_as_text_and_json() -> None:
     assert "mend" in first
 
 
-def test_prepare_converts_and_says_so(tmp_path: Path) -> None:
+def test_prepare_converts_and_reports_it(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["encoders", "--prepare", "lite"])
     assert done.exit_code == 0
     assert done.stdout.startswith("lite is ready: 640 dimensions, ")
 
 
-def test_every_registered_name_is_in_the_forms_or_for_tests() -> None:
+def test_forms_name_every_registered_encoder() -> None:
     named = {form.partition(":")[0] for form in registry.FORMS}
     assert set(registry._FACTORIES) == named | {"fake"}
 
 
-def test_the_fake_encoder_can_be_checked_in_the_head() -> None:
+def test_fake_encoder_can_be_checked_by_hand() -> None:
     encoder = FakeEncoder()
     red = np.zeros((1, 3, 8, 8), np.uint8)
     red[:, 0] = 255

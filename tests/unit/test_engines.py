@@ -61,7 +61,7 @@ def image_tower(build: Callable[[], nn.Module] = Small, key: str = "a" * 64) -> 
 
 
 def refuse() -> nn.Module:
-    raise AssertionError("the tower was built although its graph is at hand")
+    raise AssertionError("the tower was built although its graph is cached")
 
 
 @pytest.fixture(autouse=True)

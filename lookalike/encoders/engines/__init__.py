@@ -1,13 +1,14 @@
-"""Engines: what runs one tower of an encoder. Arrays in, arrays out; which library computes is decided here alone.
+"""Engines: they run one tower of an encoder. Arrays in, arrays out; independent of images and texts.
 
-    tower     what is to be run: how to build it, an example input, the row counts it runs with
-    choice    device, engine and precision, by what the machine has and what was asked for
-    batching  any number of rows -> the few row counts that a compiled graph takes
-    cache     converted graphs and encoder records on disk
-    openvino  the default on a CPU
-    pytorch   the reference, and CUDA
-
-Knows nothing of images, words or joint spaces.
+options      device, engine, precision and threads that a caller requests
+selection    options -> an `EngineChoice` that this machine can run
+tower        how to build a tower, an example input, its batch sizes
+factory      tower and choice -> engine
+openvino     the default on a CPU
+pytorch      the reference, and CUDA
+batch_sizes  any number of rows -> the few batch sizes that a compiled graph takes
+fp32_layers  layers of an OpenVINO graph that stay in fp32
+cache        converted graphs and encoder records on disk
 """
 
 from lookalike.encoders.engines.cache import cache_folder

@@ -1,6 +1,6 @@
-"""What is worth keeping between starts: converted graphs (a folder each) and small records (a JSON file each).
+"""A cache on disk: converted graphs (a folder each) and small records (a JSON file each).
 
-Everything here can be deleted at any time and is made again. Entries are written beside and renamed, so two processes
+Everything in it can be deleted at any time and is made again. Entries are written beside and renamed, so two processes
 may write the same one; a folder that can't be written costs speed, never the result.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_SUMS = "sums.json"
+_CHECKSUMS_FILE = "sums.json"
 
 
 def cache_folder() -> Path:
@@ -27,13 +27,13 @@ def cache_folder() -> Path:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hex."""
+    """Return the SHA-256 of a file's bytes, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def source_digest(folder: Path) -> str:
-    """SHA-256 over the names and bytes of a folder's Python files, hex."""
+    """Return a SHA-256 over the names and bytes of a folder's Python files, hex."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -41,7 +41,7 @@ def source_digest(folder: Path) -> str:
 
 
 def file_stamps(paths: Iterable[Path]) -> list[list[str | int]]:
-    """Path, size, times and inode of each file: while these stay, the bytes are taken to be the same."""
+    """Path, size, times and inode of each file: while they are equal, the bytes count as unchanged."""
     stamps: list[list[str | int]] = []
     for path in sorted(paths):
         stat = path.stat()
@@ -50,17 +50,17 @@ def file_stamps(paths: Iterable[Path]) -> list[list[str | int]]:
 
 
 def recall(key: Any) -> dict[str, Any] | None:
-    """The record kept under a JSON-ready key, or None where there is none that is sound."""
+    """Return the record of a JSON-ready key; None if it is missing or invalid."""
     try:
         entry = json.loads(_record_path(key).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    sound = isinstance(entry, dict) and entry.get("key") == key and isinstance(entry.get("record"), dict)
-    return entry["record"] if sound else None
+    valid = isinstance(entry, dict) and entry.get("key") == key and isinstance(entry.get("record"), dict)
+    return entry["record"] if valid else None
 
 
 def remember(key: Any, record: dict[str, Any]) -> None:
-    """Keep a JSON-ready record; a cache that can't be written is logged."""
+    """Store a JSON-ready record; a cache that can't be written is logged."""
     path = _record_path(key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,11 +73,11 @@ def remember(key: Any, record: dict[str, Any]) -> None:
 
 
 def find_folder(name: str) -> Path | None:
-    """A published folder whose files all have the sums they were published with; an unsound one is removed."""
+    """Return a published folder if its files have their checksums; a corrupt one is removed."""
     folder = cache_folder() / "towers" / name
     if not folder.exists():
         return None
-    if _is_sound(folder):
+    if _is_valid(folder):
         return folder
     logger.warning("cache_corrupt path=%s: made again", folder)
     _discard(folder)
@@ -85,14 +85,14 @@ def find_folder(name: str) -> Path | None:
 
 
 def publish_folder(name: str, write: Callable[[Path], None]) -> Path | None:
-    """Have `write` fill a folder, and publish it by renaming; None, with a warning, where that is not possible."""
+    """Fill a folder with `write` and publish it by renaming; log a warning and return None if that fails."""
     parent = cache_folder() / "towers"
     scratch: str | None = None
     try:
         parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.mkdtemp(dir=parent, prefix=f".{name}-")
         write(Path(scratch))
-        (Path(scratch) / _SUMS).write_text(json.dumps(_sums(Path(scratch))), "utf-8")
+        (Path(scratch) / _CHECKSUMS_FILE).write_text(json.dumps(_checksums(Path(scratch))), "utf-8")
         os.chmod(scratch, 0o755)
         return _rename(Path(scratch), parent / name)
     except (OSError, RuntimeError) as error:  # OpenVINO reports a full disk as RuntimeError
@@ -107,27 +107,27 @@ def _rename(scratch: Path, target: Path) -> Path | None:
     try:
         scratch.rename(target)
     except OSError:
-        return target if _is_sound(target) else None  # another process was first
+        return target if _is_valid(target) else None  # another process was first
     return target
 
 
-def _is_sound(folder: Path) -> bool:
+def _is_valid(folder: Path) -> bool:
     try:
-        return bool(json.loads((folder / _SUMS).read_text("utf-8")) == _sums(folder))
+        return bool(json.loads((folder / _CHECKSUMS_FILE).read_text("utf-8")) == _checksums(folder))
     except (OSError, ValueError):
         return False
 
 
-def _sums(folder: Path) -> dict[str, str]:
-    return {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != _SUMS}
+def _checksums(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != _CHECKSUMS_FILE}
 
 
 def _discard(folder: Path) -> None:
-    """Moved away first, so that nobody meets a half-deleted folder."""
+    """Rename before deleting, so that no process sees a half-deleted folder."""
     try:
-        grave = tempfile.mkdtemp(dir=folder.parent, prefix=".old-")
-        folder.rename(Path(grave) / "folder")
-        shutil.rmtree(grave, ignore_errors=True)
+        trash = tempfile.mkdtemp(dir=folder.parent, prefix=".old-")
+        folder.rename(Path(trash) / "folder")
+        shutil.rmtree(trash, ignore_errors=True)
     except OSError as error:
         logger.warning("cache_unwritable path=%s reason=%s", folder, error.strerror)
 

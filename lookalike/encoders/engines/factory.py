@@ -1,4 +1,4 @@
-"""Choice and tower -> engine."""
+"""Tower and choice -> engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lookalike.encoders.engines.tower import Engine, Tower
 
 
 def create_engine(tower: Tower, choice: EngineChoice) -> Engine:
-    """Load a tower into the chosen engine; each engine's library is imported only when it is the one."""
+    """Load a tower into the chosen engine; only that engine's library is imported."""
     if choice.engine == "openvino":
         from lookalike.encoders.engines.openvino import OpenVINOEngine
 

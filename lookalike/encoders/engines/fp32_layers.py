@@ -1,11 +1,11 @@
-"""Marks layers of a saved convolutional OpenVINO graph, so that the compiler leaves them in fp32.
+"""Marks layers of a saved convolutional OpenVINO graph that the compiler must leave in fp32.
 
-Marked are the first convolutions, whose rounding all that follows inherits, depthwise ones a good way further, since
-they sum so few products that rounding does not average out, and every sum, so that what a residual branch adds is not
-rounded away; the large matrix products stay in bf16.
+Marked are the first convolutions, since all later layers inherit their rounding; further depthwise ones, since they sum
+too few products for rounding to average out; and every sum, so that small residuals are not lost. The large matrix
+products stay in bf16.
 
-The mark is the graph format's own attribute `precise`; Python's interface to a graph in memory can't set it, so it is
-written into the saved file.
+The mark is the attribute `precise` of OpenVINO's graph format. Its Python API can't set it on a graph in memory, so it
+is written into the saved file.
 """
 
 from __future__ import annotations

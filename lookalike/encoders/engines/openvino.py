@@ -1,7 +1,7 @@
-"""A tower as an OpenVINO graph: traced and converted once, kept on disk, compiled for a few row counts.
+"""A tower as an OpenVINO graph: traced and converted once, cached on disk, compiled for a few batch sizes.
 
-A start from the kept graph imports no torch. The graph is stored in fp32; the precision is the compiler's affair,
-but for weights that a tower rounds to bf16 by itself.
+A start from the cached graph imports no torch. The graph is stored in fp32, and the compiler applies the precision;
+only weights that a tower rounding to bf16 itself are stored rounded.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FILE = "graph.xml"
-CONVERSION = 2  # raised whenever the way of converting changes what is stored
-_MANY = 8
-"""Rows from which a batch gets one core to itself even where nothing else is under way (benchmarks/RESULTS.md)."""
+CONVERSION = 2  # incremented when a change to the conversion changes what is stored
+_SINGLE_STREAM_ROWS = 8
+"""Rows from which a batch runs on one stream even where no other batch is running (benchmarks/RESULTS.md)."""
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
@@ -43,18 +43,18 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 class OpenVINOEngine:
     """Runs a tower on the CPU, from as many threads at once as there are streams.
 
-    A few rows that come alone get all cores, for the least time. Everything else goes through streams of half the cores
-    each: cores that divide one batch wait for each other at every layer, and wait long where something else wants one.
+    A few rows with no other batch running use all cores, for the lowest latency. Everything else runs in streams of
+    half the cores each: cores that share a batch wait for each other at every layer, and longer on a busy machine.
 
-    A graph of convolutions is compiled for each row count of `Tower.batches`, since one of free shape takes more than
-    twice as long; transformers are compiled once for all.
+    A graph of convolutions is compiled for each row count of `Tower.batches`, since one of dynamic shape takes more
+    than twice as long; a transformer is compiled once.
     """
 
     name = "openvino"
     device = "cpu"
 
     def __init__(self, tower: Tower, choice: EngineChoice) -> None:
-        """Reads the kept graph, or builds, converts and keeps it."""
+        """Read the cached graph, or build, convert and cache it."""
         self.precision = choice.precision
         self._tower = tower
         self._core = openvino.Core()
@@ -66,15 +66,15 @@ class OpenVINOEngine:
         kinds = [operation.get_type_name() for operation in self._graph.get_ops()]
         self._fixed = sum(kinds.count(kind) for kind in _CONVOLUTIONS) > 1  # more than what cuts an image into patches
         self._batches = tower.batches if self._fixed else tuple(range(1, tower.batches[-1] + 1))
-        self._few = 2 if self._fixed else _MANY
+        self._one_stream_rows = 2 if self._fixed else _SINGLE_STREAM_ROWS
         self.weight_bytes = sum(op.get_byte_size() for op in self._graph.get_ops() if op.get_type_name() == "Constant")
-        self._counting, self._compiling = threading.Lock(), threading.Lock()
-        self._under_way = 0
+        self._running_lock, self._compile_lock = threading.Lock(), threading.Lock()
+        self._running = 0
         self._idle: dict[tuple[int, int], SimpleQueue[openvino.InferRequest]] = {}
-        self._side_by_side = ThreadPoolExecutor(self._streams, thread_name_prefix="stream")
+        self._pool = ThreadPoolExecutor(self._streams, thread_name_prefix="stream")
 
     def __call__(self, *inputs: NDArray[Any]) -> Float32:
-        """See `Engine`."""
+        """Run the tower: one array for each input, n rows each -> (n, d) float32."""
         jobs = list(steps(self._tower, inputs, self._batches))
         gathered = np.empty((len(inputs[0]), self._tower.dim), np.float32)
 
@@ -82,22 +82,22 @@ class OpenVINOEngine:
             start, stop, size = job
             self._infer(tuple(padded(array[start:stop], size) for array in inputs), streams, gathered[start:stop])
 
-        with self._counting:
-            alone = self._under_way == 0
-            self._under_way += 1
+        with self._running_lock:
+            idle = self._running == 0
+            self._running += 1
         try:
             if self._streams == 1 or len(jobs) <= 1:
                 for job in jobs:
-                    run(job, 1 if alone and job[2] < self._few else self._streams)
+                    run(job, 1 if idle and job[2] < self._one_stream_rows else self._streams)
             else:
-                list(self._side_by_side.map(lambda job: run(job, self._streams), jobs))
+                list(self._pool.map(lambda job: run(job, self._streams), jobs))
         finally:
-            with self._counting:
-                self._under_way -= 1
+            with self._running_lock:
+                self._running -= 1
         return gathered
 
     def _infer(self, rows: Arrays, streams: int, out: Float32) -> None:
-        """Runs one batch and keeps what is no padding."""
+        """Run one batch, and write all but its padding to `out`."""
         idle = self._requests(len(rows[0]) if self._fixed else 0, streams)
         request = idle.get()
         try:
@@ -106,10 +106,10 @@ class OpenVINOEngine:
             idle.put(request)
 
     def _requests(self, rows: int, streams: int) -> SimpleQueue[openvino.InferRequest]:
-        """Those that nobody uses of a graph for so many rows (0: any number), compiled where it was not yet."""
-        if found := self._idle.get((rows, streams)):
-            return found
-        with self._compiling:
+        """Return the idle requests of a graph for so many rows (0: any number); compile it at the first call."""
+        if requests := self._idle.get((rows, streams)):
+            return requests
+        with self._compile_lock:
             if (rows, streams) not in self._idle:
                 compiled = self._compile(rows, streams)
                 idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
@@ -130,12 +130,12 @@ class OpenVINOEngine:
 
 
 def _load_graph(core: openvino.Core, tower: Tower, precision: str) -> openvino.Model:
-    rounds = tower.round_to_bf16 if precision == "bf16" else None
-    kept = f"{CONVERSION}-{'-'.join(map(str, tower.fp32_layers))}{'-rounded' if rounds else ''}"
-    name = f"{tower.name}-{tower.key[:24]}-openvino-{_version()}-{kept}"
+    rounding = tower.round_to_bf16 if precision == "bf16" else None
+    variant = f"{CONVERSION}-{'-'.join(map(str, tower.fp32_layers))}{'-rounded' if rounding else ''}"
+    name = f"{tower.name}-{tower.key[:24]}-openvino-{_version()}-{variant}"
     folder = find_folder(name)
     if folder is None:
-        graph = _convert(tower, rounds)
+        graph = _convert(tower, rounding)
         folder = publish_folder(name, lambda scratch: _save(graph, tower, scratch))
         if folder is None:
             return _without_cache(core, graph, tower)
@@ -143,7 +143,7 @@ def _load_graph(core: openvino.Core, tower: Tower, precision: str) -> openvino.M
 
 
 def _without_cache(core: openvino.Core, graph: openvino.Model, tower: Tower) -> openvino.Model:
-    """The graph as it would have been kept; the file is mapped into memory and may go at once."""
+    """Return the graph as read from a cache; its file is mapped into memory and may be deleted at once."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             _save(graph, tower, Path(folder))
@@ -157,13 +157,13 @@ def _save(graph: openvino.Model, tower: Tower, folder: Path) -> None:
     mark_fp32(folder / _FILE, *tower.fp32_layers)
 
 
-def _convert(tower: Tower, rounds: Callable[[nn.Module], None] | None) -> openvino.Model:
+def _convert(tower: Tower, rounding: Callable[[nn.Module], None] | None) -> openvino.Model:
     import torch
 
     logger.info("tower_converting tower=%s", tower.name)
     module = tower.build()
-    if rounds:
-        rounds(module)
+    if rounding:
+        rounding(module)
     return _typed(convert(module, tuple(torch.from_numpy(array) for array in tower.example)), tower)
 
 

@@ -1,4 +1,4 @@
-"""A tower as the torch module it was written as: the reference on a CPU, and what runs on CUDA."""
+"""A tower as its torch module: the reference on a CPU, and the engine on CUDA."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lookalike.encoders.engines.selection import EngineChoice
 from lookalike.encoders.engines.tower import Arrays, Tower
 from lookalike.types import Float32
 
-_LARGEST = {"cpu": 32, "cuda": 256}  # rows a call: what bounds the memory of activations
+_MAX_ROWS = {"cpu": 32, "cuda": 256}  # a call: bounds the memory of activations
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -23,23 +23,23 @@ class TorchEngine:
     name = "torch"
 
     def __init__(self, tower: Tower, choice: EngineChoice) -> None:
-        """Builds the module and moves it to its device."""
+        """Build the module and move it to its device."""
         self.precision = choice.precision
         self.device = choice.device
         self._tower = tower
         if choice.threads is not None and choice.device == "cpu":
             torch.set_num_threads(choice.threads)
         self._module = tower.build().eval().to(choice.device)
-        self._module = self._module.to(memory_format=torch.channels_last)  # convolutions; other layers don't mind
+        self._module = self._module.to(memory_format=torch.channels_last)  # for convolutions; it changes no other layer
 
     @property
     def weight_bytes(self) -> int:
-        """See `Engine`."""
+        """Bytes of the module's weights."""
         return sum(tensor.nbytes for tensor in self._module.state_dict().values())
 
     def __call__(self, *inputs: NDArray[Any]) -> Float32:
-        """See `Engine`."""
-        batches = tuple(range(1, _LARGEST[self.device] + 1))
+        """Run the tower: one array for each input, n rows each -> (n, d) float32."""
+        batches = tuple(range(1, _MAX_ROWS[self.device] + 1))
         planned = steps(self._tower, inputs, batches) if self.device == "cpu" else plan(len(inputs[0]), batches)
         return run_batched(self._run, inputs, planned, self._tower.dim)
 

@@ -1,4 +1,4 @@
-"""Which engine, precision and device: asked for by name, or by what the machine has.
+"""Options -> engine, precision and device that this machine can run.
 
     CUDA                                torch, bf16 (fp16 before compute capability 8.0, and for convolutional models)
     CPU on which bf16 is faster         OpenVINO, bf16
@@ -26,13 +26,13 @@ from lookalike.errors import EncoderError
 
 logger = logging.getLogger(__name__)
 
-_ROUNDS, _SIDE, _GAIN = 50, 384, 4 / 3
+_ROUNDS, _SIDE, _MIN_SPEEDUP = 50, 384, 4 / 3
 _STREAMS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """What will run the towers.
+    """The engine that runs the towers.
 
     Attributes:
         engine: `torch` or `openvino`.
@@ -48,7 +48,7 @@ class EngineChoice:
 
     @property
     def streams(self) -> int:
-        """Batches that run side by side, each on its share of the cores; one where all work on it."""
+        """Batches that run concurrently, each on its share of the cores."""
         cores = self.threads or len(os.sched_getaffinity(0))
         return _STREAMS if self.engine == "openvino" and cores >= _STREAMS else 1
 
@@ -89,7 +89,7 @@ def require_device(device: str) -> None:
     """Raise EncoderError for an unknown device, or for CUDA where there is none."""
     _require(device in DEVICES, f"unknown device {device!r}; use {', '.join(DEVICES)}")
     if device == "cuda":
-        _require(cuda_available(), "device 'cuda' was asked for, but torch sees no CUDA device; use 'auto' or 'cpu'")
+        _require(cuda_available(), "device is 'cuda', but torch sees no CUDA device; use 'auto' or 'cpu'")
 
 
 def _device(device: str, engine: str) -> str:
@@ -102,7 +102,7 @@ def _device(device: str, engine: str) -> str:
 
 def _engine(engine: str, device: str) -> str:
     if engine == "openvino":
-        _require(_has_openvino(), "engine 'openvino' was asked for, but it is not installed: pip install openvino")
+        _require(_has_openvino(), "engine is 'openvino', but it is not installed: pip install openvino")
     if engine == "auto":
         return "openvino" if device == "cpu" and _has_openvino() else "torch"
     return engine
@@ -123,7 +123,7 @@ def _precision(precision: str, engine: str, device: str, cuda_precision: str) ->
 
 @cache
 def cpu_precisions() -> tuple[str, ...]:
-    """What OpenVINO computes in on this CPU, natively."""
+    """Return the precisions that OpenVINO computes in natively on this CPU."""
     import openvino
 
     capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -134,9 +134,10 @@ def cpu_precisions() -> tuple[str, ...]:
 
 @cache
 def bf16_pays() -> bool:
-    """Whether this CPU multiplies matrices at least a third faster in bf16 than in fp32; measured once, in 0.1 s.
+    """Return whether this CPU multiplies matrices at least a third faster in bf16 than in fp32.
 
-    On one core and in steps of half a millisecond, some of which pass undisturbed however busy the machine is.
+    Measured once, in 0.1 s, on one core and in steps of half a millisecond: some of them run undisturbed on a busy
+    machine, too.
     """
     if "bf16" not in cpu_precisions():
         return False
@@ -155,17 +156,17 @@ def bf16_pays() -> bool:
     seconds: list[list[float]] = [[], []]
     for _ in range(_ROUNDS):
         for request, times in zip(requests, seconds, strict=True):
-            begun = time.perf_counter()
+            started = time.perf_counter()
             request.infer([rows], share_inputs=True, share_outputs=True)
-            times.append(time.perf_counter() - begun)
-    in_fp32, in_bf16 = map(min, seconds)  # whatever else runs here can only add to them
+            times.append(time.perf_counter() - started)
+    in_fp32, in_bf16 = map(min, seconds)  # other processes can only add to them
     logger.info("bf16_measured gain=%.2f", in_fp32 / in_bf16)
-    return in_fp32 > _GAIN * in_bf16
+    return in_fp32 > _MIN_SPEEDUP * in_bf16
 
 
 @cache
 def cuda_available() -> bool:
-    """Whether torch can use a CUDA device; torch is imported only where a driver is installed."""
+    """Return whether torch can use a CUDA device; torch is imported only where a driver is installed."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -175,10 +176,10 @@ def cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
-def _cuda_precision(wanted: str) -> str:
+def _cuda_precision(preferred: str) -> str:
     import torch
 
-    return wanted if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    return preferred if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
 
 
 def _has_openvino() -> bool:

@@ -1,4 +1,4 @@
-"""What an engine is given and what it is."""
+"""The tower that an engine runs, and the protocol of an engine."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ Arrays = tuple[NDArray[Any], ...]
 
 @dataclass(frozen=True)
 class Tower:
-    """One half of a dual encoder, not yet loaded.
+    """One tower of a dual encoder, not loaded yet.
 
     Attributes:
         name: for logs and for the cache: `lite-image`.
-        key: digest of whatever decides the output: weights, architecture, normalisation. Hex.
+        key: digest, hex, of all that decides the output: weights, architecture, normalisation, code.
         dim: d.
-        build: loads the module; called only when no converted graph is at hand, so that a start needs no torch.
+        build: loads the module; called only when no converted graph is cached, so that a start needs no torch.
         example: one array for each input, two rows or more, for tracing.
         sequence: whether axis 1 of every input (tokens) varies from call to call as well as axis 0 (rows).
-        batches: row counts, ascending, from 1, the last one the most that is run at once. OpenVINO compiles graphs of
-            convolutions for these alone, and other counts are split and padded to them.
-        tokens: in a sequence tower whose rows share their attention, how many tokens are run at once on a CPU (of the
-            first input, zeros behind a row's end not counted); 0 for as many as come.
-        exact: how many of the first convolutions OpenVINO computes in fp32, with all sums, even where the rest is bf16,
-            and among how many it does so with the depthwise ones; (0, 0) leaves everything to the precision chosen.
-        round_to_bf16: changes a built module before OpenVINO runs it in bf16, which would round its weights blindly.
+        batches: row counts, ascending, from 1; the last one is the maximum. OpenVINO compiles graphs of convolutions
+            for these alone; other counts are split and padded to them.
+        max_packed_tokens: tokens of one call on a CPU, in a sequence tower that packs its rows (of the first input,
+            without the zeros after a row's end); 0 for no limit.
+        fp32_layers: (c, d): OpenVINO computes the first c convolutions, every sum, and the depthwise ones among the
+            first d convolutions in fp32 even where the rest is bf16. (0, 0) for none.
+        round_to_bf16: rounds the weights of a built module before OpenVINO runs it in bf16; OpenVINO's own rounding
+            ignores the bias that it causes.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Tower:
 
 
 class Engine(Protocol):
-    """Runs one tower. Called from as many threads at a time as its choice has streams."""
+    """Runs one tower; called from at most `EngineChoice.streams` threads at a time."""
 
     @property
     def name(self) -> str:
@@ -68,9 +69,9 @@ class Engine(Protocol):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the tower's weights as they were loaded, before a compiler packs them anew."""
+        """Bytes of the tower's weights as loaded, before a compiler repacks them."""
         ...
 
     def __call__(self, *inputs: NDArray[Any]) -> Float32:
-        """One array for each input, n rows each, any n including 0 -> (n, d) float32. Inputs are left unmodified."""
+        """One array for each input, n rows each, any n including 0 -> (n, d) float32. Inputs are not modified."""
         ...

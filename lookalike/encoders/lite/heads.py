@@ -6,7 +6,7 @@ An embedding is two unit vectors side by side, weighted and again of unit norm:
 
 z is trained by contrast (Radford et al. 2021). c is a sentence vector: for an image the mean of the class names'
 sentence vectors under the classifier's posterior (ConSE, Norouzi et al. 2014), for a text its own; from both
-a share of the mean of all class names may be taken off. So the score is
+a share of the mean of all class names may be subtracted. So the score is
 (1 - w) * cos(z, z') + w * cos(c, c'): z knows scenes and doings, c things that no training caption names.
 
 Dimension letters: n rows, f = 1904 image features, s = 384 sentence channels, v = 1000 classes.
@@ -83,7 +83,7 @@ class TextHead(nn.Module):
         self.project = ResidualHead(SENTENCE, dropout=dropout)
         self.register_buffer("mean", torch.zeros(SENTENCE))
         self.register_buffer("scale", torch.ones(SENTENCE))
-        self.register_buffer("concept_mean", torch.zeros(SENTENCE))  # what was taken off the class names' vectors
+        self.register_buffer("concept_mean", torch.zeros(SENTENCE))  # what was subtracted from the class names' vectors
         self.register_buffer("weight", torch.tensor(0.5))
 
     def forward(self, sentence: Tensor) -> Tensor:
@@ -93,6 +93,6 @@ class TextHead(nn.Module):
 
 
 def join(contrastive: Tensor, concept: Tensor, weight: Tensor) -> Tensor:
-    """[sqrt(1 - w) * unit(contrastive) ; sqrt(w) * concept]: unit norm where `concept` has it."""
+    """Return [sqrt(1 - w) * unit(contrastive) ; sqrt(w) * concept]: unit norm where `concept` has it."""
     parts = [F.normalize(contrastive, dim=-1) * (1 - weight).sqrt(), concept * weight.sqrt()]
     return torch.cat(parts, dim=-1)

@@ -1,4 +1,4 @@
-"""The sentence encoder all-MiniLM-L6-v2 as six plain transformer layers; knows nothing of files, words or images.
+"""The sentence encoder all-MiniLM-L6-v2 as six plain transformer layers.
 
 Dimension letters: n texts, t tokens, c = 384 channels.
 Reference: Devlin et al. 2019 (BERT), Wang et al. 2020 (MiniLM), Reimers & Gurevych 2019 (mean pooling).
@@ -83,7 +83,7 @@ def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published file's names -> this module's; pooler and position-id buffer are left out."""
+    """Rename the published file's tensors to this module's names; pooler and position-id buffer are left out."""
     renamed = {}
     for name, tensor in tensors.items():
         new = _rename(name)

@@ -1,4 +1,4 @@
-"""Rounds EfficientNet-Lite's weights to bf16, and takes off again what the rounding adds on average.
+"""Rounds EfficientNet-Lite's weights to bf16, and corrects the mean error that the rounding adds.
 
 A rounded weight errs the same way at every pixel, so that its error does not average out over an image as that of
 rounded activations does. What it adds is known without an image: behind batch norm and ReLU6 an activation is a
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 _CEILING = 6.0  # ReLU6
-_LEAST = 1e-9
+_MIN_DEVIATION = 1e-9
 
 
 @torch.no_grad()
 def round_to_bf16(network: nn.Module) -> None:
-    """Changes a network of convolutions, each with a batch norm behind it, in place.
+    """Round a network of convolutions, each followed by a batch norm, in place.
 
     Each batch norm's scale goes into the weights (kept as float32 of bf16's values), its shift into the bias.
 
@@ -46,7 +46,7 @@ def clipped_mean(mean: Tensor, deviation: Tensor) -> Tensor:
 
 def _above(mean: Tensor, deviation: Tensor) -> Tensor:
     """E[max(x, 0)] of normal x."""
-    deviation = deviation.clamp(min=_LEAST)
+    deviation = deviation.clamp(min=_MIN_DEVIATION)
     z = mean / deviation
     density = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
     expected: Tensor = mean * torch.special.ndtr(z) + deviation * density

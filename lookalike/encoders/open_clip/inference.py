@@ -1,6 +1,6 @@
-"""open_clip's transformers without the work that no answer reads; for serving, never for training.
+"""open_clip's transformers without the work that does not affect the embedding; for serving, never for training.
 
-Of the last block's states only those of one token are read, CLS or the end token's, so that only they are computed.
+Only one token's state of the last block is used, CLS or the end token, so that only this one is computed.
 `nn.MultiheadAttention`, traced, moves every array about eight times a block; three projections and attention as the
 engines know it move each once. The same vectors in up to a fifth (texts) and a twelfth (images) less time
 (benchmarks/RESULTS.md). Dimension letters: n rows, t tokens, c channels.
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 
 def optimize_for_inference(tower: nn.Module) -> nn.Module:
-    """The tower itself, its transformers replaced where they are of open_clip's plain kind; others stay as they are.
+    """Replace the plain transformers of a tower in place, and return it; other modules stay as they are.
 
     Weights are shared or moved: the model that the tower was cut from must not be used for anything else.
     """
@@ -36,7 +36,7 @@ class InferenceTransformer(nn.Module):
     """A stack of residual attention blocks (pre-norm, as in Radford et al. 2021)."""
 
     def __init__(self, transformer: Any, *, only_first: bool) -> None:
-        """`only_first`: of what comes out, nobody reads more than the first token."""
+        """`only_first`: only the first token of the output is used."""
         super().__init__()
         self.blocks = nn.ModuleList(_InferenceBlock(block) for block in transformer.resblocks)
         self.only_first = only_first
@@ -50,16 +50,16 @@ class InferenceTransformer(nn.Module):
         if attn_mask is not None and attn_mask.dim() == 3:
             attn_mask = torch.unflatten(attn_mask, 0, (-1, self.heads))
         x = self._before_last(x, attn_mask)
-        asking, mask = (x[:, :1], None) if self.only_first else (x, attn_mask)
-        states: Tensor = self.blocks[-1](x, asking, mask)
+        query_states, mask = (x[:, :1], None) if self.only_first else (x, attn_mask)
+        states: Tensor = self.blocks[-1](x, query_states, mask)
         return states
 
     def get_cast_dtype(self) -> torch.dtype:
-        """What open_clip's towers ask of a transformer."""
+        """Return the weights' dtype, which open_clip's towers need."""
         return next(self.parameters()).dtype
 
     def at(self, ends: Tensor, x: Tensor, attn_mask: Tensor) -> Tensor:
-        """As `forward`, of some tokens alone, the same of each row: ends (e,) int64 -> (n, e, c)."""
+        """Return the output at some tokens alone, the same in each row: ends (e,) int64 -> (n, e, c)."""
         x = self._before_last(x, attn_mask)
         state: Tensor = self.blocks[-1](x, x[:, ends], attn_mask[ends])
         return state
@@ -84,15 +84,15 @@ class _InferenceBlock(nn.Module):
         self.key, self.value = (_linear(*pair) for pair in zip(weights[1:], biases[1:], strict=True))
         self.out = block.attn.out_proj
 
-    def forward(self, x: Tensor, asking: Tensor, mask: Tensor | None) -> Tensor:
-        """States x (n, t, c), those of the tokens that are wanted (n, q, c) -> (n, q, c)."""
-        known = self.ln_1(x)
-        asked = known if asking is x else self.ln_1(asking)
-        query, key, value = self._split(self.query(asked)), self._split(self.key(known)), self._split(self.value(known))
+    def forward(self, x: Tensor, query_states: Tensor, mask: Tensor | None) -> Tensor:
+        """States x (n, t, c), and of the output tokens (n, q, c) -> (n, q, c)."""
+        keys = self.ln_1(x)
+        queries = keys if query_states is x else self.ln_1(query_states)
+        query, key, value = self._split(self.query(queries)), self._split(self.key(keys)), self._split(self.value(keys))
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
-        asking = asking + self.ls_1(self.out(mixed.transpose(1, 2).flatten(2)))
-        moved: Tensor = asking + self.ls_2(self.mlp(self.ln_2(asking)))
-        return moved
+        query_states = query_states + self.ls_1(self.out(mixed.transpose(1, 2).flatten(2)))
+        states: Tensor = query_states + self.ls_2(self.mlp(self.ln_2(query_states)))
+        return states
 
     def _split(self, x: Tensor) -> Tensor:
         """(n, t, c) -> (n, heads, t, c / heads)."""
@@ -105,8 +105,8 @@ def _is_plain(block: Any) -> bool:
     if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
         return False
     attention = block.attn
-    usual = type(attention) is nn.MultiheadAttention and attention.in_proj_weight is not None
-    return usual and attention.in_proj_bias is not None and attention.bias_k is None and not attention.add_zero_attn
+    plain = type(attention) is nn.MultiheadAttention and attention.in_proj_weight is not None
+    return plain and attention.in_proj_bias is not None and attention.bias_k is None and not attention.add_zero_attn
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

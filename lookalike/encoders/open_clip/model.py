@@ -1,7 +1,4 @@
-"""What an open_clip model is: its description, kept between starts, and the model itself while it is needed.
-
-Knows nothing of engines; `open_clip_weights` finds the file.
-"""
+"""An open_clip model: its description, cached between starts, and the model itself while it is needed."""
 
 from __future__ import annotations
 
@@ -24,13 +21,13 @@ from lookalike.errors import EncoderError, WeightsInvalid
 if TYPE_CHECKING:
     from torch import nn
 
-_DESCRIPTION = 2  # raised whenever what a description holds changes
+_DESCRIPTION = 2  # incremented when the fields of `Description` change
 _CONFIG_BESIDE = "open_clip_config.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What has to be known of a model to start it from its converted towers.
+    """All that a start from converted towers must know of a model.
 
     Attributes:
         checkpoint: path of the weights.
@@ -54,7 +51,7 @@ class Description:
 
 
 class OpenClipModel:
-    """Builds the model at most once for description and both towers, and lets go of it afterwards."""
+    """A model that is built at most once for description and both towers, and released afterwards."""
 
     def __init__(self, name: OpenClipName) -> None:
         self.name = name
@@ -62,7 +59,7 @@ class OpenClipModel:
 
     @cached_property
     def description(self) -> Description:
-        """From the note of an earlier start where the files are the same, else from the model itself."""
+        """The cached description if the files are unchanged, else one computed from the model."""
         path = as_path(self.name.pretrained)
         key = [_DESCRIPTION, version("open_clip_torch"), self.name.model, str(path or self.name.pretrained)]
         known = recall(key)
@@ -79,30 +76,30 @@ class OpenClipModel:
         return self._model is not None
 
     def release(self) -> None:
-        """Forget the model; a tower that still needs it will load it again."""
+        """Drop the model; a tower that still needs it loads it again."""
         self._model = None
 
     def image_tower(self) -> nn.Module:
-        """The image half."""
+        """Return the image tower."""
         from lookalike.encoders.open_clip.towers import ImageTower
 
         preprocessing = self.description.preprocessing
         return ImageTower(self.model().visual, preprocessing.mean, preprocessing.std)
 
     def text_tower(self) -> nn.Module:
-        """The text half."""
+        """Return the text tower."""
         from lookalike.encoders.open_clip.towers import text_tower
 
         return text_tower(self.model())
 
     def model(self, checkpoint: Checkpoint | None = None) -> Any:
-        """The open_clip model, in eval mode, fp32, on the CPU."""
+        """Return the open_clip model, in eval mode, fp32, on the CPU."""
         if self._model is None:
             self._model = _load_model(self.name, checkpoint or find_checkpoint(self.name))
         return self._model
 
     def _describe(self) -> Description:
-        checkpoint = find_checkpoint(self.name)  # before anything slow is imported: the likeliest mistake
+        checkpoint = find_checkpoint(self.name)  # before slow imports: the likeliest error
 
         from lookalike.encoders.open_clip.towers import end_id, end_pool
 
@@ -115,15 +112,15 @@ class OpenClipModel:
             context=int(model.context_length),
             end=end_pool(model),
             end_id=end_id(model),
-            text_fault=self._tokenizer_fault(),
+            text_fault=self._tokenizer_error(),
         )
 
-    def _tokenizer_fault(self) -> str | None:
+    def _tokenizer_error(self) -> str | None:
         try:
             load_tokenizer(self.name.model)
-        except Exception as error:  # hub clients and tokenizer libraries raise kinds of their own
+        except Exception as error:  # hub clients and tokenizer libraries raise exceptions of their own
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            return f"the tokenizer of open_clip's {self.name.model} is not at hand: {reason}"
+            return f"the tokenizer of open_clip's {self.name.model} is not available: {reason}"
         return None
 
 
@@ -179,7 +176,7 @@ def _joint_width(model: Any) -> int:
 
 
 def preprocessing_of(name: str, model: Any, checkpoint: Checkpoint) -> Preprocessing:
-    """The tag's; for a path, that of the `open_clip_config.json` beside it or else open_clip's defaults."""
+    """Return the tag's preprocessing; a path's is in `open_clip_config.json` beside it, or open_clip's default."""
     config = {**model.visual.preprocess_cfg, **{k: v for k, v in checkpoint.published.items() if v is not None}}
     beside = checkpoint.path.parent / _CONFIG_BESIDE
     if not checkpoint.published and beside.is_file():

@@ -1,8 +1,8 @@
-"""Texts of different lengths as one sequence, so that a causal tower computes no padding, and what all begin with once.
+"""Packs texts of different lengths into one sequence: a causal tower then computes no padding, and a shared start once.
 
 A causal tower's first state depends on the first token alone, which is the same start token in every text: it is
-computed once, and all others look at that one. The remaining tokens up to each text's end stand side by side, and a
-mask keeps each text to itself. Dimension letters: n texts, t tokens of the longest, p tokens in the sequence.
+computed once, and all texts attend to it. The remaining tokens up to each text's end are concatenated, and a mask
+separates the texts. Dimension letters: n texts, t tokens of the longest, p tokens in the sequence.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _STEP = 4
-"""Sequences are as long as a multiple of this: each length costs an engine some milliseconds when it is first met."""
+"""Sequences are as long as a multiple of this: the first sequence of each length costs an engine some milliseconds."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Where the tokens of a sequence come from.
+    """The layout of a packed sequence.
 
     Attributes:
         places: (p,) int64, each token's place in the flattened ids (n * t).
         columns: (p,) int64, each token's place in its text.
-        mask: (p, p) additive, -inf where a token doesn't see another.
+        mask: (p, p) additive, -inf where a token must not attend to another.
         ends: (n,) int64, where in the sequence each text's end token is.
     """
 

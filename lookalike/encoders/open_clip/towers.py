@@ -1,7 +1,7 @@
-"""An open_clip model's two halves as modules of their own: pixels or token ids in, a joint space out.
+"""An open_clip model's two towers as modules: pixels or token ids in, a joint space out.
 
-A causal text tower reads only what stands before the end token, so it is run on trimmed ids, and where its transformer
-is a lean one on packed ones (`open_clip_packed.py`); others get the full context. Dimension letters: n rows, t tokens,
+A causal text tower reads only tokens up to the end token, so it runs on trimmed ids, and with an `InferenceTransformer`
+on packed ones; other text towers get the full context. Dimension letters: n rows, t tokens,
 d joint width.
 """
 
@@ -83,7 +83,7 @@ class WholeTextTower(nn.Module):
 
 
 def text_tower(model: Any) -> nn.Module:
-    """The tower that gives `model.encode_text`'s answers with the least work."""
+    """Return the tower that gives the output of `model.encode_text` with the least work."""
     pool = end_pool(model)
     if pool is None:
         return WholeTextTower(model)
@@ -91,7 +91,7 @@ def text_tower(model: Any) -> nn.Module:
 
 
 def end_pool(model: Any) -> str | None:
-    """How a causal tower finds its end token, `argmax` or `eos`; None for a tower that must not be trimmed."""
+    """Return how a causal tower finds its end token, `argmax` or `eos`; None for a tower that must not be trimmed."""
     parts = _text_parts(model)
     pool = getattr(parts, "text_pool_type", None) or getattr(parts, "pool_type", None)
     causal = getattr(parts, "attn_mask", None) is not None and getattr(parts, "cls_emb", None) is None
@@ -100,7 +100,7 @@ def end_pool(model: Any) -> str | None:
 
 
 def end_id(model: Any) -> int:
-    """The end token's id, as pooling by `eos` needs it."""
+    """Return the end token's id, which pooling by `eos` needs."""
     parts = _text_parts(model)
     return int(getattr(parts, "text_eos_id", getattr(parts, "eos_id", 0)))
 
@@ -114,7 +114,7 @@ def project(x: Tensor, projection: Any) -> Tensor:
 
 
 def first(output: Any) -> Tensor:
-    """Towers that give tokens as well give the pooled vector first."""
+    """Return the pooled vector, the first output of towers that return tokens as well."""
     tensor: Tensor = output[0] if isinstance(output, tuple | list) else output
     return tensor
 

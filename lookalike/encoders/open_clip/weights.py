@@ -1,7 +1,7 @@
 """From `<model>/<pretrained>` to a checkpoint file on this disk, without building a model.
 
-Looked for in this order: a path; our own weights folder; the caches of open_clip and of the Hugging Face hub; the
-network, unless `HF_HUB_OFFLINE` is set or nothing answers within seconds. Knows nothing of engines.
+Searched in this order: a path; our own weights folder; the caches of open_clip and of the Hugging Face hub; the
+network, unless `HF_HUB_OFFLINE` is set or the host does not accept a connection within seconds.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def parse_name(name: str) -> OpenClipName:
     if at and suffix in PRECISIONS:
         pretrained, precision = head, suffix
     elif suffix.isalnum() and at and not Path(pretrained).expanduser().exists():
-        raise UnknownEncoder(f"{name!r}: unknown precision {suffix!r}; known are {', '.join(PRECISIONS)}")
+        raise UnknownEncoder(f"{name!r}: unknown precision {suffix!r}; use {', '.join(PRECISIONS)}")
     if not (model and slash and pretrained):
         raise UnknownEncoder(f"{name!r} is not of the form {FORM}, <pretrained> being a tag or a file's path")
     if model not in model_names():
@@ -79,7 +79,7 @@ def parse_name(name: str) -> OpenClipName:
 
 
 def package_folder() -> Path:
-    """Where open_clip is installed, found without importing it (which would import torch).
+    """Return where open_clip is installed, without importing it (which would import torch).
 
     Raises:
         EncoderError: it is not installed.
@@ -91,28 +91,28 @@ def package_folder() -> Path:
 
 
 def model_names() -> list[str]:
-    """Every architecture that open_clip has a configuration for, those added by `open_clip.add_model_config` too."""
+    """Return the names of open_clip's architectures, including those added by `open_clip.add_model_config`."""
     names = {path.stem for path in (package_folder() / "model_configs").glob("*.json")}
     imported = sys.modules.get("open_clip")
     return sorted(names.union(imported.list_models() if imported is not None else ()))
 
 
 def close_matches(word: str, known: list[str]) -> str:
-    """`; close are 'a', 'b'`, or nothing; letters' case is overlooked."""
+    """`; close are 'a', 'b'`, or nothing; case-insensitive."""
     lowered = {name.lower(): name for name in known}
     found = [lowered[match] for match in difflib.get_close_matches(word.lower(), list(lowered), n=3, cutoff=0.5)]
-    return f"; close are {', '.join(map(repr, found))}" if found else "; `lookalike encoders --all` lists what there is"
+    return f"; close are {', '.join(map(repr, found))}" if found else "; `lookalike encoders --all` lists all"
 
 
 def as_path(pretrained: str) -> Path | None:
-    """The checkpoint file that a name means, or None where it must be a tag."""
+    """Return the path of a checkpoint, or None where the name must be a tag."""
     path = Path(pretrained).expanduser()
     looks_like_one = path.suffix in SUFFIXES or "/" in pretrained
     return path if looks_like_one or path.is_file() else None
 
 
 def find_checkpoint(name: OpenClipName) -> Checkpoint:
-    """The file of weights that a name means; a published tag is downloaded where it is not at hand.
+    """Return the checkpoint of a name; a published tag is downloaded if no file of it is installed.
 
     Raises:
         UnknownEncoder: no tag and no path.
@@ -127,12 +127,12 @@ def find_checkpoint(name: OpenClipName) -> Checkpoint:
             raise WeightsInvalid(f"{path} is no checkpoint: a name ending in {', '.join(SUFFIXES)} is expected")
         return Checkpoint(path.resolve())
     published = published_tag(name.model, name.pretrained)
-    at_hand = find_published(name.model, name.pretrained, published)
-    return Checkpoint(at_hand or _download(name, published), published)
+    installed = find_published(name.model, name.pretrained, published)
+    return Checkpoint(installed or _download(name, published), published)
 
 
 def published_tag(model: str, tag: str) -> dict[str, Any]:
-    """What open_clip publishes under a tag.
+    """Return what open_clip publishes with a tag.
 
     Raises:
         UnknownEncoder: it has no such tag for this model; names the ones it has.
@@ -148,12 +148,12 @@ def published_tag(model: str, tag: str) -> dict[str, Any]:
 
 
 def own_path(model: str, tag: str, suffix: str = ".safetensors") -> Path:
-    """Where a file fetched by hand is looked for, under the tag's own name so that its preprocessing is known."""
+    """Return the path for a file fetched by hand; the tag in its name determines its preprocessing."""
     return cache_folder() / "open_clip" / model / f"{tag}{suffix}"
 
 
 def find_published(model: str, tag: str, published: dict[str, Any]) -> Path | None:
-    """The file of a published tag, where it is at hand; asks no network."""
+    """Return the installed file of a published tag, or None; uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
     for suffix in SUFFIXES:
@@ -170,7 +170,7 @@ def find_published(model: str, tag: str, published: dict[str, Any]) -> Path | No
 
 
 def hub_files(published: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(repository, file) pairs that hold a tag's weights on the hub, the preferred one first."""
+    """Yield (repository, file) pairs that hold a tag's weights on the hub, the preferred one first."""
     repository, filename = os.path.split(published.get("hf_hub") or "")
     if repository and filename:
         stem, suffix = os.path.splitext(filename)
@@ -189,10 +189,10 @@ def _download(name: OpenClipName, published: dict[str, Any]) -> Path:
     if reason is None:
         try:
             return Path(download_pretrained(published))
-        except Exception as error:  # the hub client, urllib and open_clip raise a dozen kinds; all mean: not fetched
+        except Exception as error:  # the hub client, urllib and open_clip raise many classes; each means: not fetched
             reason = (str(error) or type(error).__name__).splitlines()[0]
     raise WeightsMissing(
-        f"the weights of {PREFIX}{name.model}/{name.pretrained} are not at hand and could not be fetched ({reason}): "
+        f"the weights of {PREFIX}{name.model}/{name.pretrained} are not installed and could not be fetched ({reason}): "
         f"fetch {address} and put it at {own_path(name.model, name.pretrained, os.path.splitext(address)[1])}"
     )
 
@@ -205,7 +205,7 @@ def _address(published: dict[str, Any]) -> str:
 
 
 def _unreachable(address: str) -> str | None:
-    """Why a download need not be tried: its own retries would take minutes."""
+    """Return why a download would fail, or None; its own retries would take minutes."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return "HF_HUB_OFFLINE is set"
     parts = urlsplit(address)
@@ -215,5 +215,5 @@ def _unreachable(address: str) -> str | None:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=_PROBE_SECONDS).close()
     except OSError as error:
-        return f"{parts.hostname} does not answer: {error.strerror or error}"
+        return f"no connection to {parts.hostname}: {error.strerror or error}"
     return None
