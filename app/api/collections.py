@@ -13,7 +13,7 @@ from app.api.dependencies import CollectionName, ServiceDep
 from app.api.openapi import errors
 from app.api.routing import Router
 from app.api.schemas import CollectionResponse, CollectionsResponse
-from app.auth.roles import require_role
+from app.auth.authentication import require_role
 from app.collections.hosted import HostedCollection
 from app.errors import VersionRefused
 from lookalike.errors import LookalikeError

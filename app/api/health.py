@@ -11,7 +11,7 @@ from app.api.dependencies import ReadyDep, ServiceDep
 from app.api.openapi import errors
 from app.api.routing import Router
 from app.api.schemas import Alive, Ready
-from app.auth.roles import require_role
+from app.auth.authentication import require_role
 from app.telemetry import CONTENT_TYPE
 
 router = Router()

@@ -19,7 +19,7 @@ from app.api.openapi import errors
 from app.api.request_bodies import parse_whole
 from app.api.routing import CollectionRouter
 from app.api.schemas import ItemResponse, ItemsResponse
-from app.auth.roles import require_role
+from app.auth.authentication import require_role
 from app.errors import NoThumbnail, RequestError
 from app.execution.pipeline import QueryPipeline
 from lookalike.errors import InvalidLimit

@@ -16,7 +16,7 @@ from app.api.openapi import errors, form_body, json_body, raw_body, request_body
 from app.api.request_bodies import FORM, Base64Image, ImageUrl, is_json, media_type, parse_whole, read_form, read_json
 from app.api.routing import CollectionRouter
 from app.api.schemas import DEFAULT_LIMIT, OPTIONS, ImageSearch, ItemSearch, SearchResponse, TextSearch, parse_options
-from app.auth.roles import require_role
+from app.auth.authentication import require_role
 from app.errors import MediaTypeUnsupported, RequestError
 from app.execution.pipeline import ImageQuery, ItemQuery, Query, QueryPipeline, TextQuery
 from lookalike.row_search import SearchOptions

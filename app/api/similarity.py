@@ -25,7 +25,7 @@ from app.api.request_bodies import (
 )
 from app.api.routing import CollectionRouter
 from app.api.schemas import SimilarityRequest, SimilarityResponse
-from app.auth.roles import require_role
+from app.auth.authentication import require_role
 from app.errors import MediaTypeUnsupported, RequestError
 from app.execution.image_fetcher import ImageFetcher
 from app.execution.pipeline import ImageQuery, ItemQuery, Query, QueryPipeline, TextQuery

@@ -11,7 +11,7 @@ from app.api.dependencies import ServiceDep
 from app.api.openapi import errors
 from app.api.routing import Router
 from app.api.schemas import StatsResponse
-from app.auth.roles import require_role
+from app.auth.authentication import require_role
 from lookalike.stopwatch import STAGES
 
 router = Router(tags=["telemetry"], dependencies=[Depends(require_role("read"))])
