@@ -1,4 +1,4 @@
-"""Every kind of bad or odd image, as file bytes, with what should become of it; shared by several rooms' tests."""
+"""Every kind of bad or odd image, as file bytes, with the expected result; shared by the tests of several packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class OddImage:
-    """File bytes and what should become of them.
+    """File bytes and the expected result.
 
     Attributes:
         name: a file name, with an extension that the indexing job reads.
@@ -45,7 +45,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
-    """A PNG of a hundred bytes whose header promises width x height pixels."""
+    """Return a PNG of a hundred bytes whose header declares width x height pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"\0" * 64)) + _chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
@@ -62,7 +62,7 @@ def _rotated(orientation: int) -> bytes:
 
 
 def bad_images() -> list[OddImage]:
-    """Images that must be rejected, each with its code."""
+    """Return images that must be rejected, each with its code."""
     jpeg, png = encoded(make_image(), "JPEG"), encoded(make_image(), "PNG")
     return [
         OddImage("zero_bytes.jpg", b"", "image_undecodable"),
@@ -78,7 +78,7 @@ def bad_images() -> list[OddImage]:
 
 
 def odd_images() -> list[OddImage]:
-    """Images that look like trouble and must be converted."""
+    """Return unusual images that must be converted."""
     image = make_image()
     gradient = (np.arange(64 * 48, dtype=np.uint32) * 21).astype(np.uint16).reshape(48, 64)
     palette = image.quantize(16)

@@ -12,7 +12,7 @@ from tests.contract.encoders import add_tiny_models, save_random
 
 @pytest.fixture(scope="session")
 def encoder_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of this run's own: nothing that an earlier run converted is trusted."""
+    """A cache of this run's own, without graphs that an earlier run converted."""
     return tmp_path_factory.mktemp("cache")
 
 

@@ -16,7 +16,7 @@ TINY = {
 
 
 def add_tiny_models(folder: Path) -> None:
-    """Tell open_clip of tiny models: causal, with an `eos` pool and a tower of its own, not causal, all tokens read."""
+    """Register tiny models: causal, with an `eos` pool and a tower of its own, not causal, all tokens read."""
     import open_clip
 
     text, vision = TINY["text_cfg"], TINY["vision_cfg"]
@@ -40,7 +40,7 @@ def add_tiny_models(folder: Path) -> None:
 
 
 def save_random(model: str, path: Path) -> Path:
-    """A checkpoint of random weights, `.safetensors` or `.pt`."""
+    """Save a checkpoint of random weights, `.safetensors` or `.pt`."""
     import open_clip
     import torch
     from safetensors.torch import save_file

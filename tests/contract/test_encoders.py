@@ -1,4 +1,4 @@
-"""What every encoder promises, whatever it is made of and whatever runs it."""
+"""The contract of every encoder, under every engine."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_texts_become_float32_unit_rows(encoder: TextEncoder, count: int) -> Non
 
 
 @every_encoder
-def test_row_i_answers_image_i_whatever_its_neighbours(encoder: TextEncoder) -> None:
+def test_row_i_depends_on_image_i_alone(encoder: TextEncoder) -> None:
     batch = _batch(encoder, 19)
     together = encoder.encode_images(batch)
     order = np.random.default_rng(1).permutation(19)
@@ -81,7 +81,7 @@ def test_row_i_answers_image_i_whatever_its_neighbours(encoder: TextEncoder) -> 
 
 
 @every_encoder
-def test_row_i_answers_text_i_whatever_its_neighbours(encoder: TextEncoder) -> None:
+def test_row_i_depends_on_text_i_alone(encoder: TextEncoder) -> None:
     together = encoder.encode_texts(TEXTS)
     alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
     assert (alone * together).sum(axis=1).min() > 0.9999  # bf16: another width adds up in another order
@@ -97,7 +97,7 @@ def test_long_texts_are_cut_and_odd_ones_accepted(encoder: TextEncoder) -> None:
 
 
 @every_encoder
-def test_inputs_are_left_unmodified(encoder: TextEncoder) -> None:
+def test_inputs_are_not_modified(encoder: TextEncoder) -> None:
     batch, texts = _batch(encoder, 5), list(TEXTS)
     before = batch.copy()
     batch.flags.writeable = False  # a read-only array, such as a memory map gives, is accepted
@@ -108,7 +108,7 @@ def test_inputs_are_left_unmodified(encoder: TextEncoder) -> None:
 
 
 @every_encoder
-def test_spec_stays_and_agrees(encoder: TextEncoder) -> None:
+def test_spec_is_constant_and_consistent(encoder: TextEncoder) -> None:
     before = encoder.spec
     encoder.encode_images(_batch(encoder, 2))
     assert encoder.spec == before
@@ -131,7 +131,7 @@ def test_preprocessing_is_pickled_and_safe_in_threads(encoder: TextEncoder) -> N
 
 
 @every_encoder
-def test_a_batch_of_another_shape_is_refused(encoder: TextEncoder) -> None:
+def test_batch_of_another_shape_is_rejected(encoder: TextEncoder) -> None:
     side = encoder.spec.image_size
     for wrong in (np.zeros((1, 3, side, side + 1), np.uint8), np.zeros((1, 3, side, side), np.float32)):
         with pytest.raises(ValueError, match="uint8"):
@@ -140,7 +140,7 @@ def test_a_batch_of_another_shape_is_refused(encoder: TextEncoder) -> None:
 
 @pytest.mark.parametrize("encoder", [kind for kind in KINDS if kind[0] == "lite"], ids="-".join, indirect=True)
 def test_lite_finds_a_colour_by_its_name(encoder: TextEncoder) -> None:
-    """Texts and images lie in one space: of two plain images a text is nearer to the one that it tells of."""
+    """Texts and images lie in one space: of two plain images a text is nearer to the one that it names."""
     plain = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
     images = encoder.encode_images(np.stack([encoder.preprocess(image) for image in plain]))
     scores = encoder.encode_texts(["the colour red", "the colour blue"]) @ images.T

@@ -1,4 +1,4 @@
-"""Which store a collection is searched with: its own, or exact search on CUDA in its place. No GPU is needed for it."""
+"""The store that searches a collection: its own, or exact search on CUDA in its place. No GPU is needed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def golden() -> Collection:
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Says whether there is CUDA; the CPU plays its part."""
+    """Set whether CUDA is available; the CPU stands in for it."""
 
     def opened(kind: str, folder: Path, vectors: Float16, params: Mapping[str, object] | None = None) -> VectorStore:
         assert (kind == "torch-exact") == ((params or {}).get("device") == "cuda")
@@ -49,7 +49,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 
 
 def with_store(collection: Collection, kind: str, asked: str | None) -> Collection:
-    """The collection as a job would have left it that was asked for this."""
+    """The collection as a job with this request would have written it."""
     own = collection.manifest.store
     params = own.params if kind == own.kind else {}
     entry = StoreEntry(kind=kind, params=params if asked is None else {**params, "asked": asked})
@@ -74,7 +74,7 @@ def with_store(collection: Collection, kind: str, asked: str | None) -> Collecti
         ("faiss", "auto", "cpu", "faiss", "faiss"),
     ],
 )
-def test_which_store_searches(
+def test_store_by_kind_and_device(
     kind: str,
     asked: str | None,
     device: StoreDevice,
@@ -94,7 +94,7 @@ def test_which_store_searches(
     assert open_collection_store(collection, device).kind == on_a_gpu
 
 
-def test_a_device_that_refuses_leaves_the_collection_its_own_store(
+def test_failing_device_falls_back_to_the_own_store(
     golden: Collection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refused(self: TorchStore, vectors: Float16, device: str | None = None) -> None:
@@ -119,7 +119,7 @@ def test_a_device_that_refuses_leaves_the_collection_its_own_store(
         ("auto", "cpu", "exact"),
     ],
 )
-def test_a_searcher_kept_off_cuda_keeps_its_vectors_off_it(
+def test_store_avoids_cuda_when_the_encoder_does(
     device: str, store_device: StoreDevice, kind: str, cuda: Callable[[bool], None]
 ) -> None:
     cuda(True)
@@ -129,7 +129,7 @@ def test_a_searcher_kept_off_cuda_keeps_its_vectors_off_it(
     assert searcher.store.kind == kind
 
 
-def test_an_exact_store_is_what_answers(golden: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_store_answers_exact_searches(golden: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the memory map beside it."""
     store = TorchStore(golden.vectors, "cpu")
     queries = np.array(golden.vectors[:3], np.float32)
@@ -143,14 +143,14 @@ def test_an_exact_store_is_what_answers(golden: Collection, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("asked", ["auto", "exact", "torch-exact"])
-def test_the_manifest_remembers_what_was_asked_for(asked: str, tmp_path: Path) -> None:
+def test_manifest_records_the_requested_store(asked: str, tmp_path: Path) -> None:
     (tmp_path / "red.png").write_bytes(make_image("red"))
     run_index(IndexSettings((str(tmp_path / "red.png"),), tmp_path / "out", encoder="fake", store=asked))
     entry = open_collection(tmp_path / "out").manifest.store
     assert (entry.kind, entry.params["asked"]) == ("exact" if asked == "auto" else asked, asked)
 
 
-def test_a_loaded_encoder_is_taken_under_its_own_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loaded_encoder_is_reused_by_its_own_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
     root = GOLDEN / "format-1-faiss"
     first = open_searcher(root)
     key = first.collection.manifest.encoder.name, first.encoder.spec.identity

@@ -1,4 +1,4 @@
-"""A calibration is monotone, or refused; what is written is read back."""
+"""A calibration is monotone or rejected, and is read back as written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lookalike.errors import WeightsInvalid
 CURVE = PairCalibration(0.4, (0.1, 0.5, 0.7), (0.0, 0.5, 1.0))
 
 
-def test_between_knots_it_is_linear_and_beyond_them_constant() -> None:
+def test_curve_is_linear_and_constant_beyond_its_knots() -> None:
     asked = (-1.0, 0.1, 0.3, 0.5, 0.6, 0.7, 1.0)
     assert [CURVE.probability(cosine) for cosine in asked] == pytest.approx([0, 0, 0.25, 0.5, 0.75, 1, 1])
 
@@ -32,13 +32,13 @@ def test_between_knots_it_is_linear_and_beyond_them_constant() -> None:
         (0.4, (0.1, 0.2), (float("nan"), 0.5)),
     ],
 )
-def test_what_is_no_curve_is_refused(wrong: tuple) -> None:
+def test_invalid_curve_is_rejected(wrong: tuple) -> None:
     with pytest.raises(ValueError, match=r"threshold|cosines|probabilities"):
         PairCalibration(*wrong)
 
 
 @pytest.mark.parametrize("calibration", [Calibration(), Calibration(CURVE), Calibration(CURVE, CURVE)])
-def test_what_is_written_is_read_back(calibration: Calibration, tmp_path: Path) -> None:
+def test_written_calibration_is_read_back(calibration: Calibration, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "calibration.json"
     write_calibration(calibration, path)
     assert read_calibration(path) == calibration
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_back(calibration: Calibration, tmp_path: Path) 
 @pytest.mark.parametrize(
     "text", ["", "[]", "3", '{"text_text": null}', '{"image_image": {"threshold": 0.3}}', '{"image_image": [1]}']
 )
-def test_a_file_that_is_none_is_named(text: str, tmp_path: Path) -> None:
+def test_error_names_an_invalid_file(text: str, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(text)
     with pytest.raises(WeightsInvalid, match=r"calibration\.json holds no calibration"):

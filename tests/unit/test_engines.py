@@ -1,4 +1,4 @@
-"""Engines: choice, batching, the cache of converted graphs, and OpenVINO against torch on small towers."""
+"""Engines: selection, batch sizes, the cache of converted graphs, and OpenVINO against torch on small towers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @given(st.integers(0, 200), st.sets(st.integers(2, 40), max_size=4))
-def test_plan_covers_each_row_once_and_pads_less_than_half(n: int, sizes: set[int]) -> None:
+def test_plan_covers_each_row_and_pads_less_than_half(n: int, sizes: set[int]) -> None:
     batches = (1, *sorted(sizes))
     steps = list(plan(n, batches))
     assert [row for start, stop, _ in steps for row in range(start, stop)] == list(range(n))
@@ -81,7 +81,7 @@ def test_plan_covers_each_row_once_and_pads_less_than_half(n: int, sizes: set[in
 
 
 @given(st.lists(st.integers(1, 30), max_size=40), st.integers(1, 60), st.integers(1, 9))
-def test_runs_hold_no_more_tokens_than_a_tower_wants(lengths: list[int], tokens: int, rows: int) -> None:
+def test_calls_stay_within_the_towers_token_limit(lengths: list[int], tokens: int, rows: int) -> None:
     ids = np.array([[7] * length + [0] * (30 - length) for length in lengths], np.int64).reshape(-1, 30)
     planned = list(plan_tokens(ids, tokens, rows))
     assert [row for start, stop, _ in planned for row in range(start, stop)] == list(range(len(lengths)))
@@ -91,14 +91,14 @@ def test_runs_hold_no_more_tokens_than_a_tower_wants(lengths: list[int], tokens:
         assert size == rows or stop == len(ids) or sum(lengths[start : stop + 1]) > tokens  # no run too many
 
 
-def test_only_towers_that_bound_their_tokens_are_split_by_them() -> None:
+def test_only_packing_towers_are_split_by_tokens() -> None:
     bounded = Tower("words", "b" * 64, 6, Words, (np.ones((2, 8), np.int64),), True, (1, 2, 4, 8), max_packed_tokens=24)
     ids = np.ones((10, 12), np.int64)
     assert list(steps(bounded, (ids,), (1, 2, 4, 8))) == [(i, i + 2, 2) for i in range(0, 10, 2)]
     assert list(steps(image_tower(), (np.zeros((9, 3, 4, 4), np.uint8),), (1, 8))) == [(0, 8, 8), (8, 9, 1)]
 
 
-def test_run_batched_drops_padding_and_passes_contiguous_arrays() -> None:
+def test_run_batched_drops_padding() -> None:
     seen: list[tuple[int, bool]] = []
 
     def double(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -131,7 +131,7 @@ def test_one_graph_serves_every_token_count() -> None:
         np.testing.assert_allclose(fast(ids, mask), slow(ids, mask), atol=1e-6)
 
 
-def test_a_kept_graph_is_used_and_another_key_is_not() -> None:
+def test_cached_graph_is_used_for_its_key_only() -> None:
     pixels = np.full((1, 3, 4, 4), 7, np.uint8)
     first = create_engine(image_tower(), FP32)(pixels)
     np.testing.assert_array_equal(create_engine(image_tower(refuse), FP32)(pixels), first)
@@ -140,7 +140,7 @@ def test_a_kept_graph_is_used_and_another_key_is_not() -> None:
 
 
 @pytest.mark.skipif("bf16" not in cpu_precisions(), reason="this CPU has no bf16")
-def test_exact_layers_stay_in_fp32() -> None:
+def test_fp32_layers_stay_in_fp32() -> None:
     """With both convolutions marked the network errs less than half as much."""
 
     class Deep(nn.Module):
@@ -164,7 +164,7 @@ def test_exact_layers_stay_in_fp32() -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "missing"])
-def test_a_corrupt_graph_is_made_again(folder: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_corrupt_graph_is_converted_again(folder: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     pixels = np.full((1, 3, 4, 4), 7, np.uint8)
     first = create_engine(image_tower(), FP32)(pixels)
     binary = next(folder.glob("towers/*/graph.bin"))
@@ -179,7 +179,7 @@ def test_a_corrupt_graph_is_made_again(folder: Path, damage: str, caplog: pytest
     create_engine(image_tower(refuse), FP32)
 
 
-def test_a_cache_that_cannot_be_written_costs_only_a_warning(
+def test_unwritable_cache_only_warns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "file"
@@ -205,7 +205,7 @@ def test_two_writers_of_one_entry_agree(folder: Path) -> None:
     assert [path.name for path in (folder / "towers").iterdir()] == ["entry"]
 
 
-def test_a_write_that_fails_leaves_nothing(folder: Path) -> None:
+def test_failed_write_leaves_nothing(folder: Path) -> None:
     def fail(scratch: Path) -> None:
         (scratch / "half").write_text("x")
         raise OSError(28, "No space left on device")
@@ -215,7 +215,7 @@ def test_a_write_that_fails_leaves_nothing(folder: Path) -> None:
     assert not list((folder / "towers").iterdir())
 
 
-def test_records_come_back_and_broken_ones_do_not(folder: Path) -> None:
+def test_valid_records_are_read_back(folder: Path) -> None:
     remember(["lite", 1], {"dim": 640})
     assert recall(["lite", 1]) == {"dim": 640}
     assert recall(["lite", 2]) is None
@@ -224,7 +224,7 @@ def test_records_come_back_and_broken_ones_do_not(folder: Path) -> None:
     assert recall(["lite", 1]) is None
 
 
-def test_auto_is_openvino_in_the_best_precision_on_a_cpu(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_is_openvino_in_the_best_precision(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         chosen = choose_engine(EngineOptions(device="cpu", threads=1))
     best = "bf16" if bf16_pays() else "fp32"
@@ -244,7 +244,7 @@ def test_fp32_is_chosen_where_the_cpu_has_no_bf16(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.skipif("bf16" not in cpu_precisions(), reason="this CPU has no bf16")
 @pytest.mark.parametrize(("pays", "precision"), [(True, "bf16"), (False, "fp32")])
-def test_bf16_is_chosen_where_it_is_faster_and_taken_where_it_is_asked_for(
+def test_bf16_is_chosen_if_faster_and_used_if_requested(
     pays: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice_module, "bf16_pays", lambda: pays)
@@ -266,20 +266,20 @@ def test_cuda_is_run_by_torch(capability: tuple[int, int], precision: str, monke
     "wrong",
     [{"engine": "onnx"}, {"precision": "int8"}, {"device": "tpu"}, {"engine": "torch", "precision": "fp16"}],
 )
-def test_what_cannot_run_is_refused_in_words(wrong: dict[str, str]) -> None:
+def test_invalid_options_are_one_clear_error(wrong: dict[str, str]) -> None:
     with pytest.raises(EncoderError, match=next(reversed(wrong.values()))):
         choose_engine(EngineOptions(**{"device": "cpu", **wrong}))
     with pytest.raises(EncoderError, match="threads"):
         choose_engine(EngineOptions(device="cpu", threads=0))
 
 
-def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_a_device_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice_module, "cuda_available", lambda: False)
     with pytest.raises(EncoderError, match="no CUDA device"):
         choose_engine(EngineOptions(device="cuda"))
 
 
-def test_a_start_from_the_cache_imports_no_torch(folder: Path) -> None:
+def test_start_from_the_cache_imports_no_torch(folder: Path) -> None:
     create_engine(image_tower(), FP32)
     script = """
 import sys

@@ -1,4 +1,4 @@
-"""`lite`'s weights rounded to bf16: what rounding adds on average is taken off again."""
+"""The weights of `lite` rounded to bf16: the mean error of rounding is corrected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def photographs() -> torch.Tensor:
     return torch.from_numpy(np.stack([LITE_PREPROCESSING(Image.fromarray(each)) for each in images]))
 
 
-def test_the_mean_of_a_clipped_normal_variable() -> None:
+def test_mean_of_a_clipped_normal_variable() -> None:
     mean, deviation = (
         torch.tensor([-1.0, 0.0, 0.5, 5.0, 7.0, 2.0, -2.0]),
         torch.tensor([1.0, 2.0, 0.5, 3.0, 1.0, 0.0, 0.0]),
@@ -32,7 +32,7 @@ def test_the_mean_of_a_clipped_normal_variable() -> None:
     )
 
 
-def test_weights_take_bf16s_values_and_norms_do_nothing_but_add() -> None:
+def test_weights_become_bf16_and_norms_only_add() -> None:
     tower = load_image_tower()
     round_to_bf16(tower)
     convolutions = [layer for layer in tower.modules() if isinstance(layer, nn.Conv2d)]
@@ -46,7 +46,7 @@ def test_weights_take_bf16s_values_and_norms_do_nothing_but_add() -> None:
 
 
 @torch.inference_mode()
-def test_what_is_taken_off_is_most_of_what_rounding_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_correction_is_most_of_the_error_of_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = photographs()
     exact = load_image_tower()(pixels)
     corrected = load_image_tower()

@@ -1,4 +1,4 @@
-"""open_clip's models as encoders: the same vectors as open_clip's own calls, and one clear line for each mistake."""
+"""open_clip's models as encoders: the vectors of open_clip's own calls, and one clear error for each mistake."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_preprocessing_is_the_tags_own(
         np.testing.assert_allclose(normalised, transform(image).numpy(), atol=1e-6)
 
 
-def test_a_configuration_beside_a_checkpoint_is_heeded(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_configuration_beside_a_checkpoint_is_used(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     path = Path(shutil.copy(checkpoints["tiny"], tmp_path / "own.safetensors"))
     plain = open_clip_encoder(f"open_clip:tiny/{path}").preprocessing
     config = {"preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3, "resize_mode": "squash"}}
@@ -131,7 +131,7 @@ def test_a_configuration_beside_a_checkpoint_is_heeded(checkpoints: dict[str, Pa
     assert (plain.mode, heeded.mode, heeded.mean, heeded.std) == ("crop", "squash", (0.5,) * 3, (0.25,) * 3)
 
 
-def test_trim_ends_after_the_last_end_token_in_steps_of_four() -> None:
+def test_trim_rounds_up_after_the_last_end_token() -> None:
     ids = np.zeros((2, 16), np.int64)
     ids[0, [0, 1, 2]] = [7, 3, 9]
     ids[1, [0, 1, 2, 3, 4]] = [7, 3, 4, 5, 9]
@@ -144,7 +144,7 @@ def test_trim_ends_after_the_last_end_token_in_steps_of_four() -> None:
     np.testing.assert_array_equal(trim(full, "argmax", 0), full)
 
 
-def test_the_second_start_needs_neither_torch_nor_open_clip(checkpoints: dict[str, Path]) -> None:
+def test_second_start_needs_neither_torch_nor_open_clip(checkpoints: dict[str, Path]) -> None:
     folder = Path(open_clip.__file__).parent / "model_configs"
     assert (folder / "ViT-B-32.json").is_file()
     name = name_of("ViT-B-32", checkpoints)
@@ -166,7 +166,7 @@ print(encoder.spec)
     assert done.stdout.strip() == str(expected)
 
 
-def test_changed_weights_are_noticed(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_changed_weights_are_detected(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     path = Path(shutil.copy(checkpoints["tiny"], tmp_path / "own.safetensors"))
     before = open_clip_encoder(f"open_clip:tiny/{path}")
     shutil.copy(checkpoints["tiny"], path)
@@ -180,13 +180,13 @@ def test_changed_weights_are_noticed(checkpoints: dict[str, Path], tmp_path: Pat
     assert not np.allclose(ours(after)[0], ours(before)[0], atol=1e-2)
 
 
-def test_the_choice_is_logged(checkpoints: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_choice_is_logged(checkpoints: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         open_clip_encoder(name_of("tiny", checkpoints) + "@fp32", EngineOptions(device="cpu"))
     assert "engine_chosen engine=openvino precision=fp32 device=cpu" in caplog.text
 
 
-def test_names_are_taken_apart() -> None:
+def test_names_are_parsed() -> None:
     assert parse_name("open_clip:ViT-B-32/openai") == OpenClipName("ViT-B-32", "openai")
     assert parse_name("open_clip:ViT-B-32/openai@bf16") == OpenClipName("ViT-B-32", "openai", "bf16")
     assert parse_name("open_clip:ViT-B-32//a@b/c.pt@fp32") == OpenClipName("ViT-B-32", "/a@b/c.pt", "fp32")
@@ -207,7 +207,7 @@ def test_names_are_taken_apart() -> None:
         ("lite:x", UnknownEncoder, "lite"),
     ],
 )
-def test_a_wrong_name_is_told_in_one_line(name: str, kind: type[EncoderError], words: str) -> None:
+def test_wrong_name_is_one_clear_error(name: str, kind: type[EncoderError], words: str) -> None:
     with pytest.raises(kind) as caught:
         load_encoder(name)
     assert words in str(caught.value)
@@ -216,7 +216,7 @@ def test_a_wrong_name_is_told_in_one_line(name: str, kind: type[EncoderError], w
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", "other"])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_file_that_is_no_checkpoint_of_the_model_is_told_in_one_line(
+def test_file_that_is_no_checkpoint_is_one_clear_error(
     content: bytes | str, suffix: str, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     path = tmp_path / f"bad{suffix}"
@@ -230,7 +230,7 @@ def test_a_file_that_is_no_checkpoint_of_the_model_is_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_cannot_run_code(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_checkpoint_cannot_run_code(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (os.mkdir, (str(tmp_path / "sprung"),))
@@ -242,7 +242,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path, checkpoints: dict[str, Pat
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_weights_that_cannot_be_fetched_are_told_with_file_and_place(
+def test_error_of_missing_weights_names_file_and_place(
     offline: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path))
@@ -260,7 +260,7 @@ def test_weights_that_cannot_be_fetched_are_told_with_file_and_place(
     assert "\n" not in message
 
 
-def test_a_fetched_file_is_used_with_its_tags_preprocessing(
+def test_fetched_file_has_its_tags_preprocessing(
     checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path))
@@ -273,6 +273,6 @@ def test_a_fetched_file_is_used_with_its_tags_preprocessing(
     assert tagged.preprocessing.mean == pytest.approx((0.4815, 0.4578, 0.4082), abs=1e-4)
 
 
-def test_a_precision_that_contradicts_the_name_is_refused(checkpoints: dict[str, Path]) -> None:
+def test_contradicting_precision_is_rejected(checkpoints: dict[str, Path]) -> None:
     with pytest.raises(EncoderError, match="drop one"):
         open_clip_encoder(name_of("tiny", checkpoints) + "@fp32", EngineOptions(precision="bf16"))

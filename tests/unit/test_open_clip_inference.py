@@ -1,4 +1,4 @@
-"""open_clip's transformers as they serve: the same states, of those tokens alone that are read."""
+"""open_clip's transformers for inference: the same states, at the tokens that are used."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def states() -> torch.Tensor:
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize(("heads", "scale"), [(3, None), (4, 0.5), (1, None)])  # heads of 16, 12 and 48 channels
 @torch.inference_mode()
-def test_states_are_open_clips_own(heads: int, scale: float | None, batch_first: bool) -> None:
+def test_states_equal_open_clips(heads: int, scale: float | None, batch_first: bool) -> None:
     theirs = transformer(heads, ls_init_value=scale, batch_first=batch_first)
     mask = torch.full((7, 7), float("-inf")).triu_(1)
     expected, free = theirs(states(), attn_mask=mask), theirs(states())
@@ -41,7 +41,7 @@ def test_states_are_open_clips_own(heads: int, scale: float | None, batch_first:
 
 @pytest.mark.parametrize(("more", "tokens"), [({}, 1), ({"pool_type": "avg"}, 5), ({"attentional_pool": True}, 5)])
 @torch.inference_mode()
-def test_an_image_gives_what_its_pool_reads(more: dict[str, Any], tokens: int) -> None:
+def test_image_transformer_keeps_what_its_pool_reads(more: dict[str, Any], tokens: int) -> None:
     made: dict[str, Any] = {
         "image_size": 16,
         "patch_size": 8,
@@ -59,7 +59,7 @@ def test_an_image_gives_what_its_pool_reads(more: dict[str, Any], tokens: int) -
     torch.testing.assert_close(visual(pixels), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_blocks_of_another_kind_stay() -> None:
+def test_other_blocks_are_not_replaced() -> None:
     holder = nn.Module()
     holder.transformer = transformer(3, qk_norm=True)
     assert type(optimize_for_inference(holder).transformer) is Transformer

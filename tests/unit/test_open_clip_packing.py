@@ -1,4 +1,4 @@
-"""Texts side by side in one sequence: every text's vector as if it had come alone."""
+"""Texts packed into one sequence: every text's vector equals the one that it has alone."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ texts = st.lists(begun | st.just([]), min_size=1, max_size=9)
 @pytest.mark.parametrize("pool", ["argmax", "eos"])
 @settings(max_examples=60, deadline=None)
 @given(texts)
-def test_every_text_gives_what_it_gives_alone_and_padded(pool: str, given: list[list[int]]) -> None:
+def test_packed_texts_equal_single_padded_ones(pool: str, given: list[list[int]]) -> None:
     reference, ours = tower(pool, packed=False), tower(pool, packed=True)
     ids = written(given)
     with torch.inference_mode():
@@ -68,7 +68,7 @@ def test_every_text_gives_what_it_gives_alone_and_padded(pool: str, given: list[
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_a_sequence_holds_what_is_read_and_the_start_once() -> None:
+def test_sequence_holds_each_text_and_one_start() -> None:
     ids = written([[START, 1, 2, 3], [START, 4], [START], [5, 6]])
     ends = torch.tensor([4, 2, 1, 2])
     packed = pack(ids, ends, CAUSAL[:5, :5])
@@ -84,7 +84,7 @@ def test_a_sequence_holds_what_is_read_and_the_start_once() -> None:
 
 
 @pytest.mark.parametrize("precision", [p for p in cpu_precisions() if p != "fp16"])
-def test_engines_run_it_at_any_length(precision: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_run_packed_texts_of_any_length(precision: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in runs of 24 tokens at most, where a text longer than that still comes whole."""
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path))
     made = Tower(
