@@ -26,7 +26,7 @@ class Encoder(Protocol):
 
     @property
     def spec(self) -> EncoderSpec:
-        """What this encoder is; constant over its life."""
+        """The encoder's properties; constant."""
         ...
 
     @property
@@ -36,17 +36,17 @@ class Encoder(Protocol):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights that are loaded, as their engine holds them; towers not needed yet count nothing."""
+        """Bytes of the loaded weights, as their engine holds them; towers that are not loaded yet count 0."""
         ...
 
     @property
     def image_batch_size(self) -> int:
-        """Images beyond which a larger batch is encoded no faster an image; fewer may be slower an image."""
+        """The batch size that reaches the highest rate of images; a larger batch is no faster per image."""
         ...
 
     @property
     def max_concurrent_batches(self) -> int:
-        """Batches that may be encoded at once, each by a thread of its own: where two are faster than one by one."""
+        """Number of threads that may encode batches concurrently, where that is faster than one after the other."""
         ...
 
     def preprocess(self, image: Image) -> UInt8:
@@ -56,14 +56,14 @@ class Encoder(Protocol):
     def encode_images(self, batch: UInt8) -> Float32:
         """Preprocessed images (n, 3, S, S) uint8 -> (n, d) float32 of unit L2 norm; row i answers input i.
 
-        n = 0 gives (0, d). Any n is accepted: the encoder splits what is too large for it.
+        n = 0 gives (0, d). Any n is accepted: the encoder splits large batches.
         """
         ...
 
 
 @runtime_checkable
 class TextEncoder(Encoder, Protocol):
-    """An encoder whose `spec.text` is true."""
+    """An encoder with a text tower; usable where `spec.text` is true."""
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Texts -> (n, d) float32 of unit L2 norm, in the same space as the images; row i answers text i.

@@ -99,7 +99,7 @@ def _suggest(name: str) -> str:
     from lookalike.encoders.open_clip.weights import PREFIX, close_matches, model_names
 
     if name in _WITH_ARGUMENT:
-        return " on its own: it needs " + ("a model and its weights" if name == "open_clip" else "a path")
+        return ": it needs " + ("a model and its weights" if name == "open_clip" else "a path")
     model = name.removeprefix(PREFIX).partition("/")[0]
     if model in model_names():
         return f"; did you mean '{PREFIX}{model}/<pretrained>'?"

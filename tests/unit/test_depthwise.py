@@ -97,7 +97,7 @@ def test_frozen_weights_pass_gradients_on():
 
 @pytest.mark.parametrize("pays", [True, False])
 def test_auto_is_the_fastest_precision_of_the_cpu(pays, monkeypatch):
-    monkeypatch.setattr("training.loop.precision.bf16_pays", lambda: pays)
+    monkeypatch.setattr("training.loop.precision.bf16_is_faster", lambda: pays)
     assert uses_bf16("auto", "cpu") is pays
     assert uses_bf16("bf16", "cpu")
     assert not uses_bf16("fp32", "cpu")

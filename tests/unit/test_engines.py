@@ -22,7 +22,7 @@ from lookalike.encoders.engines import EngineChoice, EngineOptions, Tower, choos
 from lookalike.encoders.engines import selection as choice_module
 from lookalike.encoders.engines.batch_sizes import plan, plan_tokens, run_batched, steps
 from lookalike.encoders.engines.cache import find_folder, publish_folder, recall, remember
-from lookalike.encoders.engines.selection import bf16_pays, cpu_precisions
+from lookalike.encoders.engines.selection import bf16_is_faster, cpu_precisions
 from lookalike.errors import EncoderError
 
 FP32 = EngineChoice("openvino", "fp32", "cpu")
@@ -227,7 +227,7 @@ def test_valid_records_are_read_back(folder: Path) -> None:
 def test_auto_is_openvino_in_the_best_precision(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         chosen = choose_engine(EngineOptions(device="cpu", threads=1))
-    best = "bf16" if bf16_pays() else "fp32"
+    best = "bf16" if bf16_is_faster() else "fp32"
     assert chosen == EngineChoice("openvino", best, "cpu", 1)
     assert f"engine_chosen engine=openvino precision={best} device=cpu threads=1" in caplog.text
     assert choose_engine(EngineOptions(device="cpu", engine="torch")).precision == "fp32"
@@ -235,8 +235,8 @@ def test_auto_is_openvino_in_the_best_precision(caplog: pytest.LogCaptureFixture
 
 def test_fp32_is_chosen_where_the_cpu_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice_module, "cpu_precisions", lambda: ("fp32",))
-    assert not bf16_pays.__wrapped__()
-    monkeypatch.setattr(choice_module, "bf16_pays", bf16_pays.__wrapped__)
+    assert not bf16_is_faster.__wrapped__()
+    monkeypatch.setattr(choice_module, "bf16_is_faster", bf16_is_faster.__wrapped__)
     assert choose_engine(EngineOptions(device="cpu")).precision == "fp32"
     with pytest.raises(EncoderError, match="does not compute in bf16"):
         choose_engine(EngineOptions(device="cpu", precision="bf16"))
@@ -247,7 +247,7 @@ def test_fp32_is_chosen_where_the_cpu_has_no_bf16(monkeypatch: pytest.MonkeyPatc
 def test_bf16_is_chosen_if_faster_and_used_if_requested(
     pays: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice_module, "bf16_pays", lambda: pays)
+    monkeypatch.setattr(choice_module, "bf16_is_faster", lambda: pays)
     assert choose_engine(EngineOptions(device="cpu")).precision == precision
     assert choose_engine(EngineOptions(device="cpu", precision="bf16")).precision == "bf16"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lookalike.encoders.engines.selection import bf16_pays
+from lookalike.encoders.engines.selection import bf16_is_faster
 
 
 def uses_bf16(precision: str, device: str) -> bool:
@@ -19,4 +19,4 @@ def uses_bf16(precision: str, device: str) -> bool:
         return precision == "bf16"
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
-    return bf16_pays()
+    return bf16_is_faster()

@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 _FILE = "graph.xml"
 CONVERSION = 2  # incremented when a change to the conversion changes what is stored
-_SINGLE_STREAM_ROWS = 8
-"""Rows from which a batch runs on one stream even where no other batch is running (benchmarks/RESULTS.md)."""
+_MIN_STREAM_ROWS = 8
+"""Rows from which a batch runs in a stream, not on all cores, even if it is the only one (benchmarks/RESULTS.md)."""
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
@@ -64,9 +64,11 @@ class OpenVINOEngine:
         self._streams = choice.streams
         self._graph = _load_graph(self._core, tower, choice.precision)
         kinds = [operation.get_type_name() for operation in self._graph.get_ops()]
-        self._fixed = sum(kinds.count(kind) for kind in _CONVOLUTIONS) > 1  # more than what cuts an image into patches
+        self._fixed = (
+            sum(kinds.count(kind) for kind in _CONVOLUTIONS) > 1
+        )  # a vision transformer has one, for its patches
         self._batches = tower.batches if self._fixed else tuple(range(1, tower.batches[-1] + 1))
-        self._one_stream_rows = 2 if self._fixed else _SINGLE_STREAM_ROWS
+        self._min_stream_rows = 2 if self._fixed else _MIN_STREAM_ROWS
         self.weight_bytes = sum(op.get_byte_size() for op in self._graph.get_ops() if op.get_type_name() == "Constant")
         self._running_lock, self._compile_lock = threading.Lock(), threading.Lock()
         self._running = 0
@@ -88,7 +90,7 @@ class OpenVINOEngine:
         try:
             if self._streams == 1 or len(jobs) <= 1:
                 for job in jobs:
-                    run(job, 1 if idle and job[2] < self._one_stream_rows else self._streams)
+                    run(job, 1 if idle and job[2] < self._min_stream_rows else self._streams)
             else:
                 list(self._pool.map(lambda job: run(job, self._streams), jobs))
         finally:
