@@ -59,3 +59,16 @@ def test_service_trusts_the_addresses_of_compose_networks() -> None:
     for address in ("172.17.0.3", "172.31.0.2", "192.168.16.2", "10.89.0.4", "fd00::2"):  # Docker's and podman's pools
         assert any(ip_address(address) in network for network in networks), address
     assert not any(ip_address("8.8.8.8") in network for network in networks)
+
+
+def test_nginx_bounds_match_the_defaults_of_the_service() -> None:
+    common = (ROOT / "deploy/nginx-common.conf").read_text()
+    settings = Settings()
+
+    def value(directive: str, text: str = common) -> int:
+        return int(re.findall(rf"^ *{directive} (\d+)[ms];", text, re.MULTILINE)[0])
+
+    assert value("client_max_body_size") * 1024 * 1024 == settings.max_body_bytes
+    assert value("proxy_read_timeout") > settings.deadline + settings.max_wait
+    for name in ("nginx.conf", "nginx-compose.conf"):
+        assert value("keepalive_timeout", (ROOT / "deploy" / name).read_text()) < settings.keep_alive, name
