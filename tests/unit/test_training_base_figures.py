@@ -37,10 +37,10 @@ def lines(folder: Path) -> list[dict[str, float]]:
 
 
 def test_base_of_same_shape_is_measured_as_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def another_way(*_: object, **__: object) -> None:
+    def unexpected(*_: object, **__: object) -> None:
         pytest.fail("the base was measured by its engine, the trained weights by the trainer")
 
-    monkeypatch.setattr(trainer_module, "load_encoder", another_way)
+    monkeypatch.setattr(trainer_module, "load_encoder", unexpected)
     result = train(tmp_path)
     before = next(line for line in lines(tmp_path) if "base.precision_at_1" in line)
     assert before["step"] == 0
@@ -71,10 +71,10 @@ def test_base_is_measured_before_first_step_with_new_head(tmp_path: Path) -> Non
 
 
 def test_missing_base_fails_before_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(*_: object, **__: object) -> None:
+    def missing(*_: object, **__: object) -> None:
         raise WeightsMissing("no weights here")
 
-    monkeypatch.setattr(trainer_module, "load_encoder", gone)
+    monkeypatch.setattr(trainer_module, "load_encoder", missing)
     with pytest.raises(WeightsMissing):
         train(tmp_path, head=8, size=32)
     assert not any("loss" in line for line in lines(tmp_path))
