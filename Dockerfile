@@ -9,18 +9,18 @@
 # --- the pinned packages, in an environment of their own
 FROM docker.io/library/python:3.11-slim AS dependencies
 WORKDIR /build
-# Debian's current binutils will do: it only makes the stand-ins that slim-torch.sh describes.
+# Any version of binutils suffices: slim-torch.sh only makes stub libraries with it.
 # hadolint ignore=DL3008
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils >/dev/null && rm -rf /var/lib/apt/lists/*
 COPY requirements/uv.txt requirements/
 RUN python -m venv /opt/uv && /opt/uv/bin/pip install --quiet --no-cache-dir --require-hashes -r requirements/uv.txt
-# The system's certificates, so that a network with an authority of its own can mount it over /etc/ssl/certs.
+# The system's certificates, so that a private certificate authority can be mounted over /etc/ssl/certs.
 ENV UV_SYSTEM_CERTS=1
 ENV PATH=/opt/uv/bin:$PATH UV_NO_PROGRESS=1 UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv
 COPY requirements/text.txt requirements/
 COPY scripts/slim-torch.sh scripts/
 ARG TORCH=cpu
-# One step, so that no layer ever holds the 4 GB that a CPU has no use for. The bytecode must be there already, because
+# One step, so that no layer holds the 4 GB that a CPU does not need. Bytecode is compiled here, because
 # the root file system is read-only at run time; torch's own tests don't compile.
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv venv --quiet /opt/venv && uv pip install --quiet --no-deps --require-hashes -r requirements/text.txt \
@@ -39,7 +39,7 @@ COPY training training
 RUN uv pip install --quiet --no-deps --compile-bytecode --target /opt/lookalike . && chmod -R a+rX /opt/lookalike
 ENV PATH=/opt/lookalike/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/lookalike LOOKALIKE_CACHE=/var/cache/lookalike
 
-# --- what is made once instead of at every start: the converted encoder, the sample gallery
+# --- files made at build time instead of at each start: the converted encoder, the sample gallery
 FROM code AS prepared
 RUN lookalike encoders --prepare lite && chmod -R a+rX "$LOOKALIKE_CACHE"
 COPY requirements/demo.txt requirements/

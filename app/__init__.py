@@ -1,1 +1,1 @@
-"""The service: HTTP and nothing else. `retrieval` knows what a search is; here requests become answers."""
+"""The HTTP service: it turns requests into queries of `lookalike`, and results into responses."""

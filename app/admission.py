@@ -89,7 +89,7 @@ class AdmissionController:
         Args:
             acquired: the time that `acquire` returned.
             completed: whether it was processed, and not given up while it waited.
-            client_error: whether it failed by a fault of its own. A fault that is seen at once says nothing of the
+            client_error: whether the request was invalid. A fault that is found immediately does not measure the
                 speed. One that took as long as other queries does, such as an image that is broken at its end.
         """
         self.in_flight -= 1

@@ -1,6 +1,6 @@
 """The service's parts: threads, authentication, admission and collections, their start and their end.
 
-The port is open before the collections are: /livez answers at once, /readyz when the first queries have passed.
+The port is open before the collections are: /livez responds immediately, /readyz when the first queries have passed.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Service:
         metrics.register_admission(self.telemetry, self.admission)
 
     def start(self) -> None:
-        """Start to open the collections and to watch them; returns at once."""
+        """Start to open the collections and to watch them; return immediately."""
         settings = self.settings
         self._run(self.collections.open_all if settings.preload else self.collections.default.start)
         self._watcher.start()

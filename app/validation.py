@@ -15,14 +15,14 @@ MAX_FIELD_ERRORS = 20
 
 
 def validation_error(error: ValidationError) -> RequestError:
-    """Return what pydantic found wrong with a JSON body."""
+    """Return the error of a JSON body that pydantic rejected."""
     if error.error_count() > MAX_FIELD_ERRORS:
         return _too_many(error.error_count())
     return _field_errors(error.errors(include_url=False, include_context=False, include_input=False))
 
 
 def request_validation_error(error: RequestValidationError) -> RequestError:
-    """Return what FastAPI found wrong with the parameters that an endpoint declares."""
+    """Return the error of parameters that FastAPI rejected."""
     entries = error.errors()
     return _too_many(len(entries)) if len(entries) > MAX_FIELD_ERRORS else _field_errors(entries)
 

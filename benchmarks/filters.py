@@ -88,9 +88,9 @@ def _first_time_and_recall(
     rows: RowSearcher, options: SearchOptions, vectors: Float16, queries: Float32, passing: Bool
 ) -> tuple[float, float]:
     """Return the milliseconds of the filter's first evaluation, and recall."""
-    watch = Stopwatch()
-    rows.search(queries[:1], options, watch)
-    return watch.took_ms.get("filter", 0.0), _recall(rows, options, vectors, queries, passing)
+    stopwatch = Stopwatch()
+    rows.search(queries[:1], options, stopwatch)
+    return stopwatch.took_ms.get("filter", 0.0), _recall(rows, options, vectors, queries, passing)
 
 
 def _query_ms(rows: RowSearcher, options: SearchOptions, queries: Float32) -> list[float]:

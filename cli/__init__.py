@@ -1,1 +1,1 @@
-"""The `lookalike` command: one file a sub-command; each imports the room it calls only when it is called."""
+"""The `lookalike` command: one file a sub-command; each imports the packages that it needs only when it runs."""

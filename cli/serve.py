@@ -60,7 +60,7 @@ def serve(
 ) -> None:
     """Serve collections: the search page at /, the API at /v1, its documentation at /docs.
 
-    The service listens at once, opens the collections, runs a first query, and prints a line when it is ready.
+    The service listens immediately, opens the collections, runs a first query, and prints a line when it is ready.
     The environment sets everything else as LOOKALIKE_<NAME>; docs/settings.md lists the settings.
 
     Short paths (/v1/search/text) use the first collection, /v1/collections/NAME/search/text any by its folder's name.
@@ -91,7 +91,7 @@ def serve(
     )
     logs.configure(log_level, settings.log_format)
     _warn_of_settings(settings)
-    faulthandler.enable()  # a mapped file that is truncated ends the process: the log then says where
+    faulthandler.enable()  # a mapped file that is truncated ends the process: the log then has its stack trace
     process.raise_open_file_limit()
     process.return_freed_memory()
     if settings.access_log:

@@ -40,7 +40,7 @@ def as_json(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None = Non
 
 
 def as_table(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None = None) -> str:
-    """Format as a table: the metrics with their intervals, beside those of the baseline."""
+    """Format as a table: the metrics with their intervals, next to those of the baseline."""
     lines = [summary_line(metrics)]
     if baseline is not None:
         lines.append(f"baseline: {summary_line(baseline)}")

@@ -1,6 +1,6 @@
-"""Calibration of an encoder: a threshold of similarity, and the probability of a pair by its cosine.
+"""Calibration of an encoder: a similarity threshold, and the probability of a pair by its cosine.
 
-`evaluation` fits it; it lies beside an encoder's weights as JSON.
+`evaluation` fits it; it is stored next to an encoder's weights as JSON.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class PairCalibration:
         if not 0.0 <= self.threshold <= 2.0:
             raise ValueError(f"the threshold is {self.threshold}; a cosine distance is in [0, 2]")
         if knots.ndim != 1 or knots.shape != values.shape or knots.size == 0:
-            raise ValueError(f"{knots.size} cosines and {values.size} probabilities: expected as many, at least one")
+            raise ValueError(
+                f"{knots.size} cosines and {values.size} probabilities; expected equal numbers, at least 1"
+            )
         if not (np.isfinite(knots).all() and (np.diff(knots) > 0).all()):
             raise ValueError("the cosines are not strictly ascending")
         if not ((values >= 0).all() and (values <= 1).all() and (np.diff(values) >= 0).all()):
@@ -57,7 +59,7 @@ class PairCalibration:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The curves of an encoder by what the two sides are; None where a kind of pair was never measured."""
+    """The calibrations of an encoder by kind of pair; None for a kind that was not measured."""
 
     image_image: PairCalibration | None = None
     image_text: PairCalibration | None = None
@@ -68,10 +70,10 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Return the calibration of which `to_dict` made the values.
+        """Return the calibration with the values of `to_dict`.
 
         Raises:
-            ValueError: the values are no calibration.
+            ValueError: the values are not a calibration.
         """
         unknown = set(values) - {"image_image", "image_text"}
         if unknown:
@@ -88,11 +90,11 @@ def read_calibration(path: Path) -> Calibration:
     try:
         return Calibration.from_dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # the last three: JSON of another shape
-        raise WeightsInvalid(f"{path} holds no calibration: {error}") from error
+        raise WeightsInvalid(f"{path} is not a calibration: {error}") from error
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
-    """Write a calibration as JSON that `read_calibration` reads; its folder is created."""
+    """Write a calibration as JSON for `read_calibration`; create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(calibration.to_dict()) + "\n", encoding="utf-8")
 

@@ -37,4 +37,4 @@ def translated_disk_errors(root: Path, kept: str = "what was done is kept") -> I
             if number == errno.EFBIG
             else f"the disk of {root} is full"
         )
-        raise DiskFull(f"{full}; make room and run the same command again: {kept}") from error
+        raise DiskFull(f"{full}; free some space and run the same command again: {kept}") from error

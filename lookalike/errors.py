@@ -160,7 +160,7 @@ class TextUnsupported(EncoderError):
 
 
 class QueryError(LookalikeError):
-    """A request that can't be answered as it stands."""
+    """A query that is invalid."""
 
     code = "query_invalid"
 

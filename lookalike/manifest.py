@@ -49,7 +49,7 @@ class StoreEntry(_Record):
 
     Attributes:
         kind: the registered name.
-        params: the store's parameters; `asked` is the kind that the user requested, which may be `auto`.
+        params: the store's parameters; `asked` is the store that the user chose, which may be `auto`.
     """
 
     kind: str

@@ -196,7 +196,7 @@ class Searcher:
         )
 
     def _hits(self, results: Sequence[Neighbors]) -> list[list[Hit]]:
-        """Fetch all records at once: one at a time would take several times as long."""
+        """Fetch all records in one call: one at a time would take several times as long."""
         rows = [neighbors.rows.tolist() for neighbors in results]
         records = iter(self.collection.metadata.records([row for each in rows for row in each]))
         return [

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The images and the compose file as a user runs them: build, index the sample gallery, serve behind the proxy, query, take down.
 #
-# Uses Docker where its engine answers; elsewhere the program that CONTAINERS names, which must offer
+# Uses Docker if its engine runs, else the program that CONTAINERS names, which must provide
 # `build TAG FOLDER` and `compose ARGUMENTS...` over podman.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,7 +17,7 @@ elif [ -n "${CONTAINERS:-}" ]; then
     build() { "$CONTAINERS" build "$1" .; }
     compose() { "$CONTAINERS" compose --file docker-compose.yml "$@"; }
 else
-    echo "No Docker engine answers. Start one, or name a stand-in: make containers CONTAINERS=/path/to/script" >&2
+    echo "No Docker engine runs. Start one, or name a replacement: make containers CONTAINERS=/path/to/script" >&2
     exit 1
 fi
 
@@ -51,7 +51,7 @@ say "serving on 127.0.0.1:$PORT"
 compose up --detach lookalike proxy
 python3 scripts/query_service.py --wait "http://127.0.0.1:$PORT"
 
-say "what the container may do"
+say "permissions of the containers"
 for service in lookalike proxy; do
     echo "$service: user $(inside "$service" id -u)"
     refuse "running as root" "$service" sh -c '[ "$(id -u)" -eq 0 ]'
@@ -65,7 +65,7 @@ inside lookalike cat /pictures/chelsea.png >"$image"
 python3 scripts/query_service.py "http://127.0.0.1:$PORT" --text "a cat" --image "$image" --expect chelsea
 rm -f "$image"
 
-say "what the proxy bounds"
+say "limits of the proxy"
 large=$(mktemp)
 truncate --size 40M "$large"
 answer=$(curl --silent --noproxy '*' --data-binary "@$large" "http://127.0.0.1:$PORT/v1/search/image")

@@ -12,7 +12,7 @@ python=
 for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.13 python3.14}; do
     if suitable "$candidate"; then python=$candidate && break; fi
 done
-[ -n "$python" ] || fail "Lookalike needs Python 3.11 to 3.14, and ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 || true). Name one: make PYTHON=/path/to/python3.11"
+[ -n "$python" ] || fail "Lookalike needs Python 3.11 to 3.14, and ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 || true). Choose one: make PYTHON=/path/to/python3.11"
 
 if ! { suitable .venv/bin/python && .venv/bin/python -c 'import pip' 2>/dev/null; }; then
     rm -rf .venv

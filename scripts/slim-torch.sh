@@ -1,16 +1,16 @@
 #!/bin/sh
-# Takes from an installed torch what only a GPU can run: scripts/slim-torch.sh SITE_PACKAGES (needs binutils).
+# Removes from an installed torch what only a GPU can run: scripts/slim-torch.sh SITE_PACKAGES (needs binutils).
 #
-# torch's published Linux build links NVIDIA's libraries by name, so they can't just be deleted. Each of the big ones is
-# replaced by a stand-in of the same name that exports the same symbols: the linker is content, every function traps.
-# Nothing reaches them without a GPU: the CUDA runtime stays as it is and answers that there is no device.
+# torch's published Linux build links NVIDIA's libraries by name, so they can't just be deleted. Each of the large ones is
+# replaced by a stub of the same name that exports the same symbols: linking succeeds, every function traps.
+# Nothing calls them without a GPU: the CUDA runtime stays as it is and reports that there is no device.
 set -eu
 cd "$1"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 case $(uname -m) in aarch64) trap_instruction="udf #0" ;; *) trap_instruction=ud2 ;; esac
 
-stand_in() { # a library -> an empty one with its name, symbols and symbol versions; code traps, data is zero
+make_stub() { # a library -> an empty one with its name, symbols and symbol versions; code traps, data is zero
     nm -D --defined-only --print-size "$1" | awk -v versions="$work/versions" -v stop="$trap_instruction" '
         { type = $(NF - 1); split($NF, name, /@+/); symbol = name[1]; version = name[2] }
         NF < 3 || type == "A" || symbol ~ /[^A-Za-z0-9_.$]/ || seen[symbol]++ { next }
@@ -29,7 +29,7 @@ stand_in() { # a library -> an empty one with its name, symbols and symbol versi
 for name in cublas cublasLt cufft cusparse cusparseLt nccl nvrtc nvshmem_host; do
     library=$(find nvidia -name "lib$name.so.*")
     [ -n "$library" ] || { echo "torch no longer brings lib$name: revise $0" >&2; exit 1; }
-    stand_in "$library"
+    make_stub "$library"
 done
 
 # Loaded on demand by the above, by torch.compile or by tools: never on a CPU.

@@ -5,7 +5,7 @@
     async def search_text(request: Request) -> Response: ...
 
 A query that would wait too long is refused before its body is read, and once more when its body has arrived. It is in
-flight from then to the start of its response, so that slow clients hold nobody up. This time has a deadline. The work
+flight from then to the start of its response, so that slow clients delay no others. This time has a deadline. The work
 is cancelled when the client disconnects.
 """
 
@@ -54,13 +54,13 @@ def apply_declaration(handler: Handler, endpoint: Callable[..., Any]) -> Handler
         return handler
     kind: Kind | None = getattr(endpoint, _DECLARED)
 
-    async def admitting(request: Request) -> Response:
+    async def admitted_handler(request: Request) -> Response:
         service = request.app.state.service
         if kind is None:
-            return await _within(service.settings.deadline, handler(request))
+            return await _with_timeout(service.settings.deadline, handler(request))
         return await Admission(service.admission[kind], service.settings.deadline).run(handler, request)
 
-    return admitting
+    return admitted_handler
 
 
 class Admission:
@@ -90,7 +90,7 @@ class Admission:
         """
         self._controller.admit()  # before anything of the body is read
         if request.method not in _WITHOUT_BODY:
-            request = Request(request.scope, self._watching(request.receive))
+            request = Request(request.scope, self._wrap_receive(request.receive))
         request.state.admission = self
         client_error = False
         try:
@@ -101,7 +101,7 @@ class Admission:
         except TimeoutError:
             if not self._timeout.expired():
                 raise
-            raise ClientDisconnect if self._disconnected else _too_late(self._deadline) from None
+            raise ClientDisconnect if self._disconnected else _deadline_error(self._deadline) from None
         except Exception as error:
             client_error = is_client_error(error)
             raise
@@ -146,10 +146,10 @@ class Admission:
         self._controller.admit()
         self._acquired = self._controller.acquire()
 
-    def _watching(self, receive: Receive) -> Receive:
+    def _wrap_receive(self, receive: Receive) -> Receive:
         """Return a `receive` that admits the request when its body is complete, and waits for a disconnect then."""
 
-        async def watching() -> Message:
+        async def receive_wrapper() -> Message:
             message = await receive()
             if self._disconnect is None and message["type"] == "http.request" and not message.get("more_body", False):
                 self.admit()
@@ -157,7 +157,7 @@ class Admission:
                 self._disconnect.add_done_callback(self._on_disconnect)
             return message
 
-        return watching
+        return receive_wrapper
 
     def _on_disconnect(self, message: asyncio.Future[Message]) -> None:
         if message.cancelled() or message.exception() or message.result()["type"] != "http.disconnect":
@@ -173,15 +173,15 @@ class Admission:
             self._disconnect.cancel()
 
 
-async def _within(seconds: float, response: Coroutine[Any, Any, Response]) -> Response:
+async def _with_timeout(seconds: float, response: Coroutine[Any, Any, Response]) -> Response:
     try:
         async with asyncio.timeout(seconds) as timeout:
             return await response
     except TimeoutError:
         if not timeout.expired():
             raise
-        raise _too_late(seconds) from None
+        raise _deadline_error(seconds) from None
 
 
-def _too_late(seconds: float) -> DeadlineExceeded:
+def _deadline_error(seconds: float) -> DeadlineExceeded:
     return DeadlineExceeded(f"no response within {seconds:g} s; retry when the load is lower")

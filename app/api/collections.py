@@ -25,14 +25,14 @@ router = Router(prefix="/v1/collections", tags=["collections"], dependencies=[De
 @with_deadline
 async def list_collections(service: ServiceDep) -> Response:
     """List the collections of the service."""
-    return responses.json_response({"collections": [_facts(hosted) for hosted in service.collections]})
+    return responses.json_response({"collections": [_collection_response(hosted) for hosted in service.collections]})
 
 
 @router.get("/{name}", response_model=CollectionResponse, responses=errors(401, 404))
 @with_deadline
 async def get_collection(name: CollectionName, service: ServiceDep) -> Response:
     """Get a collection: its version, its size, and why its newest version is not served."""
-    return responses.json_response(_facts(service.collections.find(name)))
+    return responses.json_response(_collection_response(service.collections.find(name)))
 
 
 @router.post(
@@ -45,17 +45,17 @@ async def reload_collection(name: CollectionName, service: ServiceDep) -> Respon
     """Open the newest version and replace the old one. Queries go on meanwhile; each is answered by one version.
 
     A version that can't be opened is refused with the reason, and the old one stays in service. The service also checks
-    for new versions by itself (`LOOKALIKE_WATCH_SECONDS`).
+    for new versions periodically (`LOOKALIKE_WATCH_SECONDS`).
     """
     hosted = service.collections.find(name)
     try:
         await hosted.reload()
     except LookalikeError as error:
         raise VersionRefused(f"{error} [{error.code}]; {hosted.version or 'no version'} still serves") from error
-    return responses.json_response(_facts(hosted))
+    return responses.json_response(_collection_response(hosted))
 
 
-def _facts(hosted: HostedCollection) -> dict[str, Any]:
+def _collection_response(hosted: HostedCollection) -> dict[str, Any]:
     status = hosted.status
     facts: dict[str, Any] = {
         "name": hosted.name,

@@ -28,7 +28,7 @@ def source(pipeline: QueryPipeline) -> dict[str, str]:
     return {"collection": pipeline.name, "version": manifest.version, "encoder": manifest.encoder.name}
 
 
-def took(stages: Mapping[str, float], started: float) -> dict[str, float]:
+def took_ms(stages: Mapping[str, float], started: float) -> dict[str, float]:
     """Return milliseconds by stage, 0.0 for a stage not needed, and the total since `started` (`perf_counter`)."""
     times = {stage: round(stages.get(stage, 0.0), 3) for stage in STAGES}
     return {**times, "total": round((time.perf_counter() - started) * 1000.0, 3)}

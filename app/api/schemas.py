@@ -36,7 +36,7 @@ _RESULT: dict[str, Any] = {
     "thumbnail_url": "/v1/items/animals%2Fcat.jpg/thumbnail",
 }
 _SOURCE: dict[str, Any] = {"collection": "images", "version": "20260101T120000Z-1a2b3c", "encoder": "lite"}
-_TOOK: dict[str, Any] = {
+_TOOK_MS: dict[str, Any] = {
     "decode": 1.9,
     "preprocess": 0.4,
     "wait": 0.1,
@@ -207,7 +207,7 @@ class TookMs(BaseModel):
     Two inputs pass the stages at the same time: each stage is that of the slower one.
     """
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_TOOK]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_TOOK_MS]})
 
     decode: float
     preprocess: float
@@ -244,7 +244,7 @@ class Result(BaseModel):
 class SearchResponse(_Source):
     """Search results, best first."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_RESULT], "took_ms": _TOOK, **_SOURCE}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_RESULT], "took_ms": _TOOK_MS, **_SOURCE}]})
 
     results: list[Result]
     took_ms: TookMs
@@ -263,7 +263,7 @@ class SimilarityResponse(_Source):
                     "similar": True,
                     "probability": 0.96,
                     "kinds": ["image", "image"],
-                    "took_ms": _TOOK,
+                    "took_ms": _TOOK_MS,
                     **_SOURCE,
                 }
             ]

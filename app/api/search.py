@@ -117,5 +117,5 @@ async def _respond(
     result = await pipeline.search(query, options)
     results = [responses.hit(hit, pipeline, request) for hit in result.hits]
     return responses.json_response(
-        {"results": results, "took_ms": responses.took(result.took_ms, started), **responses.source(pipeline)}
+        {"results": results, "took_ms": responses.took_ms(result.took_ms, started), **responses.source(pipeline)}
     )

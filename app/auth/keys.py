@@ -66,7 +66,7 @@ class Keyring:
         return {caller.name for _, caller in self._entries}
 
     def caller(self, presented: str) -> Caller | None:
-        """Return the caller of a key, None for an unknown one. All digests are compared: the time tells nothing."""
+        """Return the caller of a key, None for an unknown one. Takes constant time: all digests are compared."""
         digest = _digest(presented)
         match = None
         for known, caller in self._entries:

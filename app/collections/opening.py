@@ -72,7 +72,7 @@ async def _load(collection: Collection, encoder_override: str | None, runtime: R
 def _limit_threads(runtime: Runtime) -> None:
     """Limit BLAS to one thread, and have the search workers limit OpenMP.
 
-    Searches run concurrently, beside the encoder's threads: several BLAS threads for each would compete for the same
+    Searches run concurrently with each other and the encoder: several BLAS threads for each would compete for the same
     cores (benchmarks/RESULTS.md). By now every copy of BLAS is loaded, FAISS's own included.
     """
     libraries = ThreadpoolController()

@@ -89,13 +89,13 @@ class Probe:
         Raises:
             LookalikeError: a stage failed, or took longer than the timeout.
         """
-        pixels = await self._within("decode", pipeline.decode(_PIXEL))
-        vector = await self._within("encode (image)", pipeline.encode_image(pixels))
+        pixels = await self._with_timeout("decode", pipeline.decode(_PIXEL))
+        vector = await self._with_timeout("encode (image)", pipeline.encode_image(pixels))
         if pipeline.searcher.encoder.spec.text:
-            await self._within("encode (text)", pipeline.embed(TextQuery("a photograph"), Stopwatch()))
-        await self._within("search", pipeline.search_vector(vector, SearchOptions(limit=1)))
+            await self._with_timeout("encode (text)", pipeline.embed(TextQuery("a photograph"), Stopwatch()))
+        await self._with_timeout("search", pipeline.search_vector(vector, SearchOptions(limit=1)))
 
-    async def _within(self, stage: str, work: Awaitable[T]) -> T:
+    async def _with_timeout(self, stage: str, work: Awaitable[T]) -> T:
         self._stage, self._stage_began = stage, self._clock()
         try:
             async with asyncio.timeout(self._timeout):

@@ -7,7 +7,7 @@
     STALE     SERVING  STALE    DETACHED  SERVING   CLOSED
     DETACHED  SERVING  STALE    DETACHED  SERVING   CLOSED
 
-`-` marks an event that cannot happen in a state; it raises. Opening a version is not a state: it runs beside any of
+`-` marks an event that cannot happen in a state; it raises. Opening a version is not a state: it runs during any of
 them, one opening at a time in the whole service, and ends with OPENED, REFUSED or VANISHED.
 """
 

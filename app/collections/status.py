@@ -39,7 +39,7 @@ class Refusal:
         detail: the error's message.
         version: the version's name; empty if `CURRENT` names none.
         files: fingerprint of the version's files when it was refused.
-        last_files: their fingerprint when they were last looked at.
+        last_files: their fingerprint at the last check.
         failures: attempts that failed in a row.
         retry_at: monotonic time of the next attempt while the files are unchanged; infinity for never.
     """

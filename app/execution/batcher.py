@@ -1,7 +1,7 @@
 """Dynamic batching: queries that arrive together are processed as one batch on worker threads.
 
-A batch never waits to fill up. A query that arrives while a thread is idle starts at once. Queries that arrive while
-all threads are busy form the next batch, so batches grow with the load and a single query pays no extra latency.
+A batch never waits to fill up. A query that arrives while a thread is idle starts immediately. Queries that arrive
+while all threads are busy form the next batch, so batches grow with the load and a single query pays no extra latency.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ class _Job:
     """One query in the pipeline."""
 
     payload: Any
-    watch: Stopwatch
+    stopwatch: Stopwatch
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     remaining: Sequence[PipelineStep]
     queued_at: float = 0.0
 
 
-async def run_pipeline(steps: Sequence[PipelineStep], payload: Any, watch: Stopwatch) -> Any:
+async def run_pipeline(steps: Sequence[PipelineStep], payload: Any, stopwatch: Stopwatch) -> Any:
     """Return the last step's result for one query; the result of each step is the payload of the next.
 
     The thread that completes a step queues the query for the next one. The event loop is woken only at the end.
@@ -78,14 +78,14 @@ async def run_pipeline(steps: Sequence[PipelineStep], payload: Any, watch: Stopw
     Args:
         steps: at least one.
         payload: input of the first step.
-        watch: receives the time in queues as `wait`, and the stages of the query's batches.
+        stopwatch: receives the time in queues as `wait`, and the stages of the query's batches.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled (the query leaves its queue), or a batcher is closed.
         Exception: whatever a batch function raises for this query.
     """
     loop = asyncio.get_running_loop()
-    job = _Job(payload, watch, loop, loop.create_future(), steps[1:])
+    job = _Job(payload, stopwatch, loop, loop.create_future(), steps[1:])
     (batcher, key), *_ = steps
     if not batcher._enqueue(key, [job]):
         raise asyncio.CancelledError("the worker threads have been stopped")
@@ -129,9 +129,9 @@ class Batcher:
         for thread in self.threads:
             thread.start()
 
-    async def submit(self, key: BatchKey, payload: Any, watch: Stopwatch) -> Any:
+    async def submit(self, key: BatchKey, payload: Any, stopwatch: Stopwatch) -> Any:
         """Return the result for one query of a single step. Raises as `run_pipeline` does."""
-        return await run_pipeline([(self, key)], payload, watch)
+        return await run_pipeline([(self, key)], payload, stopwatch)
 
     def _enqueue(self, key: BatchKey, jobs: Sequence[_Job]) -> bool:
         """Queue the jobs that have not been cancelled; False once the batcher is closed."""
@@ -197,14 +197,14 @@ class Batcher:
         if next_batch is None:
             return False
         key, batch = next_batch
-        thread, watch = threading.get_ident(), Stopwatch()
+        thread, stopwatch = threading.get_ident(), Stopwatch()
         started = self._started[thread] = time.perf_counter()
-        outcomes = _process(key.function, batch, watch)
+        outcomes = _process(key.function, batch, stopwatch)
         del self._started[thread]
         for job in batch:
-            job.watch.add("wait", started - job.queued_at)
-            for stage, milliseconds in watch.took_ms.items():
-                job.watch.add(stage, milliseconds / 1000.0)
+            job.stopwatch.add("wait", started - job.queued_at)
+            for stage, milliseconds in stopwatch.took_ms.items():
+                job.stopwatch.add(stage, milliseconds / 1000.0)
         done = _forward(batch, outcomes)  # before the bookkeeping: other threads wait for these
         for loop in {job.loop for job, _ in done}:
             _resolve(loop, [(job, outcome) for job, outcome in done if job.loop is loop])
@@ -257,10 +257,10 @@ def lower_thread_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
-def _process(function: BatchFunction, batch: Sequence[_Job], watch: Stopwatch) -> list[Any]:
+def _process(function: BatchFunction, batch: Sequence[_Job], stopwatch: Stopwatch) -> list[Any]:
     """Return a result or an exception for each job."""
     try:
-        results = list(function([job.payload for job in batch], watch))
+        results = list(function([job.payload for job in batch], stopwatch))
         if len(results) != len(batch):
             raise RuntimeError(f"{len(results)} results for {len(batch)} queries")
     except BaseException as error:  # not only `Exception`: a Rust panic must not end the thread
@@ -268,7 +268,7 @@ def _process(function: BatchFunction, batch: Sequence[_Job], watch: Stopwatch) -
             return [_without_traceback(error)]
     else:
         return results
-    return [_CANCELLED if job.future.cancelled() else _process(function, [job], watch)[0] for job in batch]
+    return [_CANCELLED if job.future.cancelled() else _process(function, [job], stopwatch)[0] for job in batch]
 
 
 def _without_traceback(error: BaseException) -> Exception:

@@ -299,7 +299,7 @@ def _header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str:
 
 
 def _parse_host_name(text: str) -> str | None:
-    """Return a host name as it stands in URLs, encoded to ASCII (IDNA); None if it is invalid."""
+    """Return a host name as in URLs, encoded to ASCII (IDNA); None if it is invalid."""
     try:
         host = httpx.URL(f"http://{text}/").raw_host
     except (httpx.InvalidURL, ValueError, TypeError):

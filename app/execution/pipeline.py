@@ -78,36 +78,42 @@ class QueryPipeline:
             TextUnsupported: the encoder has no text tower.
         """
         self.searcher.check_options(options)
-        watch = Stopwatch()
+        stopwatch = Stopwatch()
         steps: list[PipelineStep] = []
         payload: Any
         if isinstance(query, ItemQuery):
             payload = await self._item_vector(query)
         else:
             steps, payload = self._encode_steps(query)
-        hits = await run_pipeline([*steps, self._search_workers.search_step(self.searcher, options)], payload, watch)
-        self._telemetry.observe_query(watch.took_ms)
-        return SearchResult(hits, watch.took_ms)
+        hits = await run_pipeline(
+            [*steps, self._search_workers.search_step(self.searcher, options)], payload, stopwatch
+        )
+        self._telemetry.observe_query(stopwatch.took_ms)
+        return SearchResult(hits, stopwatch.took_ms)
 
     async def compare(self, a: Query, b: Query, threshold: float | None) -> tuple[Similarity, dict[str, float]]:
         """Return the similarity of two inputs, and the milliseconds of each stage.
 
         The inputs are embedded concurrently; a stage's time is that of the slower one. Raises as `search` does.
         """
-        watches = Stopwatch(), Stopwatch()
-        first, second = await asyncio.gather(self.embed(a, watches[0]), self.embed(b, watches[1]))
-        for watch in watches:
-            self._telemetry.observe_query(watch.took_ms)
+        stopwatches = Stopwatch(), Stopwatch()
+        first, second = await asyncio.gather(self.embed(a, stopwatches[0]), self.embed(b, stopwatches[1]))
+        for stopwatch in stopwatches:
+            self._telemetry.observe_query(stopwatch.took_ms)
         similarity = compare(first, second, self.searcher.encoder.spec, threshold)
-        stages = {stage for watch in watches for stage in watch.took_ms}
-        return similarity, {stage: max(watch.took_ms.get(stage, 0.0) for watch in watches) for stage in stages}
+        stages = {stage for stopwatch in stopwatches for stage in stopwatch.took_ms}
+        return similarity, {
+            stage: max(stopwatch.took_ms.get(stage, 0.0) for stopwatch in stopwatches) for stage in stages
+        }
 
-    async def embed(self, query: Query, watch: Stopwatch) -> Embedding:
+    async def embed(self, query: Query, stopwatch: Stopwatch) -> Embedding:
         """Return the unit vector of an image, a text or an item."""
         if isinstance(query, ItemQuery):
             return Embedding(await self._item_vector(query), "image")
         steps, payload = self._encode_steps(query)
-        return Embedding(await run_pipeline(steps, payload, watch), "text" if isinstance(query, TextQuery) else "image")
+        return Embedding(
+            await run_pipeline(steps, payload, stopwatch), "text" if isinstance(query, TextQuery) else "image"
+        )
 
     def _encode_steps(self, query: ImageQuery | TextQuery) -> tuple[list[PipelineStep], bytes | str]:
         """Return the steps from a query to its vector, and the payload of the first step."""

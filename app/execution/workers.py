@@ -40,8 +40,8 @@ class DecodeWorkers(Batcher):
     def decode_step(self, searcher: Searcher) -> PipelineStep:
         """Return the step from an image file's bytes to preprocessed pixels (3, S, S); it raises ImageError."""
 
-        def decode(batch: Sequence[Any], watch: Stopwatch) -> list[UInt8]:
-            return [searcher.prepare_image(data, watch) for data in batch]
+        def decode(batch: Sequence[Any], stopwatch: Stopwatch) -> list[UInt8]:
+            return [searcher.prepare_image(data, stopwatch) for data in batch]
 
         return self, BatchKey((id(searcher), "decode"), "decode", decode)
 
@@ -107,16 +107,16 @@ class SearchWorkers(Batcher):
         return self, BatchKey(key, "search", partial(self._search, searcher, options), _MAX_SEARCH_BATCH_SIZE)
 
     def _search(
-        self, searcher: Searcher, options: SearchOptions, batch: Sequence[Any], watch: Stopwatch
+        self, searcher: Searcher, options: SearchOptions, batch: Sequence[Any], stopwatch: Stopwatch
     ) -> list[list[Hit]]:
         """Search a batch; with several queries in it, on one thread, because the other cores are busy under load."""
         with self.libraries.limit(limits=1) if self.libraries is not None and len(batch) > 1 else nullcontext():
-            return searcher.search_vectors(np.stack(batch), options, watch)
+            return searcher.search_vectors(np.stack(batch), options, stopwatch)
 
 
-def _warm(searchers: Sequence[Any], watch: Stopwatch) -> list[None]:
+def _warm(searchers: Sequence[Any], stopwatch: Stopwatch) -> list[None]:
     return [searcher.warm_up(MAX_TEXT_BATCH_SIZE) for searcher in searchers]
 
 
-def _encode_images(searcher: Searcher, batch: Sequence[Any], watch: Stopwatch) -> Float32:
-    return searcher.encode_images(np.stack(batch), watch)
+def _encode_images(searcher: Searcher, batch: Sequence[Any], stopwatch: Stopwatch) -> Float32:
+    return searcher.encode_images(np.stack(batch), stopwatch)

@@ -9,22 +9,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BodyTooLarge, BodyTooSlow, Overloaded
 
-MAX_HELD_BODIES = 8
+MAX_BUFFERED_BODIES = 8
 """Bodies of the maximum size that all requests together may hold."""
 
 
 class BodyLimitMiddleware:
-    """Rejects a body over `max_bytes`: at once by its Content-Length, otherwise while it streams in.
+    """Rejects a body over `max_bytes`: immediately by its Content-Length, otherwise while it streams in.
 
     A body that has not arrived after `timeout` seconds is rejected, and so is one that would bring the bytes of all
-    bodies in memory over `MAX_HELD_BODIES` times `max_bytes`.
+    bodies in memory over `MAX_BUFFERED_BODIES` times `max_bytes`.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout: float) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.timeout = timeout
-        self.held = 0
+        self.buffered_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application with a `receive` that counts bytes and time."""
@@ -36,7 +36,7 @@ class BodyLimitMiddleware:
         try:
             await self.app(scope, body.receive, send)
         finally:
-            self.held -= body.size
+            self.buffered_bytes -= body.size
 
     def too_large(self) -> BodyTooLarge:
         """Return the error of a body over the limit."""
@@ -62,12 +62,14 @@ class _Body:
         message = await self._next_part()
         size = len(message.get("body", b""))
         self.size += size
-        self._limit.held += size
+        self._limit.buffered_bytes += size
         self._complete = not message.get("more_body", False)
         if self.size > self._limit.max_bytes:
             raise self._limit.too_large()
-        if self._limit.held > MAX_HELD_BODIES * self._limit.max_bytes:
-            raise Overloaded(f"request bodies already hold {self._limit.held:,} bytes; retry after Retry-After seconds")
+        if self._limit.buffered_bytes > MAX_BUFFERED_BODIES * self._limit.max_bytes:
+            raise Overloaded(
+                f"request bodies already hold {self._limit.buffered_bytes:,} bytes; retry after Retry-After seconds"
+            )
         return message
 
     async def _next_part(self) -> Message:

@@ -51,13 +51,13 @@ class ProblemMiddleware:
             return await self.app(scope, receive, send)
         started = False
 
-        async def watching(message: Message) -> None:
+        async def send_wrapper(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            return await self.app(scope, receive, watching)
+            return await self.app(scope, receive, send_wrapper)
         except ClientDisconnect:
             if started:
                 raise
@@ -76,7 +76,7 @@ class ProblemMiddleware:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a problem document says."""
+    """The content of a problem document."""
 
     status: int
     code: str
@@ -100,7 +100,7 @@ class Problem:
 
 
 def problem_of(error: BaseException, scope: Scope) -> Problem:
-    """Return what to tell a client about an error."""
+    """Return the problem that reports an error to a client."""
     if isinstance(error, asyncio.CancelledError):
         error = NotReady("the service is shutting down")
     elif isinstance(error, RequestValidationError):

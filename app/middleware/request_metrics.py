@@ -46,7 +46,7 @@ class RequestMetricsMiddleware:
         logs.request_id.set(request_id)
         logs.trace_id.set(self.telemetry.trace_id() or logs.parse_trace_id(headers.get("traceparent", "")))
 
-        async def sending(message: Message) -> None:
+        async def send_wrapper(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -54,7 +54,7 @@ class RequestMetricsMiddleware:
             await send(message)
 
         try:
-            await self.app(scope, receive, sending)
+            await self.app(scope, receive, send_wrapper)
         except Exception:
             status = 500
             raise

@@ -32,7 +32,7 @@ class SecurityHeadersMiddleware:
             return await self.app(scope, receive, send)
         policy = _DOCS_POLICY if scope["path"].rstrip("/").endswith("/docs") else _PAGE_POLICY
 
-        async def sending(message: Message) -> None:
+        async def send_wrapper(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
@@ -43,4 +43,4 @@ class SecurityHeadersMiddleware:
                     headers["Connection"] = "close"
             await send(message)
 
-        await self.app(scope, receive, sending)
+        await self.app(scope, receive, send_wrapper)

@@ -29,7 +29,7 @@ class TrustedHostMiddleware:
     """Rejects requests for other host names, and on addresses that other machines can reach."""
 
     def __init__(self, app: ASGIApp, names: frozenset[str], *, anonymous: bool) -> None:
-        """Trust `names` beside private ones, and every name if `*` is among them.
+        """Trust `names` besides private ones, and every name if `*` is among them.
 
         Args:
             app: the application.

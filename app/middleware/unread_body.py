@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_DISCARDED_BYTES = 64 * 1024 * 1024
 _DISCARD_SECONDS = 2.0
-_PATIENCE_SECONDS = 0.05
+_BODY_GRACE_SECONDS = 0.05
 """How long a response waits for the rest of a small body, so that its connection can be kept."""
 
 
@@ -34,10 +34,10 @@ class UnreadBodyMiddleware:
         body = _Body(receive, expects_continue=any(name == b"expect" for name, _ in scope["headers"]))
         closes = False
 
-        async def sending(message: Message) -> None:
+        async def send_wrapper(message: Message) -> None:
             nonlocal closes
             if message["type"] == "http.response.start" and not body.complete:
-                await body.discard(_PATIENCE_SECONDS)
+                await body.discard(_BODY_GRACE_SECONDS)
                 if closes := not body.complete:
                     MutableHeaders(scope=message)["Connection"] = "close"
             elif closes and not message.get("more_body", False):
@@ -46,7 +46,7 @@ class UnreadBodyMiddleware:
                 message = {"type": "http.response.body", "body": b""}
             await send(message)
 
-        await self.app(scope, body.receive, sending)
+        await self.app(scope, body.receive, send_wrapper)
 
 
 class _Body:
@@ -59,7 +59,7 @@ class _Body:
     def __init__(self, receive: Receive, *, expects_continue: bool) -> None:
         self.complete = False
         self._receive = receive
-        self._expects_continue = expects_continue  # and sends nothing until the body is asked for
+        self._expects_continue = expects_continue  # the client sends nothing until `receive` is called
 
     async def receive(self) -> Message:
         message = await self._receive()

@@ -25,7 +25,7 @@ from lookalike.sources.columns import RESERVED_COLUMNS
 from lookalike.thumbnails import thumbnail_writer
 
 MAX_SAMPLED_CAPTIONS = 1_000
-_MEASURED = pa.schema([("width", pa.int32()), ("height", pa.int32()), ("format", pa.string())])
+_IMAGE_SCHEMA = pa.schema([("width", pa.int32()), ("height", pa.int32()), ("format", pa.string())])
 
 
 @dataclass(slots=True)
@@ -81,14 +81,14 @@ def write_rows(folder: Path, chunks: Iterable[RowChunk], planned: pa.Schema, dim
 
 def _schema(planned: pa.Schema) -> pa.Schema:
     """Return the job's own columns first, then the sources' in order of appearance."""
-    own = [name for name in RESERVED_COLUMNS if name in planned.names or name in _MEASURED.names]
-    fields = [_MEASURED.field(name) if name in _MEASURED.names else planned.field(name) for name in own]
+    own = [name for name in RESERVED_COLUMNS if name in planned.names or name in _IMAGE_SCHEMA.names]
+    fields = [_IMAGE_SCHEMA.field(name) if name in _IMAGE_SCHEMA.names else planned.field(name) for name in own]
     return pa.schema([*fields, *(field for field in planned if field.name not in own)])
 
 
 def _metadata(chunk: RowChunk, schema: pa.Schema) -> pa.Table:
     table = chunk.metadata
-    for name in _MEASURED.names:
+    for name in _IMAGE_SCHEMA.names:
         table = table.append_column(name, chunk.encoded.column(name))
     return conform(table, schema)
 

@@ -31,7 +31,7 @@ from lookalike.manifest import Manifest
 from lookalike.sources.item import ColumnNames
 from lookalike.stores.registry import resolve_kind
 
-_KEPT = "the collection is unchanged, and images that were read are not read again"
+_KEPT_ON_DISK_FULL = "the collection is unchanged, and images that were read are not read again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
             f"{settings.out} holds a collection; name another --out, or --replace to put this in its place"
         )
     with (
-        translated_disk_errors(settings.out, _KEPT),
+        translated_disk_errors(settings.out, _KEPT_ON_DISK_FULL),
         exclusive(settings.out),
         progress or Progress(quiet=True) as reporter,
     ):
@@ -135,7 +135,7 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
                 embeddings, settings.columns, images, reporter, encoder=settings.encoder, unchecked=settings.unchecked
             )
             reporter.begin(embeddings.count)
-            stream = RowStream(iter(rows), rows.schema, embeddings.count, _KEPT)
+            stream = RowStream(iter(rows), rows.schema, embeddings.count, _KEPT_ON_DISK_FULL)
             spec = BuildSpec(settings.store, settings.budget, (str(settings.source),), "")
             manifest = build_version(settings.out, stream, encoder, spec, reporter.phase)
         remove_work(work)

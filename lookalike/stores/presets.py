@@ -39,9 +39,9 @@ class Preset:
         name: the name that `--store` accepts.
         recipe: FAISS's factory string with placeholders for nlist and for the widths d, d / 2, d / 4; "" for no index.
         code_bytes: d -> bytes of a row's code.
-        link_bytes: bytes a row for a graph's links, beside code and id.
+        link_bytes: bytes a row for a graph's links, besides code and id.
         fast_scan: whether codes are kept in packs of 32 rows.
-        table_bytes: d -> bytes that do not grow with the rows, beside the lists' centroids.
+        table_bytes: d -> bytes that do not grow with the rows, besides the lists' centroids.
         time_exponent: a search takes f ** time_exponent times as long over f times as many rows.
         dim_multiple: the width must be a multiple of this; other widths are padded with zeros.
         min_rows: fewer rows are too few to learn the codes from.

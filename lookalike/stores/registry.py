@@ -1,4 +1,4 @@
-"""Registry of vector stores by name. A new store is one file beside this one and one line in the table below."""
+"""Registry of vector stores by name. A new store is one file next to this one and one line in the table below."""
 
 from __future__ import annotations
 

@@ -82,11 +82,11 @@ def test_total_size_of_concurrent_bodies_is_limited(collection: Path) -> None:
             for layer in _layers(own.app.middleware_stack)
             if isinstance(layer, BodyLimitMiddleware)  # type: ignore[attr-defined]
         )
-        limit.held = 8 * 10_000  # as if eight bodies of the maximum size were being received
+        limit.buffered_bytes = 8 * 10_000  # as if eight bodies of the maximum size were being received
         response = own.post(TEXT, json={"text": "a cat"})
         assert (response.status_code, response.json()["code"]) == (503, "overloaded")
-        assert limit.held == 8 * 10_000
-        limit.held = 0
+        assert limit.buffered_bytes == 8 * 10_000
+        limit.buffered_bytes = 0
         assert own.post(TEXT, json={"text": "a cat"}).status_code == 200
 
 

@@ -33,13 +33,13 @@ class TwoSteps:
             (self.second, BatchKey("b", "b", self._pairs, 8)),
         ]
 
-    def _lengths(self, words: Sequence[Any], watch: Stopwatch) -> list[int]:
-        with watch.stage("encode"):
+    def _lengths(self, words: Sequence[Any], stopwatch: Stopwatch) -> list[int]:
+        with stopwatch.stage("encode"):
             self.batches.append((threading.current_thread().name, list(words)))
         return [0 if word == BAD else len(word) for word in words]
 
-    def _pairs(self, lengths: Sequence[Any], watch: Stopwatch) -> list[tuple[int, int]]:
-        with watch.stage("search"):
+    def _pairs(self, lengths: Sequence[Any], stopwatch: Stopwatch) -> list[tuple[int, int]]:
+        with stopwatch.stage("search"):
             self.batches.append((threading.current_thread().name, list(lengths)))
         self.may_continue.wait(10)
         if 0 in lengths:
@@ -64,7 +64,7 @@ async def blocked(batcher: Batcher) -> AsyncIterator[threading.Event]:
     """Keep the batcher's only thread busy until the event is set, or until the end of the block."""
     started, release = threading.Event(), threading.Event()
 
-    def work(payloads: Sequence[Any], watch: Stopwatch) -> Sequence[Any]:
+    def work(payloads: Sequence[Any], stopwatch: Stopwatch) -> Sequence[Any]:
         started.set()
         release.wait(10)
         return payloads
@@ -80,13 +80,13 @@ async def blocked(batcher: Batcher) -> AsyncIterator[threading.Event]:
 
 def test_batch_is_forwarded_together_and_each_job_gets_its_result(steps: TwoSteps) -> None:
     steps.may_continue.set()
-    watches = [Stopwatch() for _ in range(3)]
+    stopwatches = [Stopwatch() for _ in range(3)]
 
     async def main() -> list[Any]:
         async with blocked(steps.first) as release:
             tasks = [
-                asyncio.create_task(run_pipeline(steps.pipeline(), word, watch))
-                for word, watch in zip(("a", BAD, "ccc"), watches, strict=True)
+                asyncio.create_task(run_pipeline(steps.pipeline(), word, stopwatch))
+                for word, stopwatch in zip(("a", BAD, "ccc"), stopwatches, strict=True)
             ]
             while steps.first.queue_size() < 3:
                 await asyncio.sleep(0.001)
@@ -97,7 +97,7 @@ def test_batch_is_forwarded_together_and_each_job_gets_its_result(steps: TwoStep
     assert (first, last) == ((1, 1), (3, 3))
     assert isinstance(bad, EncoderError)
     assert steps.batches[:2] == [("first", ["a", BAD, "ccc"]), ("second", [1, 0, 3])]
-    assert all(set(watch.took_ms) == {"wait", "encode", "search"} for watch in watches)
+    assert all(set(stopwatch.took_ms) == {"wait", "encode", "search"} for stopwatch in stopwatches)
 
 
 def test_cancelled_query_leaves_the_queue_of_its_step(steps: TwoSteps) -> None:
@@ -146,7 +146,7 @@ def test_error_keeps_no_reference_to_its_query(steps: TwoSteps, raised: type[Bas
     """Frames of a traceback hold a query's objects, and a reference cycle keeps them until garbage collection."""
     references: list[weakref.ref[Payload]] = []
 
-    def work(payloads: Sequence[Any], watch: Stopwatch) -> Sequence[Any]:
+    def work(payloads: Sequence[Any], stopwatch: Stopwatch) -> Sequence[Any]:
         pixels = Payload()
         references.append(weakref.ref(pixels))
         try:
@@ -189,7 +189,7 @@ def test_error_keeps_no_reference_to_its_query(steps: TwoSteps, raised: type[Bas
 def test_query_cancelled_in_a_batch_is_not_forwarded(steps: TwoSteps) -> None:
     started, may_continue = threading.Event(), threading.Event()
 
-    def work(payloads: Sequence[Any], watch: Stopwatch) -> Sequence[Any]:
+    def work(payloads: Sequence[Any], stopwatch: Stopwatch) -> Sequence[Any]:
         started.set()
         may_continue.wait(10)
         return payloads

@@ -51,7 +51,7 @@ def test_written_calibration_is_read_back(calibration: Calibration, tmp_path: Pa
 def test_error_names_an_invalid_file(text: str, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(text)
-    with pytest.raises(WeightsInvalid, match=r"calibration\.json holds no calibration"):
+    with pytest.raises(WeightsInvalid, match=r"calibration\.json is not a calibration"):
         read_calibration(path)
     with pytest.raises(WeightsInvalid, match="absent"):
         read_calibration(tmp_path / "absent")

@@ -345,7 +345,7 @@ class TestFailures:
         with monkeypatch.context() as patch:
             patch.setattr(shards_module, "MAX_SHARD_ROWS", 4)
             patch.setattr(shards_module, "write_table", small_disk)
-            with pytest.raises(DiskFull, match="make room"):
+            with pytest.raises(DiskFull, match="free some space"):
                 index(out, gallery)
         assert len(work_pool(out)) == 12
         assert index(out, gallery).encoded == COUNT - 12

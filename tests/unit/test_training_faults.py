@@ -112,7 +112,7 @@ def test_full_disk_while_decoding_is_reported(tmp_path: Path, monkeypatch: pytes
 
     gallery(tmp_path / "gallery")
     monkeypatch.setattr(image_cache_module.os, "posix_fallocate", full)
-    with pytest.raises(DiskFull, match="make room and run the same command again"):
+    with pytest.raises(DiskFull, match="free some space and run the same command again"):
         train(tmp_path / "gallery", tmp_path / "mine")
     monkeypatch.undo()
     train(tmp_path / "gallery", tmp_path / "mine")

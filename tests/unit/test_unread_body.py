@@ -64,7 +64,7 @@ def test_small_body_is_discarded_and_connection_kept() -> None:
 
 
 def test_slow_body_is_discarded_before_the_connection_closes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unread_body, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(unread_body, "_BODY_GRACE_SECONDS", 0.01)
     exchange = Exchange([b"12345", b"67890"], delay=0.05)
     asyncio.run(exchange.run(refuse, **LENGTH))
     assert (exchange.received, exchange.closes(), exchange.body()) == (10, True, b"no")
@@ -72,7 +72,7 @@ def test_slow_body_is_discarded_before_the_connection_closes(monkeypatch: pytest
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_DISCARDED_BYTES", 100), ("_DISCARD_SECONDS", 0.05)])
 def test_endless_body_is_discarded_within_bounds(monkeypatch: pytest.MonkeyPatch, limit: str, value: float) -> None:
-    monkeypatch.setattr(unread_body, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(unread_body, "_BODY_GRACE_SECONDS", 0.01)
     monkeypatch.setattr(unread_body, limit, value)
     exchange = Exchange([b"x"], delay=0.001, endless=True)
     asyncio.run(asyncio.wait_for(exchange.run(refuse, **LENGTH), 10))

@@ -5,7 +5,7 @@ Intel servers newer than itself (Sapphire Rapids and later) it falls back to the
 and the choice of lists for a batch then run at a fifth of their speed.
 
 `GOMP_SPINCOUNT`: threads of GNU OpenMP spin for milliseconds while they wait for each other. On a busy machine this
-keeps the awaited thread off the processor. With one busy process beside a search on two cores, every hundredth query
+keeps the awaited thread off the processor. With a busy process next to a search on two cores, every hundredth query
 took 32 ms instead of 5. With no spinning at all, a query on an idle machine takes a tenth longer.
 """
 
