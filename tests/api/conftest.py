@@ -36,7 +36,7 @@ def client(settings: Settings) -> Iterator[TestClient]:
 
 def wait_until_ready(client: TestClient) -> None:
     deadline = time.monotonic() + 60
-    while (answer := client.get("/readyz")).status_code != 200:
-        assert time.monotonic() < deadline, answer.text
-        assert "could not be opened" not in answer.text
+    while (response := client.get("/readyz")).status_code != 200:
+        assert time.monotonic() < deadline, response.text
+        assert "could not be opened" not in response.text
         time.sleep(0.02)

@@ -46,9 +46,9 @@ def test_known_key_may_search(guarded: TestClient, headers: dict[str, str]) -> N
 
 @pytest.mark.parametrize("path", ["/v1/search/text", "/v1/search/image", "/v1/search/item", "/v1/similarity", RELOAD])
 def test_query_without_a_key_is_rejected_unread(guarded: TestClient, path: str) -> None:
-    answer = guarded.post(path, content=b"{")  # not even the body is looked at
-    assert (answer.status_code, answer.json()["code"]) == (401, "key_missing")
-    assert answer.headers["www-authenticate"] == "Bearer"
+    response = guarded.post(path, content=b"{")  # before the body is read
+    assert (response.status_code, response.json()["code"]) == (401, "key_missing")
+    assert response.headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", ["/v1/items", "/v1/items/cup", "/v1/items/cup/thumbnail", "/v1/collections"])
@@ -59,8 +59,8 @@ def test_reading_without_a_key_is_rejected(guarded: TestClient, path: str) -> No
 @pytest.mark.parametrize("headers", [bearer("read"), bearer(READ + "x"), {"X-API-Key": "é"}, bearer("\x7f" * 5000)])
 def test_unknown_key_is_rejected(guarded: TestClient, headers: dict[str, str]) -> None:
     sent = {name: value.encode() for name, value in headers.items()}
-    answer = guarded.post("/v1/search/text", headers=sent, **TEXT)  # type: ignore[arg-type]
-    assert (answer.status_code, answer.json()["code"]) == (401, "key_invalid")
+    response = guarded.post("/v1/search/text", headers=sent, **TEXT)  # type: ignore[arg-type]
+    assert (response.status_code, response.json()["code"]) == (401, "key_invalid")
 
 
 def test_pages_and_health_need_no_key(guarded: TestClient) -> None:
@@ -81,18 +81,18 @@ def test_logs_hold_no_key_and_no_image(guarded: TestClient, caplog: pytest.LogCa
         guarded.post("/v1/search/image", headers=headers, files={"file": ("holiday.png", image)})
         guarded.post("/v1/search/image", headers=headers, files={"file": ("holiday.png", image[:100])})
     logged = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
-    told = "\n".join(record.getMessage() for record in logged)
-    assert not any(secret in told for secret in (READ, ADMIN, "wrong-0123456789", repr(image[:20])))
+    messages = "\n".join(record.getMessage() for record in logged)
+    assert not any(secret in messages for secret in (READ, ADMIN, "wrong-0123456789", repr(image[:20])))
 
 
 def test_rate_limit_counts_by_key(collection: Path) -> None:
     settings = Settings(collection=collection, keys=f"read:{READ} admin:{ADMIN}", rate_limit="3/minute")
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
-        answers = [client.post("/v1/search/text", headers=bearer(READ), **TEXT) for _ in range(4)]
-        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
-        assert answers[-1].json()["code"] == "rate_limited"
-        assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+        responses = [client.post("/v1/search/text", headers=bearer(READ), **TEXT) for _ in range(4)]
+        assert [response.status_code for response in responses] == [200, 200, 200, 429]
+        assert responses[-1].json()["code"] == "rate_limited"
+        assert 1 <= int(responses[-1].headers["retry-after"]) <= 60
         assert client.post("/v1/search/text", headers=bearer(ADMIN), **TEXT).status_code == 200
         assert client.get("/v1/items", headers=bearer(READ)).status_code == 200  # thumbnails are no queries
 
@@ -153,9 +153,9 @@ def test_public_address_without_keys_is_rejected(collection: Path, address: str,
         await app({**scope, "server": (address, 8000)} if scope["type"] == "http" else scope, receive, send)
 
     with TestClient(reached_at) as client:
-        answer = client.get("/livez")
-    assert answer.status_code == status
-    assert status == 200 or answer.json()["code"] == "keys_wanted"
+        response = client.get("/livez")
+    assert response.status_code == status
+    assert status == 200 or response.json()["code"] == "keys_wanted"
 
 
 def test_page_of_another_origin_may_not_reload(client: TestClient, guarded: TestClient) -> None:
@@ -182,17 +182,17 @@ def test_settings_repr_hides_keys(collection: Path) -> None:
 
 
 def test_other_origins_get_no_cors_headers(guarded: TestClient) -> None:
-    asked = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
-    for answer in (guarded.options("/v1/search/text", headers=asked), guarded.get("/livez", headers=asked)):
-        assert not [name for name in answer.headers if name.startswith("access-control-")]
+    headers = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    for response in (guarded.options("/v1/search/text", headers=headers), guarded.get("/livez", headers=headers)):
+        assert not [name for name in response.headers if name.startswith("access-control-")]
 
 
 def test_allowed_origin_gets_cors_headers(collection: Path) -> None:
     settings = Settings(collection=collection, cors_origins="https://shop.example", keys=f"read:{READ}")
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
-        asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
-        preflight = client.options("/v1/search/text", headers=asked)
+        headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+        preflight = client.options("/v1/search/text", headers=headers)
         assert preflight.headers["access-control-allow-origin"] == "https://shop.example"
         refused = client.post("/v1/search/text", headers={"Origin": "https://shop.example"}, **TEXT)
         assert refused.status_code == 401

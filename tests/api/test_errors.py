@@ -118,13 +118,13 @@ def test_bad_request_is_a_problem_and_affects_no_other(client: TestClient, name:
     path, request, status, code = BAD[name]
     if name == "streamed body over the limit":
         request = {**request, "content": chunks(3_000_000)}
-    answer = client.post(path, **request)
-    assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text[:300]
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = Problem.model_validate(answer.json(), extra="forbid")
+    response = client.post(path, **request)
+    assert (response.status_code, response.json().get("code")) == (status, code), response.text[:300]
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = Problem.model_validate(response.json(), extra="forbid")
     assert problem.type == f"urn:lookalike:error:{code}"
     assert problem.instance == path.partition("?")[0]
-    assert len(answer.content) < 2_000
+    assert len(response.content) < 2_000
     good = client.post(IMAGE, files={"file": GOOD}, data={"limit": "1"})
     assert good.json()["results"][0]["id"] == "animals/cat.png"
 
@@ -138,12 +138,12 @@ def test_vector_that_is_not_finite_is_an_encoder_error(client: TestClient, monke
     for name in ("encode_images", "encode_texts"):
         monkeypatch.setattr(encoder, name, spoiled(getattr(encoder, name)))
     pair = {"a": {"text": "x"}, "b": {"id": "animals/cat.png"}}
-    for answer in (
+    for response in (
         client.post(IMAGE, files={"file": GOOD}),
         client.post(TEXT, json={"text": "x"}),
         client.post(PAIR, json=pair),
     ):
-        assert (answer.status_code, answer.json()["code"]) == (500, "encoder_error")
+        assert (response.status_code, response.json()["code"]) == (500, "encoder_error")
 
 
 @pytest.mark.parametrize(
@@ -157,28 +157,30 @@ def test_vector_that_is_not_finite_is_an_encoder_error(client: TestClient, monke
     ids=["id", "key", "field", "key in a filter"],
 )
 def test_problem_repeats_little_of_the_request(client: TestClient, path: str, body: dict[str, Any]) -> None:
-    answer = client.post(path, json=body)
-    assert answer.status_code in (404, 422)
-    assert len(answer.content) < 30_000
-    assert "characters left out" in answer.json()["detail"]
-    Problem.model_validate(answer.json(), extra="forbid")
+    response = client.post(path, json=body)
+    assert response.status_code in (404, 422)
+    assert len(response.content) < 30_000
+    assert "characters left out" in response.json()["detail"]
+    Problem.model_validate(response.json(), extra="forbid")
 
 
 def test_json_may_begin_with_a_byte_order_mark(client: TestClient) -> None:
-    answer = client.post(TEXT, content=b'\xef\xbb\xbf{"text": "x"}', headers=AS_JSON | {"Content-Encoding": "identity"})
-    assert answer.status_code == 200
+    response = client.post(
+        TEXT, content=b'\xef\xbb\xbf{"text": "x"}', headers=AS_JSON | {"Content-Encoding": "identity"}
+    )
+    assert response.status_code == 200
 
 
 def test_wrong_method_is_a_problem_with_allow(client: TestClient) -> None:
-    answer = client.get(TEXT)
-    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
-    assert answer.headers["allow"] == "POST"
+    response = client.get(TEXT)
+    assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"
 
 
 def test_images_of_one_pixel_or_row_are_accepted(client: TestClient) -> None:
     for size in ((1, 1), (5000, 1), (1, 5000)):
-        answer = client.post(IMAGE, files={"file": jpeg(*size)})
-        assert answer.status_code == 200, answer.text
+        response = client.post(IMAGE, files={"file": jpeg(*size)})
+        assert response.status_code == 200, response.text
 
 
 def test_unexpected_error_is_a_500_without_details(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,20 +193,20 @@ def test_unexpected_error_is_a_500_without_details(settings: Settings, monkeypat
 
         with monkeypatch.context() as patched:
             patched.setattr(searcher.encoder, "encode_images", explode)
-            answer = own.post(IMAGE, files={"file": GOOD})
-        assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["x-request-id"]
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert "secret" not in answer.text
+            response = own.post(IMAGE, files={"file": GOOD})
+        assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["x-request-id"]
+        assert response.headers["content-type"] == "application/problem+json"
+        assert "secret" not in response.text
         assert own.post(IMAGE, files={"file": GOOD}).status_code == 200
 
 
 @pytest.mark.parametrize("odd", [*bad_images(), *odd_images()], ids=lambda odd: odd.name)
 def test_odd_image_has_the_code_of_the_indexing_job(client: TestClient, odd: OddImage) -> None:
-    answer = client.post(IMAGE, files={"file": odd.data})
+    response = client.post(IMAGE, files={"file": odd.data})
     expected = (200, None) if odd.code is None else (422, odd.code)
-    assert (answer.status_code, answer.json().get("code")) == expected, answer.text[:300]
+    assert (response.status_code, response.json().get("code")) == expected, response.text[:300]
     assert client.post("/v1/search/item", json={"id": "left.png", "limit": 1}).status_code == 200
 
 

@@ -28,7 +28,7 @@ from lookalike.collection import VECTORS, VERSIONS, current_version
 from lookalike.encoders.fake import FakeEncoder
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import build_collection, photograph
-from tests.api.test_serve import answer_to, free_port, refused, serving
+from tests.api.test_serve import free_port, refused, response_to, serving
 
 TEXT, IMAGE = "/v1/search/text", "/v1/search/image"
 AS_JSON = {"Content-Type": "application/json"}
@@ -115,7 +115,7 @@ def shared(collection: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def service(shared: Service) -> Iterator[Service]:
-    """The shared service, which must still run and answer after the test."""
+    """The shared service, which must still respond after the test."""
     yield shared
     assert shared.process.poll() is None
     assert shared.client.get("/livez").status_code == 200
@@ -182,9 +182,9 @@ def test_body_after_its_response_is_cut_off(service: Service) -> None:
     head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n\r\n"
     with service.connect() as drip, suppress(ConnectionError):
         drip.sendall(head + b"x")
-        answer = answer_to(drip)
-        assert answer.startswith(b"HTTP/1.1 404 ")
-        assert b"\r\nconnection: close\r\n" in answer.lower()
+        response = response_to(drip)
+        assert response.startswith(b"HTTP/1.1 404 ")
+        assert b"\r\nconnection: close\r\n" in response.lower()
         since = time.monotonic()
         while time.monotonic() < since + 20:
             drip.sendall(b"x")
@@ -192,13 +192,13 @@ def test_body_after_its_response_is_cut_off(service: Service) -> None:
     assert time.monotonic() < since + 20
     with service.connect() as late:  # the connection is closed, and not reset
         late.sendall(head + b"x")
-        assert answer_to(late).startswith(b"HTTP/1.1 404 ")
+        assert response_to(late).startswith(b"HTTP/1.1 404 ")
         late.sendall(b"x" * 29)
         assert late.recv(1) == b""
     with service.connect() as prompt:  # its connection is kept
         for _ in range(2):
             prompt.sendall(head + b"x" * 30)
-            assert answer_to(prompt).startswith(b"HTTP/1.1 404 ")
+            assert response_to(prompt).startswith(b"HTTP/1.1 404 ")
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
@@ -206,18 +206,18 @@ def test_early_response_is_readable_before_close(service: Service, version: str)
     head = f"POST /v1/search/image HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n"
     with service.connect() as upload:
         upload.sendall(f"{head}Content-Length: 1500000\r\n\r\n".encode())
-        for _ in range(15):  # as proxies do, all of it before it looks for an answer
+        for _ in range(15):  # like a proxy that sends everything before it reads the response
             upload.sendall(b"x" * 100_000)
             time.sleep(0.02)
-        answer = b""
+        response = b""
         while piece := upload.recv(65536):
-            answer += piece
-    assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b"connection: close" in answer.lower()
-    assert answer.endswith(b"}")
+            response += piece
+    assert response.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in response.lower()
+    assert response.endswith(b"}")
     with service.connect() as endless:
         endless.sendall(f"{head}Content-Length: 1500000\r\n\r\n".encode())
-        assert answer_to(endless).startswith(b"HTTP/1.1 413 ")
+        assert response_to(endless).startswith(b"HTTP/1.1 413 ")
         with pytest.raises(ConnectionError):
             drip(endless)
 

@@ -18,16 +18,16 @@ NOT_THE_CAT = {**ANIMALS, "must_not": [{"field": "caption", "equals": "a cat"}]}
 HORSE = "animals/höhe & breite?#100%.png"
 
 
-def ids(answer: Any) -> list[str]:
-    assert answer.status_code == 200, answer.text
-    SearchResponse.model_validate(answer.json(), extra="forbid")
-    return [result["id"] for result in answer.json()["results"]]
+def ids(response: Any) -> list[str]:
+    assert response.status_code == 200, response.text
+    SearchResponse.model_validate(response.json(), extra="forbid")
+    return [result["id"] for result in response.json()["results"]]
 
 
 def test_text_search_applies_the_filter(client: TestClient) -> None:
-    answer = client.post("/v1/search/text", json={"text": "a rocket", "filter": ANIMALS, "limit": 50})
-    assert sorted(ids(answer)) == sorted([CAT, HORSE])
-    assert answer.json()["took_ms"]["filter"] > 0
+    response = client.post("/v1/search/text", json={"text": "a rocket", "filter": ANIMALS, "limit": 50})
+    assert sorted(ids(response)) == sorted([CAT, HORSE])
+    assert response.json()["took_ms"]["filter"] > 0
 
 
 def test_item_search_may_filter_out_the_item(client: TestClient) -> None:
@@ -37,13 +37,13 @@ def test_item_search_may_filter_out_the_item(client: TestClient) -> None:
 def test_filter_applies_to_every_form_of_image(client: TestClient) -> None:
     data, text = photograph(CAT), json.dumps(NOT_THE_CAT)
     encoded = base64.b64encode(data).decode()
-    answers = [
+    responses = [
         client.post("/v1/search/image", files={"file": ("cat.png", data)}, data={"filter": text}),
         client.post("/v1/search/image", params={"filter": text}, files={"file": ("cat.png", data)}),
         client.post("/v1/search/image", params={"filter": text}, content=data, headers={"Content-Type": "image/png"}),
         client.post("/v1/search/image", json={"image": encoded, "filter": NOT_THE_CAT}),
     ]
-    assert [ids(answer) for answer in answers] == [[HORSE]] * 4
+    assert [ids(response) for response in responses] == [[HORSE]] * 4
 
 
 def test_filter_without_matches_finds_nothing(client: TestClient) -> None:
@@ -52,7 +52,7 @@ def test_filter_without_matches_finds_nothing(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "match"),
+    ("condition", "match"),
     [
         ({"must": [{"field": "widht", "equals": 3}]}, "did you mean 'width'?"),
         ({"must": [{"field": "width", "equals": "wide"}]}, "'width' holds int32; value 'wide'"),
@@ -61,19 +61,19 @@ def test_filter_without_matches_finds_nothing(client: TestClient) -> None:
         ("width > 3", "filter: "),
     ],
 )
-def test_filter_error_names_the_problem(client: TestClient, wanted: Any, match: str) -> None:
-    by_json = client.post("/v1/search/text", json={"text": "a cat", "filter": wanted})
+def test_filter_error_names_the_problem(client: TestClient, condition: Any, match: str) -> None:
+    by_json = client.post("/v1/search/text", json={"text": "a cat", "filter": condition})
     by_form = client.post(
-        "/v1/search/image", files={"file": ("cat.png", photograph(CAT))}, data={"filter": json.dumps(wanted)}
+        "/v1/search/image", files={"file": ("cat.png", photograph(CAT))}, data={"filter": json.dumps(condition)}
     )
-    for answer in (by_json, by_form):
-        assert (answer.status_code, answer.json()["code"]) == (422, "filter_invalid"), answer.text
-        assert match in answer.json()["detail"]
+    for response in (by_json, by_form):
+        assert (response.status_code, response.json()["code"]) == (422, "filter_invalid"), response.text
+        assert match in response.json()["detail"]
 
 
 def test_params_are_accepted_within_limits(client: TestClient) -> None:
-    asked = {"text": "a cat", "limit": 50, "params": {"nprobe": 3, "candidates": 9, "exact": True}}
-    assert len(ids(client.post("/v1/search/text", json=asked))) == len(ITEMS)
+    body = {"text": "a cat", "limit": 50, "params": {"nprobe": 3, "candidates": 9, "exact": True}}
+    assert len(ids(client.post("/v1/search/text", json=body))) == len(ITEMS)
     form = {"params": json.dumps({"exact": True})}
     assert ids(client.post("/v1/search/image", files={"file": ("x.png", photograph(CAT))}, data=form))[0] == CAT
 
@@ -96,6 +96,6 @@ def test_params_out_of_range_are_rejected(client: TestClient, params: Any, code:
     by_form = client.post(
         "/v1/search/image", files={"file": ("cat.png", photograph(CAT))}, data={"params": json.dumps(params)}
     )
-    for answer in (by_json, by_form):
-        assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
-        assert match in answer.json()["detail"]
+    for response in (by_json, by_form):
+        assert (response.status_code, response.json()["code"]) == (422, code), response.text
+        assert match in response.json()["detail"]

@@ -16,9 +16,9 @@ KINDS = {"image/webp", "image/jpeg", "image/png"}
 
 @pytest.mark.parametrize("item_id", ITEMS)
 def test_item_is_found_by_its_encoded_id(client: TestClient, item_id: str) -> None:
-    answer = client.get(f"/v1/items/{quote(item_id, safe='')}")
-    assert answer.status_code == 200, answer.text
-    item = ItemResponse.model_validate(answer.json(), extra="forbid")
+    response = client.get(f"/v1/items/{quote(item_id, safe='')}")
+    assert response.status_code == 200, response.text
+    item = ItemResponse.model_validate(response.json(), extra="forbid")
     assert (item.id, item.metadata["path"]) == (item_id, item_id)
 
 
@@ -58,8 +58,8 @@ def test_thumbnail_is_small_and_cacheable(client: TestClient) -> None:
     ],
 )
 def test_unknown_item_and_thumbnail_are_404(client: TestClient, path: str, code: str) -> None:
-    answer = client.get(path)
-    assert (answer.status_code, answer.json()["code"]) == (404, code)
+    response = client.get(path)
+    assert (response.status_code, response.json()["code"]) == (404, code)
 
 
 def test_paging_lists_every_item_once(client: TestClient) -> None:
@@ -72,6 +72,6 @@ def test_paging_lists_every_item_once(client: TestClient) -> None:
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=51", "limit=x", "offset=-1", "offset=1e3", f"offset={10**30}"])
 def test_invalid_page_is_422(client: TestClient, query: str) -> None:
-    answer = client.get(f"/v1/items?{query}")
-    assert answer.status_code == 422
-    assert answer.json()["detail"].startswith(f"{query.partition('=')[0]} is ")
+    response = client.get(f"/v1/items?{query}")
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith(f"{query.partition('=')[0]} is ")

@@ -47,9 +47,9 @@ def as_data_uri(client: TestClient, data: bytes, limit: int) -> Any:
     "send", [as_form, as_form_with_query_parameter, as_raw_body, as_base64, as_wrapped_base64, as_data_uri]
 )
 def test_image_finds_itself_in_every_form(client: TestClient, send: Send) -> None:
-    answer = send(client, photograph(CAT), 3)
-    assert answer.status_code == 200, answer.text
-    found = SearchResponse.model_validate(answer.json(), extra="forbid")
+    response = send(client, photograph(CAT), 3)
+    assert response.status_code == 200, response.text
+    found = SearchResponse.model_validate(response.json(), extra="forbid")
     assert len(found.results) == 3
     assert (found.results[0].id, found.results[0].score) == (CAT, pytest.approx(1.0, abs=1e-4))
     assert found.took_ms.decode > 0
@@ -58,14 +58,14 @@ def test_image_finds_itself_in_every_form(client: TestClient, send: Send) -> Non
 
 
 def test_two_views_of_the_motorcycle_find_each_other(client: TestClient) -> None:
-    answer = as_form(client, photograph("left.png"), 2).json()
-    assert [result["id"] for result in answer["results"]] == ["left.png", "right.png"]
+    response = as_form(client, photograph("left.png"), 2).json()
+    assert [result["id"] for result in response["results"]] == ["left.png", "right.png"]
 
 
 def test_text_search_is_sorted_with_every_stage_timed(client: TestClient) -> None:
-    answer = client.post("/v1/search/text", json={"text": "a cat", "limit": 50})
-    assert answer.status_code == 200, answer.text
-    body = answer.json()
+    response = client.post("/v1/search/text", json={"text": "a cat", "limit": 50})
+    assert response.status_code == 200, response.text
+    body = response.json()
     SearchResponse.model_validate(body, extra="forbid")
     scores = [result["score"] for result in body["results"]]
     assert {result["id"] for result in body["results"]} == set(ITEMS)
@@ -81,9 +81,9 @@ def test_default_limit_is_ten(client: TestClient) -> None:
 
 @pytest.mark.parametrize("item_id", ITEMS)
 def test_item_finds_itself_first(client: TestClient, item_id: str) -> None:
-    answer = client.post("/v1/search/item", json={"id": item_id, "limit": 2})
-    assert answer.status_code == 200, answer.text
-    first = answer.json()["results"][0]
+    response = client.post("/v1/search/item", json={"id": item_id, "limit": 2})
+    assert response.status_code == 200, response.text
+    first = response.json()["results"][0]
     assert (first["id"], first["score"]) == (item_id, pytest.approx(1.0, abs=1e-6))
 
 

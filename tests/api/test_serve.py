@@ -103,7 +103,7 @@ def test_signal_ends_service_with_status_0(collection: Path, number: signal.Sign
         text = client.post("/v1/search/text", json={"text": "a cat", "limit": 2})
         image = client.post("/v1/search/image", files={"file": photograph("left.png")})
         pair = client.post("/v1/similarity", json={"a": {"id": "left.png"}, "b": {"id": "right.png"}})
-        assert [answer.status_code for answer in (text, image, pair)] == [200, 200, 200]
+        assert [response.status_code for response in (text, image, pair)] == [200, 200, 200]
         assert image.json()["results"][0]["id"] == "left.png"
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
@@ -135,16 +135,16 @@ def test_shutdown_answers_unfinished_upload_with_503(collection: Path) -> None:
             upload.sendall(b"Content-Length: 1000\r\n\r\nx")
             time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
-            answer = answer_to(upload)
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b"shutting down" in answer
+            response = response_to(upload)
+        assert response.startswith(b"HTTP/1.1 503 ")
+        assert b"shutting down" in response
         err = process.communicate(timeout=30)[1]
     assert process.returncode == 0, err
     assert "Traceback" not in err
 
 
-def answer_to(peer: socket.socket) -> bytes:
-    """An answer that is a JSON object, whole: head and body may come apart."""
+def response_to(peer: socket.socket) -> bytes:
+    """Return a whole response with a JSON object; it may arrive in parts."""
     received = b""
     while not received.endswith(b"}"):
         piece = peer.recv(10_000)
@@ -163,7 +163,7 @@ def test_endless_body_is_cut_off_and_takes_no_memory(collection: Path) -> None:
 
 
 def send_endlessly(port: int, declared: bool) -> int:
-    """Sends up to a gigabyte, with or without saying so beforehand; returns the status of the answer."""
+    """Send up to a gigabyte, with or without declaring it; return the status of the response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.putrequest("POST", "/v1/search/image")
     connection.putheader("Content-Type", "image/png")
@@ -193,9 +193,9 @@ def test_slow_body_is_refused_in_time(collection: Path) -> None:
             for _ in range(8):
                 dripping.sendall(b"x")
                 time.sleep(0.1)
-            answer = answer_to(dripping)
-        assert answer.startswith(b"HTTP/1.1 408 ")
-        assert b"body_too_slow" in answer
+            response = response_to(dripping)
+        assert response.startswith(b"HTTP/1.1 408 ")
+        assert b"body_too_slow" in response
         assert client.post("/v1/search/text", json={"text": "a cat"}).status_code == 200
 
 
@@ -317,10 +317,10 @@ def test_search_command_prints_results(collection: Path, tmp_path: Path) -> None
             command("search", collection, *query, "--limit", "3", "--json"),
             capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
-        answer = json.loads(run.stdout)
-        assert len(answer["results"]) == 3
-        assert {"took_ms", "collection", "version", "encoder"} < set(answer)
-    assert answer["results"][0]["id"] == "left.png"
+        response = json.loads(run.stdout)
+        assert len(response["results"]) == 3
+        assert {"took_ms", "collection", "version", "encoder"} < set(response)
+    assert response["results"][0]["id"] == "left.png"
     table = subprocess.run(
         command("search", collection, "--image", image, "--limit", "2"),
         capture_output=True, text=True, timeout=120, check=True,

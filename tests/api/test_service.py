@@ -55,27 +55,27 @@ def test_port_answers_while_collection_is_being_opened(settings: Settings, monke
     monkeypatch.setattr(bootstrap, "open_searcher", slow)
     with TestClient(create_app(settings)) as opening:
         assert opening.get("/livez").status_code == 200
-        for answer in (opening.get("/readyz"), opening.post("/v1/search/text", json={"text": "x"})):
-            assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
-            assert answer.headers["retry-after"] == "1"
+        for response in (opening.get("/readyz"), opening.post("/v1/search/text", json={"text": "x"})):
+            assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+            assert response.headers["retry-after"] == "1"
         gate.set()
         wait_until_ready(opening)
 
 
 def test_readyz_reports_collection_that_cannot_be_opened(tmp_path: Path) -> None:
-    told = []
+    failures = []
     app = create_app(Settings(collection=tmp_path / "nowhere"))
-    app.state.service.collections.default.on_failure = told.append
+    app.state.service.collections.default.on_failure = failures.append
     with TestClient(app) as broken:
         for _ in range(1000):
-            answer = broken.get("/readyz")
-            if "could not" in answer.json()["detail"]:
+            response = broken.get("/readyz")
+            if "could not" in response.json()["detail"]:
                 break
             time.sleep(0.01)
-        assert answer.status_code == 503
-        assert "[collection_not_found]" in answer.json()["detail"]
+        assert response.status_code == 503
+        assert "[collection_not_found]" in response.json()["detail"]
         assert broken.get("/livez").status_code == 200
-    assert [error.code for error in told] == ["collection_not_found"]
+    assert [error.code for error in failures] == ["collection_not_found"]
 
 
 def test_readyz_reports_unexpected_error_at_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,18 +120,18 @@ def test_pages_load_nothing_external_and_no_inline_script(client: TestClient, pa
 
 def test_modules_of_the_page_are_served(client: TestClient) -> None:
     for file in (REPOSITORY / "app/web").glob("*.js"):
-        answer = client.get(f"/static/{file.name}")
-        assert answer.headers["content-type"].startswith("text/javascript")
-        assert answer.headers["cache-control"] == "no-cache"
+        response = client.get(f"/static/{file.name}")
+        assert response.headers["content-type"].startswith("text/javascript")
+        assert response.headers["cache-control"] == "no-cache"
     assert client.get("/static/../main.py").status_code == 404
     assert client.get("/static/..%2Fmain.py").status_code == 404
 
 
 def test_every_response_has_security_headers(client: TestClient) -> None:
-    for answer in (client.get("/livez"), client.get("/nothing"), client.post("/v1/search/text", content=b"")):
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["x-frame-options"] == "DENY"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+    for response in (client.get("/livez"), client.get("/nothing"), client.post("/v1/search/text", content=b"")):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["x-frame-options"] == "DENY"
+        assert response.headers["referrer-policy"] == "no-referrer"
 
 
 def test_service_works_under_a_prefix(settings: Settings) -> None:
@@ -223,9 +223,9 @@ def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("path", ["/v1/search/text/", "/v1/collections/", "/livez/", "/docs/"])
 def test_trailing_slash_is_404_and_not_redirected(client: TestClient, path: str) -> None:
-    for answer in (client.get(path, follow_redirects=False), client.post(path, follow_redirects=False)):
-        assert answer.status_code in (404, 405)
-        assert "location" not in answer.headers
+    for response in (client.get(path, follow_redirects=False), client.post(path, follow_redirects=False)):
+        assert response.status_code in (404, 405)
+        assert "location" not in response.headers
 
 
 def test_misspelled_setting_is_reported() -> None:

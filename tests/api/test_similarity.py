@@ -21,9 +21,9 @@ SIDES: dict[str, dict[str, str]] = {
 
 
 def compare(client: TestClient, **body: Any) -> dict[str, Any]:
-    answer = client.post("/v1/similarity", json=body)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
+    response = client.post("/v1/similarity", json=body)
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
     SimilarityResponse.model_validate(found, extra="forbid")
     return found
 
@@ -85,8 +85,8 @@ def test_given_threshold_decides(client: TestClient, threshold: float, similar: 
     ],
 )
 def test_invalid_pair_is_rejected(client: TestClient, body: Any) -> None:
-    answer = client.post("/v1/similarity", json=body)
-    assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
+    response = client.post("/v1/similarity", json=body)
+    assert (response.status_code, response.json()["code"]) == (422, "request_invalid")
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_invalid_pair_is_rejected(client: TestClient, body: Any) -> None:
     ],
 )
 def test_invalid_pair_in_a_form_is_rejected(client: TestClient, files: Any, data: Any) -> None:
-    answer = client.post("/v1/similarity", files=files, data=data)
-    assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
+    response = client.post("/v1/similarity", files=files, data=data)
+    assert (response.status_code, response.json()["code"]) == (422, "request_invalid")
 
 
 def test_pair_error_names_the_field_and_the_fix(client: TestClient) -> None:
@@ -111,6 +111,6 @@ def test_pair_error_names_the_field_and_the_fix(client: TestClient) -> None:
 
 
 def test_unknown_id_is_named(client: TestClient) -> None:
-    answer = client.post("/v1/similarity", json={"a": {"id": "nobody.png"}, "b": {"text": "x"}})
-    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_item")
-    assert "nobody.png" in answer.json()["detail"]
+    response = client.post("/v1/similarity", json={"a": {"id": "nobody.png"}, "b": {"text": "x"}})
+    assert (response.status_code, response.json()["code"]) == (404, "unknown_item")
+    assert "nobody.png" in response.json()["detail"]

@@ -29,11 +29,11 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def samples(client: TestClient) -> Samples:
-    answer = client.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=")
+    response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(answer.text)
+        for family in text_string_to_metric_families(response.text)
         for sample in family.samples
     }
 
@@ -125,31 +125,31 @@ def test_telemetry_requires_a_key(collection: Path) -> None:
 def test_dashboard_queries_existing_metrics(client: TestClient) -> None:
     client.post("/v1/search/text", json={"text": "a cat"})
     client.post("/v1/search/text", json={"text": ""})
-    told = {name for name, _ in samples(client)}
+    exposed = {name for name, _ in samples(client)}
     panels = json.loads((REPOSITORY / "deploy/grafana/dashboards/lookalike.json").read_text())["panels"]
-    asked = {name for panel in panels for target in panel["targets"] for name in METRIC.findall(target["expr"])}
-    assert len(asked) > 10
-    assert asked <= told
+    queried = {name for panel in panels for target in panel["targets"] for name in METRIC.findall(target["expr"])}
+    assert len(queried) > 10
+    assert queried <= exposed
 
 
 def test_dashboard_is_valid_for_grafana() -> None:
     dashboard = json.loads((REPOSITORY / "deploy/grafana/dashboards/lookalike.json").read_text())
     register_default_plugins()
-    read = json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))  # which leaves out what it doesn't know
-    assert list(_left_out(dashboard, read)) == []
+    parsed = json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))  # which leaves out what it doesn't know
+    assert list(_left_out(dashboard, parsed)) == []
     dashboard["panels"][0]["fieldConfig"]["defaults"]["unitt"] = "s"
-    assert list(_left_out(dashboard, read)) == [".panels.0.fieldConfig.defaults.unitt"]
+    assert list(_left_out(dashboard, parsed)) == [".panels.0.fieldConfig.defaults.unitt"]
 
 
-def _left_out(said: Any, read: Any, where: str = "") -> Iterator[str]:
+def _left_out(written: Any, parsed: Any, where: str = "") -> Iterator[str]:
     """Yield the places where the second document lacks what the first has."""
-    if isinstance(said, dict) and isinstance(read, dict):
-        for name, value in said.items():
-            yield from _left_out(value, read.get(name), f"{where}.{name}")
-    elif isinstance(said, list) and isinstance(read, list):
-        for place, (one, other) in enumerate(zip_longest(said, read)):
+    if isinstance(written, dict) and isinstance(parsed, dict):
+        for name, value in written.items():
+            yield from _left_out(value, parsed.get(name), f"{where}.{name}")
+    elif isinstance(written, list) and isinstance(parsed, list):
+        for place, (one, other) in enumerate(zip_longest(written, parsed)):
             yield from _left_out(one, other, f"{where}.{place}")
-    elif said != read:
+    elif written != parsed:
         yield where
 
 
@@ -160,8 +160,8 @@ def test_internal_error_is_counted_with_its_request_id(collection: Path, monkeyp
     with TestClient(create_app(Settings(collection=collection)), raise_server_exceptions=False) as own:
         wait_until_ready(own)
         monkeypatch.setattr(QueryPipeline, "item", broken)
-        answer = own.get("/v1/items/cup", headers={"X-Request-ID": "abc"})
-        assert (answer.status_code, answer.headers["x-request-id"]) == (500, "abc")
+        response = own.get("/v1/items/cup", headers={"X-Request-ID": "abc"})
+        assert (response.status_code, response.headers["x-request-id"]) == (500, "abc")
         found = samples(own)
     assert value(found, "lookalike_errors_total", code="internal_error") == 1
     assert value(found, "lookalike_requests_total", route="/v1/items/{item_id:path}", method="GET", status="500") == 1

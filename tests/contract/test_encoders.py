@@ -126,8 +126,8 @@ def test_preprocessing_is_pickled_and_safe_in_threads(encoder: TextEncoder) -> N
     copied = pickle.loads(pickle.dumps(encoder.preprocessing))
     with ThreadPoolExecutor(8) as pool:
         for threaded in (pool.map(copied, images), pool.map(encoder.preprocess, images)):
-            for got, wanted in zip(threaded, expected, strict=True):
-                np.testing.assert_array_equal(got, wanted)
+            for got, single in zip(threaded, expected, strict=True):
+                np.testing.assert_array_equal(got, single)
 
 
 @every_encoder

@@ -19,12 +19,12 @@ CAPTIONS = json.loads((Path(__file__).parent / "captions.json").read_text(encodi
 def photographs(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first 500 photographs of val.tar with their captions, as a tar of their own."""
     target = tmp_path_factory.mktemp("photographs") / "some.tar"
-    wanted: set[str] = set()
+    chosen: set[str] = set()
     with tarfile.open(shared_data / "flickr8k" / "val.tar") as source, tarfile.open(target, "w") as out:
         for member in source:
             key = member.name.rpartition(".")[0]
-            if key in wanted or len(wanted) < PHOTOGRAPHS:
-                wanted.add(key)
+            if key in chosen or len(chosen) < PHOTOGRAPHS:
+                chosen.add(key)
                 content = source.extractfile(member)
                 assert content is not None
                 out.addfile(member, io.BytesIO(content.read()))

@@ -137,9 +137,9 @@ def test_exact_store_answers_exact_searches(golden: Collection, monkeypatch: pyt
     monkeypatch.setattr(ExactStore, "search", None)
     rows = RowSearcher(store, golden.vectors, golden.metadata)
     for options in (SearchOptions(4), SearchOptions(4, exact=True)):
-        for found, wanted in zip(rows.search(queries, options, Stopwatch()), truth, strict=True):
-            np.testing.assert_array_equal(found.rows, wanted.rows)
-            np.testing.assert_array_equal(found.scores, wanted.scores)
+        for found, expected in zip(rows.search(queries, options, Stopwatch()), truth, strict=True):
+            np.testing.assert_array_equal(found.rows, expected.rows)
+            np.testing.assert_array_equal(found.scores, expected.scores)
 
 
 @pytest.mark.parametrize("asked", ["auto", "exact", "torch-exact"])

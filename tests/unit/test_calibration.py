@@ -14,8 +14,8 @@ CURVE = PairCalibration(0.4, (0.1, 0.5, 0.7), (0.0, 0.5, 1.0))
 
 
 def test_curve_is_linear_and_constant_beyond_its_knots() -> None:
-    asked = (-1.0, 0.1, 0.3, 0.5, 0.6, 0.7, 1.0)
-    assert [CURVE.probability(cosine) for cosine in asked] == pytest.approx([0, 0, 0.25, 0.5, 0.75, 1, 1])
+    cosines = (-1.0, 0.1, 0.3, 0.5, 0.6, 0.7, 1.0)
+    assert [CURVE.probability(cosine) for cosine in cosines] == pytest.approx([0, 0, 0.25, 0.5, 0.75, 1, 1])
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_labels_are_searched_in_set_itself_or_gallery():
     assert metrics["hit_rate_at_5"] == 1.0
 
 
-def test_unmatched_queries_are_counted_and_unmatched_gallery_fails():
+def test_unmatched_queries_count_and_unmatched_gallery_fails():
     examples = [example("red", "warm"), example("blue", "cold"), example("green", "odd"), example("white")]
     gallery = [example("yellow", "warm"), example("blue", "cold")]
     metrics = evaluate(ENCODER, examples, gallery=gallery, options=QUICK)

@@ -142,8 +142,8 @@ def test_roc_of_perfect_and_reversed_cosines():
 def test_calibration_curve_is_monotonic(seed, method):
     cosines, same = sample(seed, gap=np.random.default_rng(seed).uniform(-0.3, 0.6))
     curve = fit(cosines, same, method)
-    asked = np.linspace(-1, 1, 401)
-    probabilities = probabilities_of(curve, asked)
+    grid = np.linspace(-1, 1, 401)
+    probabilities = probabilities_of(curve, grid)
     assert (np.diff(probabilities) >= 0).all()
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
     assert curve.probability(0.37) == pytest.approx(np.interp(0.37, curve.cosines, curve.probabilities))
@@ -166,8 +166,8 @@ def test_calibration_recovers_true_probabilities(method):
     truth = 1 / (1 + np.exp(-10 * (cosines - 0.4)))
     same = rng.random(20_000) < truth
     curve = fit(cosines, same, method)
-    asked = np.linspace(0, 0.8, 9)
-    np.testing.assert_allclose(probabilities_of(curve, asked), 1 / (1 + np.exp(-10 * (asked - 0.4))), atol=0.06)
+    grid = np.linspace(0, 0.8, 9)
+    np.testing.assert_allclose(probabilities_of(curve, grid), 1 / (1 + np.exp(-10 * (grid - 0.4))), atol=0.06)
     assert expected_calibration_error(probabilities_of(curve, cosines), same) < 0.02
     assert expected_calibration_error(np.full(20_000, 0.99), same) > 0.4
 

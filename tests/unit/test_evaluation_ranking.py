@@ -56,7 +56,7 @@ def test_hit_rates_of_known_ranks():
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "message"),
     [
         (lambda: best_ranks(np.ones((2, 3)), np.ones((3, 2), bool)), "differ in shape"),
         (lambda: best_ranks(np.ones((1, 3)), np.zeros((1, 3), bool)), "no relevant item"),
@@ -65,6 +65,6 @@ def test_hit_rates_of_known_ranks():
         (lambda: hit_rate_at_k(np.array([], np.int64), 1), "0 queries"),
     ],
 )
-def test_invalid_arguments_are_rejected(call, says):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_arguments_are_rejected(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

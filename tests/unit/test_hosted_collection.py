@@ -15,7 +15,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from app.api.collections import _facts
+from app.api.collections import _collection_response
 from app.collections import hosted as hosted_module
 from app.collections.backoff import Backoff
 from app.collections.hosted import HostedCollection
@@ -132,7 +132,7 @@ def test_failed_collection_whose_folder_vanishes_keeps_reason(gallery: Gallery) 
     asyncio.run(gallery.hosted.start())
     (gallery.root / CURRENT).unlink()
     asyncio.run(gallery.hosted._poll())
-    failure = _facts(gallery.hosted)["failure"]
+    failure = _collection_response(gallery.hosted)["failure"]
     assert (failure["code"], failure["version"]) == ("manifest_invalid", "1")
 
 
@@ -175,7 +175,7 @@ def test_refused_version_is_not_kept_in_memory(gallery: Gallery, monkeypatch: py
     assert opened[0]() is None
 
 
-def test_collection_gone_is_logged_once(gallery: Gallery, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_collection_is_logged_once(gallery: Gallery, caplog: pytest.LogCaptureFixture) -> None:
     gallery.publish("1")
     asyncio.run(gallery.hosted.start())
     for _ in range(2):
@@ -229,7 +229,7 @@ def test_shown_facts_follow_from_the_state(gallery: Gallery, seed: int) -> None:
                 if (result := chance.choice(actions)()) is not None:
                     await result
             gallery.clock.now += chance.choice([0.0, 1.0, 10.0])
-            facts, state = _facts(hosted), hosted.status.state
+            facts, state = _collection_response(hosted), hosted.status.state
             assert (facts["version"] is not None) == (facts["encoder"] is not None) == state.serves
             assert (facts["failure"] is not None) == state.has_failure == hosted.has_failed()
             if state is State.DETACHED:

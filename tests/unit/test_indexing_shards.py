@@ -34,10 +34,10 @@ def test_encoded_row_wins_over_rejected_one(tmp_path: Path) -> None:
     for row in (failed, encoded_row(3), failed):
         with ShardWriter(tmp_path) as writer:
             writer.add([row, EncodedRow(4, 7, code="image_undecodable", message="no")])
-    wanted = np.array([3, 4], np.uint64), np.array([7, 7], np.uint64)
+    identities = np.array([3, 4], np.uint64), np.array([7, 7], np.uint64)
     pool = ShardPool(tmp_path)
-    assert pool.take(pool.find(*wanted)).column("code").to_pylist() == [None, "image_undecodable"]
-    assert (ShardPool(tmp_path, rejected=False).find(*wanted) >= 0).tolist() == [True, False]
+    assert pool.take(pool.find(*identities)).column("code").to_pylist() == [None, "image_undecodable"]
+    assert (ShardPool(tmp_path, rejected=False).find(*identities) >= 0).tolist() == [True, False]
 
 
 def test_empty_folder_has_no_rows(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_error_of_listed_key_does_not_show_it(listed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[a]\nrole = 'write'\nsha256 = '" + "0" * 64 + "'", "a.role"),
         ("[a]\nrole = 'read'\nsha256 = 'secret-in-plain-text'", "a.sha256"),
@@ -63,9 +63,9 @@ def test_error_of_listed_key_does_not_show_it(listed: str) -> None:
         ("a = " + "[" * 5000, "not TOML"),
     ],
 )
-def test_invalid_key_file_is_rejected(tmp_path: Path, text: str, told: str) -> None:
+def test_invalid_key_file_is_rejected(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "keys.toml").write_text(text)
-    with pytest.raises(ConfigInvalid, match=told) as caught:
+    with pytest.raises(ConfigInvalid, match=message) as caught:
         load_keyring("", tmp_path / "keys.toml")
     assert "secret-in-plain-text" not in str(caught.value)
 

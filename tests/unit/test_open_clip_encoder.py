@@ -83,8 +83,8 @@ def ours(encoder: DualEncoder) -> tuple[Float32, Float32]:
 @pytest.mark.parametrize("model", [*MODELS, "ViT-B-32"])
 def test_fp32_equals_open_clip(model: str, engine: str, checkpoints: dict[str, Path]) -> None:
     encoder = open_clip_encoder(name_of(model, checkpoints) + "@fp32", EngineOptions(device="cpu", engine=engine))
-    for got, wanted in zip(ours(encoder), direct(model, checkpoints[model]), strict=True):
-        np.testing.assert_allclose(got, wanted, atol=1e-5)
+    for got, expected in zip(ours(encoder), direct(model, checkpoints[model]), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
     assert (encoder.spec.engine, encoder.spec.precision, encoder.spec.device) == (engine, "fp32", "cpu")
 
 
@@ -92,8 +92,8 @@ def test_fp32_equals_open_clip(model: str, engine: str, checkpoints: dict[str, P
 def test_bf16_is_close_to_open_clip(checkpoints: dict[str, Path]) -> None:
     encoder = open_clip_encoder(name_of("ViT-B-32", checkpoints), EngineOptions(device="cpu", precision="bf16"))
     assert encoder.spec.precision == "bf16"
-    for got, wanted in zip(ours(encoder), direct("ViT-B-32", checkpoints["ViT-B-32"]), strict=True):
-        assert (got * wanted).sum(axis=1).min() >= 0.999
+    for got, expected in zip(ours(encoder), direct("ViT-B-32", checkpoints["ViT-B-32"]), strict=True):
+        assert (got * expected).sum(axis=1).min() >= 0.999
 
 
 @pytest.mark.parametrize(

@@ -183,10 +183,10 @@ def test_request_is_in_flight_from_body_to_response() -> None:
     counts: list[int] = []
 
     async def main() -> None:
-        async def watching(_: Request) -> None:
+        async def endpoint(_: Request) -> None:
             counts.append(service.text.in_flight)
 
-        service, client = Service(watching), Client(body=(b"a", b"b", b"c"))
+        service, client = Service(endpoint), Client(body=(b"a", b"b", b"c"))
         receive = client.receive
 
         async def counting() -> Message:
@@ -307,7 +307,7 @@ def test_an_error_of_the_endpoint_stays_its_own(error: type[Exception]) -> None:
     run(main())
 
 
-def test_client_errors_at_once_say_nothing_of_the_speed() -> None:
+def test_immediate_client_errors_do_not_measure_speed() -> None:
     async def main() -> None:
         for status, known in ((422, 0), (200, 1), (500, 1)):
 

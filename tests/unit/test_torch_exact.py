@@ -49,9 +49,9 @@ def queries_of(q: int, d: int, seed: int = 2) -> Float32:
 
 def assert_same_as_exact(store: TorchStore, vectors: Float16, queries: Float32, k: int, mask: Bool | None) -> None:
     truth = ExactStore(vectors).search(queries, k, mask=mask)
-    for found, wanted in zip(store.search(queries, k, mask=mask), truth, strict=True):
-        np.testing.assert_array_equal(found.rows, wanted.rows)
-        np.testing.assert_array_equal(found.scores, wanted.scores)
+    for found, expected in zip(store.search(queries, k, mask=mask), truth, strict=True):
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores, expected.scores)
 
 
 @pytest.fixture

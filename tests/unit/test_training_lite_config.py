@@ -25,7 +25,7 @@ def test_integers_are_accepted_for_floats_only():
 
 
 @pytest.mark.parametrize(
-    ("table", "says"),
+    ("table", "message"),
     [
         ({"lerning_rate": 1e-3}, "unknown key 'lerning_rate'"),
         ({"epochs": "many"}, "epochs = 'many' must be an integer"),
@@ -37,18 +37,18 @@ def test_integers_are_accepted_for_floats_only():
         ({"classes_per_step": 1001}, r"classes_per_step = 1001 must be in \[0, 1000\]"),
     ],
 )
-def test_invalid_tables_are_rejected(table, says):
-    with pytest.raises(ConfigInvalid, match=says):
+def test_invalid_tables_are_rejected(table, message):
+    with pytest.raises(ConfigInvalid, match=message):
         from_table(table)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [("epochs = 1", "must hold one table"), ("[lite]\n[other]", "other"), ("[lite", "not TOML")]
+    ("content", "message"), [("epochs = 1", "must hold one table"), ("[lite]\n[other]", "other"), ("[lite", "not TOML")]
 )
-def test_invalid_files_are_rejected(tmp_path, content, says):
+def test_invalid_files_are_rejected(tmp_path, content, message):
     path = tmp_path / "a.toml"
     path.write_text(content)
-    with pytest.raises(ConfigInvalid, match=says):
+    with pytest.raises(ConfigInvalid, match=message):
         load_config(path)
 
 

@@ -33,15 +33,15 @@ class FakeSearcher:
         self.batches: list[Any] = []
         self.threads: set[str] = set()
 
-    def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
-        with watch.stage("encode"):
+    def encode_texts(self, texts: Sequence[str], stopwatch: Stopwatch) -> Float32:
+        with stopwatch.stage("encode"):
             self.batches.append(list(texts))
         self.threads.add(threading.current_thread().name)
         if BAD in texts:
             raise EncoderError("a bad text")
         return np.array([[len(text)] for text in texts], np.float32)
 
-    def encode_images(self, batch: UInt8, watch: Stopwatch) -> Float32:
+    def encode_images(self, batch: UInt8, stopwatch: Stopwatch) -> Float32:
         self.batches.append(batch.shape)
         return batch.reshape(len(batch), -1).mean(1, keepdims=True).astype(np.float32)
 
@@ -85,11 +85,11 @@ async def wait_until_queued(workers: EncoderWorkers, count: int) -> None:
 
 
 def test_single_query_is_a_batch_of_one(workers: EncoderWorkers, searcher: Any) -> None:
-    watch = Stopwatch()
-    assert asyncio.run(run_pipeline([workers.text_step(searcher)], "four", watch)).tolist() == [4.0]
+    stopwatch = Stopwatch()
+    assert asyncio.run(run_pipeline([workers.text_step(searcher)], "four", stopwatch)).tolist() == [4.0]
     assert searcher.batches == [["four"]]
     assert searcher.threads == {"device"}
-    assert set(watch.took_ms) == {"wait", "encode"}
+    assert set(stopwatch.took_ms) == {"wait", "encode"}
 
 
 def test_queries_queued_while_busy_form_one_batch(workers: EncoderWorkers, searcher: Any) -> None:
@@ -184,11 +184,11 @@ def test_cancelled_query_is_not_retried(workers: EncoderWorkers) -> None:
     failing, cancelled = threading.Event(), threading.Event()
 
     class SlowSearcher(FakeSearcher):
-        def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
+        def encode_texts(self, texts: Sequence[str], stopwatch: Stopwatch) -> Float32:
             if len(texts) > 1:
                 failing.set()
                 cancelled.wait(10)
-            return super().encode_texts([BAD] if len(texts) > 1 else texts, watch)
+            return super().encode_texts([BAD] if len(texts) > 1 else texts, stopwatch)
 
     searcher: Any = SlowSearcher()
 
@@ -215,10 +215,10 @@ class ControlledSearcher(FakeSearcher):
         self.sizes: list[int] = []
         self.go = threading.Semaphore(0)
 
-    def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
+    def encode_texts(self, texts: Sequence[str], stopwatch: Stopwatch) -> Float32:
         self.sizes.append(len(texts))
         self.go.acquire(timeout=10)
-        return super().encode_texts(texts, watch)
+        return super().encode_texts(texts, stopwatch)
 
 
 def test_second_concurrent_batch_starts_a_quarter_full() -> None:
@@ -297,7 +297,7 @@ class FakeIndex:
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
 
-    def search_vectors(self, queries: Float32, options: SearchOptions, watch: Stopwatch) -> list[list[float]]:
+    def search_vectors(self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch) -> list[list[float]]:
         self.calls.append((len(queries), options.limit))
         return [[float(query[0])] * options.limit for query in queries]
 
@@ -311,7 +311,7 @@ def test_searches_with_equal_options_share_a_batch() -> None:
     async def main() -> list[Any]:
         release, started = threading.Event(), threading.Event()
 
-        def work(payloads: Sequence[Any], watch: Stopwatch) -> Sequence[Any]:
+        def work(payloads: Sequence[Any], stopwatch: Stopwatch) -> Sequence[Any]:
             started.set()
             release.wait(10)
             return payloads
@@ -357,8 +357,8 @@ def test_thread_survives_any_error(workers: EncoderWorkers, searcher: Any, error
 
 def test_wrong_number_of_results_is_an_error(workers: EncoderWorkers) -> None:
     class IncompleteSearcher(FakeSearcher):
-        def encode_texts(self, texts: Sequence[str], watch: Stopwatch) -> Float32:
-            return super().encode_texts(texts, watch)[1:]
+        def encode_texts(self, texts: Sequence[str], stopwatch: Stopwatch) -> Float32:
+            return super().encode_texts(texts, stopwatch)[1:]
 
     async def main() -> list[Any]:
         async with blocked(workers):
