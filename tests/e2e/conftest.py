@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import lookalike, lookalike_json
+from tests.e2e.commands import invoke_json, lookalike
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +21,6 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sample_collection(gallery: Path) -> Path:
     """The sample gallery, indexed by the default encoder."""
     out = gallery.parent / "collection"
-    summary = lookalike_json("index", gallery, "--out", out)
+    summary = invoke_json("index", gallery, "--out", out)
     assert (summary["indexed"], summary["rejected"]) == (24, 0)
     return out

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import lookalike_json
+from tests.e2e.commands import invoke_json
 
 PHOTOGRAPHS = 500
 CAPTIONS = json.loads((Path(__file__).parent / "captions.json").read_text(encoding="utf-8"))
@@ -34,14 +34,14 @@ def photographs(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def collection(photographs: Path) -> Path:
     out = photographs.parent / "collection"
-    summary = lookalike_json("index", photographs, "--out", out)
+    summary = invoke_json("index", photographs, "--out", out)
     assert (summary["seen"], summary["indexed"], summary["rejected"]) == (PHOTOGRAPHS, PHOTOGRAPHS, 0)
     return out
 
 
 @pytest.mark.parametrize(("item", "caption"), CAPTIONS.items())
 def test_caption_finds_its_photograph_in_first_ten(collection: Path, item: str, caption: str) -> None:
-    response = lookalike_json("search", collection, "--text", caption, "--limit", "10")
+    response = invoke_json("search", collection, "--text", caption, "--limit", "10")
     assert item in [hit["id"] for hit in response["results"]]
 
 
@@ -52,6 +52,6 @@ def test_photograph_finds_itself_with_score_one(photographs: Path, collection: P
         content = tar.extractfile(f"{item.partition('/')[2]}.jpg")
         assert content is not None
         image.write_bytes(content.read())
-    first = lookalike_json("search", collection, "--image", image, "--limit", "1")["results"][0]
+    first = invoke_json("search", collection, "--image", image, "--limit", "1")["results"][0]
     assert first["id"] == item
     assert first["score"] == pytest.approx(1.0, abs=1e-3)

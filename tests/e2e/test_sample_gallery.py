@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.commands import lookalike, lookalike_json, serving
+from tests.e2e.commands import invoke_json, lookalike, serving
 
 
 @pytest.mark.parametrize(
@@ -21,13 +21,13 @@ from tests.e2e.commands import lookalike, lookalike_json, serving
     ],
 )
 def test_text_finds_its_photograph_first(sample_collection: Path, text: str, first: str) -> None:
-    response = lookalike_json("search", sample_collection, "--text", text, "--limit", "3")
+    response = invoke_json("search", sample_collection, "--text", text, "--limit", "3")
     assert response["results"][0]["id"] in first.split("|")
 
 
 def test_search_parameter_is_name_and_number(sample_collection: Path) -> None:
     arguments = ("search", sample_collection, "--text", "a cat", "--limit", "1")
-    assert lookalike_json(*arguments, "--param", "nprobe=4")["results"][0]["id"] == "chelsea.png"  # an exact store
+    assert invoke_json(*arguments, "--param", "nprobe=4")["results"][0]["id"] == "chelsea.png"  # an exact store
     rejected = lookalike(*arguments, "--param", "nprobe")
     assert rejected.returncode == 2
     assert "NAME=NUMBER" in rejected.stderr
@@ -35,7 +35,7 @@ def test_search_parameter_is_name_and_number(sample_collection: Path) -> None:
 
 
 def test_image_finds_itself_then_its_stereo_twin(gallery: Path, sample_collection: Path) -> None:
-    response = lookalike_json("search", sample_collection, "--image", gallery / "motorcycle_left.png")
+    response = invoke_json("search", sample_collection, "--image", gallery / "motorcycle_left.png")
     first, second = response["results"][:2]
     assert (first["id"], second["id"]) == ("motorcycle_left.png", "motorcycle_right.png")
     assert first["score"] == pytest.approx(1.0, abs=1e-3)
@@ -60,7 +60,7 @@ def test_service_answers_all_kinds_of_query(gallery: Path, sample_collection: Pa
 
 def test_indexing_again_encodes_nothing(gallery: Path, sample_collection: Path) -> None:
     before = (sample_collection / "CURRENT").read_text()
-    summary = lookalike_json("index", gallery, "--out", sample_collection)
+    summary = invoke_json("index", gallery, "--out", sample_collection)
     assert summary["encoded"] == 0
     assert (sample_collection / "CURRENT").read_text() == before
 
