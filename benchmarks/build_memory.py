@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.encoders import machine
 from benchmarks.frontier.process import threads_environment
-from benchmarks.ours import KIND
+from benchmarks.lookalike_store import KIND
 from benchmarks.resident import MEGABYTE, AnonymousPeak, peak_resident
 from benchmarks.vectors import FLOAT16_FILE, FOLDER, float16_copy, generate, load
 from indexing.build.stores import build_store

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.encoders import machine
-from benchmarks.ours import build_once, open_tuned, search
+from benchmarks.lookalike_store import build_once, open_tuned, search
 from benchmarks.pages import advise, cached_share, drop, fetch
 from benchmarks.vectors import FLOAT16_FILE, FOLDER, float16_copy, generate, load
 from lookalike.stores.faiss.library import INDEX_FILE

@@ -1,9 +1,9 @@
 """`python -m benchmarks.gpu_exact`: exact search on a device, relative to the limit of its memory bandwidth.
 
-A search must read every vector once a batch, so no device answers more than (bandwidth / bytes of all vectors) batches
-a second. The bandwidth is measured in the same run, by copying within the device's memory: bytes read and written, over
-the time. Searches are timed as they are served: upload of the queries, product, top-k and re-ranking on the host. The
-first results are compared with the exact store's, bit by bit.
+A search must read every vector once a batch, so no device processes more than (bandwidth / bytes of all vectors)
+batches a second. The bandwidth is measured in the same run, by copying within the device's memory: bytes read and
+written, over the time. Searches are timed as they are served: upload of the queries, product, top-k and re-ranking on
+the host. The first results are compared with the exact store's, bit by bit.
 
 Vectors are random directions (2 d bytes of main memory a vector); speed depends only on their number. Without a CUDA
 device it runs on the CPU; every line names the device. A share of the limit above one means that vectors stayed in a

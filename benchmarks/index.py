@@ -1,6 +1,6 @@
 """`python -m benchmarks.index`: recall and speed of the vector store, flat search and plain product codes.
 
-All systems answer the same queries in the same run, in turn, in several rounds; medians are reported. Recall is
+All systems process the same queries in the same run, in turn, in several rounds; medians are reported. Recall is
 computed here from the float32 vectors. Lookalike runs through the code that serves queries (`store.search`, then
 `rerank`), with tuned parameters. Vectors come from `cliplike.py` of the shared data folder (LOOKALIKE_TEST_DATA), or
 from `--vectors` and `--queries`; vectors and indexes are kept in `--folder`.
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.ours import build_once, cached_work, open_tuned, search, tune_once
+from benchmarks.lookalike_store import build_once, cached_work, open_tuned, search, tune_once
 from benchmarks.recall import K, ann_recall, tenth_cosines
 from benchmarks.vectors import CHUNK_ROWS, FOLDER, float16_copy, generate, load
 from lookalike.stores.faiss.library import faiss
@@ -84,8 +84,8 @@ def main() -> None:
     vectors, queries = _data(args)
     flat = _flat(vectors)
     tenth = tenth_cosines(vectors, queries[:_RECALL_QUERIES], flat.search(queries[:_RECALL_QUERIES]))
-    ours, facts = _ours(args.folder, float16_copy(args.folder, vectors), args.target, args.threads)
-    systems = [flat, _plain(args.folder, vectors), ours]
+    lookalike, facts = _lookalike(args.folder, float16_copy(args.folder, vectors), args.target, args.threads)
+    systems = [flat, _plain(args.folder, vectors), lookalike]
     for system in systems:
         system.search(queries[:64])  # warm
     for _ in range(args.rounds):
@@ -148,7 +148,7 @@ def _build_plain(path: Path, nlist: int, vectors: Float32) -> dict[str, Any]:
     return {}
 
 
-def _ours(folder: Path, vectors: Float16, target: float, threads: int) -> tuple[System, dict[str, Any]]:
+def _lookalike(folder: Path, vectors: Float16, target: float, threads: int) -> tuple[System, dict[str, Any]]:
     """Return Lookalike's store, built and tuned once, and facts about it."""
     build, tuning = build_once(folder, vectors), tune_once(folder, vectors, target)
     info, params = build["value"], tuning["value"]["params"]

@@ -1,14 +1,14 @@
-"""`python -m benchmarks.index_frontier`: recall, speed, memory and building of the store and its peers, in one run.
+"""`python -m benchmarks.index_frontier`: recall, speed, memory and build times of the store and others, in one run.
 
 Systems: flat (FAISS's exhaustive search), lookalike (the product's functions: build_store, tune, open_store,
 store.search, rerank), hnswlib, usearch (`usearch-i8` uses 8-bit integers), autofaiss. Each system builds in one process
 and answers in another, so that memory is its own and libraries do not patch each other. All search the same vectors
-with the same queries, which are not among the vectors, on the same number of threads. A peer that is not installed is
+with the same queries, which are not among the vectors, on the same number of threads. A system that is not installed is
 left out, with a line on how to install it.
 
 - *Recall* is ann_recall_at_10 of 1,000 queries, by the original float32 vectors (`benchmarks.recall`).
-- *Queries/s* are of batches of 200 to 2,000 queries, as many as the system answers in about two seconds. *One query* is
-  a single query. Systems take turns in several rounds; medians are reported.
+- *Queries/s* are of batches of 200 to 2,000 queries, as many as the system processes in about two seconds. *One query*
+  is a single query. Systems take turns in several rounds; medians are reported.
 - *Resident bytes a vector* are the growth of a process that has loaded libraries and queries, from opening the index
   to the end of all sweeps and rounds, in anonymous memory and mapped files (the kernel's RssAnon, RssShmem and
   RssFile), over n. The pages of `vectors.npy` that Lookalike maps for re-ranking are listed separately: they are clean,
@@ -19,7 +19,7 @@ left out, with a line on how to install it.
   the kernel's VmHWM, which also counts the pages of the mapped vectors.
 
 Each system tries its search parameters from the cheapest on, until recall passes `--most`; those that raise recall are
-timed. Indexes of peers are kept in `--folder` and reused; Lookalike's is always rebuilt.
+timed. Indexes of other systems are kept in `--folder` and reused; Lookalike's is always rebuilt.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class GroundTruth:
         truth = wrapped.knn(queries, vectors, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
         return cls(vectors, queries, tenth_cosines(vectors, queries, truth))
 
-    def recall(self, answers: Path) -> float:
+    def recall(self, rows_file: Path) -> float:
         """Return the recall of the rows in a file."""
-        return ann_recall(self.vectors, self.queries, np.load(answers), self.tenth)
+        return ann_recall(self.vectors, self.queries, np.load(rows_file), self.tenth)
 
 
 @dataclass
@@ -92,11 +92,11 @@ class Competitor:
     def sweep(self, truth: GroundTruth, most: float) -> None:
         """Try the system's parameters until recall passes `most`, and select the points to time."""
         points: list[Point] = []
-        answers = self.assignment.folder.with_suffix(".rows.npy")
+        rows_file = self.assignment.folder.with_suffix(".rows.npy")
         chosen = self.built["chosen"]
-        for params in self.process.ask("open")["param_grid"]:
-            qps = self.process.ask("search", params=params, count=len(truth.queries), out=str(answers))["qps"]
-            points.append(Point(params, truth.recall(answers), qps, params == chosen))
+        for params in self.process.call("open")["param_grid"]:
+            qps = self.process.call("search", params=params, count=len(truth.queries), out=str(rows_file))["qps"]
+            points.append(Point(params, truth.recall(rows_file), qps, params == chosen))
             _log(f"{self.name} {params}: recall {points[-1].recall:.4f}, {qps:,.0f} queries/s")
             if points[-1].recall >= most and (chosen is None or any(point.chosen for point in points)):
                 break
@@ -107,13 +107,13 @@ class Competitor:
         for i, point in enumerate(self.points):
             rate = max([point.qps, *self.rates.get(i, [])])  # the first answers also loaded the index into memory
             count = min(_MAX_BATCH_SIZE, max(_MIN_BATCH_SIZE, round(_BATCH_SECONDS * rate)))
-            times = self.process.ask("time", params=point.params, count=count, singles=singles, first=number * singles)
+            times = self.process.call("time", params=point.params, count=count, singles=singles, first=number * singles)
             self.rates.setdefault(i, []).append(times["qps"])
             self.singles.setdefault(i, []).extend(times["singles"])
 
     def rows(self, count: int) -> list[Row]:
         """Return a row for each point; `count` vectors."""
-        memory, built = self.process.ask("memory"), self.built
+        memory, built = self.process.call("memory"), self.built
         return [
             Row(
                 system=self.name,
@@ -153,7 +153,7 @@ def build(assignment: Assignment, rebuild: bool, minutes: float) -> dict[str, An
     shutil.rmtree(assignment.folder, ignore_errors=True)
     assignment.folder.mkdir(parents=True)
     with Process(assignment) as process, AnonymousPeak(process.pid) as peak:
-        built = process.ask("build", minutes)
+        built = process.call("build", minutes)
         built |= {"peak_anonymous": peak.take(), "settings": asdict(assignment.settings)}
     record.write_text(json.dumps(built))
     return built
@@ -249,7 +249,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=160, help="index bytes a vector that autofaiss gets")
     parser.add_argument("--autofaiss-python", help="Python of an environment with autofaiss and faiss-cpu 1.9")
     parser.add_argument("--build-minutes", type=float, default=360, help="a system that takes longer is left out")
-    parser.add_argument("--rebuild", action="store_true", help="rebuild the peers as well")
+    parser.add_argument("--rebuild", action="store_true", help="rebuild the indexes of other systems as well")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="kept between runs")
     parser.add_argument("--plot", type=Path, help="a PNG of recall against queries/s")
     parser.add_argument("--json", action="store_true", help="one JSON object a row instead of tables")

@@ -119,7 +119,7 @@ async def capacity(client: Client, seconds: float) -> tuple[float, float]:
         singles.append(time.perf_counter() - started)
     end, done = time.perf_counter() + seconds, 0
 
-    async def one(first: int) -> None:
+    async def search_repeatedly(first: int) -> None:
         nonlocal done
         number = first
         while time.perf_counter() < end:
@@ -127,7 +127,7 @@ async def capacity(client: Client, seconds: float) -> tuple[float, float]:
             done += status == 200
             number += 32
 
-    await asyncio.gather(*(one(1000 + start) for start in range(32)))
+    await asyncio.gather(*(search_repeatedly(1000 + start) for start in range(32)))
     return done / seconds, float(np.median(singles))
 
 
@@ -136,7 +136,7 @@ async def overload(client: Client, rate: float, seconds: float, pid: int) -> Rec
     record, started = Record(), time.perf_counter()
     tasks: set[asyncio.Task[None]] = set()
 
-    async def one(number: int) -> None:
+    async def search_once(number: int) -> None:
         start = time.perf_counter()
         status = await client.search(number, MODEST if number % 3 == 0 else GREEDY)
         record.requests.append((start - started, status, time.perf_counter() - start))
@@ -144,7 +144,7 @@ async def overload(client: Client, rate: float, seconds: float, pid: int) -> Rec
     sent = 0
     while (now := time.perf_counter() - started) < seconds:
         while sent < now * rate:
-            task = asyncio.create_task(one(sent))
+            task = asyncio.create_task(search_once(sent))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             sent += 1

@@ -79,7 +79,7 @@ def photograph() -> bytes:
     return out.getvalue()
 
 
-def ours(base: str) -> Target:
+def lookalike_target(base: str) -> Target:
     """Return Lookalike's service."""
     return Target(
         "lookalike",
@@ -88,7 +88,7 @@ def ours(base: str) -> Target:
     )
 
 
-def peer(base: str, indice: str) -> Target:
+def clip_retrieval_target(base: str, indice: str) -> Target:
     """Return clip-retrieval's back end; it takes images as base64 in JSON."""
     options = {"num_images": 10, "num_result_ids": 10, "modality": "image", "indice_name": indice, "deduplicate": False,
              "use_safety_model": False, "use_violence_detector": False}  # fmt: skip
@@ -152,7 +152,7 @@ def overhead(base: str, kind: str, rounds: int = 200) -> float:
 
     A plain socket is used: parsing the response's headers takes `http.client` tenths of a millisecond, and httpx one.
     """
-    target = ours(base)
+    target = lookalike_target(base)
     differences: list[float] = []
     server = urlsplit(base).netloc
     url, media_type, data = target.image if kind == "image" else (target.text[0], "application/json", b"")
@@ -201,7 +201,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("wrk is missing: apt install wrk")
     with serving(options.collection) as (port, _), _scratch() as folder:
         base = f"http://127.0.0.1:{port}"
-        targets = [ours(base), *([peer(options.peer, options.peer_indice)] if options.peer else [])]
+        targets = [
+            lookalike_target(base),
+            *([clip_retrieval_target(options.peer, options.peer_indice)] if options.peer else []),
+        ]
         print(machine())
         searcher = open_searcher(open_collection(options.collection, verify=False))
         searcher.warm_up(MAX_TEXT_BATCH_SIZE)

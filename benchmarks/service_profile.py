@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.encoders import machine
-from benchmarks.service import load, ours
+from benchmarks.service import load, lookalike_target
 from benchmarks.serving import serving
 
 _FRAME = re.compile(r"^(?P<name>.*) \((?P<file>[^()]*?)(?::\d+)?\)$")
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not shutil.which(name):
             sys.exit(f"{name} is missing: {source}")
     with serving(options.collection) as (port, pid), tempfile.TemporaryDirectory() as temporary:
-        folder, target = Path(temporary), ours(f"http://127.0.0.1:{port}")
+        folder, target = Path(temporary), lookalike_target(f"http://127.0.0.1:{port}")
         print(machine())
         for kind, clients in (("text", 32), ("image", 16)):
             load(target, kind, clients, 3, folder)

@@ -114,8 +114,8 @@ def _table(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> st
     for row in rows(metrics, baseline):
         if row.section != section:
             section = row.section
-            beside = "" if baseline is None else "<th>baseline</th><th>95 % interval</th><th>difference</th>"
-            lines.append(f"<tr><th>{escape(section)}</th><th></th><th>95 % interval</th>{beside}</tr>")
+            baseline_heads = "" if baseline is None else "<th>baseline</th><th>95 % interval</th><th>difference</th>"
+            lines.append(f"<tr><th>{escape(section)}</th><th></th><th>95 % interval</th>{baseline_heads}</tr>")
         cells = f'<td>{escape(row.label)}</td><td class="n">{row.text(row.value)}</td><td class="i">{row.interval}</td>'
         lines.append(f"<tr>{cells}{'' if baseline is None else _baseline_cells(row)}</tr>")
     return f"<table>{''.join(lines)}</table>"

@@ -14,7 +14,7 @@ import pyarrow as pa
 from lookalike.types import Float16
 
 FINGERPRINTS = "fingerprints.npy"
-"""(n,) uint64 beside `vectors.npy`: the fingerprint of each row's image."""
+"""File of (n,) uint64 next to `vectors.npy`: the fingerprint of each row's image."""
 
 ENCODED_SCHEMA = pa.schema(
     [

@@ -1,4 +1,4 @@
-"""Fixtures that every kind of test may ask for."""
+"""Fixtures for every kind of test."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ async def read_json(request: Request, model: type[Model]) -> Model:
 
 
 def _json_error(error: ValidationError) -> LookalikeError:
-    # A function of its own: a local name of the error, beside the body in `read_json`, would be a reference cycle that
+    # A function of its own: a local name of the error, next to the body in `read_json`, would be a reference cycle that
     # keeps the body until a garbage collection.
     own = validation_error(error)
     if error.error_count() > MAX_FIELD_ERRORS:

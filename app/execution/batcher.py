@@ -42,8 +42,8 @@ class BatchKey:
         function: processes a batch.
         max_size: maximum number of queries in a batch.
         group: what `max_concurrent_batches` is counted for; several keys may belong to the same group.
-        max_concurrent_batches: maximum number of the group's batches in flight; 0 for no limit. A batch beside another
-            one of its group starts only when it is at least a quarter full.
+        max_concurrent_batches: maximum number of the group's batches in flight; 0 for no limit. A batch
+            concurrent with another one of its group starts only when it is at least a quarter full.
     """
 
     key: Hashable

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from app.settings import Settings
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of a request line with its headers, and of trailers; beyond it h11 answers 400, unless all arrives in one read."""
+"""Of a request line with its headers, and of trailers; beyond it h11 sends 400, unless all arrives in one read."""
 BACKLOG = 4096
 """Connections that the kernel queues before they are accepted; `net.core.somaxconn` may lower it."""
 

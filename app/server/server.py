@@ -28,7 +28,7 @@ _GRACE_SECONDS = 2.0
 
 
 class Server(uvicorn.Server):
-    """A server that answers for `drain_seconds` after SIGTERM, so that clients see /readyz fail first."""
+    """A server that accepts requests for `drain_seconds` after SIGTERM, so that clients see /readyz fail first."""
 
     def __init__(self, app: FastAPI, log_level: str = "warning") -> None:
         self._application = app
@@ -51,9 +51,9 @@ class Server(uvicorn.Server):
         self._service.draining = True
         settings = self._service.settings
         drain_seconds = settings.drain_seconds if sig == signal.SIGTERM else 0.0
-        _after(drain_seconds + settings.shutdown_seconds + _GRACE_SECONDS, end_process)
+        _call_later(drain_seconds + settings.shutdown_seconds + _GRACE_SECONDS, end_process)
         if sig == signal.SIGTERM:
-            _after(drain_seconds, self.stop)
+            _call_later(drain_seconds, self.stop)
         else:
             super().handle_exit(sig, frame)
 
@@ -67,7 +67,7 @@ def run(server: Server, sockets: list[socket.socket]) -> None:
         runner.run(server.serve_application(sockets))
 
 
-def _after(seconds: float, action: Callable[[], None]) -> None:
+def _call_later(seconds: float, action: Callable[[], None]) -> None:
     timer = threading.Timer(seconds, action)
     timer.daemon = True
     timer.start()

@@ -31,7 +31,7 @@ class Assignment:
         system: its name in `SYSTEMS`.
         settings: of building and searching.
         vectors: folder of the vectors.
-        folder: of its files; its log is beside.
+        folder: of its files; its log is next to it.
         python: interpreter to use; None for this one.
     """
 
@@ -81,7 +81,7 @@ class Process:
     ) -> None:
         self.close()
 
-    def ask(self, do: str, minutes: float | None = None, **request: Any) -> dict[str, Any]:
+    def call(self, do: str, minutes: float | None = None, **request: Any) -> dict[str, Any]:
         """Send a request and return the reply; kill the process if that takes longer than `minutes`."""
         if minutes is None:
             return self._send({"do": do, **request})

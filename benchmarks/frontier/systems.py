@@ -1,6 +1,6 @@
 """The systems of the frontier: building, opening, searching, and the search parameters to try.
 
-Each system runs in a process of its own (`benchmarks.frontier.worker`), in the peer's environment if it has one, so
+Each system runs in a process of its own (`benchmarks.frontier.worker`), in the system's environment if it has one, so
 this module imports only numpy until a system is created. All search the same float32 unit vectors (`X.npy`; Lookalike
 their float16 copy, as in a collection) by inner product, and keep their indexes in their own folders. Recall and time
 are measured elsewhere.
@@ -28,9 +28,24 @@ from lookalike.stores.presets import DEFAULT_PRESET, PRESETS
 from lookalike.types import Float32, Int64
 
 Params = dict[str, int]
-_BREADTHS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # candidates while a graph is searched
+_EF_SEARCH_GRID = (
+    10,
+    16,
+    24,
+    32,
+    48,
+    64,
+    96,
+    128,
+    192,
+    256,
+    384,
+    512,
+    768,
+    1024,
+)  # candidates while a graph is searched
 _SMALL_NPROBES = (4, 8, 16, 32)
-_CONNECTIVITY, _BUILD_BREADTH = 16, 200  # M and efConstruction of hnswlib's own examples
+_CONNECTIVITY, _EF_CONSTRUCTION = 16, 200  # M and efConstruction of hnswlib's own examples
 _AUTOFAISS_MEMORY = "16GB"
 _AUTOFAISS_HINT = (
     "create an environment and pass its Python as --autofaiss-python: "
@@ -38,7 +53,7 @@ _AUTOFAISS_HINT = (
 )
 
 
-class Missing(Exception):
+class LibraryMissing(Exception):
     """A library is not installed; the message has the command that installs it."""
 
 
@@ -88,7 +103,7 @@ class System(Protocol):
         ...
 
 
-class _Peer:
+class _Competitor:
     """Base of the other libraries.
 
     Raises:
@@ -99,7 +114,7 @@ class _Peer:
         try:
             self.module: Any = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise Missing(f"{error.name} is not installed: {hint or f'pip install {package}'}") from error
+            raise LibraryMissing(f"{error.name} is not installed: {hint or f'pip install {package}'}") from error
         self.settings = settings
         self.library = f"{package} {metadata.version(package)}"
         self.index: Any = None
@@ -111,7 +126,7 @@ class _Peer:
         return ()
 
 
-class Flat(_Peer):
+class Flat(_Competitor):
     """FAISS's exhaustive search over float32 vectors in memory, the baseline."""
 
     def __init__(self, settings: Settings) -> None:
@@ -145,30 +160,34 @@ class Lookalike:
     """Lookalike, by the product's functions: build_store, tune, open_store, store.search, rerank."""
 
     def __init__(self, settings: Settings, preset: str = "faiss") -> None:
-        from benchmarks import ours
+        from benchmarks import lookalike_store
         from lookalike.stores.faiss.library import faiss
 
         faiss.omp_set_num_threads(settings.threads)
-        self._ours, self._settings, self._preset = ours, settings, preset
+        self._store_module, self._settings, self._preset = lookalike_store, settings, preset
         self.library = f"lookalike, faiss-cpu {metadata.version('faiss-cpu')}"
 
     def build(self, vectors: Path, folder: Path) -> str:
         """Build the store with a preset."""
-        return str(self._ours.build_once(folder, _mapped(vectors, FLOAT16_FILE), self._preset)["value"]["factory"])
+        return str(
+            self._store_module.build_once(folder, _mapped(vectors, FLOAT16_FILE), self._preset)["value"]["factory"]
+        )
 
     def tune(self, vectors: Path, folder: Path) -> Params | None:
         """Return the parameters that tuning chooses for the target."""
-        report = self._ours.tune_once(folder, _mapped(vectors, FLOAT16_FILE), self._settings.target, self._preset)
+        report = self._store_module.tune_once(
+            folder, _mapped(vectors, FLOAT16_FILE), self._settings.target, self._preset
+        )
         chosen: Params = report["value"]["params"]
         return chosen
 
     def open(self, vectors: Path, folder: Path) -> None:
         """Open the tuned store over memory-mapped vectors."""
         self._vectors = _mapped(vectors, FLOAT16_FILE)
-        self._store = self._ours.open_tuned(folder, self._vectors, self._settings.target, self._preset)
+        self._store = self._store_module.open_tuned(folder, self._vectors, self._settings.target, self._preset)
 
     def param_grid(self) -> Sequence[Params]:
-        """Return tuning's parameters, preceded by cheaper ones to compare with peers of low recall."""
+        """Return tuning's parameters, preceded by cheaper ones to compare with systems of low recall."""
         from indexing.build.tuning import Tunable
 
         grid = [dict(params) for params in self._store.param_grid()] if isinstance(self._store, Tunable) else [{}]
@@ -177,14 +196,14 @@ class Lookalike:
 
     def search(self, queries: Float32, params: Params) -> Int64:
         """Search the store, and re-rank its candidates."""
-        return self._ours.search(self._store, self._vectors, queries, params, self._settings.threads)
+        return self._store_module.search(self._store, self._vectors, queries, params, self._settings.threads)
 
     def reclaimable(self, vectors: Path) -> Sequence[Path]:
         """Return the float16 vectors."""
         return (vectors / FLOAT16_FILE,)
 
 
-class Hnswlib(_Peer):
+class Hnswlib(_Competitor):
     """hnswlib: a navigable graph over float32 vectors in memory (Malkov and Yashunin 2018), by its authors."""
 
     def __init__(self, settings: Settings) -> None:
@@ -194,11 +213,11 @@ class Hnswlib(_Peer):
         """Write `hnswlib.bin`."""
         rows = _mapped(vectors)
         index = self.module.Index(space="ip", dim=rows.shape[1])
-        index.init_index(len(rows), M=_CONNECTIVITY, ef_construction=_BUILD_BREADTH)
+        index.init_index(len(rows), M=_CONNECTIVITY, ef_construction=_EF_CONSTRUCTION)
         for start, chunk in _chunks(rows):
             index.add_items(chunk, np.arange(start, start + len(chunk)), num_threads=self.settings.threads)
         index.save_index(str(folder / "hnswlib.bin"))
-        return f"M {_CONNECTIVITY}, ef_construction {_BUILD_BREADTH}"
+        return f"M {_CONNECTIVITY}, ef_construction {_EF_CONSTRUCTION}"
 
     def open(self, vectors: Path, folder: Path) -> None:
         """Read `hnswlib.bin`."""
@@ -208,7 +227,7 @@ class Hnswlib(_Peer):
 
     def param_grid(self) -> Sequence[Params]:
         """Return values of `ef`."""
-        return [{"ef": breadth} for breadth in _BREADTHS]
+        return [{"ef": ef_search} for ef_search in _EF_SEARCH_GRID]
 
     def search(self, queries: Float32, params: Params) -> Int64:
         """Search with `ef`."""
@@ -216,7 +235,7 @@ class Hnswlib(_Peer):
         return np.asarray(self.index.knn_query(queries, k=K)[0], dtype=np.int64)
 
 
-class Usearch(_Peer):
+class Usearch(_Competitor):
     """USearch's graph with its defaults, in the number type that it chooses for the processor or in another."""
 
     def __init__(self, settings: Settings, dtype: str | None = None) -> None:
@@ -238,7 +257,7 @@ class Usearch(_Peer):
 
     def param_grid(self) -> Sequence[Params]:
         """Return values of `expansion_search`."""
-        return [{"expansion_search": breadth} for breadth in _BREADTHS]
+        return [{"expansion_search": ef_search} for ef_search in _EF_SEARCH_GRID]
 
     def search(self, queries: Float32, params: Params) -> Int64:
         """Search with `expansion_search`."""
@@ -250,7 +269,7 @@ class Usearch(_Peer):
         return np.where(np.arange(K) < counts[:, None], keys, -1)
 
 
-class Autofaiss(_Peer):
+class Autofaiss(_Competitor):
     """An index that autofaiss builds for a memory budget, searched around the nprobe that it chose."""
 
     def __init__(self, settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
 The first line names the system, its settings and its folders. Each later line is a request, answered by one line on
 standard output. What libraries print goes to standard error. Its imports are those of `benchmarks.frontier.systems`, so
-that it also runs in a peer's environment.
+that it also runs in the environment of another system.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from benchmarks.frontier.systems import SYSTEMS, Missing, Params, Settings, System
+from benchmarks.frontier.systems import SYSTEMS, LibraryMissing, Params, Settings, System
 from benchmarks.resident import Resident, mapped, peak_resident, resident
 from benchmarks.vectors import QUERIES_FILE
 
@@ -89,7 +89,7 @@ def main() -> None:
     replies = _redirect_output()
     try:
         worker = Worker(**json.loads(sys.stdin.readline()))
-    except Missing as error:
+    except LibraryMissing as error:
         _reply(replies, {"missing": str(error)})
         return
     _reply(replies, {})

@@ -165,8 +165,8 @@ def _find_tables(source: Path, named: Path | None) -> list[Path]:
             raise SourceNotFound(f"{named} does not exist; --metadata takes a Parquet file or a folder of them")
         return _tables_in(named, "*") if named.is_dir() else [named]
     if source.is_file():
-        beside = [source.with_suffix(ending) for ending in _TABLE_ENDINGS]
-        return [path for path in beside if path.is_file()] or _tables_in(source.parent / "metadata", "*")
+        siblings = [source.with_suffix(ending) for ending in _TABLE_ENDINGS]
+        return [path for path in siblings if path.is_file()] or _tables_in(source.parent / "metadata", "*")
     for folder, pattern in ((source / "metadata", "*"), (source, "metadata_*"), (source, "*")):
         if found := _tables_in(folder, pattern):
             return found

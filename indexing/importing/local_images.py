@@ -93,8 +93,8 @@ class LocalImages:
         if not path:
             return None
         if self._folder is None:
-            beside = self._source if self._source.is_dir() else self._source.parent
-            candidates = [Path(path), beside / path]
+            folder = self._source if self._source.is_dir() else self._source.parent
+            candidates = [Path(path), folder / path]
         else:
             parts = PurePosixPath(path).parts
             ends = [parts[i:] for i in range(len(parts)) if parts[i] not in ("/", "..")]

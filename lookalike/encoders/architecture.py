@@ -27,7 +27,7 @@ class Architecture:
         model: the family's name of the model; empty where it has one model only.
         quick_gelu: open_clip's older activation, which some published weights need.
         head: width d of a linear head on the features of the network; 0 where the family's own joint space is kept.
-        text: whether there is a text tower; never beside a head of its own.
+        text: whether there is a text tower; never together with a head of its own.
     """
 
     family: str

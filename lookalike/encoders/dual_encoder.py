@@ -22,7 +22,7 @@ from lookalike.errors import EncoderError, TextUnsupported
 from lookalike.types import EncoderSpec, Float32, UInt8
 
 IMAGE_BATCHES = (1, 8)
-"""Row counts of the image towers' graphs: 32 run as four times 8 as fast as at once, and stay in the cache."""
+"""Row counts of the image towers' graphs: 32 rows run as fast in four calls of 8 as in one, and stay in the cache."""
 
 TEXT_BATCHES = (1, 2, 4, 8, 16, 32)
 

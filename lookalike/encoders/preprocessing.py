@@ -1,4 +1,4 @@
-"""Image -> (3, S, S) uint8, by Pillow alone: it runs in decode workers, beside the encoder.
+"""Image -> (3, S, S) uint8, by Pillow alone: it runs in decode workers, concurrently with the encoder.
 
 The tensors stay uint8 (a quarter of the memory traffic); scaling to [0, 1], mean and standard deviation are part of
 the encoder's graph, so that an image crosses threads and processes as S * S * 3 bytes.

@@ -54,7 +54,7 @@ class Encoder(Protocol):
         ...
 
     def encode_images(self, batch: UInt8) -> Float32:
-        """Preprocessed images (n, 3, S, S) uint8 -> (n, d) float32 of unit L2 norm; row i answers input i.
+        """Preprocessed images (n, 3, S, S) uint8 -> (n, d) float32 of unit L2 norm; row i belongs to input i.
 
         n = 0 gives (0, d). Any n is accepted: the encoder splits large batches.
         """
@@ -66,7 +66,7 @@ class TextEncoder(Encoder, Protocol):
     """An encoder with a text tower; usable where `spec.text` is true."""
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
-        """Texts -> (n, d) float32 of unit L2 norm, in the same space as the images; row i answers text i.
+        """Texts -> (n, d) float32 of unit L2 norm, in the same space as the images; row i belongs to text i.
 
         A text beyond the tower's token limit is truncated there, as the model's authors do.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import build_memory, cold_cache, index_frontier, metadata, ours, pages, service, vectors
+from benchmarks import build_memory, cold_cache, index_frontier, lookalike_store, metadata, pages, service, vectors
 from benchmarks.frontier.process import Assignment, Process, Unavailable
 from benchmarks.frontier.report import Point, Row, fastest, parse_systems, plot, staircase, summary, table
 from benchmarks.frontier.systems import SYSTEMS, Settings
@@ -255,10 +255,10 @@ class TestMemory:
 class TestColdCache:
     def test_cold_queries_find_no_cached_page(self, on_disk: Path) -> None:
         float16_vectors, queries = vectors.float16_copy(on_disk, vectors.load(on_disk)[0]), vectors.load(on_disk)[1]
-        store = ours.open_tuned(on_disk, float16_vectors, 0.9)
+        store = lookalike_store.open_tuned(on_disk, float16_vectors, 0.9)
 
         def search(query: Float32) -> Int64:
-            return ours.search(store, float16_vectors, query, {}, 1)
+            return lookalike_store.search(store, float16_vectors, query, {}, 1)
 
         rows = cold_cache.measure(on_disk, search, queries, cold_cache.CASES, rounds=1, singles=3)
         assert [row.case for row in rows] == [case.name for case in cold_cache.CASES]
@@ -338,12 +338,12 @@ def test_output_of_wrk_is_parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         return subprocess.CompletedProcess(command, 0, WRK, "")
 
     monkeypatch.setattr(subprocess, "run", wrk)
-    for target in (service.ours("http://h"), service.peer("http://h", "gallery")):
+    for target in (service.lookalike_target("http://h"), service.clip_retrieval_target("http://h", "gallery")):
         for kind in ("text", "image"):
             assert service.load(target, kind, 32, 8, tmp_path) == (480.53, 64.21, 1250.0, 0)
             script = (tmp_path / "load.lua").read_text()
             assert "TEMPLATE" not in script
             assert ("string.format(" in script) == (kind == "text")
     assert {command[2] for command in commands} == {"-c32"}
-    json.loads(service.ours("").text[1] % "a dog")
-    json.loads(service.peer("", "x").text[1] % "a dog")
+    json.loads(service.lookalike_target("").text[1] % "a dog")
+    json.loads(service.clip_retrieval_target("", "x").text[1] % "a dog")

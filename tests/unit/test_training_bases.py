@@ -18,7 +18,7 @@ from training.loop.optimizer import make_optimizer, set_learning_rate
 from training.network.stages import freeze, parameters_of, stages, text_parameters
 from training.network.trainable import Trainable
 from training.objectives import make_objective
-from training.run.export import export_encoder, require_free
+from training.run.export import export_encoder, require_replaceable
 from training.settings import Base, Optimizer
 from training.validation.live_encoder import LiveEncoder
 
@@ -146,10 +146,10 @@ def test_vision_transformer_takes_one_size(tiny: dict[str, str]) -> None:
 def test_other_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(SourceError, match="holds other files"):
-        require_free(tmp_path)
+        require_replaceable(tmp_path)
     with pytest.raises(SourceError, match="is a file"):
-        require_free(tmp_path / "thesis.tex")
-    require_free(tmp_path / "new")
+        require_replaceable(tmp_path / "thesis.tex")
+    require_replaceable(tmp_path / "new")
 
 
 def test_weights_of_another_architecture_are_rejected(tmp_path: Path) -> None:

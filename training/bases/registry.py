@@ -29,7 +29,7 @@ def load_base(base: Base, *, text: bool) -> Trainable:
         text: whether texts are trained on; a head of its own has none.
 
     Raises:
-        ConfigInvalid: no such kind of base, or a head beside texts.
+        ConfigInvalid: no such kind of base, or a head together with texts.
         EncoderError: its weights are missing or invalid.
     """
     if text and base.projection:

@@ -138,8 +138,8 @@ def _pseudo_photographs(
     data: LiteData, heads: Heads, classes: Tensor, config: LiteConfig, draw: torch.Generator
 ) -> Tensor:
     """Return features (m, f) of classes (m,); the stages' features are a photograph's: a classifier row has none."""
-    some = torch.randint(data.views.shape[1], (len(classes),), generator=draw)
-    features = data.views[0, some]
+    photographs = torch.randint(data.views.shape[1], (len(classes),), generator=draw)
+    features = data.views[0, photographs]
     pooled = pseudo_features(
         data.classifier_weight[classes],
         features[:, :POOLED],

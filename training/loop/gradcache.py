@@ -74,7 +74,7 @@ def require_rowwise(towers: nn.Module) -> None:
     for name, layer in towers.named_modules():
         if isinstance(layer, _BatchNorm) and layer.training:
             raise ConfigInvalid(
-                f"cached gradients need layers that treat each image by itself, but {name} normalizes over the "
+                f"cached gradients need layers that treat each image separately, but {name} normalizes over the "
                 "batch: freeze its statistics (eval mode) or train without chunks"
             )
 

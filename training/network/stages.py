@@ -54,7 +54,7 @@ def parameters_of(stage: Sequence[nn.Module | nn.Parameter]) -> Iterator[nn.Para
 
 
 def text_parameters(trainable: Trainable) -> list[nn.Parameter]:
-    """Return the text tower's parameters that the image tower does not share: CLIP's halves are cut from one model."""
+    """Return the text tower's parameters that the image tower does not share: CLIP's towers are parts of one model."""
     if trainable.towers.text is None:
         return []
     shared = {id(parameter) for parameter in trainable.towers.image.parameters()}

@@ -44,7 +44,7 @@ class Embedded:
         if len(shape) != 2:
             raise ValueError(f"images must be (n, d), got {shape}")
         if self.labels is not None and tuple(self.labels.shape) != shape[:1]:
-            raise ValueError(f"labels must be ({shape[0]},) beside images of {shape}, got {tuple(self.labels.shape)}")
+            raise ValueError(f"labels must be ({shape[0]},) for images of {shape}, got {tuple(self.labels.shape)}")
         if self.texts is not None and tuple(self.texts.shape) != shape:
             raise ValueError(f"texts must be {shape} as the images are, got {tuple(self.texts.shape)}")
 

@@ -1,4 +1,4 @@
-"""The checkpoint of a run, from which a stopped run resumes; written beside and renamed.
+"""The checkpoint of a run, from which a stopped run resumes; written to a temporary file and renamed.
 
 OUT.work/
   checkpoint.pt     weights, optimizer, moving average, random state, the step
@@ -60,11 +60,11 @@ def _differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     >>> _differences({"data": "0a1b", "settings": {"seed": 0}}, {"data": "0a1b", "settings": {"seed": 1}})
     ['settings.seed is 0 there and 1 here']
     """
-    there, here = _flatten(saved), _flatten(current)
+    saved_values, current_values = _flatten(saved), _flatten(current)
     return [
-        f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
+        f"{key} is {saved_values.get(key)!r} there and {current_values.get(key)!r} here"
+        for key in sorted(saved_values.keys() | current_values.keys())
+        if saved_values.get(key) != current_values.get(key)
     ]
 
 

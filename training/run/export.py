@@ -1,4 +1,4 @@
-"""Export of a trained model to a folder that `folder:PATH` loads, written beside and renamed.
+"""Export of a trained model to a folder that `folder:PATH` loads, written to a temporary folder and renamed.
 
 `lookalike.encoders.exported.format` reads the folder and describes its files.
 """
@@ -41,11 +41,11 @@ def export_encoder(
     Raises:
         SourceError: `out` exists and is no exported encoder.
     """
-    require_free(out)
+    require_replaceable(out)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in unshared(weights).items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in without_unused_tower(weights).items()}
     safetensors.torch.save_file(tensors, part / WEIGHTS_FILE)
     exported = ExportedEncoder(
         name=out.name,
@@ -67,7 +67,7 @@ def export_encoder(
     _replace(part, out)
 
 
-def require_free(out: Path) -> None:
+def require_replaceable(out: Path) -> None:
     """Check that writing to `out` overwrites nothing but an exported encoder.
 
     Raises:
@@ -79,7 +79,7 @@ def require_free(out: Path) -> None:
         raise SourceError(f"{out} holds other files than an encoder's; name a new or empty folder with --out")
 
 
-def unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_unused_tower(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights without the visual half that CLIP's text tower includes but does not use."""
     return {name: value for name, value in weights.items() if not (name.startswith("text.") and ".visual." in name)}
 

@@ -44,7 +44,7 @@ from training.network.trainable import Trainable, require_compatible
 from training.objectives import Objective, make_objective
 from training.run.allocator import keep_freed_memory
 from training.run.checkpoint import load_checkpoint, save_checkpoint, trim_metrics
-from training.run.export import export_encoder, require_free
+from training.run.export import export_encoder, require_replaceable
 from training.run.interrupt import DeferredInterrupt
 from training.run.result import METRICS_FILE, Result, run_report, text_files
 from training.run.run_log import RunLog
@@ -85,7 +85,7 @@ def run_training(
         DiskFull: the disk is full; what was done is kept.
         EncoderError: the device is not available, or the base's weights are missing or invalid.
     """
-    require_free(out)
+    require_replaceable(out)
     require_device(device)
     keep_freed_memory()
     with process_group() as process, translated_disk_errors(out.parent), locked_work_folder(work_folder(out), process):

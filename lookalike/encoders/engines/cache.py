@@ -1,7 +1,7 @@
 """A cache on disk: converted graphs (a folder each) and small records (a JSON file each).
 
-Everything in it can be deleted at any time and is made again. Entries are written beside and renamed, so two processes
-may write the same one; a folder that can't be written costs speed, never the result.
+Everything in it can be deleted at any time and is made again. Entries are written to a temporary folder and renamed,
+so two processes may write the same one; a folder that can't be written costs speed, never the result.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVINOEngine:
-    """Runs a tower on the CPU, from as many threads at once as there are streams.
+    """Runs a tower on the CPU, from as many threads concurrently as there are streams.
 
     A few rows with no other batch running use all cores, for the lowest latency. Everything else runs in streams of
     half the cores each: cores that share a batch wait for each other at every layer, and longer on a busy machine.
@@ -145,7 +145,7 @@ def _load_graph(core: openvino.Core, tower: Tower, precision: str) -> openvino.M
 
 
 def _without_cache(core: openvino.Core, graph: openvino.Model, tower: Tower) -> openvino.Model:
-    """Return the graph as read from a cache; its file is mapped into memory and may be deleted at once."""
+    """Return the graph as read from a cache; its file is mapped into memory and may be deleted immediately."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             _save(graph, tower, Path(folder))
@@ -172,7 +172,7 @@ def _convert(tower: Tower, rounding: Callable[[nn.Module], None] | None) -> open
 def convert(module: Any, example: tuple[Any, ...]) -> openvino.Model:
     """Trace a torch module in eval mode on example tensors, and translate.
 
-    The front end is called by itself: `openvino.convert_model` would report to its makers.
+    The front end is called directly: `openvino.convert_model` would send telemetry.
     """
     import torch
     from openvino.frontend import FrontEndManager

@@ -90,8 +90,8 @@ class _Exported:
 
     def _tower_key(self, spec: EncoderSpec) -> str:
         """Weights, preprocessing and the code around them: a graph converted from older code must not be found."""
-        here = Path(__file__).parent
-        code = source_digest(here), sha256_file(here.with_name("projected.py")), self.family.code_digest()
+        package = Path(__file__).parent
+        code = source_digest(package), sha256_file(package.with_name("projected.py")), self.family.code_digest()
         return hashlib.sha256(" ".join([spec.weights, spec.preprocessing, *code]).encode()).hexdigest()
 
     def _image_tower(self, key: str) -> Tower:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _DESCRIPTION = 2  # incremented when the fields of `Description` change
-_CONFIG_BESIDE = "open_clip_config.json"
+_CONFIG_FILE = "open_clip_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +145,8 @@ def _load_model(name: OpenClipName, checkpoint: Checkpoint) -> Any:
 
 
 def _files(checkpoint: Path) -> list[Path]:
-    beside = checkpoint.parent / _CONFIG_BESIDE
-    return [checkpoint, beside] if beside.is_file() else [checkpoint]
+    config_file = checkpoint.parent / _CONFIG_FILE
+    return [checkpoint, config_file] if config_file.is_file() else [checkpoint]
 
 
 def _unchanged(stamps: Any) -> bool:
@@ -178,9 +178,9 @@ def _joint_width(model: Any) -> int:
 def preprocessing_of(name: str, model: Any, checkpoint: Checkpoint) -> Preprocessing:
     """Return the tag's preprocessing; a path's is in `open_clip_config.json` beside it, or open_clip's default."""
     config = {**model.visual.preprocess_cfg, **{k: v for k, v in checkpoint.published.items() if v is not None}}
-    beside = checkpoint.path.parent / _CONFIG_BESIDE
-    if not checkpoint.published and beside.is_file():
-        config.update(json.loads(beside.read_text("utf-8")).get("preprocess_cfg", {}))
+    config_file = checkpoint.path.parent / _CONFIG_FILE
+    if not checkpoint.published and config_file.is_file():
+        config.update(json.loads(config_file.read_text("utf-8")).get("preprocess_cfg", {}))
     size = config["size"]
     sides = {size} if isinstance(size, int) else set(size)
     mode: dict[str, Literal["crop", "squash"]] = {"shortest": "crop", "squash": "squash"}
@@ -189,14 +189,14 @@ def preprocessing_of(name: str, model: Any, checkpoint: Checkpoint) -> Preproces
     side = sides.pop()
     interpolation: Literal["bicubic", "bilinear"] = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
     return Preprocessing(
-        side, side, mode[config["resize_mode"]], interpolation, _three(config["mean"]), _three(config["std"])
+        side, side, mode[config["resize_mode"]], interpolation, _rgb_values(config["mean"]), _rgb_values(config["std"])
     )
 
 
 def _preprocessing_from(record: dict[str, Any]) -> Preprocessing:
-    return Preprocessing(**{**record, "mean": _three(record["mean"]), "std": _three(record["std"])})
+    return Preprocessing(**{**record, "mean": _rgb_values(record["mean"]), "std": _rgb_values(record["std"])})
 
 
-def _three(values: Any) -> tuple[float, float, float]:
+def _rgb_values(values: Any) -> tuple[float, float, float]:
     red, green, blue = (float(v) for v in (values if isinstance(values, tuple | list) else [values] * 3))
     return red, green, blue

@@ -142,12 +142,12 @@ def published_tag(model: str, tag: str) -> dict[str, Any]:
     published = get_pretrained_cfg(model, tag)
     if not published:
         tags = list_pretrained_tags_by_model(model)
-        there = f"its tags are {', '.join(tags)}" if tags else "it has no published weights"
-        raise UnknownEncoder(f"open_clip's {model} has no tag {tag!r}: {there}; a checkpoint's path does as well")
+        available = f"its tags are {', '.join(tags)}" if tags else "it has no published weights"
+        raise UnknownEncoder(f"open_clip's {model} has no tag {tag!r}: {available}; a checkpoint's path does as well")
     return dict(published)
 
 
-def own_path(model: str, tag: str, suffix: str = ".safetensors") -> Path:
+def manual_download_path(model: str, tag: str, suffix: str = ".safetensors") -> Path:
     """Return the path for a file fetched by hand; the tag in its name determines its preprocessing."""
     return cache_folder() / "open_clip" / model / f"{tag}{suffix}"
 
@@ -157,7 +157,7 @@ def find_published(model: str, tag: str, published: dict[str, Any]) -> Path | No
     from huggingface_hub import try_to_load_from_cache
 
     for suffix in SUFFIXES:
-        if (path := own_path(model, tag, suffix)).is_file():
+        if (path := manual_download_path(model, tag, suffix)).is_file():
             return path
     for repository, filename in hub_files(published):
         cached = try_to_load_from_cache(repository, filename)
@@ -184,27 +184,28 @@ def hub_files(published: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _download(name: OpenClipName, published: dict[str, Any]) -> Path:
     from open_clip.pretrained import download_pretrained
 
-    address = _address(published)
-    reason = _unreachable(address)
+    address = _download_url(published)
+    reason = _unreachable_reason(address)
     if reason is None:
         try:
             return Path(download_pretrained(published))
         except Exception as error:  # the hub client, urllib and open_clip raise many classes; each means: not fetched
             reason = (str(error) or type(error).__name__).splitlines()[0]
+    path = manual_download_path(name.model, name.pretrained, os.path.splitext(address)[1])
     raise WeightsMissing(
         f"the weights of {PREFIX}{name.model}/{name.pretrained} are not installed and could not be fetched ({reason}): "
-        f"fetch {address} and put it at {own_path(name.model, name.pretrained, os.path.splitext(address)[1])}"
+        f"fetch {address} and put it at {path}"
     )
 
 
-def _address(published: dict[str, Any]) -> str:
+def _download_url(published: dict[str, Any]) -> str:
     for repository, filename in hub_files(published):
         endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
         return f"{endpoint}/{repository}/resolve/main/{filename}"
     return str(published.get("url", ""))
 
 
-def _unreachable(address: str) -> str | None:
+def _unreachable_reason(address: str) -> str | None:
     """Return why a download would fail, or None; its own retries would take minutes."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return "HF_HUB_OFFLINE is set"

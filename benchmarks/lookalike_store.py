@@ -1,6 +1,6 @@
 """Lookalike's store as the service uses it: built, tuned, searched and re-ranked by the product's functions.
 
-Results of building and tuning are cached beside the index. q queries, n rows.
+Results of building and tuning are cached next to the index. q queries, n rows.
 """
 
 from __future__ import annotations
