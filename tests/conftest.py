@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# umap-learn compiles for 15 seconds in every process; for a few images, interpreting it takes two.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
