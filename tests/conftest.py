@@ -19,6 +19,12 @@ def shared_data_folder() -> Path | None:
     return folder if (folder / "flickr8k" / "val.tar").is_file() else None
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """The event loop that asynchronous tests run on: the service's."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The shared data folder; the test is skipped where it is absent."""

@@ -100,40 +100,33 @@ def test_batch_is_forwarded_together_and_each_job_gets_its_result(steps: TwoStep
     assert all(set(stopwatch.took_ms) == {"wait", "encode", "search"} for stopwatch in stopwatches)
 
 
-def test_cancelled_query_leaves_the_queue_of_its_step(steps: TwoSteps) -> None:
-    async def main() -> None:
-        async with blocked(steps.second) as release:
-            kept, cancelled = (
-                asyncio.create_task(run_pipeline(steps.pipeline(), word, Stopwatch()))
-                for word in ("kept!", "cancelled")
-            )
-            while steps.second.queue_size() < 2:
-                await asyncio.sleep(0.001)
-            cancelled.cancel()
-            await asyncio.gather(cancelled, return_exceptions=True)
-            assert (steps.first.queue_size(), steps.second.queue_size()) == (0, 1)
-            steps.may_continue.set()
-            release.set()
-            assert await asyncio.wait_for(kept, 10) == (5, 5)
-
-    asyncio.run(main())
+async def test_cancelled_query_leaves_the_queue_of_its_step(steps: TwoSteps) -> None:
+    async with blocked(steps.second) as release:
+        kept, cancelled = (
+            asyncio.create_task(run_pipeline(steps.pipeline(), word, Stopwatch())) for word in ("kept!", "cancelled")
+        )
+        while steps.second.queue_size() < 2:
+            await asyncio.sleep(0.001)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        assert (steps.first.queue_size(), steps.second.queue_size()) == (0, 1)
+        steps.may_continue.set()
+        release.set()
+        assert await asyncio.wait_for(kept, 10) == (5, 5)
     assert ("second", [5]) in steps.batches
 
 
-def test_closed_batcher_cancels_forwarded_jobs(steps: TwoSteps) -> None:
-    async def main() -> None:
-        async with blocked(steps.first) as release:
-            task = asyncio.create_task(run_pipeline(steps.pipeline(), "a", Stopwatch()))
-            while not steps.first.queue_size():
-                await asyncio.sleep(0.001)
-            steps.second.close()
-            release.set()
-            with pytest.raises(asyncio.CancelledError):
-                await asyncio.wait_for(task, 10)
-            with pytest.raises(asyncio.CancelledError):
-                await steps.second.submit(steps.pipeline()[1][1], 1, Stopwatch())
-
-    asyncio.run(main())
+async def test_closed_batcher_cancels_forwarded_jobs(steps: TwoSteps) -> None:
+    async with blocked(steps.first) as release:
+        task = asyncio.create_task(run_pipeline(steps.pipeline(), "a", Stopwatch()))
+        while not steps.first.queue_size():
+            await asyncio.sleep(0.001)
+        steps.second.close()
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 10)
+        with pytest.raises(asyncio.CancelledError):
+            await steps.second.submit(steps.pipeline()[1][1], 1, Stopwatch())
 
 
 class Payload:
@@ -186,7 +179,7 @@ def test_error_keeps_no_reference_to_its_query(steps: TwoSteps, raised: type[Bas
         gc.enable()
 
 
-def test_query_cancelled_in_a_batch_is_not_forwarded(steps: TwoSteps) -> None:
+async def test_query_cancelled_in_a_batch_is_not_forwarded(steps: TwoSteps) -> None:
     started, may_continue = threading.Event(), threading.Event()
 
     def work(payloads: Sequence[Any], stopwatch: Stopwatch) -> Sequence[Any]:
@@ -194,16 +187,13 @@ def test_query_cancelled_in_a_batch_is_not_forwarded(steps: TwoSteps) -> None:
         may_continue.wait(10)
         return payloads
 
-    async def main() -> None:
-        async with blocked(steps.second) as release:
-            batcher = [(steps.first, BatchKey("w", "w", work, 8)), *steps.pipeline()[1:]]
-            task = asyncio.create_task(run_pipeline(batcher, "a", Stopwatch()))
-            await asyncio.to_thread(started.wait, 10)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            may_continue.set()
-            await steps.first.submit(BatchKey("next", "next", lambda payloads, _: payloads), None, Stopwatch())
-            assert steps.second.queue_size() == 0
-            release.set()
-
-    asyncio.run(main())
+    async with blocked(steps.second) as release:
+        batcher = [(steps.first, BatchKey("w", "w", work, 8)), *steps.pipeline()[1:]]
+        task = asyncio.create_task(run_pipeline(batcher, "a", Stopwatch()))
+        await asyncio.to_thread(started.wait, 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        may_continue.set()
+        await steps.first.submit(BatchKey("next", "next", lambda payloads, _: payloads), None, Stopwatch())
+        assert steps.second.queue_size() == 0
+        release.set()

@@ -87,60 +87,60 @@ BROKEN = ManifestInvalid("damaged")
 FULL = OSError("no space left on device")
 
 
-def test_refused_version_waits_for_other_files(gallery: Gallery) -> None:
+async def test_refused_version_waits_for_other_files(gallery: Gallery) -> None:
     gallery.publish("1")
-    asyncio.run(gallery.hosted.start())
+    await gallery.hosted.start()
     gallery.publish("2", "damaged", error=BROKEN)
     for _ in range(4):
         gallery.clock.now += 1000.0
-        asyncio.run(gallery.hosted._poll())
+        await gallery.hosted._poll()
     assert gallery.opened == ["1", "2"]
     assert (gallery.hosted.version, gallery.hosted.status.state) == ("1", State.STALE)
     gallery.publish("2", "repaired file")
-    asyncio.run(gallery.hosted._poll())  # the files have changed, and may still do
+    await gallery.hosted._poll()  # the files have changed, and may still do
     assert gallery.hosted.version == "1"
-    asyncio.run(gallery.hosted._poll())
+    await gallery.hosted._poll()
     assert (gallery.hosted.version, gallery.hosted.status.state) == ("2", State.SERVING)
 
 
-def test_passing_failure_is_retried_with_growing_delays(gallery: Gallery) -> None:
+async def test_passing_failure_is_retried_with_growing_delays(gallery: Gallery) -> None:
     gallery.publish("1", error=FULL)
     attempts = []
     for second in range(200):
         gallery.clock.now = float(second)
         with pytest.raises(NotReady, match="no space left on device"):
-            asyncio.run(gallery.hosted.ensure_open())
+            await gallery.hosted.ensure_open()
         attempts += [second] * (len(gallery.opened) - len(attempts))
     assert attempts == [0, 5, 15, 35, 75, 135, 195]
     gallery.publish("1")
     gallery.clock.now = 300.0
-    asyncio.run(gallery.hosted.ensure_open())
+    await gallery.hosted.ensure_open()
     assert gallery.hosted.status.failures == 0
 
 
-def test_query_does_not_retry_a_broken_version(gallery: Gallery) -> None:
+async def test_query_does_not_retry_a_broken_version(gallery: Gallery) -> None:
     gallery.publish("1", error=BROKEN)
     for _ in range(3):
         gallery.clock.now += 1000.0
         with pytest.raises(NotReady, match="could not be opened: damaged"):
-            asyncio.run(gallery.hosted.ensure_open())
+            await gallery.hosted.ensure_open()
     assert gallery.opened == ["1"]
 
 
-def test_failed_collection_whose_folder_vanishes_keeps_reason(gallery: Gallery) -> None:
+async def test_failed_collection_whose_folder_vanishes_keeps_reason(gallery: Gallery) -> None:
     gallery.publish("1", error=BROKEN)
-    asyncio.run(gallery.hosted.start())
+    await gallery.hosted.start()
     (gallery.root / CURRENT).unlink()
-    asyncio.run(gallery.hosted._poll())
+    await gallery.hosted._poll()
     failure = _collection_response(gallery.hosted)["failure"]
     assert (failure["code"], failure["version"]) == ("manifest_invalid", "1")
 
 
-def test_reload_ignores_the_backoff(gallery: Gallery) -> None:
+async def test_reload_ignores_the_backoff(gallery: Gallery) -> None:
     gallery.publish("1", error=FULL)
     for _ in range(2):
         with pytest.raises(LookalikeError, match="OSError: no space left"):
-            asyncio.run(gallery.hosted.reload())
+            await gallery.hosted.reload()
     assert gallery.opened == ["1", "1"]
 
 
@@ -158,7 +158,7 @@ def test_opening_outlives_the_caller(gallery: Gallery) -> None:
     assert gallery.opened == ["1"]
 
 
-def test_refused_version_is_not_kept_in_memory(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refused_version_is_not_kept_in_memory(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[weakref.ref[MagicMock]] = []
 
     async def failing(*_: Any) -> OpenVersion:
@@ -169,30 +169,30 @@ def test_refused_version_is_not_kept_in_memory(gallery: Gallery, monkeypatch: py
     monkeypatch.setattr(hosted_module, "open_version", failing)
     gallery.hosted.on_failure = lambda error: None  # captured log records would keep it
     gallery.publish("1")
-    asyncio.run(gallery.hosted.start())
+    await gallery.hosted.start()
     gc.collect()
     assert gallery.hosted.has_failed()
     assert opened[0]() is None
 
 
-def test_missing_collection_is_logged_once(gallery: Gallery, caplog: pytest.LogCaptureFixture) -> None:
+async def test_missing_collection_is_logged_once(gallery: Gallery, caplog: pytest.LogCaptureFixture) -> None:
     gallery.publish("1")
-    asyncio.run(gallery.hosted.start())
+    await gallery.hosted.start()
     for _ in range(2):
         away = gallery.root.rename(gallery.root.with_name("away"))
         for _ in range(3):
-            asyncio.run(gallery.hosted._poll())
+            await gallery.hosted._poll()
         assert gallery.hosted.status.state is State.DETACHED
         with pytest.raises(LookalikeError):
-            asyncio.run(gallery.hosted.reload())
+            await gallery.hosted.reload()
         away.rename(gallery.root)
-        asyncio.run(gallery.hosted._poll())
+        await gallery.hosted._poll()
         assert gallery.hosted.status.state is State.SERVING
     assert caplog.text.count("collection_gone version=1 still serves") == 2
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_shown_facts_follow_from_the_state(gallery: Gallery, seed: int) -> None:
+async def test_shown_facts_follow_from_the_state(gallery: Gallery, seed: int) -> None:
     """Random events in random order: publishing, failing, moving CURRENT away and back, closing, reloading, polling."""
     chance, hosted = random.Random(seed), gallery.hosted
     current, away = gallery.root / CURRENT, gallery.root.with_name("away")
@@ -222,19 +222,16 @@ def test_shown_facts_follow_from_the_state(gallery: Gallery, seed: int) -> None:
         poll,
     ]
 
-    async def main() -> None:
-        for _ in range(60):
-            before = hosted.version
-            with suppress(LookalikeError):
-                if (result := chance.choice(actions)()) is not None:
-                    await result
-            gallery.clock.now += chance.choice([0.0, 1.0, 10.0])
-            facts, state = _collection_response(hosted), hosted.status.state
-            assert (facts["version"] is not None) == (facts["encoder"] is not None) == state.serves
-            assert (facts["failure"] is not None) == state.has_failure == hosted.has_failed()
-            if state is State.DETACHED:
-                assert facts["failure"]["version"] is None
-            if state in (State.STALE, State.DETACHED):
-                assert facts["version"] == before
-
-    asyncio.run(main())
+    for _ in range(60):
+        before = hosted.version
+        with suppress(LookalikeError):
+            if (result := chance.choice(actions)()) is not None:
+                await result
+        gallery.clock.now += chance.choice([0.0, 1.0, 10.0])
+        facts, state = _collection_response(hosted), hosted.status.state
+        assert (facts["version"] is not None) == (facts["encoder"] is not None) == state.serves
+        assert (facts["failure"] is not None) == state.has_failure == hosted.has_failed()
+        if state is State.DETACHED:
+            assert facts["failure"]["version"] is None
+        if state in (State.STALE, State.DETACHED):
+            assert facts["version"] == before

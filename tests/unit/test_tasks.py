@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from app.tasks import restarting
 
 
-def test_failed_task_is_logged_and_restarted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_task_is_logged_and_restarted(caplog: pytest.LogCaptureFixture) -> None:
     begun: list[int] = []
 
     async def work() -> None:
@@ -17,6 +15,6 @@ def test_failed_task_is_logged_and_restarted(caplog: pytest.LogCaptureFixture) -
         if len(begun) < 3:
             raise ValueError("embedded null byte")
 
-    asyncio.run(restarting(work, delay=0.0))
+    await restarting(work, delay=0.0)
     assert begun == [0, 1, 2]
     assert caplog.text.count("ValueError: embedded null byte") == 2

@@ -57,37 +57,39 @@ class Exchange:
 LENGTH = {"content-length": "10"}
 
 
-def test_small_body_is_discarded_and_connection_kept() -> None:
+async def test_small_body_is_discarded_and_connection_kept() -> None:
     exchange = Exchange([b"12345", b"67890"])
-    asyncio.run(exchange.run(refuse, **LENGTH))
+    await exchange.run(refuse, **LENGTH)
     assert (exchange.received, exchange.closes(), exchange.body()) == (10, False, b"no")
 
 
-def test_slow_body_is_discarded_before_the_connection_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_body_is_discarded_before_the_connection_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unread_body, "_BODY_GRACE_SECONDS", 0.01)
     exchange = Exchange([b"12345", b"67890"], delay=0.05)
-    asyncio.run(exchange.run(refuse, **LENGTH))
+    await exchange.run(refuse, **LENGTH)
     assert (exchange.received, exchange.closes(), exchange.body()) == (10, True, b"no")
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_DISCARDED_BYTES", 100), ("_DISCARD_SECONDS", 0.05)])
-def test_endless_body_is_discarded_within_bounds(monkeypatch: pytest.MonkeyPatch, limit: str, value: float) -> None:
+async def test_endless_body_is_discarded_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
     monkeypatch.setattr(unread_body, "_BODY_GRACE_SECONDS", 0.01)
     monkeypatch.setattr(unread_body, limit, value)
     exchange = Exchange([b"x"], delay=0.001, endless=True)
-    asyncio.run(asyncio.wait_for(exchange.run(refuse, **LENGTH), 10))
+    await asyncio.wait_for(exchange.run(refuse, **LENGTH), 10)
     assert exchange.received <= 150
     assert (exchange.closes(), exchange.body()) == (True, b"no")
 
 
-def test_client_that_expects_continue_sends_no_body() -> None:
+async def test_client_that_expects_continue_sends_no_body() -> None:
     exchange = Exchange([b"1234567890"])
-    asyncio.run(exchange.run(refuse, expect="100-continue", **LENGTH))
+    await exchange.run(refuse, expect="100-continue", **LENGTH)
     assert (exchange.received, exchange.closes(), exchange.body()) == (0, True, b"no")
 
 
 @pytest.mark.parametrize("headers", [{}, LENGTH])
-def test_complete_body_changes_nothing(headers: dict[str, str]) -> None:
+async def test_complete_body_changes_nothing(headers: dict[str, str]) -> None:
     exchange = Exchange([b"12345", b"67890"])
-    asyncio.run(exchange.run(read, **headers))
+    await exchange.run(read, **headers)
     assert (len(exchange.sent), exchange.closes(), exchange.body()) == (2, False, b"yes")

@@ -103,37 +103,31 @@ def test_queries_queued_while_busy_form_one_batch(workers: EncoderWorkers, searc
     assert [len(batch) for batch in searcher.batches] == [5]
 
 
-def test_batch_size_is_limited(workers: EncoderWorkers, searcher: Any) -> None:
+async def test_batch_size_is_limited(workers: EncoderWorkers, searcher: Any) -> None:
     count = 2 * MAX_TEXT_BATCH_SIZE + 3
 
-    async def main() -> None:
-        async with blocked(workers):
-            tasks = [submit_text(workers, searcher, "x") for _ in range(count)]
-            await wait_until_queued(workers, count)
-        await asyncio.gather(*tasks)
-
-    asyncio.run(main())
+    async with blocked(workers):
+        tasks = [submit_text(workers, searcher, "x") for _ in range(count)]
+        await wait_until_queued(workers, count)
+    await asyncio.gather(*tasks)
     assert [len(batch) for batch in searcher.batches] == [MAX_TEXT_BATCH_SIZE, MAX_TEXT_BATCH_SIZE, 3]
 
 
 @pytest.mark.parametrize(("max_size", "sizes"), [(4, [4, 4, 1]), (8, [8, 1])])
-def test_encoder_sets_the_size_of_image_batches(
+async def test_encoder_sets_the_size_of_image_batches(
     workers: EncoderWorkers, searcher: Any, max_size: int, sizes: list[int]
 ) -> None:
     searcher.encoder.image_batch_size = max_size
 
-    async def main() -> None:
-        async with blocked(workers):
-            tasks = [
-                asyncio.create_task(
-                    run_pipeline([workers.image_step(searcher)], np.zeros((3, 2, 2), np.uint8), Stopwatch())
-                )
-                for _ in range(9)
-            ]
-            await wait_until_queued(workers, 9)
-        await asyncio.gather(*tasks)
-
-    asyncio.run(main())
+    async with blocked(workers):
+        tasks = [
+            asyncio.create_task(
+                run_pipeline([workers.image_step(searcher)], np.zeros((3, 2, 2), np.uint8), Stopwatch())
+            )
+            for _ in range(9)
+        ]
+        await wait_until_queued(workers, 9)
+    await asyncio.gather(*tasks)
     assert [shape[0] for shape in searcher.batches] == sizes
 
 
@@ -154,16 +148,13 @@ def test_images_and_texts_have_separate_queues(workers: EncoderWorkers, searcher
     assert searcher.batches == [["one", "seven"], (2, 3, 4, 4)]  # the queue whose first query waited longest goes first
 
 
-def test_encoders_do_not_share_a_batch(workers: EncoderWorkers) -> None:
+async def test_encoders_do_not_share_a_batch(workers: EncoderWorkers) -> None:
     one, other = FakeSearcher(), FakeSearcher()
 
-    async def main() -> None:
-        async with blocked(workers):
-            tasks = [submit_text(workers, each, "x") for each in (one, other, one)]
-            await wait_until_queued(workers, 3)
-        await asyncio.gather(*tasks)
-
-    asyncio.run(main())
+    async with blocked(workers):
+        tasks = [submit_text(workers, each, "x") for each in (one, other, one)]
+        await wait_until_queued(workers, 3)
+    await asyncio.gather(*tasks)
     assert (one.batches, other.batches) == ([["x", "x"]], [["x"]])
 
 
@@ -180,7 +171,7 @@ def test_only_the_bad_query_of_a_batch_fails(workers: EncoderWorkers, searcher: 
     assert searcher.batches == [["a", BAD, "ccc"], ["a"], [BAD], ["ccc"]]
 
 
-def test_cancelled_query_is_not_retried(workers: EncoderWorkers) -> None:
+async def test_cancelled_query_is_not_retried(workers: EncoderWorkers) -> None:
     failing, cancelled = threading.Event(), threading.Event()
 
     class SlowSearcher(FakeSearcher):
@@ -192,17 +183,14 @@ def test_cancelled_query_is_not_retried(workers: EncoderWorkers) -> None:
 
     searcher: Any = SlowSearcher()
 
-    async def main() -> None:
-        async with blocked(workers):
-            kept, dropped = submit_text(workers, searcher, "kept!"), submit_text(workers, searcher, "dropped")
-            await wait_until_queued(workers, 2)
-        await asyncio.to_thread(failing.wait, 10)
-        dropped.cancel()
-        await asyncio.sleep(0.01)
-        cancelled.set()
-        assert (await kept).tolist() == [5.0]
-
-    asyncio.run(main())
+    async with blocked(workers):
+        kept, dropped = submit_text(workers, searcher, "kept!"), submit_text(workers, searcher, "dropped")
+        await wait_until_queued(workers, 2)
+    await asyncio.to_thread(failing.wait, 10)
+    dropped.cancel()
+    await asyncio.sleep(0.01)
+    cancelled.set()
+    assert (await kept).tolist() == [5.0]
     assert searcher.batches == [[BAD], ["kept!"]]
 
 
@@ -369,29 +357,23 @@ def test_wrong_number_of_results_is_an_error(workers: EncoderWorkers) -> None:
     assert all("0 results for 1 queries" in str(error) for error in asyncio.run(main()))
 
 
-def test_cancelled_query_is_dropped(workers: EncoderWorkers, searcher: Any) -> None:
-    async def main() -> None:
-        async with blocked(workers):
-            dropped, kept = submit_text(workers, searcher, "dropped"), submit_text(workers, searcher, "kept!")
-            await wait_until_queued(workers, 2)
-            dropped.cancel()
-            await asyncio.sleep(0.01)
-        assert (await kept).tolist() == [5.0]
-        assert dropped.cancelled()
-
-    asyncio.run(main())
+async def test_cancelled_query_is_dropped(workers: EncoderWorkers, searcher: Any) -> None:
+    async with blocked(workers):
+        dropped, kept = submit_text(workers, searcher, "dropped"), submit_text(workers, searcher, "kept!")
+        await wait_until_queued(workers, 2)
+        dropped.cancel()
+        await asyncio.sleep(0.01)
+    assert (await kept).tolist() == [5.0]
+    assert dropped.cancelled()
     assert searcher.batches == [["kept!"]]
 
 
-def test_run_returns_or_raises_what_the_call_does(workers: EncoderWorkers) -> None:
-    async def main() -> None:
-        assert await workers.run(lambda: None) is None
-        assert await workers.run(lambda: 7) == 7
-        with pytest.raises(ZeroDivisionError):
-            await workers.run(lambda: 1 // 0)
-        assert await workers.run(lambda: threading.current_thread().name) == "device"
-
-    asyncio.run(main())
+async def test_run_returns_or_raises_what_the_call_does(workers: EncoderWorkers) -> None:
+    assert await workers.run(lambda: None) is None
+    assert await workers.run(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        await workers.run(lambda: 1 // 0)
+    assert await workers.run(lambda: threading.current_thread().name) == "device"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
@@ -404,19 +386,16 @@ def test_worker_threads_have_lower_priority(workers: EncoderWorkers) -> None:
     assert niceness() == own
 
 
-def test_close_cancels_waiting_queries(workers: EncoderWorkers, searcher: Any) -> None:
-    async def main() -> None:
-        async with blocked(workers) as running:
-            waiting = submit_text(workers, searcher, "x")
-            await wait_until_queued(workers, 1)
-            workers.close()
-        await running
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        with pytest.raises(asyncio.CancelledError):
-            await run_pipeline([workers.text_step(searcher)], "late", Stopwatch())
-
-    asyncio.run(main())
+async def test_close_cancels_waiting_queries(workers: EncoderWorkers, searcher: Any) -> None:
+    async with blocked(workers) as running:
+        waiting = submit_text(workers, searcher, "x")
+        await wait_until_queued(workers, 1)
+        workers.close()
+    await running
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with pytest.raises(asyncio.CancelledError):
+        await run_pipeline([workers.text_step(searcher)], "late", Stopwatch())
     assert searcher.batches == []
     workers.join(10)
     assert not any(thread.is_alive() for thread in workers.threads)
