@@ -35,6 +35,7 @@ class Fragment:
             "INFERENCE_NUM_THREADS": threads,
         }
         self._core = openvino.Core()
+        self._graph: openvino.Model | None = None
         self._requests: dict[tuple[int, ...], openvino.InferRequest] = {}
 
     def __call__(self, rows: Float32 | UInt8) -> Float32:
@@ -51,8 +52,11 @@ class Fragment:
 
     def _compile(self, rows: Float32 | UInt8) -> None:
         if any(shape[1:] != rows.shape[1:] for shape in self._requests):
+            self._graph = None  # padding may depend on the sides
             self._requests.clear()  # inputs only grow during a run: smaller sizes are not needed again
-        with torch.autocast("cpu", enabled=False):
-            graph = convert(self._module, (torch.from_numpy(rows),))  # padding may depend on the sides
+        if self._graph is None:
+            with torch.autocast("cpu", enabled=False):
+                self._graph = convert(self._module, (torch.from_numpy(rows),))
+        graph = self._graph.clone()
         graph.reshape(rows.shape)
         self._requests[rows.shape] = self._core.compile_model(graph, "CPU", self._settings).create_infer_request()
