@@ -23,6 +23,6 @@ def register_admission(telemetry: Telemetry, admission: AdmissionControllers) ->
     gauge, counter = telemetry.gauge, telemetry.counter
     for kind, controller in admission.by_kind.items():
         in_flight, refused = (partial(getattr, controller, name) for name in ("in_flight", "refused"))
-        gauge("under_way", "Queries admitted and not answered yet.", in_flight, kind=kind)
+        gauge("under_way", "Queries in flight.", in_flight, kind=kind)
         counter("refused", "Queries refused since the start.", refused, kind=kind)
-        gauge("expected_wait_seconds", "What a query would wait now.", controller.expected_wait, kind=kind)
+        gauge("expected_wait_seconds", "Expected wait of a new query.", controller.expected_wait, kind=kind)

@@ -81,7 +81,7 @@ class Service:
         self._register_metrics()
 
     def _register_metrics(self) -> None:
-        self.telemetry.gauge("ready", "Whether /readyz says 200.", self.is_ready)
+        self.telemetry.gauge("ready", "Whether /readyz answers 200.", self.is_ready)
         self.telemetry.gauge("model_bytes", "Weights of the encoders in use.", self.collections.weight_bytes)
         metrics.register_workers(self.telemetry, self._runtime)
         metrics.register_admission(self.telemetry, self.admission)

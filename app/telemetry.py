@@ -45,7 +45,7 @@ class Telemetry:
             "lookalike_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
         )
         self._request_seconds = Histogram(
-            "lookalike_request_seconds", "From a request's head to its answer.", ["route"],
+            "lookalike_request_seconds", "From a request's head to its response.", ["route"],
             buckets=_SECONDS_BUCKETS, registry=self._registry,
         )  # fmt: skip
         self._stages = Histogram(

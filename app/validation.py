@@ -28,7 +28,7 @@ def request_validation_error(error: RequestValidationError) -> RequestError:
 
 
 def _too_many(count: int) -> RequestError:
-    return RequestError(f"{count:,} things are wrong with the body; /docs shows what it may hold")
+    return RequestError(f"the body has {count:,} errors; /docs shows its schema")
 
 
 def _field_errors(entries: Sequence[Any]) -> RequestError:

@@ -153,7 +153,7 @@ def _require_loopback(host: str) -> None:
     if not is_loopback(host):
         _fail(
             f"{host} can be reached from other machines, and the service has no keys: make one (`lookalike key NAME`, "
-            "then LOOKALIKE_KEYS_FILE=keys.toml), or let anyone in with LOOKALIKE_ANONYMOUS=true"
+            "then LOOKALIKE_KEYS_FILE=keys.toml), or allow anonymous access with LOOKALIKE_ANONYMOUS=true"
         )
 
 

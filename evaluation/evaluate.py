@@ -115,7 +115,7 @@ def measure(
 
 def describe(spec: EncoderSpec) -> dict[str, Any]:
     """Return a spec as plain values; its thresholds are the service's, calibrated ones first."""
-    plain = {name: value for name, value in asdict(spec).items() if name != "calibration"}
+    plain = {name: value for name, value in asdict(spec).items() if name not in ("calibration", "text_hint")}
     for kind in ("image_image", "image_text"):
         if measured := getattr(spec.calibration, kind, None):
             plain["thresholds"][kind] = measured.threshold

@@ -30,22 +30,45 @@ PUBLIC_KEYS = frozenset({'"mend"'})
 SUFFIXES = {".css", ".html", ".js", ".json", ".md", ".py", ".sh", ".toml", ".yaml", ".yml", ".conf", ""}
 EXEMPT = ("scripts/check_wording.py", "tests/unit/test_check_wording.py", "benchmarks/history/", "tests/golden/")
 
-_PHRASE = re.compile("|".join(rf"(?P<p{i}>\b(?:{words})\b)" for i, words in enumerate(PHRASES)), re.IGNORECASE)
+_PHRASE = re.compile(
+    "|".join(rf"(?P<p{i}>\b(?:{words.replace(' ', chr(92) + 's+')})\b)" for i, words in enumerate(PHRASES)),
+    re.IGNORECASE,
+)
 _TERMS = list(PHRASES.values())
+_PICTURE = re.compile(r"[\w-]*picture[\w-]*", re.IGNORECASE)
+_CODE_SPAN = re.compile(r"`[^`\n]+`")
 
 
 def findings(name: str, text: str) -> Iterator[str]:
-    """Yield a line for each phrase, or identifier with `picture`, in a file's text."""
-    for number, line in enumerate(text.splitlines(), start=1):
-        for match in _PHRASE.finditer(line):
-            if line[match.start() - 1 : match.end() + 1] in PUBLIC_KEYS:
-                continue
-            term = _TERMS[int(str(match.lastgroup)[1:])]
-            yield f"{name}:{number}: {match.group()!r}; write: {term}"
+    """Yield a line for each phrase, and for each identifier with `picture`, in a file's text."""
+    for match in _PHRASE.finditer(text):
+        if text[max(0, match.start() - 1) : match.end() + 1] in PUBLIC_KEYS:
+            continue
+        term = _TERMS[int(str(match.lastgroup)[1:])]
+        yield f"{name}:{_line(text, match.start())}: {match.group()!r}; write: {term}"
+    for number, identifier in _identifiers(name, text):
+        if "picture" in identifier.lower() and identifier.strip("-") not in PUBLIC_NAMES:
+            yield f"{name}:{number}: {identifier!r}; write: image"
+
+
+def _identifiers(name: str, text: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the name of identifiers: Python's all, others' those that hold `picture`."""
     if name.endswith(".py"):
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type == tokenize.NAME and "picture" in token.string.lower() and token.string not in PUBLIC_NAMES:
-                yield f"{name}:{token.start[0]}: {token.string!r}; write: image"
+            if token.type == tokenize.NAME:
+                yield token.start[0], token.string
+    elif name.endswith((".js", ".html", ".css")):
+        for match in _PICTURE.finditer(text):
+            yield _line(text, match.start()), match.group()
+    elif name.endswith(".md"):
+        for span in _CODE_SPAN.finditer(text):
+            for match in _PICTURE.finditer(span.group()):
+                if not span.group()[: match.start()].endswith(("/", "~/")):  # a folder
+                    yield _line(text, span.start()), match.group()
+
+
+def _line(text: str, offset: int) -> int:
+    return text.count("\n", 0, offset) + 1
 
 
 def tracked_files() -> list[str]:

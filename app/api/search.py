@@ -27,19 +27,19 @@ _PARAMETERS = [
     {
         "name": "limit",
         "in": "query",
-        "description": "How many items to return, unless the body says.",
+        "description": "How many items to return, unless the body has it.",
         "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT},
     },
     {
         "name": "filter",
         "in": "query",
-        "description": "A `Filter` as JSON text, unless the body says.",
+        "description": "A `Filter` as JSON text, unless the body has it.",
         "schema": {"type": "string"},
     },
     {
         "name": "params",
         "in": "query",
-        "description": "`Params` as JSON text, unless the body says.",
+        "description": "`Params` as JSON text, unless the body has it.",
         "schema": {"type": "string"},
     },
 ]

@@ -100,7 +100,7 @@ class ImportedRows:
             raise EncoderMismatch(
                 f"{len(self._images.cosines)} images encoded with {self._encoder!r} have a median cosine of "
                 f"{agreement:.2f} with their vectors in {self._embeddings.source}: another encoder made those. Name "
-                "it, or take them all the same by --unchecked"
+                "it, or import them without this check by --unchecked"
             )
 
 

@@ -33,7 +33,8 @@ from lookalike.sources.item import Item, Source, fingerprint
 from lookalike.types import Float32, UInt8
 
 DECODER_VERSION = 1
-"""Incremented when `lookalike.images` decodes the same bytes to other pixels; all images are then encoded again."""
+"""Increment it when `lookalike.images` makes other pixels or thumbnails of the same bytes: all images are then encoded
+again."""
 
 Outcome = Decoded | Rejected
 

@@ -78,7 +78,7 @@ class ModelFamily(ABC):
 
     @property
     def round_to_bf16(self) -> Callable[[nn.Module], None] | None:
-        """As in `Tower`, for the image tower."""
+        """What rounds the image tower to bf16; None to cast it."""
         return None
 
     def text_available(self) -> bool:

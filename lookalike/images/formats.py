@@ -31,7 +31,7 @@ def open_image(data: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         if data.startswith(_MAGIC):
             raise ImageUndecodable("the header of the image is truncated or corrupt") from error
-        accepted = "JPEG, PNG, WebP, GIF, BMP, TIFF"
+        accepted = ", ".join(FORMATS).replace("WEBP", "WebP")
         raise ImageUnsupported(
             f"not an image of an accepted format ({accepted}); its bytes begin {data[:8].hex(' ')}"
         ) from error

@@ -1,4 +1,4 @@
-"""Waiting for what happens on another thread."""
+"""Wait for a condition that another thread fulfils."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Returns when `condition` holds; fails where it does not come to pass in time."""
+    """Return when the condition holds; fail after some seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.01)

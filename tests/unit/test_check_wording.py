@@ -40,6 +40,20 @@ def test_identifier_is_found_but_not_the_word(check: ModuleType) -> None:
     assert line == "a.py:1: 'read_picture'; write: image"
 
 
+def test_phrase_is_found_over_a_line_break(check: ModuleType) -> None:
+    (line,) = check.findings("docs/a.md", "weights that are at\nhand")
+    assert line.startswith("docs/a.md:1: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.js", "const pictureBox = 1;"), ("a.html", '<p id="picture-box">'), ("a.md", "Call `load_picture()`.")],
+)
+def test_identifier_is_found_outside_python(check: ModuleType, name: str, text: str) -> None:
+    (line,) = check.findings(name, text)
+    assert "write: image" in line
+
+
 @pytest.mark.parametrize("text", ["amended, commend", "as told by", "outlets in", "training_pictures = pictures"])
 def test_other_words_pass(check: ModuleType, text: str) -> None:
     assert not list(check.findings("a.md", text))

@@ -13,7 +13,7 @@ import pytest
 
 from evaluation.classes import unseen_classes
 from evaluation.datasets import Example, read_examples
-from evaluation.evaluate import evaluate, measure
+from evaluation.evaluate import describe, evaluate, measure
 from evaluation.options import Options
 from evaluation.pair_list import is_pair_list, measure_pair_list, read_pair_list
 from evaluation.text_report import as_json, as_table, flat
@@ -262,3 +262,9 @@ def test_json_has_flat_names_and_table_has_sections():
     for text in ("precision at 1", "labels, unseen classes", "image pairs", "baseline", "P@10 of 'a photo of a {}'"):
         assert text in table
     assert max(map(len, as_table(metrics).splitlines()[:-3])) <= 80
+
+
+def test_description_of_an_encoder_keeps_its_keys() -> None:
+    assert set(describe(load_encoder("fake").spec)) == {
+        "name", "weights", "dim", "image_size", "preprocessing", "text", "engine", "precision", "device", "thresholds",
+    }  # fmt: skip

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 import time
 import tracemalloc
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +22,7 @@ from lookalike import images
 from lookalike.encoders.registry import load_encoder
 from lookalike.errors import ImageError, ImageTooLarge, ImageUndecodable
 from lookalike.images import decoder
+from lookalike.images.formats import FORMATS
 from lookalike.images.pixel_budget import PixelBudget
 from lookalike.search import Limits, Searcher
 from lookalike.stopwatch import Stopwatch
@@ -223,3 +226,10 @@ class TestPixelBudget:
             assert Searcher.prepare_image(searcher, data.getvalue(), Stopwatch()) == "pixels"  # type: ignore[arg-type,comparison-overlap]
             assert free.pop() == 1_000_000 - taken
             assert budget._free == 1_000_000
+
+
+@pytest.mark.parametrize("place", ["app/web/app.js", "docs/api.md", "docs/indexing.md", "docs/errors.md"])
+def test_accepted_formats_are_listed_wherever_users_look(place: str) -> None:
+    text = (Path(__file__).parents[2] / place).read_text(encoding="utf-8")
+    names = [name.replace("WEBP", "WebP") for name in FORMATS]
+    assert any(all(re.search(rf"\b{name}\b", line) for name in names) for line in text.splitlines()), names

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -220,8 +222,18 @@ def test_faiss_store_reaches_target(tmp_path: Path) -> None:
     assert_json_ready(report)
     assert report.query_ms is not None
     assert report.query_ms > 0
-    again = tune(store, vectors, text=unit(20, 32, seed=2), target=0.9)  # times differ, the choice does not
-    assert (again.params, again.recalls) == (report.params, report.recalls)
+
+
+def test_choice_is_the_same_for_the_same_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = unit(3_000, 32, seed=1).astype(np.float16)
+    kind, params = build_store(vectors, tmp_path, "faiss")
+    store = open_store(kind, tmp_path, vectors, params)
+    reports = []
+    for _ in range(2):
+        monkeypatch.setattr(tuning, "time", SimpleNamespace(perf_counter=count().__next__))
+        reports.append(tune(store, vectors, text=unit(20, 32, seed=2), target=0.9))
+    assert reports[0].met
+    assert (reports[0].params, reports[0].recalls) == (reports[1].params, reports[1].recalls)
 
 
 def assert_json_ready(report: TuningReport) -> None:

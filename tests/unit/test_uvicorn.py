@@ -21,7 +21,7 @@ USED = {"should_exit", "handle_exit", "serve"}
 
 
 async def nothing(*_: object) -> None:
-    """An application that answers nothing."""
+    """An application without responses."""
 
 
 @pytest.fixture

@@ -45,11 +45,11 @@ def pack(ids: Tensor, ends: Tensor, mask: Tensor) -> Packed:
     again = shared & (rows > 0) & (columns == 0)
     kept = ((columns <= ends[:, None]) & ~again).flatten()
     found = kept.nonzero()[:, 0]
-    places = F.pad(found, (0, -found.shape[0] % _STEP))  # with the first token once more, which none of the others sees
+    places = F.pad(found, (0, -found.shape[0] % _STEP))  # with the first token again, to which no other attends
     row, column = places // t, places % t
     real = torch.arange(places.shape[0], device=ids.device) < found.shape[0]
     same = row[:, None] == row
-    start = shared[row] & (places == 0)  # (p, p): who looks at the token that all share
+    start = shared[row] & (places == 0)  # (p, p): positions that attend to the shared token
     seen = torch.where((same | start) & real, mask[column[:, None], column], float("-inf"))
     last = kept.long().cumsum(0)[rows[:, 0] * t + ends] - 1
     return Packed(places, column, seen, torch.where(shared[:, 0] & (ends == 0), 0, last))
