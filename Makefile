@@ -13,7 +13,7 @@ demo: .venv/demo.stamp ## set up, index the sample gallery (or IMAGES=folder), s
 	@$(BIN)/lookalike demo $(if $(IMAGES),--images "$$IMAGES") $(if $(PORT),--port "$$PORT") $(if $(filter-out 0,$(ONCE)),--once)
 
 test: .venv/dev.stamp ## set up and run all tests (ARGS="-k text" for pytest)
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: lint types layers wording container-files ## all checks that do not run the code
 
