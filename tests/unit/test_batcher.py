@@ -78,22 +78,20 @@ async def blocked(batcher: Batcher) -> AsyncIterator[threading.Event]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def test_batch_is_forwarded_together_and_each_job_gets_its_result(steps: TwoSteps) -> None:
+async def test_batch_is_forwarded_together_and_each_job_gets_its_result(steps: TwoSteps) -> None:
     steps.may_continue.set()
     stopwatches = [Stopwatch() for _ in range(3)]
 
-    async def main() -> list[Any]:
-        async with blocked(steps.first) as release:
-            tasks = [
-                asyncio.create_task(run_pipeline(steps.pipeline(), word, stopwatch))
-                for word, stopwatch in zip(("a", BAD, "ccc"), stopwatches, strict=True)
-            ]
-            while steps.first.queue_size() < 3:
-                await asyncio.sleep(0.001)
-            release.set()
-            return await asyncio.gather(*tasks, return_exceptions=True)
-
-    first, bad, last = asyncio.run(main())
+    async with blocked(steps.first) as release:
+        tasks = [
+            asyncio.create_task(run_pipeline(steps.pipeline(), word, stopwatch))
+            for word, stopwatch in zip(("a", BAD, "ccc"), stopwatches, strict=True)
+        ]
+        while steps.first.queue_size() < 3:
+            await asyncio.sleep(0.001)
+        release.set()
+        results: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
+    first, bad, last = results
     assert (first, last) == ((1, 1), (3, 3))
     assert isinstance(bad, EncoderError)
     assert steps.batches[:2] == [("first", ["a", BAD, "ccc"]), ("second", [1, 0, 3])]
@@ -135,7 +133,7 @@ class Payload:
 
 @pytest.mark.parametrize("raised", [EncoderError, RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("count", [1, 3])
-def test_error_keeps_no_reference_to_its_query(steps: TwoSteps, raised: type[BaseException], count: int) -> None:
+async def test_error_keeps_no_reference_to_its_query(steps: TwoSteps, raised: type[BaseException], count: int) -> None:
     """Frames of a traceback hold a query's objects, and a reference cycle keeps them until garbage collection."""
     references: list[weakref.ref[Payload]] = []
 
@@ -159,18 +157,15 @@ def test_error_keeps_no_reference_to_its_query(steps: TwoSteps, raised: type[Bas
         assert message.endswith("broken")
         assert ("in work" in notes) == (raised is not EncoderError)  # the formatted traceback, for the log
 
-    async def main() -> None:
+    gc.collect()
+    gc.disable()
+    try:
         async with blocked(steps.first) as release:
             tasks = [asyncio.create_task(query()) for _ in range(count)]
             while steps.first.queue_size() < count:
                 await asyncio.sleep(0.001)
             release.set()
             await asyncio.gather(*tasks)
-
-    gc.collect()
-    gc.disable()
-    try:
-        asyncio.run(main())
         steps.close()
         steps.first.join(10)  # for the batch in flight
         assert len(references) == (2 if count == 1 else 3 + 1 + 3)

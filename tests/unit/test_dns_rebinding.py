@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socketserver
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -109,19 +108,19 @@ def resolver_at(port: int) -> Resolve:
     ("answers", "rest"),
     [([PUBLIC], repeat(LOOPBACK)), ([LOOPBACK], repeat(PUBLIC)), ([], chain.from_iterable(repeat((PUBLIC, LOOPBACK))))],
 )
-def test_rebinding_never_reaches_loopback(answers: list[str], rest: Iterable[str]) -> None:
+async def test_rebinding_never_reaches_loopback(answers: list[str], rest: Iterable[str]) -> None:
     name_server, private, backend = NameServer(chain(answers, rest)), PrivateServer(), RecordingBackend()
     with running(name_server) as name_port, running(private) as port:
         fetcher = ImageFetcher(enabled=True, max_bytes=1000, timeout=5, resolve=resolver_at(name_port), backend=backend)
         for _ in range(8):
             with pytest.raises((UrlRefused, UrlFailed), match=r"not on the public internet|can't be reached"):
-                asyncio.run(fetcher.get(f"http://{NAME[:-1]}:{port}/"))
+                await fetcher.get(f"http://{NAME[:-1]}:{port}/")
     assert name_server.queries == 8  # one lookup an image: the connection uses the address that was checked
     assert LOOPBACK not in backend.connected
     assert private.requests == 0
 
 
-def test_allow_list_permits_the_same_host() -> None:
+async def test_allow_list_permits_the_same_host() -> None:
     name_server, private = NameServer(repeat(LOOPBACK)), PrivateServer()
     with running(name_server) as name_port, running(private) as port:
         fetcher = ImageFetcher(
@@ -132,5 +131,5 @@ def test_allow_list_permits_the_same_host() -> None:
             resolve=resolver_at(name_port),
             backend=RecordingBackend(),
         )
-        assert asyncio.run(fetcher.get(f"http://{NAME[:-1]}:{port}/")) == b"secret"
+        assert await fetcher.get(f"http://{NAME[:-1]}:{port}/") == b"secret"
     assert private.requests == 1

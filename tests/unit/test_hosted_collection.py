@@ -144,17 +144,14 @@ async def test_reload_ignores_the_backoff(gallery: Gallery) -> None:
     assert gallery.opened == ["1", "1"]
 
 
-def test_opening_outlives_the_caller(gallery: Gallery) -> None:
-    async def main() -> None:
-        query = asyncio.create_task(gallery.hosted.ensure_open())
-        await asyncio.sleep(0)
-        query.cancel()
-        with suppress(asyncio.CancelledError):
-            await query
-        await asyncio.wait_for(gallery.hosted.ensure_open(), 5)
-
+async def test_opening_outlives_the_caller(gallery: Gallery) -> None:
     gallery.publish("1")
-    asyncio.run(main())
+    query = asyncio.create_task(gallery.hosted.ensure_open())
+    await asyncio.sleep(0)
+    query.cancel()
+    with suppress(asyncio.CancelledError):
+        await query
+    await asyncio.wait_for(gallery.hosted.ensure_open(), 5)
     assert gallery.opened == ["1"]
 
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import httpcore
 import pytest
@@ -81,10 +80,6 @@ class FakeResolver:
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
 
-def get(fetcher: ImageFetcher, url: str) -> bytes:
-    return asyncio.run(fetcher.get(url))
-
-
 def fetcher(
     allowed: str = "",
     *,
@@ -98,9 +93,9 @@ def fetcher(
     )
 
 
-def test_fetching_is_disabled_by_default() -> None:
+async def test_fetching_is_disabled_by_default() -> None:
     with pytest.raises(UrlDisabled, match="LOOKALIKE_URLS=true"):
-        get(ImageFetcher(enabled=False, max_bytes=1, timeout=1), "http://example.com/")
+        await ImageFetcher(enabled=False, max_bytes=1, timeout=1).get("http://example.com/")
 
 
 @pytest.mark.parametrize(
@@ -113,10 +108,10 @@ def test_fetching_is_disabled_by_default() -> None:
         "http://ex\nample.com/",
     ],
 )  # fmt: skip
-def test_invalid_url_is_refused_without_dns_lookup(url: str) -> None:
+async def test_invalid_url_is_refused_without_dns_lookup(url: str) -> None:
     resolver, backend = FakeResolver([PUBLIC]), RecordingBackend()
     with pytest.raises(UrlRefused):
-        get(fetcher(resolve=resolver, backend=backend), url)
+        await fetcher(resolve=resolver, backend=backend).get(url)
     assert (resolver.queried, backend.connected) == ([], [])
 
 
@@ -128,35 +123,35 @@ def test_invalid_url_is_refused_without_dns_lookup(url: str) -> None:
         "localhost", "LOCALHOST", "localhost.", "169.254.169.254", "[fe80::1%25lo]", "\uff11\uff12\uff17.0.0.1",
     ],
 )  # fmt: skip
-def test_loopback_is_refused_in_any_notation(host: str) -> None:
+async def test_loopback_is_refused_in_any_notation(host: str) -> None:
     backend = RecordingBackend()
     with pytest.raises((UrlRefused, UrlFailed)):
-        get(fetcher(backend=backend), f"http://{host}:80/cat.jpg")
+        await fetcher(backend=backend).get(f"http://{host}:80/cat.jpg")
     assert backend.connected == []
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_host_with_private_address_is_refused(address: str) -> None:
+async def test_host_with_private_address_is_refused(address: str) -> None:
     backend = RecordingBackend()
     for answers in ([address], [PUBLIC, address]):  # one private address is enough
         with pytest.raises(UrlRefused, match="LOOKALIKE_URLS_ALLOWED"):
-            get(fetcher(resolve=FakeResolver(answers), backend=backend), "http://images.example/cat.jpg")
+            await fetcher(resolve=FakeResolver(answers), backend=backend).get("http://images.example/cat.jpg")
     assert backend.connected == []
 
 
-def test_connects_to_the_address_that_was_checked() -> None:
+async def test_connects_to_the_address_that_was_checked() -> None:
     with serving(responds(200, b"image")) as port:
         resolver, backend = FakeResolver([PUBLIC], ["127.0.0.1"]), RecordingBackend(port)
-        assert get(fetcher(resolve=resolver, backend=backend), "http://rebinding.example/cat.jpg") == b"image"
+        assert await fetcher(resolve=resolver, backend=backend).get("http://rebinding.example/cat.jpg") == b"image"
     assert resolver.queried == ["rebinding.example"]
     assert backend.connected == [(PUBLIC, 80)]
 
 
-def test_host_is_checked_again_after_redirect() -> None:
+async def test_host_is_checked_again_after_redirect() -> None:
     with serving(responds(302, Location="http://rebinding.example/again")) as port:
         resolver, backend = FakeResolver([PUBLIC], ["127.0.0.1"]), RecordingBackend(port)
         with pytest.raises(UrlRefused):
-            get(fetcher(resolve=resolver, backend=backend), "http://rebinding.example/cat.jpg")
+            await fetcher(resolve=resolver, backend=backend).get("http://rebinding.example/cat.jpg")
     assert backend.connected == [(PUBLIC, 80)]
 
 
@@ -168,7 +163,7 @@ def test_host_is_checked_again_after_redirect() -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirect_to_forbidden_url_is_refused(status: int, location: str) -> None:
+async def test_redirect_to_forbidden_url_is_refused(status: int, location: str) -> None:
     class TwoHosts(FakeResolver):
         async def __call__(self, host: str, port: int) -> Sequence[str]:
             return [PUBLIC] if host == "images.example" else [host if host != "2130706433" else "127.0.0.1"]
@@ -176,42 +171,42 @@ def test_redirect_to_forbidden_url_is_refused(status: int, location: str) -> Non
     with serving(responds(status, Location=location)) as port:
         backend = RecordingBackend(port)
         with pytest.raises(UrlRefused):
-            get(fetcher(resolve=TwoHosts([]), backend=backend), "http://images.example/cat.jpg")
+            await fetcher(resolve=TwoHosts([]), backend=backend).get("http://images.example/cat.jpg")
     assert backend.connected == [(PUBLIC, 80)]
 
 
-def test_redirects_are_followed_up_to_five() -> None:
+async def test_redirects_are_followed_up_to_five() -> None:
     def respond(request: BaseHTTPRequestHandler) -> None:
         left = int(request.path.strip("/"))
         responds(302, Location=f"/{left - 1}")(request) if left else responds(200, b"image")(request)
 
     with serving(respond) as port:
-        assert get(fetcher("127.0.0.1"), f"http://127.0.0.1:{port}/5") == b"image"
+        assert await fetcher("127.0.0.1").get(f"http://127.0.0.1:{port}/5") == b"image"
         with pytest.raises(UrlFailed, match="more than 5"):
-            get(fetcher("127.0.0.1"), f"http://127.0.0.1:{port}/6")
+            await fetcher("127.0.0.1").get(f"http://127.0.0.1:{port}/6")
 
 
 @pytest.mark.parametrize(
     "allowed", ["127.0.0.1", "127.0.0.0/8", "localhost", "10.0.0.0/8, LOCALHOST.", "::1 127.0.0.0/8"]
 )
-def test_allow_list_permits_private_addresses(allowed: str) -> None:
+async def test_allow_list_permits_private_addresses(allowed: str) -> None:
     with serving(responds(200, b"image")) as port:
         resolver = FakeResolver(["127.0.0.1"])
-        assert get(fetcher(allowed, resolve=resolver), f"http://localhost:{port}/cat.jpg") == b"image"
+        assert await fetcher(allowed, resolve=resolver).get(f"http://localhost:{port}/cat.jpg") == b"image"
 
 
 @pytest.mark.parametrize("host", ["bücher.internal", "xn--bcher-kva.internal", "BÜCHER.internal."])
-def test_allow_list_accepts_international_host_names(host: str) -> None:
+async def test_allow_list_accepts_international_host_names(host: str) -> None:
     with serving(responds(200, b"image")) as port:
         for allowed in ("bücher.internal", "xn--bcher-kva.internal"):
-            assert get(fetcher(allowed, resolve=FakeResolver(["127.0.0.1"])), f"http://{host}:{port}/") == b"image"
+            assert await fetcher(allowed, resolve=FakeResolver(["127.0.0.1"])).get(f"http://{host}:{port}/") == b"image"
 
 
-def test_allow_list_compares_whole_host_names() -> None:
+async def test_allow_list_compares_whole_host_names() -> None:
     backend = RecordingBackend()
     for host in ("images.internal.evil.example", "evil-images.internal", "internal"):
         with pytest.raises(UrlRefused):
-            get(fetcher("images.internal", resolve=FakeResolver(["10.0.0.1"]), backend=backend), f"http://{host}/")
+            await fetcher("images.internal", resolve=FakeResolver(["10.0.0.1"]), backend=backend).get(f"http://{host}/")
     assert backend.connected == []
 
 
@@ -225,7 +220,7 @@ def test_invalid_allow_list_is_rejected(text: str) -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_large_body_is_not_read_to_its_end(declared: bool) -> None:
+async def test_large_body_is_not_read_to_its_end(declared: bool) -> None:
     sent = []
 
     def endless(request: BaseHTTPRequestHandler) -> None:
@@ -241,11 +236,11 @@ def test_large_body_is_not_read_to_its_end(declared: bool) -> None:
             pass  # the client closed the connection, as expected
 
     with serving(endless) as port, pytest.raises(UrlFailed, match="over the limit of 1,000 bytes"):
-        get(fetcher("127.0.0.1"), f"http://127.0.0.1:{port}/")
+        await fetcher("127.0.0.1").get(f"http://127.0.0.1:{port}/")
     assert len(sent) < 1000
 
 
-def test_slow_server_times_out() -> None:
+async def test_slow_server_times_out() -> None:
     stop = threading.Event()
 
     def drip(request: BaseHTTPRequestHandler) -> None:
@@ -260,36 +255,36 @@ def test_slow_server_times_out() -> None:
     with serving(drip) as port:
         started = time.monotonic()
         with pytest.raises(UrlFailed, match=r"within 0\.3 s"):
-            get(fetcher("127.0.0.1", timeout=0.3), f"http://127.0.0.1:{port}/")
+            await fetcher("127.0.0.1", timeout=0.3).get(f"http://127.0.0.1:{port}/")
         assert time.monotonic() - started < 10
         stop.set()
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 400, 401, 403, 404, 500])
-def test_error_message_names_the_status(status: int) -> None:
+async def test_error_message_names_the_status(status: int) -> None:
     with serving(responds(status)) as port, pytest.raises(UrlFailed, match=str(status)):
-        get(fetcher("127.0.0.1"), f"http://127.0.0.1:{port}/")
+        await fetcher("127.0.0.1").get(f"http://127.0.0.1:{port}/")
 
 
-def test_compressed_response_is_refused() -> None:
+async def test_compressed_response_is_refused() -> None:
     with (
         serving(responds(200, b"x", Content_Encoding="gzip")) as port,
         pytest.raises(UrlFailed, match="compressed response"),
     ):
-        get(fetcher("127.0.0.1"), f"http://127.0.0.1:{port}/")
+        await fetcher("127.0.0.1").get(f"http://127.0.0.1:{port}/")
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_server_of_another_protocol_is_an_error(scheme: str) -> None:
+async def test_server_of_another_protocol_is_an_error(scheme: str) -> None:
     def ssh(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(b"SSH-2.0-OpenSSH_9.2p1\r\n")
 
     with serving(ssh) as port, pytest.raises(UrlFailed, match="can't be reached"):
-        get(fetcher("127.0.0.1"), f"{scheme}://127.0.0.1:{port}/")
+        await fetcher("127.0.0.1").get(f"{scheme}://127.0.0.1:{port}/")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-def test_invalid_certificate_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_invalid_certificate_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = "openssl req -x509 -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -out cert"
     options = ["-subj", "/CN=x", "-addext", "subjectAltName=DNS:images.internal"]
     subprocess.run([*command.split(), *options], cwd=tmp_path, check=True, capture_output=True)
@@ -298,23 +293,23 @@ def test_invalid_certificate_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     with serving(responds(200, b"image"), tls=context) as port:
         trusting = fetcher("127.0.0.0/8", resolve=FakeResolver(["127.0.0.1"]))
         with pytest.raises(UrlFailed, match="its issuer is not trusted"):
-            get(trusting, f"https://images.internal:{port}/")
+            await trusting.get(f"https://images.internal:{port}/")
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert"))
         image_fetcher._tls_context.cache_clear()
         try:
-            assert get(trusting, f"https://images.internal:{port}/") == b"image"
+            assert await trusting.get(f"https://images.internal:{port}/") == b"image"
             with pytest.raises(UrlFailed, match="certificate of the image server is invalid for this host"):
-                get(trusting, f"https://elsewhere.internal:{port}/")
+                await trusting.get(f"https://elsewhere.internal:{port}/")
         finally:
             image_fetcher._tls_context.cache_clear()
 
 
-def test_protocol_error_keeps_no_traceback() -> None:
+async def test_protocol_error_keeps_no_traceback() -> None:
     def malformed(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 99_000 + b"\r\n\x00\x00 no header\r\n\r\n")
 
     with serving(malformed) as port, pytest.raises(UrlFailed) as failed:
-        get(fetcher("127.0.0.1"), f"http://127.0.0.1:{port}/")
+        await fetcher("127.0.0.1").get(f"http://127.0.0.1:{port}/")
     errors: list[BaseException | None] = [failed.value.__cause__]
     while errors:
         if error := errors.pop():
@@ -322,31 +317,28 @@ def test_protocol_error_keeps_no_traceback() -> None:
             errors += [error.__cause__, error.__context__]
 
 
-def test_fetch_beyond_the_concurrency_limit_is_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fetch_beyond_the_concurrency_limit_is_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_fetcher, "_MAX_CONCURRENT_FETCHES", 2)
     with serving(lambda _: time.sleep(0.6)) as port:
-
-        async def fetch_three() -> list[Any]:
-            limited = fetcher("127.0.0.1", timeout=0.3)
-            fetches = (limited.get(f"http://127.0.0.1:{port}/{i}") for i in range(3))
-            return await asyncio.gather(*fetches, return_exceptions=True)
-
-        assert [type(result) for result in asyncio.run(fetch_three())] == [UrlFailed, UrlFailed, Overloaded]
+        limited = fetcher("127.0.0.1", timeout=0.3)
+        fetches = (limited.get(f"http://127.0.0.1:{port}/{i}") for i in range(3))
+        results = await asyncio.gather(*fetches, return_exceptions=True)
+    assert [type(result) for result in results] == [UrlFailed, UrlFailed, Overloaded]
 
 
-def test_refused_connection_is_an_error() -> None:
+async def test_refused_connection_is_an_error() -> None:
     with pytest.raises(UrlFailed, match="can't be reached"):
-        get(fetcher(resolve=FakeResolver([PUBLIC]), backend=RecordingBackend()), "https://images.example/")
+        await fetcher(resolve=FakeResolver([PUBLIC]), backend=RecordingBackend()).get("https://images.example/")
 
 
-def test_next_address_is_tried_after_a_failure() -> None:
+async def test_next_address_is_tried_after_a_failure() -> None:
     backend = RecordingBackend()
     with pytest.raises(UrlFailed):
-        get(fetcher(resolve=FakeResolver([PUBLIC, "8.8.8.8"]), backend=backend), "http://images.example/")
+        await fetcher(resolve=FakeResolver([PUBLIC, "8.8.8.8"]), backend=backend).get("http://images.example/")
     assert backend.connected == [(PUBLIC, 80), ("8.8.8.8", 80)]
 
 
-def test_request_uses_no_proxy_and_sends_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_uses_no_proxy_and_sends_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[dict[str, str]] = []
 
     def record(request: BaseHTTPRequestHandler) -> None:
@@ -356,6 +348,6 @@ def test_request_uses_no_proxy_and_sends_no_credentials(monkeypatch: pytest.Monk
     with serving(record) as port, serving(responds(500)) as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy}")
-        assert get(fetcher("127.0.0.1"), f"http://127.0.0.1:{port}/") == b"image"
+        assert await fetcher("127.0.0.1").get(f"http://127.0.0.1:{port}/") == b"image"
     assert set(requests[0]) == {"host", "accept", "accept-encoding", "user-agent"}
     assert requests[0]["host"] == f"127.0.0.1:{port}"

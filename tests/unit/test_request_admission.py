@@ -23,6 +23,8 @@ from app.middleware.request_metrics import RequestMetricsMiddleware
 from app.telemetry import Telemetry
 from lookalike.errors import EncoderError
 
+pytestmark = pytest.mark.timeout(20)  # seconds
+
 TEXT, READ, BOUNDED, FREE = "/text", "/read", "/bounded", "/free"
 Work = Callable[[Request], Awaitable[Any]]
 
@@ -131,79 +133,59 @@ async def too_long(_: Request) -> None:
     await asyncio.sleep(30)
 
 
-def run(main: Awaitable[None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await main
-
-    asyncio.run(bounded())
-
-
 @pytest.mark.parametrize(("path", "kind"), [(TEXT, "text"), (READ, "read")])
-def test_overload_is_refused_before_the_body_is_read(path: str, kind: Kind) -> None:
-    async def main() -> None:
-        service = Service(nothing)
+async def test_overload_is_refused_before_the_body_is_read(path: str, kind: Kind) -> None:
+    service = Service(nothing)
+    assert (await Client(path).request(service.app)).status == 200
+    assert service.admission[kind].in_flight == 0
+    service.overload(kind)
+    refused = await Client(path).request(service.app)
+    assert (refused.status, refused.received) == (503, 0)
+    headers = dict(refused.sent[0]["headers"])
+    assert int(headers[b"retry-after"]) >= 1
+    assert headers[b"content-type"] == b"application/problem+json"
+    assert (service.admission[kind].refused, service.admission[kind].in_flight) == (1, 1)
+    sample = f'lookalike_requests_total{{method="{refused.scope["method"]}",route="{path}",status="503"}} 1.0'
+    assert sample in service.telemetry.prometheus().decode()
+
+
+async def test_other_routes_are_served_under_overload() -> None:
+    service = Service(nothing)
+    for kind in ("text", "image", "item", "pair", "read"):
+        service.overload(cast(Kind, kind))
+    for path in (FREE, BOUNDED):
         assert (await Client(path).request(service.app)).status == 200
-        assert service.admission[kind].in_flight == 0
-        service.overload(kind)
-        refused = await Client(path).request(service.app)
-        assert (refused.status, refused.received) == (503, 0)
-        headers = dict(refused.sent[0]["headers"])
-        assert int(headers[b"retry-after"]) >= 1
-        assert headers[b"content-type"] == b"application/problem+json"
-        assert (service.admission[kind].refused, service.admission[kind].in_flight) == (1, 1)
-        sample = f'lookalike_requests_total{{method="{refused.scope["method"]}",route="{path}",status="503"}} 1.0'
-        assert sample in service.telemetry.prometheus().decode()
-
-    run(main())
 
 
-def test_other_routes_are_served_under_overload() -> None:
-    async def main() -> None:
-        service = Service(nothing)
-        for kind in ("text", "image", "item", "pair", "read"):
-            service.overload(cast(Kind, kind))
-        for path in (FREE, BOUNDED):
-            assert (await Client(path).request(service.app)).status == 200
-
-    run(main())
+async def test_routes_are_admitted_behind_a_prefix() -> None:
+    service, client = Service(nothing), Client("/images" + TEXT, method="POST")
+    client.scope["root_path"] = "/images"
+    service.overload("text")
+    assert (await client.request(service.app)).status == 503
 
 
-def test_routes_are_admitted_behind_a_prefix() -> None:
-    async def main() -> None:
-        service, client = Service(nothing), Client("/images" + TEXT, method="POST")
-        client.scope["root_path"] = "/images"
-        service.overload("text")
-        assert (await client.request(service.app)).status == 503
-
-    run(main())
-
-
-def test_request_is_in_flight_from_body_to_response() -> None:
+async def test_request_is_in_flight_from_body_to_response() -> None:
     counts: list[int] = []
 
-    async def main() -> None:
-        async def endpoint(_: Request) -> None:
-            counts.append(service.text.in_flight)
+    async def endpoint(_: Request) -> None:
+        counts.append(service.text.in_flight)
 
-        service, client = Service(endpoint), Client(body=(b"a", b"b", b"c"))
-        receive = client.receive
+    service, client = Service(endpoint), Client(body=(b"a", b"b", b"c"))
+    receive = client.receive
 
-        async def counting() -> Message:
-            counts.append(service.text.in_flight)
-            return await receive()
+    async def counting() -> Message:
+        counts.append(service.text.in_flight)
+        return await receive()
 
-        async def send(message: Message) -> None:
-            counts.append(service.text.in_flight)
+    async def send(message: Message) -> None:
+        counts.append(service.text.in_flight)
 
-        await service.app(client.scope, counting, send)
-
-    run(main())
+    await service.app(client.scope, counting, send)
     assert counts == [0, 0, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("path", [TEXT, READ, BOUNDED])
-def test_deadline_cancels_the_work_with_503(path: str) -> None:
+async def test_deadline_cancels_the_work_with_503(path: str) -> None:
     ended: list[str] = []
 
     async def work(request: Request) -> None:
@@ -212,210 +194,173 @@ def test_deadline_cancels_the_work_with_503(path: str) -> None:
         finally:
             ended.append("cancelled")
 
-    async def main() -> None:
-        service = Service(work, deadline=0.01)
-        client = await Client(path).request(service.app)
-        assert client.status == 503
-        assert b"deadline_exceeded" in client.body
-        assert not any(controller.in_flight for controller in service.admission.by_kind.values())
-
-    run(main())
+    service = Service(work, deadline=0.01)
+    client = await Client(path).request(service.app)
+    assert client.status == 503
+    assert b"deadline_exceeded" in client.body
+    assert not any(controller.in_flight for controller in service.admission.by_kind.values())
     assert ended == ["cancelled"]
 
 
-def test_other_routes_have_no_deadline() -> None:
-    async def main() -> None:
-        service = Service(lambda _: asyncio.sleep(0.05), deadline=0.01)
-        assert (await Client(FREE).request(service.app)).status == 200
-
-    run(main())
+async def test_other_routes_have_no_deadline() -> None:
+    service = Service(lambda _: asyncio.sleep(0.05), deadline=0.01)
+    assert (await Client(FREE).request(service.app)).status == 200
 
 
 @pytest.mark.parametrize("path", [TEXT, READ])
-def test_deadline_does_not_cut_a_started_response(path: str) -> None:
-    async def main() -> None:
-        async def slow() -> Any:
-            await asyncio.sleep(0.05)
-            yield b"whole"
+async def test_deadline_does_not_cut_a_started_response(path: str) -> None:
+    async def slow() -> Any:
+        await asyncio.sleep(0.05)
+        yield b"whole"
 
-        async def work(_: Request) -> Response:
-            return StreamingResponse(slow())
+    async def work(_: Request) -> Response:
+        return StreamingResponse(slow())
 
-        service = Service(work, deadline=0.01)
-        client = await Client(path).request(service.app)
-        assert (client.status, client.body) == (200, b"whole")
-
-    run(main())
+    service = Service(work, deadline=0.01)
+    client = await Client(path).request(service.app)
+    assert (client.status, client.body) == (200, b"whole")
 
 
-def test_disconnect_cancels_the_work() -> None:
+async def test_disconnect_cancels_the_work() -> None:
     ended: list[str] = []
+    client = Client()
 
-    async def main() -> None:
-        client = Client()
+    async def work(request: Request) -> None:
+        client.disconnect()
+        try:
+            await too_long(request)
+        finally:
+            ended.append("cancelled")
 
-        async def work(request: Request) -> None:
-            client.disconnect()
-            try:
-                await too_long(request)
-            finally:
-                ended.append("cancelled")
-
-        service = Service(work)
-        await client.request(service.app)
-        assert (client.status, client.body) == (499, b"")  # for the metrics; nobody reads it
-        assert service.text.in_flight == 0
-        assert len(service.text._intervals) == 0
-
-    run(main())
+    service = Service(work)
+    await client.request(service.app)
+    assert (client.status, client.body) == (499, b"")  # for the metrics; nobody reads it
+    assert service.text.in_flight == 0
+    assert len(service.text._intervals) == 0
     assert ended == ["cancelled"]
 
 
-def test_disconnect_does_not_cancel_a_started_response() -> None:
-    async def main() -> None:
-        client = Client()
+async def test_disconnect_does_not_cancel_a_started_response() -> None:
+    client = Client()
 
-        async def slow() -> Any:
-            yield b"a"
-            client.disconnect()
-            await asyncio.sleep(0.05)
-            yield b"b"
+    async def slow() -> Any:
+        yield b"a"
+        client.disconnect()
+        await asyncio.sleep(0.05)
+        yield b"b"
 
-        async def work(_: Request) -> Response:
-            return StreamingResponse(slow())
+    async def work(_: Request) -> Response:
+        return StreamingResponse(slow())
 
-        client.scope["asgi"] = {"spec_version": "2.4"}  # or Starlette itself would watch for a disconnect
-        await client.request(Service(work, deadline=0.01).app)
-        assert (client.status, client.body) == (200, b"ab")
-
-    run(main())
+    client.scope["asgi"] = {"spec_version": "2.4"}  # or Starlette itself would watch for a disconnect
+    await client.request(Service(work, deadline=0.01).app)
+    assert (client.status, client.body) == (200, b"ab")
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, TimeoutError])
-def test_an_error_of_the_endpoint_stays_its_own(error: type[Exception]) -> None:
+async def test_an_error_of_the_endpoint_stays_its_own(error: type[Exception]) -> None:
     async def broken(_: Request) -> None:
         raise error
 
-    async def main() -> None:
-        for path in (TEXT, READ, BOUNDED):
-            service, client = Service(broken), Client(path)
-            with pytest.raises(error):
-                await client.request(service.app)
-            assert client.status == 500
-            assert service.text.in_flight == 0
-
-    run(main())
-
-
-def test_immediate_client_errors_do_not_measure_speed() -> None:
-    async def main() -> None:
-        for status, known in ((422, 0), (200, 1), (500, 1)):
-
-            async def work(_: Request, status: int = status) -> None:
-                if status == 422:
-                    raise RequestError("bad")
-                if status == 500:
-                    raise EncoderError("failed")
-
-            service = Service(work)
-            assert (await Client().request(service.app)).status == status
-            assert len(service.text._intervals) == known
-
-    run(main())
-
-
-def test_query_is_checked_again_when_its_body_has_arrived() -> None:
-    async def main() -> None:
-        service, client = Service(nothing), Client(body=(b"{", b"}"))
-        receive = client.receive
-
-        async def overloading() -> Message:
-            message = await receive()
-            if not message.get("more_body"):
-                service.overload("text")  # by others, while the body arrived
-            return message
-
-        await service.app(client.scope, overloading, client.send)
-        assert (client.status, service.text.in_flight, service.text.refused) == (503, 1, 1)
-
-    run(main())
-
-
-def test_slow_reader_is_not_in_flight() -> None:
-    async def main() -> None:
-        service, client = Service(nothing), Client()
-        stalled, reading = asyncio.Event(), asyncio.Event()
-
-        async def send(message: Message) -> None:
-            stalled.set()
-            await reading.wait()
-
-        task = asyncio.create_task(service.app(client.scope, client.receive, send))
-        await stalled.wait()
-        assert service.text.in_flight == 0
-        reading.set()
-        await task
+    for path in (TEXT, READ, BOUNDED):
+        service, client = Service(broken), Client(path)
+        with pytest.raises(error):
+            await client.request(service.app)
+        assert client.status == 500
         assert service.text.in_flight == 0
 
-    run(main())
+
+async def test_immediate_client_errors_do_not_measure_speed() -> None:
+    for status, known in ((422, 0), (200, 1), (500, 1)):
+
+        async def work(_: Request, status: int = status) -> None:
+            if status == 422:
+                raise RequestError("bad")
+            if status == 500:
+                raise EncoderError("failed")
+
+        service = Service(work)
+        assert (await Client().request(service.app)).status == status
+        assert len(service.text._intervals) == known
 
 
-def test_suspended_request_is_not_in_flight() -> None:
+async def test_query_is_checked_again_when_its_body_has_arrived() -> None:
+    service, client = Service(nothing), Client(body=(b"{", b"}"))
+    receive = client.receive
+
+    async def overloading() -> Message:
+        message = await receive()
+        if not message.get("more_body"):
+            service.overload("text")  # by others, while the body arrived
+        return message
+
+    await service.app(client.scope, overloading, client.send)
+    assert (client.status, service.text.in_flight, service.text.refused) == (503, 1, 1)
+
+
+async def test_slow_reader_is_not_in_flight() -> None:
+    service, client = Service(nothing), Client()
+    stalled, reading = asyncio.Event(), asyncio.Event()
+
+    async def send(message: Message) -> None:
+        stalled.set()
+        await reading.wait()
+
+    task = asyncio.create_task(service.app(client.scope, client.receive, send))
+    await stalled.wait()
+    assert service.text.in_flight == 0
+    reading.set()
+    await task
+    assert service.text.in_flight == 0
+
+
+async def test_suspended_request_is_not_in_flight() -> None:
     counts: list[int] = []
 
-    async def main() -> None:
-        async def fetching(request: Request) -> None:
-            admission: Admission = request.state.admission
+    async def fetching(request: Request) -> None:
+        admission: Admission = request.state.admission
+        counts.append(service.text.in_flight)
+        with admission.suspended():
             counts.append(service.text.in_flight)
-            with admission.suspended():
-                counts.append(service.text.in_flight)
-                with admission.suspended():  # the other side of a pair
-                    counts.append(service.text.in_flight)
+            with admission.suspended():  # the other side of a pair
                 counts.append(service.text.in_flight)
             counts.append(service.text.in_flight)
-
-        service = Service(fetching)
-        await Client().request(service.app)
         counts.append(service.text.in_flight)
 
-    run(main())
+    service = Service(fetching)
+    await Client().request(service.app)
+    counts.append(service.text.in_flight)
     assert counts == [1, 0, 0, 0, 1, 0]
 
 
-def test_resume_is_refused_under_overload() -> None:
-    async def main() -> None:
-        async def fetching(request: Request) -> None:
-            with request.state.admission.suspended():
-                service.overload("text")
+async def test_resume_is_refused_under_overload() -> None:
+    async def fetching(request: Request) -> None:
+        with request.state.admission.suspended():
+            service.overload("text")
 
-        service = Service(fetching)
-        assert (await Client().request(service.app)).status == 503
-        assert service.text.in_flight == 1
-
-    run(main())
+    service = Service(fetching)
+    assert (await Client().request(service.app)).status == 503
+    assert service.text.in_flight == 1
 
 
-def test_fetch_that_outlives_its_request_does_not_resume() -> None:
-    async def main() -> None:
-        ended = asyncio.Event()
+async def test_fetch_that_outlives_its_request_does_not_resume() -> None:
+    ended = asyncio.Event()
 
-        async def fetch(admission: Admission) -> None:
-            with admission.suspended():
-                await ended.wait()
+    async def fetch(admission: Admission) -> None:
+        with admission.suspended():
+            await ended.wait()
 
-        async def failing(request: Request) -> None:
-            tasks.append(asyncio.create_task(fetch(request.state.admission)))
-            await asyncio.sleep(0)
-            raise RequestError("the other side of a pair failed")
+    async def failing(request: Request) -> None:
+        tasks.append(asyncio.create_task(fetch(request.state.admission)))
+        await asyncio.sleep(0)
+        raise RequestError("the other side of a pair failed")
 
-        tasks: list[asyncio.Task[None]] = []
-        service = Service(failing)
-        assert (await Client().request(service.app)).status == 422
-        ended.set()
-        await tasks[0]
-        assert service.text.in_flight == 0
-
-    run(main())
+    tasks: list[asyncio.Task[None]] = []
+    service = Service(failing)
+    assert (await Client().request(service.app)).status == 422
+    ended.set()
+    await tasks[0]
+    assert service.text.in_flight == 0
 
 
 def test_service_routes_declare_kinds_and_deadlines() -> None:

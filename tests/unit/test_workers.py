@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,22 +84,20 @@ async def wait_until_queued(workers: EncoderWorkers, count: int) -> None:
         await asyncio.sleep(0.001)
 
 
-def test_single_query_is_a_batch_of_one(workers: EncoderWorkers, searcher: Any) -> None:
+async def test_single_query_is_a_batch_of_one(workers: EncoderWorkers, searcher: Any) -> None:
     stopwatch = Stopwatch()
-    assert asyncio.run(run_pipeline([workers.text_step(searcher)], "four", stopwatch)).tolist() == [4.0]
+    vector = await run_pipeline([workers.text_step(searcher)], "four", stopwatch)
+    assert vector.tolist() == [4.0]
     assert searcher.batches == [["four"]]
     assert searcher.threads == {"device"}
     assert set(stopwatch.took_ms) == {"wait", "encode"}
 
 
-def test_queries_queued_while_busy_form_one_batch(workers: EncoderWorkers, searcher: Any) -> None:
-    async def main() -> list[list[float]]:
-        async with blocked(workers):
-            tasks = [submit_text(workers, searcher, "x" * i) for i in range(1, 6)]
-            await wait_until_queued(workers, 5)
-        return [vector.tolist() for vector in await asyncio.gather(*tasks)]
-
-    assert asyncio.run(main()) == [[1.0], [2.0], [3.0], [4.0], [5.0]]
+async def test_queries_queued_while_busy_form_one_batch(workers: EncoderWorkers, searcher: Any) -> None:
+    async with blocked(workers):
+        tasks = [submit_text(workers, searcher, "x" * i) for i in range(1, 6)]
+        await wait_until_queued(workers, 5)
+    assert [vector.tolist() for vector in await asyncio.gather(*tasks)] == [[1.0], [2.0], [3.0], [4.0], [5.0]]
     assert [len(batch) for batch in searcher.batches] == [5]
 
 
@@ -131,20 +129,17 @@ async def test_encoder_sets_the_size_of_image_batches(
     assert [shape[0] for shape in searcher.batches] == sizes
 
 
-def test_images_and_texts_have_separate_queues(workers: EncoderWorkers, searcher: Any) -> None:
-    async def main() -> list[Any]:
-        async with blocked(workers):
-            tasks: list[asyncio.Task[Float32]] = [submit_text(workers, searcher, "one")]
-            await wait_until_queued(workers, 1)
-            for value in (3, 5):
-                pixels = np.full((3, 4, 4), value, np.uint8)
-                tasks.append(asyncio.create_task(run_pipeline([workers.image_step(searcher)], pixels, Stopwatch())))
-            await wait_until_queued(workers, 3)
-            tasks.append(submit_text(workers, searcher, "seven"))
-            await wait_until_queued(workers, 4)
-        return [float(vector[0]) for vector in await asyncio.gather(*tasks)]
-
-    assert asyncio.run(main()) == [3.0, 3.0, 5.0, 5.0]
+async def test_images_and_texts_have_separate_queues(workers: EncoderWorkers, searcher: Any) -> None:
+    async with blocked(workers):
+        tasks: list[asyncio.Task[Float32]] = [submit_text(workers, searcher, "one")]
+        await wait_until_queued(workers, 1)
+        for value in (3, 5):
+            pixels = np.full((3, 4, 4), value, np.uint8)
+            tasks.append(asyncio.create_task(run_pipeline([workers.image_step(searcher)], pixels, Stopwatch())))
+        await wait_until_queued(workers, 3)
+        tasks.append(submit_text(workers, searcher, "seven"))
+        await wait_until_queued(workers, 4)
+    assert [float(vector[0]) for vector in await asyncio.gather(*tasks)] == [3.0, 3.0, 5.0, 5.0]
     assert searcher.batches == [["one", "seven"], (2, 3, 4, 4)]  # the queue whose first query waited longest goes first
 
 
@@ -158,14 +153,12 @@ async def test_encoders_do_not_share_a_batch(workers: EncoderWorkers) -> None:
     assert (one.batches, other.batches) == ([["x", "x"]], [["x"]])
 
 
-def test_only_the_bad_query_of_a_batch_fails(workers: EncoderWorkers, searcher: Any) -> None:
-    async def main() -> list[Any]:
-        async with blocked(workers):
-            tasks = [submit_text(workers, searcher, words) for words in ("a", BAD, "ccc")]
-            await wait_until_queued(workers, 3)
-        return await asyncio.gather(*tasks, return_exceptions=True)
-
-    first, bad, last = asyncio.run(main())
+async def test_only_the_bad_query_of_a_batch_fails(workers: EncoderWorkers, searcher: Any) -> None:
+    async with blocked(workers):
+        tasks = [submit_text(workers, searcher, words) for words in ("a", BAD, "ccc")]
+        await wait_until_queued(workers, 3)
+    results: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
+    first, bad, last = results
     assert (first.tolist(), last.tolist()) == ([1.0], [3.0])
     assert isinstance(bad, EncoderError)
     assert searcher.batches == [["a", BAD, "ccc"], ["a"], [BAD], ["ccc"]]
@@ -209,10 +202,9 @@ class ControlledSearcher(FakeSearcher):
         return super().encode_texts(texts, stopwatch)
 
 
-def test_second_concurrent_batch_starts_a_quarter_full() -> None:
-    workers, searcher, quarter = EncoderWorkers(threads=2), ControlledSearcher(), MAX_TEXT_BATCH_SIZE // 4
-
-    async def main() -> None:
+async def test_second_concurrent_batch_starts_a_quarter_full() -> None:
+    searcher, quarter = ControlledSearcher(), MAX_TEXT_BATCH_SIZE // 4
+    with closing(EncoderWorkers(threads=2)) as workers:
         tasks = [submit_text(workers, searcher, "first")]
         while not searcher.sizes:
             await asyncio.sleep(0.001)
@@ -227,18 +219,12 @@ def test_second_concurrent_batch_starts_a_quarter_full() -> None:
         assert workers.busy_seconds() > 0.0
         searcher.go.release(2)
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
-
-    try:
-        asyncio.run(main())
-    finally:
-        workers.close()
     assert workers.busy_seconds() == 0.0
 
 
-def test_cancelled_query_leaves_the_queue_of_a_hung_thread() -> None:
-    workers, searcher = EncoderWorkers(threads=1), ControlledSearcher()
-
-    async def main() -> None:
+async def test_cancelled_query_leaves_the_queue_of_a_hung_thread() -> None:
+    searcher = ControlledSearcher()
+    with closing(EncoderWorkers(threads=1)) as workers:
         first = submit_text(workers, searcher, "first")
         while not searcher.sizes:
             await asyncio.sleep(0.001)
@@ -252,17 +238,11 @@ def test_cancelled_query_leaves_the_queue_of_a_hung_thread() -> None:
         await asyncio.wait_for(asyncio.gather(first, waiting[4]), 10)
         assert searcher.sizes == [1, 1]
 
-    try:
-        asyncio.run(main())
-    finally:
-        workers.close()
 
-
-def test_encoder_can_limit_itself_to_one_batch() -> None:
-    workers, searcher = EncoderWorkers(threads=2), ControlledSearcher()
+async def test_encoder_can_limit_itself_to_one_batch() -> None:
+    searcher = ControlledSearcher()
     searcher.encoder.max_concurrent_batches = 1
-
-    async def main() -> None:
+    with closing(EncoderWorkers(threads=2)) as workers:
         tasks = [submit_text(workers, searcher, "first")]
         while not searcher.sizes:
             await asyncio.sleep(0.001)
@@ -272,11 +252,6 @@ def test_encoder_can_limit_itself_to_one_batch() -> None:
         assert searcher.sizes == [1]
         searcher.go.release(2)
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
-
-    try:
-        asyncio.run(main())
-    finally:
-        workers.close()
 
 
 class FakeIndex:
@@ -290,20 +265,19 @@ class FakeIndex:
         return [[float(query[0])] * options.limit for query in queries]
 
 
-def test_searches_with_equal_options_share_a_batch() -> None:
-    workers, index = SearchWorkers(1), FakeIndex()
+async def test_searches_with_equal_options_share_a_batch() -> None:
+    index = FakeIndex()
     searcher: Any = index
     like = Filter.model_validate({"must": [{"field": "year", "equals": 2024}]})
     options = [SearchOptions(1), SearchOptions(2), SearchOptions(1), SearchOptions(1, like), SearchOptions(1, like)]
+    release, started = threading.Event(), threading.Event()
 
-    async def main() -> list[Any]:
-        release, started = threading.Event(), threading.Event()
+    def work(payloads: Sequence[Any], stopwatch: Stopwatch) -> Sequence[Any]:
+        started.set()
+        release.wait(10)
+        return payloads
 
-        def work(payloads: Sequence[Any], stopwatch: Stopwatch) -> Sequence[Any]:
-            started.set()
-            release.wait(10)
-            return payloads
-
+    with closing(SearchWorkers(1)) as workers:
         first = asyncio.create_task(workers.submit(BatchKey("blocked", "blocked", work), None, Stopwatch()))
         await asyncio.to_thread(started.wait, 10)
         tasks = [
@@ -316,12 +290,7 @@ def test_searches_with_equal_options_share_a_batch() -> None:
             await asyncio.sleep(0.001)
         release.set()
         await first
-        return await asyncio.gather(*tasks)
-
-    try:
-        results = asyncio.run(main())
-    finally:
-        workers.close()
+        results = await asyncio.gather(*tasks)
     assert results == [[0.0], [1.0, 1.0], [2.0], [3.0], [4.0]]
     assert index.calls == [(2, 1), (1, 2), (2, 1)]
 
@@ -331,30 +300,26 @@ class Panic(BaseException):
 
 
 @pytest.mark.parametrize("error", [Panic("rust"), StopIteration("no more"), MemoryError()])
-def test_thread_survives_any_error(workers: EncoderWorkers, searcher: Any, error: BaseException) -> None:
+async def test_thread_survives_any_error(workers: EncoderWorkers, searcher: Any, error: BaseException) -> None:
     def fail() -> None:
         raise error
 
-    async def main() -> Float32:
-        with pytest.raises((RuntimeError, MemoryError)):
-            await asyncio.wait_for(workers.run(fail), 10)
-        return await asyncio.wait_for(run_pipeline([workers.text_step(searcher)], "four", Stopwatch()), 10)
-
-    assert asyncio.run(main()).tolist() == [4.0]
+    with pytest.raises((RuntimeError, MemoryError)):
+        await asyncio.wait_for(workers.run(fail), 10)
+    vector = await asyncio.wait_for(run_pipeline([workers.text_step(searcher)], "four", Stopwatch()), 10)
+    assert vector.tolist() == [4.0]
 
 
-def test_wrong_number_of_results_is_an_error(workers: EncoderWorkers) -> None:
+async def test_wrong_number_of_results_is_an_error(workers: EncoderWorkers) -> None:
     class IncompleteSearcher(FakeSearcher):
         def encode_texts(self, texts: Sequence[str], stopwatch: Stopwatch) -> Float32:
             return super().encode_texts(texts, stopwatch)[1:]
 
-    async def main() -> list[Any]:
-        async with blocked(workers):
-            tasks = [submit_text(workers, IncompleteSearcher(), words) for words in ("a", "bb")]
-            await wait_until_queued(workers, 2)
-        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
-
-    assert all("0 results for 1 queries" in str(error) for error in asyncio.run(main()))
+    async with blocked(workers):
+        tasks = [submit_text(workers, IncompleteSearcher(), words) for words in ("a", "bb")]
+        await wait_until_queued(workers, 2)
+    errors = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    assert all("0 results for 1 queries" in str(error) for error in errors)
 
 
 async def test_cancelled_query_is_dropped(workers: EncoderWorkers, searcher: Any) -> None:
@@ -377,12 +342,12 @@ async def test_run_returns_or_raises_what_the_call_does(workers: EncoderWorkers)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
-def test_worker_threads_have_lower_priority(workers: EncoderWorkers) -> None:
+async def test_worker_threads_have_lower_priority(workers: EncoderWorkers) -> None:
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     own = niceness()
-    assert asyncio.run(workers.run(niceness)) == min(19, own + 15)
+    assert await workers.run(niceness) == min(19, own + 15)
     assert niceness() == own
 
 
