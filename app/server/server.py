@@ -27,22 +27,32 @@ _GRACE_SECONDS = 2.0
 """Between the last moment of requests in flight and the process's end, for threads to finish."""
 
 
-class Server(uvicorn.Server):
-    """A server that accepts requests for `drain_seconds` after SIGTERM, so that clients see /readyz fail first."""
+class Server:
+    """The server of an application; uvicorn's members are not reachable through it."""
 
     def __init__(self, app: FastAPI, log_level: str = "warning") -> None:
         self._application = app
-        self._service: Service = app.state.service
-        super().__init__(uvicorn_config(app, self._service.settings, log_level))
+        self._server = _DrainingServer(app.state.service, uvicorn_config(app, app.state.service.settings, log_level))
 
     def stop(self) -> None:
         """Begin to shut down: accept no connection, finish the requests in flight."""
-        self.should_exit = True
+        self._server.stop()
 
     async def serve_application(self, sockets: list[socket.socket]) -> None:
         """Start the application, serve it until a signal or `stop`, and close it."""
         async with lifespan(self._application):
-            await self.serve(sockets=sockets)
+            await self._server.serve(sockets=sockets)
+
+
+class _DrainingServer(uvicorn.Server):
+    """A server that accepts requests for `drain_seconds` after SIGTERM, so that clients see /readyz fail first."""
+
+    def __init__(self, service: Service, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def stop(self) -> None:
+        self.should_exit = True
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
