@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -37,12 +38,12 @@ pytestmark = pytest.mark.skipif(
 @contextmanager
 def nginx(configuration: str, folder: Path, changes: dict[str, str]) -> Iterator[None]:
     """An nginx by a file of `deploy/`, with other ports and paths; what it writes stays in the folder."""
-    text = (DEPLOY / configuration).read_text()
+    text, common = (DEPLOY / configuration).read_text(), (DEPLOY / "nginx-common.conf").read_text()
     for original, replacement in changes.items():
-        assert original in text
-        text = text.replace(original, replacement)
+        assert original in text + common
+        text, common = text.replace(original, replacement), common.replace(original, replacement)
     (folder / "nginx.conf").write_text(text)
-    shutil.copy(DEPLOY / "nginx-common.conf", folder)
+    (folder / "nginx-common.conf").write_text(common)
     directives = "daemon off; user root;"  # the folder's owner, who runs the tests
     command = ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", directives]
     with (folder / "log").open("w") as log:
@@ -67,7 +68,7 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def compose_proxy(folder: Path, upstream: int) -> Iterator[int]:
+def compose_proxy(folder: Path, upstream: int, more: dict[str, str] | None = None) -> Iterator[int]:
     """The port of the proxy of docker-compose.yml, in front of a port."""
     port = free_port()
     changes = {
@@ -75,6 +76,7 @@ def compose_proxy(folder: Path, upstream: int) -> Iterator[int]:
         "lookalike:8000": f"127.0.0.1:{upstream}",
         "/tmp/nginx.pid": f"{folder}/nginx.pid",
         "/var/cache/nginx": str(folder),
+        **(more or {}),
     }
     with nginx("nginx-compose.conf", folder, changes):
         yield port
@@ -141,6 +143,7 @@ def assert_problem(status: int, headers: httpx.Headers, body: bytes, expected: i
     assert (problem["type"], problem["status"]) == (f"urn:lookalike:error:{code}", expected)
     assert (problem["code"], problem["instance"]) == (code, instance)
     assert ("retry-after" in headers) == (expected in (429, 502, 503, 504))
+    assert headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("server", ["service", "proxy"])
@@ -277,6 +280,12 @@ def test_proxy_errors_are_problem_documents(lonely_proxy: tuple[int, int]) -> No
         with connect(port) as peer:
             peer.sendall(b'GET /"quote HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
             assert json.loads(received(peer).partition(b"\r\n\r\n")[2])["instance"] == "/"
+        for invalid in (b"GET /livez HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n"):
+            with connect(port) as peer:
+                peer.sendall(invalid)
+                head, _, body = received(peer).partition(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 400 ")
+                assert json.loads(body)["code"] == "http_error"
         check(client.post(IMAGE, content=b"x" * 34_000_000), 413, "body_too_large", IMAGE)
         check(client.get("/a" * 10_000), 414, "http_error", "/")
         check(client.get("/livez", headers={"X": "a" * 20_000}), 431, "http_error", "/livez")
@@ -293,7 +302,7 @@ def test_proxy_errors_are_problem_documents(lonely_proxy: tuple[int, int]) -> No
 
 
 @contextmanager
-def tls_proxy(folder: Path, replicas: list[int]) -> Iterator[httpx.Client]:
+def tls_proxy(folder: Path, replicas: list[int], more: dict[str, str] | None = None) -> Iterator[httpx.Client]:
     """A client of `deploy/nginx.conf` in front of replicas on two ports."""
     subject = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME},IP:127.0.0.1"]
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "privkey.pem"]
@@ -304,12 +313,67 @@ def tls_proxy(folder: Path, replicas: list[int]) -> Iterator[httpx.Client]:
         "listen 8443": f"listen 127.0.0.1:{port}",
         "127.0.0.1:8000": f"127.0.0.1:{replicas[0]}",
         "127.0.0.1:8010": f"127.0.0.1:{replicas[1]}",
+        **(more or {}),
     }
     trusted = ssl.create_default_context()
     trusted.load_verify_locations(folder / "fullchain.pem")
     client = httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusted, timeout=60, headers={"Host": NAME})
     with nginx("nginx.conf", folder, changes), client:
         yield client
+
+
+def test_plain_http_on_the_tls_port_is_a_problem(tmp_path: Path) -> None:
+    with tls_proxy(tmp_path, [free_port(), free_port()]) as client:
+        response = httpx.get(f"http://127.0.0.1:{client.base_url.port}/livez")
+        assert_problem(response.status_code, response.headers, response.content, 400, "http_error", "/livez")
+        assert "https://" in response.json()["detail"]
+
+
+@contextmanager
+def slow_replica(paths: list[str]) -> Iterator[int]:
+    """The port of a service that notes each path of a POST and responds after 0.8 s, or 4 s if it contains `stuck`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            paths.append(self.path)
+            time.sleep(4.0 if "stuck" in self.path else 0.8)
+            with suppress(ConnectionError):
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("configuration", ["nginx.conf", "nginx-compose.conf"])
+def test_reload_has_its_own_timeout_and_no_retry(configuration: str, tmp_path: Path) -> None:
+    slow, stuck = "/v1/collections/slow/reload", "/v1/collections/stuck/reload"
+    timeouts = {
+        "proxy_read_timeout 30s": "proxy_read_timeout 300ms",
+        "proxy_read_timeout 180s": "proxy_read_timeout 2s",
+    }
+    paths: list[str] = []
+    with ExitStack() as stack:
+        replicas = [stack.enter_context(slow_replica(paths)) for _ in range(2)]
+        if configuration == "nginx.conf":
+            client = stack.enter_context(tls_proxy(tmp_path, replicas, timeouts))
+        else:
+            port = stack.enter_context(compose_proxy(tmp_path, replicas[0], timeouts))
+            client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60))
+        assert client.post(slow).status_code == 200
+        response = client.post(stuck)
+        assert_problem(response.status_code, response.headers, response.content, 504, "deadline_exceeded", stuck)
+        assert paths == [slow, stuck]
+        assert client.post(TEXT, json={"text": "a cat"}).status_code == 504
+        assert paths[2:] == ([TEXT, TEXT] if configuration == "nginx.conf" else [TEXT])
 
 
 def test_replacing_replicas_fails_no_query(collection: Path, tmp_path: Path) -> None:

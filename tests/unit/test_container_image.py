@@ -71,4 +71,6 @@ def test_nginx_bounds_match_the_defaults_of_the_service() -> None:
     assert value("client_max_body_size") * 1024 * 1024 == settings.max_body_bytes
     assert value("proxy_read_timeout") > settings.deadline + settings.max_wait
     for name in ("nginx.conf", "nginx-compose.conf"):
-        assert value("keepalive_timeout", (ROOT / "deploy" / name).read_text()) < settings.keep_alive, name
+        text = (ROOT / "deploy" / name).read_text()
+        assert value("keepalive_timeout", text) < settings.keep_alive, name
+        assert value("proxy_read_timeout", text) > settings.open_timeout, name  # of reloads
