@@ -1,15 +1,13 @@
-"""Names -> encoders, and the list of known names. Each factory imports its own libraries."""
+"""Registry of encoders by name. A new kind is one record in the table below; its functions import its libraries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import EncoderError, UnknownEncoder
-
-FORMS = ("lite", "open_clip:<model>/<pretrained>[@<precision>]", "folder:<path>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +29,30 @@ class KnownEncoder:
     hint: str
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderKind:
+    """Encoders whose names begin alike.
+
+    Attributes:
+        form: how their names are written: `<kind>`, or `<kind>:<argument>`.
+        load: (name, options) -> encoder.
+        known: yields those that `lookalike encoders` lists.
+        argument: what the name must have after the colon, for messages; empty where it has none.
+        for_tests: whether messages leave it out.
+    """
+
+    form: str
+    load: Callable[[str, EngineOptions], Encoder]
+    known: Callable[[], Iterable[KnownEncoder]] = tuple
+    argument: str = ""
+    for_tests: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the beginning of the encoders' names."""
+        return self.form.partition(":")[0]
+
+
 def load_encoder(name: str, options: EngineOptions = EngineOptions()) -> Encoder:
     """Return an encoder by its name; `lookalike encoders` lists them.
 
@@ -42,24 +64,28 @@ def load_encoder(name: str, options: EngineOptions = EngineOptions()) -> Encoder
         UnknownEncoder: no encoder has that name; the message suggests similar ones.
         EncoderError: weights missing or invalid, or an engine that can't run here.
     """
-    kind = name.partition(":")[0]
-    factory = _FACTORIES.get(kind)
-    if factory is None or (":" in name) != (kind in _WITH_ARGUMENT):
-        raise UnknownEncoder(f"unknown encoder {name!r}{_suggest(name)}; the forms are {', '.join(FORMS)}")
-    return factory(name, options)
+    kind = _KINDS.get(name.partition(":")[0])
+    if kind is None or (":" in name) != bool(kind.argument):
+        forms = ", ".join(kind.form for kind in _KINDS.values() if not kind.for_tests)
+        raise UnknownEncoder(f"unknown encoder {name!r}{_suggest(name)}; the forms are {forms}")
+    return kind.load(name, options)
+
+
+def encoder_kinds() -> tuple[EncoderKind, ...]:
+    """Return the registered kinds."""
+    return tuple(_KINDS.values())
 
 
 def known_encoders(*, every: bool = False) -> Iterator[KnownEncoder]:
     """List the encoders: `lite`, then open_clip's tags whose weights are installed.
 
     Args:
-        every: open_clip's other tags as well.
+        every: open_clip's other tags as well, at the end.
     """
-    yield _known_lite()
-    tags = list(_known_open_clip())
-    yield from (tag for tag in tags if tag.installed)
+    known = [(encoder, encoder.installed or not kind.argument) for kind in _KINDS.values() for encoder in kind.known()]
+    yield from (encoder for encoder, listed in known if listed)
     if every:
-        yield from (tag for tag in tags if not tag.installed)
+        yield from (encoder for encoder, listed in known if not listed)
 
 
 def _fake(name: str, options: EngineOptions) -> Encoder:
@@ -86,37 +112,30 @@ def _folder(name: str, options: EngineOptions) -> Encoder:
     return folder_encoder(name, options)
 
 
-_FACTORIES: dict[str, Callable[[str, EngineOptions], Encoder]] = {
-    "lite": _lite,
-    "open_clip": _open_clip,
-    "folder": _folder,
-    "fake": _fake,
-}
-_WITH_ARGUMENT = {"open_clip", "folder"}
-
-
 def _suggest(name: str) -> str:
     from lookalike.encoders.open_clip.weights import PREFIX, close_matches, model_names
 
-    if name in _WITH_ARGUMENT:
-        return ": it needs " + ("a model and its weights" if name == "open_clip" else "a path")
+    if name in _KINDS and _KINDS[name].argument:
+        return f": it needs {_KINDS[name].argument}"
     model = name.removeprefix(PREFIX).partition("/")[0]
     if model in model_names():
         return f"; did you mean '{PREFIX}{model}/<pretrained>'?"
-    return close_matches(name, ["lite", *model_names()])
+    without_argument = [kind.name for kind in _KINDS.values() if not (kind.argument or kind.for_tests)]
+    return close_matches(name, [*without_argument, *model_names()])
 
 
-def _known_lite() -> KnownEncoder:
+def _known_lite() -> Iterator[KnownEncoder]:
     from lookalike.encoders.lite.constants import LITE_DIM
     from lookalike.encoders.lite.weights import TEXT_HINT, text_available, weights_digest
 
     try:
         weights_digest()
     except EncoderError as error:
-        return KnownEncoder("lite", "embedded, offline, the default", False, LITE_DIM, str(error))
+        yield KnownEncoder("lite", "embedded, offline, the default", False, LITE_DIM, str(error))
+        return
     text = text_available()
     description = f"embedded, offline, the default; {'images and text' if text else 'images only'}"
-    return KnownEncoder("lite", description, True, LITE_DIM, "" if text else f"for text: {TEXT_HINT}")
+    yield KnownEncoder("lite", description, True, LITE_DIM, "" if text else f"for text: {TEXT_HINT}")
 
 
 def _known_open_clip() -> Iterator[KnownEncoder]:
@@ -134,3 +153,16 @@ def _known_open_clip() -> Iterator[KnownEncoder]:
         yield KnownEncoder(
             f"{PREFIX}{model}/{tag}", description, installed, dim, "" if installed else f"fetch {files[0]}"
         )
+
+
+_KINDS = {
+    kind.name: kind
+    for kind in (
+        EncoderKind("lite", _lite, _known_lite),
+        EncoderKind(
+            "open_clip:<model>/<pretrained>[@<precision>]", _open_clip, _known_open_clip, "a model and its weights"
+        ),
+        EncoderKind("folder:<path>", _folder, argument="a path"),
+        EncoderKind("fake", _fake, for_tests=True),
+    )
+}

@@ -15,14 +15,17 @@ from PIL import Image
 from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.engines.selection import cpu_precisions
 from lookalike.encoders.protocol import TextEncoder
-from lookalike.encoders.registry import load_encoder
+from lookalike.encoders.registry import encoder_kinds, load_encoder
 from lookalike.types import UInt8
 
-KINDS = [("fake", "auto", "auto"), ("lite", "torch", "fp32"), ("tiny-eos", "torch", "fp32")]
-KINDS += [(name, "openvino", p) for name in ("lite", "tiny") for p in cpu_precisions() if p != "fp16"]
-KINDS += [("tiny-bidirectional", "openvino", "fp32")]
+ON_ENGINES = [("lite", "torch", "fp32"), ("tiny-eos", "torch", "fp32"), ("tiny-bidirectional", "openvino", "fp32")]
+ON_ENGINES += [(name, "openvino", p) for name in ("lite", "tiny") for p in cpu_precisions() if p != "fp16"]
+"""Encoders that run on several engines: (name, engine, precision)."""
 
-every_encoder = pytest.mark.parametrize("encoder", KINDS, ids="-".join, indirect=True)
+_OTHERS = {kind.name for kind in encoder_kinds() if not kind.argument} - {name for name, _, _ in ON_ENGINES}
+CASES = [(name, "auto", "auto") for name in sorted(_OTHERS)] + ON_ENGINES
+
+every_encoder = pytest.mark.parametrize("encoder", CASES, ids="-".join, indirect=True)
 
 TEXTS = ["red", "a photo of a blue bird on a green branch, seen from below", "green", "", "blue blue blue", "a cat"]
 
@@ -138,7 +141,7 @@ def test_batch_of_another_shape_is_rejected(encoder: TextEncoder) -> None:
             encoder.encode_images(wrong)
 
 
-@pytest.mark.parametrize("encoder", [kind for kind in KINDS if kind[0] == "lite"], ids="-".join, indirect=True)
+@pytest.mark.parametrize("encoder", [case for case in CASES if case[0] == "lite"], ids="-".join, indirect=True)
 def test_lite_finds_a_colour_by_its_name(encoder: TextEncoder) -> None:
     """Texts and images lie in one space: of two plain images a text is nearer to the one that it names."""
     plain = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]

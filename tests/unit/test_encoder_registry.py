@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from lookalike.encoders import registry
 from lookalike.encoders.fake import FakeEncoder
-from lookalike.encoders.registry import known_encoders
+from lookalike.encoders.registry import encoder_kinds, known_encoders, load_encoder
+from lookalike.errors import UnknownEncoder
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +51,18 @@ def test_prepare_converts_and_reports_it(tmp_path: Path) -> None:
     assert done.stdout.startswith("lite is ready: 640 dimensions, ")
 
 
-def test_forms_name_every_registered_encoder() -> None:
-    named = {form.partition(":")[0] for form in registry.FORMS}
-    assert set(registry._FACTORIES) == named | {"fake"}
+def test_unknown_name_error_lists_every_form() -> None:
+    with pytest.raises(UnknownEncoder) as raised:
+        load_encoder("no-such-encoder")
+    forms = [kind.form for kind in encoder_kinds() if kind.name != "fake"]
+    assert str(raised.value).endswith(f"; the forms are {', '.join(forms)}")
+
+
+def test_argument_is_required_where_the_form_has_one() -> None:
+    for kind in encoder_kinds():
+        assert bool(kind.argument) == (":" in kind.form)
+        with pytest.raises(UnknownEncoder, match=kind.argument or "unknown encoder"):
+            load_encoder(kind.name if kind.argument else f"{kind.name}:argument")
 
 
 def test_fake_encoder_can_be_checked_by_hand() -> None:
