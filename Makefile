@@ -36,7 +36,7 @@ format: .venv/dev.stamp ## format the code and apply safe fixes
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
 
 openapi: .venv/dev.stamp ## write docs/openapi.json from the routes
-	@$(BIN)/python -m app.api.openapi > docs/openapi.json
+	@$(BIN)/python -m app.write_openapi > docs/openapi.json
 
 bench: .venv/dev.stamp ## measure: encoders, indexing, index (20 minutes and more)
 	@$(BIN)/python -m benchmarks

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from app.errors import Overloaded
 
-Kind = Literal["image", "text", "item", "pair", "read"]
+RequestKind = Literal["image", "text", "item", "pair", "read"]
 """Kinds of requests: a text costs a fraction of what an image costs. `read` is for items and thumbnails."""
 
 _MEAN_OVER = 64
@@ -30,9 +30,11 @@ class AdmissionControllers:
 
     def __init__(self, max_wait: float) -> None:
         """`max_wait` is the longest acceptable wait, seconds."""
-        self.by_kind: dict[Kind, AdmissionController] = {kind: AdmissionController(max_wait) for kind in get_args(Kind)}
+        self.by_kind: dict[RequestKind, AdmissionController] = {
+            kind: AdmissionController(max_wait) for kind in get_args(RequestKind)
+        }
 
-    def __getitem__(self, kind: Kind) -> AdmissionController:
+    def __getitem__(self, kind: RequestKind) -> AdmissionController:
         return self.by_kind[kind]
 
 

@@ -8,9 +8,9 @@ from fastapi import Depends
 from starlette.responses import Response
 
 from app.api import responses
-from app.api.admission import with_deadline
 from app.api.dependencies import CollectionName, ServiceDep
 from app.api.openapi import errors
+from app.api.request_admission import with_deadline
 from app.api.routing import Router
 from app.api.schemas import CollectionResponse, CollectionsResponse
 from app.auth.authentication import require_role

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import Request
 
-from app.api.admission import Admission
+from app.api.request_admission import Admission
 from app.api.request_bodies import Base64Image, ImageUrl, decode_base64
 from app.execution.image_fetcher import ImageFetcher
 from app.execution.pipeline import ImageQuery, QueryPipeline

@@ -13,9 +13,9 @@ from fastapi import Depends, Path, Request
 from starlette.responses import Response
 
 from app.api import responses
-from app.api.admission import admitted
 from app.api.dependencies import PipelineDep, SettingsDep
 from app.api.openapi import errors
+from app.api.request_admission import admitted
 from app.api.request_bodies import parse_whole
 from app.api.routing import CollectionRouter
 from app.api.schemas import ItemResponse, ItemsResponse

@@ -1,7 +1,4 @@
-"""The OpenAPI document: request bodies that endpoints parse themselves, and errors.
-
-`make openapi` writes docs/openapi.json.
-"""
+"""The OpenAPI document: request bodies that endpoints parse themselves, and errors."""
 
 from __future__ import annotations
 
@@ -94,9 +91,3 @@ def _drop_framework_errors(schema: Schema) -> None:
             for status, response in list(operation["responses"].items()):
                 if any(name in str(response) for name in foreign):
                     del operation["responses"][status]
-
-
-if __name__ == "__main__":
-    from app.main import create_app
-
-    print(json.dumps(create_app().openapi(), indent=2))

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive
 
-from app.admission import AdmissionController, Kind
+from app.admission import AdmissionController, RequestKind
 from app.errors import DeadlineExceeded, is_client_error
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -32,7 +32,7 @@ _DECLARED = "admission"
 _WITHOUT_BODY = ("GET", "HEAD")
 
 
-def admitted(kind: Kind) -> Callable[[Endpoint], Endpoint]:
+def admitted(kind: RequestKind) -> Callable[[Endpoint], Endpoint]:
     """Declare that requests of an endpoint pass admission control and have a deadline."""
 
     def declare(endpoint: Endpoint) -> Endpoint:
@@ -52,7 +52,7 @@ def apply_declaration(handler: Handler, endpoint: Callable[..., Any]) -> Handler
     """Return a route's handler with the admission and the deadline that its endpoint declares."""
     if not hasattr(endpoint, _DECLARED):
         return handler
-    kind: Kind | None = getattr(endpoint, _DECLARED)
+    kind: RequestKind | None = getattr(endpoint, _DECLARED)
 
     async def admitted_handler(request: Request) -> Response:
         service = request.app.state.service

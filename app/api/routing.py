@@ -1,4 +1,4 @@
-"""Routers whose routes apply what their endpoints declare; see `app.api.admission`."""
+"""Routers whose routes apply what their endpoints declare; see `app.api.request_admission`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, Request, params
 from fastapi.routing import APIRoute
 from typing_extensions import override
 
-from app.api.admission import Handler, apply_declaration
 from app.api.dependencies import collection_name
 from app.api.openapi import errors
+from app.api.request_admission import Handler, apply_declaration
 
 _DEFAULT, _NAMED = "/v1", "/v1/collections/{name}"
 

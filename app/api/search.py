@@ -9,10 +9,10 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from app.api import responses
-from app.api.admission import admitted
 from app.api.dependencies import PipelineDep, ServiceDep
 from app.api.image_inputs import read_image
 from app.api.openapi import errors, form_body, json_body, raw_body, request_body
+from app.api.request_admission import admitted
 from app.api.request_bodies import FORM, Base64Image, ImageUrl, is_json, media_type, parse_whole, read_form, read_json
 from app.api.routing import CollectionRouter
 from app.api.schemas import DEFAULT_LIMIT, OPTIONS, ImageSearch, ItemSearch, SearchResponse, TextSearch, parse_options

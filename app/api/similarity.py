@@ -10,10 +10,10 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from app.api import responses, schemas
-from app.api.admission import admitted
 from app.api.dependencies import PipelineDep, ServiceDep
 from app.api.image_inputs import read_image
 from app.api.openapi import errors, form_body, json_body, request_body
+from app.api.request_admission import admitted
 from app.api.request_bodies import (
     FORM,
     Form,

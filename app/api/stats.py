@@ -6,9 +6,9 @@ from fastapi import Depends, Request
 from starlette.responses import PlainTextResponse, Response
 
 from app.api import responses
-from app.api.admission import with_deadline
 from app.api.dependencies import ServiceDep
 from app.api.openapi import errors
+from app.api.request_admission import with_deadline
 from app.api.routing import Router
 from app.api.schemas import StatsResponse
 from app.auth.authentication import require_role

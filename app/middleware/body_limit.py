@@ -32,7 +32,7 @@ class BodyLimitMiddleware:
             return await self.app(scope, receive, send)
         if _content_length(scope) > self.max_bytes:
             raise self.too_large()
-        body = _Body(self, receive)
+        body = _BoundedBody(self, receive)
         try:
             await self.app(scope, body.receive, send)
         finally:
@@ -45,7 +45,7 @@ class BodyLimitMiddleware:
         )
 
 
-class _Body:
+class _BoundedBody:
     """The body of one request."""
 
     def __init__(self, limit: BodyLimitMiddleware, receive: Receive) -> None:

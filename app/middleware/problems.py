@@ -75,7 +75,7 @@ class ProblemMiddleware:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ProblemContent:
     """The content of a problem document."""
 
     status: int
@@ -99,7 +99,7 @@ class Problem:
         return Response(to_json(body), self.status, self.headers, MEDIA_TYPE)
 
 
-def problem_of(error: BaseException, scope: Scope) -> Problem:
+def problem_of(error: BaseException, scope: Scope) -> ProblemContent:
     """Return the problem that reports an error to a client."""
     if isinstance(error, asyncio.CancelledError):
         error = NotReady("the service is shutting down")
@@ -111,10 +111,10 @@ def problem_of(error: BaseException, scope: Scope) -> Problem:
         return _of_lookalike(error)
     if isinstance(error, HTTPException):
         return _of_http(error, scope)
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, _INTERNAL_DETAIL)
+    return ProblemContent(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, _INTERNAL_DETAIL)
 
 
-def _of_lookalike(error: LookalikeError) -> Problem:
+def _of_lookalike(error: LookalikeError) -> ProblemContent:
     status, detail = status_of(type(error)), str(error)
     headers: dict[str, str] = {}
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
@@ -124,16 +124,18 @@ def _of_lookalike(error: LookalikeError) -> Problem:
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("%s: %s", error.code, detail)
         detail = _INTERNAL_DETAIL
-    return Problem(status, error.code, detail, error.errors if isinstance(error, RequestError) else None, headers)
+    return ProblemContent(
+        status, error.code, detail, error.errors if isinstance(error, RequestError) else None, headers
+    )
 
 
-def _of_http(error: HTTPException, scope: Scope) -> Problem:
+def _of_http(error: HTTPException, scope: Scope) -> ProblemContent:
     status, detail, path = error.status_code, str(error.detail), scope["path"]
     if detail == HTTPStatus.NOT_FOUND.phrase:  # the framework's own
         detail = f"nothing is served at {path}; see /docs"
     elif detail == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
         detail = f"{scope['method']} is not served at {path}; see /docs"
-    return Problem(status, _HTTP_CODES.get(status, "http_error"), detail, headers=dict(error.headers or {}))
+    return ProblemContent(status, _HTTP_CODES.get(status, "http_error"), detail, headers=dict(error.headers or {}))
 
 
 def _shorten(text: str) -> str:

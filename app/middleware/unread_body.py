@@ -31,7 +31,7 @@ class UnreadBodyMiddleware:
         """Pass the request on; one without a body as it is."""
         if scope["type"] != "http" or not _has_body(scope):
             return await self.app(scope, receive, send)
-        body = _Body(receive, expects_continue=any(name == b"expect" for name, _ in scope["headers"]))
+        body = _DiscardableBody(receive, expects_continue=any(name == b"expect" for name, _ in scope["headers"]))
         closes = False
 
         async def send_wrapper(message: Message) -> None:
@@ -49,7 +49,7 @@ class UnreadBodyMiddleware:
         await self.app(scope, body.receive, send_wrapper)
 
 
-class _Body:
+class _DiscardableBody:
     """A request's body, as far as it was received.
 
     Attributes:

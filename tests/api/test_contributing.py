@@ -13,6 +13,9 @@ from app.api import schemas
 from app.errors import Overloaded
 from app.main import create_app
 from app.settings import Settings
+from lookalike.errors import UnknownItem
+from lookalike.search import Searcher
+from lookalike.types import Float32, Hit
 from tests.api.conftest import wait_until_ready
 
 CONTRIBUTING = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
@@ -38,8 +41,15 @@ def test_example_endpoint_works(collection: Path, monkeypatch: pytest.MonkeyPatc
             assert f'route="{path.replace("photographs", "{name}")}",status="422"' in client.get("/metrics").text
         document = client.get("/openapi.json").json()
         assert "BestMatchRequest" in document["components"]["schemas"]
+        with monkeypatch.context() as patched:
+            patched.setattr(Searcher, "search_vectors", _no_hits)
+            assert client.post("/v1/search/best", json={"text": "a cat"}).json()["code"] == UnknownItem.code
         app.state.service.admission["text"].admit = _refuse
         assert client.post("/v1/search/best", json={"text": "a cat"}).status_code == 503
+
+
+def _no_hits(searcher: Searcher, queries: Float32, *_: object) -> list[list[Hit]]:
+    return [[] for _ in queries]
 
 
 def _refuse() -> None:

@@ -13,9 +13,9 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Scope
 
-from app.admission import AdmissionControllers, Kind
+from app.admission import AdmissionControllers, RequestKind
 from app.api import collections, health, items, search, similarity, stats
-from app.api.admission import Admission, admitted, with_deadline
+from app.api.request_admission import Admission, admitted, with_deadline
 from app.api.routing import Route, Router
 from app.errors import RequestError
 from app.middleware.problems import ProblemMiddleware, raise_framework_errors
@@ -118,7 +118,7 @@ class Service:
 
         self.app.include_router(router)
 
-    def overload(self, kind: Kind) -> None:
+    def overload(self, kind: RequestKind) -> None:
         """Make the controller expect that the next request would wait for long."""
         controller = self.admission[kind]
         controller._intervals.extend([10.0] * 64)  # as many as are needed to be sure
@@ -134,7 +134,7 @@ async def too_long(_: Request) -> None:
 
 
 @pytest.mark.parametrize(("path", "kind"), [(TEXT, "text"), (READ, "read")])
-async def test_overload_is_refused_before_the_body_is_read(path: str, kind: Kind) -> None:
+async def test_overload_is_refused_before_the_body_is_read(path: str, kind: RequestKind) -> None:
     service = Service(nothing)
     assert (await Client(path).request(service.app)).status == 200
     assert service.admission[kind].in_flight == 0
@@ -152,7 +152,7 @@ async def test_overload_is_refused_before_the_body_is_read(path: str, kind: Kind
 async def test_other_routes_are_served_under_overload() -> None:
     service = Service(nothing)
     for kind in ("text", "image", "item", "pair", "read"):
-        service.overload(cast(Kind, kind))
+        service.overload(cast(RequestKind, kind))
     for path in (FREE, BOUNDED):
         assert (await Client(path).request(service.app)).status == 200
 
