@@ -37,7 +37,7 @@ def start_sampling(pid: int, seconds: int, folder: Path, *, gil: bool) -> subpro
 def by_library(stacks: str) -> Counter[tuple[str, str]]:
     """Count samples of (thread, innermost library) in collapsed stacks.
 
-    >>> by_library("thread (77): MainThread;run (uvicorn/server.py:67);f (app/middleware/admission.py:9) 3")
+    >>> by_library("thread (77): MainThread;run (uvicorn/server.py:67);f (app/middleware/body_limit.py:9) 3")
     Counter({('event loop', 'app'): 3})
     """
     counts: Counter[tuple[str, str]] = Counter()

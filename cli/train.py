@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from training.run.result import Result
+    from training.run.result import TrainingResult
 
 _INTERRUPTED, _NOT_PROMOTED = 130, 3
 _LITE_ONLY = ("metrics", "cache")
@@ -89,7 +89,9 @@ def train(
         raise typer.Exit(_NOT_PROMOTED)
 
 
-def _train(document: dict[str, Any], config: Path, out: Path, overrides: dict[str, Any], **options: Any) -> Result:
+def _train(
+    document: dict[str, Any], config: Path, out: Path, overrides: dict[str, Any], **options: Any
+) -> TrainingResult:
     from training.settings import settings_from
 
     settings_from(document, str(config))  # errors of the file name the file, before torch loads
@@ -130,7 +132,7 @@ def _train_lite(
         typer.echo(f"{out}: SHA-256 {digest}; losses in {log}")
 
 
-def _report(result: Result) -> str:
+def _report(result: TrainingResult) -> str:
     base, trained = result.base, result.trained
     figures = f"{result.figure} on held-out images {base.seen:.4f} by the base, {trained.seen:.4f} after training"
     if base.unseen is not None and trained.unseen is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from evaluation.evaluate import Evaluation
 from evaluation.illustrations import Illustration, illustrate
 from evaluation.text_report import Row, as_json, rows, summary_line
-from evaluation.thumbnails import Thumbnails
+from evaluation.thumbnails import ReportThumbnails
 from lookalike.errors import SourceError
 
 _STYLE = """
@@ -59,7 +59,7 @@ def write_report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "figures.json").write_text(_indented_json(result.metrics, baseline_metrics), encoding="utf-8")
-        sections = illustrate(result, baseline, curves, Thumbnails(), seed)
+        sections = illustrate(result, baseline, curves, ReportThumbnails(), seed)
         page.write_text(_page(result.metrics, baseline_metrics, sections), encoding="utf-8")
     except OSError as error:
         raise SourceError(f"the report can't be written to {folder}: {error.strerror or error}") from error

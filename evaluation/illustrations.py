@@ -17,7 +17,7 @@ from evaluation.evaluate import Evaluation
 from evaluation.mistakes import Mistake, worst_mistakes
 from evaluation.plots import curves_plot, heat_map_plot, histogram_plot, map_plot, reliability_plot
 from evaluation.projection import MIN_PROJECTED, t_sne, umap
-from evaluation.thumbnails import Thumbnails, data_url
+from evaluation.thumbnails import ReportThumbnails, data_url
 from lookalike.types import Int64
 
 MAX_HEAT_MAP_IMAGES = 16
@@ -41,7 +41,7 @@ def illustrate(
     result: Evaluation,
     baseline: Evaluation | None,
     curves: Sequence[Mapping[str, Any]],
-    thumbnails: Thumbnails,
+    thumbnails: ReportThumbnails,
     seed: int,
 ) -> list[Illustration]:
     """Return the sections for which the evaluation has data.
@@ -101,7 +101,7 @@ def _reliability(result: Evaluation) -> Illustration:
     )
 
 
-def _heat_map(evaluations: Mapping[str, Evaluation], thumbnails: Thumbnails, seed: int) -> Illustration:
+def _heat_map(evaluations: Mapping[str, Evaluation], thumbnails: ReportThumbnails, seed: int) -> Illustration:
     common = _common_positions(list(evaluations.values()))
     first = next(iter(evaluations.values())).data
     sample = [common[i] for i in _sample([first.examples[rows[0]].label for rows in common], MAX_HEAT_MAP_IMAGES, seed)]
@@ -115,7 +115,7 @@ def _heat_map(evaluations: Mapping[str, Evaluation], thumbnails: Thumbnails, see
     )
 
 
-def _maps(data: EmbeddedSet, thumbnails: Thumbnails, seed: int) -> list[Illustration]:
+def _maps(data: EmbeddedSet, thumbnails: ReportThumbnails, seed: int) -> list[Illustration]:
     rows = np.linspace(0, len(data.examples) - 1, min(MAX_PROJECTED, len(data.examples))).round().astype(int)
     vectors, labels = data.vectors[rows], [data.examples[i].label for i in rows]
     shown = _sample(labels, MAX_MAP_IMAGES, seed)
@@ -135,7 +135,7 @@ def _maps(data: EmbeddedSet, thumbnails: Thumbnails, seed: int) -> list[Illustra
     ]
 
 
-def _label_mistakes(result: Evaluation, thumbnails: Thumbnails) -> list[Illustration]:
+def _label_mistakes(result: Evaluation, thumbnails: ReportThumbnails) -> list[Illustration]:
     if "labels" not in result.metrics:
         return []
     gallery = result.data if result.gallery is None else result.gallery
@@ -156,7 +156,7 @@ def _label_mistakes(result: Evaluation, thumbnails: Thumbnails) -> list[Illustra
     return [Illustration("Worst retrieval errors", caption, html or "<p>None: every query finds its class first.</p>")]
 
 
-def _image_row(mistake: Mistake, data: EmbeddedSet, gallery: EmbeddedSet, thumbnails: Thumbnails) -> str:
+def _image_row(mistake: Mistake, data: EmbeddedSet, gallery: EmbeddedSet, thumbnails: ReportThumbnails) -> str:
     query = data.examples[mistake.query]
     cells = [_image(query, "query", query.label or "", thumbnails)]
     for item, cosine, relevant in zip(mistake.items, mistake.cosines, mistake.relevant, strict=True):
@@ -169,7 +169,7 @@ def _image_row(mistake: Mistake, data: EmbeddedSet, gallery: EmbeddedSet, thumbn
     return f'<div class="row">{"".join(cells)}</div>'
 
 
-def _caption_mistakes(result: Evaluation, thumbnails: Thumbnails) -> list[Illustration]:
+def _caption_mistakes(result: Evaluation, thumbnails: ReportThumbnails) -> list[Illustration]:
     if "captions" not in result.metrics:
         return []
     data = result.data
@@ -183,7 +183,7 @@ def _caption_mistakes(result: Evaluation, thumbnails: Thumbnails) -> list[Illust
     return [Illustration("Worst errors of captions", caption, html or "<p>None.</p>")]
 
 
-def _text_row(mistake: Mistake, text: str, data: EmbeddedSet, thumbnails: Thumbnails) -> str:
+def _text_row(mistake: Mistake, text: str, data: EmbeddedSet, thumbnails: ReportThumbnails) -> str:
     own = data.examples[data.captioned[mistake.best]]
     cells = [
         f'<div class="said">{escape(text)}</div>',
@@ -195,7 +195,7 @@ def _text_row(mistake: Mistake, text: str, data: EmbeddedSet, thumbnails: Thumbn
     return f'<div class="row">{"".join(cells)}</div>'
 
 
-def _image(example: Example, role: str, label: str, thumbnails: Thumbnails) -> str:
+def _image(example: Example, role: str, label: str, thumbnails: ReportThumbnails) -> str:
     image = f'<img src="{thumbnails.url(example)}" alt="{escape(example.key)}" title="{escape(example.key)}">'
     return f'<figure class="{role}">{image}{escape(label)}</figure>'
 

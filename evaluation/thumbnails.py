@@ -14,7 +14,7 @@ SIDE_PIXELS = 88
 PLOT_SIDE_PIXELS = 64
 
 
-class Thumbnails:
+class ReportThumbnails:
     """A cache of readable examples' thumbnails; each image is decoded once."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from lookalike.stopwatch import Stopwatch
 from lookalike.stores.protocol import VectorStore
 from lookalike.types import EncoderSpec, Float32, Hit, Neighbors, SearchResult, UInt8
 
-Kind = Literal["image", "text"]
+Modality = Literal["image", "text"]
 _DEFAULTS = SearchOptions()
 
 
@@ -48,10 +48,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A unit vector (d,) float32 and the kind of its source."""
+    """A unit vector (d,) float32 and the modality of its source."""
 
     vector: Float32
-    kind: Kind
+    modality: Modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,24 +221,24 @@ def compare(a: Embedding, b: Embedding, spec: EncoderSpec, threshold: float | No
     Args:
         a: the first embedding.
         b: the second embedding.
-        spec: the encoder, whose calibration or else default thresholds apply to the kinds of the two.
+        spec: the encoder, whose calibration or else default thresholds apply to the modalities of the two.
         threshold: a cosine distance in [0, 2] to use instead.
     """
     cosine = float(np.clip(np.dot(a.vector.astype(np.float64), b.vector.astype(np.float64)), -1.0, 1.0))
-    curve = _calibration(a.kind, b.kind, spec)
-    limit = threshold if threshold is not None else _default_threshold(a.kind, b.kind, spec)
+    curve = _calibration(a.modality, b.modality, spec)
+    limit = threshold if threshold is not None else _default_threshold(a.modality, b.modality, spec)
     distance = 1.0 - cosine
     probability = None if curve is None else curve.probability(cosine)
     return Similarity(cosine, distance, limit, distance <= limit, probability)
 
 
-def _calibration(a: Kind, b: Kind, spec: EncoderSpec) -> PairCalibration | None:
+def _calibration(a: Modality, b: Modality, spec: EncoderSpec) -> PairCalibration | None:
     if spec.calibration is None or a == b == "text":
         return None
     return spec.calibration.image_image if a == b else spec.calibration.image_text
 
 
-def _default_threshold(a: Kind, b: Kind, spec: EncoderSpec) -> float:
+def _default_threshold(a: Modality, b: Modality, spec: EncoderSpec) -> float:
     measured = _calibration(a, b, spec)
     if measured is not None:
         return measured.threshold

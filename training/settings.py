@@ -65,7 +65,7 @@ class Data(_Table):
     limit: int = Field(default=0, ge=0, description="Training images at most; 0 for all.")
 
 
-class Objective(BaseModel):
+class ObjectiveSettings(BaseModel):
     """`[objective]`: the loss by name, with its options."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
@@ -153,7 +153,7 @@ class Settings(_Table):
     evaluate_every: float = Field(default=1.0, gt=0, description="Epochs between two validations.")
     base: Base = Base()
     data: Data = Data()
-    objective: Objective = Objective()
+    objective: ObjectiveSettings = ObjectiveSettings()
     optimizer: Optimizer = Optimizer()
     sampling: Sampling = Sampling()
     augment: Augment = Augment()

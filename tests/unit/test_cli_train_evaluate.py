@@ -189,10 +189,12 @@ def test_unwritable_output_is_reported_before_evaluation(tmp_path):
 
 
 def test_train_explains_a_rejection_on_stderr_of_rank_0(tmp_path, monkeypatch):
-    from training.run.result import Result
+    from training.run.result import TrainingResult
     from training.validation.promotion import CandidateScore
 
-    worse = Result("mine", False, "precision_at_1", CandidateScore(0.9, None, 0.0), CandidateScore(0.8), 1.0, 2, ())
+    worse = TrainingResult(
+        "mine", False, "precision_at_1", CandidateScore(0.9, None, 0.0), CandidateScore(0.8), 1.0, 2, ()
+    )
     monkeypatch.setattr("cli.train._train", lambda *_, **__: worse)
     config = tmp_path / "this.toml"
     config.write_text("")

@@ -10,14 +10,14 @@ import pytest
 from lookalike.errors import WeightsMissing
 from tests.unit.small_images import write_folders
 from training.run import trainer as trainer_module
-from training.run.result import Result
+from training.run.result import TrainingResult
 from training.run.trainer import run_training
 from training.settings import settings_from
 
 CLASSES = ("black", "blue", "green", "red", "white", "yellow")
 
 
-def train(folder: Path, **base: float) -> Result:
+def train(folder: Path, **base: float) -> TrainingResult:
     data = write_folders(folder / "data", {f"{name}/{i}.png": name for name in CLASSES for i in range(6)})
     settings = settings_from(
         {

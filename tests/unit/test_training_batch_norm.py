@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lookalike.types import UInt8
 from training.network.batch_norm import reparametrize_batch_norm, trains_batch_norm
-from training.settings import Base, Objective, Optimizer, Settings
+from training.settings import Base, ObjectiveSettings, Optimizer, Settings
 
 
 class Network(nn.Module):
@@ -83,7 +83,7 @@ def test_unused_layers_are_unchanged(pixels: UInt8) -> None:
 def test_batch_norm_trains_unless_frozen_or_chunked(freeze_norm: bool, chunk: int, learn: bool) -> None:
     settings = Settings(
         base=Base(encoder="lite", freeze_norm=freeze_norm),
-        objective=Objective(name="triplet"),
+        objective=ObjectiveSettings(name="triplet"),
         optimizer=Optimizer(chunk=chunk),
     )
     assert trains_batch_norm(settings) is learn

@@ -19,7 +19,7 @@ CARD_FILE, REPORT_FILE, CONFIG_FILE, METRICS_FILE = "README.md", "report.json", 
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class TrainingResult:
     """The result of a run.
 
     Attributes:
@@ -43,7 +43,7 @@ class Result:
     warnings: tuple[str, ...]
 
 
-def run_report(result: Result, settings: Settings, data: TrainingData) -> dict[str, Any]:
+def run_report(result: TrainingResult, settings: Settings, data: TrainingData) -> dict[str, Any]:
     """Return the run's inputs and results, JSON-ready."""
     unseen = data.unseen.examples if data.unseen else []
     return {

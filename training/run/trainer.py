@@ -46,7 +46,7 @@ from training.run.allocator import keep_freed_memory
 from training.run.checkpoint import load_checkpoint, save_checkpoint, trim_metrics
 from training.run.export import export_encoder, require_replaceable
 from training.run.interrupt import DeferredInterrupt
-from training.run.result import METRICS_FILE, Result, run_report, text_files
+from training.run.result import METRICS_FILE, TrainingResult, run_report, text_files
 from training.run.run_log import RunLog
 from training.run.work_folder import locked_work_folder, work_folder
 from training.settings import Settings
@@ -68,7 +68,7 @@ def run_training(
     device: str = "auto",
     workers: int | None = None,
     force: bool = False,
-) -> Result:
+) -> TrainingResult:
     """Train and export an encoder, or resume a stopped run.
 
     Args:
@@ -131,7 +131,7 @@ class _TrainingRun:
         self.seen = Validator(self.data.seen, self.loop.autocast, device)
         self.unseen = Validator(self.data.unseen, self.loop.autocast, device) if self.data.unseen else None
 
-    def train(self, force: bool) -> Result:
+    def train(self, force: bool) -> TrainingResult:
         """Run to the end, and compare the result with the base."""
         state = load_checkpoint(self.work, self._identity())
         if state is not None:
@@ -147,7 +147,7 @@ class _TrainingRun:
                 raise
             return self._judge(log, force)
 
-    def export(self, result: Result, command: str) -> None:
+    def export(self, result: TrainingResult, command: str) -> None:
         """Write the encoder's folder."""
         evaluation = _evaluate(LiveEncoder(self.candidate, self.out.name, self.device), self.data)
         report = {
@@ -252,7 +252,7 @@ class _TrainingRun:
             safetensors.torch.save_file(tensors, self.work / f"{BEST_FILE}.part")
             (self.work / f"{BEST_FILE}.part").replace(self.work / BEST_FILE)
 
-    def _judge(self, log: RunLog, force: bool) -> Result:
+    def _judge(self, log: RunLog, force: bool) -> TrainingResult:
         """Compare the best weights with the base, and load the selected weights into `candidate`."""
         base = self.base or self._measure_base()
         trained = CandidateScore(max(value for step, value in self.figures.items() if step != "0"))
@@ -269,7 +269,7 @@ class _TrainingRun:
                 f"{base.seen:.4f} and {trained.seen:.4f} on {self.data.seen.count:,} held-out images differ by no "
                 "more than chance; measure on more of them (data.holdout, --validation)",
             )
-        return Result(
+        return TrainingResult(
             out=str(self.out),
             promoted=force or trained.no_worse_than(base),
             figure=self.data.seen.figure,
