@@ -1,6 +1,6 @@
 # Every target is one line; longer ones call scripts/. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types layers wording container-files openapi bench lock containers clean
+.PHONY: help demo test check docs format lint types layers wording links container-files openapi bench lock containers clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 # Keep compiled modules in .venv, so that they are not compiled at every start.
@@ -15,7 +15,7 @@ demo: .venv/demo.stamp ## set up, index the sample gallery (or IMAGES=folder), s
 test: .venv/dev.stamp ## set up and run all tests (ARGS="-k text" for pytest)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: lint types layers wording container-files ## all checks that do not run the code
+check: lint types layers wording links container-files ## all checks that do not run the code
 
 lint: .venv/dev.stamp ## formatting and lint
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
@@ -23,8 +23,11 @@ lint: .venv/dev.stamp ## formatting and lint
 types: .venv/dev.stamp ## mypy, strict
 	@$(BIN)/mypy
 
-wording: .venv/dev.stamp ## words that the project does not use
-	@$(BIN)/python scripts/check_wording.py
+wording: .venv/dev.stamp ## words that the project does not use, and sentences that are too long
+	@$(BIN)/python scripts/check_wording.py && $(BIN)/python scripts/check_sentences.py
+
+links: .venv/dev.stamp ## links between pages, files and headings
+	@$(BIN)/mdlinkcheck --quiet --no-detect-sites .
 
 layers: .venv/dev.stamp ## import contracts
 	@$(BIN)/lint-imports --no-logo
@@ -34,6 +37,9 @@ container-files: .venv/dev.stamp ## Dockerfile and compose files
 
 format: .venv/dev.stamp ## format the code and apply safe fixes
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+docs: .venv/dev.stamp ## build the documentation site: site/index.html
+	@$(BIN)/zensical build --clean --strict
 
 openapi: .venv/dev.stamp ## write docs/openapi.json from the routes
 	@$(BIN)/python -m app.write_openapi > docs/openapi.json
@@ -48,7 +54,7 @@ containers: ## build the image, index, serve and query it in real containers (CO
 	@scripts/containers.sh
 
 clean: ## remove the environment, caches and the demo's collections
-	@rm -rf .venv .lookalike .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist && find . -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf .venv .lookalike .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist site .cache && find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/%.stamp: requirements/%.txt requirements/uv.txt pyproject.toml scripts/environment.sh
 	@scripts/environment.sh $* && touch $@

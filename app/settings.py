@@ -1,7 +1,7 @@
 """Settings of the service, each with its default, unit and help text.
 
 A setting is read from the environment variable LOOKALIKE_<NAME> or set by `lookalike serve`. A test checks that
-`docs/settings.md` lists all of them.
+`docs/reference/settings.md` lists all of them.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def main() -> None:
     """Build a store over generated vectors, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.filters", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--n", type=int, default=200_000, help="vectors to generate")
-    parser.add_argument("--preset", default="faiss", help="which index, see docs/index.md")
+    parser.add_argument("--preset", default="faiss", help="which index, see docs/internals/vector-index.md")
     parser.add_argument("--queries", type=int, default=300, help="single queries to time")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -61,7 +61,7 @@ def serve(
     """Serve collections: the search page at /, the API at /v1, its documentation at /docs.
 
     The service listens immediately, opens the collections, runs a first query, and prints a line when it is ready.
-    The environment sets everything else as LOOKALIKE_<NAME>; docs/settings.md lists the settings.
+    The environment sets everything else as LOOKALIKE_<NAME>; docs/reference/settings.md lists the settings.
 
     Short paths (/v1/search/text) use the first collection, /v1/collections/NAME/search/text any by its folder's name.
 
@@ -130,7 +130,7 @@ def _settings(arguments: dict[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"LOOKALIKE_{str(first['loc'][0]).upper()}"
-        _fail(f"{name} is {first['input']!r}: {first['msg']}; see docs/settings.md")
+        _fail(f"{name} is {first['input']!r}: {first['msg']}; see docs/reference/settings.md")
 
 
 def _warn_of_settings(settings: Settings) -> None:

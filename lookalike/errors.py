@@ -13,7 +13,7 @@
                            config_invalid  vector_invalid
 
 `code` is stable: the same word is used in `rejected.parquet`, in the JSON problem's `type`, in the service's telemetry
-and as a heading in `docs/errors.md`. Messages name the offending value and how to fix it.
+and as a heading in `docs/reference/errors.md`. Messages name the offending value and how to fix it.
 """
 
 from __future__ import annotations

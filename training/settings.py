@@ -180,7 +180,7 @@ def settings_from(document: dict[str, Any], source: str) -> Settings:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise ConfigInvalid(f"{source}: unknown key {key!r}; docs/training.md lists all") from error
+            raise ConfigInvalid(f"{source}: unknown key {key!r}; docs/guides/fine-tune.md lists all") from error
         if first["type"] == "model_type":
             raise ConfigInvalid(f"{source}: {key} = {first['input']!r} must be a table, [{key}]") from error
         raise ConfigInvalid(f"{source}: {key} = {first['input']!r}: {first['msg'].lower()}") from error

@@ -421,7 +421,7 @@ class Problem(BaseModel):
     status: int
     detail: str = Field(description="What is wrong, with the offending value, and the fix.")
     instance: str = Field(description="The path of the request.")
-    code: str = Field(description="Stable; docs/api.md lists them.")
+    code: str = Field(description="Stable; docs/guides/search-from-code.md lists them.")
     errors: list[FieldError] | None = None
 
 

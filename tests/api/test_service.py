@@ -181,12 +181,12 @@ def test_statuses_of_bad_requests_are_documented(client: TestClient) -> None:
 
 
 def test_every_setting_and_every_code_is_documented() -> None:
-    settings = (REPOSITORY / "docs/settings.md").read_text()
+    settings = (REPOSITORY / "docs/reference/settings.md").read_text()
     for name, field in Settings.model_fields.items():
         assert f"`LOOKALIKE_{name.upper()}`" in settings, name
         assert field.description, name
         assert field.description in settings, name
-    api = (REPOSITORY / "docs/api.md").read_text()
+    api = (REPOSITORY / "docs/guides/search-from-code.md").read_text()
     codes = {error.code for error in STATUS} | {"not_found", "method_not_allowed", "internal_error"}
     for error in all_errors():
         if not issubclass(error, SourceError | ExtraMissing):  # of the jobs; no request meets them

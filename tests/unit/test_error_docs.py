@@ -1,4 +1,4 @@
-"""`docs/errors.md` has a heading for every code of the library's error tree, and for no other."""
+"""`docs/reference/errors.md` has a heading for every code of the library's error tree, and for no other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lookalike.errors import LookalikeError
 
-PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "errors.md"
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "errors.md"
 
 
 def _tree(root: type[LookalikeError]) -> set[type[LookalikeError]]:

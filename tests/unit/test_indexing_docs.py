@@ -1,4 +1,4 @@
-"""`docs/indexing.md` names every option of the command and every file of a version."""
+"""`docs/guides/index-images.md` names every option of the command and every file of a version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lookalike.metadata import METADATA_FILES
 from lookalike.sources import parquet, tar
 from lookalike.thumbnails import THUMBNAILS_FILE
 
-PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "indexing.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "guides" / "index-images.md").read_text(encoding="utf-8")
 
 
 def test_docs_list_exactly_the_options() -> None:

@@ -1,4 +1,4 @@
-"""docs/training.md and configs/: every key, objective and option is documented, and every configuration is valid."""
+"""docs/guides/fine-tune.md and configs/: every key, objective and option is documented, and every configuration is valid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.run.result import as_toml
 from training.settings import Settings, load_settings, settings_from
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs/training.md").read_text()
+PAGE = (ROOT / "docs/guides/fine-tune.md").read_text()
 
 
 def test_every_key_is_documented_with_default_and_description() -> None:
@@ -46,6 +46,6 @@ def test_exported_configuration_loads_unchanged() -> None:
 
 
 def test_every_key_of_the_lite_recipe_is_documented() -> None:
-    page = (ROOT / "docs/encoders-lite.md").read_text()
+    page = (ROOT / "docs/internals/lite.md").read_text()
     for field in fields(LiteConfig):
         assert f"| `{field.name}` | `{field.default}` | " in page, field.name
