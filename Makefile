@@ -26,7 +26,7 @@ types: .venv/dev.stamp ## mypy, strict
 wording: .venv/dev.stamp ## words that the project does not use, and sentences that are too long
 	@$(BIN)/python scripts/check_wording.py && $(BIN)/python scripts/check_sentences.py
 
-links: .venv/dev.stamp ## links between pages, files and headings
+links: docs ## links between pages, files and headings
 	@$(BIN)/mdlinkcheck --quiet --no-detect-sites .
 
 layers: .venv/dev.stamp ## import contracts
