@@ -10,8 +10,6 @@ if (location.protocol === "file:") {
       const frame = document.createElement("iframe");
       frame.hidden = true;
       document.documentElement.append(frame);
-      this.#scope = frame.contentWindow;
-      this.#scope.postMessage = (data) => this.#receive(data);
       const load = (source) =>
         new Promise((resolve, reject) => {
           const script = frame.contentDocument.createElement("script");
@@ -20,23 +18,27 @@ if (location.protocol === "file:") {
           script.onerror = reject;
           frame.contentDocument.body.append(script);
         });
+      this.#scope = frame.contentWindow;
+      this.#scope.postMessage = (data) => deliver(data, window, this);
       this.#scope.importScripts = (...sources) =>
         sources.reduce((before, source) => before.then(() => load(source)), Promise.resolve());
       this.#ready = load(url);
     }
 
     postMessage(data) {
-      this.#ready.then(() => this.#scope.dispatchEvent(new MessageEvent("message", { data })));
+      this.#ready.then(() => deliver(data, this.#scope, this.#scope));
     }
 
     terminate() {
       this.#scope.frameElement.remove();
     }
-
-    #receive(data) {
-      const event = new MessageEvent("message", { data });
-      this.onmessage?.(event);
-      this.dispatchEvent(event);
-    }
   };
+
+  // As between a page and a worker: after the call, and as a copy made of the receiver's own types.
+  const deliver = (data, realm, target) =>
+    setTimeout(() => {
+      const event = new realm.MessageEvent("message", { data: realm.structuredClone(data) });
+      if (target !== realm) target.onmessage?.(event);
+      target.dispatchEvent(event);
+    });
 }

@@ -228,7 +228,10 @@ class TestPixelBudget:
             assert budget._free == 1_000_000
 
 
-@pytest.mark.parametrize("place", ["app/web/app.js", "docs/guides/search-from-code.md", "docs/guides/index-images.md", "docs/reference/errors.md"])
+@pytest.mark.parametrize(
+    "place",
+    ["app/web/app.js", "docs/guides/search-from-code.md", "docs/guides/index-images.md", "docs/reference/errors.md"],
+)
 def test_accepted_formats_are_listed_wherever_users_look(place: str) -> None:
     text = (Path(__file__).parents[2] / place).read_text(encoding="utf-8")
     names = [name.replace("WEBP", "WebP") for name in FORMATS]

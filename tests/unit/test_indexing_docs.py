@@ -11,7 +11,9 @@ from lookalike.metadata import METADATA_FILES
 from lookalike.sources import parquet, tar
 from lookalike.thumbnails import THUMBNAILS_FILE
 
-PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "guides" / "index-images.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "guides" / "index-images.md").read_text(
+    encoding="utf-8"
+)
 
 
 def test_docs_list_exactly_the_options() -> None:

@@ -1,4 +1,4 @@
-"""docs/guides/fine-tune.md and configs/: every key, objective and option is documented, and every configuration is valid."""
+"""The training pages and configs/: every key, objective and option is documented, every configuration is valid."""
 
 from __future__ import annotations
 

@@ -1,0 +1,127 @@
+"""The commands and queries of the README and of the documentation's pages, executed.
+
+Markers precede the code blocks, each page's in order, in a folder of the page's own:
+
+- `<!-- runs -->`: the block, sh or python, must succeed. The folder starts empty.
+- `<!-- asks -->`: the same, while a service serves the sample gallery; `photos` is the gallery, `my-collection` its
+  collection. A JSON block that follows must be the block's output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.e2e.commands import serving
+
+README = REPOSITORY / "README.md"
+_BLOCK = re.compile(
+    r"^(?P<indent> *)<!-- (?P<marker>runs|asks) -->\n"
+    r"(?P=indent)```(?P<language>sh|python)\n(?P<code>.*?)^(?P=indent)```\n"
+    r"(?:\n*(?P=indent)```json\n(?P<shown>.*?)^(?P=indent)```\n)?",
+    re.DOTALL | re.MULTILINE,
+)
+_ADDRESS = "http://127.0.0.1:8000"
+_VARYING = {"took_ms", "version", "collection"}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A marked block of code; `shown` is the JSON that it prints, empty if none is shown."""
+
+    asks: bool
+    language: str
+    code: str
+    shown: str
+
+
+def _blocks(page: Path) -> list[Block]:
+    return [
+        Block(
+            found["marker"] == "asks", found["language"], *map(textwrap.dedent, (found["code"], found["shown"] or ""))
+        )
+        for found in _BLOCK.finditer(page.read_text(encoding="utf-8"))
+    ]
+
+
+PAGES = {
+    str(page.relative_to(REPOSITORY)): _blocks(page) for page in [README, *sorted((REPOSITORY / "docs").rglob("*.md"))]
+}
+
+
+@pytest.fixture(scope="module")
+def address(sample_collection: Path) -> Iterator[str]:
+    """The address of a service with the sample gallery."""
+    with serving(sample_collection) as address:
+        yield address
+
+
+@pytest.mark.parametrize("page", [name for name, blocks in PAGES.items() if blocks])
+def test_page_code_runs(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    for block in PAGES[page]:
+        code = block.code
+        if block.asks:
+            code = code.replace(_ADDRESS, request.getfixturevalue("address"))
+            for name, fixture in (("photos", "gallery"), ("my-collection", "sample_collection")):
+                if not (tmp_path / name).exists():
+                    (tmp_path / name).symlink_to(request.getfixturevalue(fixture))
+        output = _run(block.language, code, tmp_path)
+        if block.shown:
+            _assert_same(json.loads(output), json.loads(block.shown))
+
+
+def test_readme_shows_commands_and_queries() -> None:
+    blocks = PAGES["README.md"]
+    assert sum(not block.asks for block in blocks) >= 1
+    assert sum(block.asks and bool(block.shown) for block in blocks) >= 3
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", *PAGES])
+def test_make_targets_of_pages_exist(page: str) -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"(?:^|`)make ([a-z-]+)", (REPOSITORY / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
+
+
+def _run(language: str, code: str, folder: Path) -> str:
+    """Run a block in a folder; it must succeed. Return its standard output."""
+    interpreter = ["bash", "-euo", "pipefail", "-c"] if language == "sh" else [sys.executable, "-c"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.run(
+        [*interpreter, code],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert process.returncode == 0, f"{code}\n{process.stdout}\n{process.stderr}"
+    return process.stdout
+
+
+def _assert_same(got: Any, shown: Any) -> None:
+    """Compare structure and text; numbers may differ by the rounding and speed of another CPU."""
+    if isinstance(shown, dict):
+        assert set(got) == set(shown)
+        for key in set(shown) - _VARYING:
+            _assert_same(got[key], shown[key])
+    elif isinstance(shown, list):
+        assert len(got) == len(shown)
+        for one, other in zip(got, shown, strict=True):
+            _assert_same(one, other)
+    elif isinstance(shown, float):
+        assert got == pytest.approx(shown, abs=0.02)
+    else:
+        assert got == shown
