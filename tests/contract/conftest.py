@@ -7,7 +7,7 @@ import pytest
 from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.protocol import TextEncoder
 from lookalike.encoders.registry import load_encoder
-from tests.contract.encoders import add_tiny_models, save_random
+from tests.contract.encoders import add_tiny_models, export_from, save_random
 
 
 @pytest.fixture(scope="session")
@@ -22,20 +22,17 @@ def _own_cache(encoder_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Random weights by open_clip model name."""
+def example_names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Full names of the encoders in EXAMPLES, made with random weights."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    configs = tmp_path_factory.mktemp("configs")
-    add_tiny_models(configs)
-    return {
-        "tiny": save_random("tiny", folder / "tiny.safetensors"),
-        "tiny-eos": save_random("tiny-eos", folder / "tiny-eos.pt"),
-        "tiny-bidirectional": save_random("tiny-bidirectional", folder / "tiny-bidirectional.safetensors"),
-    }
+    add_tiny_models(tmp_path_factory.mktemp("configs"))
+    files = {"tiny": "tiny.safetensors", "tiny-eos": "tiny-eos.pt", "tiny-bidirectional": "bidirectional.safetensors"}
+    names = {model: f"open_clip:{model}/{save_random(model, folder / file)}" for model, file in files.items()}
+    return {**names, "exported": f"folder:{export_from(names['tiny'], folder / 'exported')}"}
 
 
 @pytest.fixture(scope="session")
-def loaded(checkpoints: dict[str, Path], encoder_cache: Path) -> dict[tuple[str, str, str], TextEncoder]:
+def loaded(example_names: dict[str, str], encoder_cache: Path) -> dict[tuple[str, str, str], TextEncoder]:
     """Encoders already loaded, by (name, engine, precision)."""
     return {}
 
@@ -43,15 +40,14 @@ def loaded(checkpoints: dict[str, Path], encoder_cache: Path) -> dict[tuple[str,
 @pytest.fixture
 def encoder(
     request: pytest.FixtureRequest,
-    checkpoints: dict[str, Path],
+    example_names: dict[str, str],
     loaded: dict[tuple[str, str, str], TextEncoder],
 ) -> TextEncoder:
     """One of the registered encoders under one engine; the parameter is (name, engine, precision)."""
     name, engine, precision = request.param
-    if name in checkpoints:
-        name = f"open_clip:{name}/{checkpoints[name]}"
     if (name, engine, precision) not in loaded:
-        made = load_encoder(name, EngineOptions(device="cpu", engine=engine, precision=precision))
+        options = EngineOptions(device="cpu", engine=engine, precision=precision)
+        made = load_encoder(example_names.get(name, name), options)
         assert isinstance(made, TextEncoder)
         loaded[name, engine, precision] = made
     return loaded[name, engine, precision]

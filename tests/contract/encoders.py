@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+EXAMPLES = {"open_clip": ("tiny", "tiny-eos", "tiny-bidirectional"), "folder": ("exported",)}
+"""By kind: encoders of those kinds whose names take an argument. `conftest.py` makes them."""
+
 TINY = {
     "embed_dim": 24,
     "quick_gelu": True,
@@ -52,3 +55,17 @@ def save_random(model: str, path: Path) -> Path:
     else:
         torch.save({"state_dict": tensors, "epoch": 3}, path)
     return path
+
+
+def export_from(name: str, folder: Path) -> Path:
+    """Export an encoder as `lookalike train` does, without training it."""
+    from training.bases.registry import load_base
+    from training.run.export import export_encoder
+    from training.settings import Base
+
+    model = load_base(Base(encoder=name), text=True)
+    assert model.towers.text is not None
+    towers = {"image": model.towers.image, "text": model.towers.text}
+    weights = {f"{side}.{key}": value for side, tower in towers.items() for key, value in tower.state_dict().items()}
+    export_encoder(folder, model, weights, base=name, extra={})
+    return folder

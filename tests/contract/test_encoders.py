@@ -1,4 +1,4 @@
-"""The contract of every encoder, under every engine."""
+"""The contract of every encoder in the registry, under every engine."""
 
 from __future__ import annotations
 
@@ -15,15 +15,31 @@ from PIL import Image
 from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.engines.selection import cpu_precisions
 from lookalike.encoders.protocol import TextEncoder
-from lookalike.encoders.registry import encoder_kinds, load_encoder
+from lookalike.encoders.registry import EncoderKind, encoder_kinds, load_encoder
 from lookalike.types import UInt8
+from tests.contract.encoders import EXAMPLES
 
-ON_ENGINES = [("lite", "torch", "fp32"), ("tiny-eos", "torch", "fp32"), ("tiny-bidirectional", "openvino", "fp32")]
-ON_ENGINES += [(name, "openvino", p) for name in ("lite", "tiny") for p in cpu_precisions() if p != "fp16"]
-"""Encoders that run on several engines: (name, engine, precision)."""
+_OPENVINO = [("openvino", precision) for precision in cpu_precisions() if precision != "fp16"]
+ON_ENGINES = {
+    "lite": [("torch", "fp32"), *_OPENVINO],
+    "tiny": _OPENVINO,
+    "tiny-eos": [("torch", "fp32")],
+    "tiny-bidirectional": [("openvino", "fp32")],
+}
+"""Engines and precisions of the encoders that do not run on the default ones alone."""
 
-_OTHERS = {kind.name for kind in encoder_kinds() if not kind.argument} - {name for name, _, _ in ON_ENGINES}
-CASES = [(name, "auto", "auto") for name in sorted(_OTHERS)] + ON_ENGINES
+
+def _names(kind: EncoderKind) -> tuple[str, ...]:
+    """Names of a kind's encoders; a kind without an example fails the collection of this file."""
+    return EXAMPLES[kind.name] if kind.argument else (kind.name,)
+
+
+CASES = [
+    (name, *options)
+    for kind in encoder_kinds()
+    for name in _names(kind)
+    for options in ON_ENGINES.get(name, [("auto", "auto")])
+]
 
 every_encoder = pytest.mark.parametrize("encoder", CASES, ids="-".join, indirect=True)
 
