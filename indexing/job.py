@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,6 +27,7 @@ from indexing.row_stream import RowStream
 from indexing.work_folder import WORK, exclusive, remove_work
 from lookalike.bootstrap import EngineOptions, load_encoder
 from lookalike.collection import Collection
+from lookalike.cores import available_cores
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import SourceError
@@ -236,7 +236,7 @@ def _expected(sources: Sequence[Source]) -> int | None:
 def _encode_options(settings: IndexSettings, encoder: Encoder) -> EncodeOptions:
     return EncodeOptions(
         batch_size=settings.batch_size or _BATCH_SIZES.get(encoder.spec.device, _BATCH_SIZES["cpu"]),
-        workers=settings.workers or len(os.sched_getaffinity(0)),
+        workers=settings.workers or available_cores(),
         max_pixels=settings.max_pixels,
     )
 

@@ -8,12 +8,12 @@ Dimension letters: n rows of the collection, q queries, d embedding width, c can
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from lookalike.cores import available_cores
 from lookalike.errors import DimensionMismatch, QueryError
 from lookalike.types import Float16, Float32, Int64, Neighbors
 
@@ -152,8 +152,7 @@ def _upcast(half: Float16, out: Float32) -> None:
 def _worker_count(pairs: int, threads: int | None) -> int:
     if pairs < 2 * _MIN_PAIRS_PER_THREAD:
         return 1
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(threads or available, pairs // _MIN_PAIRS_PER_THREAD))
+    return max(1, min(threads or available_cores(), pairs // _MIN_PAIRS_PER_THREAD))
 
 
 def _padded_rows(candidates: Sequence[Neighbors]) -> Int64:

@@ -6,7 +6,6 @@ these images are encoded, to check that this encoder made the vectors.
 
 from __future__ import annotations
 
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from indexing.row_stream import RowStream
 from indexing.work_folder import WORK, exclusive, remove_work
 from lookalike.bootstrap import EngineOptions, load_encoder
 from lookalike.collection import CURRENT
+from lookalike.cores import available_cores
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import EncoderMismatch, SourceError
@@ -129,7 +129,7 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
         encoder = load_encoder(settings.encoder, settings.engine_options)
         _check(settings, embeddings, encoder)
         work = settings.out / WORK / "import"
-        with ThreadPoolExecutor(settings.workers or len(os.sched_getaffinity(0)), "decode") as pool:
+        with ThreadPoolExecutor(settings.workers or available_cores(), "decode") as pool:
             images = LocalImages(embeddings.source, settings.images, work, encoder, pool)
             rows = ImportedRows(
                 embeddings, settings.columns, images, reporter, encoder=settings.encoder, unchecked=settings.unchecked

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import time
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
+from lookalike.cores import available_cores
 from lookalike.encoders.engines.options import DEVICES, ENGINES, PRECISIONS, EngineOptions
 from lookalike.errors import EncoderError
 
@@ -49,7 +49,7 @@ class EngineChoice:
     @property
     def streams(self) -> int:
         """Batches that run concurrently, each on its share of the cores."""
-        cores = self.threads or len(os.sched_getaffinity(0))
+        cores = self.threads or available_cores()
         return _STREAMS if self.engine == "openvino" and cores >= _STREAMS else 1
 
 
@@ -63,7 +63,7 @@ def choose_engine(options: EngineOptions = EngineOptions(), *, cuda_precision: s
     Raises:
         EncoderError: an unknown value, or a combination that this machine can't run.
     """
-    _require_valid(options)
+    require_options(options)
     device = _device(options.device, options.engine)
     engine = _engine(options.engine, device)
     precision = _precision(options.precision, engine, device, cuda_precision)
@@ -78,7 +78,8 @@ def choose_engine(options: EngineOptions = EngineOptions(), *, cuda_precision: s
     return choice
 
 
-def _require_valid(options: EngineOptions) -> None:
+def require_options(options: EngineOptions) -> None:
+    """Raise EncoderError for an unknown value, or for CUDA where there is none."""
     for value, allowed, what in ((options.engine, ENGINES, "engine"), (options.precision, PRECISIONS, "precision")):
         _require(value in allowed, f"unknown {what} {value!r}; use {', '.join(allowed)}")
     require_device(options.device)
