@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.store_options import Explain, Latency, Memory, Recall, Store, index_budget, store_report
+from cli.store_options import Explain, Latency, Memory, Recall, Store, store_report
 
 if TYPE_CHECKING:
     from indexing.importing.job import ImportSummary
@@ -67,13 +67,14 @@ def import_embeddings(
 
     Example:  lookalike import image.index --metadata metadata/ --out laion --encoder open_clip:ViT-L-14/openai
     """
+    from indexing.build.budget import parse_budget
     from indexing.importing.job import ImportSettings, run_import  # imports torch, FAISS, Arrow: not for `--help`
     from indexing.progress import Progress
     from lookalike.bootstrap import EngineOptions
     from lookalike.sources.item import ColumnNames
 
     columns = ColumnNames(id_column, path_column, caption_column)
-    budget = index_budget(recall, memory, latency, explain)
+    budget = parse_budget(recall, memory, latency, explain)
     settings = ImportSettings(
         source, out, encoder, metadata, images, columns, store, budget, workers,
         EngineOptions(device, engine), replace=replace, unchecked=unchecked,

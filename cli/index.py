@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.store_options import Explain, Latency, Memory, Recall, Store, index_budget, store_report
+from cli.store_options import Explain, Latency, Memory, Recall, Store, store_report
 
 if TYPE_CHECKING:
     from indexing.job import IndexSummary
@@ -81,28 +81,31 @@ def index(
 
     Example:  lookalike index products.parquet --id-column sku --caption-column title --out products
     """
-    from indexing.job import IndexSettings, run_index  # imports torch, OpenVINO, Arrow: not for `--help`
-    from indexing.progress import Progress
-    from lookalike.bootstrap import EngineOptions
-    from lookalike.sources.item import ColumnNames
+    from indexing.api import index as run_job  # imports torch, OpenVINO, Arrow: not for `--help`
 
-    settings = IndexSettings(
-        sources=tuple(sources),
-        out=out,
-        encoder=encoder,
-        store=store,
-        batch_size=batch_size,
-        workers=workers,
-        columns=ColumnNames(id_column, image_column, caption_column),
-        max_pixels=max_pixels,
-        engine_options=EngineOptions(device, engine),
-        budget=index_budget(recall, memory, latency, explain),
-        replace=replace,
-    )
     for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a script's background job ignores it
         signal.signal(number, signal.default_int_handler)
     try:
-        summary = run_index(settings, Progress())
+        summary = run_job(
+            sources,
+            out,
+            encoder=encoder,
+            store=store,
+            memory=memory,
+            recall=recall,
+            latency=latency,
+            explain=explain,
+            batch_size=batch_size,
+            workers=workers,
+            id_column=id_column,
+            image_column=image_column,
+            caption_column=caption_column,
+            max_pixels=max_pixels,
+            device=device,
+            engine=engine,
+            replace=replace,
+            progress=True,
+        )
     except KeyboardInterrupt:
         typer.echo("interrupted; run the same command again to resume", err=True)
         raise typer.Exit(_INTERRUPTED) from None

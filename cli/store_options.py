@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from lookalike.stores.presets import DEFAULT_PRESET, PRESETS
-
-if TYPE_CHECKING:
-    from indexing.build.budget import IndexBudget
 
 _INDEXES = [name for name, preset in PRESETS.items() if preset.has_index]
 
@@ -39,22 +36,6 @@ Latency = Annotated[
     typer.Option(help="Maximum time of one search (median, on this machine), such as 5ms.", show_default="any"),
 ]
 Explain = Annotated[bool, typer.Option("--explain", help="Try every preset on a sample and print the table.")]
-
-
-def index_budget(recall: float, memory: str | None, latency: str | None, explain: bool) -> IndexBudget:
-    """Return the options as the job's `IndexBudget`.
-
-    Raises:
-        ConfigInvalid: `memory` is not a size, or `latency` not a time.
-    """
-    from indexing.build.budget import IndexBudget, parse_latency, parse_memory
-
-    return IndexBudget(
-        recall,
-        None if memory is None else parse_memory(memory),
-        None if latency is None else parse_latency(latency),
-        explain,
-    )
 
 
 def store_report(store: str, recall: Mapping[str, Any]) -> list[str]:

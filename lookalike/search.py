@@ -73,8 +73,74 @@ class Similarity:
     probability: float | None = None
 
 
-class Searcher:
-    """Search of one opened collection with its store and its encoder.
+class VectorSearcher:
+    """Search of one opened collection by vectors and by its own items; needs no encoder. Safe to call from threads."""
+
+    def __init__(self, collection: Collection, store: VectorStore, limits: Limits | None = None) -> None:
+        self.collection = collection
+        self.store = store
+        self.limits = limits or Limits()
+        self._rows = RowSearcher(store, collection.vectors, collection.metadata, self.limits.candidates)
+
+    def item_vector(self, item_id: str) -> Float32:
+        """Return the stored vector of an item, (d,) float32 of unit norm; raise UnknownItem if there is none."""
+        vector = np.asarray(self.collection.vectors[self.collection.metadata.row_of(item_id)], np.float32)
+        return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+    def check_options(self, options: SearchOptions) -> None:
+        """Check the options' ranges, before any work is done.
+
+        Raises:
+            InvalidLimit: `limit` is out of range.
+            QueryError: a search parameter is too large.
+        """
+        if not 1 <= options.limit <= self.limits.results:
+            raise InvalidLimit(f"limit is {options.limit}; it must be between 1 and {self.limits.results:,}")
+        for name in ("candidates", "efSearch"):
+            value = (options.params or {}).get(name, 0)
+            if value > self.limits.candidates:
+                raise QueryError(f"params.{name} is {value}; it must be at most {self.limits.candidates:,}")
+
+    def search_vectors(self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch) -> list[list[Hit]]:
+        """Return the nearest items by exact cosine, best first, for each query.
+
+        Args:
+            queries: (q, d) float32 of unit norm.
+            options: limit, filter and search parameters.
+            stopwatch: times the stages filter, search, rerank and metadata.
+
+        Raises:
+            InvalidLimit: `limit` is out of range.
+            FilterInvalid: the filter does not fit the metadata.
+            QueryError: a search parameter is unknown or out of range.
+        """
+        self.check_options(options)
+        results = self._rows.search(queries, options, stopwatch)
+        with stopwatch.stage("metadata"):
+            return self._hits(results)
+
+    def search_item(self, item_id: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
+        """Return the items nearest to an item of the collection, itself first."""
+        stopwatch = Stopwatch()
+        return SearchResult(
+            self.search_vectors(self.item_vector(item_id)[None], options, stopwatch)[0], stopwatch.took_ms
+        )
+
+    def _hits(self, results: Sequence[Neighbors]) -> list[list[Hit]]:
+        """Fetch all records in one call: one at a time would take several times as long."""
+        rows = [neighbors.rows.tolist() for neighbors in results]
+        records = iter(self.collection.metadata.records([row for each in rows for row in each]))
+        return [
+            [
+                Hit(str(record.pop("id")), score, record, row)
+                for row, score, record in zip(each, neighbors.scores.tolist(), islice(records, len(each)), strict=True)
+            ]
+            for each, neighbors in zip(rows, results, strict=True)
+        ]
+
+
+class Searcher(VectorSearcher):
+    """Search of one opened collection with its store and its encoder, by text and by image as well.
 
     Raises:
         EncoderMismatch: the collection was made by another encoder.
@@ -84,11 +150,8 @@ class Searcher:
         self, collection: Collection, store: VectorStore, encoder: Encoder, limits: Limits | None = None
     ) -> None:
         collection.require_encoder(encoder.spec)
-        self.collection = collection
-        self.store = store
+        super().__init__(collection, store, limits)
         self.encoder = encoder
-        self.limits = limits or Limits()
-        self._rows = RowSearcher(store, collection.vectors, collection.metadata, self.limits.candidates)
 
     def prepare_image(self, data: bytes, stopwatch: Stopwatch) -> UInt8:
         """Decode and preprocess the bytes of an image file to (3, S, S) uint8; raise ImageError if they are invalid."""
@@ -139,43 +202,6 @@ class Searcher:
         if self.encoder.spec.text:
             self.encode_texts(["a photograph"] * texts, Stopwatch())
 
-    def item_vector(self, item_id: str) -> Float32:
-        """Return the stored vector of an item, (d,) float32 of unit norm; raise UnknownItem if there is none."""
-        vector = np.asarray(self.collection.vectors[self.collection.metadata.row_of(item_id)], np.float32)
-        return vector / max(float(np.linalg.norm(vector)), 1e-12)
-
-    def check_options(self, options: SearchOptions) -> None:
-        """Check the options' ranges, before any work is done.
-
-        Raises:
-            InvalidLimit: `limit` is out of range.
-            QueryError: a search parameter is too large.
-        """
-        if not 1 <= options.limit <= self.limits.results:
-            raise InvalidLimit(f"limit is {options.limit}; it must be between 1 and {self.limits.results:,}")
-        for name in ("candidates", "efSearch"):
-            value = (options.params or {}).get(name, 0)
-            if value > self.limits.candidates:
-                raise QueryError(f"params.{name} is {value}; it must be at most {self.limits.candidates:,}")
-
-    def search_vectors(self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch) -> list[list[Hit]]:
-        """Return the nearest items by exact cosine, best first, for each query.
-
-        Args:
-            queries: (q, d) float32 of unit norm.
-            options: limit, filter and search parameters.
-            stopwatch: times the stages filter, search, rerank and metadata.
-
-        Raises:
-            InvalidLimit: `limit` is out of range.
-            FilterInvalid: the filter does not fit the metadata.
-            QueryError: a search parameter is unknown or out of range.
-        """
-        self.check_options(options)
-        results = self._rows.search(queries, options, stopwatch)
-        with stopwatch.stage("metadata"):
-            return self._hits(results)
-
     def search_text(self, text: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Return the items nearest to a text."""
         stopwatch = Stopwatch()
@@ -187,25 +213,6 @@ class Searcher:
         stopwatch = Stopwatch()
         vectors = self.encode_images(self.prepare_image(data, stopwatch)[None], stopwatch)
         return SearchResult(self.search_vectors(vectors, options, stopwatch)[0], stopwatch.took_ms)
-
-    def search_item(self, item_id: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
-        """Return the items nearest to an item of the collection, itself first."""
-        stopwatch = Stopwatch()
-        return SearchResult(
-            self.search_vectors(self.item_vector(item_id)[None], options, stopwatch)[0], stopwatch.took_ms
-        )
-
-    def _hits(self, results: Sequence[Neighbors]) -> list[list[Hit]]:
-        """Fetch all records in one call: one at a time would take several times as long."""
-        rows = [neighbors.rows.tolist() for neighbors in results]
-        records = iter(self.collection.metadata.records([row for each in rows for row in each]))
-        return [
-            [
-                Hit(str(record.pop("id")), score, record, row)
-                for row, score, record in zip(each, neighbors.scores.tolist(), islice(records, len(each)), strict=True)
-            ]
-            for each, neighbors in zip(rows, results, strict=True)
-        ]
 
 
 def _finite(vectors: Float32) -> Float32:

@@ -107,6 +107,9 @@ class Hit:
     metadata: Mapping[str, Any]
     row: int
 
+    def __repr__(self) -> str:
+        return f"Hit(id={self.id!r}, score={self.score:.4f}, metadata={dict(self.metadata)!r})"
+
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:

@@ -41,6 +41,20 @@ class IndexBudget:
         return ", ".join(parts)
 
 
+def parse_budget(recall: float, memory: str | None, latency: str | None, explain: bool) -> IndexBudget:
+    """Return limits as users write them, such as `300MB` and `5ms`, as an `IndexBudget`.
+
+    Raises:
+        ConfigInvalid: `memory` is not a size, or `latency` not a time.
+    """
+    return IndexBudget(
+        recall,
+        None if memory is None else parse_memory(memory),
+        None if latency is None else parse_latency(latency),
+        explain,
+    )
+
+
 def parse_memory(text: str) -> int:
     """Parse a size in bytes; units as in `300MB` (10**6) and `300MiB` (2**20).
 

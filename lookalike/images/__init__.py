@@ -3,12 +3,14 @@
 decoder       any accepted file -> an upright 8-bit RGB image; the only caller of Pillow's decoders
 formats       accepted formats, and which error each other kind of bytes raises
 color         transparency, palettes, 16-bit and float pixels -> 8-bit RGB
+in_memory     a Pillow image or an array of pixels -> an upright 8-bit RGB image
 pixel_budget  a bound on the pixels that all threads hold together
 thumbnail     RGB image -> JPEG bytes
 """
 
 from lookalike.images.decoder import DEFAULT_MAX_PIXELS, DecodedImage, decode, open_decoded
 from lookalike.images.formats import EXTENSIONS, FORMATS
+from lookalike.images.in_memory import PillowImage, from_array, from_pillow
 from lookalike.images.thumbnail import THUMBNAIL_SIDE, encode_thumbnail
 
 __all__ = [
@@ -17,7 +19,10 @@ __all__ = [
     "FORMATS",
     "THUMBNAIL_SIDE",
     "DecodedImage",
+    "PillowImage",
     "decode",
     "encode_thumbnail",
+    "from_array",
+    "from_pillow",
     "open_decoded",
 ]

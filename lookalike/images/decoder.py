@@ -90,15 +90,14 @@ def open_decoded(
     with _PIXEL_BUDGET.reserve(image.width * image.height):
         try:
             image.load()
-            orientation = _orientation(image)
+            orientation = orientation_of(image)
             rgb = to_rgb(image)
         except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
             raise ImageUndecodable(f"truncated or corrupt {source_format} image: {error}") from error
         del image
-        if orientation in _UPRIGHT:
-            rgb = rgb.transpose(_UPRIGHT[orientation])
-            if orientation >= 5:
-                width, height = height, width
+        if orientation >= 5:
+            width, height = height, width
+        rgb = upright(rgb, orientation)
         yield DecodedImage(rgb, width, height, source_format)
 
 
@@ -110,8 +109,15 @@ def _reduce(image: Image.Image, target: int) -> None:
         raise ImageUndecodable(f"truncated or corrupt {image.format} image: {error}") from error
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 if there is none."""
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # a corrupt EXIF block is no reason to reject the pixels
         return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Rotate or flip an image by its EXIF orientation."""
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cli.store_options import index_budget, store_report
-from indexing.build.budget import IndexBudget
+from cli.store_options import store_report
+from indexing.build.budget import IndexBudget, parse_budget
 from lookalike.errors import ConfigInvalid
 
 LINE = {"image": None, "text": None, "sample_ms": None, "expected_ms": None}
@@ -28,11 +28,11 @@ REPORT = {
 }
 
 
-def test_index_budget_parses_options() -> None:
-    assert index_budget(0.95, None, None, False) == IndexBudget()
-    assert index_budget(0.9, "300MB", "5ms", True) == IndexBudget(0.9, 300_000_000, 5.0, True)
+def test_parse_budget_parses_options() -> None:
+    assert parse_budget(0.95, None, None, False) == IndexBudget()
+    assert parse_budget(0.9, "300MB", "5ms", True) == IndexBudget(0.9, 300_000_000, 5.0, True)
     with pytest.raises(ConfigInvalid, match="'soon' is no time"):
-        index_budget(0.9, None, "soon", False)
+        parse_budget(0.9, None, "soon", False)
 
 
 def test_store_report_has_recall_of_images_and_texts() -> None:

@@ -1,0 +1,62 @@
+"""The images that the Python API accepts: a path, a file's bytes, a Pillow image, or an array of pixels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from lookalike import images
+from lookalike.encoders.protocol import Encoder
+from lookalike.errors import ImageError, SourceNotFound
+from lookalike.images import PillowImage
+from lookalike.sources.item import read_range
+from lookalike.types import UInt8
+
+ImageInput = str | os.PathLike[str] | bytes | PillowImage | UInt8
+"""A file's path, a file's bytes, a Pillow image, or RGB pixels (height, width, 3) uint8."""
+
+
+def preprocess(image: ImageInput, encoder: Encoder, max_pixels: int) -> UInt8:
+    """Return the (3, S, S) uint8 pixels that an encoder takes; safe to call from any thread.
+
+    Raises:
+        ImageError: the image can't be decoded, or an array has another shape or type; of a file, it names the path.
+        SourceError: the file can't be read.
+        TypeError: not an image.
+    """
+    with _opened(image, max_pixels, encoder.preprocessing.resize) as rgb:
+        return encoder.preprocess(rgb)
+
+
+@contextmanager
+def _opened(image: ImageInput, max_pixels: int, target: int) -> Iterator[PillowImage]:
+    """Yield the image as upright 8-bit RGB, and hold its share of the process's pixel budget while it is decoded."""
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
+        try:
+            with images.open_decoded(_read(path), max_pixels=max_pixels, target=target) as decoded:
+                yield decoded.image
+        except ImageError as error:
+            raise type(error)(f"{path}: {error}") from error
+    elif isinstance(image, bytes):
+        with images.open_decoded(image, max_pixels=max_pixels, target=target) as decoded:
+            yield decoded.image
+    elif isinstance(image, PillowImage):
+        yield images.from_pillow(image, max_pixels)
+    elif isinstance(image, np.ndarray):
+        yield images.from_array(image, max_pixels)
+    else:
+        raise TypeError(
+            "an image is a path, a file's bytes, a Pillow image or a uint8 array (height, width, 3), "
+            f"not {type(image).__name__}"
+        )
+
+
+def _read(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+        raise SourceNotFound(f"{path} is not an image file")
+    return read_range(path)
