@@ -1,4 +1,4 @@
-"""`python -m benchmarks` (`make bench`): all benchmarks in turn, with the settings that RESULTS.md quotes.
+"""`python -m benchmarks` (`make bench`): encoders, indexing, index, metadata and training, one after the other.
 
 It takes no options; single benchmarks do, see `python -m benchmarks.encoders --help`.
 """

@@ -73,7 +73,7 @@ def _limit_threads(runtime: Runtime) -> None:
     """Limit BLAS to one thread, and have the search workers limit OpenMP.
 
     Searches run concurrently with each other and the encoder: several BLAS threads for each would compete for the same
-    cores (benchmarks/RESULTS.md). By now every copy of BLAS is loaded, FAISS's own included.
+    cores (benchmarks/history/service.md). By now every copy of BLAS is loaded, FAISS's own included.
     """
     libraries = ThreadpoolController()
     libraries.limit(limits=1, user_api="blas")

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 MAX_TEXT_BATCH_SIZE = 32
 """Texts in a batch; `Encoder.image_batch_size` is the limit for images. A larger batch hardly raises a CPU's throughput
-(benchmarks/RESULTS.md), and its first text would wait for its last. Not measured on a GPU."""
+(benchmarks/history/encoders.md), and its first text would wait for its last. Not measured on a GPU."""
 _MAX_SEARCH_BATCH_SIZE = 16
 _ENCODER_THREADS = 2
 

@@ -37,7 +37,8 @@ def tune_garbage_collector() -> None:
     """Exempt all present objects from garbage collection, and collect rarely from now on.
 
     Libraries create half a million objects; a pass over them stops all queries for a quarter of a second. A request
-    leaves no cycles (tests/api/test_garbage.py), and hundreds in flight are many objects (benchmarks/RESULTS.md).
+    leaves no cycles (tests/api/test_garbage.py), and hundreds in flight are many objects
+    (benchmarks/history/overload.md).
     """
     gc.collect()
     gc.freeze()

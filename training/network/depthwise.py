@@ -3,7 +3,7 @@
 The gradient by the weight is slow in either precision where a kernel is more than three columns wide. It is computed
 from tiles of three columns, in half to a fifth of the time. With stride 2 the gradient by the input takes up to a
 hundred times as long in bf16 as in fp32. It is computed in fp32. With both, bf16 pays off for networks such as
-EfficientNet (benchmarks/RESULTS.md). Letters: n rows, c channels, h, w an image's sides, k a kernel's.
+EfficientNet (benchmarks/history/training.md). Letters: n rows, c channels, h, w an image's sides, k a kernel's.
 """
 
 from __future__ import annotations

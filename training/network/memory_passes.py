@@ -2,7 +2,7 @@
 
 PyTorch's in-place activations keep a copy, for their gradient, of what they overwrite, though ReLU6 needs its outputs
 alone. The gradient that pooling spreads over the pixels is not in channels-last order, and batch normalization's
-backward pass takes ten times as long for it. benchmarks/RESULTS.md has the figures.
+backward pass takes ten times as long for it. benchmarks/history/training.md has the figures.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A setting of the C allocator for training: keep the memory that a step frees, since the next step needs it again.
 
 glibc returns large blocks to the kernel immediately and gets zeroed pages again. On a CPU that takes a third of a step
-of a convolutional network (benchmarks/RESULTS.md).
+of a convolutional network (benchmarks/history/training.md).
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 _FILE = "graph.xml"
 CONVERSION = 2  # incremented when a change to the conversion changes what is stored
 _MIN_STREAM_ROWS = 8
-"""Rows from which a batch runs in a stream, not on all cores, even if it is the only one (benchmarks/RESULTS.md)."""
+"""Rows from which a batch runs in a stream, not on all cores, even if it is the only one
+(benchmarks/history/encoders.md)."""
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 

@@ -8,7 +8,7 @@ Whether bf16 is faster is measured: with AMX it multiplies at four times the rat
 some Xeons, or where a hypervisor hides AMX) at half of it.
 
 OpenVINO's f16 on a CPU is never chosen: where there is AVX-512 fp16 it still ran at a third to a tenth of the speed
-of bf16 and strayed further from fp32 (`benchmarks/RESULTS.md`).
+of bf16 and strayed further from fp32 (`benchmarks/history/encoders.md`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Only one token's state of the last block is used, CLS or the end token, so that only this one is computed.
 `nn.MultiheadAttention`, traced, moves every array about eight times a block; three projections and attention as the
 engines know it move each once. The same vectors in up to a fifth (texts) and a twelfth (images) less time
-(benchmarks/RESULTS.md). Dimension letters: n rows, t tokens, c channels.
+(benchmarks/history/encoders.md). Dimension letters: n rows, t tokens, c channels.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 FAISS upcasts each vector in registers while it multiplies, so a query reads two bytes a dimension once. With 500,000
 vectors of 512 dimensions that takes 24 ms on a core; upcasting them a block at a time takes 240
-(benchmarks/RESULTS.md).
+(benchmarks/history/service.md).
 
 Dimension letters: n rows of the collection, q queries, d embedding width.
 """
