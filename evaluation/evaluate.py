@@ -35,7 +35,7 @@ class Evaluation:
     """The result of an evaluation.
 
     Attributes:
-        metrics: JSON-ready, see docs/guides/evaluate.md.
+        metrics: JSON-ready, see docs/reference/evaluation-measures.md.
         data: the examples with their embeddings.
         gallery: the items that were searched; None for the examples themselves.
         pairs: `image_image` and `image_text`, where measured.

@@ -25,44 +25,46 @@ class Base(_Table):
         default=0,
         ge=0,
         le=4096,
-        description="Width of a new linear head on the tower's features; 0 keeps the encoder's space.",
+        description="Width of a new linear head on the image tower's features; 0 keeps the encoder's own.",
     )
-    size: int = Field(default=0, ge=0, le=1024, description="Side of the square input, pixels; 0 keeps the encoder's.")
+    size: int = Field(
+        default=0, ge=0, le=1024, description="Side of the square input in pixels; 0 keeps the encoder's."
+    )
     projection: int = Field(
         default=0,
         ge=0,
         le=4096,
         description="Width of a two-layer head that only training uses, as in SimCLR; 0 for none.",
     )
-    freeze: Share = Field(default=0.0, description="Share of the tower's stages, from the input on, that are frozen.")
+    freeze: Share = Field(
+        default=0.0, description="Share of the image tower's stages, from the input on, that are frozen."
+    )
     freeze_norm: bool = Field(
         default=True,
-        description="Whether batch normalization keeps the base's statistics; if not, it uses each batch's, starting "
-        "from the base's outputs.",
+        description="Whether batch normalization keeps the base's statistics; if not, it uses each batch's.",
     )
-    freeze_text: bool = Field(
-        default=True, description="Whether the text tower is frozen, except for a head of its own."
-    )
+    freeze_text: bool = Field(default=True, description="Whether the text tower is frozen, except for its own head.")
 
 
 class Data(_Table):
     """`[data]`: the images; `--data` and `--validation` override it."""
 
-    train: list[str] = Field(default=[], description="Folders, tars, Parquet files or patterns of them.")
-    validation: list[str] = Field(default=[], description="Validation images; empty holds a share of `train` out.")
+    train: list[str] = Field(
+        default=[], description="Folders, tars, Parquet files or glob patterns; `--data` overrides it."
+    )
+    validation: list[str] = Field(
+        default=[], description="Validation images; `--validation` overrides it. Empty: `holdout` applies."
+    )
     holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.1, description="Share of the training images that is held out where no validation images are named."
+        default=0.1, description="Share of each class that is held out where `validation` is empty."
     )
     unseen: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
-        description="Share of the classes that are held out whole, the last by name, at least two: Precision@1 on them "
-        "must not fall below the base's, and at most half of the trained weights are taken; 0 takes all.",
+        description="Share of the classes that are held out whole; 0 for none.",
     )
-    label_column: str = Field(
-        default="", description="Column of class names; empty finds `label_name`, `class_name`, ..."
-    )
-    classes: list[str] = Field(default=[], description="Only these classes are trained on; empty for all.")
-    limit: int = Field(default=0, ge=0, description="Training images at most; 0 for all.")
+    label_column: str = Field(default="", description="Column of class names; empty finds it by its name.")
+    classes: list[str] = Field(default=[], description="Use only these classes; empty for all.")
+    limit: int = Field(default=0, ge=0, description="Maximum number of training images; 0 for all.")
 
 
 class ObjectiveSettings(BaseModel):
@@ -70,7 +72,9 @@ class ObjectiveSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    name: str = Field(default="triplet", description="contrastive, triplet, cosine_pair, info_nce, clip or simclr.")
+    name: str = Field(
+        default="triplet", description="`contrastive`, `triplet`, `cosine_pair`, `info_nce`, `clip` or `simclr`."
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -82,53 +86,48 @@ class Optimizer(_Table):
     """`[optimizer]`: AdamW with linear warm-up and half a cosine (Loshchilov and Hutter 2019)."""
 
     epochs: float = Field(default=4.0, gt=0, description="Passes over the training images.")
-    batch_size: int = Field(default=128, ge=2, description="Images in a step (all ranks together).")
-    learning_rate: float = Field(default=1e-4, gt=0, description="At the peak, of the tower.")
+    batch_size: int = Field(default=128, ge=2, description="Images in a step, over all processes.")
+    learning_rate: float = Field(default=1e-4, gt=0, description="Peak learning rate of the towers.")
     head_learning_rate: float = Field(
-        default=1e-3, gt=0, description="At the peak, of a new head and a learned temperature."
+        default=1e-3, gt=0, description="Peak learning rate of a new head, a projection and a learned temperature."
     )
     layer_decay: float = Field(
         default=1.0, gt=0, le=1, description="Factor of the learning rate from each stage to the one before it."
     )
-    weight_decay: float = Field(default=0.05, ge=0, description="Of matrices; vectors have none.")
-    warmup: Share = Field(default=0.05, description="Share of all steps until the peak.")
+    weight_decay: float = Field(default=0.05, ge=0, description="Weight decay of matrices; vectors have none.")
+    warmup: Share = Field(default=0.05, description="Share of the steps in which the learning rate rises to its peak.")
     clip_norm: float = Field(default=1.0, ge=0, description="Maximum L2 norm of the gradient; 0 for none.")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",
-        description="Of the towers' arithmetic, weights stay fp32; `auto` is bf16 where the device is faster in it.",
+        description="Arithmetic of the towers; weights stay fp32. `auto` takes bf16 where it is faster.",
     )
-    chunk: int = Field(default=0, ge=0, description="GradCache: images in memory at a time; 0 for the whole batch.")
+    chunk: int = Field(default=0, ge=0, description="Images in memory at a time (GradCache); 0 for the whole batch.")
     memory: int = Field(
         default=0,
         ge=0,
         le=1_000_000,
-        description="Cross-batch memory: embeddings of past batches that are added to the references.",
+        description="Embeddings of earlier batches that are further references; 0 for none.",
     )
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
-        description="Decay of the weights' moving average that is exported; 0 exports the weights themselves.",
+        description="Decay of the moving average of the weights that is exported; 0 exports the last weights.",
     )
     wise: Share = Field(
         default=1.0,
-        description="WiSE-FT: share of the trained weights in the result, the rest being the start's (Wortsman et al. "
-        "2022).",
+        description="Share of the trained weights in the result; the rest are the start's (WiSE-FT).",
     )
 
 
 class Sampling(_Table):
     """`[sampling]`: the selection of a batch's images."""
 
-    per_class: int = Field(
-        default=0, ge=0, description="Images of each class in a batch; 0 draws without regard to class."
-    )
+    per_class: int = Field(default=0, ge=0, description="Images of each class in a batch; 0 ignores classes.")
 
 
 class Augment(_Table):
     """`[augment]`: random transforms of an image before each step, by torchvision."""
 
-    crop: Share = Field(
-        default=0.6, description="Minimum share of the image's area that a random crop keeps; 1 for no crop."
-    )
+    crop: Share = Field(default=0.6, description="Minimum share of the image's area in a random crop; 1 for no crop.")
     flip: Share = Field(default=0.5, description="Probability that an image is mirrored.")
     jitter: float = Field(
         default=0.0, ge=0, le=1, description="Strength of random brightness, contrast, saturation and hue."
@@ -136,21 +135,24 @@ class Augment(_Table):
     grey: Share = Field(default=0.0, description="Probability that an image is converted to greyscale.")
     blur: Share = Field(default=0.0, description="Probability that an image is blurred.")
     erase: Share = Field(default=0.0, description="Probability that a rectangle is erased.")
-    pad: int = Field(default=0, ge=0, le=64, description="Random shifts by up to this many pixels, edges reflected.")
+    pad: int = Field(
+        default=0, ge=0, le=64, description="Random shifts by up to this many pixels; edges are reflected."
+    )
     grow_from: int = Field(
         default=0,
         ge=0,
         le=1024,
-        description="Side of the input at the start, pixels; it grows to the encoder's over three quarters of the run, "
-        "which saves time (progressive learning, Tan and Le 2021); 0 for no growth.",
+        description="Side of the input at the start in pixels; it grows to the encoder's. 0 for no growth.",
     )
 
 
 class Settings(_Table):
     """The whole configuration."""
 
-    seed: int = Field(default=0, ge=0, lt=2**32, description="Of batches, augmentations, initial weights and dropout.")
-    evaluate_every: float = Field(default=1.0, gt=0, description="Epochs between two validations.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="Random seed of batches, augmentations, initial weights and dropout."
+    )
+    evaluate_every: float = Field(default=1.0, gt=0, description="Epochs between two validation runs.")
     base: Base = Base()
     data: Data = Data()
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -180,7 +182,9 @@ def settings_from(document: dict[str, Any], source: str) -> Settings:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise ConfigInvalid(f"{source}: unknown key {key!r}; docs/guides/fine-tune.md lists all") from error
+            raise ConfigInvalid(
+                f"{source}: unknown key {key!r}; docs/reference/training-configuration.md lists all"
+            ) from error
         if first["type"] == "model_type":
             raise ConfigInvalid(f"{source}: {key} = {first['input']!r} must be a table, [{key}]") from error
         raise ConfigInvalid(f"{source}: {key} = {first['input']!r}: {first['msg'].lower()}") from error

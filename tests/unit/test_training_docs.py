@@ -1,13 +1,18 @@
-"""The training pages and configs/: every key, objective and option is documented, every configuration is valid."""
+"""docs/reference/training-configuration.md and configs/: all keys, objectives and options are documented and valid."""
 
 from __future__ import annotations
 
 import inspect
+import json
+import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
 
 from training.lite.config import LiteConfig
 from training.objectives import make_objective, objective_names
@@ -15,18 +20,45 @@ from training.run.result import as_toml
 from training.settings import Settings, load_settings, settings_from
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs/guides/fine-tune.md").read_text()
+PAGE = (ROOT / "docs/reference/training-configuration.md").read_text()
+_TYPES = {str: "string", float: "number", int: "integer", bool: "boolean", list[str]: "list of strings"}
 
 
-def test_every_key_is_documented_with_default_and_description() -> None:
+def documented_fields() -> list[tuple[str, FieldInfo]]:
+    """Return the dotted names of all keys with their fields."""
+    found = []
     for table, field in Settings.model_fields.items():
-        kind = field.annotation
-        if table == "objective" or not hasattr(kind, "model_fields"):
-            continue
-        for key, inner in kind.model_fields.items():
-            assert f"| `{table}.{key}` | `" in PAGE, key
-            assert inner.description is not None
-            assert inner.description in PAGE, key
+        inner = getattr(field.annotation, "model_fields", None)
+        found += [(f"{table}.{key}", each) for key, each in inner.items()] if inner else [(table, field)]
+    return found
+
+
+def table_row(name: str, field: FieldInfo) -> str:
+    """Return the page's row of a key: name, type, default, range, meaning."""
+    kind = "string" if get_origin(field.annotation) is Literal else _TYPES[field.annotation]  # type: ignore[index]
+    return f"| `{name}` | {kind} | `{json.dumps(field.default)}` | {value_range(field)} | {field.description} |"
+
+
+def value_range(field: FieldInfo) -> str:
+    """Return the range of a key's values, empty where there is none."""
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(field.annotation))
+    low = high = ""
+    for each in field.metadata:
+        low = f"≥ {each.ge:,}" if isinstance(each, Ge) else f"> {each.gt:,}" if isinstance(each, Gt) else low
+        high = f"≤ {each.le:,}" if isinstance(each, Le) else f"< {each.lt:,}" if isinstance(each, Lt) else high
+    return ", ".join(filter(None, (low, high)))
+
+
+def objective_section(name: str) -> str:
+    """Return the section that documents an objective."""
+    (section,) = [text for text in re.split(r"^###? ", PAGE, flags=re.MULTILINE) if f'`name = "{name}"`' in text]
+    return section
+
+
+@pytest.mark.parametrize(("name", "field"), documented_fields(), ids=[name for name, _ in documented_fields()])
+def test_key_is_documented_with_type_default_and_range(name: str, field: FieldInfo) -> None:
+    assert table_row(name, field) in PAGE.splitlines()
 
 
 @pytest.mark.parametrize("name", objective_names())
@@ -34,9 +66,11 @@ def test_every_objective_has_a_configuration_and_docs(name: str) -> None:
     settings = load_settings(ROOT / f"configs/{name}.toml")
     assert settings.objective.name == name
     make_objective(name, **settings.objective.options)
-    (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
-    for option in inspect.signature(type(make_objective(name))).parameters:
-        assert f"`{option} = " in row, option
+    section = objective_section(name)
+    assert f"`configs/{name}.toml`" in section
+    for option, parameter in inspect.signature(type(make_objective(name))).parameters.items():
+        row = f"| `{option}` | {_TYPES[type(parameter.default)]} | `{json.dumps(parameter.default)}` | "
+        assert row in section, option
 
 
 def test_exported_configuration_loads_unchanged() -> None:

@@ -1,7 +1,8 @@
 """Objectives, the losses of contrastive training: one file each, and a `registry` by name.
 
-To add one, write a subclass of `base.Objective` in a file of its own and add it to `registry`; add a configuration to
-configs/, a row to docs/guides/fine-tune.md, and a naive loop to tests/naive_losses.py, which the tests compare it with.
+To add one, write a subclass of `base.Objective` in a file of its own and add it to `registry`. Add a configuration to
+configs/, a section to docs/reference/training-configuration.md, and a naive loop to tests/naive_losses.py, which the
+tests compare it with.
 """
 
 from training.objectives.base import Embedded, Need, Objective, Outcome, concat

@@ -13,7 +13,8 @@ from torch import Tensor
 
 SHARES = (0.5, 0.25, 0.1)
 """Shares of the trained weights that are tried where classes are held out (WiSE-FT, Wortsman et al. 2022). None is
-above one half: few held-out classes can't show what a larger share costs the others, see docs/guides/fine-tune.md."""
+above one half: few held-out classes can't show what a larger share costs the others, see
+docs/reference/training-configuration.md."""
 
 
 @dataclass(frozen=True, slots=True)
