@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from lookalike.filters import Filter
 from lookalike.row_search import SearchOptions
 from lookalike.search import Embedding, compare
 from tests.api.small_collection import ITEMS, PHOTOGRAPHS, WITHOUT_THUMBNAIL, build_collection, photograph
+from tests.conftest import REPOSITORY
 
 CAT, ROCKET = "animals/cat.png", "space/rocket.jpg"
 HEAVY = ["torch", "faiss", "openvino", "pyarrow", "pandas", "numpy", "PIL", "pydantic", "open_clip", "timm"]
@@ -93,6 +95,19 @@ def test_every_public_name_exists(package: Any) -> None:
 @pytest.mark.parametrize("package", [lookalike, indexing])
 def test_packages_are_marked_as_typed(package: Any) -> None:
     assert (Path(package.__file__).parent / "py.typed").is_file()
+
+
+def test_page_documents_every_name_and_parameter() -> None:
+    page = (REPOSITORY / "docs" / "reference" / "python-api.md").read_text("utf-8")
+    functions = [lookalike.open_collection, lookalike.load_encoder, indexing.index]
+    classes: list[type] = [lookalike.SearchableCollection, lookalike.LoadedEncoder]
+    records: list[type] = [lookalike.Hit, lookalike.Similarity, lookalike.CollectionItem, lookalike.Limits]
+    methods = {name: member for kind in classes for name, member in vars(kind).items() if not name.startswith("_")}
+    functions += [member for member in methods.values() if inspect.isfunction(member)]
+    parameters = {name for function in functions for name in inspect.signature(function).parameters} - {"self"}
+    attributes = {field.name for record in [*records, indexing.IndexSummary] for field in fields(record)}
+    names = {*lookalike.__all__, *indexing.__all__, *methods, *parameters, *attributes}
+    assert sorted(name for name in names if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", page)) == []
 
 
 # Searching
