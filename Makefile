@@ -1,6 +1,6 @@
 # Every target is one line; longer ones call scripts/. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs diagrams format lint types layers wording links container-files openapi bench lock containers clean
+.PHONY: help demo test check docs diagrams format lint types layers wording links container-files reference bench lock containers clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 # Keep compiled modules in .venv, so that they are not compiled at every start.
@@ -44,8 +44,8 @@ docs: .venv/dev.stamp ## build the documentation site: site/index.html
 diagrams: ## draw docs/images/*.svg from the .dot files beside them; needs Graphviz, which nothing else does
 	@for file in docs/images/*.dot; do dot -Tsvg "$$file" -o "$${file%.dot}.svg" || exit; done
 
-openapi: .venv/dev.stamp ## write docs/openapi.json from the routes
-	@$(BIN)/python -m app.write_openapi > docs/openapi.json
+reference: .venv/dev.stamp ## write docs/openapi.json and the generated pages of docs/reference
+	@$(BIN)/python -m scripts.reference
 
 bench: .venv/dev.stamp ## measure: encoders, indexing, index (20 minutes and more)
 	@$(BIN)/python -m benchmarks

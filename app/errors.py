@@ -1,7 +1,8 @@
 """Errors of the service, and the HTTP status of every error.
 
-`code` is stable; it is in the problem document, a label in telemetry and a heading in the documentation. The detail
-names the offending value and the fix. `app.middleware.problems` writes the response.
+`code` is stable; it is in the problem document, a label in telemetry and a heading in `docs/reference/errors.md`. That
+page is generated from the docstrings of the classes: the error, then what to do. The detail names the offending value
+and the fix. `app.middleware.problems` writes the response.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ CLIENT_DISCONNECTED = 499
 
 
 class RequestError(LookalikeError):
-    """A request that is rejected before anything is decoded."""
+    """A field that is missing, unknown, of a wrong type or out of range; also the family of the codes below.
+
+    The list `errors` of the response names each field and what is wrong with it.
+    """
 
     code = "request_invalid"
 
@@ -36,73 +40,108 @@ class RequestError(LookalikeError):
 
 
 class JsonInvalid(RequestError):
-    """The body is not JSON."""
+    """A body that is not JSON.
+
+    The message says where parsing stopped.
+    """
 
     code = "json_invalid"
 
 
 class FormInvalid(RequestError):
-    """The body is not the multipart form that its Content-Type declares."""
+    """A body that is not the multipart form that its Content-Type declares, or that has too many parts.
+
+    Let the HTTP client write the header `Content-Type: multipart/form-data` and its boundary.
+    """
 
     code = "form_invalid"
 
 
 class Base64Invalid(RequestError):
-    """An image in JSON that is neither base64 nor a base64 data URI."""
+    """An image in JSON that is neither base64 nor a base64 data URI.
+
+    Encode the bytes of the file, not its path. Line breaks are allowed.
+    """
 
     code = "base64_invalid"
 
 
 class BodyTooLarge(RequestError):
-    """The body is larger than `max_body_bytes`; the rest of it is discarded."""
+    """A body that is larger than `LOOKALIKE_MAX_BODY_BYTES`; the rest of it is discarded.
+
+    Send a smaller image, or raise the limit. It is 32 MiB by default.
+    """
 
     code = "body_too_large"
 
 
 class MediaTypeUnsupported(RequestError):
-    """The endpoint does not accept this Content-Type or Content-Encoding."""
+    """A Content-Type that the endpoint does not accept, or a compressed body.
+
+    The message names the types that the endpoint accepts. Send the body without a Content-Encoding.
+    """
 
     code = "media_type_unsupported"
 
 
 class NoThumbnail(RequestError):
-    """The item is known but has no thumbnail."""
+    """An item without a thumbnail.
+
+    Its `thumbnail_url` is null. Imported embeddings have no thumbnail where their image was not available.
+    """
 
     code = "no_thumbnail"
 
 
 class KeyMissing(RequestError):
-    """The service requires an API key, and the request has none."""
+    """A request without an API key to a service that requires one.
+
+    Send the header `Authorization: Bearer KEY` or `X-API-Key: KEY`. `lookalike key` makes a key.
+    """
 
     code = "key_missing"
 
 
 class KeyInvalid(RequestError):
-    """The service does not have this key."""
+    """An API key that the service does not have.
+
+    Check for a truncated key, and that the service reads the key file that the key was added to.
+    """
 
     code = "key_invalid"
 
 
 class RoleMissing(RequestError):
-    """The key's role does not allow this."""
+    """An API key whose role does not allow the request.
+
+    `read` may search and list items. Only `admin` may reload collections.
+    """
 
     code = "role_missing"
 
 
 class KeysRequired(RequestError):
-    """The service has no keys, and the address of the request can be reached from other machines."""
+    """A request from another machine to a service without keys.
+
+    Start the service with keys (`LOOKALIKE_KEYS_FILE`). Or allow everyone to search with `LOOKALIKE_ANONYMOUS=true`.
+    """
 
     code = "keys_wanted"
 
 
 class HostRefused(RequestError):
-    """A service without keys does not serve this host name, or changes nothing for a page of another origin."""
+    """A host name that a service without keys does not accept, or a change requested by a page of another origin.
+
+    Add the name to `LOOKALIKE_HOSTS`, or use keys.
+    """
 
     code = "host_refused"
 
 
 class RetryableError(RequestError):
-    """A request that may succeed when it is retried; the base of such errors.
+    """A request that may succeed when it is retried; the family of the codes below.
+
+    Never raised itself.
 
     Attributes:
         retry_after: seconds until a retry makes sense, at least 1.
@@ -116,61 +155,94 @@ class RetryableError(RequestError):
 
 
 class NotReady(RetryableError):
-    """The collection is being opened, or could not be opened, or the service is shutting down."""
+    """A collection that is being opened or could not be opened, or a service that is shutting down.
+
+    The message says which. Retry after the seconds in `Retry-After`. If the collection could not be opened, fix the
+    error that the message names.
+    """
 
     code = "not_ready"
 
 
 class RateLimited(RetryableError):
-    """The caller's rate limit is used up."""
+    """More queries than `LOOKALIKE_RATE_LIMIT` allows for this key or address.
+
+    Retry after the seconds in `Retry-After`.
+    """
 
     code = "rate_limited"
 
 
 class Overloaded(RetryableError):
-    """More queries are in flight than can be processed in time."""
+    """More queries in flight than can be processed in time.
+
+    The expected wait is longer than `LOOKALIKE_MAX_WAIT`. Retry after the seconds in `Retry-After`. If it happens
+    often, add replicas or a GPU.
+    """
 
     code = "overloaded"
 
 
 class DeadlineExceeded(RetryableError):
-    """The response did not start before the deadline."""
+    """No response before the deadline.
+
+    The deadline is `LOOKALIKE_DEADLINE`: 10 seconds after the end of the body by default. Retry when the load is lower.
+    """
 
     code = "deadline_exceeded"
 
 
 class BodyTooSlow(RequestError):
-    """The body did not arrive in time."""
+    """A body that did not arrive within `LOOKALIKE_BODY_TIMEOUT`.
+
+    Send smaller images, or raise the limit. It is 30 seconds by default.
+    """
 
     code = "body_too_slow"
 
 
 class UnknownCollection(RequestError):
-    """No collection of the service has this name."""
+    """No collection of the service has this name.
+
+    `GET /v1/collections` lists the names.
+    """
 
     code = "unknown_collection"
 
 
 class UrlDisabled(RequestError):
-    """The service does not fetch images by URL."""
+    """An image given as a URL to a service that does not fetch images.
+
+    Send the image itself, or set `LOOKALIKE_URLS=true`.
+    """
 
     code = "url_disabled"
 
 
 class UrlRefused(RequestError):
-    """The service does not fetch from this URL."""
+    """A URL that the service does not fetch from, or that redirects to such a URL.
+
+    Only http and https are allowed, and only hosts on the public internet. `LOOKALIKE_URLS_ALLOWED` adds others.
+    """
 
     code = "url_refused"
 
 
 class UrlFailed(RequestError):
-    """The image at a URL could not be fetched."""
+    """An image that could not be fetched from its URL.
+
+    The server did not respond within `LOOKALIKE_URL_TIMEOUT`, responded with another status than 200, or sent too many
+    bytes. The message says which.
+    """
 
     code = "url_failed"
 
 
 class VersionRefused(RetryableError):
-    """The collection's newest version could not be opened; the previous one stays in service."""
+    """A newest version that could not be opened; the previous one stays in service.
+
+    The message has the reason. Index again, then reload again.
+    """
 
     code = "version_refused"
 
@@ -201,6 +273,23 @@ STATUS: dict[type[LookalikeError], HTTPStatus] = {
     LookalikeError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """Of an error's base classes the most specific one decides."""
+
+INTERNAL_ERROR = "internal_error"
+
+HTTP_CODES: dict[str, tuple[HTTPStatus, str]] = {
+    "not_found": (HTTPStatus.NOT_FOUND, "A path at which nothing is served. `/docs` of the service lists the paths."),
+    "method_not_allowed": (
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        "A method that is not served at this path. `/docs` of the service lists the methods.",
+    ),
+    "http_error": (HTTPStatus.BAD_REQUEST, "Another error of the HTTP framework; its status may differ."),
+    INTERNAL_ERROR: (
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "A bug of the service, or a failure of the machine. The log has the stack trace, with the `X-Request-ID` of "
+        "the response.",
+    ),
+}
+"""Codes without an error class: status and description, for the documentation."""
 
 
 def status_of(error: type[LookalikeError]) -> HTTPStatus:

@@ -23,12 +23,14 @@ _MAX_START_SECONDS = 180.0
 
 
 def demo(
-    images: Annotated[Path | None, typer.Option(help="Folder of images; by default the sample gallery.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of images.", show_default="the sample gallery")] = None,
     port: Annotated[int, typer.Option(help="Port of the service on 127.0.0.1.", min=1, max=65535)] = 8000,
-    once: Annotated[bool, typer.Option("--once", help="Stop after the three queries, with status 0.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Stop after the three queries.")] = False,
     home: Annotated[Path, typer.Option(help="Folder for the sample gallery and the collections.")] = Path(".lookalike"),
 ) -> None:
     """Index a folder, start the service, and send it a text, an image and a pair query.
+
+    The service then runs until Ctrl-C. A second run reuses the collection.
 
     Example:  lookalike demo --images ~/Pictures --port 8001
     """

@@ -16,16 +16,19 @@ _MAX_LISTED_GROUPS = 20
 
 def duplicates(
     collection: Annotated[Path, typer.Argument(help="Folder of the collection that `lookalike index` wrote.")],
-    threshold: Annotated[float, typer.Option(help="Minimum cosine of near-identical images.", min=0.5, max=1.0)] = 0.93,
+    threshold: Annotated[
+        float, typer.Option(help="Minimum cosine similarity of images that count as near-identical.", min=0.5, max=1.0)
+    ] = 0.93,
     page: Annotated[
-        Path | None, typer.Option(help="Write an HTML page that shows each group side by side.", dir_okay=False)
+        Path | None,
+        typer.Option(help="HTML file to write, which shows the images of each group side by side.", dir_okay=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all groups as one line of JSON.")] = False,
 ) -> None:
     """List groups of near-identical images: copies, resized or recompressed versions, shots of a burst.
 
-    Compares the vectors of the collection; no image is encoded. Up to 200,000 images, every pair is compared, which
-    takes a minute for 100,000 images on two cores. Larger collections are searched by their index.
+    It compares the vectors of the collection, and encodes no image. Up to 200,000 images, every pair is compared: a
+    minute for 100,000 images on two cores. A larger collection is searched by its index.
 
     Example:  lookalike duplicates images --page duplicates.html
     """

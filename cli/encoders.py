@@ -17,14 +17,21 @@ _JSON_KEYS = {"installed": "at_hand", "hint": "mend"}
 
 def encoders(
     every: Annotated[
-        bool, typer.Option("--all", help="List all published open_clip tags, not only installed ones.")
+        bool, typer.Option("--all", help="List all published open_clip models, not only the installed ones.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line, in place of the table.")
+    ] = False,
     prepare: Annotated[
-        str | None, typer.Option(help="Download and convert an encoder's weights now, so that its first use is fast.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Download and convert the weights of this encoder now, so that its first use is fast."
+        ),
     ] = None,
 ) -> None:
-    """List the encoders that can be used.
+    """List the encoders, and whether their weights are installed.
+
+    `--prepare` loads one encoder instead of listing all.
 
     Example:  lookalike encoders --all --json
     """

@@ -22,69 +22,95 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    encoder: Annotated[str, typer.Argument(help="The encoder's name; `lookalike encoders` lists them.")],
+    encoder: Annotated[str, typer.Argument(help="Name of the encoder; `lookalike encoders` lists them.")],
     data: Annotated[
         list[str],
         typer.Option(
             "--data",
-            help="Labelled or captioned images: a folder of class folders, a tar or a Parquet file; or pairs: a .csv "
-            "or Parquet file with the columns a, b or text, and same. Repeatable.",
+            help="Images with labels or captions: a folder of class folders, a tar or a Parquet file. Or pairs: a "
+            ".csv or Parquet file with the columns a, b or text, and same. Repeatable.",
         ),
     ],
     gallery: Annotated[
         list[str] | None,
         typer.Option(
-            "--gallery", help="Labelled images to search in; by default DATA, where an image does not find itself."
+            "--gallery",
+            help="Labelled images to search in. In DATA, an image does not find itself. Repeatable.",
+            show_default="DATA",
         ),
     ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
-            help="Another encoder to compare with on the same data, or `none`.",
-            show_default="in the report of a trained encoder, the encoder it was trained from",
+            help="Another encoder to compare with on the same data; `none` for no comparison.",
+            show_default="with --out, the encoder that a trained one started from",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for report.html and figures.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write report.html and figures.json to.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of the table.")] = False,
     calibrate: Annotated[
-        Path | None, typer.Option(help="JSON file for the calibrated thresholds and probabilities of pairs.")
+        Path | None, typer.Option(help="JSON file to write the calibrated thresholds and probabilities of pairs to.")
     ] = None,
     only: Annotated[
-        str, typer.Option(help="What to measure: labels, captions, zero_shot, pairs, separated by commas.")
+        str, typer.Option(help="What to measure, separated by commas.")
     ] = "labels,captions,zero_shot,pairs",
     unseen: Annotated[
         str | None,
-        typer.Option(help="Classes not seen in training, measured separately: names separated by commas, or a share."),
+        typer.Option(
+            help="Classes that training did not see, to measure separately: names separated by commas, or a share."
+        ),
     ] = None,
     metrics: Annotated[
         Path | None,
         typer.Option(
-            help="Metrics file of a training run, for curves in the report.", show_default="a trained encoder's own"
+            help="Metrics file of a training run, for the curves in the report.", show_default="a trained encoder's own"
         ),
     ] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the label; by default found by its name.")] = None,
-    caption_column: Annotated[str | None, typer.Option(help="Column of the caption.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column of the image.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of the label.", show_default="found by its name")
+    ] = None,
+    caption_column: Annotated[
+        str | None, typer.Option(help="Column of the caption.", show_default="found by its name")
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of the image.", show_default="found by its type")
+    ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Maximum number of images of DATA, evenly spaced; the gallery is not limited."),
+        typer.Option(
+            min=1,
+            help="Maximum number of images of DATA, evenly spaced. The gallery is not limited.",
+            show_default="all",
+        ),
     ] = None,
     pairs: Annotated[int, typer.Option(min=8, help="Maximum number of pairs of each kind.")] = 20_000,
     views: Annotated[
-        bool, typer.Option("--views", help="Positive pairs are two views of an image, not two images of a class.")
+        bool,
+        typer.Option("--views", help="Make each positive pair of two views of an image, not of two images of a class."),
     ] = False,
-    platt: Annotated[bool, typer.Option("--platt", help="Calibrate by a sigmoid (Platt), not isotonically.")] = False,
-    prompt: Annotated[str, typer.Option(help="Text query for a class; {} stands for its name.")] = "a photo of a {}",
-    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for intervals; 0 for none.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Random seed of pairs and resamples.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    platt: Annotated[
+        bool, typer.Option("--platt", help="Calibrate by a sigmoid (Platt) instead of isotonic regression.")
+    ] = False,
+    prompt: Annotated[str, typer.Option(help="Text query for a class; `{}` stands for its name.")] = "a photo of a {}",
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Number of bootstrap resamples for confidence intervals; 0 for none.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Random seed of the pairs and resamples.")] = 0,
+    device: Annotated[str, typer.Option(help="Device of the encoder: auto, cpu or cuda.")] = "auto",
+    engine: Annotated[str, typer.Option(help="Runtime of the encoder: auto, torch or openvino.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Precision of the encoder: auto, fp32, bf16 or fp16.")] = "auto",
 ) -> None:
     """Measure how well an encoder retrieves images and recognizes pairs.
 
-    Labels: Precision@1, R-precision, MAP@R, hit rate and recall. Zero-shot: classification by "a photo of a CLASS".
-    Captions: R@1, R@5 and R@10 in both directions. Pairs: a threshold with its F1, and calibrated probabilities.
+    - labels: Precision@1, R-precision, MAP@R, hit rate and recall.
+
+    - zero_shot: classification by texts such as "a photo of a CLASS".
+
+    - captions: R@1, R@5 and R@10 in both directions.
+
+    - pairs: a threshold with its F1, and calibrated probabilities.
+
+    It measures what the data has labels or captions for. docs/reference/evaluation-measures.md defines the measures.
 
     Example:  lookalike evaluate lite --data flickr8k/val.tar
 

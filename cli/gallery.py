@@ -22,10 +22,12 @@ SAMPLES = {
 }
 
 
-def gallery(out: Annotated[Path, typer.Argument(help="Folder to copy them to; created if it does not exist.")]) -> None:
-    """Copy the sample gallery: two dozen photographs from scikit-image and scikit-learn, with their names as captions.
+def gallery(
+    out: Annotated[Path, typer.Argument(help="Folder to copy the photographs to; created if it does not exist.")],
+) -> None:
+    """Copy the sample gallery: 24 photographs from scikit-image and scikit-learn, with their names as captions.
 
-    Example:  lookalike gallery sample && lookalike index sample --out sample-collection
+    Example:  lookalike gallery photos && lookalike index photos --out my-collection
     """
     count = write_gallery(out)
     typer.echo(f"{count} photographs with captions in {out}")

@@ -21,25 +21,29 @@ _INTERRUPTED = 130
 
 def import_embeddings(
     source: Annotated[
-        Path, typer.Argument(help="Folder of embeddings (.npy) and metadata (.parquet), one .npy, or a FAISS index.")
+        Path,
+        typer.Argument(help="Folder of embeddings (.npy) and metadata (.parquet), one .npy file, or a FAISS index."),
     ],
     out: Annotated[
         Path, typer.Option(help="Folder of the collection; created if it does not exist.", show_default=False)
     ],
     encoder: Annotated[
-        str, typer.Option(help="Name of the encoder that made the vectors; it encodes the queries.", show_default=False)
+        str, typer.Option(help="Name of the encoder that made the vectors. It encodes the queries.", show_default=False)
     ],
     metadata: Annotated[
-        Path | None, typer.Option(help="Parquet file, or folder of Parquet files.", show_default="beside the vectors")
+        Path | None,
+        typer.Option(help="Metadata: a Parquet file, or a folder of Parquet files.", show_default="beside the vectors"),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option("--pictures", help="Folder of the images, which are found by the ends of their paths."),
+        typer.Option("--pictures", help="Folder of the images. They are found by the ends of their paths."),
     ] = None,
     id_column: Annotated[
         str | None, typer.Option(help="Column of unique ids.", show_default="id, key, path, url or image_path")
     ] = None,
-    path_column: Annotated[str | None, typer.Option(help="Column of image paths.", show_default="by name")] = None,
+    path_column: Annotated[
+        str | None, typer.Option(help="Column of image paths.", show_default="found by its name")
+    ] = None,
     caption_column: Annotated[
         str | None, typer.Option(help="Column of captions.", show_default="caption or text")
     ] = None,
@@ -48,20 +52,22 @@ def import_embeddings(
     recall: Recall = 0.95,
     latency: Latency = None,
     explain: Explain = False,
-    workers: Annotated[int | None, typer.Option(help="Decode threads.", min=1, show_default="one per core")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Number of threads that decode images.", min=1, show_default="one per core")
+    ] = None,
     device: Annotated[str, typer.Option(help="Device of the encoder: auto, cpu or cuda.")] = "auto",
-    engine: Annotated[str, typer.Option(help="Engine of the encoder: auto, torch or openvino.")] = "auto",
+    engine: Annotated[str, typer.Option(help="Runtime of the encoder: auto, torch or openvino.")] = "auto",
     replace: Annotated[bool, typer.Option("--replace", help="Replace the items of an existing collection.")] = False,
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Accept vectors that don't match the encoder.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
-    """Make a collection from embeddings of clip-retrieval, img2dataset or FAISS.
+    """Make a collection from the embeddings of clip-retrieval, img2dataset or FAISS.
 
     Vectors may be float16, float32 or float64, of any norm. Each file must have as many vectors as its metadata has
-    rows. Rows whose image is available get a thumbnail; a few of these images are encoded to check that the vectors
-    are this encoder's.
+    rows. Rows whose image is available get a thumbnail. A few of these images are encoded to check that the vectors
+    are this encoder's. docs/guides/import-embeddings.md is the guide.
 
     Example:  lookalike import embeddings/ --out images --encoder open_clip:ViT-B-32/openai --pictures ~/Pictures
 

@@ -23,9 +23,9 @@ def index(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
-            help="Folders of images, webdataset .tar files, Parquet files, or glob patterns of these; "
-            "NAME=PATH prefixes the ids with NAME/.",
+            metavar="SOURCE",
+            help="Folder of images, webdataset .tar file, Parquet file, or a glob pattern of these. NAME=PATH puts "
+            "NAME/ before the ids. Repeatable.",
             show_default=False,
         ),
     ],
@@ -44,34 +44,44 @@ def index(
     latency: Latency = None,
     explain: Explain = False,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images per batch of the encoder.", min=1, show_default="32, or 256 on a GPU")
+        int | None,
+        typer.Option(help="Number of images per batch of the encoder.", min=1, show_default="32, or 256 on a GPU"),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Decode threads.", min=1, show_default="one per core")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Number of threads that decode images.", min=1, show_default="one per core")
+    ] = None,
     id_column: Annotated[
         str | None,
-        typer.Option(help="Parquet: column of unique ids.", show_default="id, key, path or url, else a hash"),
+        typer.Option(help="Column of unique ids in a Parquet file.", show_default="id, key, path or url, else a hash"),
     ] = None,
     image_column: Annotated[
-        str | None, typer.Option(help="Parquet: column of image bytes or paths.", show_default="found by type")
+        str | None, typer.Option(help="Column of image bytes or paths in a Parquet file.", show_default="found by type")
     ] = None,
     caption_column: Annotated[
-        str | None, typer.Option(help="Parquet and JSON: column of captions.", show_default="caption or text")
+        str | None,
+        typer.Option(
+            help="Column of captions in a Parquet file, or key in a JSON file.", show_default="caption or text"
+        ),
     ] = None,
     max_pixels: Annotated[
-        int, typer.Option(help="Maximum width x height; larger images are rejected without decoding.", min=1)
+        int,
+        typer.Option(
+            help="Maximum width x height of an image in pixels; a larger one is rejected without decoding.", min=1
+        ),
     ] = 64_000_000,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device of the encoder: auto, cpu or cuda.")] = "auto",
+    engine: Annotated[str, typer.Option(help="Runtime of the encoder: auto, torch or openvino.")] = "auto",
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Allow sources that share no image with the existing collection to replace it."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
-    """Encode images into a searchable collection; run it again to update the collection.
+    """Encode images into a collection, or update a collection.
 
-    Unchanged images are not encoded again, and an interrupted job resumes where it stopped. Images that can't be read
-    are skipped and listed in rejected.parquet.
+    Run the same command again after images were added, changed or removed: only new and changed images are encoded. An
+    interrupted job resumes where it stopped. Images that can't be read are skipped and listed in `rejected.parquet`.
+    docs/guides/index-images.md is the guide.
 
     Example:  lookalike index ~/Pictures --out images
 

@@ -15,18 +15,20 @@ import typer
 
 
 def key(
-    name: Annotated[str, typer.Argument(help="Name of the key in logs: letters, digits, - and _.")],
+    name: Annotated[str, typer.Argument(help="Name of the key in logs: 1 to 64 letters, digits, - and _.")],
     file: Annotated[
-        Path, typer.Option(help="Key file to add it to; pass it to the service as LOOKALIKE_KEYS_FILE.")
+        Path, typer.Option(help="Key file to add the key to. Pass it to the service as LOOKALIKE_KEYS_FILE.")
     ] = Path("keys.toml"),
     role: Annotated[
         Literal["read", "admin"],
         typer.Option(help="`read` allows searching; `admin` also allows reloading collections."),
     ] = "read",
 ) -> None:
-    """Create an API key and print it once; the file stores only its SHA-256 digest.
+    """Create an API key and print it once. The key file stores only its SHA-256 digest.
 
-    Example:  lookalike key website   then   LOOKALIKE_KEYS_FILE=keys.toml lookalike serve images --host 0.0.0.0
+    Example:  lookalike key website
+
+    Example:  LOOKALIKE_KEYS_FILE=keys.toml lookalike serve images --host 0.0.0.0
     """
     from app.auth.keys import load_keyring, new_key
 

@@ -24,7 +24,7 @@ from lookalike.errors import LookalikeError
 
 app = typer.Typer(
     name="lookalike",
-    help="Find images by text or by image, and compare pairs: index a gallery, then search it over HTTP or from here.",
+    help="Search images by text or by image, and compare pairs: index a folder, then search it over HTTP or from here.",
     epilog="Start with:  lookalike index ~/Pictures --out images   then   lookalike serve images",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -17,33 +17,37 @@ from lookalike.types import SearchResult
 def search(
     collection: Annotated[Path, typer.Argument(help="Folder of the collection that `lookalike index` wrote.")],
     text: Annotated[str | None, typer.Option(help="Text query.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Image file to search by.")] = None,
-    limit: Annotated[int, typer.Option(help="Number of results.", min=1)] = 10,
+    image: Annotated[Path | None, typer.Option(help="Image file as the query.")] = None,
+    limit: Annotated[int, typer.Option(help="Maximum number of results.", min=1)] = 10,
     filter_json: Annotated[
         str | None,
         typer.Option(
             "--filter",
-            help="Filter as JSON: must, should and must_not, each a list of conditions on a column "
-            'by equals, in, range, prefix or exists: {"must": [{"field": "year", "range": {"gte": 2020}}]}.',
+            help="Filter on metadata as JSON; docs/reference/filters.md describes it.",
         ),
     ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=NUMBER", help="Search parameter of the collection's store, such as nprobe=64. Repeatable."
+            metavar="NAME=NUMBER", help="Search parameter of the collection's index, such as nprobe=64. Repeatable."
         ),
     ] = None,
     exact: Annotated[bool, typer.Option(help="Compare with every vector instead of using the index.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON, like the HTTP API but without thumbnail_url.")
+        bool,
+        typer.Option("--json", help="Print one line of JSON: the response of the HTTP API, without thumbnail_url."),
     ] = False,
     encoder: Annotated[
         str | None, typer.Option(help="Name of the collection's encoder, for weights that have moved.")
     ] = None,
 ) -> None:
-    """Search a collection by text or by image.
+    """Search a collection by text or by image, without a service.
+
+    Pass either `--text` or `--image`.
 
     Example:  lookalike search images --text "a dog on the beach" --limit 5
+
+    Example:  lookalike search images --image cat.jpg --filter '{"must": [{"field": "width", "range": {"gte": 500}}]}'
     """
     if text is None and image is None:
         raise typer.BadParameter("a query is missing; pass --text '...' or --image FILE")

@@ -26,8 +26,8 @@ def serve(
     collections: Annotated[
         list[Path],
         typer.Argument(
-            metavar="COLLECTION...",
-            help="Folders of collections, as `lookalike index` made them; the first is the default one.",
+            metavar="COLLECTION",
+            help="Folder of a collection that `lookalike index` wrote. Repeatable; the first one is the default.",
         ),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
@@ -35,35 +35,41 @@ def serve(
     health_port: Annotated[
         int | None,
         typer.Option(
-            help="Additional port for /livez, /readyz and /metrics only, unaffected by floods of the main port.",
+            help="Additional port for /livez, /readyz and /metrics only; it responds while the main port is flooded.",
             min=1,
             max=65535,
         ),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Name of the collection's encoder, where its weights have moved.")
+        str | None, typer.Option(help="Name of the collection's encoder, for weights that have moved.")
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Device of the encoder; CUDA if available.")
+        Literal["auto", "cpu", "cuda"] | None,
+        typer.Option(help="Device of the encoder; auto uses CUDA if it is available.", show_default="auto"),
     ] = None,
     engine: Annotated[
         Literal["auto", "torch", "openvino"] | None,
-        typer.Option(help="Runtime of the encoder; OpenVINO on a CPU, torch on CUDA."),
+        typer.Option(
+            help="Runtime of the encoder; auto uses OpenVINO on a CPU and torch on CUDA.", show_default="auto"
+        ),
     ] = None,
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], typer.Option(help="Least severe level to log, on stderr.")
+        Literal["debug", "info", "warning", "error"], typer.Option(help="Least severe level to log on stderr.")
     ] = "warning",
     access_log: Annotated[bool | None, typer.Option("--access-log", help="Log every request.")] = None,
     log_format: Annotated[
-        Literal["text", "json"] | None, typer.Option(help="Format of the log; json for one object a line.")
+        Literal["text", "json"] | None,
+        typer.Option(help="Format of the log; json for one object per line.", show_default="text"),
     ] = None,
 ) -> None:
-    """Serve collections: the search page at /, the API at /v1, its documentation at /docs.
+    """Serve collections over HTTP: the search page at /, the API at /v1, its documentation at /docs.
 
     The service listens immediately, opens the collections, runs a first query, and prints a line when it is ready.
-    The environment sets everything else as LOOKALIKE_<NAME>; docs/reference/settings.md lists the settings.
 
-    Short paths (/v1/search/text) use the first collection, /v1/collections/NAME/search/text any by its folder's name.
+    Short paths such as /v1/search/text use the first collection. /v1/collections/NAME/search/text uses the collection
+    in the folder NAME. docs/reference/http-api.md describes the API.
+
+    Environment variables set everything else: docs/reference/settings.md lists them. An option overrides its variable.
 
     Example:  lookalike serve images --port 8001
     """

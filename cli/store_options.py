@@ -14,9 +14,9 @@ _INDEXES = [name for name, preset in PRESETS.items() if preset.has_index]
 Store = Annotated[
     str,
     typer.Option(
-        help=f"auto, exact, faiss, torch-exact, or a preset: {', '.join(_INDEXES)}. auto is exact below 10,000 "
-        f"vectors, else faiss ({DEFAULT_PRESET}); with --memory, --latency or --explain, the fastest preset within "
-        "these limits."
+        help=f"Vector store: auto, exact, faiss, torch-exact, or a preset: {', '.join(_INDEXES)}. auto is exact below "
+        f"10,000 vectors, else faiss ({DEFAULT_PRESET}). With --memory, --latency or --explain, auto is the fastest "
+        "preset within these limits."
     ),
 ]
 Memory = Annotated[
@@ -26,16 +26,19 @@ Memory = Annotated[
 Recall = Annotated[
     float,
     typer.Option(
-        help="Minimum share of the true ten nearest that an approximate index finds, for image and for text queries.",
+        help="Minimum share of the ten nearest images that an approximate index finds, for image and text queries.",
         min=0.5,
         max=1.0,
     ),
 ]
 Latency = Annotated[
     str | None,
-    typer.Option(help="Maximum time of one search (median, on this machine), such as 5ms.", show_default="any"),
+    typer.Option(help="Maximum time of one search, such as 5ms: the median on this machine.", show_default="any"),
 ]
-Explain = Annotated[bool, typer.Option("--explain", help="Try every preset on a sample and print the table.")]
+Explain = Annotated[
+    bool,
+    typer.Option("--explain", help="Try every preset on a sample and print a table of their memory, recall and time."),
+]
 
 
 def store_report(store: str, recall: Mapping[str, Any]) -> list[str]:

@@ -23,37 +23,63 @@ _NOT_FOR_LITE = ("validation", "base", "epochs", "force", "device", "workers")
 
 def train(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="TOML file; configs/ has one for each method.")],
-    out: Annotated[Path, typer.Option(help="Folder of the encoder; with configs/lite.toml, a safetensors file.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            help="Configuration: a TOML file. The folder configs/ of the repository has one for each objective."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write the encoder to; with configs/lite.toml, a safetensors file.")
+    ],
     data: Annotated[
         list[str] | None,
-        typer.Option(help="Folder, tar, Parquet file or glob pattern. Repeatable.", show_default="the configuration's"),
+        typer.Option(
+            help="Training images: a folder, tar file, Parquet file or glob pattern. Repeatable.",
+            show_default="the configuration's",
+        ),
     ] = None,
     validation: Annotated[
-        list[str] | None, typer.Option(help="Validation data.", show_default="a tenth of the data")
+        list[str] | None,
+        typer.Option(help="Validation images, like --data. Repeatable.", show_default="a tenth of the data"),
     ] = None,
     base: Annotated[
         str | None, typer.Option(help="Encoder to start from.", show_default="the configuration's, or lite")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Number of epochs.", show_default="the configuration's")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write the encoder even if its base is better.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Number of processes that prepare images.", min=0)] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Number of epochs; may be a fraction.", show_default="the configuration's")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write the encoder even if it is worse than its base.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Device of the training: auto, cpu or cuda.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Number of processes that prepare images.", min=0, show_default="at most two")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")] = False,
     metrics: Annotated[
         Path | None,
-        typer.Option(help="Only configs/lite.toml: file for the loss of each step.", show_default="OUT.metrics.jsonl"),
+        typer.Option(
+            help="Only for configs/lite.toml: file for the loss of each step.", show_default="OUT.metrics.jsonl"
+        ),
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Only configs/lite.toml: folder for cached features.", show_default="in LOOKALIKE_CACHE"),
+        typer.Option(
+            help="Only for configs/lite.toml: folder for cached features.", show_default="training in the cache folder"
+        ),
     ] = None,
 ) -> None:
     """Train an encoder contrastively on labelled, captioned or unlabelled images.
 
-    The result is used like any other encoder, as `folder:OUT`. It is written only if it is better on held-out images
-    than its base. An interrupted run resumes from its last checkpoint (in OUT.work) by the same command.
-    For several processes: `torchrun --nproc-per-node N -m cli.main train ...`.
+    Use the result like any other encoder, as `folder:OUT`. It is written only if it is no worse than its base on
+    held-out images. Otherwise the exit status is 3.
+
+    Run the same command again to resume an interrupted run from its last checkpoint, in OUT.work.
+
+    For several GPUs: `torchrun --nproc-per-node N -m cli.main train ...`.
+
+    docs/guides/fine-tune.md is the guide, and docs/reference/training-configuration.md lists the configuration's keys.
 
     Example:  lookalike train configs/triplet.toml --data products/ --out my-encoder
 

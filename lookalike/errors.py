@@ -13,7 +13,8 @@
                            config_invalid  vector_invalid
 
 `code` is stable: the same word is used in `rejected.parquet`, in the JSON problem's `type`, in the service's telemetry
-and as a heading in `docs/reference/errors.md`. Messages name the offending value and how to fix it.
+and as a heading in `docs/reference/errors.md`. That page is generated from the docstrings of these classes: the error,
+then what to do. Messages name the offending value and how to fix it.
 """
 
 from __future__ import annotations
@@ -28,210 +29,327 @@ class LookalikeError(Exception):
 
 
 class ImageError(LookalikeError):
-    """Bytes that do not become an image."""
+    """Bytes that do not become an image; the family of the codes below.
+
+    Never raised itself.
+    """
 
     code = "image_error"
 
 
 class ImageTooLarge(ImageError):
-    """The header declares more pixels than the limit; nothing was decompressed."""
+    """An image with too many pixels or bytes; nothing was decompressed.
+
+    The limit on pixels is `--max-pixels` of a command and `LOOKALIKE_MAX_PIXELS` of the service: 64 million by
+    default. A file may hold at most 512 MiB.
+
+    Scale the image down, or raise the limit. Decoding takes four to sixteen bytes of memory a pixel.
+    """
 
     code = "image_too_large"
 
 
 class ImageUndecodable(ImageError):
-    """Empty, truncated or corrupt bytes."""
+    """An image that is empty, truncated or corrupt, or a row of a table without an image.
+
+    Fetch or export the file again. The indexing job skips this one image and continues.
+    """
 
     code = "image_undecodable"
 
 
 class ImageUnsupported(ImageError):
-    """Not an image, or an image format that is not accepted."""
+    """Bytes that are not an image, or an image of a format that is not supported.
+
+    JPEG, PNG, WebP, GIF, BMP and TIFF are supported. The content decides, not the file extension. Convert the image.
+    """
 
     code = "image_unsupported"
 
 
 class CollectionError(LookalikeError):
-    """A collection folder that can't be opened or published."""
+    """A collection that can't be opened or published; the family of the codes below.
+
+    Never raised itself.
+    """
 
     code = "collection_error"
 
 
 class CollectionNotFound(CollectionError):
-    """There is no collection at the path."""
+    """No collection at the path.
+
+    Make one with `lookalike index SOURCE --out PATH`.
+    """
 
     code = "collection_not_found"
 
 
 class ManifestInvalid(CollectionError):
-    """`manifest.json` is missing, unreadable or contradicts the files beside it."""
+    """A `manifest.json`, or a file beside it, that is missing, unreadable or contradicts the others.
+
+    Index again: embeddings that are sound are reused. Or restore the folder from a copy.
+    """
 
     code = "manifest_invalid"
 
 
 class EncoderMismatch(CollectionError):
-    """The collection was made by another encoder than the one that is used."""
+    """A collection that was made by another encoder than the one in use.
+
+    Vectors of two encoders can't be compared. The message names both encoders. Serve the collection with the encoder
+    that made it, or index again with the new one.
+    """
 
     code = "encoder_mismatch"
 
 
 class FormatTooNew(CollectionError):
-    """The collection was written by a later release."""
+    """A collection that a later release of Lookalike wrote.
+
+    Upgrade Lookalike.
+    """
 
     code = "format_too_new"
 
 
 class ChecksumMismatch(CollectionError):
-    """A file's SHA-256 differs from the manifest's."""
+    """A file whose SHA-256 differs from the manifest's.
+
+    A bad disk, an interrupted copy or an edit is the usual cause. Restore the file from a copy, or index again. A
+    damaged version is never copied from.
+    """
 
     code = "checksum_mismatch"
 
 
 class CollectionBusy(CollectionError):
-    """Another job is writing to the collection."""
+    """A collection that another job is writing to; the message names its process.
+
+    Wait for that job, or stop it. The kernel releases the lock when the process ends, so a leftover lock file is
+    harmless.
+    """
 
     code = "collection_busy"
 
 
 class CollectionUnwritable(CollectionError):
-    """The folder can't be written to, or holds other things than a collection."""
+    """An output folder that can't be written to, is a file, or holds other files than a collection's.
+
+    Pass a new or empty folder to `--out`, or give the process write permission.
+    """
 
     code = "collection_unwritable"
 
 
 class StoreError(LookalikeError):
-    """The vector store failed."""
+    """A failure of the vector store; the family of the codes below.
+
+    Never raised itself.
+    """
 
     code = "store_error"
 
 
 class StoreUnavailable(StoreError):
-    """The store can't be opened, or its library failed."""
+    """A vector store that can't be opened, or whose library failed.
+
+    Its files are missing or damaged: index again. If the message names a GPU, its memory is too small or used up: set
+    `LOOKALIKE_STORE_DEVICE=cpu`.
+    """
 
     code = "store_unavailable"
 
 
 class DimensionMismatch(StoreError):
-    """Vectors of another width than the store's."""
+    """Vectors of another width than the store's.
+
+    The usual cause is a wrong encoder: use the one that the collection's manifest names.
+    """
 
     code = "dimension_mismatch"
 
 
 class UnknownStore(StoreError):
-    """No store has that name."""
+    """A store's name that does not exist.
+
+    The message lists the known ones.
+    """
 
     code = "unknown_store"
 
 
 class BudgetImpossible(StoreError):
-    """No index meets the requested memory, recall and time."""
+    """Limits on memory, recall and latency that no index meets on these vectors.
+
+    The message says what each preset lacks, and which single change would suffice: a larger `--memory`, a longer
+    `--latency` or a lower `--recall`. The encoded images are kept: run the same command again with the change.
+    """
 
     code = "budget_impossible"
 
 
 class EncoderError(LookalikeError):
-    """The encoder failed."""
+    """A failure of the encoder while it ran, most often out of memory; also the family of the codes below.
+
+    Encoded images are kept. Run the same command again with a smaller `--batch-size`. In `rejected.parquet`, the
+    vector of this one image was not finite.
+    """
 
     code = "encoder_error"
 
 
 class UnknownEncoder(EncoderError):
-    """No encoder has that name."""
+    """An encoder's name that does not exist; the message suggests similar names.
+
+    `lookalike encoders` lists the names.
+    """
 
     code = "unknown_encoder"
 
 
 class WeightsMissing(EncoderError):
-    """The weights are not installed and can't be fetched."""
+    """Weights that are not installed and can't be downloaded.
+
+    The message says where to put them and how to get them.
+    """
 
     code = "weights_missing"
 
 
 class WeightsInvalid(EncoderError):
-    """The weights are installed, but are not the expected ones."""
+    """Weights with another checksum or shape than expected, or a file that is not a checkpoint.
+
+    Download the weights again.
+    """
 
     code = "weights_invalid"
 
 
 class TextUnsupported(EncoderError):
-    """A text was given to an encoder that has no text tower here."""
+    """A text for an encoder that has no text tower here.
+
+    For `lite`, install its text tower: `pip install 'lookalike[text]'`. Other encoders may take images only.
+    """
 
     code = "text_unsupported"
 
 
 class QueryError(LookalikeError):
-    """A query that is invalid."""
+    """A query that is invalid; the message says why. Also the family of the codes below.
+
+    An unknown or misplaced search parameter is an example.
+    """
 
     code = "query_invalid"
 
 
 class UnknownItem(QueryError):
-    """No item of the collection has that id."""
+    """No item of the collection has this id.
+
+    Ids are case-sensitive and contain the file extension.
+    """
 
     code = "unknown_item"
 
 
 class InvalidLimit(QueryError):
-    """`limit` is out of range."""
+    """A `limit` that is not a whole number, is below 1, or is above the service's limit.
+
+    That limit is `LOOKALIKE_MAX_RESULTS`: 1,000 by default.
+    """
 
     code = "invalid_limit"
 
 
 class FilterInvalid(QueryError):
-    """A filter that names an unknown column, compares with a value of another type, or is no filter at all."""
+    """A filter that has another form, names an unknown column, or compares it with a value of another type.
+
+    The message names the place, the column's type and the value. `docs/reference/filters.md` describes filters.
+    """
 
     code = "filter_invalid"
 
 
 class TextEmpty(QueryError):
-    """The text query is empty or white space."""
+    """A text query that is empty or white space.
+
+    Send at least one word.
+    """
 
     code = "text_empty"
 
 
 class TextTooLong(QueryError):
-    """The text query is longer than the limit."""
+    """A text query that is longer than the limit.
+
+    The limit is `LOOKALIKE_MAX_TEXT`: 1,000 characters by default. Encoders read far less: CLIP reads 77 tokens.
+    """
 
     code = "text_too_long"
 
 
 class SourceError(LookalikeError):
-    """The input of the indexing job, or the place that it writes to."""
+    """A source that can't be read, or that has nothing to index; also the family of the codes below.
+
+    In `rejected.parquet`, it is a file that could not be opened, a row without an id, or a damaged tar or Parquet
+    file. Everything before the damage is indexed.
+    """
 
     code = "source_invalid"
 
 
 class SourceNotFound(SourceError):
-    """There is nothing at the path."""
+    """Nothing at the path, or no file that fits the pattern.
+
+    In `rejected.parquet`, it is a broken link, a path in a table without a file, or a file that vanished.
+    """
 
     code = "source_not_found"
 
 
 class DuplicateId(SourceError):
-    """Two items claim the same id; the first one keeps it."""
+    """Two items with the same id; the first one in the order of the sources keeps it.
+
+    Pass sources as `NAME=PATH`, which puts `NAME/` before the ids. Or name a column of unique values with
+    `--id-column`.
+    """
 
     code = "duplicate_id"
 
 
 class DiskFull(SourceError):
-    """The disk filled up; what was written before is kept and the job resumes from it."""
+    """A disk that filled up.
+
+    Encoded images are kept, and so is the version that is being served. Free some space and run the same command
+    again.
+    """
 
     code = "disk_full"
 
 
 class ConfigInvalid(SourceError):
-    """A configuration file with an unknown key, a value of the wrong type or out of range."""
+    """A configuration file with an unknown key, or with a value of the wrong type or out of range.
+
+    The message names the key and the file. An invalid `--memory` or `--latency` has this code, too.
+    """
 
     code = "config_invalid"
 
 
 class VectorInvalid(SourceError):
-    """An imported vector that is zero, or holds a value that is not finite."""
+    """An imported vector that is zero, or that has a value that is not finite.
+
+    It has no direction to compare. The row is left out and listed in `rejected.parquet`.
+    """
 
     code = "vector_invalid"
 
 
 class ExtraMissing(LookalikeError):
-    """A package of an extra (train, demo, ...) is needed and not installed."""
+    """A package that a command needs and that is not installed.
+
+    Install the extra that the message names, such as `pip install 'lookalike[train]'`.
+    """
 
     code = "extra_missing"

@@ -81,12 +81,12 @@ class _Model(BaseModel):
 
 
 class Range(_Model):
-    """Bounds of a number or of a date in ISO 8601."""
+    """Bounds of a number, or of a date in ISO 8601; at least one."""
 
-    gt: Bound | None = None
-    gte: Bound | None = None
-    lt: Bound | None = None
-    lte: Bound | None = None
+    gt: Bound | None = Field(default=None, description="Greater than this.")
+    gte: Bound | None = Field(default=None, description="Greater than or equal to this.")
+    lt: Bound | None = Field(default=None, description="Less than this.")
+    lte: Bound | None = Field(default=None, description="Less than or equal to this.")
 
     @model_validator(mode="after")
     def _not_empty(self) -> Range:
@@ -96,18 +96,18 @@ class Range(_Model):
 
 
 class Condition(_Model):
-    """A test of one column."""
+    """A test of one metadata column: `field` and exactly one operator."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"field": "price", "range": {"gte": 5, "lt": 20}}]})
 
-    field: str = Field(description="A metadata column; `a.b` is field `b` of a column of records.")
-    equals: Scalar | None = Field(default=None, description="The value; dates in ISO 8601.")
+    field: str = Field(description="Name of the column; `a.b` is the field `b` of a column of records.")
+    equals: Scalar | None = Field(default=None, description="The value equals this; dates are in ISO 8601.")
     in_: Annotated[list[Scalar], Field(max_length=MAX_VALUES, fail_fast=True)] | None = Field(
-        default=None, alias="in", description="One of these values."
+        default=None, alias="in", description="The value equals one of these."
     )
-    range: Range | None = Field(default=None, description="Within these bounds.")
-    prefix: str | None = Field(default=None, description="Text that starts with this.")
-    exists: StrictBool | None = Field(default=None, description="Whether the row has a value in this column.")
+    range: Range | None = Field(default=None, description="The value is within these bounds.")
+    prefix: str | None = Field(default=None, description="The value is a text that starts with this.")
+    exists: StrictBool | None = Field(default=None, description="Whether the item has a value in this column.")
 
     @model_validator(mode="after")
     def _one_operator(self) -> Condition:
@@ -133,13 +133,17 @@ Parts = Annotated[list[Part], Field(max_length=MAX_CONDITIONS, fail_fast=True)]
 
 
 class Filter(_Model):
-    """Conditions and nested filters: all of `must`, at least one of `should` if there are any, none of `must_not`."""
+    """Conditions on metadata, and nested filters.
+
+    An item passes if all of `must` and none of `must_not` hold. If there is a `should`, at least one of it must hold.
+    A filter has at most 64 conditions and filters in all, nested 8 deep.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"must": [{"field": "brand", "in": ["acme", "orbit"]}]}]})
 
-    must: Parts = []
-    should: Parts = []
-    must_not: Parts = []
+    must: Parts = Field(default=[], description="All of these must hold.")
+    should: Parts = Field(default=[], description="At least one of these must hold.")
+    must_not: Parts = Field(default=[], description="None of these may hold.")
 
     @model_validator(mode="after")
     def _bounded(self) -> Filter:

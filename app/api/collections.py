@@ -9,43 +9,54 @@ from starlette.responses import Response
 
 from app.api import responses
 from app.api.dependencies import CollectionName, ServiceDep
-from app.api.openapi import errors
+from app.api.openapi import ACCESS, errors
 from app.api.request_admission import with_deadline
 from app.api.routing import Router
 from app.api.schemas import CollectionResponse, CollectionsResponse
 from app.auth.authentication import require_role
 from app.collections.hosted import HostedCollection
-from app.errors import VersionRefused
+from app.errors import UnknownCollection, VersionRefused
 from lookalike.errors import LookalikeError
 
 router = Router(prefix="/v1/collections", tags=["collections"], dependencies=[Depends(require_role("read"))])
 
 
-@router.get("", response_model=CollectionsResponse, responses=errors(401))
+@router.get("", response_model=CollectionsResponse, responses=errors(*ACCESS), summary="List collections")
 @with_deadline
 async def list_collections(service: ServiceDep) -> Response:
-    """List the collections of the service."""
+    """List the collections of the service, with version, size and encoder.
+
+    `failure` says why a collection's newest version is not served. It is null where it is served.
+    """
     return responses.json_response({"collections": [_collection_response(hosted) for hosted in service.collections]})
 
 
-@router.get("/{name}", response_model=CollectionResponse, responses=errors(401, 404))
+@router.get(
+    "/{name}",
+    response_model=CollectionResponse,
+    responses=errors(*ACCESS, UnknownCollection),
+    summary="Get a collection",
+)
 @with_deadline
 async def get_collection(name: CollectionName, service: ServiceDep) -> Response:
-    """Get a collection: its version, its size, and why its newest version is not served."""
+    """Get a collection's version, size and encoder, and why its newest version is not served."""
     return responses.json_response(_collection_response(service.collections.find(name)))
 
 
 @router.post(
     "/{name}/reload",
     response_model=CollectionResponse,
-    responses=errors(401, 403, 404, 503),
+    responses=errors(*ACCESS, UnknownCollection, VersionRefused),
+    summary="Reload a collection",
     dependencies=[Depends(require_role("admin"))],
 )
 async def reload_collection(name: CollectionName, service: ServiceDep) -> Response:
-    """Open the newest version and replace the old one. Queries go on meanwhile; each is answered by one version.
+    """Open the newest version of a collection and serve it in place of the old one. Needs the role `admin`.
 
-    A version that can't be opened is refused with the reason, and the old one stays in service. The service also checks
-    for new versions periodically (`LOOKALIKE_WATCH_SECONDS`).
+    The response is sent once the new version is served. Queries continue meanwhile, and each is answered by one
+    version. A version that can't be opened is refused with the reason, and the old one stays in service.
+
+    The service also checks for new versions by itself, every `LOOKALIKE_WATCH_SECONDS`.
     """
     hosted = service.collections.find(name)
     try:

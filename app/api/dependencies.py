@@ -22,7 +22,7 @@ def _service_of(request: Request) -> Service:
     return service
 
 
-CollectionName = Annotated[str, Path(description="The collection's name.", examples=["gallery"])]
+CollectionName = Annotated[str, Path(description="Name of the collection.", examples=["my-collection"])]
 
 
 async def collection_name(name: CollectionName) -> str:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from app.api import responses
 from app.api.dependencies import PipelineDep, SettingsDep
-from app.api.openapi import errors
+from app.api.openapi import ACCESS, ADMISSION, errors
 from app.api.request_admission import admitted
 from app.api.request_bodies import parse_whole
 from app.api.routing import CollectionRouter
@@ -22,21 +22,21 @@ from app.api.schemas import ItemResponse, ItemsResponse
 from app.auth.authentication import require_role
 from app.errors import NoThumbnail, RequestError
 from app.execution.pipeline import QueryPipeline
-from lookalike.errors import InvalidLimit
+from lookalike.errors import InvalidLimit, UnknownItem
 
 router = CollectionRouter(tags=["items"], dependencies=[Depends(require_role("read"))])
 
 ItemId = Annotated[
-    str, Path(description="The item's id; its slashes may be percent-encoded.", examples=["animals/cat.jpg"])
+    str, Path(description="Id of the item. Its slashes may be percent-encoded.", examples=["chelsea.png"])
 ]
 
 _SIGNATURES = {b"RIFF": "image/webp", b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
 _THUMBNAIL: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {kind: {} for kind in _SIGNATURES.values()},
-        "description": "The image, at most 256 pixels a side.",
+        "description": "The thumbnail: WebP, JPEG or PNG, at most 256 pixels a side.",
     },
-    304: {"description": "The image has not changed since the ETag that was sent."},
+    304: {"description": "The thumbnail is the one that `If-None-Match` names."},
 }
 _PAGING: dict[str, Any] = {
     "parameters": [
@@ -47,17 +47,26 @@ _PAGING: dict[str, Any] = {
             "schema": {"type": "integer", "minimum": low, "default": value},
         }
         for name, text, low, value in (
-            ("offset", "How many items to skip.", 0, 0),
-            ("limit", "How many items to return: 1 to the service's largest (`LOOKALIKE_MAX_RESULTS`).", 1, 24),
+            ("offset", "Number of items to skip.", 0, 0),
+            ("limit", "Number of items to return, at most `LOOKALIKE_MAX_RESULTS`.", 1, 24),
         )
     ]
 }
 
 
-@router.get("/items", response_model=ItemsResponse, responses=errors(401, 422, 503), openapi_extra=_PAGING)
+@router.get(
+    "/items",
+    response_model=ItemsResponse,
+    responses=errors(*ACCESS, *ADMISSION, RequestError, InvalidLimit),
+    openapi_extra=_PAGING,
+    summary="List items",
+)
 @admitted("read")
 async def list_items(request: Request, pipeline: PipelineDep) -> Response:
-    """List the items of the collection, in row order."""
+    """List the items of the collection, page by page.
+
+    Items have the order of their rows. `total` is the number of items of the collection.
+    """
     limit = parse_whole("limit", request.query_params.get("limit"), 24)
     offset = parse_whole("offset", request.query_params.get("offset"), 0)
     if offset < 0:
@@ -71,11 +80,18 @@ async def list_items(request: Request, pipeline: PipelineDep) -> Response:
 
 @router.head("/items/{item_id:path}/thumbnail", include_in_schema=False)
 @router.get(
-    "/items/{item_id:path}/thumbnail", responses={**errors(401, 404, 503), **_THUMBNAIL}, response_class=Response
+    "/items/{item_id:path}/thumbnail",
+    responses={**errors(*ACCESS, *ADMISSION, UnknownItem, NoThumbnail), **_THUMBNAIL},
+    response_class=Response,
+    summary="Get a thumbnail",
 )
 @admitted("read")
 async def get_thumbnail(item_id: ItemId, request: Request, pipeline: PipelineDep, settings: SettingsDep) -> Response:
-    """Get an item's thumbnail."""
+    """Get an item's thumbnail as an image file.
+
+    The response has an `ETag`, and browsers may cache it for `LOOKALIKE_THUMBNAIL_MAX_AGE` seconds. An item whose own
+    id ends in `/thumbnail` needs that slash encoded: `/v1/items/cup%2Fthumbnail`.
+    """
     if not request.scope.get("raw_path", b"/thumbnail").endswith(b"/thumbnail"):
         return await _item(f"{item_id}/thumbnail", request, pipeline)
     data = await pipeline.thumbnail(item_id)
@@ -93,10 +109,15 @@ async def get_thumbnail(item_id: ItemId, request: Request, pipeline: PipelineDep
 
 
 @router.head("/items/{item_id:path}", include_in_schema=False)
-@router.get("/items/{item_id:path}", response_model=ItemResponse, responses=errors(401, 404, 503))
+@router.get(
+    "/items/{item_id:path}",
+    response_model=ItemResponse,
+    responses=errors(*ACCESS, *ADMISSION, UnknownItem),
+    summary="Get an item",
+)
 @admitted("read")
 async def get_item(item_id: ItemId, request: Request, pipeline: PipelineDep) -> Response:
-    """Get an item's metadata."""
+    """Get an item's metadata and the URL of its thumbnail."""
     return await _item(item_id, request, pipeline)
 
 

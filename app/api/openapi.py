@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -13,16 +13,82 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api import schemas
+from app.errors import (
+    INTERNAL_ERROR,
+    Base64Invalid,
+    BodyTooLarge,
+    BodyTooSlow,
+    DeadlineExceeded,
+    FormInvalid,
+    HostRefused,
+    JsonInvalid,
+    KeyInvalid,
+    KeyMissing,
+    KeysRequired,
+    MediaTypeUnsupported,
+    NotReady,
+    Overloaded,
+    RequestError,
+    RoleMissing,
+    UrlDisabled,
+    UrlFailed,
+    UrlRefused,
+    status_of,
+)
 from app.middleware.problems import MEDIA_TYPE
+from lookalike.errors import (
+    FilterInvalid,
+    ImageTooLarge,
+    ImageUndecodable,
+    ImageUnsupported,
+    InvalidLimit,
+    LookalikeError,
+    QueryError,
+    StoreUnavailable,
+    TextEmpty,
+    TextTooLong,
+    TextUnsupported,
+)
 
 Schema = dict[str, Any]
+
+IMAGE_FILE = "photos/chelsea.png"
+"""The image of examples: the sample gallery has it."""
 
 _REF = "#/components/schemas/{model}"
 _REFERENCE = re.compile(r'"#/components/schemas/(\w+)"')
 _DESCRIPTION = """\
-Finds images by image, by text and by pair. Scores are exact cosine similarities: the same image scores 1.0.
-Every error is `application/problem+json` with a stable `code`.
+Search a collection of images by text, by image or by item, and compare pairs. A score is the exact cosine similarity
+of two embeddings: the same image scores 1.0. Every error is `application/problem+json` with a stable `code`.
 """
+
+Errors = tuple[type[LookalikeError], ...]
+
+ACCESS: Errors = (KeyMissing, KeyInvalid)
+ADMISSION: Errors = (NotReady, Overloaded, DeadlineExceeded, StoreUnavailable)
+BODY: Errors = (JsonInvalid, BodyTooSlow, MediaTypeUnsupported, RequestError)
+OPTIONS: Errors = (InvalidLimit, FilterInvalid, QueryError)
+TEXT: Errors = (TextEmpty, TextTooLong, TextUnsupported)
+IMAGE: Errors = (
+    FormInvalid,
+    Base64Invalid,
+    ImageTooLarge,
+    ImageUndecodable,
+    ImageUnsupported,
+    UrlDisabled,
+    UrlRefused,
+    UrlFailed,
+)
+"""Errors by what an endpoint takes, for `errors`."""
+_ANY: Errors = (RoleMissing, KeysRequired, HostRefused, BodyTooLarge)
+
+
+class FormField(NamedTuple):
+    """A field of a multipart form; `kind` is a JSON type, or `binary` for a file."""
+
+    kind: str
+    description: str
+    example: object = None
 
 
 def json_body(model: type[BaseModel]) -> Schema:
@@ -30,19 +96,23 @@ def json_body(model: type[BaseModel]) -> Schema:
     return {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
 
 
-def form_body(fields: dict[str, str], required: list[str]) -> Schema:
-    """Return a multipart form, from field names and JSON types, or `binary` for a file."""
-    properties = {
-        name: {"type": "string", "format": "binary"} if kind == "binary" else {"type": kind}
-        for name, kind in fields.items()
-    }
+def form_body(fields: dict[str, FormField], required: list[str]) -> Schema:
+    """Return a multipart form."""
+    properties = {name: _form_property(field) for name, field in fields.items()}
     schema: Schema = {"type": "object", "properties": properties}
     return {"multipart/form-data": {"schema": {**schema, "required": required} if required else schema}}
 
 
+def _form_property(field: FormField) -> Schema:
+    kind: Schema = {"type": "string", "format": "binary"} if field.kind == "binary" else {"type": field.kind}
+    examples = {} if field.example is None else {"examples": [field.example]}
+    return {**kind, "description": field.description, **examples}
+
+
 def raw_body() -> Schema:
     """Return a body that is an image file."""
-    return {"image/*": {"schema": {"type": "string", "format": "binary"}}}
+    schema = {"type": "string", "format": "binary", "description": "The image file itself.", "examples": [IMAGE_FILE]}
+    return {"image/*": {"schema": schema}}
 
 
 def request_body(*contents: Schema) -> Schema:
@@ -52,11 +122,16 @@ def request_body(*contents: Schema) -> Schema:
     }
 
 
-def errors(*statuses: int) -> dict[int | str, Schema]:
-    """Return the problem documents of some statuses, and of those that any endpoint may have: 403, 413 and 500."""
+def errors(*classes: type[LookalikeError]) -> dict[int | str, Schema]:
+    """Return the problem documents of errors, and of those that any endpoint may have: 403, 413 and 500."""
+    codes: dict[HTTPStatus, list[str]] = {}
+    for error in (*classes, *_ANY):
+        codes.setdefault(status_of(error), []).append(error.code)
+    codes[HTTPStatus.INTERNAL_SERVER_ERROR] = [INTERNAL_ERROR]
     content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model=schemas.Problem.__name__)}}}
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": content} for status in (*statuses, 403, 413, 500)
+        int(status): {"description": f"{status.phrase}: `{'`, `'.join(names)}`.", "content": content}
+        for status, names in codes.items()
     }
 
 

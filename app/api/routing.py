@@ -13,6 +13,7 @@ from typing_extensions import override
 from app.api.dependencies import collection_name
 from app.api.openapi import errors
 from app.api.request_admission import Handler, apply_declaration
+from app.errors import UnknownCollection
 
 _DEFAULT, _NAMED = "/v1", "/v1/collections/{name}"
 
@@ -54,7 +55,7 @@ class CollectionRouter(Router):
             _NAMED + path,
             endpoint,
             dependencies=[Depends(collection_name), *(dependencies or [])],
-            responses={**errors(404), **(responses or {})},
+            responses={**errors(UnknownCollection), **(responses or {})},
             **options,
         )
 

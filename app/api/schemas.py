@@ -24,18 +24,18 @@ Limit = Annotated[
     int,
     Field(
         strict=True,
-        description="How many items to return: 1 to the service's largest (`LOOKALIKE_MAX_RESULTS`).",
+        description="Number of items to return, at most `LOOKALIKE_MAX_RESULTS`.",
         json_schema_extra={"minimum": 1},
     ),
 ]
 
 _RESULT: dict[str, Any] = {
-    "id": "animals/cat.jpg",
-    "score": 0.312407,
-    "metadata": {"path": "animals/cat.jpg", "caption": "a cat on a sofa", "width": 640, "height": 480},
-    "thumbnail_url": "/v1/items/animals%2Fcat.jpg/thumbnail",
+    "id": "chelsea.png",
+    "score": 0.441914,
+    "metadata": {"path": "chelsea.png", "caption": "chelsea", "width": 451, "height": 300, "format": "PNG"},
+    "thumbnail_url": "/v1/items/chelsea.png/thumbnail",
 }
-_SOURCE: dict[str, Any] = {"collection": "images", "version": "20260101T120000Z-1a2b3c", "encoder": "lite"}
+_SOURCE: dict[str, Any] = {"collection": "my-collection", "version": "20260101T120000Z-1a2b3c", "encoder": "lite"}
 _TOOK_MS: dict[str, Any] = {
     "decode": 1.9,
     "preprocess": 0.4,
@@ -49,7 +49,13 @@ _TOOK_MS: dict[str, Any] = {
 }
 
 
-_URL = "The image's URL, http or https, where the service fetches images (`LOOKALIKE_URLS`)."
+_DATA_URI = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQMAAAD+wSzIAAAAA1BMVEXIUCi3yA+MAAAAC0lEQVR42mNgQAUAABAAAaoZ+IIAAAAASUVORK5CYII="
+)
+_URL = "An http or https URL of the image, if the service fetches images (`LOOKALIKE_URLS`)."
+_METADATA = "The item's columns as they were indexed, without those that have no value."
+_THUMBNAIL = "URL of the thumbnail, relative to the service; null if the item has none."
 
 
 class _Request(BaseModel):
@@ -60,26 +66,28 @@ Positive = Annotated[int, Field(strict=True, ge=1)]
 
 
 class Params(_Request):
-    """How thoroughly to search. Absent values stay as they were tuned when the collection was built."""
+    """How thoroughly to search. Absent values are those that were tuned when the collection was built."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"nprobe": 64, "candidates": 400}]})
 
-    nprobe: Positive | None = Field(default=None, description="Lists to search, for an IVF index.")
+    nprobe: Positive | None = Field(default=None, description="Number of lists to search, for an IVF index.")
     ef_search: Positive | None = Field(
         default=None,
         alias="efSearch",
-        description="Rows to keep as candidates, for an HNSW index; at most `LOOKALIKE_MAX_CANDIDATES`.",
+        description="Length of the candidate list, for an HNSW index; at most `LOOKALIKE_MAX_CANDIDATES`.",
     )
     candidates: Positive | None = Field(
-        default=None, description="Rows to re-rank exactly; at most `LOOKALIKE_MAX_CANDIDATES`."
+        default=None, description="Number of rows to re-rank exactly; at most `LOOKALIKE_MAX_CANDIDATES`."
     )
-    exact: StrictBool = Field(default=False, description="Compare with every vector instead of using the index.")
+    exact: StrictBool = Field(
+        default=False, description="Whether to compare with every vector instead of using the index."
+    )
 
 
 class _Search(_Request):
     limit: Limit = DEFAULT_LIMIT
-    filter: Filter | None = Field(default=None, description="Which items may be found, by their metadata.")
-    params: Params | None = None
+    filter: Filter | None = Field(default=None, description="Only items whose metadata passes are found.")
+    params: Params | None = Field(default=None, description="How thoroughly to search.")
 
     @property
     def options(self) -> SearchOptions:
@@ -88,33 +96,36 @@ class _Search(_Request):
 
 
 class TextSearch(_Search):
-    """Search by text."""
+    """A search by text."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"text": "a cat on a sofa", "limit": 10},
+                {"text": "a cat", "limit": 2},
                 {"text": "a red shoe", "filter": {"must": [{"field": "price", "range": {"lt": 50}}]}},
             ]
         }
     )
 
-    text: str = Field(description="What to look for, in words.")
+    text: str = Field(description="Text query, at most `LOOKALIKE_MAX_TEXT` characters.")
 
 
 class ImageSearch(_Search):
-    """Search by image, as JSON."""
+    """A search by image, with exactly one of `image` and `url`."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"image": "data:image/png;base64,iVBORw0", "limit": 10},
-                {"url": "https://example.com/cat.jpg", "limit": 10},
+                {
+                    "image": _DATA_URI,
+                    "limit": 2,
+                },
+                {"url": "https://example.com/cat.jpg", "limit": 2},
             ]
         }
     )
 
-    image: str | None = Field(default=None, description="The image file, base64 or a base64 data URI.")
+    image: str | None = Field(default=None, description="The image file as base64 or as a base64 data URI.")
     url: str | None = Field(default=None, description=_URL)
 
     @model_validator(mode="after")
@@ -130,14 +141,14 @@ class ImageSearch(_Search):
 
 
 class ItemSearch(_Search):
-    """More like an item of the collection."""
+    """A search by an item of the collection."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "animals/cat.jpg", "limit": 10}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "chelsea.png", "limit": 2}]})
 
-    id: str = Field(description="The item's id.")
+    id: str = Field(description="Id of the item.")
 
 
-OPTIONS = ("limit", "filter", "params")
+OPTION_NAMES = ("limit", "filter", "params")
 
 
 def parse_options(fields: Mapping[str, str | None]) -> SearchOptions:
@@ -162,11 +173,11 @@ def options_of(limit: int, condition: Filter | None, params: Params | None) -> S
 
 
 class Side(_Request):
-    """One side of a comparison: exactly one of the four."""
+    """One side of a pair, with exactly one of these fields."""
 
-    image: str | None = Field(default=None, description="An image file, base64 or a base64 data URI.")
-    text: str | None = Field(default=None, description="A text.")
-    id: str | None = Field(default=None, description="An item of the collection.")
+    image: str | None = Field(default=None, description="An image file as base64 or as a base64 data URI.")
+    text: str | None = Field(default=None, description="A text, at most `LOOKALIKE_MAX_TEXT` characters.")
+    id: str | None = Field(default=None, description="Id of an item of the collection.")
     url: str | None = Field(default=None, description=_URL)
 
     @model_validator(mode="after")
@@ -184,46 +195,44 @@ class Side(_Request):
 
 
 class SimilarityRequest(_Request):
-    """Two sides to compare."""
+    """A pair to compare."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"a": {"id": "animals/cat.jpg"}, "b": {"text": "a cat"}, "threshold": 0.75}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"a": {"id": "chelsea.png"}, "b": {"text": "a cat"}}]})
 
-    a: Side
-    b: Side
+    a: Side = Field(description="The one side.")
+    b: Side = Field(description="The other side.")
     threshold: float | None = Field(
         default=None,
         strict=True,
         ge=0,
         le=2,
-        description="Cosine distance up to which the two are similar; the encoder's own if absent.",
+        description="Cosine distance up to which the sides are similar; by default the encoder's own.",
     )
 
 
 class TookMs(BaseModel):
-    """Milliseconds by stage; 0 for a stage that the query did not need. `total` starts when the body has arrived.
+    """Milliseconds by stage; 0 for a stage that the query did not need.
 
-    Two inputs pass the stages at the same time: each stage is that of the slower one.
+    The two sides of a pair pass the stages at the same time: each value is that of the slower side.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_TOOK_MS]})
 
-    decode: float
-    preprocess: float
-    wait: float = Field(description="For the encoder, while it processed other queries.")
-    encode: float = Field(description="Of the batch that the query was in.")
-    filter: float
-    search: float
-    rerank: float
-    metadata: float
-    total: float
+    decode: float = Field(description="Decoding the image file.")
+    preprocess: float = Field(description="Resizing and cropping the image for the encoder.")
+    wait: float = Field(description="Waiting for the encoder, while it processed other queries.")
+    encode: float = Field(description="Encoding the batch that the query was in.")
+    filter: float = Field(description="Evaluating the filter.")
+    search: float = Field(description="Searching the index.")
+    rerank: float = Field(description="Comparing the candidates exactly.")
+    metadata: float = Field(description="Reading the metadata of the results.")
+    total: float = Field(description="From the end of the request's body to the response.")
 
 
 class _Source(BaseModel):
-    collection: str = Field(description="The collection's name.")
-    version: str = Field(description="The version of the collection that was searched.")
-    encoder: str = Field(description="The encoder's name.")
+    collection: str = Field(description="Name of the collection.")
+    version: str = Field(description="Version of the collection that this response is from.")
+    encoder: str = Field(description="Name of the encoder.")
 
 
 class Result(BaseModel):
@@ -231,38 +240,38 @@ class Result(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_RESULT]})
 
-    id: str
+    id: str = Field(description="Id of the item.")
     score: float = Field(
-        description="Exact cosine similarity in [-1, 1]; the same image scores 1.0, less what bf16 rounds (1e-4).",
+        description="Exact cosine similarity. The same image scores 1.0, within 0.0001 if the encoder runs in bf16.",
         ge=-1,
         le=1,
     )
-    metadata: dict[str, Any] = Field(description="The item's metadata; absent values are left out.")
-    thumbnail_url: str | None = Field(description="The URL of its thumbnail; null where it has none.")
+    metadata: dict[str, Any] = Field(description=_METADATA)
+    thumbnail_url: str | None = Field(description=_THUMBNAIL)
 
 
 class SearchResponse(_Source):
-    """Search results, best first."""
+    """The results of a search."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_RESULT], "took_ms": _TOOK_MS, **_SOURCE}]})
 
-    results: list[Result]
-    took_ms: TookMs
+    results: list[Result] = Field(description="At most `limit` items, best first.")
+    took_ms: TookMs = Field(description="Milliseconds by stage.")
 
 
 class SimilarityResponse(_Source):
-    """Two sides compared."""
+    """How similar the two sides of a pair are."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
-                    "cosine": 0.9017,
-                    "distance": 0.0983,
-                    "threshold": 0.3,
+                    "cosine": 0.441914,
+                    "distance": 0.558086,
+                    "threshold": 0.798855,
                     "similar": True,
-                    "probability": 0.96,
-                    "kinds": ["image", "image"],
+                    "probability": 0.9975,
+                    "kinds": ["image", "text"],
                     "took_ms": _TOOK_MS,
                     **_SOURCE,
                 }
@@ -270,56 +279,61 @@ class SimilarityResponse(_Source):
         }
     )
 
-    cosine: float = Field(ge=-1, le=1)
-    distance: float = Field(ge=0, le=2, description="1 - cosine.")
-    threshold: float = Field(description="The distance up to which they are similar.")
-    similar: bool = Field(description="Whether distance <= threshold.")
+    cosine: float = Field(ge=-1, le=1, description="Cosine similarity of the sides.")
+    distance: float = Field(ge=0, le=2, description="Cosine distance: 1 - cosine.")
+    threshold: float = Field(description="Distance up to which the sides are similar.")
+    similar: bool = Field(description="Whether the distance is at most the threshold.")
     probability: float | None = Field(
         ge=0,
         le=1,
-        description="Probability that a and b belong together, if half of all pairs do; null where the encoder was not "
-        "calibrated for such a pair.",
+        description="Calibrated probability that the sides belong together, if half of all pairs do. Null if the "
+        "encoder is not calibrated for this kind of pair.",
     )
     kinds: tuple[Literal["image", "text"], Literal["image", "text"]] = Field(
-        description="What a and b were; an item of the collection counts as an image."
+        description="Kinds of a and b. An item of the collection is an image."
     )
-    took_ms: TookMs
+    took_ms: TookMs = Field(description="Milliseconds by stage.")
+
+
+_ITEM: dict[str, Any] = {name: _RESULT[name] for name in ("id", "metadata", "thumbnail_url")}
 
 
 class Item(BaseModel):
     """One item of the collection."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{name: _RESULT[name] for name in ("id", "metadata", "thumbnail_url")}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_ITEM]})
 
-    id: str
-    metadata: dict[str, Any]
-    thumbnail_url: str | None
+    id: str = Field(description="Id of the item.")
+    metadata: dict[str, Any] = Field(description=_METADATA)
+    thumbnail_url: str | None = Field(description=_THUMBNAIL)
 
 
 class ItemResponse(Item, _Source):
-    """One item, with its collection."""
+    """One item of the collection."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**_ITEM, **_SOURCE}]})
 
 
 class ItemsResponse(_Source):
-    """A range of the collection's items, in row order."""
+    """A page of the collection's items, in the order of their rows."""
 
-    items: list[Item]
-    offset: int
-    total: int = Field(description="How many items the collection holds.")
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_ITEM], "offset": 0, "total": 24, **_SOURCE}]})
+
+    items: list[Item] = Field(description="At most `limit` items.")
+    offset: int = Field(description="Number of items that were skipped.")
+    total: int = Field(description="Number of items of the collection.")
 
 
 class Failure(BaseModel):
-    """Why a version was refused."""
+    """Why a version is not served."""
 
-    code: str = Field(description="As in a problem document.")
-    detail: str
-    version: str | None = Field(description="The version that was refused, if it is known.")
+    code: str = Field(description="Stable code of the error; `docs/reference/errors.md` lists them.")
+    detail: str = Field(description="What is wrong, with the offending value, and the fix.")
+    version: str | None = Field(description="Version that was refused; null if it is not known.")
 
 
 _COLLECTION: dict[str, Any] = {
-    "name": "gallery",
+    "name": "my-collection",
     "version": "20260101T000000Z-a1b2c3",
     "items": 24,
     "encoder": "lite",
@@ -331,38 +345,43 @@ _COLLECTION: dict[str, Any] = {
 
 
 class CollectionResponse(BaseModel):
-    """A collection of the service. While it is closed, what needs an open version is null; it opens on first use."""
+    """A collection of the service.
+
+    A collection that is closed opens on its first use. Until then `items`, `encoder`, `text` and `created` are null.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_COLLECTION]})
 
-    name: str = Field(description="Its folder's name.")
-    version: str | None = Field(description="The version that is served.")
-    items: int | None = Field(description="How many items it holds.")
-    encoder: str | None
+    name: str = Field(description="Name of the collection: that of its folder.")
+    version: str | None = Field(description="Version that is served.")
+    items: int | None = Field(description="Number of items.")
+    encoder: str | None = Field(description="Name of the encoder.")
     text: bool | None = Field(description="Whether the encoder supports text queries.")
-    created: str | None = Field(description="When the version was built.")
-    swaps: int = Field(description="How often a version has been replaced since the service started.")
+    created: str | None = Field(description="When the version was built, ISO 8601 in UTC.")
+    swaps: int = Field(description="How often a new version has replaced an old one since the service started.")
     failure: Failure | None = Field(description="Why the newest version is not served; null if it is.")
 
 
 class CollectionsResponse(BaseModel):
     """All collections of the service."""
 
-    collections: list[CollectionResponse]
+    model_config = ConfigDict(json_schema_extra={"examples": [{"collections": [_COLLECTION]}]})
+
+    collections: list[CollectionResponse] = Field(description="The collections; the default one is first.")
 
 
 class StageStats(BaseModel):
-    """Times of a stage, ms, of the last 1,000 queries that needed it."""
+    """Milliseconds of a stage, of the last 1,000 queries that needed it."""
 
-    count: int
-    p50: float
-    p90: float
-    p99: float
-    mean: float
+    count: int = Field(description="Number of queries, at most 1,000.")
+    p50: float = Field(description="Median.")
+    p90: float = Field(description="90th percentile.")
+    p99: float = Field(description="99th percentile.")
+    mean: float = Field(description="Mean.")
 
 
 class StatsResponse(BaseModel):
-    """Times by stage; a stage that no query has needed is left out."""
+    """Times by stage. A stage that no query has needed is left out."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -370,36 +389,38 @@ class StatsResponse(BaseModel):
         }
     )
 
-    stages: dict[str, StageStats]
+    stages: dict[str, StageStats] = Field(description="The times of each stage, by its name.")
 
 
 class Alive(BaseModel):
     """The process responds."""
 
-    status: Literal["ok"] = "ok"
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
+
+    status: Literal["ok"] = Field(default="ok", description="Always `ok`.")
 
 
 class Ready(_Source):
-    """The service answers queries."""
+    """Queries succeed."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"status": "ready", "items": 24, "text": True, **_SOURCE}]}
     )
 
-    status: Literal["ready"] = "ready"
-    items: int = Field(description="How many items the collection holds.")
+    status: Literal["ready"] = Field(default="ready", description="Always `ready`.")
+    items: int = Field(description="Number of items of the default collection.")
     text: bool = Field(description="Whether the encoder supports text queries.")
 
 
 class FieldError(BaseModel):
-    """An error of one field."""
+    """What is wrong with one field of a request."""
 
-    field: str
-    message: str
+    field: str = Field(description="The field, with dots between levels: `params.nprobe`.")
+    message: str = Field(description="What is wrong with it.")
 
 
 class Problem(BaseModel):
-    """An error (RFC 9457)."""
+    """An error: a problem document (RFC 9457)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -408,8 +429,8 @@ class Problem(BaseModel):
                     "type": "urn:lookalike:error:unknown_item",
                     "title": "Not Found",
                     "status": 404,
-                    "detail": "no item has the id 'animals/dog.jpg' in this collection",
-                    "instance": "/v1/items/animals/dog.jpg",
+                    "detail": "no item has the id 'dog.jpg' in this collection",
+                    "instance": "/v1/items/dog.jpg",
                     "code": "unknown_item",
                 }
             ]
@@ -417,12 +438,12 @@ class Problem(BaseModel):
     )
 
     type: str = Field(description="`urn:lookalike:error:` and the code.")
-    title: str
-    status: int
+    title: str = Field(description="The phrase of the HTTP status.")
+    status: int = Field(description="The HTTP status.")
     detail: str = Field(description="What is wrong, with the offending value, and the fix.")
     instance: str = Field(description="The path of the request.")
-    code: str = Field(description="Stable; docs/guides/search-from-code.md lists them.")
-    errors: list[FieldError] | None = None
+    code: str = Field(description="Stable code of the error; `docs/reference/errors.md` lists them.")
+    errors: list[FieldError] | None = Field(default=None, description="The invalid fields; absent if there are none.")
 
 
 assert tuple(TookMs.model_fields) == (*STAGES, "total")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from app.api import responses, schemas
 from app.api.dependencies import PipelineDep, ServiceDep
 from app.api.image_inputs import read_image
-from app.api.openapi import errors, form_body, json_body, request_body
+from app.api.openapi import ACCESS, ADMISSION, BODY, IMAGE, TEXT, FormField, errors, form_body, json_body, request_body
 from app.api.request_admission import admitted
 from app.api.request_bodies import (
     FORM,
@@ -26,28 +26,43 @@ from app.api.request_bodies import (
 from app.api.routing import CollectionRouter
 from app.api.schemas import SimilarityRequest, SimilarityResponse
 from app.auth.authentication import require_role
-from app.errors import MediaTypeUnsupported, RequestError
+from app.errors import MediaTypeUnsupported, RateLimited, RequestError
 from app.execution.image_fetcher import ImageFetcher
 from app.execution.pipeline import ImageQuery, ItemQuery, Query, QueryPipeline, TextQuery
+from lookalike.errors import UnknownItem
 
 router = CollectionRouter(tags=["similarity"], dependencies=[Depends(require_role("read", rate_limited=True))])
 
 _FORM = form_body(
-    {"a": "binary", "b": "binary", "a_text": "string", "b_text": "string", "a_id": "string", "b_id": "string",
-     "threshold": "number"},
+    {
+        "a": FormField("binary", "Side a as an image file.", "photos/motorcycle_left.png"),
+        "b": FormField("binary", "Side b as an image file.", "photos/motorcycle_right.png"),
+        "a_text": FormField("string", "Side a as a text."),
+        "b_text": FormField("string", "Side b as a text."),
+        "a_id": FormField("string", "Side a as the id of an item."),
+        "b_id": FormField("string", "Side b as the id of an item."),
+        "threshold": FormField("number", "Cosine distance up to which the sides are similar, 0 to 2."),
+    },
     [],
-)  # fmt: skip
+)
 
 
 @router.post(
     "/similarity",
     response_model=SimilarityResponse,
-    responses=errors(400, 401, 404, 408, 413, 415, 422, 429, 503),
+    responses=errors(*ACCESS, *ADMISSION, *BODY, *TEXT, *IMAGE, UnknownItem, RateLimited),
     openapi_extra=request_body(json_body(SimilarityRequest), _FORM),
+    summary="Compare a pair",
 )
 @admitted("pair")
 async def similarity(request: Request, pipeline: PipelineDep, service: ServiceDep) -> Response:
-    """Compare two sides: JSON, or a form with the files `a` and `b` (or the fields a_text, a_id, b_text, b_id)."""
+    """Compare two sides, each an image, a text or an item.
+
+    `similar` says whether the cosine distance is at most the threshold. Without a `threshold` in the request, the
+    encoder's own threshold for this kind of pair is used.
+
+    In a form, send exactly one field for each side: `a`, `a_text` or `a_id`, and `b`, `b_text` or `b_id`.
+    """
     kind = media_type(request)
     if kind == FORM:
         a, b, threshold = await _read_form(request)

@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from app.api import responses
 from app.api.dependencies import ServiceDep
-from app.api.openapi import errors
+from app.api.openapi import ACCESS, errors
 from app.api.request_admission import with_deadline
 from app.api.routing import Router
 from app.api.schemas import StatsResponse
@@ -19,10 +19,18 @@ router = Router(tags=["telemetry"], dependencies=[Depends(require_role("read"))]
 _COLUMNS = ("count", "p50", "p90", "p99", "mean")
 
 
-@router.get("/v1/stats", response_model=StatsResponse, responses={**errors(401), 200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/v1/stats",
+    response_model=StatsResponse,
+    responses={**errors(*ACCESS), 200: {"content": {"text/plain": {}}}},
+    summary="Get times by stage",
+)
 @with_deadline
 async def stats(request: Request, service: ServiceDep) -> Response:
-    """Get the times of each stage, ms, of the last 1,000 queries; as a plain table for `Accept: text/plain`."""
+    """Get how long each stage of the last 1,000 queries took, in milliseconds.
+
+    The response is a plain table if the request has the header `Accept: text/plain`.
+    """
     measured = service.telemetry.stages()
     table = {stage: measured[stage] for stage in STAGES if stage in measured}
     if request.headers.get("accept", "").startswith("text/plain"):

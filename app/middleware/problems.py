@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import CLIENT_DISCONNECTED, NotReady, RequestError, RetryableError, status_of
+from app.errors import CLIENT_DISCONNECTED, INTERNAL_ERROR, NotReady, RequestError, RetryableError, status_of
 from app.telemetry import Telemetry
 from app.validation import request_validation_error
 from lookalike.errors import LookalikeError
@@ -30,7 +30,6 @@ MEDIA_TYPE = "application/problem+json"
 MAX_TEXT_CHARS = 2000
 """Characters of a detail, or of a field's name or message: they may repeat what was sent, of any length."""
 
-INTERNAL_ERROR = "internal_error"
 _INTERNAL_DETAIL = "the service failed on this request; its log says why"
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
