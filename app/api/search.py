@@ -109,8 +109,8 @@ async def search_text(request: Request, pipeline: PipelineDep) -> Response:
 async def search_image(request: Request, pipeline: PipelineDep, service: ServiceDep) -> Response:
     """Find the images that are most similar to an image.
 
-    The Content-Type says how the image is sent: as the file `file` of a multipart form, as base64 or a URL in JSON, or
-    as the body itself. A raw body with the Content-Type `application/octet-stream` is accepted, too.
+    Send the image as the file `file` of a multipart form, as base64 or a URL in JSON, or as the body itself. The
+    Content-Type says which. For a raw body, it is `image/...` or `application/octet-stream`.
 
     JPEG, PNG, WebP, GIF (the first frame), BMP and TIFF are supported. The content decides, not the Content-Type.
     """

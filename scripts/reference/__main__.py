@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scripts.reference.pages import ROOT, files
+from scripts.reference.markdown import ROOT
+from scripts.reference.pages import files
 
 if __name__ == "__main__":
     for name, text in files().items():

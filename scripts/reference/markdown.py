@@ -6,14 +6,17 @@ import inspect
 import json
 import re
 import textwrap
+import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from app.errors import HTTP_CODES
 from app.settings import PREFIX, Settings
 from lookalike.errors import LookalikeError
 
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 120
 
 _PAGE = re.compile(r"docs/(reference|guides)/([\w-]+)\.md")
@@ -78,9 +81,18 @@ def _with_code(text: str) -> str:
 
 def _link(span: str, targets: Mapping[str, str]) -> str:
     if page := _PAGE.fullmatch(span.strip("`")):
-        return f"[{page[2]}]({'' if page[1] == 'reference' else f'../{page[1]}/'}{page[2]}.md)"
+        folder = "" if page[1] == "reference" else f"../{page[1]}/"
+        return f"[{_titles()[f'{page[1]}/{page[2]}.md']}]({folder}{page[2]}.md)"
     target = targets.get(span.strip("`"))
     return f"[{span}]({target})" if target else span
+
+
+@cache
+def _titles() -> dict[str, str]:
+    """Return the titles of the site's pages."""
+    nav = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
+    sections = [pages for section in nav for pages in section.values() if isinstance(pages, list)]
+    return {path: title for pages in sections for page in pages for title, path in page.items()}
 
 
 @cache

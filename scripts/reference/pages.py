@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from app.main import create_app
 from app.settings import Settings
 from scripts.reference import cli, errors, http_api, settings
-
-ROOT = Path(__file__).resolve().parents[2]
 
 _NOTE = "<!-- Written by `make reference` from {source}: edit the text there. -->\n\n"
 

@@ -91,7 +91,7 @@ def test_every_setting_has_a_section_and_a_heading(written: dict[str, str]) -> N
 def test_texts_link_codes_settings_and_pages() -> None:
     assert linked("`disk_full` by `nothing`") == "[`disk_full`](errors.md#disk_full) by `nothing`"
     assert linked("see LOOKALIKE_URLS, --out") == "see [`LOOKALIKE_URLS`](settings.md#lookalike_urls), `--out`"
-    assert linked("docs/guides/operate.md, `lookalike x --y`") == "[operate](../guides/operate.md), `lookalike x --y`"
+    assert linked("docs/guides/operate.md, `lookalike x --y`") == "[Operate](../guides/operate.md), `lookalike x --y`"
 
 
 def test_table_drops_empty_columns_and_escapes_bars() -> None:
