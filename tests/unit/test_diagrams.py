@@ -38,12 +38,14 @@ def test_packages_diagram_names_every_package() -> None:
     assert {name for layer in _layers(None) for name in re.findall(r"\w+", layer)} <= named
 
 
-@pytest.mark.parametrize("container", ["app", "lookalike", "training"])
+@pytest.mark.parametrize("container", ["app", "indexing", "lookalike", "training"])
 def test_packages_diagram_shows_layers_in_order(container: str) -> None:
-    rows = re.findall(r"<td[^>]*>([^<]*)</td>", PACKAGES)
+    box = PACKAGES[PACKAGES.index(f"<b>{container}</b>") :].split("</table>")[0]
+    rows = re.findall(r"<td[^>]*>([^<]*)</td>", box)
     layers = _layers(container)
-    first = rows.index(layers[0])
-    assert rows[first : first + len(layers)] == layers
+    if container == "indexing":  # its lowest layer, six helpers, is summarised
+        rows, layers = rows[:-1], layers[:-1]
+    assert rows == layers
 
 
 def test_state_diagram_shows_every_transition() -> None:
