@@ -80,7 +80,7 @@ Two responses are not problem documents. Both are 400 with a line of `text/plain
 - A browser's preflight request from an origin that
   [`LOOKALIKE_CORS_ORIGINS`](settings.md#lookalike_cors_origins) does not list.
 
-A reverse proxy may add its own errors: see [Operate](../guides/operate.md).
+A reverse proxy may add its own errors: see [Limits of the proxy](../guides/secure.md#limits-of-the-proxy).
 
 ## HTTP statuses
 

@@ -132,6 +132,24 @@ def test_dashboard_queries_existing_metrics(client: TestClient) -> None:
     assert queried <= exposed
 
 
+def test_metrics_page_lists_every_metric_and_event(client: TestClient) -> None:
+    page = (REPOSITORY / "docs/reference/metrics.md").read_text()
+    client.post("/v1/search/text", json={"text": "a cat"})
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    served = {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
+    listed = set(re.findall(r"`((?:lookalike|process)_\w+)`", page))
+    assert {name for name in served if not name.endswith("_created")} == listed
+    sources = [path.read_text() for folder in ("app", "cli", "lookalike/encoders") for path in _modules(folder)]
+    event = re.compile(r"\blog(?:ger)?\.(?:info|warning|error)\(\s*\"([a-z]+_[a-z_]+)[ :]")
+    events = {name for source in sources for name in event.findall(source)} - {"bf16_measured"}
+    assert len(events) > 15
+    assert {name for name in events if f"`{name}`" not in page} == set()
+
+
+def _modules(folder: str) -> list[Path]:
+    return sorted((REPOSITORY / folder).rglob("*.py"))
+
+
 def test_dashboard_is_valid_for_grafana() -> None:
     dashboard = json.loads((REPOSITORY / "deploy/grafana/dashboards/lookalike.json").read_text())
     register_default_plugins()

@@ -112,7 +112,7 @@ async def test_upgrade_is_ignored_without_a_warning(
     requests = [upgrade.encode(), b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"]
     served, *invalid = await responses(requests, Settings(collection=tmp_path))
     assert served.startswith(b"HTTP/1.1 404 ")  # by the application
-    for response in invalid:  # as docs/guides/operate.md has it
+    for response in invalid:  # as docs/guides/secure.md has it
         assert response.startswith(b"HTTP/1.1 400 ")
         assert b"content-type: text/plain" in response
     assert caplog.messages == ["Invalid HTTP request received."] * 2
