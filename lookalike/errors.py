@@ -227,9 +227,9 @@ class WeightsInvalid(EncoderError):
 
 
 class TextUnsupported(EncoderError):
-    """A text for an encoder that has no text tower here.
+    """A text for an encoder without a text tower.
 
-    For `lite`, install its text tower: `pip install 'lookalike[text]'`. Other encoders may take images only.
+    Some encoders take images only. For `lite`, install the text tower: `pip install 'lookalike[text]'`.
     """
 
     code = "text_unsupported"
@@ -238,7 +238,7 @@ class TextUnsupported(EncoderError):
 class QueryError(LookalikeError):
     """A query that is invalid; the message says why. Also the family of the codes below.
 
-    An unknown or misplaced search parameter is an example.
+    For example, the collection's index has no search parameter of this name.
     """
 
     code = "query_invalid"

@@ -24,15 +24,7 @@ lookalike search images --text "a dog on the beach"
 ```
 
 `lookalike COMMAND --help` prints what this page has. Each command prints its result on stdout, and its log and progress
-on stderr. An error is one line that ends in a [code](errors.md):
-
-```sh
-lookalike search photos --text x
-```
-
-```text
-error: no collection at photos: make one with `lookalike index SOURCE --out photos` [collection_not_found]
-```"""
+on stderr. An error is one line that ends in a [code](errors.md), such as `[collection_not_found]`."""
 EXIT_STATUSES = """\
 | exit status | meaning |
 | --- | --- |
@@ -53,8 +45,9 @@ def page() -> str:
         for name, each in sorted(commands.items())
     ]
     general = ["## lookalike", block("text", "lookalike [OPTIONS] COMMAND [ARGUMENTS]"), *_options(program)]
-    sections = [_command(name, each) for name, each in sorted(commands.items())]
-    return "\n\n".join([_INTRODUCTION, EXIT_STATUSES, table(("command", ""), rows), *general, *sections]) + "\n"
+    parts = [_INTRODUCTION, "## Commands", table(("command", ""), rows), "## Exit statuses", EXIT_STATUSES, *general]
+    parts += [_command(name, each) for name, each in sorted(commands.items())]
+    return "\n\n".join(parts) + "\n"
 
 
 def _first_line(command: Any) -> str:

@@ -22,7 +22,8 @@ can try it out. [openapi.json](../openapi.json) is the document for tools.
 
 <!-- asks -->
 ```sh
-curl -s http://127.0.0.1:8000/v1/search/text -H 'Content-Type: application/json' -d '{"text": "a cat", "limit": 2}'
+curl -s http://127.0.0.1:8000/v1/search/text -H 'Content-Type: application/json' \\
+  -d '{"text": "a cat", "limit": 2}'
 ```
 
 The examples on this page use the sample gallery. `photos` is its folder, and the service serves it as `my-collection`:

@@ -10,7 +10,8 @@ from scripts.reference.markdown import linked, table
 Schema = dict[str, Any]
 
 _NULL = {"type": "null"}
-_COMMON = ("took_ms", "collection", "version", "encoder")
+_COMMON = ("limit", "filter", "params", "took_ms", "collection", "version", "encoder")
+"""Fields of every search or response: after its own."""
 
 
 def fields_table(schema: Schema, anchors: dict[str, str], *, request: bool) -> str:
@@ -30,11 +31,11 @@ def fields_table(schema: Schema, anchors: dict[str, str], *, request: bool) -> s
 
 
 def in_order(schema: Schema) -> list[tuple[str, Schema]]:
-    """Return the fields of an object: the required ones first, what each response has last."""
+    """Return the fields of an object: the required ones first, those of every search or response last."""
     required = schema.get("required", [])
 
     def rank(field: tuple[str, Schema]) -> tuple[bool, int]:
-        last = "collection" in schema["properties"] and field[0] in _COMMON
+        last = field[0] in _COMMON and not schema["properties"].keys().isdisjoint(("collection", "limit"))
         return field[0] not in required, _COMMON.index(field[0]) if last else -1
 
     return sorted(schema["properties"].items(), key=rank)

@@ -73,9 +73,13 @@ def _default(field: FieldInfo) -> str:
         return "none"
     if isinstance(value, bool | str | Path):
         return f"`{str(value).lower() if isinstance(value, bool) else value}`"
-    unit = str(extra.get("unit", ""))
-    size = f" ({value // _MIB} MiB)" if unit == "bytes" and value else ""
-    return f"`{value:g}` {unit}".strip() + size if isinstance(value, float) else f"`{value}` {unit}".strip() + size
+    return _with_unit(value, str(extra.get("unit", "")))
+
+
+def _with_unit(value: float, unit: str) -> str:
+    number = f"{value:g}" if isinstance(value, float) else str(value)
+    size = f" ({value / _MIB:g} MiB)" if unit == "bytes" and value else ""
+    return f"`{number}` {unit.removesuffix('s') if value == 1 else unit}".strip() + size
 
 
 def _values(field: FieldInfo) -> str:
