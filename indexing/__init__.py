@@ -26,4 +26,4 @@ if not TYPE_CHECKING:  # type checkers would take any misspelt name for one that
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -69,7 +69,7 @@ if not TYPE_CHECKING:  # type checkers would take any misspelt name for one that
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
 
 
 def _version() -> str:
