@@ -125,8 +125,10 @@ def _section(family: type[LookalikeError], title: str) -> str:
 
 def _entry(error: type[LookalikeError]) -> str:
     text = inspect.cleandoc(error.__doc__ or "").partition("\n\nAttributes:")[0]
-    status = "" if _family(error) in _JOB_FAMILIES else _status(status_of(error))
-    return _heading(error.code, text, status)
+    facts = [] if _family(error) in _JOB_FAMILIES else [_status(status_of(error))]
+    if error.__module__ == "lookalike.errors":
+        facts.append(f"Python: `lookalike.errors.{error.__name__}`.")
+    return _heading(error.code, text, " ".join(facts))
 
 
 def _http_section() -> str:
@@ -134,8 +136,8 @@ def _http_section() -> str:
     return "\n\n".join(["## HTTP", *entries])
 
 
-def _heading(code: str, text: str, status: str) -> str:
-    return "\n\n".join(filter(None, [f"### {code}", paragraphs(text), status]))
+def _heading(code: str, text: str, facts: str) -> str:
+    return "\n\n".join([f"### {code}", paragraphs(text), facts])
 
 
 def _status(status: HTTPStatus) -> str:
