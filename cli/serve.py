@@ -27,7 +27,8 @@ def serve(
         list[Path],
         typer.Argument(
             metavar="COLLECTION",
-            help="Folder of a collection that `lookalike index` wrote. Repeatable; the first one is the default.",
+            help="Folder of a collection that `lookalike index` wrote. Repeatable; the first one is the default. A "
+            "further one may also be a folder of collections.",
         ),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
