@@ -26,7 +26,7 @@ _TYPES = {str: "string", float: "number", int: "integer", bool: "boolean", list[
 
 def documented_fields() -> list[tuple[str, FieldInfo]]:
     """Return the dotted names of all keys with their fields."""
-    found = []
+    found: list[tuple[str, FieldInfo]] = []
     for table, field in Settings.model_fields.items():
         inner = getattr(field.annotation, "model_fields", None)
         found += [(f"{table}.{key}", each) for key, each in inner.items()] if inner else [(table, field)]
