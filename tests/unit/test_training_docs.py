@@ -34,9 +34,16 @@ def documented_fields() -> list[tuple[str, FieldInfo]]:
 
 
 def table_row(name: str, field: FieldInfo) -> str:
-    """Return the page's row of a key: name, type, default, range, meaning."""
+    """Return the page's row of a key, in the section of its table: name, type, default, range, meaning."""
     kind = "string" if get_origin(field.annotation) is Literal else _TYPES[field.annotation]  # type: ignore[index]
-    return f"| `{name}` | {kind} | `{json.dumps(field.default)}` | {value_range(field)} | {field.description} |"
+    cells = (
+        f"`{name.rpartition('.')[2]}`",
+        kind,
+        f"`{json.dumps(field.default)}`",
+        value_range(field),
+        field.description,
+    )
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def value_range(field: FieldInfo) -> str:
@@ -47,7 +54,7 @@ def value_range(field: FieldInfo) -> str:
     for each in field.metadata:
         low = f"≥ {each.ge:,}" if isinstance(each, Ge) else f"> {each.gt:,}" if isinstance(each, Gt) else low
         high = f"≤ {each.le:,}" if isinstance(each, Le) else f"< {each.lt:,}" if isinstance(each, Lt) else high
-    return ", ".join(filter(None, (low, high)))
+    return ", ".join(filter(None, (low, high))).replace(f"{2**32:,}", "2\u00b3\u00b2")
 
 
 def objective_section(name: str) -> str:
@@ -58,7 +65,9 @@ def objective_section(name: str) -> str:
 
 @pytest.mark.parametrize(("name", "field"), documented_fields(), ids=[name for name, _ in documented_fields()])
 def test_key_is_documented_with_type_default_and_range(name: str, field: FieldInfo) -> None:
-    assert table_row(name, field) in PAGE.splitlines()
+    heading = f": `[{name.partition('.')[0]}]`" if "." in name else "Top-level keys"
+    (section,) = [text for text in PAGE.split("\n## ") if text.splitlines()[0].endswith(heading)]
+    assert table_row(name, field) in section.splitlines()
 
 
 @pytest.mark.parametrize("name", objective_names())
