@@ -57,5 +57,7 @@ def _package_folder(folder: str) -> Path:
     package, _, rest = folder.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise SourceNotFound(f"the sample gallery needs the package {package!r}: pip install 'lookalike[demo]'")
+        raise SourceNotFound(
+            f"the sample gallery needs the package {package!r}: pip install '.[demo]' in Lookalike's source folder"
+        )
     return Path(spec.origin).parent / rest

@@ -24,7 +24,9 @@ def require_packages(packages: Sequence[str], purpose: str) -> None:
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise ExtraMissing(f"{purpose} needs {', '.join(missing)}: pip install 'lookalike[{EXTRA}]'")
+        raise ExtraMissing(
+            f"{purpose} needs {', '.join(missing)}: pip install '.[{EXTRA}]' in Lookalike's source folder"
+        )
 
 
 def import_extra(module: str) -> Any:
@@ -36,4 +38,6 @@ def import_extra(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ExtraMissing(f"{error.name} is not installed: pip install 'lookalike[{EXTRA}]'") from error
+        raise ExtraMissing(
+            f"{error.name} is not installed: pip install '.[{EXTRA}]' in Lookalike's source folder"
+        ) from error

