@@ -67,6 +67,7 @@ def address(sample_collection: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.timeout(1800)  # a page may train an encoder, which takes minutes where others use the cores
 @pytest.mark.parametrize("page", [name for name, blocks in PAGES.items() if blocks])
 def test_page_code_runs(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     for block in PAGES[page]:
@@ -105,7 +106,7 @@ def _run(language: str, code: str, folder: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=1500,
     )
     assert process.returncode == 0, f"{code}\n{process.stdout}\n{process.stderr}"
     return process.stdout
