@@ -34,8 +34,11 @@ def _too_many(count: int) -> RequestError:
 def _field_errors(entries: Sequence[Any]) -> RequestError:
     if entries[0]["type"] == "json_invalid":
         return JsonInvalid(f"the body is not valid JSON: {entries[0]['msg']}")
-    errors = [
-        {"field": ".".join(map(str, entry["loc"])) or "body", "message": entry["msg"].removeprefix("Value error, ")}
-        for entry in entries
-    ]
+    errors = [{"field": ".".join(map(str, entry["loc"])) or "body", "message": _message(entry)} for entry in entries]
     return RequestError("; ".join(f"{entry['field']}: {entry['message']}" for entry in errors), errors)
+
+
+def _message(entry: Any) -> str:
+    if entry["type"] == "extra_forbidden":
+        return "unknown field"
+    return str(entry["msg"]).removeprefix("Value error, ")

@@ -59,6 +59,12 @@ Scalar = Annotated[StrictBool | StrictInt | StrictFloat | StrictStr, BeforeValid
 Bound = Annotated[StrictInt | StrictFloat | StrictStr, BeforeValidator(_finite)]
 
 _OPERATORS = ("equals", "in", "range", "prefix", "exists")
+_KEYS: dict[str | int, str] = {
+    "condition": f"a condition has field and one of {', '.join(_OPERATORS)}",
+    "range": "a range has gt, gte, lt and lte",
+    "filter": "a filter has must, should and must_not, and a condition has field",
+}
+"""What an error about an unknown key says, by the object that has the key."""
 
 
 class Columns(Protocol):
@@ -168,8 +174,16 @@ def parse_filter(text: str) -> Filter:
 def filter_error(error: ValidationError, skip: int = 0) -> FilterInvalid:
     """Convert pydantic's first error to one line, without the first `skip` names, which lead to the filter."""
     first = error.errors(include_url=False, include_input=False)[0]
-    steps = [str(step) for step in first["loc"][skip:] if step not in ("condition", "filter")]
-    return FilterInvalid(f"{'.'.join(['filter', *steps])}: {first['msg'].removeprefix('Value error, ')}")
+    location, message = first["loc"][skip:], first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        kind = location[-2] if len(location) > 1 else "filter"
+        message = f"unknown key; {_KEYS.get(kind, _KEYS['filter'])}"
+    elif location[-1:] in (("bool",), ("int",)):  # the first member of the union `Scalar` or `Bound`
+        message = "give a text or a number" + (", or true or false" if location[-1] == "bool" else "")
+        message += "; a date is a text in ISO 8601"
+        location = location[:-1]
+    steps = [str(step) for step in location if step not in ("condition", "filter")]
+    return FilterInvalid(f"{'.'.join(['filter', *steps])}: {message}")
 
 
 def filter_mask(condition: Filter, columns: Columns) -> Bool:
