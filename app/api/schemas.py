@@ -66,7 +66,10 @@ Positive = Annotated[int, Field(strict=True, ge=1)]
 
 
 class Params(_Request):
-    """How thoroughly to search. Absent values are those that were tuned when the collection was built."""
+    """How thoroughly to search. Absent values are those that were tuned when the collection was built.
+
+    An approximate index rejects a parameter that it does not have. An exact store ignores all parameters.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"nprobe": 64, "candidates": 400}]})
 

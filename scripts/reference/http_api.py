@@ -41,7 +41,10 @@ lookalike serve my-collection
 - **Collections.** A short path such as `/v1/search/text` uses the default collection. The path
   `/v1/collections/{name}/search/text` is the same for the collection `name`. An unknown name is
   404 [`unknown_collection`](errors.md#unknown_collection).
-- **JSON.** A request with a field that is not listed here is rejected. Ignore fields of a response that you don't know.
+- **JSON.** A JSON body with a field that is not listed here is rejected. An unknown form field or query parameter is
+  ignored. Ignore fields of a response that you don't know.
+- **Metadata.** Columns keep their type where JSON has it. A decimal and a date become text, for example:
+  [Metadata values](../guides/search-from-code.md#metadata-values).
 - **Errors.** Every error is a [Problem](#problem) with a stable `code`. [Errors](errors.md) lists the codes.
 - **Retries.** Responses with 429 and 503 have `Retry-After`: the seconds after which to retry.
 - **Request ids.** Every response has an `X-Request-ID`. It is the request's own if that has at most 128 letters, digits
