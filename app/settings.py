@@ -182,7 +182,8 @@ class Settings(BaseSettings):
     hosts: str = Field(
         default="",
         description="Host names that a service without keys accepts, separated by spaces or commas; `*` for any. "
-        "Addresses, names without a dot and reserved names (`.localhost`, `.local`, `.internal`) are always accepted.",
+        "Addresses, names without a dot and reserved names are always accepted: `.localhost`, `.local`, `.internal`, "
+        "`.test`, `.home.arpa`.",
     )
     cors_origins: str = Field(
         default="",
