@@ -119,17 +119,19 @@ def index(
     except KeyboardInterrupt:
         typer.echo("interrupted; run the same command again to resume", err=True)
         raise typer.Exit(_INTERRUPTED) from None
-    typer.echo(json.dumps(asdict(summary)) if as_json else _summary_text(summary))
+    typer.echo(json.dumps(asdict(summary)) if as_json else summary_text(summary))
 
 
-def _summary_text(summary: IndexSummary) -> str:
+def summary_text(summary: IndexSummary) -> str:
+    """Return the lines that describe the result, with a command to continue."""
     out = shlex.quote(summary.collection)
     if summary.unchanged:
         first = f"unchanged: {summary.indexed:,} images in {summary.collection}, version {summary.version}"
     else:
         first = f"indexed {summary.indexed:,} images into {summary.collection}, version {summary.version}"
     lines = [first, *_counts(summary), *store_report(summary.store, summary.recall)]
-    return "\n".join([*lines, f"next:  lookalike serve {out}   or   lookalike search {out} --text '...'"])
+    query = "--text" if summary.text else "--image"
+    return "\n".join([*lines, f"next:  lookalike serve {out}   or   lookalike search {out} {query} '...'"])
 
 
 def _counts(summary: IndexSummary) -> list[str]:

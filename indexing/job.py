@@ -83,6 +83,7 @@ class IndexSummary:
         version: the current version's name.
         unchanged: True if nothing changed, so that no version was written.
         encoder: name of the encoder.
+        text: whether the encoder takes texts.
         replaced_encoder: name of the previous version's encoder if it was another one; else None.
         engine: engine, precision and device of the encoder.
         store: kind of the store.
@@ -104,6 +105,7 @@ class IndexSummary:
     version: str
     unchanged: bool
     encoder: str
+    text: bool
     replaced_encoder: str | None
     engine: str
     store: str
@@ -265,6 +267,7 @@ def _summary(
         version=manifest.version,
         unchanged=unchanged,
         encoder=manifest.encoder.name,
+        text=encoder.spec.text,
         replaced_encoder=change.replaced_encoder,
         engine=f"{encoder.spec.engine} {encoder.spec.precision} on {encoder.spec.device}",
         store=manifest.store.kind,

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cli.index import summary_text
 from indexing import job as job_module
 from indexing.arrow_files import write_table
 from indexing.build.budget import IndexBudget
@@ -253,6 +254,15 @@ class TestRerun:
         monkeypatch.setattr(job_module, "load_encoder", lambda *_, **__: Other())
         summary = index(out, gallery)
         assert (summary.replaced_encoder, summary.encoded, summary.dropped) == ("fake", COUNT, 0)
+
+    def test_suggested_query_suits_the_encoder(self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        class WithoutText(FakeEncoder):
+            spec = replace(FakeEncoder.spec, text=False)
+
+        monkeypatch.setattr(job_module, "load_encoder", lambda *_, **__: WithoutText())
+        summary = index(out, gallery)
+        assert "--image" in summary_text(summary)
+        assert "--text" in summary_text(replace(summary, text=True))
 
     def test_changed_store_rebuilds_without_encoding(self, gallery: Path, out: Path) -> None:
         first = index(out, gallery)
