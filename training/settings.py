@@ -150,7 +150,10 @@ class Settings(_Table):
     """The whole configuration."""
 
     seed: int = Field(
-        default=0, ge=0, lt=2**32, description="Random seed of batches, augmentations, initial weights and dropout."
+        default=0,
+        ge=0,
+        lt=2**32,
+        description="Random seed of the split, batches, augmentations, initial weights and dropout.",
     )
     evaluate_every: float = Field(default=1.0, gt=0, description="Epochs between two validation runs.")
     base: Base = Base()
@@ -199,8 +202,12 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigInvalid(f"{path} can't be read: {error.strerror}; configs/ holds one for each method") from error
+        raise ConfigInvalid(
+            f"{path} can't be read: {error.strerror}; the repository's folder configs/ has examples"
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigInvalid(f"{path} is not text; name a TOML file, such as those in configs/") from error
+        raise ConfigInvalid(
+            f"{path} is not text; name a TOML file, such as those in the repository's folder configs/"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid(f"{path} is not TOML: {error}") from error

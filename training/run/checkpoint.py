@@ -55,14 +55,18 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | 
 
 
 def _differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """Describe the differences between two nested tables.
+    """Describe the differences between two nested tables, without the digests of the data.
 
     >>> _differences({"data": "0a1b", "settings": {"seed": 0}}, {"data": "0a1b", "settings": {"seed": 1}})
     ['settings.seed is 0 there and 1 here']
+    >>> _differences({"data": "0a1b"}, {"data": "2c3d"})
+    ['the images or their split differ']
     """
     saved_values, current_values = _flatten(saved), _flatten(current)
     return [
-        f"{key} is {saved_values.get(key)!r} there and {current_values.get(key)!r} here"
+        "the images or their split differ"
+        if key == "data"
+        else f"{key} is {saved_values.get(key)!r} there and {current_values.get(key)!r} here"
         for key in sorted(saved_values.keys() | current_values.keys())
         if saved_values.get(key) != current_values.get(key)
     ]
