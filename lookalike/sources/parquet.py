@@ -92,7 +92,8 @@ class ParquetSource(Source):
         value = record[id_column] if id_column is not None else _content_id(data) or path
         if value is None or value == "":
             name = display_name(self._path.name)
-            error = SourceError(f"row {row} of {name} has no id in column {id_column!r} and no image to hash")
+            missing = "no image" if id_column is None else f"no id in column {id_column!r}"
+            error = SourceError(f"row {row} of {name} has {missing}")
             return unreadable_item(f"{self._prefix}{name}#row-{row}", self.label, error, columns)
         item_id = self._prefix + (value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value))
         if data is not None:

@@ -281,6 +281,13 @@ class TestParquet:
     def test_a_row_without_an_id_is_reported(self, tmp_path: Path) -> None:
         found = items(write_parquet(tmp_path / "x.parquet", {"id": ["a", None], "image": [JPEG, JPEG]}))
         assert code_of(found[1]) == "source_invalid"
+        with pytest.raises(SourceError, match=r"row 1 of x\.parquet has no id in column 'id'$"):
+            found[1].load()
+
+    def test_a_row_without_id_column_and_image_is_reported(self, tmp_path: Path) -> None:
+        found = items(write_parquet(tmp_path / "x.parquet", {"image": [JPEG, None]}))
+        with pytest.raises(SourceError, match=r"row 1 of x\.parquet has no image$"):
+            found[1].load()
 
     def test_missing_image_column_is_named(self, tmp_path: Path) -> None:
         path = write_parquet(tmp_path / "x.parquet", {"URL": ["http://127.0.0.1/a.jpg"], "TEXT": ["cat"]})
