@@ -27,7 +27,7 @@ wording: .venv/dev.stamp ## words that the project does not use, and sentences t
 	@$(BIN)/python scripts/check_wording.py && $(BIN)/python scripts/check_sentences.py
 
 links: docs ## links between pages, files and headings
-	@$(BIN)/mdlinkcheck --quiet --no-detect-sites .
+	@$(BIN)/mdlinkcheck --quiet --no-detect-sites . && $(BIN)/python scripts/check_site_links.py
 
 layers: .venv/dev.stamp ## import contracts
 	@$(BIN)/lint-imports --no-logo

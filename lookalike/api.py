@@ -32,9 +32,9 @@ from lookalike.encoders.protocol import Encoder, TextEncoder
 from lookalike.errors import ImageError, QueryError, SourceError, TextUnsupported
 from lookalike.filters import Filter, filter_error
 from lookalike.image_inputs import ImageInput, preprocess
-from lookalike.images import DEFAULT_MAX_PIXELS
+from lookalike.images import DEFAULT_MAX_PIXELS, PillowImage
 from lookalike.row_search import SearchOptions
-from lookalike.search import Embedding, Limits, Searcher, Similarity, VectorSearcher, compare
+from lookalike.search import Embedding, Limits, Searcher, Similarity, VectorSearcher, compare, require_unicode
 from lookalike.stopwatch import Stopwatch
 from lookalike.types import Float32, Hit, UInt8
 
@@ -125,6 +125,8 @@ def open_collection(
     """
     options = EngineOptions(device, engine, precision, threads)
     require_options(options)
+    if not isinstance(limits, Limits | None):
+        raise TypeError(f"limits must be a lookalike.Limits, not {type(limits).__name__}")
     opened = collections.open_collection(Path(path).expanduser(), verify=verify)
     store = open_collection_store(opened, "cpu" if device == "cpu" else "auto")
     return SearchableCollection(VectorSearcher(opened, store, limits), encoder, options)
@@ -146,7 +148,9 @@ def load_encoder(
         UnknownEncoder: no encoder has that name; the message suggests similar ones.
         EncoderError: weights are missing or invalid, or an option can't be met on this machine.
     """
-    return LoadedEncoder(registry.load_encoder(name, EngineOptions(device, engine, precision, threads)))
+    return LoadedEncoder(
+        registry.load_encoder(_string("name", name), EngineOptions(device, engine, precision, threads))
+    )
 
 
 class SearchableCollection:
@@ -382,10 +386,13 @@ class LoadedEncoder:
 
         Raises:
             TextUnsupported: the encoder has no text tower, or it is not installed.
+            QueryError: a text is not valid Unicode.
             TypeError: `texts` is a single text, or holds something else.
         """
         _require_several("texts", texts)
         strings = [_string(f"texts[{i}]", text) for i, text in enumerate(texts)]
+        for text in strings:
+            require_unicode(text)
         encoder = self._encoder
         if not (isinstance(encoder, TextEncoder) and encoder.spec.text):
             raise TextUnsupported(f"encoder {self.name!r} has no text tower here: {encoder.spec.text_hint}")
@@ -441,8 +448,8 @@ def _string(name: str, value: object) -> str:
 
 
 def _require_several(name: str, values: object) -> None:
-    """Reject one text, path or file in place of several: a string, for example, would be taken letter by letter."""
-    if isinstance(values, str | bytes | os.PathLike):
+    """Reject one text or image in place of several: a string, for example, would be taken letter by letter."""
+    if isinstance(values, str | bytes | os.PathLike | PillowImage) or getattr(values, "ndim", 4) == 3:
         raise TypeError(f"{name} must be a list or another iterable; put the one into a list: [{_short(values)}]")
 
 

@@ -36,7 +36,7 @@ def preprocess(image: ImageInput, encoder: Encoder, max_pixels: int) -> UInt8:
 def _opened(image: ImageInput, max_pixels: int, target: int) -> Iterator[PillowImage]:
     """Yield the image as upright 8-bit RGB, and hold its share of the process's pixel budget while it is decoded."""
     if isinstance(image, str | os.PathLike):
-        path = Path(image)
+        path = Path(image).expanduser()
         try:
             with images.open_decoded(_read(path), max_pixels=max_pixels, target=target) as decoded:
                 yield decoded.image
@@ -57,6 +57,9 @@ def _opened(image: ImageInput, max_pixels: int, target: int) -> Iterator[PillowI
 
 
 def _read(path: Path) -> bytes:
-    if path.exists() and not path.is_file():  # reading a pipe or a device might never end
-        raise SourceNotFound(f"{path} is not an image file")
-    return read_range(path)
+    try:
+        if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+            raise SourceNotFound(f"{path} is not an image file")
+        return read_range(path)
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+        raise SourceNotFound(f"{str(path)[:200]!a} is not a path: {error}") from error

@@ -170,6 +170,7 @@ class Searcher(VectorSearcher):
         Raises:
             TextEmpty: the text is empty or white space.
             TextTooLong: the text exceeds the limit.
+            QueryError: the text is not valid Unicode.
             TextUnsupported: the encoder has no text tower here.
         """
         if not self.encoder.spec.text:
@@ -178,6 +179,7 @@ class Searcher(VectorSearcher):
         cleaned = text.strip()
         if not cleaned:
             raise TextEmpty("the text is empty; describe what to search for")
+        require_unicode(cleaned)
         if len(cleaned) > self.limits.text:
             raise TextTooLong(f"the text has {len(cleaned):,} characters; the limit is {self.limits.text:,}")
         return cleaned
@@ -213,6 +215,14 @@ class Searcher(VectorSearcher):
         stopwatch = Stopwatch()
         vectors = self.encode_images(self.prepare_image(data, stopwatch)[None], stopwatch)
         return SearchResult(self.search_vectors(vectors, options, stopwatch)[0], stopwatch.took_ms)
+
+
+def require_unicode(text: str) -> None:
+    """Raise QueryError for a text with a lone surrogate, which tokenizers can't read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise QueryError(f"the text is not valid Unicode: {text[error.start]!a} at position {error.start}") from error
 
 
 def _finite(vectors: Float32) -> Float32:

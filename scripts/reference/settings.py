@@ -34,13 +34,26 @@ An invalid value ends `lookalike serve` with a line that names the variable. A v
 logged as a possible misspelling."""
 
 
+_OTHERS = """\
+## Other variables
+
+These are not settings of the service alone. Commands and the service read them.
+
+| variable | effect |
+| --- | --- |
+| `LOOKALIKE_CACHE` | Folder of converted encoders and of weights that you put there; `~/.cache/lookalike` by default. |
+| `HF_HUB_OFFLINE` | `1`: never fetch weights from the hub. |
+| `SSL_CERT_FILE` | File of certificate authorities, for images by URL. |
+| `OTEL_*` | Configuration of [traces](metrics.md#tracing), such as `OTEL_EXPORTER_OTLP_ENDPOINT`. |"""
+
+
 def page() -> str:
     """Return the page."""
     parts = [_INTRODUCTION]
     for title, names in sections().items():
         rows = [(linked(f"`{_variable(name)}`"), _default(Settings.model_fields[name])) for name in names]
         parts += [f"## {title}", table(("variable", "default"), rows), *map(_setting, names)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, _OTHERS]) + "\n"
 
 
 def sections() -> dict[str, list[str]]:

@@ -141,6 +141,14 @@ def test_every_kind_of_image_finds_the_same(collection: lookalike.SearchableColl
     assert hits[0].metadata["caption"] == "a cat"
 
 
+def test_path_of_an_image_may_begin_at_home(
+    collection: lookalike.SearchableCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cat.png").write_bytes(photograph(CAT))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert collection.search(image="~/cat.png")[0].id == CAT
+
+
 def test_rotated_photograph_is_turned_upright(collection: lookalike.SearchableCollection, tmp_path: Path) -> None:
     lying, exif = Image.open(image_file(ROCKET)).transpose(Image.Transpose.ROTATE_90), Image.Exif()
     exif[0x0112] = 6
@@ -205,6 +213,9 @@ def test_hit_prints_a_short_score(collection: lookalike.SearchableCollection) ->
         ({"image": Image.new("L", (8_001, 8_000))}, errors.ImageTooLarge, "8001 x 8000"),
         ({"image": Image.open(io.BytesIO(photograph(CAT)[:9_000]))}, errors.ImageUndecodable, "Pillow image"),
         ({"image": 3}, TypeError, "not int"),
+        ({"image": "cat\0.png"}, errors.SourceNotFound, "is not a path: embedded null"),
+        ({"image": "cat" * 100}, errors.SourceNotFound, "too long"),
+        ({"text": "a \ud800"}, errors.QueryError, r"not valid Unicode: '\\ud800' at position 2"),
         ({"text": b"red"}, TypeError, "text must be a str, not bytes"),
         ({"id": 3}, TypeError, "id must be a str, not int"),
         ({"id": CAT, "limit": "3"}, TypeError, "str"),
@@ -364,6 +375,8 @@ def test_checksums_are_verified_unless_refused(tmp_path: Path) -> None:
 def test_wrong_folder_and_wrong_options_are_rejected(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(errors.CollectionNotFound, match="lookalike index"):
         lookalike.open_collection(str(tmp_path))
+    with pytest.raises(TypeError, match=r"a lookalike\.Limits, not int"):
+        lookalike.open_collection(folder, limits=5)  # type: ignore[arg-type]
     for option in ({"device": "gpu"}, {"engine": "jax"}, {"precision": "int8"}, {"threads": 0}):
         with pytest.raises(errors.EncoderError):
             lookalike.open_collection(folder, **option)
@@ -437,7 +450,9 @@ def test_encoder_takes_texts() -> None:
         ([photograph(CAT), Path("nowhere.png")], errors.SourceNotFound, "^image 1: nowhere.png can't be read"),
         ([photograph(CAT), None], TypeError, "^image 1: an image is a path"),
         ([np.zeros((4, 4, 4), np.uint8)], errors.ImageUnsupported, r"^image 0: an array of shape \(4, 4, 4\)"),
-        (pixels(CAT), errors.ImageUnsupported, "^image 0: "),
+        ([photograph(CAT), "cat\0.png"], errors.SourceNotFound, "^image 1: .*is not a path"),
+        (pixels(CAT), TypeError, "into a list"),
+        (Image.new("RGB", (8, 8)), TypeError, "into a list"),
         ("cat.png", TypeError, r"into a list: \['cat.png'\]"),
         (Path("cat.png"), TypeError, "into a list"),
         (photograph(CAT), TypeError, "into a list"),
@@ -459,6 +474,8 @@ def test_wrong_texts_are_rejected() -> None:
         encoder.encode_texts("red")
     with pytest.raises(TypeError, match=r"texts\[1\] must be a str, not int"):
         encoder.encode_texts(["red", 3])  # type: ignore[list-item]
+    with pytest.raises(errors.QueryError, match="not valid Unicode"):
+        encoder.encode_texts(["red", "\udc80"])
 
 
 def test_encoder_without_text_tower_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -470,6 +487,8 @@ def test_encoder_without_text_tower_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_unknown_encoder_is_rejected() -> None:
+    with pytest.raises(TypeError, match="name must be a str, not NoneType"):
+        lookalike.load_encoder(None)  # type: ignore[arg-type]
     with pytest.raises(errors.UnknownEncoder, match="'lit'"):
         lookalike.load_encoder("lit")
     with pytest.raises(errors.EncoderError, match="unknown device 'gpu'"):
