@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ from training.run.trainer import run_training
 from training.settings import settings_from
 
 CLASSES = ("black", "blue", "green", "red", "white", "yellow")
+SIX_OF_EACH = dict.fromkeys(CLASSES, 6)
 
 
-def train(folder: Path, **base: float) -> TrainingResult:
-    data = write_folders(folder / "data", {f"{name}/{i}.png": name for name in CLASSES for i in range(6)})
+def train(folder: Path, sizes: Mapping[str, int] = SIX_OF_EACH, **base: float) -> TrainingResult:
+    data = write_folders(
+        folder / "data", {f"{name}/{i}.png": name for name, size in sizes.items() for i in range(size)}
+    )
     settings = settings_from(
         {
             "base": {"freeze": 0.9, **base},
@@ -61,6 +65,18 @@ def test_undecodable_images_are_counted_in_a_warning(tmp_path: Path, capsys: pyt
     assert 1 <= report["rejected"] <= 3
     assert warning.startswith(f"{report['rejected']} of ")
     assert warning in capsys.readouterr().err
+
+
+def test_too_few_images_of_the_last_classes_by_name_are_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The last two are to be held out; a single image of one of them has no other of its class to find.
+    result = train(tmp_path, {**SIX_OF_EACH, "yellow": 1}, head=8, size=32)
+    (warning,) = [text for text in result.warnings if text.startswith("data.unseen = 0.3 needs")]
+    assert "at least four classes, and two images in at least two of the classes to hold out" in warning
+    assert "which are the last by name: no class is held out whole" in warning
+    assert warning in capsys.readouterr().err
+    assert result.base.unseen is None
 
 
 def test_base_is_measured_before_first_step_with_new_head(tmp_path: Path) -> None:

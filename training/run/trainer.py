@@ -362,8 +362,9 @@ def _data_warnings(settings: Settings, data: TrainingData) -> list[str]:
         )
     if settings.data.unseen and not data.unseen:
         warnings.append(
-            f"data.unseen = {settings.data.unseen:g} needs at least four classes, some with two images: no class is "
-            "held out whole, and at most half of the trained weights are taken nevertheless"
+            f"data.unseen = {settings.data.unseen:g} needs at least four classes, and two images in at least two of "
+            "the classes to hold out, which are the last by name: no class is held out whole, and at most half of the "
+            "trained weights are taken nevertheless"
         )
     return warnings
 
