@@ -5,7 +5,7 @@ sent at `--times` that rate, at fixed times, whether or not earlier ones have be
 is an image. Two callers share the load: the greedy one sends two thirds of it, and its rate limit is the measured
 capacity, with 429 beyond. Expected: only 200, 429 and 503; p99 of served queries below the deadline; constant memory;
 and a response as fast as before within two seconds after the load ends. The load generator shares the cores with the
-service, which makes the test harder.
+service, which makes the test harder. `--nginx` puts nginx in front, by `deploy/nginx-compose.conf`, as in a deployment.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +26,7 @@ import numpy as np
 
 from benchmarks.encoders import machine
 from benchmarks.service import photograph
-from benchmarks.serving import serving
+from benchmarks.serving import behind_nginx, serving
 
 _MAX_CONNECTIONS = 8000  # more than the service queues, so that the load never waits for the service
 _IMAGE_INTERVAL = 10  # every tenth query is an image
@@ -229,17 +230,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--times", type=float, default=3.0, help="multiple of the capacity")
     parser.add_argument("--seconds", type=int, default=300)
     parser.add_argument("--deadline", type=float, default=10.0, help="of the service, seconds")
+    parser.add_argument("--nginx", action="store_true", help="put nginx (Debian's package) in front of the service")
     parser.add_argument("--plot", type=Path, help="PNG to draw")
     options = parser.parse_args(arguments)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(machine())
     settings = {"LOOKALIKE_DEADLINE": str(options.deadline), "LOOKALIKE_KEYS": f"read:{GREEDY} read:{MODEST}"}
-    with serving(options.collection, **settings) as (port, pid):
-        rate, usual = asyncio.run(capacity(Client(port), 10))
+    proxy = behind_nginx if options.nginx else nullcontext
+    with serving(options.collection, **settings) as (port, _), proxy(port) as own:
+        rate, usual = asyncio.run(capacity(Client(own), 10))
     print(f"single: {usual * 1e3:.1f} ms; 32 clients: {rate:.0f} queries/s", flush=True)
-    with serving(options.collection, **settings, LOOKALIKE_RATE_LIMIT=f"{rate:.0f}/second") as (port, pid):
-        asyncio.run(measure(port, pid, rate, usual, options))
+    with (
+        serving(options.collection, **settings, LOOKALIKE_RATE_LIMIT=f"{rate:.0f}/second") as (port, pid),
+        proxy(port) as own,
+    ):
+        asyncio.run(measure(own, pid, rate, usual, options))
 
 
 if __name__ == "__main__":
