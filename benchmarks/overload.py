@@ -15,18 +15,20 @@ import asyncio
 import json
 import os
 import resource
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.encoders import machine
+from benchmarks.nginx import compose_proxy
 from benchmarks.service import photograph
-from benchmarks.serving import behind_nginx, serving
+from benchmarks.serving import serving
 
 _MAX_CONNECTIONS = 8000  # more than the service queues, so that the load never waits for the service
 _IMAGE_INTERVAL = 10  # every tenth query is an image
@@ -223,6 +225,12 @@ async def measure(port: int, pid: int, rate: float, usual: float, options: argpa
         plot(record, options.deadline, options.plot)
 
 
+@contextmanager
+def _behind_nginx(port: int) -> Iterator[int]:
+    with tempfile.TemporaryDirectory() as folder, compose_proxy(Path(folder), port) as own:
+        yield own
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, serve, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -237,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(machine())
     settings = {"LOOKALIKE_DEADLINE": str(options.deadline), "LOOKALIKE_KEYS": f"read:{GREEDY} read:{MODEST}"}
-    proxy = behind_nginx if options.nginx else nullcontext
+    proxy = _behind_nginx if options.nginx else nullcontext
     with serving(options.collection, **settings) as (port, _), proxy(port) as own:
         rate, usual = asyncio.run(capacity(Client(own), 10))
     print(f"single: {usual * 1e3:.1f} ms; 32 clients: {rate:.0f} queries/s", flush=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -32,3 +34,13 @@ def shared_data() -> Path:
     if folder is None:
         pytest.skip("needs the captioned photographs: set LOOKALIKE_TEST_DATA to their folder")
     return folder
+
+
+def load_script(name: str) -> ModuleType:
+    """Return `scripts/NAME.py` as a module."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

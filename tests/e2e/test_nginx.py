@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.nginx import compose_proxy, nginx
 from tests.api.small_collection import build_collection
 from tests.e2e.commands import free_port, serving
 
@@ -33,53 +34,6 @@ pytestmark = pytest.mark.skipif(
     shutil.which("nginx") is None or shutil.which("openssl") is None,
     reason="nginx or openssl is not installed (Debian: apt-get install nginx-light openssl)",
 )
-
-
-@contextmanager
-def nginx(configuration: str, folder: Path, changes: dict[str, str]) -> Iterator[None]:
-    """An nginx by a file of `deploy/`, with other ports and paths; what it writes stays in the folder."""
-    text, common = (DEPLOY / configuration).read_text(), (DEPLOY / "nginx-common.conf").read_text()
-    for original, replacement in changes.items():
-        assert original in text + common
-        text, common = text.replace(original, replacement), common.replace(original, replacement)
-    (folder / "nginx.conf").write_text(text)
-    (folder / "nginx-common.conf").write_text(common)
-    directives = "daemon off; user root;"  # the folder's owner, who runs the tests
-    command = ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", directives]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stderr=log)
-        try:
-            port = int(re.findall(r"listen 127\.0\.0\.1:(\d+)", text)[0])
-            deadline = time.monotonic() + 20
-            while not listens(port):
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            yield
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-def listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-        return True
-    return False
-
-
-@contextmanager
-def compose_proxy(folder: Path, upstream: int, more: dict[str, str] | None = None) -> Iterator[int]:
-    """The port of the proxy of docker-compose.yml, in front of a port."""
-    port = free_port()
-    changes = {
-        "listen 8000": f"listen 127.0.0.1:{port}",
-        "lookalike:8000": f"127.0.0.1:{upstream}",
-        "/tmp/nginx.pid": f"{folder}/nginx.pid",
-        "/var/cache/nginx": str(folder),
-        **(more or {}),
-    }
-    with nginx("nginx-compose.conf", folder, changes):
-        yield port
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.conftest import load_script
+
 
 @pytest.fixture(scope="module")
 def check() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts" / "check_sentences.py"
-    spec = importlib.util.spec_from_file_location("check_sentences", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("check_sentences")
 
 
 PAGE = """# A heading. With two sentences
