@@ -108,9 +108,15 @@ class Metadata:
         """Return the (n,) values of a column, memory-mapped."""
         return self._rows.column(name)
 
-    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Return JSON-ready records of the rows, in the given order, without columns that have no value."""
-        return [{k: json_ready(v) for k, v in record.items() if v is not None} for record in self._rows.rows(rows)]
+    def records(self, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Return JSON-ready records of the rows, without columns that have no value.
+
+        Args:
+            rows: row numbers; the records are in their order.
+            columns: the columns to read, which must exist; None for all.
+        """
+        records = self._rows.rows(rows, columns)
+        return [{k: json_ready(v) for k, v in record.items() if v is not None} for record in records]
 
     def row_of(self, item_id: str) -> int:
         """Return the row of an id, in microseconds.

@@ -82,14 +82,24 @@ class RowFile:
         """Column names and types."""
         return self._reader.schema
 
-    def rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the records of the rows, in the given order; rows of the same batch are fetched together."""
+    def rows(self, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Return the records of the rows, in the given order; rows of the same batch are fetched together.
+
+        Args:
+            rows: row numbers.
+            columns: the columns to read, in this order; None for all.
+
+        Raises:
+            IndexError: there is no such row.
+            KeyError: there is no such column.
+        """
+        names = self.schema.names if columns is None else list(columns)
         if len(rows) <= _MAX_SLICED_ROWS * len(self._batches):
-            return self._sliced(rows)
+            return self._sliced(rows, names)
         requested = np.asarray(rows, dtype=np.int64)
         order = np.argsort(requested, kind="stable")
         ends = np.flatnonzero(np.diff(requested[order] // self._size)) + 1
-        records = [record for part in np.split(requested[order], ends) for record in self._from_batch(part)]
+        records = [record for part in np.split(requested[order], ends) for record in self._from_batch(part, names)]
         return [records[position] for position in np.argsort(order).tolist()]
 
     def value(self, column: str, row: int) -> Any:
@@ -108,19 +118,21 @@ class RowFile:
         """Return whether a cell is null, without reading its value."""
         return bool(self._slice(row).column(column).null_count)
 
-    def _from_batch(self, rows: Int64) -> list[dict[str, Any]]:
+    def _from_batch(self, rows: Int64, columns: list[str]) -> list[dict[str, Any]]:
         """Return the records of (r,) ascending rows of the same batch."""
         first, last = int(rows[0]), int(rows[-1])
         if len(rows) > _MAX_SLICED_ROWS and first >= 0 and last < self._count:
             with suppress(pa.ArrowNotImplementedError):  # `take` does not support string views, for example
-                return list(self._batches[first // self._size].take(_indices(rows % self._size)).to_pylist())
-        return self._sliced(rows.tolist())
+                batch = self._batches[first // self._size].select(columns)
+                return list(batch.take(_indices(rows % self._size)).to_pylist())
+        return self._sliced(rows.tolist(), columns)
 
-    def _sliced(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+    def _sliced(self, rows: Sequence[int], columns: list[str]) -> list[dict[str, Any]]:
         """Return the records of any rows; slices are concatenated first, since converting a batch has a fixed cost."""
-        if len(rows) < 2:
-            return [self._slice(row).to_pylist()[0] for row in rows]
-        return list(pa.concat_batches([self._slice(row) for row in rows]).to_pylist())
+        slices = [self._slice(row).select(columns) for row in rows]
+        if len(slices) > 1:
+            slices = [pa.concat_batches(slices)]
+        return [record for batch in slices for record in batch.to_pylist()]
 
     def _slice(self, row: int) -> pa.RecordBatch:
         if not 0 <= row < self._count:

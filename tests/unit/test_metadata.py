@@ -44,6 +44,13 @@ class TestMetadata:
         ]
         assert pq.read_table(tmp_path / PARQUET_FILE).column("id").to_pylist() == names
 
+    @pytest.mark.parametrize("count", [0, 1, 2, 30])
+    def test_records_hold_only_the_chosen_columns(self, tmp_path: Path, count: int) -> None:
+        write_metadata(tmp_path, SCHEMA, [table(*map(str, range(30)))])
+        records = Metadata(tmp_path).records(range(count), ["n", "caption"])
+        assert records == [{"n": n, "caption": f"a {n}"} if n % 2 else {"n": n} for n in range(count)]
+        assert Metadata(tmp_path).records(range(count), []) == [{}] * count
+
     def test_columns_are_reordered_and_cast(self, tmp_path: Path) -> None:
         number, name = pa.array([1], pa.int8()), pa.array(["x"], pa.large_string())
         odd = pa.table({"n": number, "caption": pa.nulls(1), "id": name})
