@@ -10,6 +10,10 @@ from lookalike.errors import ImageUndecodable, LookalikeError
 from lookalike.sources.item import Item
 from lookalike.types import UInt8
 
+DECODER_VERSION = 1
+"""Increment it when `lookalike.images` makes other pixels or thumbnails of the same bytes: all images are then encoded
+again."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeTask:

@@ -20,7 +20,7 @@ from itertools import chain, islice
 import numpy as np
 
 from indexing.id_set import IdSet
-from indexing.ingest.decoding import Decoded, Decoder, DecodeTask, Rejected
+from indexing.ingest.decoding import DECODER_VERSION, Decoded, Decoder, DecodeTask, Rejected
 from indexing.ingest.prefetch import prefetch
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings
 from indexing.ingest.shards import EncodedRow, ShardWriter
@@ -31,10 +31,6 @@ from lookalike.errors import DuplicateId, EncoderError, LookalikeError
 from lookalike.metadata import id_hash
 from lookalike.sources.item import Item, Source, fingerprint
 from lookalike.types import Float32, UInt8
-
-DECODER_VERSION = 1
-"""Increment it when `lookalike.images` makes other pixels or thumbnails of the same bytes: all images are then encoded
-again."""
 
 Outcome = Decoded | Rejected
 
