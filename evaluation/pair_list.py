@@ -26,7 +26,7 @@ from evaluation.options import Options
 from evaluation.pair_evaluation import measure_pairs, split_pair_list
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import SourceError
-from lookalike.sources.item import read_range
+from lookalike.sources.item import find_path, read_range
 from lookalike.sources.parquet import SUFFIXES
 
 _TRUE, _FALSE = {"1", "true", "yes", "1.0"}, {"0", "false", "no", "0.0"}
@@ -106,7 +106,7 @@ def measure_pair_list(
     started = time.perf_counter()
     chosen = options or Options()
     require_packages(PAIRS, "measuring pairs")
-    examples = [Example(path, partial(read_range, pair_list.folder / path)) for path in pair_list.images]
+    examples = [Example(path, partial(read_range, find_path(pair_list.folder / path))) for path in pair_list.images]
     data = embed(encoder, examples, progress)
     positions = {example.key: row for row, example in enumerate(data.examples)}
     pairs = [pair for pair in pair_list.pairs if pair.a in positions and (pair_list.text or pair.b in positions)]

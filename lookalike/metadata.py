@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,8 @@ from lookalike.types import UInt64
 PARQUET_FILE, ROWS_FILE, IDS_FILE = "metadata.parquet", "metadata.arrow", "ids.npy"
 METADATA_FILES = (PARQUET_FILE, ROWS_FILE, IDS_FILE)
 _ROWS_PER_BATCH = 65_536
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+"""Forms of an id that are looked up: ids are composed, those of older collections may be decomposed."""
 _JSON_TYPES = frozenset({str, int, bool, type(None)})
 """Types that JSON has; most values are of these."""
 
@@ -119,11 +122,18 @@ class Metadata:
         return [{k: json_ready(v) for k, v in record.items() if v is not None} for record in records]
 
     def row_of(self, item_id: str) -> int:
-        """Return the row of an id, in microseconds.
+        """Return the row of an id, in microseconds; of its composed or decomposed form if none has it as it is.
 
         Raises:
             UnknownItem: no item has that id.
         """
+        forms = (item_id,) if item_id.isascii() else (item_id, *(unicodedata.normalize(f, item_id) for f in _FORMS))
+        row = next((row for form in forms if (row := self._find(form)) is not None), None)
+        if row is None:
+            raise UnknownItem(f"no item has the id {item_id!r} in this collection")
+        return row
+
+    def _find(self, item_id: str) -> int | None:
         hashes, rows = self._hashes, self._hash_rows
         target = np.uint64(id_hash(item_id))
         i = int(np.searchsorted(hashes, target))
@@ -132,7 +142,7 @@ class Metadata:
             if self._rows.value("id", row) == item_id:
                 return row
             i += 1
-        raise UnknownItem(f"no item has the id {item_id!r} in this collection")
+        return None
 
 
 def json_ready(value: Any) -> Any:

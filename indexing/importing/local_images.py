@@ -20,7 +20,7 @@ from indexing.arrow_files import read_table, write_table
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import LookalikeError
 from lookalike.images import DecodedImage, decode, encode_thumbnail
-from lookalike.sources.item import read_range
+from lookalike.sources.item import find_path, read_range
 from lookalike.types import Float32
 
 IMAGE_SCHEMA = pa.schema(
@@ -100,7 +100,7 @@ class LocalImages:
             ends = [parts[i:] for i in range(len(parts)) if parts[i] not in ("/", "..")]
             candidates = [self._folder.joinpath(*end) for end in ends]
         try:
-            return next((candidate for candidate in candidates if candidate.is_file()), None)
+            return next((file for candidate in candidates if (file := find_path(candidate)).is_file()), None)
         except (OSError, ValueError):  # a name too long, a NUL character
             return None
 

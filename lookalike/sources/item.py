@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,8 @@ class Item:
     """One image of a source.
 
     Attributes:
-        id: unique in the collection, from the path, key or id column; the same in every run.
+        id: unique in the collection, from the path, key or id column; the same in every run; in Unicode's composed
+            form (NFC).
         source: the label of the source.
         fingerprint: 64 bits that change when the image or its caption may have changed.
         load: returns the image file's bytes; raises LookalikeError. Safe to call from any thread.
@@ -90,8 +92,28 @@ def size_and_mtime(stat: os.stat_result) -> tuple[int, int]:
 
 
 def display_name(name: str) -> str:
-    """Return a file name as valid UTF-8: other bytes become backslash escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """Return a file name as valid UTF-8 in NFC: other bytes become backslash escapes."""
+    return composed(os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
+def composed(text: str) -> str:
+    """Return the text in Unicode's composed form, NFC, so that equal names are equal strings."""
+    return unicodedata.normalize("NFC", text)
+
+
+def find_path(path: Path) -> Path:
+    """Return the existing path whose name is canonically equivalent to this one; `path` itself if there is none.
+
+    Names in tables are mostly composed (NFC), those that macOS wrote may be decomposed (NFD), and most file systems
+    take them for two names.
+    """
+    if str(path).isascii() or path.exists():
+        return path
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        forms = (part, composed(part), unicodedata.normalize("NFD", part))
+        found /= next((form for form in forms if (found / form).exists()), part)
+    return found
 
 
 def read_range(path: Path, offset: int = 0, size: int | None = None) -> bytes:

@@ -22,7 +22,9 @@ from lookalike.sources.item import (
     ColumnNames,
     Item,
     Source,
+    composed,
     display_name,
+    find_path,
     fingerprint,
     read_error,
     read_range,
@@ -95,13 +97,14 @@ class ParquetSource(Source):
             missing = "no image" if id_column is None else f"no id in column {id_column!r}"
             error = SourceError(f"row {row} of {name} has {missing}")
             return unreadable_item(f"{self._prefix}{name}#row-{row}", self.label, error, columns)
-        item_id = self._prefix + (value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value))
+        text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+        item_id = self._prefix + composed(text)
         if data is not None:
             return Item(item_id, self.label, fingerprint(*stat, row), lambda: data, columns)
         if not path:
             empty = ImageUndecodable(f"row {row} of {display_name(self._path.name)} holds no image")
             return unreadable_item(item_id, self.label, empty, columns)
-        return self._item_at(self._path.parent / path, item_id, columns, (*stat, row))
+        return self._item_at(find_path(self._path.parent / path), item_id, columns, (*stat, row))
 
     def _item_at(self, path: Path, item_id: str, columns: dict[str, Any], parts: tuple[int, ...]) -> Item:
         try:

@@ -64,6 +64,17 @@ class TestMetadata:
         with pytest.raises(UnknownItem, match="ud800"):
             Metadata(tmp_path).row_of("\ud800")
 
+    def test_ids_are_found_in_either_unicode_form(self, tmp_path: Path) -> None:
+        composed, decomposed = "Café.jpg", "Cafe\u0301.jpg"
+        write_metadata(tmp_path, SCHEMA, [table(composed, f"old {decomposed}")])
+        rows = [Metadata(tmp_path).row_of(start + name) for start in ("", "old ") for name in (composed, decomposed)]
+        assert rows == [0, 0, 1, 1]
+
+    def test_both_unicode_forms_of_older_ids_are_kept_apart(self, tmp_path: Path) -> None:
+        forms = ["Café.jpg", "Cafe\u0301.jpg"]
+        write_metadata(tmp_path, SCHEMA, [table(*forms)])
+        assert [Metadata(tmp_path).row_of(form) for form in forms] == [0, 1]
+
     def test_duplicate_id_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(DuplicateId, match="'a'"):
             write_metadata(tmp_path, SCHEMA, [table("a", "b"), table("a")])

@@ -136,6 +136,23 @@ class TestFolder:
         assert item.id == "caf\\xe9.jpg"
         assert item.load() == JPEG
 
+    def test_decomposed_name_has_a_composed_id(self, folder: Path) -> None:
+        (folder / "Cafe\u0301.jpg").write_bytes(JPEG)
+        item = items(folder)[0]
+        assert (item.id, item.columns["path"]) == ("Café.jpg", "Café.jpg")
+        assert item.load() == JPEG
+
+    def test_two_spellings_of_a_name_are_two_items(self, folder: Path) -> None:
+        for name in ("Cafe\u0301.jpg", "Café.jpg"):
+            (folder / name).write_bytes(JPEG)
+        first, second = items(folder)[:2]
+        assert first.id == second.id == "Café.jpg"
+        assert second.fallback_id == "images/Café.jpg"
+
+    def test_line_break_in_a_name_is_part_of_the_id(self, folder: Path) -> None:
+        (folder / "a\nb\t.jpg").write_bytes(JPEG)
+        assert items(folder)[0].id == "a\nb\t.jpg"
+
     def test_a_single_file_is_a_source(self, folder: Path) -> None:
         assert ids(folder / "b/a.jpg") == ["a.jpg"]
         assert items(folder / "b/a.jpg")[0].columns["caption"] == "one line"
@@ -277,6 +294,18 @@ class TestParquet:
         assert (found[0].id, found[0].load()) == ("images/a.jpg", JPEG)
         assert found[0].columns["path"] == "images/a.jpg"
         assert [code_of(item) for item in found[1:]] == ["source_not_found", "source_invalid", "source_invalid"]
+
+    def test_path_column_finds_decomposed_names(self, tmp_path: Path) -> None:
+        (tmp_path / "Ete\u0301").mkdir()
+        (tmp_path / "Ete\u0301" / "Café.jpg").write_bytes(JPEG)
+        path = write_parquet(tmp_path / "x.parquet", {"path": ["Été/Cafe\u0301.jpg", "Et\u00e9/Café.jpg", "Nö.jpg"]})
+        first, second, missing = items(path)
+        assert second.load() == JPEG
+        assert code_of(first) == code_of(missing) == "source_not_found"
+
+    def test_ids_of_a_column_are_composed(self, tmp_path: Path) -> None:
+        path = write_parquet(tmp_path / "x.parquet", {"id": ["Cafe\u0301"], "image": [JPEG]})
+        assert items(path)[0].id == "Café"
 
     def test_a_row_without_an_id_is_reported(self, tmp_path: Path) -> None:
         found = items(write_parquet(tmp_path / "x.parquet", {"id": ["a", None], "image": [JPEG, JPEG]}))
