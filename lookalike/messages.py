@@ -1,0 +1,39 @@
+"""Parts of error messages: values of bounded length, and the known name that a misspelt one resembles."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+MAX_VALUE_CHARACTERS = 200
+"""Characters of a value in a message; a longer name is not compared with the known ones either."""
+
+
+def quoted(value: object) -> str:
+    """Return a value's `repr` of at most 200 characters, for a message.
+
+    >>> quoted("brand")
+    "'brand'"
+    >>> quoted("b" * 500)[-30:]
+    'bb ... 402 characters left out'
+    """
+    text = repr(value)
+    if len(text) <= MAX_VALUE_CHARACTERS:
+        return text
+    shown = MAX_VALUE_CHARACTERS // 2
+    return f"{text[:shown]} ... {len(text) - shown:,} characters left out"
+
+
+def unknown_name(kind: str, name: str, known: Collection[str]) -> str:
+    """Return the message about an unknown name: what it is, the known name that resembles it most, and all known ones.
+
+    >>> unknown_name("query parameter", "lmit", ["limit", "filter"])
+    "unknown query parameter 'lmit'; did you mean 'limit'? Known: filter, limit"
+    >>> unknown_name("query parameter", "lmit", [])
+    "unknown query parameter 'lmit'; none is known here"
+    """
+    if not known:
+        return f"unknown {kind} {quoted(name)}; none is known here"
+    close = difflib.get_close_matches(name, known, 1) if len(name) <= MAX_VALUE_CHARACTERS else []
+    suggestion = f"did you mean {close[0]!r}? Known: " if close else "known: "
+    return f"unknown {kind} {quoted(name)}; {suggestion}{', '.join(sorted(known))}"
