@@ -19,13 +19,35 @@ then what to do. Messages name the offending value and how to fix it.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+MAX_VALUE_CHARACTERS = 200
+"""Characters of a value that a message shows, quotes included; the middle of a longer one is left out."""
+
+_LONG_VALUE = re.compile(
+    rf"""(?<!\w)'(?:[^'\\]|\\.){{{MAX_VALUE_CHARACTERS - 1},}}'(?!\w)"""  # a quoted one, as repr writes it
+    rf"""|(?<!\w)"(?:[^"\\]|\\.){{{MAX_VALUE_CHARACTERS - 1},}}"(?!\w)"""
+    rf"""|\S{{{MAX_VALUE_CHARACTERS + 1},}}""",
+    re.DOTALL,
+)
+
+
+def shortened(message: str) -> str:
+    """Return the message without the middle of values of more than MAX_VALUE_CHARACTERS.
+
+    A value is quoted, or has no white space.
+    """
+    return _LONG_VALUE.sub(lambda match: f"{match[0][:150]}...{match[0][-40:]}", message)
 
 
 class LookalikeError(Exception):
-    """The base class; never raised itself."""
+    """The base class; never raised itself. Long values in its message are shortened."""
 
     code: ClassVar[str] = "error"
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message) if len(message) > MAX_VALUE_CHARACTERS else message)
 
 
 class ImageError(LookalikeError):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-MAX_VALUE_CHARACTERS = 200
-"""Characters of a value in a message; a longer name is not compared with the known ones either."""
+from lookalike.errors import MAX_VALUE_CHARACTERS
 
 
 def quoted(value: object) -> str:
@@ -22,6 +21,22 @@ def quoted(value: object) -> str:
         return text
     shown = MAX_VALUE_CHARACTERS // 2
     return f"{text[:shown]} ... {len(text) - shown:,} characters left out"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names separated by commas; the first ones of a list of more than 200 characters.
+
+    >>> listed(["a", "b"])
+    'a, b'
+    >>> listed(["column"] * 100)[-32:]
+    'lumn, column, column and 75 more'
+    """
+    shown: list[str] = []
+    for name in names:
+        if shown and sum(map(len, shown)) + 2 * len(shown) + len(name) > MAX_VALUE_CHARACTERS:
+            return f"{', '.join(shown)} and {len(names) - len(shown):,} more"
+        shown.append(name)
+    return ", ".join(shown)
 
 
 def unknown_name(kind: str, name: str, known: Collection[str]) -> str:
