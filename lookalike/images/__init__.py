@@ -9,7 +9,7 @@ thumbnail     RGB image -> JPEG bytes
 """
 
 from lookalike.images.decoder import DEFAULT_MAX_PIXELS, DecodedImage, decode, open_decoded
-from lookalike.images.formats import EXTENSIONS, FORMATS
+from lookalike.images.formats import EXTENSIONS, FORMATS, is_image_start
 from lookalike.images.in_memory import PillowImage, from_array, from_pillow
 from lookalike.images.thumbnail import THUMBNAIL_SIDE, encode_thumbnail
 
@@ -24,5 +24,6 @@ __all__ = [
     "encode_thumbnail",
     "from_array",
     "from_pillow",
+    "is_image_start",
     "open_decoded",
 ]

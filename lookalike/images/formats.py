@@ -37,3 +37,8 @@ def open_image(data: bytes) -> Image.Image:
         ) from error
     except Exception as error:  # hostile headers make Pillow's parsers raise nearly anything
         raise ImageUndecodable(f"the header of the image is corrupt: {error}") from error
+
+
+def is_image_start(head: bytes) -> bool:
+    """Return whether the first bytes of a file, at least 64, may be those of an accepted format."""
+    return head.startswith(_MAGIC)

@@ -1,22 +1,30 @@
 """Source of image files: a folder, read recursively in sorted order, or a single file.
 
 The id is the path below the folder, with its extension, in POSIX form: files of the same name in two folders are two
-items. Hidden files are skipped. Links to folders are followed once, unless they lead back into the source.
+items. `lookalike.sources.folder_walk` decides which files are images.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
 
 from lookalike.errors import SourceError
-from lookalike.images import EXTENSIONS
 from lookalike.sources.columns import MAX_CAPTION_BYTES, captions_from_file
+from lookalike.sources.folder_walk import (
+    Listing,
+    begins_as_image,
+    extension_of,
+    has_image_extension,
+    walk,
+)
+from lookalike.sources.ignore_rules import IgnoreRules
 from lookalike.sources.item import (
     Item,
     Source,
@@ -27,11 +35,7 @@ from lookalike.sources.item import (
     size_and_mtime,
     unreadable_item,
 )
-
-
-def is_image(name: str) -> bool:
-    """Return whether a file name has an image's extension, in any case, and is not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+from lookalike.sources.scan_report import ScanReport
 
 
 class FolderSource(Source):
@@ -41,59 +45,88 @@ class FolderSource(Source):
         path: the folder, or an image file.
         label: value of the column `source`.
         prefix: start of every id, `""` or `NAME/`.
+        rules: what is excluded.
+        read_elsewhere: files below the folder that other sources read, so that they are not skipped.
     """
 
-    def __init__(self, path: Path, label: str, prefix: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        label: str,
+        prefix: str = "",
+        rules: IgnoreRules | None = None,
+        read_elsewhere: Set[Path] = frozenset(),
+    ) -> None:
         self.label = label
+        self._report = ScanReport()
         self._root = path if path.is_dir() else path.parent
         self._only = None if path.is_dir() else path.name
         self._prefix = prefix
+        self._rules = rules or IgnoreRules()
+        self._read_elsewhere = read_elsewhere
+
+    @property
+    @override
+    def count_is_maximum(self) -> bool:
+        return True
+
+    @property
+    @override
+    def report(self) -> ScanReport:
+        return self._report
 
     @override
     def estimated_count(self) -> int | None:
-        # Exact: counting names is fast compared with decoding.
-        return 1 if self._only else sum(len(images) for _, images, _ in self._walk())
+        # Counting names is fast compared with decoding. Files without a usual extension are counted unopened.
+        return 1 if self._only else sum(len(listing.candidates) for listing in self.listings())
+
+    def listings(self) -> Iterator[Listing]:
+        """Walk through the folder; a new report is begun.
+
+        Raises:
+            SourceError: the folder itself can't be listed, or an ignore file is invalid.
+        """
+        self._report = ScanReport()
+        for listing in walk(self._root, self._rules, self._report.excluded):
+            if listing.error and listing.folder == self._root:
+                raise read_error(self._root, listing.error) from listing.error
+            yield listing
 
     def __iter__(self) -> Iterator[Item]:
         if self._only:
-            yield self._item(self._root, self._only, set(os.listdir(self._root)))
+            yield self._item(self._root, self._only, self._names_beside(), set())
             return
-        for folder, images, names in self._walk():
-            if isinstance(names, OSError):
-                name = self._relative(folder) + "/"
-                yield unreadable_item(self._prefix + name, self.label, read_error(folder, names), {"path": name})
-                continue
-            for name in images:
-                yield self._item(folder, name, names)
+        for listing in self.listings():
+            if listing.error:
+                yield self._unlisted(listing.folder, listing.error)
+            else:
+                yield from self._items(listing)
 
-    def _walk(self) -> Iterator[tuple[Path, list[str], set[str] | OSError]]:
-        """Yield (folder, sorted image names, all names in it); an unreadable folder counts as one image."""
-        visited = {_identity(self._root)}
-        pending = [self._root]
-        while pending:
-            folder = pending.pop()
-            try:
-                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            except OSError as error:
-                yield folder, [""], error
-                continue
-            folders = [entry for entry in entries if not entry.name.startswith(".") and _is_folder(entry)]
-            names = {entry.name for entry in entries}
-            yield folder, sorted(filter(is_image, names - {entry.name for entry in folders})), names
-            # The stack is popped from its end, so the first folder by name is pushed last.
-            pending += [Path(entry.path) for entry in reversed(folders) if self._should_enter(entry, visited)]
+    def _names_beside(self) -> Set[str]:
+        try:
+            return frozenset(os.listdir(self._root))
+        except OSError:  # a readable file in a folder that can't be listed has no sidecars
+            return frozenset()
 
-    def _should_enter(self, entry: os.DirEntry[str], visited: set[tuple[int, int]]) -> bool:
-        if not entry.is_symlink():
-            return True
-        target = Path(os.path.realpath(entry.path))
-        identity = _identity(target)
-        if identity in visited or target.is_relative_to(os.path.realpath(self._root)):
-            return False
-        visited.add(identity)
-        return True
+    def _items(self, listing: Listing) -> Iterator[Item]:
+        used: set[str] = set()
+        for name in listing.candidates:
+            if has_image_extension(name) or begins_as_image(listing.folder / name):
+                yield self._item(listing.folder, name, listing.names, used)
+            else:
+                self._report.skipped[""] += 1
+        for name in listing.others:
+            if name not in used and not (self._read_elsewhere and listing.folder / name in self._read_elsewhere):
+                self._report.skipped[extension_of(name)] += 1
 
-    def _item(self, folder: Path, name: str, names: set[str]) -> Item:
+    def _unlisted(self, folder: Path, error: OSError) -> Item:
+        name = self._relative(folder) + "/"
+        self._report.unlisted.append(self._prefix + name)
+        item = unreadable_item(self._prefix + name, self.label, read_error(folder, error), {"path": name})
+        return replace(item, unavailable=True)
+
+    def _item(self, folder: Path, name: str, names: Set[str], used: set[str]) -> Item:
+        """Return the item of a file; the names of its sidecars are added to `used`."""
         path = folder / name
         relative = self._relative(path)
         fallback_id = f"{self.label}/{relative}"  # every camera's folder has an IMG_0001.JPG
@@ -104,9 +137,11 @@ class FolderSource(Source):
                 raise SourceError(f"{display_name(str(path))} is not a regular file")
             caption = _caption_file(path, names)
             if caption is not None:
+                used.add(caption.name)
                 columns |= captions_from_file(read_range(caption, size=MAX_CAPTION_BYTES))
         except OSError as error:
-            return unreadable_item(self._prefix + relative, self.label, read_error(path, error), columns, fallback_id)
+            item = unreadable_item(self._prefix + relative, self.label, read_error(path, error), columns, fallback_id)
+            return replace(item, unavailable=not isinstance(error, FileNotFoundError | NotADirectoryError))
         except SourceError as error:
             return unreadable_item(self._prefix + relative, self.label, error, columns, fallback_id)
         return Item(
@@ -122,22 +157,7 @@ class FolderSource(Source):
         return display_name(path.relative_to(self._root).as_posix())
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a broken link
-        return False
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (-1, -1)
-    return status.st_dev, status.st_ino
-
-
-def _caption_file(path: Path, names: set[str]) -> Path | None:
+def _caption_file(path: Path, names: Set[str]) -> Path | None:
     for ending in (".txt", ".TXT"):
         if path.stem + ending in names:
             return path.with_suffix(ending)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from lookalike.errors import ImageTooLarge, LookalikeError, SourceError, SourceNotFound
+from lookalike.sources.scan_report import ScanReport
 
 MAX_FILE_BYTES = 1 << 29
 """Larger image files are rejected unread, so that memory stays bounded: half a gigabyte."""
@@ -41,6 +42,8 @@ class Item:
         load: returns the image file's bytes; raises LookalikeError. Safe to call from any thread.
         columns: the item's metadata.
         fallback_id: the id to use if an earlier source has an item with the same id; None to reject it.
+        unavailable: whether its file or folder can't be reached now, which does not mean that it was removed; a
+            folder's `path` ends in a slash and stands for everything below it.
     """
 
     id: str
@@ -49,6 +52,7 @@ class Item:
     load: Callable[[], bytes]
     columns: Mapping[str, Any] = field(default_factory=dict)
     fallback_id: str | None = None
+    unavailable: bool = False
 
 
 class Source(Protocol):
@@ -63,6 +67,16 @@ class Source(Protocol):
     def estimated_count(self) -> int | None:
         """Return the approximate number of items, None if only reading all of them would tell."""
         ...
+
+    @property
+    def count_is_maximum(self) -> bool:
+        """Whether the source has no more items than `estimated_count`."""
+        return False
+
+    @property
+    def report(self) -> ScanReport:
+        """What the last iteration found besides items."""
+        return ScanReport()
 
 
 def unreadable_item(

@@ -9,16 +9,18 @@ from pathlib import Path
 
 from lookalike.errors import SourceError, SourceNotFound
 from lookalike.sources import parquet, tar
-from lookalike.sources.folder import FolderSource, is_image
-from lookalike.sources.item import ColumnNames, Source, display_name
+from lookalike.sources.folder import FolderSource
+from lookalike.sources.folder_walk import begins_as_image, has_image_extension
+from lookalike.sources.ignore_rules import IgnoreRules, ignore_rules
+from lookalike.sources.item import ColumnNames, Source, display_name, read_error
 from lookalike.sources.parquet import ParquetSource
+from lookalike.sources.shard_folder import shards_below
 from lookalike.sources.tar import TarSource
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)=(?P<path>.+)", re.DOTALL)
 
 Opener = Callable[[Path, str, str, ColumnNames], Source]
 REGISTRY: tuple[tuple[Callable[[Path], bool], Opener], ...] = (
-    (Path.is_dir, lambda path, label, prefix, columns: FolderSource(path, label, prefix)),
     (
         lambda path: path.name.lower().endswith(tar.SUFFIXES),
         lambda path, label, prefix, columns: TarSource(path, label, prefix, columns.caption),
@@ -27,25 +29,43 @@ REGISTRY: tuple[tuple[Callable[[Path], bool], Opener], ...] = (
         lambda path: path.name.lower().endswith(parquet.SUFFIXES),
         lambda path, label, prefix, columns: ParquetSource(path, label, prefix, columns),
     ),
-    (lambda path: is_image(path.name), lambda path, label, prefix, columns: FolderSource(path, label, prefix)),
+    (
+        lambda path: has_image_extension(path.name) or begins_as_image(path),
+        lambda path, label, prefix, columns: FolderSource(path, label, prefix),
+    ),
 )
-"""(predicate on a path, constructor); the first whose predicate holds is used."""
+"""(predicate on a file's path, constructor); the first whose predicate holds is used."""
 
 
-def open_sources(arguments: Sequence[str], columns: ColumnNames | None = None) -> list[Source]:
+def open_sources(
+    arguments: Sequence[str], columns: ColumnNames | None = None, exclude: Sequence[str] = ()
+) -> list[Source]:
     """Open the sources that the arguments name, in their order.
 
     Args:
         arguments: each a folder, a tar, a Parquet file, an image, or a glob pattern; `NAME=PATH` adds the prefix
             `NAME/` to the ids.
         columns: names of a table's columns, if the user gives them.
+        exclude: patterns of files and folders to leave out of folders, in gitignore syntax.
+
+    Returns:
+        The sources. A folder without images that holds tars or Parquet files is followed by a source for each of these.
 
     Raises:
         SourceNotFound: a path does not exist, or no file matches a pattern.
-        SourceError: a file is of an unknown kind, or a table has no images.
+        SourceError: a path can't be read, a file is of an unknown kind, a table has no images, or a pattern is
+            invalid.
     """
-    expanded = map(_expanded, arguments)
-    return [_open(path, name, columns or ColumnNames()) for paths, name in expanded for path in paths]
+    rules, names = ignore_rules(exclude), columns or ColumnNames()
+    sources: list[Source] = []
+    for argument in arguments:
+        try:
+            paths, name = _expanded(argument)
+            for path in paths:
+                sources += _open_folder(path, name, names, rules) if path.is_dir() else [_open(path, name, names)]
+        except OSError as error:
+            raise read_error(Path(error.filename or argument), error) from error
+    return sources
 
 
 def _expanded(argument: str) -> tuple[list[Path], str]:
@@ -66,10 +86,29 @@ def _expanded(argument: str) -> tuple[list[Path], str]:
     )
 
 
-def _open(path: Path, name: str, columns: ColumnNames) -> Source:
-    label = name or display_name(path.name or path.resolve().name or "/")
+def _open_folder(path: Path, name: str, columns: ColumnNames, rules: IgnoreRules) -> list[Source]:
+    shards = shards_below(path, rules)
+    folder = FolderSource(path, _label(path, name), f"{name}/" if name else "", rules, frozenset(shards))
+    below = [(shard, shard.parent.relative_to(path).parts) for shard in shards]
+    # Tars of the same name in two sub-folders are told apart by these; ids of tables come from their columns.
+    return [
+        folder,
+        *(
+            _open(shard, name, columns, parts if shard.name.lower().endswith(tar.SUFFIXES) else ())
+            for shard, parts in below
+        ),
+    ]
+
+
+def _label(path: Path, name: str) -> str:
+    return name or display_name(path.name or path.resolve().name or "/")
+
+
+def _open(path: Path, name: str, columns: ColumnNames, folders: Sequence[str] = ()) -> Source:
+    """Open a file; the names of `folders` are added to the prefix of the ids."""
+    prefix = "".join(f"{part}/" for part in (name, *map(display_name, folders)) if part)
     for matches, opener in REGISTRY:
         if matches(path):
-            return opener(path, label, f"{name}/" if name else "", columns)
+            return opener(path, _label(path, name), prefix, columns)
     kinds = ", ".join((*tar.SUFFIXES, *parquet.SUFFIXES))
     raise SourceError(f"{path} is of an unknown kind; give a folder of images, or a file ending in {kinds}")

@@ -1,0 +1,40 @@
+"""Folders that hold no images but tars or Parquet files, which are read in their place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from lookalike.errors import SourceError
+from lookalike.sources import parquet, tar
+from lookalike.sources.folder_walk import begins_as_image, has_image_extension, walk
+from lookalike.sources.ignore_rules import IgnoreRules
+from lookalike.sources.item import display_name
+
+
+def shards_below(root: Path, rules: IgnoreRules) -> list[Path]:
+    """Return the sorted tars or Parquet files below a folder without images; nothing if it holds an image.
+
+    A Parquet file beside a tar of the same name describes that tar, as img2dataset writes it, and is left out.
+
+    Raises:
+        SourceError: the folder holds tars and other Parquet files.
+    """
+    tars: list[Path] = []
+    tables: list[Path] = []
+    for listing in walk(root, rules, Counter()):
+        if any(map(has_image_extension, listing.candidates)):
+            return []
+        if any(begins_as_image(listing.folder / name) for name in listing.candidates):
+            return []
+        tars += [listing.folder / name for name in listing.others if name.lower().endswith(tar.SUFFIXES)]
+        tables += [listing.folder / name for name in listing.others if name.lower().endswith(parquet.SUFFIXES)]
+    described = {path.with_name(tar.tar_stem(path.name)) for path in tars}
+    tables = [path for path in tables if path.with_suffix("") not in described]
+    if tars and tables:
+        folder = display_name(str(root))
+        raise SourceError(
+            f"{folder} holds {len(tars):,} tar files and {len(tables):,} Parquet files: name those that hold the "
+            f"images, as '{folder}/**/*.tar' or '{folder}/**/*.parquet'"
+        )
+    return sorted(tars or tables)
