@@ -6,7 +6,9 @@ names that begin with an underscore are reserved. A source's column with such a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import codecs
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +16,13 @@ import pyarrow as pa
 RESERVED_COLUMNS = ("id", "source", "path", "caption", "captions", "width", "height", "format")
 MAX_CAPTION_BYTES = 1 << 16
 """Bytes of a caption file that are read: 64 KiB."""
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with UTF-16's mark
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def valid_text(text: str) -> str:
@@ -54,8 +63,41 @@ def caption_columns(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def captions_from_file(data: bytes) -> dict[str, Any]:
-    """Return the caption columns of a text file with one caption a line; invalid UTF-8 is replaced."""
-    return caption_columns(data[:MAX_CAPTION_BYTES].decode("utf-8-sig", "replace").splitlines())
+    """Return the caption columns of a text file with one caption a line, of which `MAX_CAPTION_BYTES` are used."""
+    return caption_columns(decode_text(data[:MAX_CAPTION_BYTES], cut=len(data) >= MAX_CAPTION_BYTES).splitlines())
+
+
+def decode_text(data: bytes, *, cut: bool = False) -> str:
+    """Return the text of a file: UTF-8, UTF-16 or UTF-32 by its byte order mark, else UTF-8, else Windows-1252.
+
+    Args:
+        data: the content.
+        cut: whether the data may end within a character, which is then left out.
+
+    >>> decode_text("Müller".encode("utf-16")), decode_text("Müller".encode("latin-1"))
+    ('Müller', 'Müller')
+    """
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), None)
+    try:
+        return codecs.getincrementaldecoder(encoding or "utf-8")().decode(data, final=not cut)
+    except UnicodeDecodeError:
+        return data.decode(encoding or "cp1252", "replace")
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return the names with a number after those that occurred before.
+
+    >>> unique_names(["x", "y", "x", "x_2", "x"])
+    ['x', 'y', 'x_3', 'x_2', 'x_4']
+    """
+    unique: list[str] = []
+    taken = set(names)
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            name = next(f"{name}_{n}" for n in itertools.count(2) if f"{name}_{n}" not in taken)
+            taken.add(name)
+        unique.append(name)
+    return unique
 
 
 def captions_from_cell(value: Any) -> dict[str, Any]:

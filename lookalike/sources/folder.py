@@ -16,7 +16,6 @@ from typing import Any
 from typing_extensions import override
 
 from lookalike.errors import SourceError
-from lookalike.sources.columns import MAX_CAPTION_BYTES, captions_from_file
 from lookalike.sources.folder_walk import (
     Listing,
     begins_as_image,
@@ -36,6 +35,7 @@ from lookalike.sources.item import (
     unreadable_item,
 )
 from lookalike.sources.scan_report import ScanReport
+from lookalike.sources.sidecars import FolderSidecars, Sidecars
 
 
 class FolderSource(Source):
@@ -47,6 +47,7 @@ class FolderSource(Source):
         prefix: start of every id, `""` or `NAME/`.
         rules: what is excluded.
         read_elsewhere: files below the folder that other sources read, so that they are not skipped.
+        caption: JSON key or table column of the caption, by default found by its name. A text file has precedence.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class FolderSource(Source):
         prefix: str = "",
         rules: IgnoreRules | None = None,
         read_elsewhere: Set[Path] = frozenset(),
+        caption: str | None = None,
     ) -> None:
         self.label = label
+        self._caption = caption
         self._report = ScanReport()
         self._root = path if path.is_dir() else path.parent
         self._only = None if path.is_dir() else path.name
@@ -93,14 +96,15 @@ class FolderSource(Source):
             yield listing
 
     def __iter__(self) -> Iterator[Item]:
+        sidecars = Sidecars(self._caption)
         if self._only:
-            yield self._item(self._root, self._only, self._names_beside(), set())
+            yield self._item(self._root, self._only, sidecars.enter(self._root, self._names_beside()))
             return
         for listing in self.listings():
             if listing.error:
                 yield self._unlisted(listing.folder, listing.error)
             else:
-                yield from self._items(listing)
+                yield from self._items(listing, sidecars.enter(listing.folder, listing.names))
 
     def _names_beside(self) -> Set[str]:
         try:
@@ -108,15 +112,14 @@ class FolderSource(Source):
         except OSError:  # a readable file in a folder that can't be listed has no sidecars
             return frozenset()
 
-    def _items(self, listing: Listing) -> Iterator[Item]:
-        used: set[str] = set()
+    def _items(self, listing: Listing, beside: FolderSidecars) -> Iterator[Item]:
         for name in listing.candidates:
             if has_image_extension(name) or begins_as_image(listing.folder / name):
-                yield self._item(listing.folder, name, listing.names, used)
-            else:
+                yield self._item(listing.folder, name, beside)
+            elif name not in beside.used:  # metadata.parquet has no usual extension
                 self._report.skipped[""] += 1
         for name in listing.others:
-            if name not in used and not (self._read_elsewhere and listing.folder / name in self._read_elsewhere):
+            if name not in beside.used and not (self._read_elsewhere and listing.folder / name in self._read_elsewhere):
                 self._report.skipped[extension_of(name)] += 1
 
     def _unlisted(self, folder: Path, error: OSError) -> Item:
@@ -125,8 +128,7 @@ class FolderSource(Source):
         item = unreadable_item(self._prefix + name, self.label, read_error(folder, error), {"path": name})
         return replace(item, unavailable=True)
 
-    def _item(self, folder: Path, name: str, names: Set[str], used: set[str]) -> Item:
-        """Return the item of a file; the names of its sidecars are added to `used`."""
+    def _item(self, folder: Path, name: str, beside: FolderSidecars) -> Item:
         path = folder / name
         relative = self._relative(path)
         fallback_id = f"{self.label}/{relative}"  # every camera's folder has an IMG_0001.JPG
@@ -135,10 +137,7 @@ class FolderSource(Source):
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # opening a named pipe would block
                 raise SourceError(f"{display_name(str(path))} is not a regular file")
-            caption = _caption_file(path, names)
-            if caption is not None:
-                used.add(caption.name)
-                columns |= captions_from_file(read_range(caption, size=MAX_CAPTION_BYTES))
+            columns |= beside.columns(name)
         except OSError as error:
             item = unreadable_item(self._prefix + relative, self.label, read_error(path, error), columns, fallback_id)
             return replace(item, unavailable=not isinstance(error, FileNotFoundError | NotADirectoryError))
@@ -155,10 +154,3 @@ class FolderSource(Source):
 
     def _relative(self, path: Path) -> str:
         return display_name(path.relative_to(self._root).as_posix())
-
-
-def _caption_file(path: Path, names: Set[str]) -> Path | None:
-    for ending in (".txt", ".TXT"):
-        if path.stem + ending in names:
-            return path.with_suffix(ending)
-    return None

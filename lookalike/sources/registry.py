@@ -31,7 +31,7 @@ REGISTRY: tuple[tuple[Callable[[Path], bool], Opener], ...] = (
     ),
     (
         lambda path: has_image_extension(path.name) or begins_as_image(path),
-        lambda path, label, prefix, columns: FolderSource(path, label, prefix),
+        lambda path, label, prefix, columns: FolderSource(path, label, prefix, caption=columns.caption),
     ),
 )
 """(predicate on a file's path, constructor); the first whose predicate holds is used."""
@@ -88,7 +88,8 @@ def _expanded(argument: str) -> tuple[list[Path], str]:
 
 def _open_folder(path: Path, name: str, columns: ColumnNames, rules: IgnoreRules) -> list[Source]:
     shards = shards_below(path, rules)
-    folder = FolderSource(path, _label(path, name), f"{name}/" if name else "", rules, frozenset(shards))
+    prefix = f"{name}/" if name else ""
+    folder = FolderSource(path, _label(path, name), prefix, rules, frozenset(shards), columns.caption)
     below = [(shard, shard.parent.relative_to(path).parts) for shard in shards]
     # Tars of the same name in two sub-folders are told apart by these; ids of tables come from their columns.
     return [

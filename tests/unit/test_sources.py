@@ -17,6 +17,7 @@ import pytest
 
 from lookalike.errors import LookalikeError, SourceError, SourceNotFound
 from lookalike.sources import columns as columns_module
+from lookalike.sources import takeout
 from lookalike.sources import tar as tar_module
 from lookalike.sources.item import ColumnNames, Item, Source
 from lookalike.sources.registry import open_sources
@@ -68,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("module", [columns_module, tar_module])
+@pytest.mark.parametrize("module", [columns_module, tar_module, takeout])
 def test_docstring_examples(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
 

@@ -1,0 +1,179 @@
+"""Captions and metadata beside the images of a folder.
+
+    a.txt                         captions of a.jpg, one a line
+    a.json, a.jpg.json            metadata: each key becomes a column
+    a.jpg.supplemental-metadata.json    the same, of Google Takeout
+    metadata.csv, .jsonl, .parquet      a table of the images in this folder and below, by the column `file_name`
+
+The caption is the first of: the text file, the JSON's caption, the table's caption, Takeout's description. A file that
+can't be used never costs the image: the first one is logged as a warning, further ones are logged as information.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lookalike.errors import SourceError
+from lookalike.sources.columns import (
+    MAX_CAPTION_BYTES,
+    captions_from_cell,
+    captions_from_file,
+    decode_text,
+    merged_columns,
+)
+from lookalike.sources.item import composed, display_name
+from lookalike.sources.metadata_file import METADATA_FILES, MetadataFile
+from lookalike.sources.parquet import CAPTION_COLUMNS
+from lookalike.sources.regular_file import read_regular_file
+from lookalike.sources.takeout import described_images, is_takeout, json_names, takeout_columns
+
+MAX_JSON_BYTES = 1 << 20
+"""Larger JSON files beside images are ignored, so that memory stays bounded: a mebibyte."""
+
+_log = logging.getLogger(__name__)
+
+
+class Sidecars:
+    """The files beside the images of a source. Folders are entered in depth-first order.
+
+    Args:
+        caption: the JSON key or table column of the caption, if the user named one.
+    """
+
+    def __init__(self, caption: str | None = None) -> None:
+        self.caption_keys = (caption or "caption", "captions")
+        self.caption_columns = (caption,) if caption else CAPTION_COLUMNS
+        self._tables: list[tuple[Path, MetadataFile]] = []
+        self._warned = False
+
+    def enter(self, folder: Path, names: Collection[str]) -> FolderSidecars:
+        """Return the files beside the images of a folder; `names` are those of everything in it."""
+        self._tables = [(place, table) for place, table in self._tables if folder.is_relative_to(place)]
+        used = set()
+        for name in METADATA_FILES:
+            if name in names:
+                try:
+                    self._tables.append((folder, MetadataFile(folder / name)))
+                    used.add(name)
+                except SourceError as error:
+                    self.warn(error)
+        return FolderSidecars(self, folder, names, self._tables, used)
+
+    def warn(self, error: Exception) -> None:
+        """Log why a file is ignored: the first one of the source as a warning."""
+        _log.log(logging.INFO if self._warned else logging.WARNING, "ignored beside images: %s", error)
+        self._warned = True
+
+
+class FolderSidecars:
+    """The files beside the images of one folder.
+
+    Attributes:
+        used: names of the files in this folder that gave metadata so far.
+    """
+
+    def __init__(
+        self,
+        source: Sidecars,
+        folder: Path,
+        names: Collection[str],
+        tables: Sequence[tuple[Path, MetadataFile]],
+        used: set[str],
+    ) -> None:
+        self.used = used
+        self._source, self._folder, self._names = source, folder, names
+        nearest_first = sorted(tables, key=lambda entry: -len(entry[0].parts))
+        self._tables = [(folder.relative_to(place), table) for place, table in nearest_first]
+
+    def columns(self, image: str) -> dict[str, Any]:
+        """Return the caption and the other columns of the image of this name."""
+        stem = image.rpartition(".")[0] or image
+        own = self._captions(f"{name}{ending}" for name in (stem, image) for ending in (".txt", ".TXT"))
+        content = self._json(image, stem)
+        row = self._row(image)
+        own = own or _pop_captions(content, self._source.caption_keys)
+        own = own or _pop_captions(row, self._source.caption_columns)
+        if is_takeout(content):
+            own = own or _pop_captions(content, ("description",))
+            content = takeout_columns(content) | {name: value for name, value in content.items() if value != ""}
+        return merged_columns(own, {**row, **content})
+
+    def _captions(self, candidates: Iterable[str]) -> dict[str, Any]:
+        for name in self._present(candidates):
+            try:
+                data = read_regular_file(self._folder / name, MAX_CAPTION_BYTES, cut=True)
+            except SourceError as error:
+                self._source.warn(error)
+                continue
+            self.used.add(name)
+            if captions := captions_from_file(data):
+                return captions
+        return {}
+
+    def _json(self, image: str, stem: str) -> dict[str, Any]:
+        if not self._has_json:
+            return {}
+        plain = (f"{name}{ending}" for name in (image, stem) for ending in (".json", ".JSON"))
+        content: dict[str, Any] = {}
+        for name in self._present((*plain, *json_names(image, self._takeout))):
+            try:
+                content = parse_json(read_regular_file(self._folder / name, MAX_JSON_BYTES)) | content
+                self.used.add(name)
+            except SourceError as error:
+                self._source.warn(error)
+            except (ValueError, RecursionError) as error:
+                self._source.warn(ValueError(f"{display_name(str(self._folder / name))} is not JSON: {error}"))
+        return content
+
+    def _row(self, image: str) -> dict[str, Any]:
+        columns: dict[str, Any] = {}
+        for prefix, table in self._tables:
+            columns = table.columns(display_name((prefix / image).as_posix())) | columns
+        return columns
+
+    def _present(self, candidates: Iterable[str]) -> Iterator[str]:
+        """Yield the names in the folder that are canonically equivalent to a candidate, each once."""
+        found: dict[str, None] = {}
+        for name in candidates:
+            if name in self._names:
+                found[name] = None
+            elif not name.isascii() and (same := self._composed_names.get(composed(name))):
+                found[same] = None
+        yield from found
+
+    @cached_property
+    def _composed_names(self) -> dict[str, str]:
+        return {composed(name): name for name in self._names if not name.isascii()}
+
+    @cached_property
+    def _has_json(self) -> bool:
+        return any(name.lower().endswith(".json") for name in self._names)
+
+    @cached_property
+    def _takeout(self) -> dict[str, str]:
+        return described_images(self._names)
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """Return the object of a JSON file; another value becomes the column `json`.
+
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    content = json.loads(decode_text(data))
+    return content if isinstance(content, dict) else {"json": content}
+
+
+def _pop_captions(columns: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Remove the first of the named columns that holds captions, and return them."""
+    for name in names:
+        if captions := captions_from_cell(columns.get(name)):
+            del columns[name]
+            return captions
+    return {}
