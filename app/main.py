@@ -20,6 +20,7 @@ from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.health_port import HealthPortMiddleware
 from app.middleware.problems import ProblemMiddleware, raise_framework_errors
 from app.middleware.request_metrics import RequestMetricsMiddleware
+from app.middleware.root_path import RootPathMiddleware
 from app.middleware.security_headers import SecurityHeadersMiddleware
 from app.middleware.trusted_hosts import TrustedHostMiddleware
 from app.middleware.unread_body import UnreadBodyMiddleware
@@ -66,12 +67,13 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "X-API-Key", "X-Request-ID", "Content-Type"],
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],  # tracing and libraries add headers; what protects the service is the list of origins
             expose_headers=["X-Request-ID", "Retry-After"],
         )
     app.add_middleware(RequestMetricsMiddleware, telemetry=service.telemetry)
     app.add_middleware(UnreadBodyMiddleware)
+    app.add_middleware(RootPathMiddleware, root_path=settings.root_path)
     if settings.tracing:
         tracing.install(app, service.telemetry, health.PATHS)
 

@@ -26,6 +26,10 @@ PREFIX = "LOOKALIKE_"
 _SECONDS: JsonDict = {"unit": "seconds"}
 _BYTES: JsonDict = {"unit": "bytes"}
 _ORIGIN_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]+")
+_ROOT_PATH_PATTERN = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~@-]+)+")
+MAX_ROOT_PATH_CHARS = 200
+OWN_PATHS = frozenset({"v1", "docs", "static", "openapi.json", "livez", "readyz", "metrics"})
+"""First segments of the service's own paths: with such a root path, a path would have two meanings."""
 
 
 class Settings(BaseSettings):
@@ -182,8 +186,8 @@ class Settings(BaseSettings):
     hosts: str = Field(
         default="",
         description="Host names that a service without keys accepts, separated by spaces or commas; `*` for any. "
-        "Addresses, names without a dot and reserved names are always accepted: `.localhost`, `.local`, `.internal`, "
-        "`.test`, `.home.arpa`.",
+        "Addresses, names without a dot and private names are always accepted: `.localhost`, `.local`, `.internal`, "
+        "`.lan`, `.svc`, `.test`, `.home.arpa`.",
     )
     cors_origins: str = Field(
         default="",
@@ -196,7 +200,13 @@ class Settings(BaseSettings):
     proxies: str = Field(
         default="",
         description="Addresses and networks of reverse proxies, separated by spaces or commas: "
-        "`127.0.0.1,10.1.0.0/16`. Their `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.",
+        "`127.0.0.1,10.1.0.0/16`; `*` for any. Their `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Prefix` "
+        "are trusted.",
+    )
+    root_path: str = Field(
+        default="",
+        description="Path under which a reverse proxy publishes the service, such as `/lookalike`. Requests may arrive "
+        "with it or without it. `X-Forwarded-Prefix` of a trusted proxy overrides it.",
     )
     keep_alive: int = Field(
         default=75,
@@ -288,6 +298,11 @@ class Settings(BaseSettings):
                 ip_network(entry, strict=False)  # its message names the entry
         return ",".join(split_list(value))
 
+    @field_validator("root_path")
+    @classmethod
+    def _root_path(cls, value: str) -> str:
+        return parse_root_path(value)
+
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: str) -> str:
@@ -301,6 +316,24 @@ class Settings(BaseSettings):
         return Limits(
             results=self.max_results, candidates=self.max_candidates, text=self.max_text, pixels=self.max_pixels
         )
+
+
+def parse_root_path(text: str) -> str:
+    """Return a root path without a slash at its end; it is empty for the root of the host.
+
+    Raises:
+        ValueError: it is too long, has another character than letters, digits and `._~@-`, an empty segment, `.` or
+            `..`, or begins with a path of the service.
+    """
+    path = text.removesuffix("/")
+    if path and not (len(path) <= MAX_ROOT_PATH_CHARS and _ROOT_PATH_PATTERN.fullmatch(path)):
+        raise ValueError(
+            "a root path is written like /lookalike: segments of letters, digits and ._~@-, in all at most "
+            f"{MAX_ROOT_PATH_CHARS} characters"
+        )
+    if OWN_PATHS.intersection(path.split("/")[1:2]):
+        raise ValueError("a root path must not begin with a path of the service itself; choose one like /lookalike")
+    return path
 
 
 def split_list(text: str) -> list[str]:

@@ -6,7 +6,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -34,16 +34,34 @@ def nginx(configuration: str, folder: Path, changes: Mapping[str, str]) -> Itera
         text, common = text.replace(original, replacement), common.replace(original, replacement)
     (folder / "nginx.conf").write_text(text)
     (folder / "nginx-common.conf").write_text(common)
+    with run_nginx(folder):
+        yield
+
+
+@contextmanager
+def run_nginx(folder: Path) -> Iterator[None]:
+    """Run nginx by the file `nginx.conf` of a folder until the end of the block. Raises RuntimeError."""
     directives = "daemon off; user root;"  # the folder's owner, who runs the tests
     command = ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", directives]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stderr=log)
+    port = int(re.findall(r"listen 127\.0\.0\.1:(\d+)", (folder / "nginx.conf").read_text())[0])
+    with run_proxy(command, port, folder / "log"):
+        yield
+
+
+@contextmanager
+def run_proxy(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
+    """Run a server until the end of the block, which begins when it listens. What it writes to stderr is in `log`.
+
+    Raises:
+        RuntimeError: it does not start; the message has its log.
+    """
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, stderr=stderr)
         try:
-            port = int(re.findall(r"listen 127\.0\.0\.1:(\d+)", text)[0])
             deadline = time.monotonic() + 20
             while not listens(port):
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"nginx does not start: {(folder / 'log').read_text()}")
+                    raise RuntimeError(f"{command[0]} does not start: {log.read_text()}")
                 time.sleep(0.05)
             yield
         finally:

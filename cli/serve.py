@@ -41,6 +41,9 @@ def serve(
             max=65535,
         ),
     ] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="Path under which a reverse proxy publishes the service, such as /lookalike.")
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Name of the collection's encoder, for weights that have moved.")
     ] = None,
@@ -89,6 +92,7 @@ def serve(
             "collection": first,
             "collections": more,
             "health_port": health_port,
+            "root_path": root_path,
             "encoder": encoder,
             "device": device,
             "engine": engine,

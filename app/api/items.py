@@ -1,7 +1,8 @@
-"""GET /v1/items, /v1/items/{id} and /v1/items/{id}/thumbnail.
+"""GET /v1/items, /v1/items/{id} and /v1/items/{id}/thumbnail; /v1/item and /v1/item/thumbnail with a parameter `id`.
 
-Ids may hold slashes, plain or percent-encoded. A path that ends in a plain `/thumbnail` means the thumbnail. An item
-whose own id ends so needs its slash encoded (`%2Fthumbnail`), as in the URLs of responses.
+In a path, slashes of an id are plain or percent-encoded. A path that ends in a plain `/thumbnail` means the thumbnail.
+An item whose own id ends so needs its slash encoded (`%2Fthumbnail`), or the parameter. Proxies change or refuse some
+ids in a path: the parameter takes any.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 from starlette.responses import Response
 
 from app.api import responses
@@ -22,12 +23,20 @@ from app.api.schemas import ItemResponse, ItemsResponse
 from app.auth.authentication import require_role
 from app.errors import NoThumbnail, RequestError
 from app.execution.pipeline import QueryPipeline
+from app.settings import Settings
 from lookalike.errors import InvalidLimit, UnknownItem
 
 router = CollectionRouter(tags=["items"], dependencies=[Depends(require_role("read"))])
 
 ItemId = Annotated[
     str, Path(description="Id of the item. Its slashes may be percent-encoded.", examples=["chelsea.png"])
+]
+
+ItemIdParameter = Annotated[
+    str, Query(alias="id", description="Id of the item: any, percent-encoded.", examples=["chelsea.png"])
+]
+ThumbnailVersion = Annotated[
+    str | None, Query(description="Version of the collection, as in `thumbnail_url`; it has no effect on the image.")
 ]
 
 _SIGNATURES = {b"RIFF": "image/webp", b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
@@ -86,26 +95,61 @@ async def list_items(request: Request, pipeline: PipelineDep) -> Response:
     summary="Get a thumbnail",
 )
 @admitted("read")
-async def get_thumbnail(item_id: ItemId, request: Request, pipeline: PipelineDep, settings: SettingsDep) -> Response:
-    """Get an item's thumbnail as an image file.
+async def get_thumbnail(
+    item_id: ItemId, request: Request, pipeline: PipelineDep, settings: SettingsDep, v: ThumbnailVersion = None
+) -> Response:
+    """Get an item's thumbnail as an image file. `thumbnail_url` of an item is its URL.
 
-    The response has an `ETag`, and browsers may cache it for `LOOKALIKE_THUMBNAIL_MAX_AGE` seconds. An item whose own
-    id ends in `/thumbnail` needs that slash encoded: `/v1/items/cup%2Fthumbnail`.
+    The response has an `ETag`. Browsers may cache it for `LOOKALIKE_THUMBNAIL_MAX_AGE` seconds. With the version in
+    `v`, they need not revalidate it in that time. With another version than the one that responds, they must.
+
+    An item whose own id ends in `/thumbnail` needs that slash encoded: `/v1/items/cup%2Fthumbnail`.
     """
     if not request.scope.get("raw_path", b"/thumbnail").endswith(b"/thumbnail"):
         return await _item(f"{item_id}/thumbnail", request, pipeline)
+    return await _thumbnail(item_id, v, request, pipeline, settings)
+
+
+@router.head("/item/thumbnail", include_in_schema=False)
+@router.get(
+    "/item/thumbnail",
+    responses={**errors(*ACCESS, *ADMISSION, RequestError, UnknownItem, NoThumbnail), **_THUMBNAIL},
+    response_class=Response,
+    summary="Get a thumbnail by a parameter",
+)
+@admitted("read")
+async def get_thumbnail_by_parameter(
+    item_id: ItemIdParameter, request: Request, pipeline: PipelineDep, settings: SettingsDep, v: ThumbnailVersion = None
+) -> Response:
+    """Get a thumbnail like `/v1/items/{id}/thumbnail`, of an item with any id.
+
+    Some ids can't be part of a path behind every proxy: with empty segments, `.` or `..`, line breaks, or `%`.
+    """
+    return await _thumbnail(item_id, v, request, pipeline, settings)
+
+
+async def _thumbnail(
+    item_id: str, version: str | None, request: Request, pipeline: QueryPipeline, settings: Settings
+) -> Response:
     data = await pipeline.thumbnail(item_id)
     if data is None:
         raise NoThumbnail(f"the item {item_id!r} has no thumbnail")
     tag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
+    served = pipeline.searcher.collection.manifest.version
     headers = {
         "ETag": tag,
-        "Cache-Control": f"private, max-age={settings.thumbnail_max_age}",
-        "X-Collection-Version": pipeline.searcher.collection.manifest.version,
+        "Cache-Control": _cache_control(version, served, settings.thumbnail_max_age),
+        "X-Collection-Version": served,
     }
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(data, headers=headers, media_type=_sniff(data))
+
+
+def _cache_control(requested: str | None, served: str, max_age: int) -> str:
+    if requested is None:
+        return f"private, max-age={max_age}"
+    return f"private, max-age={max_age}, immutable" if requested == served else "private, no-cache"
 
 
 @router.head("/items/{item_id:path}", include_in_schema=False)
@@ -118,6 +162,19 @@ async def get_thumbnail(item_id: ItemId, request: Request, pipeline: PipelineDep
 @admitted("read")
 async def get_item(item_id: ItemId, request: Request, pipeline: PipelineDep) -> Response:
     """Get an item's metadata and the URL of its thumbnail."""
+    return await _item(item_id, request, pipeline)
+
+
+@router.head("/item", include_in_schema=False)
+@router.get(
+    "/item",
+    response_model=ItemResponse,
+    responses=errors(*ACCESS, *ADMISSION, RequestError, UnknownItem),
+    summary="Get an item by a parameter",
+)
+@admitted("read")
+async def get_item_by_parameter(item_id: ItemIdParameter, request: Request, pipeline: PipelineDep) -> Response:
+    """Get an item like `/v1/items/{id}`, with any id."""
     return await _item(item_id, request, pipeline)
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import mimetypes
+from html import escape
 from pathlib import Path
 
 import fastapi_offline
-from fastapi import APIRouter, FastAPI
-from starlette.responses import FileResponse, Response
+from fastapi import APIRouter, FastAPI, Request
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
+
+from app.middleware.root_path import root_path
+from lookalike.images import EXTENSIONS
 
 WEB = Path(__file__).resolve().parent.parent / "web"
 SWAGGER_UI = Path(fastapi_offline.__file__).resolve().parent / "static"
 
 router = APIRouter(include_in_schema=False)
 
+_ACCEPT = ",".join(("image/*", *sorted(EXTENSIONS)))
 # Browsers revalidate their copies: a page and its scripts must be of one release.
 _REVALIDATE = {"Cache-Control": "no-cache"}
 
@@ -27,9 +32,12 @@ class _Files(StaticFiles):
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-async def search_page() -> Response:
-    """The search page."""
-    return FileResponse(WEB / "index.html", headers=_REVALIDATE)
+async def search_page(request: Request) -> Response:
+    """The search page. Its file picker offers all formats: `image/*` of a browser leaves some out."""
+    page = (WEB / "index.html").read_text().replace('accept="image/*"', f'accept="{_ACCEPT}"')
+    if root := root_path(request.scope):  # a proxy may publish the page without a slash at the end of its URL
+        page = page.replace("<head>", f'<head><base href="{escape(root)}/">', 1)
+    return HTMLResponse(page, headers=_REVALIDATE)
 
 
 @router.api_route("/docs", methods=["GET", "HEAD"])

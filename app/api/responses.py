@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,9 @@ from app.api.routing import collection_path
 from app.execution.pipeline import QueryPipeline
 from lookalike.stopwatch import STAGES
 from lookalike.types import Hit
+
+_NEEDS_QUERY = re.compile(r"[\x00-\x1f\x7f-\x9f\\%?#;]|(^|/)\.{0,2}(/|\Z)|/thumbnail\Z")
+"""Ids that a path can't carry: proxies merge slashes, resolve dots, and refuse some characters although encoded."""
 
 
 def json_response(body: Mapping[str, Any]) -> Response:
@@ -59,8 +63,11 @@ def score(cosine: float) -> float:
 def thumbnail_url(item_id: str, row: int, pipeline: QueryPipeline, request: Request) -> str | None:
     """Return the URL of an item's thumbnail in the request's collection, None where it has none.
 
-    Slashes in the id are encoded, so that no id can be mistaken for another path.
+    It names the version: when the image is replaced, its thumbnail has another URL.
     """
     if not pipeline.has_thumbnail(row):
         return None
-    return f"{collection_path(request)}/items/{quote(item_id, safe='')}/thumbnail"
+    path, version = collection_path(request), quote(pipeline.searcher.collection.manifest.version, safe="")
+    if _NEEDS_QUERY.search(item_id):
+        return f"{path}/item/thumbnail?id={quote(item_id, safe='')}&v={version}"
+    return f"{path}/items/{quote(item_id, safe='/')}/thumbnail?v={version}"

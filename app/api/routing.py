@@ -14,6 +14,7 @@ from app.api.dependencies import collection_name
 from app.api.openapi import errors
 from app.api.request_admission import Handler, apply_declaration
 from app.errors import UnknownCollection
+from app.middleware.root_path import root_path
 
 _DEFAULT, _NAMED = "/v1", "/v1/collections/{name}"
 
@@ -61,7 +62,7 @@ class CollectionRouter(Router):
 
 
 def collection_path(request: Request) -> str:
-    """Return the path of a request's collection, with the prefix that a proxy removed."""
+    """Return the path of a request's collection, with the root path."""
     name = request.path_params.get("name")
     path = _NAMED.format(name=quote(name, safe="")) if name else _DEFAULT
-    return f"{request.scope.get('root_path', '')}{path}"
+    return f"{root_path(request.scope)}{path}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.middleware.root_path import route_path
+
 
 class HealthPortMiddleware:
     """Rejects requests for other paths that arrive at the health port; other ports are not affected."""
@@ -19,7 +21,7 @@ class HealthPortMiddleware:
         if (
             scope["type"] == "http"
             and (scope.get("server") or ("", 0))[1] == self.port
-            and scope["path"] not in self.paths
+            and route_path(scope) not in self.paths
         ):
             raise HTTPException(404, f"port {self.port} serves {', '.join(sorted(self.paths))} alone")
         await self.app(scope, receive, send)

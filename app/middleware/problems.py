@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import CLIENT_DISCONNECTED, INTERNAL_ERROR, NotReady, RequestError, RetryableError, status_of
+from app.middleware.root_path import root_path
 from app.telemetry import Telemetry
 from app.validation import request_validation_error
 from lookalike.errors import LookalikeError
@@ -130,10 +131,11 @@ def _of_lookalike(error: LookalikeError) -> ProblemContent:
 
 def _of_http(error: HTTPException, scope: Scope) -> ProblemContent:
     status, detail, path = error.status_code, str(error.detail), scope["path"]
+    docs = f"{root_path(scope)}/docs"
     if detail == HTTPStatus.NOT_FOUND.phrase:  # the framework's own
-        detail = f"nothing is served at {path}; see /docs"
+        detail = f"nothing is served at {path}; see {docs}"
     elif detail == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
-        detail = f"{scope['method']} is not served at {path}; see /docs"
+        detail = f"{scope['method']} is not served at {path}; see {docs}"
     return ProblemContent(status, _HTTP_CODES.get(status, "http_error"), detail, headers=dict(error.headers or {}))
 
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
 from app.errors import CLIENT_DISCONNECTED
+from app.middleware.root_path import route_path
 from app.telemetry import Telemetry
 
 logger = logging.getLogger("app.telemetry")
@@ -75,7 +76,7 @@ def _route_path(scope: Scope) -> str:
     if isinstance(route, APIRoute):
         return route.path
     # A request that is rejected before it is routed, or has no route.
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = route_path(scope)
     for context in iter_route_contexts(scope["app"].routes) if "app" in scope else ():
         if isinstance(context.original_route, APIRoute) and context.path_regex.match(path):
             return context.path or _OTHER

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.middleware.root_path import route_path
+
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 # Swagger UI sets style attributes; its scripts are files.
 _DOCS_POLICY = _PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
@@ -30,7 +32,7 @@ class SecurityHeadersMiddleware:
         """Call the application with a `send` that adds the headers."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        policy = _DOCS_POLICY if scope["path"].rstrip("/").endswith("/docs") else _PAGE_POLICY
+        policy = _DOCS_POLICY if route_path(scope) == "/docs" else _PAGE_POLICY
 
         async def send_wrapper(message: Message) -> None:
             if message["type"] == "http.response.start":

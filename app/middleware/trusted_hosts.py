@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import HostRefused, KeysRequired
 
-_PRIVATE_DOMAINS = ("localhost", "local", "internal", "test", "home.arpa")
-"""Domains that no registry sells (RFC 2606, 6761, 6762, 8375; ICANN on .internal)."""
+_PRIVATE_DOMAINS = ("localhost", "local", "internal", "lan", "svc", "test", "home.arpa")
+"""Domains that no registry sells (RFC 2606, 6761, 6762, 8375; ICANN on .internal; routers' .lan, Kubernetes' .svc)."""
+_MAX_NAME_CHARS = 200
 
 _CACHE_SIZE = 256
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s,/?#@:\[\]\\]+)(:\d*)?")
@@ -56,7 +57,8 @@ class TrustedHostMiddleware:
         name = host_name(host)
         if name and "*" not in self.names and name not in self.names and not _is_private(name):
             raise HostRefused(
-                f"the host is {host!r}; a service without keys answers to it once LOOKALIKE_HOSTS names it"
+                f"the host is {host[:_MAX_NAME_CHARS]!r}; without keys, the service accepts private names, and those "
+                "in LOOKALIKE_HOSTS: add the name there"
             )
 
 
@@ -87,6 +89,7 @@ def _is_local(scope: Scope) -> bool:
 @lru_cache(_CACHE_SIZE)
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(text.partition("%")[0])
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

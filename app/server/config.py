@@ -6,7 +6,10 @@ import logging
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from app.server.proxies import ForwardedPrefixMiddleware, trusted_networks
 from app.settings import Settings
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -23,14 +26,13 @@ def uvicorn_config(app: FastAPI, settings: Settings, log_level: str = "warning")
     """
     logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
     return uvicorn.Config(
-        app,
+        _behind_proxies(app, settings.proxies),
         http="h11",
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ws="none",
         lifespan="off",  # `app.server.server` enters it, so that it also ends after a second Ctrl-C
         backlog=BACKLOG,
-        proxy_headers=bool(settings.proxies),
-        forwarded_allow_ips=settings.proxies,
+        proxy_headers=False,  # `_behind_proxies` reads them
         server_header=False,
         log_config=None,
         log_level=log_level,
@@ -38,6 +40,14 @@ def uvicorn_config(app: FastAPI, settings: Settings, log_level: str = "warning")
         timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
+
+
+def _behind_proxies(app: ASGIApp, proxies: str) -> ASGIApp:
+    """Return an application that reads `X-Forwarded-For`, `-Proto` and `-Prefix` of trusted proxies."""
+    networks = trusted_networks(proxies)
+    if not networks:
+        return app
+    return ForwardedPrefixMiddleware(ProxyHeadersMiddleware(app, trusted_hosts=networks), networks)  # type: ignore[arg-type]
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:

@@ -36,7 +36,7 @@ export const ready = (signal) => request("readyz", { signal });
 
 export const items = (offset, limit, signal) => request(`v1/items?offset=${offset}&limit=${limit}`, { signal });
 
-export const item = (id, signal) => request(`v1/items/${encodeURIComponent(id)}`, { signal });
+export const item = (id, signal) => request(`v1/item?id=${encodeURIComponent(id)}`, { signal });
 
 export const searchText = (text, limit, signal) => post("v1/search/text", { text, limit }, signal);
 

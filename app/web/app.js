@@ -48,7 +48,7 @@ function describe(current) {
   view.showProblem(null);
   const image = current.image && state.kept(current.image);
   find("query").placeholder = current.like || current.image ? "or describe" : "a cat on a sofa";
-  view.showChip(image ? { url: image.url, name: "Your image" } : current.like ? { name: "Like this" } : null);
+  view.showChip(image ? { url: image.url, name: image.blob.name || "Your image" } : current.like ? { name: "Like this" } : null);
 }
 
 async function showLikeChip(id, signal) {
@@ -125,15 +125,18 @@ function busy(on) {
 
 function searchImage(file) {
   if (!file) return;
-  if (file.type && !file.type.startsWith("image/")) {
-    const message = `${file.name || "That"} is ${file.type}, not an image. JPEG, PNG, WebP, GIF, BMP and TIFF are supported.`;
+  if (!mayBeImage(file)) {
+    const message = `${file.name || "That"} is ${file.type}, not an image. Choose one such as a JPEG, PNG, WebP, HEIC or AVIF file.`;
     return view.showProblem({ title: "Not an image", message });
   }
   search({ image: state.keep(file), limit: state.read().limit }, { focus: true });
 }
 
-const firstImage = (transfer) =>
-  [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/")) ?? transfer?.files?.[0];
+// Browsers don't know the type of every format that the service reads.
+const mayBeImage = ({ name, type }) =>
+  !type || type.startsWith("image/") || find("file").accept.split(",").includes(name.slice(name.lastIndexOf(".")).toLowerCase());
+
+const firstImage = (transfer) => [...(transfer?.files ?? [])].find(mayBeImage) ?? transfer?.files?.[0];
 
 function listen() {
   find("search").addEventListener("submit", (event) => {
@@ -141,6 +144,10 @@ function listen() {
     const q = find("query").value.trim();
     if (q) search({ q, limit: state.read().limit });
     else find("query").focus();
+  });
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // under a root path, the page's base is another URL than its own
+    find("results").focus();
   });
   find("home").addEventListener("click", (event) => follow(event, { limit: state.DEFAULT_LIMIT }));
   find("chip-remove").addEventListener("click", () => {

@@ -1,8 +1,7 @@
 // The comparison bar at the bottom: two images, from the grid or from files, and their similarity.
 
 import * as api from "./api.js";
-import * as key from "./key.js";
-import { nameOf } from "./view.js";
+import { nameOf, showImage } from "./view.js";
 
 const find = (id) => document.getElementById(id);
 let inputs = [];
@@ -43,8 +42,7 @@ function showSlot(slot, input) {
   slot.classList.toggle("empty", !input);
   if (!input) return;
   const image = document.createElement("img");
-  image.alt = input.name;
-  if (input.url) key.show(image, input.url);
+  showImage(image, input.url, input.name);
   slot.append(image);
 }
 

@@ -44,9 +44,10 @@ function ratio({ width, height }) {
 /** Show an image, or its name if there is none. */
 export function showImage(image, url, name) {
   image.alt = name;
-  image.addEventListener("error", () => image.classList.add("missing"), { once: true });
+  image.onerror = () => image.classList.add("missing");
+  image.classList.toggle("missing", !url);
   if (url) key.show(image, url);
-  else image.classList.add("missing");
+  else image.removeAttribute("src");
 }
 
 function showScore(element, score, best) {
@@ -74,13 +75,15 @@ export function showProblem(problem) {
   find("problem-detail").textContent = problem.message;
 }
 
-/** Show the query image in the search box; null hides it. */
+/** Show the query image in the search box; null hides it. An image that the browser can't show is its name alone. */
 export function showChip(image) {
   find("chip").hidden = !image;
-  if (!image) return find("chip-image").removeAttribute("src");
-  if (image.url) key.show(find("chip-image"), image.url);
-  find("chip-image").hidden = !image.url;
-  find("chip-text").textContent = image.name;
+  const preview = find("chip-image");
+  preview.hidden = !image?.url;
+  preview.onerror = () => (preview.hidden = true);
+  if (image?.url) key.show(preview, image.url);
+  else preview.removeAttribute("src");
+  find("chip-text").textContent = image?.name ?? "";
 }
 
 /** Show all metadata of an item. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,30 +34,49 @@ ITEMS = {
 
 WITHOUT_THUMBNAIL = "no thumbnail"
 
+AWKWARD_ITEMS = {
+    "a/b.jpg": ("chelsea.png", "a cat"),
+    "a b/ü.jpg": ("rocket.jpg", "a rocket"),
+    "a//b.jpg": ("horse.png", "a horse"),
+    "../x": ("coffee.png", "a cup"),
+    "x/./y": ("astronaut.png", "an astronaut"),
+    "cup/thumbnail": ("coins.png", "coins"),
+    "a?b#c%2F.jpg": ("motorcycle_left.png", "a motorcycle"),
+    "line\nbreak.jpg\n": ("motorcycle_right.png", "the same motorcycle"),
+    "/back\\slash;/": ("camera.png", "a camera"),
+}
+"""Items like `ITEMS`, with ids that proxies change or refuse in a path."""
+
 
 def photograph(item_id: str) -> bytes:
     """The file that an item was made of."""
     return (PHOTOGRAPHS / ITEMS[item_id][0]).read_bytes()
 
 
-def build_collection(root: Path, made_by: EncoderSpec | None = None, *, tagged: bool = False) -> Path:
-    """Encodes `ITEMS` with the fake encoder and publishes them at `root`, on behalf of `made_by` if given.
+def build_collection(
+    root: Path,
+    made_by: EncoderSpec | None = None,
+    *,
+    tagged: bool = False,
+    items: Mapping[str, tuple[str, str | None]] = ITEMS,
+) -> Path:
+    """Encodes `items` with the fake encoder and publishes them at `root`, on behalf of `made_by` if given.
 
     `tagged` puts the version's name in place of the captions.
     """
     encoder = load_encoder("fake")
-    decoded = [images.decode(photograph(item_id)) for item_id in ITEMS]
+    decoded = [images.decode((PHOTOGRAPHS / name).read_bytes()) for name, _ in items.values()]
     vectors = encoder.encode_images(np.stack([encoder.preprocess(each.image) for each in decoded]))
     version = new_version_name()
     folder = staging_folder(root, version)
-    captions = [caption for _, caption in ITEMS.values()]
+    captions = [caption for _, caption in items.values()]
     if tagged:
-        captions = [version] * len(ITEMS)
+        captions = [version] * len(items)
     np.save(folder / VECTORS, vectors.astype(np.float16))
     table = pa.table(
         {
-            "id": pa.array(ITEMS, pa.string()),
-            "path": pa.array(ITEMS, pa.string()),
+            "id": pa.array(items, pa.string()),
+            "path": pa.array(items, pa.string()),
             "caption": pa.array(captions, pa.string()),
             "width": pa.array([each.width for each in decoded], pa.int32()),
             "height": pa.array([each.height for each in decoded], pa.int32()),
@@ -65,7 +85,7 @@ def build_collection(root: Path, made_by: EncoderSpec | None = None, *, tagged: 
     write_metadata(folder, table.schema, [table])
     thumbnails = [
         None if item_id == WITHOUT_THUMBNAIL else images.encode_thumbnail(each.image)
-        for item_id, each in zip(ITEMS, decoded, strict=True)
+        for item_id, each in zip(items, decoded, strict=True)
     ]
     write_thumbnails(folder, [pa.array(thumbnails, pa.binary())])
     manifest = Manifest(
@@ -76,7 +96,7 @@ def build_collection(root: Path, made_by: EncoderSpec | None = None, *, tagged: 
         lookalike="0.1.0",
         encoder=EncoderEntry.of(made_by or encoder.spec),
         store=StoreEntry(kind="exact"),
-        counts=Counts(seen=len(ITEMS), indexed=len(ITEMS), rejected=0),
+        counts=Counts(seen=len(items), indexed=len(items), rejected=0),
     )
     publish(root, folder, manifest)
     return root

@@ -117,13 +117,27 @@ def test_invalid_rate_limit_is_rejected(collection: Path, rate: str) -> None:
 
 
 def test_unknown_host_is_rejected_only_without_keys(client: TestClient, guarded: TestClient) -> None:
-    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "10.1.2.3", "lookalike:8000", "box.local", "a.internal."):
+    for host in (
+        "localhost:8000",
+        "127.0.0.1",
+        "[::1]:8000",
+        "[::ffff:10.0.0.1]:8000",
+        "10.1.2.3",
+        "lookalike:8000",
+        "box.local",
+        "a.internal.",
+        "nas.lan:8000",
+        "lookalike.images.svc",
+        "lookalike.images.svc.cluster.local:8000",
+    ):
         assert client.get("/v1/items", headers={"Host": host}).status_code == 200, host
     for host in (
         "rebound.example",
         "rebound.example:8000",
         "127.0.0.1.nip.example",
         "localhost.example",
+        "lan.example",
+        "a.svc.example",
         "[bad",
         "a.b]",
         "a,b",
@@ -133,6 +147,7 @@ def test_unknown_host_is_rejected_only_without_keys(client: TestClient, guarded:
     ):
         refused = client.post("/v1/search/text", headers={"Host": host}, **TEXT)
         assert (refused.status_code, refused.json()["code"]) == (403, "host_refused"), host
+        assert "LOOKALIKE_HOSTS" in refused.json()["detail"]
         assert guarded.get("/livez", headers={"Host": host}).status_code == 200
 
 
@@ -145,7 +160,8 @@ def test_listed_host_names_are_trusted(collection: Path, names: str) -> None:
 
 
 @pytest.mark.parametrize(("address", "anonymous", "status"), [("127.0.0.1", False, 200), ("10.0.0.5", False, 403),
-                                                             ("10.0.0.5", True, 200), ("::1", False, 200)])  # fmt: skip
+                                                             ("10.0.0.5", True, 200), ("::1", False, 200),
+                                                             ("::ffff:127.0.0.1", False, 200)])  # fmt: skip
 def test_public_address_without_keys_is_rejected(collection: Path, address: str, anonymous: bool, status: int) -> None:
     app = create_app(Settings(collection=collection, anonymous=anonymous))
 
@@ -194,6 +210,9 @@ def test_allowed_origin_gets_cors_headers(collection: Path) -> None:
         headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
         preflight = client.options("/v1/search/text", headers=headers)
         assert preflight.headers["access-control-allow-origin"] == "https://shop.example"
+        sent = "traceparent, tracestate, baggage, authorization, x-api-key, content-type, cache-control, x-request-id"
+        preflight = client.options("/v1/search/text", headers={**headers, "Access-Control-Request-Headers": sent})
+        assert (preflight.status_code, preflight.headers["access-control-allow-headers"]) == (200, sent)
         refused = client.post("/v1/search/text", headers={"Origin": "https://shop.example"}, **TEXT)
         assert refused.status_code == 401
         assert refused.headers["access-control-allow-origin"] == "https://shop.example"

@@ -133,14 +133,6 @@ def test_every_response_has_security_headers(client: TestClient) -> None:
         assert response.headers["referrer-policy"] == "no-referrer"
 
 
-def test_service_works_under_a_prefix(settings: Settings) -> None:
-    with TestClient(create_app(settings), root_path="/pictures") as prefixed:
-        wait_until_ready(prefixed)
-        found = prefixed.post("/v1/search/text", json={"text": "x", "limit": 3}).json()
-        urls = [result["thumbnail_url"] for result in found["results"] if result["thumbnail_url"]]
-        assert all(url.startswith("/pictures/v1/items/") for url in urls)
-
-
 def test_committed_openapi_document_equals_served_one(client: TestClient) -> None:
     committed = json.loads((REPOSITORY / "docs/openapi.json").read_text())
     served = client.get("/openapi.json").json()

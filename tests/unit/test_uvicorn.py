@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Scope
 
 from app.main import create_app
 from app.server.config import BACKLOG, MAX_HEAD_BYTES, uvicorn_config
@@ -63,7 +64,7 @@ def test_uvicorn_is_imported_in_the_server_alone() -> None:
     found = {name: modules for name, source in sources_naming_uvicorn().items() if (modules := imports(source))}
     own = str(Path(__file__).relative_to(ROOT))
     assert {name for name in found if name != own} == {"app/server/config.py", SERVER}
-    assert set.union(*found.values()) == {"uvicorn"}
+    assert set.union(*found.values()) == {"uvicorn", "uvicorn.middleware.proxy_headers"}
 
 
 def test_server_uses_three_members_of_uvicorn_server(plain: uvicorn.Server) -> None:
@@ -100,8 +101,27 @@ def test_configuration_follows_the_settings(tmp_path: Path) -> None:
     assert (config.http, config.ws, config.lifespan) == ("h11", "none", "off")
     assert (config.h11_max_incomplete_event_size, config.backlog) == (MAX_HEAD_BYTES, BACKLOG)
     assert (config.timeout_keep_alive, config.timeout_graceful_shutdown) == (7, 3)
-    assert (config.proxy_headers, config.forwarded_allow_ips, config.server_header) == (True, "10.0.0.0/8", False)
+    assert (config.proxy_headers, config.server_header) == (False, False)
     assert config.limit_concurrency is None
+
+
+@pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3"])
+@pytest.mark.parametrize(
+    ("proxies", "trusted"), [("10.0.0.9/8", True), ("*", True), ("11.0.0.0/8", False), ("", False)]
+)
+async def test_headers_of_trusted_proxies_are_read(peer: str, proxies: str, trusted: bool, tmp_path: Path) -> None:
+    scopes: list[Scope] = []
+
+    async def application(scope: Scope, *_: object) -> None:
+        scopes.append(scope)
+
+    config = uvicorn_config(application, Settings(collection=tmp_path, proxies=proxies))  # type: ignore[arg-type]
+    forwarded = {"for": "192.0.2.7, ::ffff:10.5.5.5", "proto": "https", "prefix": "/lookalike"}
+    headers = [(f"x-forwarded-{name}".encode(), value.encode()) for name, value in forwarded.items()]
+    scope = {"type": "http", "client": (peer, 5000), "scheme": "http", "headers": headers, "root_path": ""}
+    await config.app(scope, None, None)  # type: ignore[operator,arg-type]
+    seen = (scopes[0]["client"][0], scopes[0]["scheme"], scopes[0]["root_path"])
+    assert seen == (("192.0.2.7", "https", "/lookalike") if trusted else (peer, "http", ""))
 
 
 @pytest.mark.parametrize("protocol", ["h2c", "websocket"])

@@ -127,7 +127,7 @@ def test_history_returns_to_earlier_searches(page: Page, image: Path) -> None:
     assert query_of(page) == {"like": ["left.png"]}
     expect(page.locator("#chip-text")).to_have_text("a motorcycle")
     page.get_by_label("Search by an image file").set_input_files(image)
-    expect(page.locator("#chip-text")).to_have_text("Your image")
+    expect(page.locator("#chip-text")).to_have_text("my motorcycle.png")
     page.go_back()
     expect(page.locator("#chip-text")).to_have_text("a motorcycle")
     page.go_back()
@@ -137,7 +137,7 @@ def test_history_returns_to_earlier_searches(page: Page, image: Path) -> None:
     assert ids(page) == results
     page.go_forward()
     page.go_forward()
-    expect(page.locator("#chip-text")).to_have_text("Your image")
+    expect(page.locator("#chip-text")).to_have_text("my motorcycle.png")
     wait_for_first(page, "left.png")
 
 
