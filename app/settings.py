@@ -217,7 +217,10 @@ class Settings(BaseSettings):
         json_schema_extra=_SECONDS,
     )
     thumbnail_max_age: int = Field(
-        default=3_600, ge=0, description="Time that a browser may cache a thumbnail.", json_schema_extra=_SECONDS
+        default=3_600,
+        ge=0,
+        description="Time that a browser may cache a thumbnail. A new version of the collection has new URLs.",
+        json_schema_extra=_SECONDS,
     )
     max_connections: int | None = Field(
         default=None, ge=1, description="Deprecated, without effect: a reverse proxy bounds connections."

@@ -36,7 +36,7 @@ ItemIdParameter = Annotated[
     str, Query(alias="id", description="Id of the item: any, percent-encoded.", examples=["chelsea.png"])
 ]
 ThumbnailVersion = Annotated[
-    str | None, Query(description="Version of the collection, as in `thumbnail_url`; it has no effect on the image.")
+    str, Query(description="Version of the collection, as in `thumbnail_url`. It has no effect on the image.")
 ]
 
 _SIGNATURES = {b"RIFF": "image/webp", b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
@@ -96,7 +96,7 @@ async def list_items(request: Request, pipeline: PipelineDep) -> Response:
 )
 @admitted("read")
 async def get_thumbnail(
-    item_id: ItemId, request: Request, pipeline: PipelineDep, settings: SettingsDep, v: ThumbnailVersion = None
+    item_id: ItemId, request: Request, pipeline: PipelineDep, settings: SettingsDep, v: ThumbnailVersion = ""
 ) -> Response:
     """Get an item's thumbnail as an image file. `thumbnail_url` of an item is its URL.
 
@@ -119,7 +119,7 @@ async def get_thumbnail(
 )
 @admitted("read")
 async def get_thumbnail_by_parameter(
-    item_id: ItemIdParameter, request: Request, pipeline: PipelineDep, settings: SettingsDep, v: ThumbnailVersion = None
+    item_id: ItemIdParameter, request: Request, pipeline: PipelineDep, settings: SettingsDep, v: ThumbnailVersion = ""
 ) -> Response:
     """Get a thumbnail like `/v1/items/{id}/thumbnail`, of an item with any id.
 
@@ -129,7 +129,7 @@ async def get_thumbnail_by_parameter(
 
 
 async def _thumbnail(
-    item_id: str, version: str | None, request: Request, pipeline: QueryPipeline, settings: Settings
+    item_id: str, version: str, request: Request, pipeline: QueryPipeline, settings: Settings
 ) -> Response:
     data = await pipeline.thumbnail(item_id)
     if data is None:
@@ -146,8 +146,8 @@ async def _thumbnail(
     return Response(data, headers=headers, media_type=_sniff(data))
 
 
-def _cache_control(requested: str | None, served: str, max_age: int) -> str:
-    if requested is None:
+def _cache_control(requested: str, served: str, max_age: int) -> str:
+    if not requested:
         return f"private, max-age={max_age}"
     return f"private, max-age={max_age}, immutable" if requested == served else "private, no-cache"
 

@@ -29,13 +29,14 @@ Limit = Annotated[
     ),
 ]
 
+_VERSION = "20260101T120000Z-1a2b3c"
 _RESULT: dict[str, Any] = {
     "id": "chelsea.png",
     "score": 0.441914,
     "metadata": {"path": "chelsea.png", "caption": "chelsea", "width": 451, "height": 300, "format": "PNG"},
-    "thumbnail_url": "/v1/items/chelsea.png/thumbnail",
+    "thumbnail_url": f"/v1/items/chelsea.png/thumbnail?v={_VERSION}",
 }
-_SOURCE: dict[str, Any] = {"collection": "my-collection", "version": "20260101T120000Z-1a2b3c", "encoder": "lite"}
+_SOURCE: dict[str, Any] = {"collection": "my-collection", "version": _VERSION, "encoder": "lite"}
 _TOOK_MS: dict[str, Any] = {
     "decode": 1.9,
     "preprocess": 0.4,

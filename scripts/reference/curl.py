@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from shlex import quote
 from typing import Any
+from urllib.parse import urlencode
 
 Schema = dict[str, Any]
 
@@ -19,7 +20,7 @@ def examples(method: str, path: str, operation: Schema, example: Callable[[Schem
 
     Args:
         method: in lower case.
-        path: with its parameters in braces.
+        path: with its parameters in braces; required ones of the query string are added.
         operation: from the document.
         example: returns the example of a JSON body, from its schema.
     """
@@ -32,8 +33,10 @@ def examples(method: str, path: str, operation: Schema, example: Callable[[Schem
 
 
 def _with_values(path: str, parameters: list[Schema]) -> str:
-    values = {each["name"]: each["schema"]["examples"][0] for each in parameters if each["in"] == "path"}
-    return re.sub(r"{(\w+)}", lambda found: str(values[found[1]]), path)
+    values = {each["name"]: str(each["schema"]["examples"][0]) for each in parameters if each.get("required")}
+    query = {name: value for name, value in values.items() if f"{{{name}}}" not in path}
+    filled = re.sub(r"{(\w+)}", lambda found: values[found[1]], path)
+    return f"{filled}?{urlencode(query)}" if query else filled
 
 
 def _output(operation: Schema) -> str:

@@ -64,7 +64,7 @@ def test_each_has_its_path_and_the_default_the_short_paths(roots: list[Path]) ->
             body = search(client, name)
             assert (body["collection"], body["version"]) == (name, current_version(root))
             url = body["results"][0]["thumbnail_url"]
-            assert url == f"/v1/collections/{name}/items/left.png/thumbnail"
+            assert url == f"/v1/collections/{name}/items/left.png/thumbnail?v={body['version']}"
             assert client.get(url).headers["content-type"].startswith("image/")
             base = f"/v1/collections/{name}"
             assert client.get(f"{base}/items/animals%2Fcat.png").json()["collection"] == name
