@@ -39,14 +39,25 @@ class PlanWriter:
         self._folder = folder
         self._records: list[dict[str, Any]] = []
         self._control: list[tuple[int, int, str | None, str | None]] = []
+        self._types: Mapping[str, pa.DataType] = {}
         self._chunks = 0
         self._digest = hashlib.blake2b(digest_size=16)
         self.count = 0
 
     def add(
-        self, id_hash: int, fingerprint: int, record: Mapping[str, Any], error: tuple[str, str] | None = None
+        self,
+        id_hash: int,
+        fingerprint: int,
+        record: Mapping[str, Any],
+        error: tuple[str, str] | None = None,
+        types: Mapping[str, pa.DataType] | None = None,
     ) -> None:
-        """Add an item: its identity, its metadata, and an error (code, message) if it is rejected."""
+        """Add an item: its identity, its metadata, an error (code, message) if it is rejected, its columns' types."""
+        types = types or {}
+        if types is not self._types and types != self._types:
+            self._flush()
+            self._types = types
+            self._digest.update(repr(list(self._types.items())).encode())
         self._digest.update(struct.pack("<QQ", id_hash, fingerprint))
         self._digest.update(repr(sorted(record.items())).encode("utf-8", "surrogatepass"))  # a caption may change alone
         self._records.append(dict(record))
@@ -63,7 +74,7 @@ class PlanWriter:
     def _flush(self) -> None:
         if not self._records:
             return
-        metadata = table_from_records(self._records)
+        metadata = table_from_records(self._records, self._types)
         columns = zip(*self._control, strict=True)
         control = [pa.array(column, field.type) for column, field in zip(columns, CONTROL, strict=True)]
         table = pa.table([*control, *metadata.columns], names=[*CONTROL.names, *metadata.column_names])

@@ -12,7 +12,7 @@ from indexing.importing.embeddings import EmbeddingBatch
 from lookalike.errors import SourceError
 from lookalike.sources.columns import RESERVED_COLUMNS
 from lookalike.sources.item import ColumnNames
-from lookalike.sources.parquet import CAPTION_COLUMNS, ID_COLUMNS, PATH_COLUMNS
+from lookalike.sources.table_columns import CAPTION_COLUMNS, ID_COLUMNS, PATH_COLUMNS
 
 _ID_COLUMNS = (*ID_COLUMNS, "image_path")
 _SIZE_COLUMNS = ("width", "height")

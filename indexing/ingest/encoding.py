@@ -126,10 +126,10 @@ def _decode_tasks(
         item_fingerprint = fingerprint(item.fingerprint, options.max_pixels, DECODER_VERSION)
         record = {"id": item.id, "source": item.source, **item.columns}
         if not unique:
-            plan.add(item_hash, item_fingerprint, record, (DuplicateId.code, _duplicate_message(item)))
+            plan.add(item_hash, item_fingerprint, record, (DuplicateId.code, _duplicate_message(item)), item.types)
             progress.add(rejected=1)
             continue
-        plan.add(item_hash, item_fingerprint, record)
+        plan.add(item_hash, item_fingerprint, record, types=item.types)
         if _is_reusable(item_hash, item_fingerprint, reusable):
             progress.add(reused=1)
         else:

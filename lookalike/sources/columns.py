@@ -115,13 +115,21 @@ def merged_columns(own: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str
     >>> merged_columns({"caption": "a cat"}, {"caption": "tabby", "width": 640, "label": 3})
     {'caption': 'a cat', 'source_caption': 'tabby', 'source_width': 640, 'label': 3}
     """
-    columns = dict(own)
-    for name, value in extra.items():
-        if own.get(name) == value:
-            continue
+    names = metadata_names(list(extra))
+    return dict(own) | {names[name]: value for name, value in extra.items() if own.get(name) != value}
+
+
+def metadata_names(names: Sequence[str]) -> dict[str, str]:
+    """Return each of a source's column names -> its unique name in the collection.
+
+    >>> metadata_names(["caption", "source_caption", "_score", "label"])
+    {'caption': 'source_caption_', 'source_caption': 'source_caption', '_score': 'source_score', 'label': 'label'}
+    """
+    unique: dict[str, str] = {}
+    for name in names:
         reserved = name in RESERVED_COLUMNS or name.startswith("_") or not name
-        unique = f"source_{name.lstrip('_')}" if reserved else name
-        while unique in columns or (unique != name and unique in extra):
-            unique += "_"
-        columns[unique] = value
-    return columns
+        mapped = f"source_{name.lstrip('_')}" if reserved else name
+        while mapped in unique.values() or (mapped != name and mapped in names):
+            mapped += "_"
+        unique[name] = mapped
+    return unique

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+import pyarrow as pa
+
 from lookalike.errors import ImageTooLarge, LookalikeError, SourceError, SourceNotFound
 from lookalike.sources.scan_report import ScanReport
 
@@ -44,6 +46,7 @@ class Item:
         fallback_id: the id to use if an earlier source has an item with the same id; None to reject it.
         unavailable: whether its file or folder can't be reached now, which does not mean that it was removed; a
             folder's `path` ends in a slash and stands for everything below it.
+        types: Arrow types of a table's columns, with or without a value here; other types are inferred from values.
     """
 
     id: str
@@ -53,6 +56,7 @@ class Item:
     columns: Mapping[str, Any] = field(default_factory=dict)
     fallback_id: str | None = None
     unavailable: bool = False
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
 
 
 class Source(Protocol):

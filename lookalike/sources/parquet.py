@@ -7,7 +7,8 @@ relative to the Parquet file. The id is a column's value or a hash of the image'
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ import pyarrow.parquet as pq
 from typing_extensions import override
 
 from lookalike.errors import ImageUndecodable, SourceError
-from lookalike.sources.columns import captions_from_cell, merged_columns, valid_text_columns
+from lookalike.messages import quoted
+from lookalike.sources.class_labels import named_classes
+from lookalike.sources.columns import (
+    captions_from_cell,
+    metadata_names,
+    unique_names,
+    valid_text_columns,
+)
 from lookalike.sources.item import (
     ColumnNames,
     Item,
@@ -31,17 +39,17 @@ from lookalike.sources.item import (
     size_and_mtime,
     unreadable_item,
 )
+from lookalike.sources.scan_report import ScanReport
+from lookalike.sources.table_columns import choose_columns, is_text, left_out_columns
 
 SUFFIXES = (".parquet", ".pq")
 """File name suffixes of Parquet files."""
 
-IMAGE_COLUMNS = ("image", "image_bytes", "bytes", "img", "picture", "jpg", "jpeg", "png", "content", "data")
-PATH_COLUMNS = ("image_path", "path", "file", "file_name", "filename", "filepath", "image", "img_path")
-ID_COLUMNS = ("id", "key", "path", "url")
-CAPTION_COLUMNS = ("caption", "captions", "text", "TEXT")
-"""Names to look for, in this order, if the user names no column."""
-
 _ROWS_PER_BATCH = 64
+_ROWS_PER_SAMPLE = 8
+_MAX_SAMPLED_ROWS = 4_096
+"""Rows from the start of a table in which a column's first values are looked for."""
+
 _READ_ERRORS = (OSError, pa.ArrowException)
 
 
@@ -55,15 +63,33 @@ class ParquetSource(Source):
         columns: column names from the user.
 
     Raises:
-        SourceError: a named column is missing, or none holds images. A damaged file is reported when it is read.
+        SourceError: a named column is missing, or none can be read as images. A damaged file is reported when it is
+            read.
     """
 
     def __init__(self, path: Path, label: str, prefix: str = "", columns: ColumnNames | None = None) -> None:
         self.label = label
         self._path = path
         self._prefix = prefix
-        self._schema = _read_schema(path)
-        self._columns = _choose_columns(self._schema, columns or ColumnNames(), path) if self._schema else ColumnNames()
+        schema = _read_schema(path) or pa.schema([])
+        self._columns = ColumnNames()
+        self._left_out: dict[str, str] = {}
+        if schema.names:
+            samples = {name: _first_values(path, name) for name in schema.names}
+            self._columns = choose_columns(schema, columns or ColumnNames(), samples, display_name(str(path)))
+            self._left_out = left_out_columns(schema, self._columns, samples)
+        self._read = [name for name in schema.names if name not in self._left_out]
+        self._classes = {name: classes for name, classes in named_classes(schema).items() if name in self._read}
+        self._names = metadata_names([name for name in self._read if not self._is_own(name, schema)])
+        self._types = {
+            mapped: self._classes[name].type if name in self._classes else schema.field(name).type
+            for name, mapped in self._names.items()
+        }
+
+    @override
+    @property
+    def report(self) -> ScanReport:
+        return ScanReport(left_out=dict(self._left_out))
 
     @override
     def estimated_count(self) -> int | None:
@@ -76,16 +102,23 @@ class ParquetSource(Source):
         row = 0
         try:
             stat = size_and_mtime(self._path.stat())
-            with pq.ParquetFile(self._path, buffer_size=1 << 20) as file:
-                for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH):
-                    for record in valid_text_columns(batch).to_pylist():
-                        yield self._item(record, stat, row)
-                        row += 1
+            for batch in _batches(self._path, self._read, _ROWS_PER_BATCH):
+                for record in valid_text_columns(batch).to_pylist():
+                    yield replace(self._item(record, stat, row), types=self._types)
+                    row += 1
         except _READ_ERRORS as error:
             what = f"{display_name(self._path.name)} is truncated or corrupt after {row:,} rows"
             yield unreadable_item(
-                self._prefix + display_name(self._path.stem), self.label, SourceError(f"{what}: {error}")
+                self._prefix + display_name(self._path.stem),
+                self.label,
+                SourceError(f"{what}: {' '.join(str(error).split())}"),
             )
+
+    def _is_own(self, name: str, schema: pa.Schema) -> bool:
+        """Return whether a column becomes the image, the item's id, `path` or the captions."""
+        if name in (self._columns.image, self._columns.caption):
+            return True
+        return (name == "path" and is_text(schema.field(name).type)) or name == "id" == self._columns.id
 
     def _item(self, record: dict[str, Any], stat: tuple[int, int], row: int) -> Item:
         data, path = _unpack(record[self._columns.image or ""])
@@ -94,7 +127,7 @@ class ParquetSource(Source):
         value = record[id_column] if id_column is not None else _content_id(data) or path
         if value is None or value == "":
             name = display_name(self._path.name)
-            missing = "no image" if id_column is None else f"no id in column {id_column!r}"
+            missing = "no image" if id_column is None else f"no id in column {quoted(id_column)}"
             error = SourceError(f"row {row} of {name} has {missing}")
             return unreadable_item(f"{self._prefix}{name}#row-{row}", self.label, error, columns)
         text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
@@ -114,7 +147,9 @@ class ParquetSource(Source):
         except OSError as error:
             return unreadable_item(item_id, self.label, read_error(path, error), columns)
         except ValueError as error:  # a NUL character in the path
-            return unreadable_item(item_id, self.label, SourceError(f"{str(path)!r} is not a path: {error}"), columns)
+            return unreadable_item(
+                item_id, self.label, SourceError(f"{quoted(str(path))} is not a path: {error}"), columns
+            )
         except SourceError as error:
             return unreadable_item(item_id, self.label, error, columns)
         return Item(
@@ -122,61 +157,59 @@ class ParquetSource(Source):
         )
 
     def _metadata(self, record: dict[str, Any], path: str | None) -> dict[str, Any]:
-        """Return every column but the image; `id` only if it is not the item's id, and the caption as `caption`."""
-        extra = dict(record)
-        del extra[self._columns.image or ""]
-        own: dict[str, Any] = {}
-        path_value = extra.pop("path", None)
-        if isinstance(path_value, str) or path:
-            own["path"] = path_value if isinstance(path_value, str) else path
-        elif path_value is not None:
-            extra["path"] = path_value
+        """Return `path`, the captions and every other column that has a value, under the collection's names."""
+        own_path = record.get("path") if self._names.get("path") is None else None
+        path = own_path if own_path is not None and self._columns.image != "path" else path
+        own: dict[str, Any] = {"path": path} if path else {}
         if self._columns.caption is not None:
-            own |= captions_from_cell(extra.pop(self._columns.caption, None))
-        if self._columns.id == "id":
-            extra.pop("id", None)
-        return merged_columns(own, extra)
+            own |= captions_from_cell(record[self._columns.caption])
+        for name, mapped in self._names.items():
+            value = record[name]
+            if name in self._classes:
+                value = self._classes[name].convert(value)
+            if value is not None and own.get(name) != value:
+                own[mapped] = value
+        return own
 
 
 def _read_schema(path: Path) -> pa.Schema | None:
+    """Return the schema with unique names; None if the file can't be read."""
     try:
-        return pq.read_schema(path)
+        schema = pq.read_schema(path)
     except _READ_ERRORS:
         return None
+    fields = [field.with_name(name) for field, name in zip(schema, unique_names(schema.names), strict=True)]
+    return pa.schema(fields, schema.metadata)
 
 
-def _choose_columns(schema: pa.Schema, named: ColumnNames, path: Path) -> ColumnNames:
-    for option, name in (("id", named.id), ("image", named.image), ("caption", named.caption)):
-        if name is not None and name not in schema.names:
-            raise SourceError(f"{path} has no column {name!r} (--{option}-column); it has: {', '.join(schema.names)}")
-    image = named.image or _image_column(schema, path)
-    others = [name for name in schema.names if name != image]
-    path_mode = not _holds_bytes(schema.field(image).type)
-    found_id = next((name for name in ID_COLUMNS if name in others), image if path_mode else None)
-    caption = named.caption or next((name for name in CAPTION_COLUMNS if name in others), None)
-    return ColumnNames(id=named.id or found_id, image=image, caption=caption)
+def _batches(path: Path, names: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of the columns, whose names are unique."""
+    with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+        own_names = file.schema_arrow.names
+        unique = unique_names(own_names)
+        chosen = None if unique != own_names else list(names)  # Parquet can't tell columns of one name apart
+        for batch in file.iter_batches(batch_size=rows, columns=chosen):
+            yield (batch if chosen is not None else batch.rename_columns(unique)).select(list(names))
 
 
-def _image_column(schema: pa.Schema, path: Path) -> str:
-    binary = [field.name for field in schema if _holds_bytes(field.type)]
-    named = [name for name in IMAGE_COLUMNS if name in binary]
-    paths = [name for name in PATH_COLUMNS if name in schema.names and _is_text(schema.field(name).type)]
-    if named or len(binary) == 1 or paths:
-        return (named or binary[:1] or paths)[0]
-    raise SourceError(
-        f"{path}: no column of image bytes or paths; name it with --image-column. "
-        f"The columns are: {', '.join(schema.names)}"
-    )
+def _first_values(path: Path, name: str) -> list[Any]:
+    """Return the first values of a column that are not empty, a few; none if the table's start has none."""
+    read = 0
+    try:
+        for batch in _batches(path, [name], _ROWS_PER_SAMPLE):
+            values = [value for value in valid_text_columns(batch).column(0).to_pylist() if not _is_empty(value)]
+            read += len(batch)
+            if values or read >= _MAX_SAMPLED_ROWS:
+                return values
+    except _READ_ERRORS:
+        pass
+    return []
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_empty, value.values()))
+    return value is None or (isinstance(value, str | bytes | list) and not value)
 
 
 def _unpack(image: Any) -> tuple[bytes | None, str | None]:

@@ -28,8 +28,8 @@ from lookalike.sources.columns import (
 )
 from lookalike.sources.item import composed, display_name
 from lookalike.sources.metadata_file import METADATA_FILES, MetadataFile
-from lookalike.sources.parquet import CAPTION_COLUMNS
 from lookalike.sources.regular_file import read_regular_file
+from lookalike.sources.table_columns import CAPTION_COLUMNS
 from lookalike.sources.takeout import described_images, is_takeout, json_names, takeout_columns
 
 MAX_JSON_BYTES = 1 << 20

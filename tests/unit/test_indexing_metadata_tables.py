@@ -42,7 +42,7 @@ def test_different_types_become_text() -> None:
     rows = [conform(table, schema).to_pylist()[0] for table in tables]
     assert [row["a"] for row in rows] == ["1", "x", "[1]"]
     assert [row["b"] for row in rows] == [1.0, 1.5, None]
-    assert schema.field("c").type == pa.string()
+    assert schema.field("c").type == pa.null()  # so that a filter on it does not meet an unknown column
 
 
 def test_mixed_values_become_text() -> None:

@@ -321,7 +321,7 @@ class TestParquet:
 
     def test_missing_image_column_is_named(self, tmp_path: Path) -> None:
         path = write_parquet(tmp_path / "x.parquet", {"URL": ["http://127.0.0.1/a.jpg"], "TEXT": ["cat"]})
-        with pytest.raises(SourceError, match=r"--image-column.*URL, TEXT"):
+        with pytest.raises(SourceError, match=r"column 'URL' holds URLs: download .* with --image-column$"):
             open_sources([str(path)])
         with pytest.raises(SourceError, match="no column 'nothing'"):
             open_sources([str(path)], ColumnNames(id="nothing"))
