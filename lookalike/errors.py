@@ -83,7 +83,8 @@ class ImageUndecodable(ImageError):
 class ImageUnsupported(ImageError):
     """Bytes that are not an image, or an image of a format that is not supported.
 
-    JPEG, PNG, WebP, GIF, BMP and TIFF are supported. The content decides, not the file extension. Convert the image.
+    JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF and JPEG 2000 are supported. JPEG XL and camera RAW
+    need an extra, which the message names. The content decides, not the file extension. Convert other images.
     """
 
     code = "image_unsupported"

@@ -112,7 +112,8 @@ async def search_image(request: Request, pipeline: PipelineDep, service: Service
     Send the image as the file `file` of a multipart form, as base64 or a URL in JSON, or as the body itself. The
     Content-Type says which. For a raw body, it is `image/...` or `application/octet-stream`.
 
-    JPEG, PNG, WebP, GIF (the first frame), BMP and TIFF are supported. The content decides, not the Content-Type.
+    JPEG, PNG, WebP, GIF (the first frame), BMP, TIFF, HEIC, AVIF and JPEG 2000 are supported.
+    The content decides, not the Content-Type.
     """
     source, options = await _read_image(request)
     started = time.perf_counter()

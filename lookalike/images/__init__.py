@@ -1,7 +1,8 @@
 """Bytes -> RGB image, for the indexing job and the service alike.
 
 decoder       any accepted file -> an upright 8-bit RGB image; the only caller of Pillow's decoders
-formats       accepted formats, and which error each other kind of bytes raises
+formats       accepted formats, their file names, and which one some bytes are of
+opening       the header of a file of any accepted format, and which error each other kind of bytes raises
 color         transparency, palettes, 16-bit and float pixels -> 8-bit RGB
 in_memory     a Pillow image or an array of pixels -> an upright 8-bit RGB image
 pixel_budget  a bound on the pixels that all threads hold together

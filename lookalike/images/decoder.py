@@ -15,7 +15,7 @@ from PIL import Image
 
 from lookalike.errors import ImageTooLarge, ImageUndecodable
 from lookalike.images.color import to_rgb
-from lookalike.images.formats import open_image
+from lookalike.images.opening import open_image
 from lookalike.images.pixel_budget import PixelBudget
 
 DEFAULT_MAX_PIXELS = 64_000_000
@@ -102,7 +102,9 @@ def open_decoded(
 
 
 def _reduce(image: Image.Image, target: int) -> None:
-    """Have a JPEG decoded at a fraction of its size."""
+    """Have a JPEG decoded at a fraction of its size; others offer an embedded thumbnail, maybe a stale one."""
+    if image.format not in ("JPEG", "MPO"):
+        return
     try:
         image.draft("RGB", (2 * target, 2 * target))
     except Exception as error:  # hostile bytes, as above
