@@ -41,6 +41,10 @@ def import_embeddings(
     id_column: Annotated[
         str | None, typer.Option(help="Column of unique ids.", show_default="id, key, path, url or image_path")
     ] = None,
+    number_rows: Annotated[
+        bool,
+        typer.Option("--number-rows", help="Make ids from row numbers: 0 is the first row of all files."),
+    ] = False,
     path_column: Annotated[
         str | None, typer.Option(help="Column of image paths.", show_default="found by its name")
     ] = None,
@@ -66,8 +70,9 @@ def import_embeddings(
     """Make a collection from the embeddings of clip-retrieval, img2dataset or FAISS.
 
     Vectors may be float16, float32 or float64, of any norm. Each file must have as many vectors as its metadata has
-    rows. Rows whose image is available get a thumbnail. A few of these images are encoded to check that the vectors
-    are this encoder's. docs/guides/import-embeddings.md is the guide.
+    rows. A row whose id occurred before gets a number after it, such as KEY#2. Rows whose image is available get a
+    thumbnail. A few of these images are encoded to check that the vectors are this encoder's.
+    docs/guides/import-embeddings.md is the guide.
 
     Example:  lookalike import embeddings/ --out images --encoder open_clip:ViT-B-32/openai --pictures ~/Pictures
 
@@ -83,7 +88,7 @@ def import_embeddings(
     budget = parse_budget(recall, memory, latency, explain)
     settings = ImportSettings(
         source, out, encoder, metadata, images, columns, store, budget, workers,
-        EngineOptions(device, engine), replace=replace, unchecked=unchecked,
+        EngineOptions(device, engine), replace=replace, unchecked=unchecked, number_rows=number_rows,
     )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
@@ -104,6 +109,11 @@ def _summary_text(summary: ImportSummary) -> str:
         f"  {summary.seen:,} seen = {summary.indexed:,} indexed + {summary.rejected:,} rejected{rejected}",
         f"  {summary.pictures:,} images available{_agreement(summary)}",
     ]
+    if summary.repeated_ids:
+        lines.append(
+            f"  {summary.repeated_ids:,} rows repeat an id: #2, #3 and so on stand after theirs; "
+            "--number-rows makes ids from row numbers instead"
+        )
     if summary.approximate:
         lines.append(
             "  the index stores codes instead of vectors: the imported vectors and their scores are approximate"

@@ -19,9 +19,13 @@ class IdSet:
         self._recent: set[int] = set()
         self._runs: list[UInt64] = []
 
+    def __contains__(self, value: int) -> bool:
+        """Return whether a value was added."""
+        return value in self._recent or any(_contains(run, value) for run in self._runs)
+
     def add(self, value: int) -> bool:
         """Add a value; return False if it was in the set already."""
-        if value in self._recent or any(_contains(run, value) for run in self._runs):
+        if value in self:
             return False
         self._recent.add(value)
         if len(self._recent) == _MAX_RECENT:

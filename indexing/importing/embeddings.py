@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from indexing.metadata_tables import common_schema, conform
 from lookalike.errors import SourceError, SourceNotFound
-from lookalike.sources.columns import valid_text_columns
+from lookalike.sources.columns import unique_names, valid_text_columns
 from lookalike.stores.faiss.stored_vectors import open_vectors
 from lookalike.types import Float32, Int64
 
@@ -42,11 +42,13 @@ class EmbeddingBatch:
 
     Attributes:
         vectors: (m, d) float32 as stored, not normalised.
-        metadata: m rows; without metadata a column `row`: their numbers in the source, or the ids of a FAISS index.
+        metadata: m rows; without metadata a column `row` with their numbers.
+        numbers: (m,) positions in the source from 0, or, without metadata, the ids of a FAISS index.
     """
 
     vectors: Float32
     metadata: pa.Table
+    numbers: Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,9 @@ class Embeddings:
     def __iter__(self) -> Iterator[EmbeddingBatch]:
         position = 0
         for table in self._metadata():
-            yield EmbeddingBatch(self._rows(position, position + len(table)), table)
-            position += len(table)
+            stop = position + len(table)
+            yield EmbeddingBatch(self._rows(position, stop), table, self._row_numbers(position, stop))
+            position = stop
 
     def _metadata(self) -> Iterator[pa.Table]:
         if not self._tables:
@@ -103,7 +106,8 @@ class Embeddings:
             try:
                 with pq.ParquetFile(path) as file:
                     for batch in file.iter_batches(batch_size=MAX_BATCH_ROWS):
-                        yield conform(valid_text_columns(pa.table(batch)), self.schema)
+                        named = batch.rename_columns(unique_names(batch.schema.names))
+                        yield conform(valid_text_columns(pa.table(named)), self.schema)
             except _READ_ERRORS as error:
                 raise SourceError(f"{path} can't be read: {error}") from error
 
@@ -118,7 +122,7 @@ class Embeddings:
         return np.concatenate(parts)
 
     def _row_numbers(self, start: int, stop: int) -> Int64:
-        ids = self._vectors[0].ids
+        ids = None if self.has_metadata else self._vectors[0].ids
         return np.arange(start, stop) if ids is None else ids[start:stop]
 
     def _check_tables(self) -> pa.Schema:
@@ -128,7 +132,8 @@ class Embeddings:
         for path in self._tables:
             try:
                 counts.append(int(pq.read_metadata(path).num_rows))
-                schemas.append(pq.read_schema(path).remove_metadata())
+                schema = pq.read_schema(path)
+                schemas.append(pa.schema(zip(unique_names(schema.names), schema.types, strict=True)))
             except _READ_ERRORS as error:
                 raise SourceError(f"{path} can't be read: {error}") from error
         if len(self._tables) == len(self._vectors):
@@ -138,10 +143,7 @@ class Embeddings:
                     raise SourceError(f"{vectors.name} holds {vectors.count:,} vectors, {path.name} {rows:,} rows")
         elif self._tables and sum(counts) != self.count:
             raise SourceError(f"{self.source} holds {self.count:,} vectors, its metadata {sum(counts):,} rows")
-        try:
-            return pa.unify_schemas(schemas, promote_options="permissive") if schemas else _ROW_NUMBERS
-        except pa.ArrowException:  # numbers in one shard, text in another
-            return common_schema(schemas)
+        return common_schema(schemas) if schemas else _ROW_NUMBERS
 
 
 def _find_vectors(source: Path) -> list[_VectorFile]:

@@ -51,6 +51,7 @@ class ImportSettings:
         engine_options: how the encoder runs.
         replace: whether a collection at `out` may be replaced.
         unchecked: accept vectors that another encoder seems to have made.
+        number_rows: make the ids from the rows' numbers.
     """
 
     source: Path
@@ -65,6 +66,7 @@ class ImportSettings:
     engine_options: EngineOptions = field(default_factory=EngineOptions)
     replace: bool = False
     unchecked: bool = False
+    number_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class ImportSummary:
         indexed: rows of the version.
         rejected: rows in `rejected.parquet`.
         rejected_by_code: error code -> count.
+        repeated_ids: indexed rows whose id occurred before, so that a number was added to it.
         pictures: rows whose image was available locally, and that have a thumbnail.
         approximate: whether the vectors were reconstructed from an index's codes.
         checked: number of images that were encoded.
@@ -96,6 +99,7 @@ class ImportSummary:
     indexed: int
     rejected: int
     rejected_by_code: dict[str, int]
+    repeated_ids: int
     pictures: int
     approximate: bool
     checked: int
@@ -132,7 +136,13 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
         with ThreadPoolExecutor(settings.workers or available_cores(), "decode") as pool:
             images = LocalImages(embeddings.source, settings.images, work, encoder, pool)
             rows = ImportedRows(
-                embeddings, settings.columns, images, reporter, encoder=settings.encoder, unchecked=settings.unchecked
+                embeddings,
+                settings.columns,
+                images,
+                reporter,
+                encoder=settings.encoder,
+                unchecked=settings.unchecked,
+                number_rows=settings.number_rows,
             )
             reporter.begin(embeddings.count)
             stream = RowStream(iter(rows), rows.schema, embeddings.count, _KEPT_ON_DISK_FULL)
@@ -170,6 +180,7 @@ def _summary(
         store=manifest.store.kind,
         **manifest.counts.model_dump(),
         rejected_by_code=rejected_codes(settings.out, manifest.version),
+        repeated_ids=rows.ids.repeated,
         pictures=rows.image_count,
         approximate=embeddings.approximate,
         checked=len(images.cosines),

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from indexing.id_set import IdSet
 from indexing.importing.columns import ColumnMapping
 from indexing.importing.embeddings import EmbeddingBatch, Embeddings
 from indexing.importing.local_images import LocalImages
+from indexing.importing.unique_ids import UniqueIds
 from indexing.metadata_tables import common_schema
 from indexing.progress import Progress
 from indexing.row_stream import ENCODED_SCHEMA, REJECTED_SCHEMA, RowChunk
-from lookalike.errors import DuplicateId, EncoderMismatch, LookalikeError, SourceError, VectorInvalid
+from lookalike.errors import EncoderMismatch, LookalikeError, SourceError, VectorInvalid
 from lookalike.metadata import id_hash
 from lookalike.sources.item import ColumnNames
 from lookalike.types import Float32
@@ -35,13 +35,15 @@ class ImportedRows:
         embeddings: the source.
         columns: the columns that the user named.
         images: the rows' local images.
-        unchecked: accept vectors that another encoder seems to have made.
-        encoder: its name, for messages.
         progress: counts the rows.
+        encoder: the encoder's name, for messages.
+        unchecked: accept vectors that another encoder seems to have made.
+        number_rows: make the ids from the rows' numbers.
 
     Attributes:
         schema: of the metadata.
         image_count: rows with a thumbnail so far.
+        ids: makes the rows' ids unique.
     """
 
     def __init__(
@@ -53,11 +55,14 @@ class ImportedRows:
         *,
         encoder: str,
         unchecked: bool,
+        number_rows: bool = False,
     ) -> None:
         self._embeddings, self._images, self._progress = embeddings, images, progress
         self._encoder, self._unchecked = encoder, unchecked
-        self._columns = ColumnMapping(embeddings.schema, columns, embeddings.source, embeddings.has_metadata)
-        self._seen = IdSet()
+        self._columns = ColumnMapping(
+            embeddings.schema, columns, embeddings.source, embeddings.has_metadata, number_rows
+        )
+        self.ids = UniqueIds()
         self.schema = common_schema([self._columns.schema])
         self.image_count = 0
 
@@ -68,7 +73,10 @@ class ImportedRows:
     def _chunk(self, batch: EmbeddingBatch) -> RowChunk:
         norms = np.sqrt(np.vecdot(batch.vectors, batch.vectors, dtype=np.float64))
         metadata = self._columns.apply(batch)
-        errors = self._errors(metadata.column("id").to_pylist(), norms)
+        ids = metadata.column("id").to_pylist()
+        errors = [_error(item_id, norm) for item_id, norm in zip(ids, norms, strict=True)]
+        unique = [item_id if error else self.ids.add(item_id) for item_id, error in zip(ids, errors, strict=True)]
+        metadata = metadata.set_column(0, "id", pa.array(unique, pa.string()))
         good = np.array([error is None for error in errors])
         unit = (batch.vectors[good] / norms[good, None]).astype(np.float32)
         accepted = metadata.filter(pa.array(good))
@@ -80,20 +88,6 @@ class ImportedRows:
         self._progress.add(reused=int(good.sum()), rejected=int((~good).sum()))
         return RowChunk(_encoded(accepted, unit, images), accepted, _rejected(metadata, errors))
 
-    def _errors(self, ids: Sequence[str | None], norms: Float32) -> list[LookalikeError | None]:
-        """Return why each row is rejected; None for accepted ones."""
-        errors: list[LookalikeError | None] = []
-        for item_id, norm in zip(ids, norms, strict=True):
-            if not item_id:
-                errors.append(SourceError("the row has no id"))
-            elif not (np.isfinite(norm) and norm > 0):
-                errors.append(VectorInvalid(f"the vector has norm {norm}; nothing can be compared with it"))
-            elif not self._seen.add(id_hash(item_id)):
-                errors.append(DuplicateId(f"id {item_id!r} occurs twice"))
-            else:
-                errors.append(None)
-        return errors
-
     def _require_agreement(self) -> None:
         agreement = self._images.agreement
         if agreement is not None and agreement < _MIN_AGREEMENT and not self._unchecked:
@@ -102,6 +96,15 @@ class ImportedRows:
                 f"{agreement:.2f} with their vectors in {self._embeddings.source}: another encoder made those. Name "
                 "it, or import them without this check by --unchecked"
             )
+
+
+def _error(item_id: str | None, norm: float) -> LookalikeError | None:
+    """Return why a row is rejected; None for accepted ones."""
+    if not item_id:
+        return SourceError("the row has no id; --number-rows makes ids from row numbers")
+    if not (np.isfinite(norm) and norm > 0):
+        return VectorInvalid(f"the vector has norm {norm}; nothing can be compared with it")
+    return None
 
 
 def _encoded(metadata: pa.Table, unit: Float32, images: pa.Table) -> pa.Table:

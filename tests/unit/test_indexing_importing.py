@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from indexing.importing import content_ids, embeddings
+from indexing.importing import content_ids, embeddings, unique_ids
 from indexing.importing import job as job_module
 from indexing.importing.embeddings import Embeddings
 from indexing.importing.job import ImportSettings, run_import
@@ -24,6 +24,7 @@ from lookalike.collection import REJECTED, open_collection
 from lookalike.encoders.fake import FakeEncoder
 from lookalike.errors import EncoderMismatch, SourceError, SourceNotFound, StoreUnavailable
 from lookalike.images import decode
+from lookalike.metadata import id_hash
 from lookalike.row_search import SearchOptions
 from lookalike.sources.item import ColumnNames
 from lookalike.types import Float32, UInt8
@@ -143,10 +144,10 @@ def test_invalid_rows_are_listed_as_rejected(vectors: Float32, tmp_path: Path) -
     ids = ["a", "b", "c", "d", "a", "f", "g", None, "", "j", "k", "l"]
     pq.write_table(pa.table({"id": ids, "path": ids}), source / "m.parquet")
     summary = imported(source, tmp_path / "mine")
-    assert summary.rejected_by_code == {"vector_invalid": 3, "source_invalid": 2, "duplicate_id": 1}
-    assert summary.indexed == COUNT - 6
+    assert summary.rejected_by_code == {"vector_invalid": 3, "source_invalid": 2}
+    assert (summary.indexed, summary.repeated_ids) == (COUNT - 5, 1)  # the second "a" is a row like any other
     rejected = pq.read_table(open_collection(tmp_path / "mine").folder / REJECTED).to_pylist()
-    assert {(row["id"], row["code"]) for row in rejected} >= {("c", "vector_invalid"), ("a", "duplicate_id")}
+    assert {(row["id"], row["code"]) for row in rejected} >= {("c", "vector_invalid"), (None, "source_invalid")}
 
 
 def test_vectors_without_metadata_get_content_ids(vectors: Float32, tmp_path: Path) -> None:
@@ -350,6 +351,118 @@ def test_shards_may_have_different_columns(tmp_path: Path) -> None:
     assert whole.column("only").to_pylist() == ["x", "y", None, None]
 
 
+def shards(folder: Path, *tables: pa.Table) -> Path:
+    """One file of vectors and one of metadata for each table."""
+    for number, rows in enumerate(tables):
+        folder.mkdir(exist_ok=True)
+        np.save(folder / f"img_emb_{number}.npy", np.eye(13, dtype=np.float32)[: len(rows)] + number)
+        pq.write_table(rows, folder / f"metadata_{number}.parquet")
+    return folder
+
+
+def records(collection: Path) -> list[dict[str, Any]]:
+    metadata = open_collection(collection).metadata
+    return metadata.records(range(len(metadata)))
+
+
+def test_repeated_keys_of_shards_are_kept_with_a_number(tmp_path: Path) -> None:
+    keys = ["000", "001", "000"]
+    source = shards(tmp_path / "source", pa.table({"key": keys}), pa.table({"key": ["001", "000#2", "000"]}))
+    summary = imported(source, tmp_path / "out")
+    assert (summary.indexed, summary.rejected, summary.repeated_ids) == (6, 0, 4)
+    assert [row["id"] for row in records(tmp_path / "out")] == ["000", "001", "000#2", "001#2", "000#2#2", "000#3"]
+
+
+def test_number_of_a_repeated_id_takes_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = unique_ids.UniqueIds()
+    for _ in range(5_000):
+        last = ids.add("x")
+    assert last == "x#5000"
+    hashed: list[str] = []
+
+    def counted(item_id: str) -> int:
+        hashed.append(item_id)
+        return id_hash(item_id)
+
+    monkeypatch.setattr(unique_ids, "id_hash", counted)
+    assert ids.add("x") == "x#5001"
+    assert len(hashed) < 40
+
+
+def test_row_numbers_as_ids_count_across_files(tmp_path: Path) -> None:
+    rows = pa.table({"key": ["a", "b"], "id": [7, 7]})
+    source = shards(tmp_path / "source", rows, rows)
+    assert imported(source, tmp_path / "out", number_rows=True).rejected == 0
+    found = records(tmp_path / "out")
+    assert [row["id"] for row in found] == ["0", "1", "2", "3"]
+    assert [row["key"] for row in found] == ["a", "b", "a", "b"]
+    assert [row["source_id"] for row in found] == [7, 7, 7, 7]
+
+
+def test_row_numbers_need_no_id_column(tmp_path: Path) -> None:
+    source = shards(tmp_path / "source", pa.table({"label": ["a", "b"]}))
+    with pytest.raises(SourceError, match="number the rows with --number-rows"):
+        imported(source, tmp_path / "out")
+    imported(source, tmp_path / "out", number_rows=True)
+    assert [row["id"] for row in records(tmp_path / "out")] == ["0", "1"]
+
+
+def test_row_numbers_of_vectors_without_metadata(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.eye(13, dtype=np.float32)[[0, 1, 0]])
+    imported(tmp_path / "v.npy", tmp_path / "out", number_rows=True)
+    assert [(row["id"], row["row"]) for row in records(tmp_path / "out")] == [("0", 0), ("1", 1), ("2", 2)]
+
+
+def test_row_numbers_and_id_column_are_refused_together(tmp_path: Path) -> None:
+    source = shards(tmp_path / "source", pa.table({"key": ["a", "b"]}))
+    with pytest.raises(SourceError, match="--id-column 'key' and --number-rows"):
+        imported(source, tmp_path / "out", columns=ColumnNames("key"), number_rows=True)
+
+
+def test_repeated_column_names_are_numbered(tmp_path: Path) -> None:
+    values = [["a", "b"], ["c", "d"], [1, 2], ["e", "f"]]
+    twice = pa.table(values, names=["id", "x", "x", "id"])
+    source = shards(tmp_path / "source", twice, pa.table({"id": ["g"], "x": ["h"]}))
+    assert imported(source, tmp_path / "out").indexed == 3
+    assert [{key: row.get(key) for key in ("id", "x", "x_2", "id_2")} for row in records(tmp_path / "out")] == [
+        {"id": "a", "x": "c", "x_2": 1, "id_2": "e"},
+        {"id": "b", "x": "d", "x_2": 2, "id_2": "f"},
+        {"id": "g", "x": "h", "x_2": None, "id_2": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.string()], ids=str
+)
+def test_texts_of_any_arrow_type_are_read(tmp_path: Path, kind: pa.DataType) -> None:
+    columns = {"key": ["k1", "k2"], "caption": ["a cat", None], "path": ["x.jpg", "y.jpg"], "tag": ["s", "t"]}
+    rows = pa.table({name: pa.array(texts, pa.string()) for name, texts in columns.items()})
+    if pa.types.is_dictionary(kind):
+        rows = pa.table({name: column.dictionary_encode() for name, column in zip(columns, rows.columns, strict=True)})
+    else:
+        rows = rows.cast(pa.schema([(name, kind) for name in columns]))
+    imported(shards(tmp_path / "source", rows, rows.slice(1)), tmp_path / "out")
+    first = records(tmp_path / "out")[0]
+    assert {key: first[key] for key in ("id", "caption", "path", "tag")} == {
+        "id": "k1",
+        "caption": "a cat",
+        "path": "x.jpg",
+        "tag": "s",
+    }
+
+
+def test_imported_ids_are_composed(tmp_path: Path) -> None:
+    source = shards(tmp_path / "source", pa.table({"path": ["Cafe\u0301.jpg", "Café.jpg"]}))
+    imported(source, tmp_path / "out")
+    assert [row["id"] for row in records(tmp_path / "out")] == ["Café.jpg", "Café.jpg#2"]
+
+
+def test_composed_path_finds_decomposed_image(tmp_path: Path) -> None:
+    (tmp_path / "Cafe\u0301.jpg").write_bytes(encoded(make_image(), "JPEG"))
+    source = shards(tmp_path / "source", pa.table({"path": ["Café.jpg"]}))
+    assert imported(source, tmp_path / "out", images=tmp_path, unchecked=True).pictures == 1
+
+
 def test_docstring_examples_hold() -> None:
-    for module in (content_ids, embeddings):
+    for module in (content_ids, embeddings, unique_ids):
         assert doctest.testmod(module).failed == 0
