@@ -38,6 +38,18 @@ MAX_JSON_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
+class IgnoredFiles:
+    """Log of the files of a source that can't be used: the first one as a warning, further ones as information."""
+
+    def __init__(self) -> None:
+        self._level = logging.WARNING
+
+    def add(self, error: Exception) -> None:
+        """Log why a file is ignored."""
+        _log.log(self._level, "a file beside an image is ignored: %s", error)
+        self._level = logging.INFO
+
+
 class Sidecars:
     """The files beside the images of a source. Folders are entered in depth-first order.
 
@@ -46,10 +58,10 @@ class Sidecars:
     """
 
     def __init__(self, caption: str | None = None) -> None:
-        self.caption_keys = (caption or "caption", "captions")
+        self.ignored = IgnoredFiles()
+        self.caption_keys = caption_keys(caption)
         self.caption_columns = (caption,) if caption else CAPTION_COLUMNS
         self._tables: list[tuple[Path, MetadataFile]] = []
-        self._warned = False
 
     def enter(self, folder: Path, names: Collection[str]) -> FolderSidecars:
         """Return the files beside the images of a folder; `names` are those of everything in it."""
@@ -61,13 +73,8 @@ class Sidecars:
                     self._tables.append((folder, MetadataFile(folder / name)))
                     used.add(name)
                 except SourceError as error:
-                    self.warn(error)
+                    self.ignored.add(error)
         return FolderSidecars(self, folder, names, self._tables, used)
-
-    def warn(self, error: Exception) -> None:
-        """Log why a file is ignored: the first one of the source as a warning."""
-        _log.log(logging.INFO if self._warned else logging.WARNING, "ignored beside images: %s", error)
-        self._warned = True
 
 
 class FolderSidecars:
@@ -96,10 +103,10 @@ class FolderSidecars:
         own = self._captions(f"{name}{ending}" for name in (stem, image) for ending in (".txt", ".TXT"))
         content = self._json(image, stem)
         row = self._row(image)
-        own = own or _pop_captions(content, self._source.caption_keys)
-        own = own or _pop_captions(row, self._source.caption_columns)
+        own = own or pop_captions(content, self._source.caption_keys)
+        own = own or pop_captions(row, self._source.caption_columns)
         if is_takeout(content):
-            own = own or _pop_captions(content, ("description",))
+            own = own or pop_captions(content, ("description",))
             content = takeout_columns(content) | {name: value for name, value in content.items() if value != ""}
         return merged_columns(own, {**row, **content})
 
@@ -108,7 +115,7 @@ class FolderSidecars:
             try:
                 data = read_regular_file(self._folder / name, MAX_CAPTION_BYTES, cut=True)
             except SourceError as error:
-                self._source.warn(error)
+                self._source.ignored.add(error)
                 continue
             self.used.add(name)
             if captions := captions_from_file(data):
@@ -122,12 +129,11 @@ class FolderSidecars:
         content: dict[str, Any] = {}
         for name in self._present((*plain, *json_names(image, self._takeout))):
             try:
-                content = parse_json(read_regular_file(self._folder / name, MAX_JSON_BYTES)) | content
+                path = self._folder / name
+                content = parse_json(read_regular_file(path, MAX_JSON_BYTES), display_name(str(path))) | content
                 self.used.add(name)
             except SourceError as error:
-                self._source.warn(error)
-            except (ValueError, RecursionError) as error:
-                self._source.warn(ValueError(f"{display_name(str(self._folder / name))} is not JSON: {error}"))
+                self._source.ignored.add(error)
         return content
 
     def _row(self, image: str) -> dict[str, Any]:
@@ -159,18 +165,27 @@ class FolderSidecars:
         return described_images(self._names)
 
 
-def parse_json(data: bytes) -> dict[str, Any]:
+def caption_keys(caption: str | None) -> tuple[str, str]:
+    """Return the JSON keys of captions; `caption` is the one that the user named."""
+    return caption or "caption", "captions"
+
+
+def parse_json(data: bytes, name: str) -> dict[str, Any]:
     """Return the object of a JSON file; another value becomes the column `json`.
 
     Raises:
-        ValueError: it is not JSON.
-        RecursionError: it is nested too deeply.
+        SourceError: it is not JSON, or too large; the message has its name.
     """
-    content = json.loads(decode_text(data))
+    if len(data) > MAX_JSON_BYTES:
+        raise SourceError(f"{name} has {len(data):,} bytes; the limit for such a file is {MAX_JSON_BYTES:,}")
+    try:
+        content = json.loads(decode_text(data))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{name} is not JSON: {error}") from error
     return content if isinstance(content, dict) else {"json": content}
 
 
-def _pop_captions(columns: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def pop_captions(columns: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Remove the first of the named columns that holds captions, and return them."""
     for name in names:
         if captions := captions_from_cell(columns.get(name)):

@@ -1,22 +1,24 @@
-"""Source of the samples of a webdataset tar: neighbouring members with the same name up to the first dot.
+"""Source of the images of a tar: a webdataset, or any other tar.
 
     000/cat.jpg   the image           000/cat.txt   captions, one a line           000/cat.json   metadata columns
 
-The id is `<tar stem>/<key>`; if a sample has several images, each id ends in its extension. Of an uncompressed tar only
-the headers are read first, and an image's bytes when it is decoded; a compressed one is read as a stream. The readable
-part of a truncated tar is indexed, and the damage is reported as a rejected item.
+Neighbouring members with the same name up to the first dot are a sample. The id is `<tar stem>/<key>`; if a sample has
+several images, each id ends in its extension. In a tar that is no webdataset, the dots of a name may be part of it, as
+in "Screenshot at 10.15.12.png": `_is_sample` tells the two apart, and the id is then the whole name.
+
+Of an uncompressed tar only the headers are read first, and an image's bytes when it is decoded; a compressed one is
+read as a stream. The readable part of a truncated tar is indexed, and the damage is reported as a rejected item.
 """
 
 from __future__ import annotations
 
 import io
 import itertools
-import json
-import logging
 import lzma
+import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,9 +26,9 @@ from typing import Any, NoReturn
 
 from typing_extensions import override
 
-from lookalike.errors import ImageTooLarge, ImageUndecodable, SourceError
+from lookalike.errors import ImageTooLarge, ImageUndecodable, LookalikeError, SourceError
 from lookalike.images import EXTENSIONS
-from lookalike.sources.columns import MAX_CAPTION_BYTES, captions_from_cell, captions_from_file, merged_columns
+from lookalike.sources.columns import captions_from_file, merged_columns
 from lookalike.sources.item import (
     Item,
     Source,
@@ -38,25 +40,47 @@ from lookalike.sources.item import (
     size_and_mtime,
     unreadable_item,
 )
+from lookalike.sources.sidecars import IgnoredFiles, caption_keys, parse_json, pop_captions
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """File name suffixes of tars."""
 
-_MAX_JSON_BYTES = 1 << 24
+_MAX_NEIGHBOUR_BYTES = 1 << 28
+"""Neighbours in a compressed tar are held in memory until the next key begins: a quarter of a gigabyte."""
+_WORD = re.compile(r"[^\W\d][\w-]*$")
 _SAMPLED_MEMBERS = 200
 _READ_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A file of the tar: sample key, extension after the key's dot, name, byte position, and how to load its bytes."""
+    """A file of the tar.
 
-    key: str
-    extension: str
+    Attributes:
+        name: with its folders.
+        key: the name up to the first dot of its base.
+        stem: the name up to the last dot of its base.
+        extension: what follows the key.
+        position: first byte in the tar.
+        size: bytes.
+        load: reads them.
+    """
+
     name: str
+    key: str
+    stem: str
+    extension: str
     position: int
+    size: int
     load: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sidecar:
+    """The captions and the columns beside an image."""
+
+    captions: dict[str, Any]
+    columns: dict[str, Any]
 
 
 class TarSource(Source):
@@ -73,7 +97,8 @@ class TarSource(Source):
         self.label = label
         self._path = path
         self._stem = prefix + tar_stem(path.name)
-        self._caption = caption or "caption"
+        self._caption_keys = caption_keys(caption)
+        self._ignored = IgnoredFiles()
 
     @override
     def estimated_count(self) -> int | None:
@@ -90,10 +115,11 @@ class TarSource(Source):
 
     def __iter__(self) -> Iterator[Item]:
         errors: list[SourceError] = []
+        self._ignored = IgnoredFiles()
         try:
             parts = size_and_mtime(self._path.stat())
-            for _, members in itertools.groupby(self._members(errors), key=lambda member: member.key):
-                yield from self._sample(list(members), parts)
+            for members in _neighbours(self._members(errors)):
+                yield from self._items(members, parts)
         except OSError as error:
             errors.append(read_error(self._path, error))
         for damage in errors:
@@ -122,13 +148,13 @@ class TarSource(Source):
             raise tarfile.ReadError("no valid header where the next member should begin")
 
     def _member(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, compressed: bool) -> _Member:
-        name = display_name(entry.name)
+        name = display_name(entry.name).removeprefix("./")
         key, extension = _split(name)
         if compressed:
             load = self._read_now(archive, entry)
         else:
             load = partial(_read_later, self._path, entry.offset_data, entry.size)
-        return _Member(key, extension, name, entry.offset_data, load)
+        return _Member(name, key, _stem(name), extension, entry.offset_data, entry.size, load)
 
     def _read_now(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Callable[[], bytes]:
         try:
@@ -139,28 +165,75 @@ class TarSource(Source):
         data = stream.read() if stream else b""
         return lambda: data
 
-    def _sample(self, members: list[_Member], parts: tuple[int, ...]) -> Iterator[Item]:
+    def _items(self, members: list[_Member], parts: tuple[int, ...]) -> Iterator[Item]:
         images = [member for member in members if _is_image(member.name)]
         if not images:
             return
-        columns = self._columns(members)
+        sample, sidecars = _is_sample(members), self._sidecars(members)
+        several = sum(sample or member.stem == member.key for member in images) > 1
         for member in images:
-            item_id = f"{self._stem}/{member.key}" + (f".{member.extension}" if len(images) > 1 else "")
-            changes = fingerprint(*parts, member.position)
-            yield Item(item_id, self.label, changes, member.load, {"path": member.name, **columns})
+            item_id = f"{member.key}.{member.extension}" if several else member.key
+            yield Item(
+                f"{self._stem}/{item_id if sample or member.stem == member.key else member.name}",
+                self.label,
+                fingerprint(*parts, member.position),
+                member.load,
+                {"path": member.name, **self._columns(member, sample, sidecars)},
+                fallback_id=f"{self._stem}/{member.name}",
+            )
 
-    def _columns(self, members: list[_Member]) -> dict[str, Any]:
-        own: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
+    def _columns(self, image: _Member, sample: bool, sidecars: Mapping[str, _Sidecar]) -> dict[str, Any]:
+        """Return the columns of the files that are named like the image, and of those that its sample shares."""
+        stems = dict.fromkeys((image.stem, image.key) if sample else (image.stem,))
+        found = [sidecars[stem] for stem in stems if stem in sidecars]
+        extra = {name: value for sidecar in reversed(found) for name, value in sidecar.columns.items()}
+        own = next((sidecar.captions for sidecar in found if sidecar.captions), {})
+        return merged_columns(own or pop_captions(extra, self._caption_keys), extra)
+
+    def _sidecars(self, members: list[_Member]) -> dict[str, _Sidecar]:
+        """Return stem -> what the .txt and .json files with that stem hold."""
+        found: dict[str, _Sidecar] = {}
         for member in members:
-            if member.extension.lower() == "txt":
-                own = captions_from_file(_read_sidecar(member, MAX_CAPTION_BYTES))
-            elif member.extension.lower() == "json":
-                extra = _json_columns(member)
-        for name in (self._caption, "captions"):
-            if not own and name in extra:
-                own = captions_from_cell(extra.pop(name))
-        return merged_columns(own, extra)
+            extension = member.extension.rpartition(".")[2].lower()
+            if extension not in ("txt", "json"):
+                continue
+            sidecar = found.setdefault(member.stem, _Sidecar({}, {}))
+            try:
+                if extension == "txt":
+                    sidecar.captions.update(captions_from_file(member.load()))
+                else:
+                    sidecar.columns.update(parse_json(member.load(), member.name))
+            except LookalikeError as error:
+                self._ignored.add(error)
+        return found
+
+
+def _neighbours(members: Iterable[_Member]) -> Iterator[list[_Member]]:
+    """Yield neighbouring members with the same key, at most `_MAX_NEIGHBOUR_BYTES` of them together."""
+    for _, group in itertools.groupby(members, key=lambda member: member.key):
+        together: list[_Member] = []
+        size = 0
+        for member in group:
+            if together and size + member.size > _MAX_NEIGHBOUR_BYTES:
+                yield together
+                together, size = [], 0
+            together.append(member)
+            size += member.size
+        yield together
+
+
+def _is_sample(members: Sequence[_Member]) -> bool:
+    """Return whether neighbours with the same key are a sample of a webdataset, and not files with dots in their names.
+
+    They are if they share a file such as `cat.json` beside `cat.0.jpg` and `cat.1.jpg`. Else they are if all parts
+    between dots are words, as in `cat.left.jpg` and `cat.right.jpg`, and not numbers, as in `v1.2.jpg` and `v1.3.jpg`.
+    """
+    if len({member.stem for member in members}) == 1:
+        return False
+    shared = [member for member in members if member.stem == member.key]
+    if shared and not any(_is_image(member.name) for member in shared):
+        return True
+    return all(_WORD.match(part) for member in members for part in member.extension.split(".")[:-1])
 
 
 def tar_stem(name: str) -> str:
@@ -180,10 +253,19 @@ def _split(name: str) -> tuple[str, str]:
     >>> _split("a.b/cat.left.jpg")
     ('a.b/cat', 'left.jpg')
     """
-    name = name.removeprefix("./")
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
     return folder + slash + stem, extension
+
+
+def _stem(name: str) -> str:
+    """Return the name up to the last dot of its base.
+
+    >>> _stem("a.b/cat.left.jpg"), _stem("a.b/cat")
+    ('a.b/cat.left', 'a.b/cat')
+    """
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + (base.rpartition(".")[0] or base)
 
 
 def _is_image(name: str) -> bool:
@@ -200,20 +282,3 @@ def _read_later(path: Path, offset: int, size: int) -> bytes:
 
 def _fail(error: ImageTooLarge) -> NoReturn:
     raise error
-
-
-def _read_sidecar(member: _Member, limit: int) -> bytes:
-    try:
-        return member.load()[:limit]
-    except (ImageTooLarge, ImageUndecodable, SourceError) as error:
-        _log.warning("sidecar %s is ignored: %s", member.name, error)
-        return b""
-
-
-def _json_columns(member: _Member) -> dict[str, Any]:
-    try:
-        columns = json.loads(_read_sidecar(member, _MAX_JSON_BYTES) or b"{}")
-    except (ValueError, RecursionError) as error:
-        _log.warning("sidecar %s is ignored: not JSON: %s", member.name, error)
-        return {}
-    return columns if isinstance(columns, dict) else {"json": columns}

@@ -193,6 +193,49 @@ class TestTar:
         assert [item.id for item in found][:2] == ["x/000/a", "x/000/b.c.jpg"]
         assert all(item.load() == JPEG for item in found)
 
+    @pytest.mark.parametrize("mode", ["w", "w:gz"])
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_plain_tar_keeps_images_with_dots_in_their_names(self, tmp_path: Path, mode: str, order: int) -> None:
+        names = [f"Screenshot 2024-05-03 at 10.15.{second}.png" for second in (12, 13)]
+        names += ["v1.2.jpg", "cat.jpg", "v1.3.jpg", "v1.jpg", "photo.final.jpg", "Dr. Who.jpg", "12.05.2024 x.jpeg"]
+        path = write_tar(tmp_path / f"x.tar{mode[1:].replace(':', '.')}", dict.fromkeys(names[::order], JPEG), mode)
+        found = {item.columns["path"]: item.id for item in items(path)}
+        assert found == {name: f"x/{name}" for name in names} | {"cat.jpg": "x/cat", "v1.jpg": "x/v1"}
+
+    def test_files_of_plain_tar_keep_their_own_sidecars(self, tmp_path: Path) -> None:
+        members = {f"v1.{i}.{ending}": JPEG for i in (2, 3) for ending in ("jpg",)}
+        members |= {f"v1.{i}.txt": f"caption {i}".encode() for i in (2, 3)}
+        members |= {f"v1.{i}.json": b'{"n": %d}' % i for i in (2, 3)}
+        columns = {item.id: dict(item.columns) for item in items(write_tar(tmp_path / "x.tar", members))}
+        assert columns == {f"x/v1.{i}.jpg": {"path": f"v1.{i}.jpg", "caption": f"caption {i}", "n": i} for i in (2, 3)}
+
+    @pytest.mark.parametrize("views", [("left", "right"), ("0", "1")])
+    def test_views_of_a_sample_share_its_sidecar(self, tmp_path: Path, views: tuple[str, str]) -> None:
+        members = {"a.jpg": JPEG} | {f"cat.{view}.jpg": JPEG for view in views} | {"cat.json": b'{"n": 1}'}
+        members["cat.txt"] = b"both"
+        members[f"cat.{views[1]}.txt"] = b"one"
+        _, first, second = items(write_tar(tmp_path / "x.tar", members))
+        assert (first.id, second.id) == tuple(f"x/cat.{view}.jpg" for view in views)
+        assert (first.columns["n"], second.columns["n"]) == (1, 1)
+        assert (first.columns["caption"], second.columns["caption"]) == ("both", "one")
+
+    def test_image_and_mask_of_a_sample_keep_their_ids(self, tmp_path: Path) -> None:
+        members = {"7.jpg": JPEG, "7.seg.png": JPEG, "7.json": b'{"n": 1}', "8.image.jpg": JPEG, "8.meta.json": b"{}"}
+        assert ids(write_tar(tmp_path / "x.tar", members)) == ["x/7.jpg", "x/7.seg.png", "x/8"]
+
+    def test_second_image_of_a_key_has_its_whole_name(self, tmp_path: Path) -> None:
+        path = write_tar(tmp_path / "x.tar", {"a.jpg": JPEG, "b.jpg": JPEG, "a.png": JPEG})
+        assert [(item.id, item.fallback_id) for item in items(path)] == [
+            ("x/a", "x/a.jpg"),
+            ("x/b", "x/b.jpg"),
+            ("x/a", "x/a.png"),
+        ]
+
+    def test_many_neighbours_are_read_in_parts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tar_module, "_MAX_NEIGHBOUR_BYTES", 3 * len(JPEG))
+        path = write_tar(tmp_path / "x.tar.gz", {f"IMG.{i:04}.jpg": JPEG for i in range(10)}, "w:gz")
+        assert ids(path) == [f"x/IMG.{i:04}.jpg" for i in range(10)]
+
     def test_caption_falls_back_to_json(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "x.tar", {"a.json": b'{"caption": "a dog", "title": "Rex"}', "a.jpg": JPEG})
         assert items(path)[0].columns["caption"] == "a dog"
