@@ -75,12 +75,20 @@ def index(
         bool,
         typer.Option("--replace", help="Allow sources that share no image with the existing collection to replace it."),
     ] = False,
+    verify_content: Annotated[
+        bool,
+        typer.Option(
+            "--verify-content",
+            help="Read all files, and encode those whose content changed although size and modification time did not.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
     """Encode images into a collection, or update a collection.
 
-    Run the same command again after images were added, changed or removed: only new and changed images are encoded. An
-    interrupted job resumes where it stopped. Images that can't be read are skipped and listed in `rejected.parquet`.
+    Run the same command again after images were added, changed or removed: only new and changed images are encoded.
+    Renamed, moved and copied images are recognised by their content. An interrupted job resumes where it stopped.
+    Images that can't be read are skipped and listed in `rejected.parquet`.
     docs/guides/index-images.md is the guide.
 
     Example:  lookalike index ~/Pictures --out images
@@ -114,6 +122,7 @@ def index(
             device=device,
             engine=engine,
             replace=replace,
+            verify_content=verify_content,
             progress=True,
         )
     except KeyboardInterrupt:
@@ -138,11 +147,17 @@ def _counts(summary: IndexSummary) -> list[str]:
     codes = ", ".join(f"{count:,} {code}" for code, count in summary.rejected_by_code.items())
     rejected = f" ({codes}; see rejected.parquet in the version's folder)" if codes else ""
     lines = [f"  {summary.seen:,} seen = {summary.indexed:,} indexed + {summary.rejected:,} rejected{rejected}"]
+    recognised = f", {summary.recognised:,} of them recognised by content" if summary.recognised else ""
     if summary.encoded:
         lines.append(
-            f"  {summary.encoded:,} encoded with {summary.encoder} ({summary.engine}), {summary.reused:,} reused; "
-            f"{summary.images_per_second:.0f} images/s, {summary.seconds:.1f} s in total"
+            f"  {summary.encoded:,} encoded with {summary.encoder} ({summary.engine}), {summary.reused:,} reused"
+            f"{recognised}; {summary.images_per_second:.0f} images/s, {summary.seconds:.1f} s in total"
         )
+    elif recognised:
+        lines.append(f"  {summary.reused:,} reused{recognised}; {summary.seconds:.1f} s in total")
+    if summary.verified or summary.edited:
+        compared = summary.verified + summary.edited
+        lines.append(f"  {compared:,} compared by content: {summary.edited:,} changed, though size and time did not")
     if summary.replaced_encoder:
         lines.append(f"  the previous version was encoded with {summary.replaced_encoder}")
     if summary.dropped:

@@ -38,11 +38,13 @@ def index(
     device: str = "auto",
     engine: str = "auto",
     replace: bool = False,
+    verify_content: bool = False,
     progress: bool = False,
 ) -> IndexSummary:
     """Encode images into a searchable collection; call it again to update the collection.
 
-    Unchanged images are not encoded again, and an interrupted job resumes where it stopped. Images that can't be read
+    Unchanged images are not encoded again, nor are renamed, moved and copied ones, which are recognised by their
+    content. An interrupted job resumes where it stopped. Images that can't be read
     are counted in the summary and listed in `rejected.parquet`.
 
     Args:
@@ -64,6 +66,8 @@ def index(
         device: `auto`, `cpu` or `cuda`.
         engine: `auto`, `torch` or `openvino`.
         replace: whether sources that share no image with the existing collection may replace it.
+        verify_content: whether to read all files, and encode those whose content changed although size and modification
+            time did not.
         progress: whether to show progress on stderr.
 
     Returns:
@@ -92,6 +96,7 @@ def index(
         engine_options=EngineOptions(device, engine),
         budget=parse_budget(recall, memory, latency, explain),
         replace=replace,
+        verify_content=verify_content,
     )
     return run_index(settings, Progress(quiet=not progress))
 

@@ -13,12 +13,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from indexing.build.budget import IndexBudget
 from indexing.build.candidates import candidates, require_possible
 from indexing.build.version import BuildSpec, build_version, rejected_codes
+from indexing.ingest.content_index import ContentIndex
 from indexing.ingest.encoding import EncodeOptions, EncodeStats, encode_sources
 from indexing.ingest.join import join_plan
-from indexing.ingest.previous_version import count_dropped, open_previous, reusable_version
+from indexing.ingest.previous_version import count_dropped, older_versions, open_previous, reusable_version
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings
 from indexing.ingest.shards import ShardPool, ShardWriter
 from indexing.plan import Plan, PlanWriter
@@ -59,6 +62,7 @@ class IndexSettings:
         engine_options: how the encoder runs.
         budget: limits of the index.
         replace: whether to replace the collection even if the sources hold none of its images.
+        verify_content: whether to read all files, and encode those whose content is not what was encoded.
     """
 
     sources: tuple[str, ...]
@@ -72,6 +76,7 @@ class IndexSettings:
     engine_options: EngineOptions = field(default_factory=EngineOptions)
     budget: IndexBudget = field(default_factory=IndexBudget)
     replace: bool = False
+    verify_content: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,10 @@ class IndexSummary:
         rejected_by_code: error code -> count.
         encoded: images encoded in this run.
         reused: indexed images that were encoded before.
-        dropped: rows of the previous version that are no longer in the sources.
+        recognised: reused images that had another name, source or time before, or came back.
+        verified: images whose content was compared and is what was encoded.
+        edited: images whose content was compared and is another.
+        dropped: rows of the previous version whose images are no longer in the sources, under another name neither.
         seconds: of the whole run.
         encode_seconds: of decoding and encoding.
         images_per_second: decoded and encoded, after the first batch, in which the model is compiled.
@@ -115,6 +123,9 @@ class IndexSummary:
     rejected_by_code: dict[str, int]
     encoded: int
     reused: int
+    recognised: int
+    verified: int
+    edited: int
     dropped: int
     seconds: float
     encode_seconds: float
@@ -142,9 +153,9 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Inde
         work = settings.out / WORK / _digest(encoder.spec.identity)
         plan, stats, embeddings = _encode(settings, sources, encoder, previous, work, reporter)
         inputs = _digest(FORMAT_VERSION, plan.digest, encoder.spec.identity, _version_settings(settings))
-        change = _change(previous, plan, encoder)
+        change = _change(previous, plan, embeddings, encoder)
         # An image that could not be read last time may have been encoded now, although the inputs are the same.
-        if previous is not None and previous.manifest.inputs == inputs and not stats.encoded:
+        if previous is not None and previous.manifest.inputs == inputs and not stats.changed:
             manifest, unchanged = previous.manifest, True
         else:
             _check_replacing(settings, previous, change.dropped)
@@ -169,19 +180,22 @@ class _Change:
 
     Attributes:
         replaced_encoder: name of the previous version's encoder if it was another one.
-        dropped: rows of the previous version that are no longer in the sources.
+        dropped: rows of the previous version whose images are no longer in the sources.
     """
 
     replaced_encoder: str | None
     dropped: int
 
 
-def _change(previous: Collection | None, plan: Plan, encoder: Encoder) -> _Change:
+def _change(
+    previous: Collection | None, plan: Plan, embeddings: Sequence[ReusableEmbeddings], encoder: Encoder
+) -> _Change:
     if previous is None:
         return _Change(None, 0)
     before = previous.manifest.encoder
     replaced = before.name if before.identity != encoder.spec.identity else None
-    return _Change(replaced, count_dropped(previous, plan))
+    arrived = [place.content_hashes() for place in embeddings if isinstance(place, ShardPool)]
+    return _Change(replaced, count_dropped(previous, plan, np.concatenate(arrived)))
 
 
 def _check_replacing(settings: IndexSettings, previous: Collection | None, dropped: int) -> None:
@@ -210,18 +224,21 @@ def _encode(
 ) -> tuple[Plan, EncodeStats, list[ReusableEmbeddings]]:
     """Encode what neither the previous version nor a stopped run holds; return the sources of all embeddings too."""
     copied = reusable_version(previous, encoder.spec) if previous else None
-    known: list[ReusableEmbeddings] = [copied] if copied else []
     options, expected = _encode_options(settings, encoder), _expected(sources)
     if settings.budget.memory is not None and expected:
         presets = candidates(settings.store, expected)  # an index that is too large is refused before encoding
         require_possible(presets, expected, encoder.spec.dim, settings.budget, _MIN_READABLE_SHARE)
     with ShardWriter(work) as shards:
         progress.begin(expected)
-        reusable = [*known, ShardPool(work, rejected=False)]
-        plan, stats = encode_sources(sources, reusable, encoder, PlanWriter(work / "plan"), shards, options, progress)
+        stopped = ShardPool(work, rejected=False)  # comes first: it is newer than any version of this encoder
+        reusable: list[ReusableEmbeddings] = [stopped, *([copied] if copied else [])]
+        contents = ContentIndex([*reusable, *older_versions(settings.out, encoder.spec)])
+        writer = PlanWriter(work / "plan")
+        plan, stats = encode_sources(sources, reusable, contents, encoder, writer, shards, options, progress)
+        stats.resumed = len(stopped)
     if not plan.count:
         raise SourceError(f"no images were found in {', '.join(settings.sources)}")
-    return plan, stats, [*known, ShardPool(work)]
+    return plan, stats, [ShardPool(work, first=shards.first), *reusable]
 
 
 def _expected(sources: Sequence[Source]) -> int | None:
@@ -240,6 +257,7 @@ def _encode_options(settings: IndexSettings, encoder: Encoder) -> EncodeOptions:
         batch_size=settings.batch_size or _BATCH_SIZES.get(encoder.spec.device, _BATCH_SIZES["cpu"]),
         workers=settings.workers or available_cores(),
         max_pixels=settings.max_pixels,
+        verify_content=settings.verify_content,
     )
 
 
@@ -275,6 +293,9 @@ def _summary(
         rejected_by_code=rejected_codes(settings.out, manifest.version),
         encoded=stats.encoded,
         reused=manifest.counts.indexed - stats.encoded,
+        recognised=stats.recognised,
+        verified=stats.verified,
+        edited=stats.edited,
         dropped=change.dropped,
         seconds=round(seconds, 3),
         encode_seconds=round(stats.seconds, 3),

@@ -28,7 +28,7 @@ class Progress:
         self._bar: tqdm[Never] | None = None
         self._total: int | None = None
         self._begun = self._logged = time.monotonic()
-        self._first_batch = 0
+        self._worked = self._first_batch = 0
         self.done = self.rejected = self.encoded = 0
 
     def begin(self, total: int | None) -> None:
@@ -38,14 +38,23 @@ class Progress:
         if not self._quiet and self._stream.isatty():
             self._bar = tqdm(total=total, unit=" images", file=self._stream, dynamic_ncols=True, mininterval=0.25)
 
-    def add(self, *, encoded: int = 0, rejected: int = 0, reused: int = 0) -> None:
-        """Count finished images."""
+    def add(self, *, encoded: int = 0, rejected: int = 0, reused: int = 0, compared: int = 0) -> None:
+        """Count finished images.
+
+        Args:
+            encoded: images that were encoded.
+            rejected: images that could not be.
+            reused: images that needed no reading.
+            compared: images that were read, and whose content was encoded before.
+        """
         with self._lock:
-            if encoded and not self.encoded:  # the first batch includes compiling the model: rates begin after it
-                self._begun, self._first_batch = time.monotonic(), encoded
+            worked = encoded + compared
+            if worked and not self._worked:  # the first batch includes compiling the model: rates begin after it
+                self._begun, self._first_batch = time.monotonic(), worked
+            self._worked += worked
             self.encoded += encoded
             self.rejected += rejected
-            self.done += encoded + rejected + reused
+            self.done += worked + rejected + reused
             if self._bar is not None:
                 self._advance(self._bar)
             elif not self._quiet and time.monotonic() - self._logged >= _LOG_INTERVAL_SECONDS:
@@ -80,7 +89,7 @@ class Progress:
 
     def _log(self) -> None:
         self._logged = time.monotonic()
-        counted = self.encoded - self._first_batch if self.encoded else self.done  # an import encodes nothing
+        counted = self._worked - self._first_batch if self._worked else self.done  # an import encodes nothing
         rate = counted / max(self._logged - self._begun, 1e-9)
         total = f" of about {self._total:,}" if self._total else ""
         parts = [f"{self.done:,}{total} images", f"{rate:.1f}/s"]

@@ -11,10 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from lookalike.types import Float16
+from lookalike.types import Float16, UInt8
 
 FINGERPRINTS = "fingerprints.npy"
 """File of (n,) uint64 next to `vectors.npy`: the fingerprint of each row's image."""
+
+CONTENT_HASHES = "content_hashes.npy"
+"""File of (n, 16) uint8 next to `vectors.npy`: the content hash of each row's image, zeros where it is unknown."""
+
+CONTENT_HASH_BYTES = 16
 
 ENCODED_SCHEMA = pa.schema(
     [
@@ -27,6 +32,7 @@ ENCODED_SCHEMA = pa.schema(
         ("format", pa.string()),
         ("code", pa.string()),
         ("message", pa.string()),
+        ("content_hash", pa.binary(CONTENT_HASH_BYTES)),
     ]
 )
 """Columns of an encoded or rejected image, see `indexing.ingest.shards.EncodedRow`."""
@@ -70,3 +76,10 @@ class RowStream:
 def vectors_of(table: pa.Table, dim: int) -> Float16:
     """Return the column `vector` of rows that all have one, (m, d) float16."""
     return np.frombuffer(b"".join(table.column("vector").to_pylist()), np.float16).reshape(len(table), dim)
+
+
+def content_hashes_of(table: pa.Table) -> UInt8:
+    """Return the column `content_hash`, (m, 16) uint8; zeros where it is null."""
+    unknown = bytes(CONTENT_HASH_BYTES)
+    hashes = (value or unknown for value in table.column("content_hash").to_pylist())
+    return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(table), CONTENT_HASH_BYTES)

@@ -123,7 +123,12 @@ def open_collection(root: Path, *, verify: bool = True) -> Collection:
         FormatTooNew: a later release wrote the collection.
         ChecksumMismatch: a file differs from the manifest.
     """
-    folder = root / VERSIONS / current_version(root)
+    return open_version(root, current_version(root), verify=verify)
+
+
+def open_version(root: Path, version: str, *, verify: bool = True) -> Collection:
+    """Open a version by its name, as `open_collection` opens the current one; it raises the same errors."""
+    folder = root / VERSIONS / version
     manifest = read_manifest(folder)
     if manifest.version != folder.name:
         raise ManifestInvalid(

@@ -1,4 +1,4 @@
-"""Writer of a version's row files: vectors, fingerprints, metadata, thumbnails and rejects, in one streaming pass.
+"""Writer of a version's row files: vectors, identities, metadata, thumbnails and rejects, in one streaming pass.
 
 Dimension letters: n rows of the version, d embedding width.
 """
@@ -18,7 +18,15 @@ import pyarrow.parquet as pq
 
 from indexing.build.npy_writer import NpyWriter
 from indexing.metadata_tables import conform
-from indexing.row_stream import FINGERPRINTS, REJECTED_SCHEMA, RowChunk, vectors_of
+from indexing.row_stream import (
+    CONTENT_HASH_BYTES,
+    CONTENT_HASHES,
+    FINGERPRINTS,
+    REJECTED_SCHEMA,
+    RowChunk,
+    content_hashes_of,
+    vectors_of,
+)
 from lookalike.collection import REJECTED, VECTORS
 from lookalike.metadata import write_metadata
 from lookalike.sources.columns import RESERVED_COLUMNS
@@ -58,6 +66,7 @@ def write_rows(folder: Path, chunks: Iterable[RowChunk], planned: pa.Schema, dim
     with ExitStack() as stack:
         vectors = stack.enter_context(NpyWriter(folder / VECTORS, np.dtype(np.float16), (dim,)))
         fingerprints = stack.enter_context(NpyWriter(folder / FINGERPRINTS, np.dtype(np.uint64), ()))
+        hashes = stack.enter_context(NpyWriter(folder / CONTENT_HASHES, np.dtype(np.uint8), (CONTENT_HASH_BYTES,)))
         thumbnails = stack.enter_context(thumbnail_writer(folder))
         rejected = stack.enter_context(pq.ParquetWriter(folder / REJECTED, REJECTED_SCHEMA, compression="zstd"))
 
@@ -65,6 +74,7 @@ def write_rows(folder: Path, chunks: Iterable[RowChunk], planned: pa.Schema, dim
             for chunk in chunks:
                 vectors.append(vectors_of(chunk.encoded, dim))
                 fingerprints.append(chunk.encoded.column("fingerprint").to_numpy())
+                hashes.append(content_hashes_of(chunk.encoded))
                 thumbnails.add(chunk.encoded.select(["thumbnail"]))
                 if len(chunk.rejected):
                     rejected.write_table(chunk.rejected)

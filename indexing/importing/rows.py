@@ -119,6 +119,7 @@ def _encoded(metadata: pa.Table, unit: Float32, images: pa.Table) -> pa.Table:
         "format": images.column("format"),
         "code": pa.nulls(count, pa.string()),
         "message": pa.nulls(count, pa.string()),
+        "content_hash": pa.nulls(count, ENCODED_SCHEMA.field("content_hash").type),  # another tool made the vectors
     }
     return pa.table(columns, schema=ENCODED_SCHEMA)
 

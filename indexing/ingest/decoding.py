@@ -1,14 +1,27 @@
-"""Decoding of one item, which the decode threads run: pixels and thumbnail, or the error for `rejected.parquet`."""
+"""The work of the decode threads on one item: pixels and thumbnail, a known image, or the error for `rejected.parquet`.
+
+The file's bytes are hashed before they are decoded. An image that was encoded before, under another name or time, is
+recognised by this hash and copied instead.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from indexing.ingest.content_index import ContentIndex
+from indexing.ingest.reusable_embeddings import KnownRow
+from indexing.ingest.shards import EncodedRow
+from indexing.row_stream import CONTENT_HASH_BYTES
 from lookalike import images
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import ImageUndecodable, LookalikeError
 from lookalike.sources.item import Item
 from lookalike.types import UInt8
+
+T = TypeVar("T")
 
 DECODER_VERSION = 1
 """Increment it when `lookalike.images` makes other pixels or thumbnails of the same bytes: all images are then encoded
@@ -17,11 +30,16 @@ again."""
 
 @dataclass(frozen=True, slots=True)
 class DecodeTask:
-    """An item to decode, with its identity."""
+    """An item to decode, with its identity.
+
+    Attributes:
+        known: the row of this identity from before, if its content is to be compared with the file's; else None.
+    """
 
     item: Item
     id_hash: int
     fingerprint: int
+    known: KnownRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +48,7 @@ class Decoded:
 
     Attributes:
         task: the item and its identity.
+        content_hash: of the file.
         pixels: (3, S, S) uint8, the encoder's input.
         thumbnail: image bytes.
         width: of the original, pixels.
@@ -38,11 +57,27 @@ class Decoded:
     """
 
     task: DecodeTask
+    content_hash: bytes
     pixels: UInt8
     thumbnail: bytes
     width: int
     height: int
     format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """An item whose content was encoded before: its row, with its own identity."""
+
+    task: DecodeTask
+    row: EncodedRow
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """An item whose file still has the content that was encoded."""
+
+    task: DecodeTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +88,9 @@ class Rejected:
     error: LookalikeError
 
 
+Outcome = Decoded | Recognised | Verified | Rejected
+
+
 @dataclass(frozen=True, slots=True)
 class Decoder:
     """The function of the decode threads.
@@ -60,23 +98,58 @@ class Decoder:
     Attributes:
         encoder: only its preprocessing is used, which is thread-safe.
         max_pixels: width x height above which an image is rejected.
+        contents: images that were encoded before.
     """
 
     encoder: Encoder
     max_pixels: int
+    contents: ContentIndex
 
-    def __call__(self, task: DecodeTask) -> Decoded | Rejected:
-        """Decode an item. Never raises: errors are returned."""
-        try:
-            data = task.item.load()
-            target = self.encoder.preprocessing.resize  # as for queries, so that the same image scores 1.0
-            image = images.decode(data, max_pixels=self.max_pixels, target=target)
-            pixels = self.encoder.preprocess(image.image)
-            if 2 * target < images.THUMBNAIL_SIDE:  # an encoder of very small images: too small for a thumbnail
-                image = images.decode(data, max_pixels=self.max_pixels, target=images.THUMBNAIL_SIDE // 2)
-            thumbnail = images.encode_thumbnail(image.image)
-        except LookalikeError as error:
-            return Rejected(task, error)
-        except Exception as error:  # an odd image that trips Pillow or a codec must not stop the other millions
-            return Rejected(task, ImageUndecodable(f"{type(error).__name__}: {error}"))
-        return Decoded(task, pixels, thumbnail, image.width, image.height, image.format)
+    def __call__(self, task: DecodeTask) -> Outcome:
+        """Decode an item, or recognise it. Errors of the item are returned."""
+        data = _attempt(task, task.item.load)
+        if isinstance(data, Rejected):
+            return data
+        content = content_hash(data)
+        if task.known is not None and task.known.read()["content_hash"] == content:
+            return Verified(task)
+        before = self.contents.find(content)
+        # The pixel limit may have been lowered since: an image above it is decoded, which rejects it or not.
+        if before is not None and before["width"] * before["height"] <= self.max_pixels:
+            return _recognised(task, before)
+        decoded = _attempt(task, lambda: self._decode(task, content, data))
+        return _recognised(task, before) if before is not None and isinstance(decoded, Decoded) else decoded
+
+    def _decode(self, task: DecodeTask, content: bytes, data: bytes) -> Decoded:
+        target = self.encoder.preprocessing.resize  # as for queries, so that the same image scores 1.0
+        image = images.decode(data, max_pixels=self.max_pixels, target=target)
+        pixels = self.encoder.preprocess(image.image)
+        if 2 * target < images.THUMBNAIL_SIDE:  # an encoder of very small images: too small for a thumbnail
+            image = images.decode(data, max_pixels=self.max_pixels, target=images.THUMBNAIL_SIDE // 2)
+        thumbnail = images.encode_thumbnail(image.image)
+        return Decoded(task, content, pixels, thumbnail, image.width, image.height, image.format)
+
+
+def content_hash(data: bytes) -> bytes:
+    """Return 16 bytes of SHA-256 over the decoder's version and a file's bytes.
+
+    Other pixels of the same bytes are another content. SHA-256 is faster here than BLAKE2b: processors have
+    instructions for it.
+    """
+    digest = hashlib.sha256(b"%d\0" % DECODER_VERSION)
+    digest.update(data)
+    return digest.digest()[:CONTENT_HASH_BYTES]
+
+
+def _attempt(task: DecodeTask, step: Callable[[], T]) -> T | Rejected:
+    try:
+        return step()
+    except LookalikeError as error:
+        return Rejected(task, error)
+    except Exception as error:  # an odd image that trips Pillow or a codec must not stop the other millions
+        return Rejected(task, ImageUndecodable(f"{type(error).__name__}: {error}"))
+
+
+def _recognised(task: DecodeTask, record: dict[str, Any]) -> Recognised:
+    identity = {"id_hash": task.id_hash, "fingerprint": task.fingerprint}
+    return Recognised(task, EncodedRow(**{**record, **identity}))

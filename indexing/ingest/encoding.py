@@ -1,7 +1,7 @@
 """Images in, embedding shards out: decode -> preprocess -> encode, so that the encoder is always busy.
 
     reader thread       sources -> ids checked -> plan; images with a reusable embedding go no further
-    decode threads      bytes -> (3, S, S) uint8 and thumbnail (Pillow releases the GIL)
+    decode threads      bytes -> hash -> known row, or (3, S, S) uint8 and thumbnail (Pillow releases the GIL)
     batching thread     decoded images -> batches, in the order of the sources
     calling thread      encoder -> shards
 
@@ -20,9 +20,19 @@ from itertools import chain, islice
 import numpy as np
 
 from indexing.id_set import IdSet
-from indexing.ingest.decoding import DECODER_VERSION, Decoded, Decoder, DecodeTask, Rejected
+from indexing.ingest.content_index import ContentIndex
+from indexing.ingest.decoding import (
+    DECODER_VERSION,
+    Decoded,
+    Decoder,
+    DecodeTask,
+    Outcome,
+    Recognised,
+    Rejected,
+    Verified,
+)
 from indexing.ingest.prefetch import prefetch
-from indexing.ingest.reusable_embeddings import ReusableEmbeddings
+from indexing.ingest.reusable_embeddings import ReusableEmbeddings, find_row
 from indexing.ingest.shards import EncodedRow, ShardWriter
 from indexing.plan import Plan, PlanWriter
 from indexing.progress import Progress
@@ -31,8 +41,6 @@ from lookalike.errors import DuplicateId, EncoderError, LookalikeError
 from lookalike.metadata import id_hash
 from lookalike.sources.item import Item, Source, fingerprint
 from lookalike.types import Float32, UInt8
-
-Outcome = Decoded | Rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +51,13 @@ class EncodeOptions:
         batch_size: images per call of the encoder.
         workers: decode threads.
         max_pixels: width x height above which an image is rejected.
+        verify_content: whether to read all files, and compare their content with what was encoded.
     """
 
     batch_size: int
     workers: int
     max_pixels: int
+    verify_content: bool = False
 
 
 @dataclass(slots=True)
@@ -56,6 +66,10 @@ class EncodeStats:
 
     Attributes:
         encoded: images that the encoder encoded.
+        recognised: images that were copied, since the same content was encoded before.
+        verified: images whose file was read and has the content that was encoded.
+        edited: images whose file was read and has another content, although its fingerprint is the same.
+        resumed: images that a stopped run encoded or recognised.
         seconds: from the first item to the last batch.
         encoder_idle_seconds: seconds of these in which the encoder had no batch.
         first_encoded: images of the first batch.
@@ -63,10 +77,19 @@ class EncodeStats:
     """
 
     encoded: int = 0
+    recognised: int = 0
+    verified: int = 0
+    edited: int = 0
+    resumed: int = 0
     seconds: float = 0.0
     encoder_idle_seconds: float = 0.0
     first_encoded: int = 0
     first_seconds: float = 0.0
+
+    @property
+    def changed(self) -> bool:
+        """Whether any image may have another outcome than in the previous version."""
+        return bool(self.encoded or self.recognised or self.edited or self.resumed)
 
     @property
     def images_per_second(self) -> float:
@@ -79,6 +102,7 @@ class EncodeStats:
 def encode_sources(
     sources: Sequence[Source],
     reusable: Sequence[ReusableEmbeddings],
+    contents: ContentIndex,
     encoder: Encoder,
     plan: PlanWriter,
     shards: ShardWriter,
@@ -87,23 +111,31 @@ def encode_sources(
 ) -> tuple[Plan, EncodeStats]:
     """Read all sources once, encode images without a reusable embedding, and write shards and plan.
 
+    Args:
+        sources: in the order of the rows.
+        reusable: where unchanged images are found, without reading them.
+        contents: where images with another name or time are found, by their content.
+        encoder: encodes the others.
+        plan: where to write each item.
+        shards: where to write the rows of images that were read.
+        options: sizes and limits.
+        progress: counts the images.
+
     Raises:
         EncoderError: the encoder failed; the shard writer keeps what was encoded before.
     """
     stats, begun = EncodeStats(), time.perf_counter()
     tasks = _decode_tasks(chain.from_iterable(sources), reusable, plan, options, progress)
     executor = ThreadPoolExecutor(options.workers, thread_name_prefix="decode")
-    decoded = _decode_ahead(tasks, Decoder(encoder, options.max_pixels), executor, options)
+    decoded = _decode_ahead(tasks, Decoder(encoder, options.max_pixels, contents), executor, options)
     try:
         with closing(prefetch(_batches(decoded, options.batch_size), 2)) as batches:
             while (batch := _timed_next(batches, stats)) is not None:
                 rows = _encode(batch, encoder)
                 shards.add(rows)
-                encoded = sum(row.code is None for row in rows)
-                stats.encoded += encoded
-                if not stats.first_seconds:
-                    stats.first_encoded, stats.first_seconds = encoded, time.perf_counter() - begun
-                progress.add(encoded=encoded, rejected=len(rows) - encoded)
+                _count(batch, rows, stats, progress)
+                if stats.encoded and not stats.first_seconds:
+                    stats.first_encoded, stats.first_seconds = stats.encoded, time.perf_counter() - begun
     finally:
         executor.shutdown(cancel_futures=True)
     stats.seconds = time.perf_counter() - begun
@@ -130,10 +162,11 @@ def _decode_tasks(
             progress.add(rejected=1)
             continue
         plan.add(item_hash, item_fingerprint, record, types=item.types)
-        if _is_reusable(item_hash, item_fingerprint, reusable):
-            progress.add(reused=1)
+        known = find_row(reusable, item_hash, item_fingerprint)
+        if known is None or options.verify_content:
+            yield DecodeTask(item, item_hash, item_fingerprint, known)
         else:
-            yield DecodeTask(item, item_hash, item_fingerprint)
+            progress.add(reused=1)
 
 
 def _with_unique_id(item: Item, seen: IdSet) -> tuple[Item, bool]:
@@ -151,11 +184,6 @@ def _duplicate_message(item: Item) -> str:
         f"id {item.id!r} was seen before; write the sources as NAME=PATH to tell their ids apart, "
         "or name a column of unique values with --id-column"
     )
-
-
-def _is_reusable(item_hash: int, item_fingerprint: int, reusable: Sequence[ReusableEmbeddings]) -> bool:
-    hashes, fingerprints = np.array([item_hash], np.uint64), np.array([item_fingerprint], np.uint64)
-    return any(known.find(hashes, fingerprints)[0] >= 0 for known in reusable)
 
 
 def _decode_ahead(
@@ -181,9 +209,23 @@ def _timed_next(batches: Iterator[list[Outcome]], stats: EncodeStats) -> list[Ou
     return batch
 
 
+def _count(batch: list[Outcome], rows: list[EncodedRow], stats: EncodeStats, progress: Progress) -> None:
+    recognised = sum(isinstance(outcome, Recognised) for outcome in batch)
+    verified = sum(isinstance(outcome, Verified) for outcome in batch)
+    rejected = sum(row.code is not None for row in rows)
+    encoded = len(rows) - recognised - rejected
+    stats.encoded += encoded
+    stats.recognised += recognised
+    stats.verified += verified
+    stats.edited += sum(outcome.task.known is not None for outcome in batch) - verified
+    progress.add(encoded=encoded, rejected=rejected, compared=recognised + verified)
+
+
 def _encode(batch: list[Outcome], encoder: Encoder) -> list[EncodedRow]:
+    """Return a row for each image of the batch but the verified ones, which have one already."""
     decoded = [outcome for outcome in batch if isinstance(outcome, Decoded)]
     rows = [_rejected_row(outcome.task, outcome.error) for outcome in batch if isinstance(outcome, Rejected)]
+    rows += [outcome.row for outcome in batch if isinstance(outcome, Recognised)]
     if not decoded:
         return rows
     vectors = _vectors(encoder, decoded)
@@ -227,9 +269,15 @@ def _one_by_one(encoder: Encoder, pixels: UInt8) -> Float32:
 
 
 def _encoded_row(outcome: Decoded, vector: bytes) -> EncodedRow:
-    task = outcome.task
     return EncodedRow(
-        task.id_hash, task.fingerprint, vector, outcome.thumbnail, outcome.width, outcome.height, outcome.format
+        outcome.task.id_hash,
+        outcome.task.fingerprint,
+        vector,
+        outcome.thumbnail,
+        outcome.width,
+        outcome.height,
+        outcome.format,
+        content_hash=outcome.content_hash,
     )
 
 

@@ -21,8 +21,9 @@ from typing_extensions import override
 
 from indexing.arrow_files import read_table, write_table
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings
-from indexing.row_stream import ENCODED_SCHEMA
-from lookalike.types import Int64, UInt64
+from indexing.metadata_tables import conform
+from indexing.row_stream import CONTENT_HASH_BYTES, ENCODED_SCHEMA, content_hashes_of
+from lookalike.types import Int64, UInt8, UInt64
 
 MAX_SHARD_ROWS = 2_048
 MAX_SHARD_SECONDS = 5.0
@@ -43,6 +44,7 @@ class EncodedRow:
         format: `JPEG`, ...
         code: of the error; None where it was encoded.
         message: of the error.
+        content_hash: `indexing.ingest.decoding.content_hash` of the file; None where it was rejected.
     """
 
     id_hash: int
@@ -54,6 +56,7 @@ class EncodedRow:
     format: str | None = None
     code: str | None = None
     message: str | None = None
+    content_hash: bytes | None = None
 
 
 _KEYS = pa.schema([("id_hash", pa.uint64()), ("fingerprint", pa.uint64()), ("rejected", pa.bool_())])
@@ -65,13 +68,16 @@ class ShardWriter:
     Args:
         folder: the work folder; shards of an earlier run stay.
         seconds: maximum age of the oldest unwritten row.
+
+    Attributes:
+        first: the number of the first shard that it writes.
     """
 
     def __init__(self, folder: Path, seconds: float = MAX_SHARD_SECONDS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._seconds = seconds
-        self._next = 1 + max((int(path.stem.rpartition("-")[2]) for path in shard_files(folder)), default=-1)
+        self.first = self._next = 1 + max(map(_number, shard_files(folder)), default=-1)
         self._rows: list[EncodedRow] = []
         self._oldest_at = 0.0
 
@@ -106,19 +112,21 @@ class ShardPool(ReusableEmbeddings):
     Args:
         folder: the work folder.
         rejected: whether to find rejected images too; if not, a later run tries them again.
+        first: the number of the first shard to read.
     """
 
-    def __init__(self, folder: Path, *, rejected: bool = True) -> None:
-        self._files = shard_files(folder)
+    def __init__(self, folder: Path, *, rejected: bool = True, first: int = 0) -> None:
+        self._files = [path for path in shard_files(folder) if _number(path) >= first]
         keys = [_keys(path) for path in self._files]
         self._starts = np.cumsum([0, *map(len, keys)])
         table = pa.concat_tables([_KEYS.empty_table(), *keys])
         id_hashes, fingerprints, bad = (table.column(name).to_numpy() for name in _KEYS.names)
         mixed = id_hashes ^ fingerprints  # both are uniform, so is this; id_hash decides again below
-        order = np.lexsort((bad, mixed))  # of two rows for one image, the one that was encoded comes first
+        # Of two rows for one image, one that was encoded comes first, and of these the newest.
+        order = np.lexsort((-np.arange(len(mixed)), bad, mixed))
         self._order = order if rejected else order[~bad[order]]
         self._mixed, self._id_hashes = mixed[self._order], id_hashes[self._order]
-        self._open = lru_cache(maxsize=_MAX_OPEN_SHARDS)(read_table)
+        self._open = lru_cache(maxsize=_MAX_OPEN_SHARDS)(_read_shard)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -133,6 +141,11 @@ class ShardPool(ReusableEmbeddings):
         return np.where(hit, self._order[place], -1)
 
     @override
+    def content_hashes(self) -> UInt8:
+        hashes = [content_hashes_of(_read_shard(path)) for path in self._files]
+        return np.concatenate([np.empty((0, CONTENT_HASH_BYTES), np.uint8), *hashes])
+
+    @override
     def take(self, rows: Int64) -> pa.Table:
         shards = np.searchsorted(self._starts, rows, side="right") - 1
         pieces, places = [ENCODED_SCHEMA.empty_table()], [np.empty(0, np.int64)]
@@ -143,8 +156,13 @@ class ShardPool(ReusableEmbeddings):
         return pa.concat_tables(pieces).take(np.argsort(np.concatenate(places)))
 
 
+def _read_shard(path: Path) -> pa.Table:
+    """Return a shard; columns that it lacks, since an earlier release wrote it, are null."""
+    return conform(read_table(path), ENCODED_SCHEMA)
+
+
 def _keys(path: Path) -> pa.Table:
-    shard = read_table(path)
+    shard = _read_shard(path)
     columns = [shard.column("id_hash"), shard.column("fingerprint"), shard.column("code").is_valid()]
     return pa.table(columns, schema=_KEYS)
 
@@ -152,3 +170,7 @@ def _keys(path: Path) -> pa.Table:
 def shard_files(folder: Path) -> list[Path]:
     """Return the finished shards, oldest first."""
     return sorted(folder.glob("encoded-*.arrow"))
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])

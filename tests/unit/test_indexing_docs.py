@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.index import index
-from indexing.row_stream import FINGERPRINTS, REJECTED_SCHEMA
+from indexing.row_stream import CONTENT_HASHES, FINGERPRINTS, REJECTED_SCHEMA
 from lookalike.collection import CURRENT, REJECTED, VECTORS, VERSIONS
 from lookalike.manifest import MANIFEST_FILE, Counts, EncoderEntry, FileEntry, Manifest, StoreEntry
 from lookalike.metadata import METADATA_FILES
@@ -33,7 +33,18 @@ def test_guide_names_every_kind_of_source(suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [CURRENT, VERSIONS, MANIFEST_FILE, VECTORS, *METADATA_FILES, THUMBNAILS_FILE, REJECTED, FINGERPRINTS]
+    "name",
+    [
+        CURRENT,
+        VERSIONS,
+        MANIFEST_FILE,
+        VECTORS,
+        *METADATA_FILES,
+        THUMBNAILS_FILE,
+        REJECTED,
+        FINGERPRINTS,
+        CONTENT_HASHES,
+    ],
 )
 def test_format_names_every_file(name: str) -> None:
     assert re.search(rf"^ *{re.escape(name)}(/| |$)", FORMAT, re.MULTILINE)
