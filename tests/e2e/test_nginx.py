@@ -162,6 +162,13 @@ def test_service_problems_pass_unchanged(client: httpx.Client) -> None:
     assert [client.get(path).status_code for path in ("/", "/livez", "/readyz", "/metrics")] == [200] * 4
 
 
+def test_client_sets_no_prefix(ports: dict[str, int], client: httpx.Client) -> None:
+    headers = {"X-Forwarded-Prefix": "/elsewhere"}
+    assert "servers" not in client.get("/openapi.json", headers=headers).json()
+    direct = httpx.get(f"http://127.0.0.1:{ports['service']}/openapi.json", headers=headers)
+    assert direct.json()["servers"] == [{"url": "/elsewhere"}]  # 127.0.0.1 is trusted here
+
+
 def test_slow_clients_are_cut_off(ports: dict[str, int], client: httpx.Client) -> None:
     def lasts(*pieces: bytes, drips: bool = False) -> tuple[float, bytes]:
         """Seconds until nginx closes the connection, and what it sent."""

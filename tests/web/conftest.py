@@ -92,7 +92,8 @@ def context(browser: Browser, site: str) -> Iterator[BrowserContext]:
 
 
 def _cross_origin(url: str, site: str) -> list[str]:
-    return [] if url.startswith((f"{site}/", "blob:", "data:")) else [f"request to another origin: {url}"]
+    allowed = url == site or url.startswith((f"{site}/", "blob:", "data:"))
+    return [] if allowed else [f"request to another origin: {url}"]
 
 
 @pytest.fixture
