@@ -45,10 +45,10 @@ def unknown_name(kind: str, name: str, known: Collection[str]) -> str:
     >>> unknown_name("query parameter", "lmit", ["limit", "filter"])
     "unknown query parameter 'lmit'; did you mean 'limit'? Known: filter, limit"
     >>> unknown_name("query parameter", "lmit", [])
-    "unknown query parameter 'lmit'; none is known here"
+    "unknown query parameter 'lmit'"
     """
     if not known:
-        return f"unknown {kind} {quoted(name)}; none is known here"
+        return f"unknown {kind} {quoted(name)}"
     close = difflib.get_close_matches(name, known, 1) if len(name) <= MAX_VALUE_CHARACTERS else []
     suggestion = f"did you mean {close[0]!r}? Known: " if close else "known: "
     return f"unknown {kind} {quoted(name)}; {suggestion}{', '.join(sorted(known))}"

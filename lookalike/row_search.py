@@ -41,12 +41,14 @@ class SearchOptions:
         filter: which items may be returned; None for all.
         params: search parameters of the store for this search only, such as `nprobe` and `candidates`.
         exact: whether to compare the query with every allowed vector instead of using the index.
+        fields: columns of the results' metadata; None for all.
     """
 
     limit: int = 10
     filter: Filter | None = None
     params: SearchParameters | None = None
     exact: bool = False
+    fields: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,11 @@ class RowSearcher:
             for i, neighbors in zip(short, search(queries[short], mask=all_rows, stopwatch=stopwatch), strict=True):
                 results[i] = neighbors
         return results
+
+    def filtered_rows(self, condition: Filter) -> Int64:
+        """Return the rows that pass a filter, (m,) ascending. Raises FilterInvalid: it does not fit the metadata."""
+        filtered = self._filtered(condition)
+        return np.flatnonzero(filtered.mask) if filtered.rows is None else filtered.rows
 
     def _filtered(self, condition: Filter) -> _FilteredRows:
         text = condition.model_dump_json(by_alias=True, exclude_unset=True)

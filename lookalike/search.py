@@ -20,10 +20,12 @@ from lookalike.calibration import PairCalibration
 from lookalike.collection import Collection
 from lookalike.encoders.protocol import Encoder, TextEncoder
 from lookalike.errors import EncoderError, InvalidLimit, QueryError, TextEmpty, TextTooLong, TextUnsupported
+from lookalike.filters import Filter
+from lookalike.messages import unknown_name
 from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.protocol import VectorStore
-from lookalike.types import EncoderSpec, Float32, Hit, Neighbors, SearchResult, UInt8
+from lookalike.types import EncoderSpec, Float32, Hit, Int64, Neighbors, SearchResult, UInt8
 
 Modality = Literal["image", "text"]
 _DEFAULTS = SearchOptions()
@@ -92,7 +94,7 @@ class VectorSearcher:
 
         Raises:
             InvalidLimit: `limit` is out of range.
-            QueryError: a search parameter is too large.
+            QueryError: a search parameter is too large, or a field is unknown.
         """
         if not 1 <= options.limit <= self.limits.results:
             raise InvalidLimit(f"limit is {options.limit}; it must be between 1 and {self.limits.results:,}")
@@ -100,6 +102,25 @@ class VectorSearcher:
             value = (options.params or {}).get(name, 0)
             if value > self.limits.candidates:
                 raise QueryError(f"params.{name} is {value}; it must be at most {self.limits.candidates:,}")
+        self.columns(options.fields)
+
+    def columns(self, fields: Sequence[str] | None) -> list[str] | None:
+        """Return the columns to read for records that have an id and `fields`; None for all columns.
+
+        Raises:
+            QueryError: a field is no column of the metadata.
+        """
+        if fields is None:
+            return None
+        known = self.collection.metadata.columns
+        for name in fields:
+            if name not in known:
+                raise QueryError(f"fields: {unknown_name('metadata column', name, known)}")
+        return list(dict.fromkeys(("id", *fields)))
+
+    def filtered_rows(self, condition: Filter) -> Int64:
+        """Return the rows that pass a filter, (m,) ascending. Raises FilterInvalid: it does not fit the metadata."""
+        return self._rows.filtered_rows(condition)
 
     def search_vectors(self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch) -> list[list[Hit]]:
         """Return the nearest items by exact cosine, best first, for each query.
@@ -117,7 +138,7 @@ class VectorSearcher:
         self.check_options(options)
         results = self._rows.search(queries, options, stopwatch)
         with stopwatch.stage("metadata"):
-            return self._hits(results)
+            return self._hits(results, options.fields)
 
     def search_item(self, item_id: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Return the items nearest to an item of the collection, itself first."""
@@ -126,10 +147,10 @@ class VectorSearcher:
             self.search_vectors(self.item_vector(item_id)[None], options, stopwatch)[0], stopwatch.took_ms
         )
 
-    def _hits(self, results: Sequence[Neighbors]) -> list[list[Hit]]:
+    def _hits(self, results: Sequence[Neighbors], fields: Sequence[str] | None) -> list[list[Hit]]:
         """Fetch all records in one call: one at a time would take several times as long."""
         rows = [neighbors.rows.tolist() for neighbors in results]
-        records = iter(self.collection.metadata.records([row for each in rows for row in each]))
+        records = iter(self.collection.metadata.records([row for each in rows for row in each], self.columns(fields)))
         return [
             [
                 Hit(str(record.pop("id")), score, record, row)

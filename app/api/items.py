@@ -15,16 +15,18 @@ from starlette.responses import Response
 
 from app.api import responses
 from app.api.dependencies import PipelineDep, SettingsDep
-from app.api.openapi import ACCESS, ADMISSION, errors
+from app.api.openapi import ACCESS, ADMISSION, OPTIONS, errors
+from app.api.parameters import FIELDS, FILTER, LIMIT, parameter, parse_fields, parse_whole
 from app.api.request_admission import admitted
-from app.api.request_bodies import parse_whole
 from app.api.routing import CollectionRouter
 from app.api.schemas import ItemResponse, ItemsResponse
 from app.auth.authentication import require_role
 from app.errors import NoThumbnail, RequestError
 from app.execution.pipeline import QueryPipeline
 from app.settings import Settings
-from lookalike.errors import InvalidLimit, UnknownItem
+from lookalike.errors import QueryError, UnknownItem
+from lookalike.filters import parse_filter
+from lookalike.row_search import SearchOptions
 
 router = CollectionRouter(tags=["items"], dependencies=[Depends(require_role("read"))])
 
@@ -38,7 +40,7 @@ ItemIdParameter = Annotated[
 ThumbnailVersion = Annotated[
     str, Query(description="Version of the collection, as in `thumbnail_url`. It has no effect on the image.")
 ]
-
+DEFAULT_LIMIT = 24
 _SIGNATURES = {b"RIFF": "image/webp", b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
 _THUMBNAIL: dict[int | str, dict[str, Any]] = {
     200: {
@@ -47,44 +49,47 @@ _THUMBNAIL: dict[int | str, dict[str, Any]] = {
     },
     304: {"description": "The thumbnail is the one that `If-None-Match` names."},
 }
-_PAGING: dict[str, Any] = {
+_FIELDS = parameter("fields", FIELDS)
+_PAGE: dict[str, Any] = {
     "parameters": [
-        {
-            "name": name,
-            "in": "query",
-            "description": text,
-            "schema": {"type": "integer", "minimum": low, "default": value},
-        }
-        for name, text, low, value in (
-            ("offset", "Number of items to skip.", 0, 0),
-            ("limit", "Number of items to return, at most `LOOKALIKE_MAX_RESULTS`.", 1, 24),
-        )
+        parameter("offset", "Number of items to skip.", "integer", minimum=0, default=0),
+        parameter("limit", LIMIT, "integer", minimum=1, default=DEFAULT_LIMIT),
+        parameter("filter", FILTER),
+        _FIELDS,
     ]
 }
+_ITEM: dict[str, Any] = {"parameters": [_FIELDS]}
 
 
 @router.get(
     "/items",
     response_model=ItemsResponse,
-    responses=errors(*ACCESS, *ADMISSION, RequestError, InvalidLimit),
-    openapi_extra=_PAGING,
+    responses=errors(*ACCESS, *ADMISSION, RequestError, *OPTIONS),
+    openapi_extra=_PAGE,
     summary="List items",
 )
 @admitted("read")
 async def list_items(request: Request, pipeline: PipelineDep) -> Response:
     """List the items of the collection, page by page.
 
-    Items have the order of their rows. `total` is the number of items of the collection.
+    Items have the order of their rows. `total` is the number of items of the collection, or of those that pass the
+    filter.
     """
-    limit = parse_whole("limit", request.query_params.get("limit"), 24)
-    offset = parse_whole("offset", request.query_params.get("offset"), 0)
+    query = request.query_params
+    limit = parse_whole("limit", query.get("limit", str(DEFAULT_LIMIT)))
+    offset = parse_whole("offset", query.get("offset", "0"))
     if offset < 0:
         raise RequestError(f"offset is {offset}; it must be 0 or more")
-    if not 1 <= limit <= pipeline.searcher.limits.results:
-        raise InvalidLimit(f"limit is {limit}; it must be between 1 and {pipeline.searcher.limits.results:,}")
-    items = [responses.item(row, record, pipeline, request) for row, record in await pipeline.items(offset, limit)]
-    total = len(pipeline.searcher.collection)
-    return responses.json_response({"items": items, "offset": offset, "total": total, **responses.source(pipeline)})
+    condition = parse_filter(query["filter"]) if "filter" in query else None
+    page = await pipeline.items(SearchOptions(limit, condition, fields=_fields(request)), offset)
+    items = [responses.item(row, record, pipeline, request) for row, record in page.items]
+    return responses.json_response(
+        {"items": items, "offset": offset, "total": page.total, **responses.source(pipeline)}
+    )
+
+
+_HiddenFields = Annotated[str | None, Query(alias="fields", include_in_schema=False)]
+"""Declares `fields` for an item whose own id ends in `/thumbnail`."""
 
 
 @router.head("/items/{item_id:path}/thumbnail", include_in_schema=False)
@@ -96,7 +101,12 @@ async def list_items(request: Request, pipeline: PipelineDep) -> Response:
 )
 @admitted("read")
 async def get_thumbnail(
-    item_id: ItemId, request: Request, pipeline: PipelineDep, settings: SettingsDep, v: ThumbnailVersion = ""
+    item_id: ItemId,
+    request: Request,
+    pipeline: PipelineDep,
+    settings: SettingsDep,
+    v: ThumbnailVersion = "",
+    _: _HiddenFields = None,
 ) -> Response:
     """Get an item's thumbnail as an image file. `thumbnail_url` of an item is its URL.
 
@@ -152,11 +162,12 @@ def _cache_control(requested: str, served: str, max_age: int) -> str:
     return f"private, max-age={max_age}, immutable" if requested == served else "private, no-cache"
 
 
-@router.head("/items/{item_id:path}", include_in_schema=False)
+@router.head("/items/{item_id:path}", openapi_extra=_ITEM, include_in_schema=False)
 @router.get(
     "/items/{item_id:path}",
     response_model=ItemResponse,
-    responses=errors(*ACCESS, *ADMISSION, UnknownItem),
+    responses=errors(*ACCESS, *ADMISSION, RequestError, QueryError, UnknownItem),
+    openapi_extra=_ITEM,
     summary="Get an item",
 )
 @admitted("read")
@@ -165,11 +176,12 @@ async def get_item(item_id: ItemId, request: Request, pipeline: PipelineDep) -> 
     return await _item(item_id, request, pipeline)
 
 
-@router.head("/item", include_in_schema=False)
+@router.head("/item", openapi_extra=_ITEM, include_in_schema=False)
 @router.get(
     "/item",
     response_model=ItemResponse,
-    responses=errors(*ACCESS, *ADMISSION, RequestError, UnknownItem),
+    responses=errors(*ACCESS, *ADMISSION, RequestError, QueryError, UnknownItem),
+    openapi_extra=_ITEM,
     summary="Get an item by a parameter",
 )
 @admitted("read")
@@ -179,8 +191,13 @@ async def get_item_by_parameter(item_id: ItemIdParameter, request: Request, pipe
 
 
 async def _item(item_id: str, request: Request, pipeline: QueryPipeline) -> Response:
-    row, record = await pipeline.item(item_id)
+    row, record = await pipeline.item(item_id, _fields(request))
     return responses.json_response({**responses.item(row, record, pipeline, request), **responses.source(pipeline)})
+
+
+def _fields(request: Request) -> tuple[str, ...] | None:
+    text = request.query_params.get("fields")
+    return None if text is None else tuple(parse_fields(text))
 
 
 def _sniff(data: bytes) -> str:

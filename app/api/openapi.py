@@ -99,7 +99,7 @@ def json_body(model: type[BaseModel]) -> Schema:
 def form_body(fields: dict[str, FormField], required: list[str]) -> Schema:
     """Return a multipart form."""
     properties = {name: _form_property(field) for name, field in fields.items()}
-    schema: Schema = {"type": "object", "properties": properties}
+    schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     return {"multipart/form-data": {"schema": {**schema, "required": required} if required else schema}}
 
 
@@ -125,7 +125,7 @@ def request_body(*contents: Schema) -> Schema:
 def errors(*classes: type[LookalikeError]) -> dict[int | str, Schema]:
     """Return the problem documents of errors, and of those that any endpoint may have: 403, 413 and 500."""
     codes: dict[HTTPStatus, list[str]] = {}
-    for error in (*classes, *_ANY):
+    for error in dict.fromkeys((*classes, *_ANY)):
         codes.setdefault(status_of(error), []).append(error.code)
     codes[HTTPStatus.INTERNAL_SERVER_ERROR] = [INTERNAL_ERROR]
     content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model=schemas.Problem.__name__)}}}

@@ -1,4 +1,4 @@
-"""Request bodies: JSON, multipart forms and base64.
+"""Request bodies: media types, JSON and base64; `app.api.forms` reads forms.
 
 Bodies are kept in memory, bounded by the body limit; no image is written to disk. The decoder checks whether bytes are
 an image.
@@ -9,27 +9,20 @@ from __future__ import annotations
 import base64
 import binascii
 from codecs import BOM_UTF8
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from typing_extensions import override
 
-from app.errors import Base64Invalid, FormInvalid, MediaTypeUnsupported, RequestError
+from app.errors import Base64Invalid, MediaTypeUnsupported, RequestError
 from app.validation import MAX_FIELD_ERRORS, validation_error
 from lookalike.errors import InvalidLimit, LookalikeError
 from lookalike.filters import filter_error
 
 Model = TypeVar("Model", bound=BaseModel)
 
-JSON, FORM = "application/json", "multipart/form-data"
-_MAX_FORM_FIELDS = 8
-_MAX_FIELD_BYTES = 64 * 1024
+JSON = "application/json"
 _MAX_JSON_VALUES = 200_000
 """An image is one value; parsing a million blocks the event loop for a second."""
 
@@ -68,13 +61,14 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(body.removeprefix(BOM_UTF8))  # ignoring it is allowed (RFC 8259, 8.1)
     except ValidationError as error:
-        raise _json_error(error) from error
+        raise body_error(error, model) from error
 
 
-def _json_error(error: ValidationError) -> LookalikeError:
+def body_error(error: ValidationError, model: type[BaseModel]) -> LookalikeError:
+    """Return the error of a body that does not fit its model."""
     # A function of its own: a local name of the error, next to the body in `read_json`, would be a reference cycle that
     # keeps the body until a garbage collection.
-    own = validation_error(error)
+    own = validation_error(error, model)
     if error.error_count() > MAX_FIELD_ERRORS:
         return own
     location = error.errors()[0]["loc"]
@@ -83,67 +77,6 @@ def _json_error(error: ValidationError) -> LookalikeError:
     if location[:1] == ("filter",):
         return filter_error(error, skip=1)
     return own
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """A multipart form."""
-
-    files: dict[str, bytes]
-    fields: dict[str, str]
-
-    def file(self, name: str) -> bytes | None:
-        """Return a file's bytes, None where there is none. Raises RequestError: it was sent as text."""
-        if name in self.fields:
-            raise RequestError(f"the field {name!r} is text; send the image as a file, with a filename")
-        return self.files.get(name)
-
-    def text(self, name: str) -> str | None:
-        """Return a field's text, None where there is none. Raises RequestError: it was sent as a file."""
-        if name in self.files:
-            raise RequestError(f"the field {name!r} is a file; send it as text, without a filename")
-        return self.fields.get(name)
-
-
-class _Parser(MultiPartParser):
-    """A parser that records whether the form was complete."""
-
-    complete = False
-
-    @override
-    def on_end(self) -> None:
-        self.complete = True
-        super().on_end()
-
-
-async def read_form(request: Request, files: int) -> Form:
-    """Return the body as a form with at most `files` files; of fields with the same name the last one counts.
-
-    Raises:
-        FormInvalid: the body is not the multipart form that its header declares, or has too many parts.
-    """
-    try:
-        async with aclosing(request.stream()) as stream:
-
-            async def whole() -> AsyncGenerator[bytes, None]:
-                async for chunk in stream:
-                    yield chunk
-                if not parser.complete:
-                    raise MultiPartException("it ends before its last boundary")
-
-            parser = _Parser(
-                request.headers, whole(), max_files=files, max_fields=_MAX_FORM_FIELDS, max_part_size=_MAX_FIELD_BYTES
-            )
-            parser.spool_max_size = 0  # SpooledTemporaryFile then never writes to disk
-            data = await parser.parse()
-    except MultiPartException as error:
-        raise FormInvalid(f"the body is not a valid multipart form: {error.message}") from error
-    try:
-        parts = data.multi_items()
-        read = {name: await part.read() for name, part in parts if isinstance(part, UploadFile)}
-        return Form(read, {name: part for name, part in parts if isinstance(part, str)})
-    finally:
-        await data.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,38 +91,6 @@ class ImageUrl:
     """An image's URL."""
 
     url: str
-
-
-def parse_whole(name: str, text: str | None, default: int) -> int:
-    """Parse a whole number from a form or a query string.
-
-    Args:
-        name: the field, for the error; `limit` has one of its own.
-        text: None or empty where the field is absent.
-        default: the number then.
-
-    Raises:
-        InvalidLimit, RequestError: not a whole number of at most ten characters.
-    """
-    if not text:
-        return default
-    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 10):
-        kind = InvalidLimit if name == "limit" else RequestError
-        raise kind(f"{name} is {text[:40]!r}; it must be a whole number of at most ten digits")
-    return int(text)
-
-
-def parse_threshold(text: str | None) -> float | None:
-    """Parse a threshold from a form field. Raises RequestError: not a number in [0, 2]."""
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 2.0:
-        raise RequestError(f"threshold is {text[:40]!r}; it must be a cosine distance between 0 and 2")
-    return value
 
 
 def decode_base64(text: str) -> bytes:

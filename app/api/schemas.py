@@ -6,19 +6,17 @@ them against these models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
-from app.api.request_bodies import Base64Image, ImageUrl, parse_whole
-from app.errors import RequestError
-from app.validation import validation_error
-from lookalike.filters import Filter, parse_filter
+from app.api.request_bodies import Base64Image, ImageUrl
+from lookalike.filters import Filter
 from lookalike.row_search import SearchOptions
 from lookalike.stopwatch import STAGES
 
 DEFAULT_LIMIT = 10
+MAX_FIELDS = 10_000
 
 Limit = Annotated[
     int,
@@ -29,6 +27,7 @@ Limit = Annotated[
     ),
 ]
 
+Fields = Annotated[list[str], Field(max_length=MAX_FIELDS, fail_fast=True)]
 _VERSION = "20260101T120000Z-1a2b3c"
 _RESULT: dict[str, Any] = {
     "id": "chelsea.png",
@@ -88,18 +87,24 @@ class Params(_Request):
     )
 
 
-class _Search(_Request):
+class Search(_Request):
+    """The options of every search."""
+
     limit: Limit = DEFAULT_LIMIT
     filter: Filter | None = Field(default=None, description="Only items whose metadata passes are found.")
     params: Params | None = Field(default=None, description="How thoroughly to search.")
+    fields: Fields | None = Field(default=None, description="Metadata columns of the results; all by default.")
 
     @property
     def options(self) -> SearchOptions:
         """The options of the library."""
-        return options_of(self.limit, self.filter, self.params)
+        params = self.params or Params()
+        index_params = params.model_dump(exclude={"exact"}, exclude_none=True, by_alias=True)
+        fields = None if self.fields is None else tuple(dict.fromkeys(self.fields))
+        return SearchOptions(self.limit, self.filter, index_params or None, params.exact, fields)
 
 
-class TextSearch(_Search):
+class TextSearch(Search):
     """A search by text."""
 
     model_config = ConfigDict(
@@ -114,7 +119,7 @@ class TextSearch(_Search):
     text: str = Field(description="Text query, at most `LOOKALIKE_MAX_TEXT` characters.")
 
 
-class ImageSearch(_Search):
+class ImageSearch(Search):
     """A search by image, with exactly one of `image` and `url`."""
 
     model_config = ConfigDict(
@@ -144,36 +149,12 @@ class ImageSearch(_Search):
         return ImageUrl(self.url) if self.url is not None else Base64Image(self.image or "")
 
 
-class ItemSearch(_Search):
+class ItemSearch(Search):
     """A search by an item of the collection."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"id": "chelsea.png", "limit": 2}]})
 
     id: str = Field(description="Id of the item.")
-
-
-OPTION_NAMES = ("limit", "filter", "params")
-
-
-def parse_options(fields: Mapping[str, str | None]) -> SearchOptions:
-    """Parse options from the text fields of a form or a query string; filter and params are JSON.
-
-    Raises:
-        InvalidLimit, FilterInvalid, RequestError: a field is invalid.
-    """
-    limit = parse_whole("limit", fields["limit"], DEFAULT_LIMIT)
-    filter_json, params_json = fields["filter"], fields["params"]
-    try:
-        params = Params.model_validate_json(params_json) if params_json else None
-    except ValidationError as error:
-        raise RequestError(f"params: {validation_error(error)}") from error
-    return options_of(limit, parse_filter(filter_json) if filter_json else None, params)
-
-
-def options_of(limit: int, condition: Filter | None, params: Params | None) -> SearchOptions:
-    """Return a request's options as those of the library."""
-    index_params = {} if params is None else params.model_dump(exclude={"exact"}, exclude_none=True, by_alias=True)
-    return SearchOptions(limit, condition, index_params or None, params is not None and params.exact)
 
 
 class Side(_Request):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from fastapi import Depends, Request
 from starlette.responses import Response
 
 from app.api import responses
 from app.api.dependencies import PipelineDep, ServiceDep
+from app.api.forms import FORM, read_form
 from app.api.image_inputs import read_image
 from app.api.openapi import (
     ACCESS,
@@ -20,69 +20,58 @@ from app.api.openapi import (
     OPTIONS,
     TEXT,
     FormField,
+    Schema,
     errors,
     form_body,
     json_body,
     raw_body,
     request_body,
 )
+from app.api.parameters import FIELDS, FILTER, LIMIT, PARAMS, PARSERS, parameter
 from app.api.request_admission import admitted
-from app.api.request_bodies import FORM, Base64Image, ImageUrl, is_json, media_type, parse_whole, read_form, read_json
+from app.api.request_bodies import Base64Image, ImageUrl, is_json, media_type, read_json
 from app.api.routing import CollectionRouter
-from app.api.schemas import (
-    DEFAULT_LIMIT,
-    OPTION_NAMES,
-    ImageSearch,
-    ItemSearch,
-    SearchResponse,
-    TextSearch,
-    parse_options,
-)
+from app.api.schemas import DEFAULT_LIMIT, ImageSearch, ItemSearch, Search, SearchResponse, TextSearch
+from app.api.search_requests import read_search, search_of_texts, with_query
 from app.auth.authentication import require_role
-from app.errors import MediaTypeUnsupported, RateLimited, RequestError
+from app.errors import FormInvalid, MediaTypeUnsupported, RateLimited, RequestError
 from app.execution.pipeline import ImageQuery, ItemQuery, Query, QueryPipeline, TextQuery
 from lookalike.errors import UnknownItem
 from lookalike.row_search import SearchOptions
 
 router = CollectionRouter(tags=["search"], dependencies=[Depends(require_role("read", rate_limited=True))])
 
-_LIMIT = "Number of items to return, at most `LOOKALIKE_MAX_RESULTS`."
-_FILTER = "A `Filter` as JSON text. Only items that pass it are found."
-_PARAMS = "A `Params` object as JSON text: how thoroughly to search."
-_PARAMETERS = [
-    {
-        "name": "limit",
-        "in": "query",
-        "description": f"{_LIMIT} A form or JSON may have it instead.",
-        "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT},
-    },
-    {
-        "name": "filter",
-        "in": "query",
-        "description": f"{_FILTER} A form or JSON may have it instead.",
-        "schema": {"type": "string"},
-    },
-    {
-        "name": "params",
-        "in": "query",
-        "description": f"{_PARAMS} A form or JSON may have it instead.",
-        "schema": {"type": "string"},
-    },
-]
-_FORM = {
-    "file": FormField("binary", "The image file, with a filename.", IMAGE_FILE),
-    "limit": FormField("integer", f"{_LIMIT} {DEFAULT_LIMIT} by default.", 2),
-    "filter": FormField("string", _FILTER),
-    "params": FormField("string", _PARAMS),
+_OPTIONS = {
+    "limit": FormField("integer", f"{LIMIT} {DEFAULT_LIMIT} by default.", 2),
+    "filter": FormField("string", FILTER),
+    "params": FormField("string", PARAMS),
+    "fields": FormField("string", FIELDS),
 }
-_ERRORS = (*ACCESS, *ADMISSION, *BODY, *OPTIONS, RateLimited)
+_ERRORS = (*ACCESS, *ADMISSION, *BODY, *OPTIONS, FormInvalid, RateLimited)
+
+
+def _form(fields: dict[str, FormField]) -> Schema:
+    """Return the form of a search."""
+    return form_body({**fields, **_OPTIONS}, list(fields))
+
+
+def _request(*bodies: Schema) -> Schema:
+    """Return the requests of a search: one of the bodies, and options in the query string."""
+    in_query = " A form or JSON may have it instead."
+    parameters = [
+        parameter("limit", LIMIT + in_query, "integer", minimum=1, default=DEFAULT_LIMIT),
+        parameter("filter", FILTER + in_query),
+        parameter("params", PARAMS + in_query),
+        parameter("fields", FIELDS + in_query),
+    ]
+    return {**request_body(*bodies), "parameters": parameters}
 
 
 @router.post(
     "/search/text",
     response_model=SearchResponse,
     responses=errors(*_ERRORS, *TEXT),
-    openapi_extra=request_body(json_body(TextSearch)),
+    openapi_extra=_request(json_body(TextSearch), _form({"text": FormField("string", "Text query.", "a cat")})),
     summary="Search by text",
 )
 @admitted("text")
@@ -91,7 +80,7 @@ async def search_text(request: Request, pipeline: PipelineDep) -> Response:
 
     The collection's encoder must support text: `text` is true in the collection's entry of `GET /v1/collections`.
     """
-    body = await read_json(request, TextSearch)
+    body = await read_search(request, TextSearch)
     return await _respond(request, pipeline, TextQuery(body.text), body.options, time.perf_counter())
 
 
@@ -99,10 +88,9 @@ async def search_text(request: Request, pipeline: PipelineDep) -> Response:
     "/search/image",
     response_model=SearchResponse,
     responses=errors(*_ERRORS, *IMAGE),
-    openapi_extra={
-        **request_body(form_body(_FORM, ["file"]), json_body(ImageSearch), raw_body()),
-        "parameters": _PARAMETERS,
-    },
+    openapi_extra=_request(
+        _form({"file": FormField("binary", "The image file.", IMAGE_FILE)}), json_body(ImageSearch), raw_body()
+    ),
     summary="Search by image",
 )
 @admitted("image")
@@ -125,7 +113,7 @@ async def search_image(request: Request, pipeline: PipelineDep, service: Service
     "/search/item",
     response_model=SearchResponse,
     responses=errors(*_ERRORS, UnknownItem),
-    openapi_extra=request_body(json_body(ItemSearch)),
+    openapi_extra=_request(json_body(ItemSearch), _form({"id": FormField("string", "Id of the item.", "chelsea.png")})),
     summary="Search by item",
 )
 @admitted("item")
@@ -134,28 +122,24 @@ async def search_item(request: Request, pipeline: PipelineDep) -> Response:
 
     The item itself is the first result, with score 1.0.
     """
-    body = await read_json(request, ItemSearch)
+    body = await read_search(request, ItemSearch)
     return await _respond(request, pipeline, ItemQuery(body.id), body.options, time.perf_counter())
 
 
 async def _read_image(request: Request) -> tuple[ImageQuery | Base64Image | ImageUrl, SearchOptions]:
-    """Return the image and the options; those of the body override those of the query string."""
+    """Return the image and the options; raises as `read_search` does."""
     kind = media_type(request)
-    in_query = {name: request.query_params.get(name) for name in OPTION_NAMES}
-    limit = parse_whole("limit", in_query["limit"], DEFAULT_LIMIT)
     if kind == FORM:
-        form = await read_form(request, files=1)
-        data = form.file("file")
-        if data is None:
+        form = await read_form(request, files=["file"], texts=list(PARSERS))
+        if "file" not in form.files:
             raise RequestError("the form has no part named 'file'; send the image as that")
-        return ImageQuery(data), parse_options({name: form.text(name) or in_query[name] for name in OPTION_NAMES})
+        return ImageQuery(form.files["file"]), with_query(request, search_of_texts(Search, form.texts)).options
     if is_json(kind):
-        body = await read_json(request, ImageSearch)
-        return body.image_source, body.options if "limit" in body.model_fields_set else replace(
-            body.options, limit=limit
-        )
+        body = with_query(request, await read_json(request, ImageSearch))
+        return body.image_source, body.options
     if kind.startswith("image/") or kind == "application/octet-stream":
-        return ImageQuery(await request.body()), parse_options(in_query)
+        options = with_query(request, Search()).options
+        return ImageQuery(await request.body()), options
     raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {FORM}, image/* or application/json")
 
 

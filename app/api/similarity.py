@@ -11,18 +11,12 @@ from starlette.responses import Response
 
 from app.api import responses, schemas
 from app.api.dependencies import PipelineDep, ServiceDep
+from app.api.forms import FORM, Form, read_form
 from app.api.image_inputs import read_image
 from app.api.openapi import ACCESS, ADMISSION, BODY, IMAGE, TEXT, FormField, errors, form_body, json_body, request_body
+from app.api.parameters import parse_threshold
 from app.api.request_admission import admitted
-from app.api.request_bodies import (
-    FORM,
-    Form,
-    is_json,
-    media_type,
-    parse_threshold,
-    read_form,
-    read_json,
-)
+from app.api.request_bodies import is_json, media_type, read_json
 from app.api.routing import CollectionRouter
 from app.api.schemas import SimilarityRequest, SimilarityResponse
 from app.auth.authentication import require_role
@@ -33,25 +27,24 @@ from lookalike.errors import UnknownItem
 
 router = CollectionRouter(tags=["similarity"], dependencies=[Depends(require_role("read", rate_limited=True))])
 
-_FORM = form_body(
-    {
-        "a": FormField("binary", "Side a as an image file.", "photos/motorcycle_left.png"),
-        "b": FormField("binary", "Side b as an image file.", "photos/motorcycle_right.png"),
-        "a_text": FormField("string", "Side a as a text."),
-        "b_text": FormField("string", "Side b as a text."),
-        "a_id": FormField("string", "Side a as the id of an item."),
-        "b_id": FormField("string", "Side b as the id of an item."),
-        "threshold": FormField("number", "Cosine distance up to which the sides are similar, 0 to 2."),
-    },
-    [],
-)
+_FILES = {
+    "a": FormField("binary", "Side a as an image file.", "photos/motorcycle_left.png"),
+    "b": FormField("binary", "Side b as an image file.", "photos/motorcycle_right.png"),
+}
+_TEXTS = {
+    "a_text": FormField("string", "Side a as a text."),
+    "b_text": FormField("string", "Side b as a text."),
+    "a_id": FormField("string", "Side a as the id of an item."),
+    "b_id": FormField("string", "Side b as the id of an item."),
+    "threshold": FormField("number", "Cosine distance up to which the sides are similar, 0 to 2."),
+}
 
 
 @router.post(
     "/similarity",
     response_model=SimilarityResponse,
     responses=errors(*ACCESS, *ADMISSION, *BODY, *TEXT, *IMAGE, UnknownItem, RateLimited),
-    openapi_extra=request_body(json_body(SimilarityRequest), _FORM),
+    openapi_extra=request_body(json_body(SimilarityRequest), form_body({**_FILES, **_TEXTS}, [])),
     summary="Compare a pair",
 )
 @admitted("pair")
@@ -101,16 +94,13 @@ async def _side(side: schemas.Side, pipeline: QueryPipeline, fetcher: ImageFetch
 
 
 async def _read_form(request: Request) -> tuple[Query, Query, float | None]:
-    form = await read_form(request, files=2)
-    threshold = parse_threshold(form.text("threshold"))
-    return _form_side(form, "a"), _form_side(form, "b"), threshold
+    form = await read_form(request, files=_FILES, texts=_TEXTS)
+    threshold = form.texts.get("threshold")
+    return _form_side(form, "a"), _form_side(form, "b"), None if threshold is None else parse_threshold(threshold)
 
 
 def _form_side(form: Form, name: str) -> Query:
-    if name in form.fields:
-        raise RequestError(f"the field {name!r} is text; use {name}_text for a text, {name}_id for an item's id")
-    data = form.file(name)
-    text, item_id = form.text(f"{name}_text"), form.text(f"{name}_id")
+    data, text, item_id = form.files.get(name), form.texts.get(f"{name}_text"), form.texts.get(f"{name}_id")
     if sum(value is not None for value in (data, text, item_id)) != 1:
         raise RequestError(
             f"side {name}: give exactly one of the file {name!r} and the fields {name}_text and {name}_id"

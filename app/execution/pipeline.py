@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from app.telemetry import Telemetry
 from lookalike.row_search import SearchOptions
 from lookalike.search import Embedding, Searcher, Similarity, compare
 from lookalike.stopwatch import Stopwatch
-from lookalike.types import Float32, Hit, SearchResult, UInt8
+from lookalike.types import Float32, Hit, Int64, SearchResult, UInt8
 
 T = TypeVar("T")
 
@@ -41,6 +41,19 @@ class ItemQuery:
     """An item of the collection."""
 
     id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPage:
+    """Some of the items in the order of their rows.
+
+    Attributes:
+        items: row and record of each.
+        total: number of items on all pages.
+    """
+
+    items: list[tuple[int, dict[str, Any]]]
+    total: int
 
 
 Query = ImageQuery | TextQuery | ItemQuery
@@ -142,21 +155,39 @@ class QueryPipeline:
         )
         return hits
 
-    async def item(self, item_id: str) -> tuple[int, dict[str, Any]]:
-        """Return an item's row and record. Raises UnknownItem."""
+    async def item(self, item_id: str, fields: Sequence[str] | None = None) -> tuple[int, dict[str, Any]]:
+        """Return an item's row and record; `fields` are the columns of the record beside `id`, None for all.
+
+        Raises:
+            UnknownItem: no item has the id.
+            QueryError: a field is unknown.
+        """
         metadata = self.searcher.collection.metadata
+        columns = self.searcher.columns(fields)
 
         def find() -> tuple[int, dict[str, Any]]:
             row = metadata.row_of(item_id)
-            return row, metadata.records([row])[0]
+            return row, metadata.records([row], columns)[0]
 
         return await self.run_in_pool(find)
 
-    async def items(self, offset: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
-        """Return up to `limit` rows from `offset` on, with their records; fewer at the end of the collection."""
+    async def items(self, options: SearchOptions, offset: int) -> ItemPage:
+        """Return a page of the items that pass the options' filter, in the order of their rows.
+
+        Raises:
+            QueryError: the options are out of range, or the filter does not fit the metadata.
+        """
+        self.searcher.check_options(options)
+        return await self.run_in_pool(lambda: self._items(options, offset))
+
+    def _items(self, options: SearchOptions, offset: int) -> ItemPage:
         metadata = self.searcher.collection.metadata
-        rows = range(min(offset, len(metadata)), min(offset + limit, len(metadata)))
-        return list(zip(rows, await self.run_in_pool(lambda: metadata.records(rows)), strict=True))
+        found: Sequence[int] | Int64 = range(len(metadata))
+        if options.filter is not None:
+            found = self.searcher.filtered_rows(options.filter)
+        rows = [int(row) for row in found[offset : offset + options.limit]]
+        records = metadata.records(rows, self.searcher.columns(options.fields))
+        return ItemPage(list(zip(rows, records, strict=True)), len(found))
 
     async def thumbnail(self, item_id: str) -> bytes | None:
         """Return an item's thumbnail, None if it has none. Raises UnknownItem."""

@@ -103,7 +103,7 @@ class SearchWorkers(Batcher):
         """Return the step from a unit vector (d,) to the nearest items."""
         conditions = options.filter.model_dump_json(by_alias=True, exclude_unset=True) if options.filter else ""
         params = tuple(sorted((options.params or {}).items()))
-        key = (id(searcher), options.limit, options.exact, params, conditions)
+        key = (id(searcher), options.limit, options.exact, params, conditions, options.fields)
         return self, BatchKey(key, "search", partial(self._search, searcher, options), _MAX_SEARCH_BATCH_SIZE)
 
     def _search(

@@ -56,4 +56,4 @@ def _body(kind: str, schema: Schema, example: Callable[[Schema], Any]) -> str:
 
 def _form_field(name: str, field: Schema) -> str:
     at = "@" if field.get("format") == "binary" else ""
-    return f"-F {name}={at}{field['examples'][0]}"
+    return f"-F {quote(f'{name}={at}' + str(field['examples'][0]))}"

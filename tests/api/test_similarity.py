@@ -105,7 +105,7 @@ def test_invalid_pair_in_a_form_is_rejected(client: TestClient, files: Any, data
 
 def test_pair_error_names_the_field_and_the_fix(client: TestClient) -> None:
     as_text = client.post("/v1/similarity", files={"a": LEFT}, data={"b": "a motorcycle"}).json()
-    assert as_text["detail"] == "the field 'b' is text; use b_text for a text, b_id for an item's id"
+    assert as_text["detail"] == "the field 'b' is text; use b_text or b_id, or send a file"
     empty_side = client.post("/v1/similarity", json={"a": {"text": "x"}, "b": {}}).json()
     assert empty_side["detail"] == "b: give exactly one of image, text, id and url"
 
