@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from urllib.parse import quote
 
 import pytest
@@ -20,6 +21,15 @@ def test_item_is_found_by_its_encoded_id(client: TestClient, item_id: str) -> No
     assert response.status_code == 200, response.text
     item = ItemResponse.model_validate(response.json(), extra="forbid")
     assert (item.id, item.metadata["path"]) == (item_id, item_id)
+
+
+def test_item_is_found_by_its_id_in_either_unicode_form(client: TestClient) -> None:
+    item_id = next(item_id for item_id in ITEMS if "ö" in item_id)
+    url = f"/v1/items/{quote(unicodedata.normalize('NFD', item_id), safe='')}"
+    assert client.get(url).json()["id"] == item_id
+    assert client.get(f"{url}/thumbnail").status_code == 200
+    found = client.post("/v1/search/item", json={"id": unicodedata.normalize("NFD", item_id), "limit": 1})
+    assert found.status_code == 200, found.text
 
 
 def test_slashes_in_ids_need_no_encoding(client: TestClient) -> None:
