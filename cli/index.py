@@ -60,7 +60,8 @@ def index(
     caption_column: Annotated[
         str | None,
         typer.Option(
-            help="Column of captions in a Parquet file, or key in a JSON file.", show_default="caption or text"
+            help="Column of captions in a Parquet or metadata file, or key in a JSON file.",
+            show_default="caption or text",
         ),
     ] = None,
     max_pixels: Annotated[
