@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.store_options import Explain, Latency, Memory, Recall, Store, store_report
+from lookalike.messages import listed
+from lookalike.sources.scan_report import MAX_LISTED, counted
 
 if TYPE_CHECKING:
     from indexing.job import IndexSummary
@@ -70,6 +72,15 @@ def index(
             help="Maximum width x height of an image in pixels; a larger one is rejected without decoding.", min=1
         ),
     ] = 64_000_000,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Leave files and folders out of folders, in gitignore syntax: '*.png', 'drafts/'. !PATTERN includes "
+            "again, also what is left out by default. Repeatable.",
+            show_default="@eaDir, #recycle and the like",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Device of the encoder: auto, cpu or cuda.")] = "auto",
     engine: Annotated[str, typer.Option(help="Runtime of the encoder: auto, torch or openvino.")] = "auto",
     replace: Annotated[
@@ -83,13 +94,17 @@ def index(
             help="Read all files, and encode those whose content changed although size and modification time did not.",
         ),
     ] = False,
+    allow_dropping: Annotated[
+        bool,
+        typer.Option("--allow-dropping", help="Allow more than a tenth of the collection's images to be removed."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
     """Encode images into a collection, or update a collection.
 
     Run the same command again after images were added, changed or removed: only new and changed images are encoded.
     Renamed, moved and copied images are recognised by their content. An interrupted job resumes where it stopped.
-    Images that can't be read are skipped and listed in `rejected.parquet`.
+    Images that can't be read are listed in `rejected.parquet`. Other files in folders are counted by extension.
     docs/guides/index-images.md is the guide.
 
     Example:  lookalike index ~/Pictures --out images
@@ -124,6 +139,8 @@ def index(
             engine=engine,
             replace=replace,
             verify_content=verify_content,
+            allow_dropping=allow_dropping,
+            exclude=exclude,
             progress=True,
         )
     except KeyboardInterrupt:
@@ -144,10 +161,41 @@ def summary_text(summary: IndexSummary) -> str:
     return "\n".join([*lines, f"next:  lookalike serve {out}   or   lookalike search {out} {query} '...'"])
 
 
+def _scan_notes(summary: IndexSummary) -> list[str]:
+    from lookalike.sources import parquet, tar  # import Arrow, as the job did
+
+    lines = []
+    kinds = {*tar.SUFFIXES, *parquet.SUFFIXES}
+    if shards := [extension for extension in summary.skipped_by_extension if extension in kinds]:
+        lines.append(
+            f"  {', '.join(shards)} files beside images are not read: name them as sources, such as "
+            f"'FOLDER/**/*{shards[0]}', to index the images in them"
+        )
+    if summary.excluded:
+        patterns = ", ".join(list(summary.excluded_by_pattern)[:MAX_LISTED])
+        lines.append(f"  {summary.excluded:,} files and folders excluded by {patterns}")
+    if summary.left_out_columns:
+        columns = listed([f"{name} ({content})" for name, content in summary.left_out_columns.items()])
+        lines.append(f"  columns left out of the metadata: {columns}")
+    if summary.unlisted_folders:
+        lines.append(
+            f"  {len(summary.unlisted_folders):,} folders can't be listed: {listed(summary.unlisted_folders)} (see "
+            "rejected.parquet)"
+        )
+    if summary.kept:
+        lines.append(f"  {summary.kept:,} images that can't be reached now were kept from the previous version")
+    return lines
+
+
 def _counts(summary: IndexSummary) -> list[str]:
     codes = ", ".join(f"{count:,} {code}" for code, count in summary.rejected_by_code.items())
     rejected = f" ({codes}; see rejected.parquet in the version's folder)" if codes else ""
-    lines = [f"  {summary.seen:,} seen = {summary.indexed:,} indexed + {summary.rejected:,} rejected{rejected}"]
+    skipped = f" ({counted(summary.skipped_by_extension)})" if summary.skipped else ""
+    lines = [
+        f"  {summary.seen:,} seen = {summary.indexed:,} indexed + {summary.rejected:,} rejected{rejected} + "
+        f"{summary.skipped:,} skipped{skipped}",
+        *_scan_notes(summary),
+    ]
     recognised = f", {summary.recognised:,} of them recognised by content" if summary.recognised else ""
     if summary.encoded:
         lines.append(

@@ -16,6 +16,7 @@ from lookalike.errors import SourceError
 from lookalike.sources.folder import FolderSource
 from lookalike.sources.item import ColumnNames, Item, Source
 from lookalike.sources.registry import open_sources
+from lookalike.sources.scan_report import ScanReport, no_images
 
 LABEL_COLUMNS = ("label_name", "class_name", "category", "class", "label", "cls")
 """Names of a label's column, in this order, where the user names none."""
@@ -71,7 +72,10 @@ def read_examples(
     opened = open_sources(sources, ColumnNames(image=image_column, caption=caption_column))
     examples = [example for source in opened for example in _examples(source, label_column)]
     if not examples:
-        raise SourceError(f"no images were found in {', '.join(sources)}")
+        report = ScanReport()
+        for source in opened:
+            report.add(source.report)
+        raise SourceError(no_images(sources, report))
     if label_column is not None and all(example.label is None for example in examples):
         raise SourceError(f"{', '.join(sources)}: no image has a label in column {label_column!r} (--label-column)")
     return examples if limit is None else subsample(examples, limit)

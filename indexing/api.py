@@ -39,6 +39,8 @@ def index(
     engine: str = "auto",
     replace: bool = False,
     verify_content: bool = False,
+    allow_dropping: bool = False,
+    exclude: str | Iterable[str] | None = None,
     progress: bool = False,
 ) -> IndexSummary:
     """Encode images into a searchable collection; call it again to update the collection.
@@ -68,14 +70,16 @@ def index(
         replace: whether sources that share no image with the existing collection may replace it.
         verify_content: whether to read all files, and encode those whose content changed although size and modification
             time did not.
+        allow_dropping: whether more than a tenth of the collection's images may be removed, if these are at least 20.
+        exclude: patterns of files and folders to leave out of folders, in gitignore syntax, relative to the folder.
         progress: whether to show progress on stderr.
 
     Returns:
         A summary: counts, the encoder, the store and its measured recall.
 
     Raises:
-        SourceError: a source can't be read at all, nothing could be indexed, the sources hold none of the
-            collection's images, or the disk is full.
+        SourceError: a source can't be read at all, nothing could be indexed, too many of the collection's images would
+            be removed, a pattern is invalid, or the disk is full.
         ConfigInvalid: an option is out of range.
         CollectionError: another job writes to the collection, or its folder can't be written to.
         EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
@@ -97,6 +101,8 @@ def index(
         budget=parse_budget(recall, memory, latency, explain),
         replace=replace,
         verify_content=verify_content,
+        allow_dropping=allow_dropping,
+        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude or ()),
     )
     return run_index(settings, Progress(quiet=not progress))
 

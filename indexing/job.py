@@ -18,9 +18,11 @@ import numpy as np
 from indexing.build.budget import IndexBudget
 from indexing.build.candidates import candidates, require_possible
 from indexing.build.version import BuildSpec, build_version, rejected_codes
+from indexing.dropping import count_newly_rejected, require_few_dropped
 from indexing.ingest.content_index import ContentIndex
 from indexing.ingest.encoding import EncodeOptions, EncodeStats, encode_sources
 from indexing.ingest.join import join_plan
+from indexing.ingest.kept_items import KeptItems
 from indexing.ingest.previous_version import count_dropped, older_versions, open_previous, reusable_version
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings
 from indexing.ingest.shards import ShardPool, ShardWriter
@@ -38,6 +40,7 @@ from lookalike.images import DEFAULT_MAX_PIXELS
 from lookalike.manifest import FORMAT_VERSION, Manifest
 from lookalike.sources.item import ColumnNames, Source
 from lookalike.sources.registry import open_sources
+from lookalike.sources.scan_report import ScanReport, no_images
 from lookalike.stores.registry import EXACT_BELOW, resolve_kind
 
 DEFAULT_ENCODER = "lite"
@@ -63,6 +66,8 @@ class IndexSettings:
         budget: limits of the index.
         replace: whether to replace the collection even if the sources hold none of its images.
         verify_content: whether to read all files, and encode those whose content is not what was encoded.
+        allow_dropping: whether more than a tenth of the collection's images may be removed.
+        exclude: patterns of files and folders to leave out of folders, in gitignore syntax.
     """
 
     sources: tuple[str, ...]
@@ -77,6 +82,8 @@ class IndexSettings:
     budget: IndexBudget = field(default_factory=IndexBudget)
     replace: bool = False
     verify_content: bool = False
+    allow_dropping: bool = False
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +99,17 @@ class IndexSummary:
         replaced_encoder: name of the previous version's encoder if it was another one; else None.
         engine: engine, precision and device of the encoder.
         store: kind of the store.
-        seen: items in the sources; seen = indexed + rejected.
+        seen: items and skipped files of the sources; seen = indexed + rejected + skipped.
         indexed: rows of the version.
         rejected: items in `rejected.parquet`.
         rejected_by_code: error code -> count.
+        skipped: files in folders that are no images.
+        skipped_by_extension: extension in lower case -> count; `""` for files without a usual extension.
+        excluded: files and folders that a pattern excluded; they are not seen, nor is what is below such a folder.
+        excluded_by_pattern: pattern -> count.
+        left_out_columns: column of a table that is no metadata, such as a second image -> what it holds.
+        unlisted_folders: folders that can't be listed.
+        kept: indexed images of the previous version whose file or folder can't be reached now.
         encoded: images encoded in this run.
         reused: indexed images that were encoded before.
         recognised: reused images that had another name, source or time before, or came back.
@@ -121,6 +135,13 @@ class IndexSummary:
     indexed: int
     rejected: int
     rejected_by_code: dict[str, int]
+    skipped: int
+    skipped_by_extension: dict[str, int]
+    excluded: int
+    excluded_by_pattern: dict[str, int]
+    left_out_columns: dict[str, str]
+    unlisted_folders: list[str]
+    kept: int
     encoded: int
     reused: int
     recognised: int
@@ -138,33 +159,35 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Inde
     """Index the sources into the collection, unless nothing has changed.
 
     Raises:
-        SourceError: a source can't be read at all, nothing could be indexed, the sources hold none of the
-            collection's images, or the disk is full.
+        SourceError: a source can't be read at all, nothing could be indexed, too many of the collection's images would
+            be removed, a pattern is invalid, or the disk is full.
         CollectionBusy: another job writes to the collection.
         EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
         StoreError: the store can't be built, or no index fits the budget.
     """
     begun = time.perf_counter()
     _check_store(settings)
-    sources = open_sources(settings.sources, settings.columns)
+    sources = open_sources(settings.sources, settings.columns, settings.exclude)
     with translated_disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as reporter:
         previous = open_previous(settings.out)
         encoder = load_encoder(_encoder_name(settings, previous), settings.engine_options)
         work = settings.out / WORK / _digest(encoder.spec.identity)
-        plan, stats, embeddings = _encode(settings, sources, encoder, previous, work, reporter)
+        run = _encode(settings, sources, encoder, previous, work, reporter)
+        plan, stats = run.plan, run.stats
         inputs = _digest(FORMAT_VERSION, plan.digest, encoder.spec.identity, _version_settings(settings))
+        embeddings = [run.shards(), *run.reusable]
         change = _change(previous, plan, embeddings, encoder)
         # An image that could not be read last time may have been encoded now, although the inputs are the same.
         if previous is not None and previous.manifest.inputs == inputs and not stats.changed:
             manifest, unchanged = previous.manifest, True
         else:
-            _check_replacing(settings, previous, change.dropped)
+            _check_dropping(settings, previous, change.dropped, run)
             reporter.phase("building the store")
-            rows = RowStream(join_plan(plan, embeddings), plan.schema, plan.count)
+            rows = RowStream(join_plan(plan, embeddings), plan.schema, plan.count, skipped=run.report.skipped.total())
             spec = BuildSpec(settings.store, settings.budget, settings.sources, inputs)
             manifest, unchanged = build_version(settings.out, rows, encoder, spec, reporter.phase), False
         remove_work(work)
-        return _summary(settings, manifest, encoder, stats, change, unchanged, time.perf_counter() - begun)
+        return _summary(settings, manifest, encoder, run, change, unchanged, time.perf_counter() - begun)
 
 
 def _check_store(settings: IndexSettings) -> None:
@@ -198,20 +221,53 @@ def _change(
     return _Change(replaced, count_dropped(previous, plan, np.concatenate(arrived)))
 
 
-def _check_replacing(settings: IndexSettings, previous: Collection | None, dropped: int) -> None:
-    """Refuse to replace all images of a collection, which is most often a mistake in --out."""
-    if settings.replace or previous is None or previous.manifest.sources == list(settings.sources):
+def _check_dropping(settings: IndexSettings, previous: Collection | None, dropped: int, run: _Run) -> None:
+    """Refuse to replace all images of a collection, or to remove many, which are most often mistakes."""
+    if previous is None:
         return
     if dropped == len(previous):
-        raise SourceError(
-            f"{settings.out} holds {dropped:,} images from {', '.join(previous.manifest.sources)}, and none of them "
-            f"is in {', '.join(settings.sources)}: name all sources together to add to it, another --out to keep "
-            "it, or --replace to put these in its place"
-        )
+        if settings.replace:
+            return
+        if previous.manifest.sources != list(settings.sources):
+            raise SourceError(
+                f"{settings.out} holds {dropped:,} images from {', '.join(previous.manifest.sources)}, and none of "
+                f"them is in {', '.join(settings.sources)}: name all sources together to add to it, another --out to "
+                "keep it, or --replace to put these in its place"
+            )
+    if not settings.allow_dropping:
+        lost = dropped + count_newly_rejected(previous, run.plan, run.shards(), run.shards(rejected=False))
+        require_few_dropped(settings.out, settings.sources, len(previous), lost)
 
 
 def _encoder_name(settings: IndexSettings, previous: Collection | None) -> str:
     return settings.encoder or (previous.manifest.encoder.name if previous else DEFAULT_ENCODER)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Result of reading the sources.
+
+    Attributes:
+        plan: all items.
+        stats: of the encoding.
+        reusable: embeddings that existed before: those of a stopped run and of the previous version.
+        work: the work folder.
+        first_shard: number of the first shard of this run.
+        report: what the sources hold besides items.
+        kept: images of the previous version that can't be reached now.
+    """
+
+    plan: Plan
+    stats: EncodeStats
+    reusable: list[ReusableEmbeddings]
+    work: Path
+    first_shard: int
+    report: ScanReport
+    kept: int
+
+    def shards(self, *, rejected: bool = True) -> ShardPool:
+        """Return the images that were read in this run."""
+        return ShardPool(self.work, rejected=rejected, first=self.first_shard)
 
 
 def _encode(
@@ -221,24 +277,40 @@ def _encode(
     previous: Collection | None,
     work: Path,
     progress: Progress,
-) -> tuple[Plan, EncodeStats, list[ReusableEmbeddings]]:
-    """Encode what neither the previous version nor a stopped run holds; return the sources of all embeddings too."""
+) -> _Run:
+    """Encode what neither the previous version nor a stopped run holds."""
     copied = reusable_version(previous, encoder.spec) if previous else None
     options, expected = _encode_options(settings, encoder), _expected(sources)
     if settings.budget.memory is not None and expected:
         presets = candidates(settings.store, expected)  # an index that is too large is refused before encoding
         require_possible(presets, expected, encoder.spec.dim, settings.budget, _MIN_READABLE_SHARE)
+    _check_expected(settings, sources, previous, expected)
+    kept = KeptItems(previous if copied else None)
     with ShardWriter(work) as shards:
         progress.begin(expected)
         stopped = ShardPool(work, rejected=False)  # comes first: it is newer than any version of this encoder
         reusable: list[ReusableEmbeddings] = [stopped, *([copied] if copied else [])]
         contents = ContentIndex([*reusable, *older_versions(settings.out, encoder.spec)])
         writer = PlanWriter(work / "plan")
-        plan, stats = encode_sources(sources, reusable, contents, encoder, writer, shards, options, progress)
+        plan, stats = encode_sources(sources, reusable, contents, kept, encoder, writer, shards, options, progress)
         stats.resumed = len(stopped)
+    report = ScanReport()
+    for source in sources:
+        report.add(source.report)
     if not plan.count:
-        raise SourceError(f"no images were found in {', '.join(settings.sources)}")
-    return plan, stats, [ShardPool(work, first=shards.first), *reusable]
+        raise SourceError(no_images(settings.sources, report))
+    return _Run(plan, stats, reusable, work, shards.first, report, kept.count)
+
+
+def _check_expected(
+    settings: IndexSettings, sources: Sequence[Source], previous: Collection | None, expected: int | None
+) -> None:
+    """Refuse before hours of encoding if the same sources can't hold as many images as before."""
+    certain = expected and all(source.count_is_maximum and not source.report.unlisted for source in sources)
+    if previous is None or previous.manifest.sources != list(settings.sources):
+        return
+    if expected and certain and not (settings.allow_dropping or settings.replace):
+        require_few_dropped(settings.out, settings.sources, len(previous), len(previous) - expected)
 
 
 def _expected(sources: Sequence[Source]) -> int | None:
@@ -275,11 +347,12 @@ def _summary(
     settings: IndexSettings,
     manifest: Manifest,
     encoder: Encoder,
-    stats: EncodeStats,
+    run: _Run,
     change: _Change,
     unchanged: bool,
     seconds: float,
 ) -> IndexSummary:
+    stats, counts, skipped = run.stats, manifest.counts, run.report.skipped.total()
     return IndexSummary(
         collection=str(settings.out),
         version=manifest.version,
@@ -289,10 +362,19 @@ def _summary(
         replaced_encoder=change.replaced_encoder,
         engine=f"{encoder.spec.engine} {encoder.spec.precision} on {encoder.spec.device}",
         store=manifest.store.kind,
-        **manifest.counts.model_dump(),
+        seen=counts.indexed + counts.rejected + skipped,  # of this scan: it may differ where no version was written
+        indexed=counts.indexed,
+        rejected=counts.rejected,
         rejected_by_code=rejected_codes(settings.out, manifest.version),
+        skipped=skipped,
+        skipped_by_extension=dict(run.report.skipped.most_common()),
+        excluded=run.report.excluded.total(),
+        excluded_by_pattern=dict(run.report.excluded.most_common()),
+        left_out_columns=run.report.left_out,
+        unlisted_folders=run.report.unlisted,
+        kept=run.kept,
         encoded=stats.encoded,
-        reused=manifest.counts.indexed - stats.encoded,
+        reused=counts.indexed - stats.encoded,
         recognised=stats.recognised,
         verified=stats.verified,
         edited=stats.edited,

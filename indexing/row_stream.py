@@ -65,12 +65,14 @@ class RowStream:
         schema: of the metadata, without the columns that are measured on images.
         seen: number of items, rejected ones included.
         kept: what is kept where the disk is full, for the error message.
+        skipped: number of files that the sources skipped.
     """
 
     chunks: Iterable[RowChunk]
     schema: pa.Schema
     seen: int
     kept: str = "what was encoded is kept"
+    skipped: int = 0
 
 
 def vectors_of(table: pa.Table, dim: int) -> Float16:

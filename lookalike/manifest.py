@@ -57,11 +57,12 @@ class StoreEntry(_Record):
 
 
 class Counts(_Record):
-    """Numbers of images: seen = indexed + rejected."""
+    """Numbers of images and other files: seen = indexed + rejected + skipped."""
 
     seen: int = Field(ge=0)
     indexed: int = Field(ge=0)
     rejected: int = Field(ge=0)
+    skipped: int = Field(default=0, ge=0)
 
 
 class FileEntry(_Record):

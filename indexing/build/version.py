@@ -79,7 +79,12 @@ def build_version(
             lookalike=_release(),
             encoder=EncoderEntry.of(encoder.spec),
             store=store,
-            counts=Counts(seen=rows.seen, indexed=counts.indexed, rejected=counts.rejected.total()),
+            counts=Counts(
+                seen=rows.seen + rows.skipped,
+                indexed=counts.indexed,
+                rejected=counts.rejected.total(),
+                skipped=rows.skipped,
+            ),
             recall=recall,
             sources=list(spec.sources),
             inputs=spec.inputs,
@@ -105,7 +110,7 @@ def _release() -> str:
 
 
 def _check_counts(seen: int, counts: RowCounts) -> None:
-    """Check that seen = indexed + rejected, and that something was indexed."""
+    """Check that every item was indexed or rejected, and that something was indexed."""
     if seen != counts.indexed + counts.rejected.total():
         raise SourceError(f"{seen} seen, but {counts.indexed} indexed and {counts.rejected.total()} rejected")
     if not seen:

@@ -178,7 +178,7 @@ def _summary(
         version=manifest.version,
         encoder=manifest.encoder.name,
         store=manifest.store.kind,
-        **manifest.counts.model_dump(),
+        **manifest.counts.model_dump(exclude={"skipped"}),  # an import reads no folder of images
         rejected_by_code=rejected_codes(settings.out, manifest.version),
         repeated_ids=rows.ids.repeated,
         pictures=rows.image_count,

@@ -31,6 +31,7 @@ from indexing.ingest.decoding import (
     Rejected,
     Verified,
 )
+from indexing.ingest.kept_items import KeptItems
 from indexing.ingest.prefetch import prefetch
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings, find_row
 from indexing.ingest.shards import EncodedRow, ShardWriter
@@ -103,6 +104,7 @@ def encode_sources(
     sources: Sequence[Source],
     reusable: Sequence[ReusableEmbeddings],
     contents: ContentIndex,
+    kept: KeptItems,
     encoder: Encoder,
     plan: PlanWriter,
     shards: ShardWriter,
@@ -115,6 +117,7 @@ def encode_sources(
         sources: in the order of the rows.
         reusable: where unchanged images are found, without reading them.
         contents: where images with another name or time are found, by their content.
+        kept: what is kept of the previous version where a file or folder can't be reached.
         encoder: encodes the others.
         plan: where to write each item.
         shards: where to write the rows of images that were read.
@@ -125,7 +128,7 @@ def encode_sources(
         EncoderError: the encoder failed; the shard writer keeps what was encoded before.
     """
     stats, begun = EncodeStats(), time.perf_counter()
-    tasks = _decode_tasks(chain.from_iterable(sources), reusable, plan, options, progress)
+    tasks = _decode_tasks(chain.from_iterable(sources), reusable, kept, plan, options, progress)
     executor = ThreadPoolExecutor(options.workers, thread_name_prefix="decode")
     decoded = _decode_ahead(tasks, Decoder(encoder, options.max_pixels, contents), executor, options)
     try:
@@ -145,13 +148,14 @@ def encode_sources(
 def _decode_tasks(
     items: Iterable[Item],
     reusable: Sequence[ReusableEmbeddings],
+    kept: KeptItems,
     plan: PlanWriter,
     options: EncodeOptions,
     progress: Progress,
 ) -> Iterator[DecodeTask]:
     """Add every item to the plan; yield those that must be decoded."""
     seen = IdSet()
-    for source_item in items:
+    for source_item in kept.pass_through(items, seen, plan):
         item, unique = _with_unique_id(source_item, seen)
         # An id with a lone surrogate can't occur: sources escape what is not UTF-8.
         item_hash = id_hash(item.id)

@@ -93,6 +93,8 @@ class FolderSource(Source):
         for listing in walk(self._root, self._rules, self._report.excluded):
             if listing.error and listing.folder == self._root:
                 raise read_error(self._root, listing.error) from listing.error
+            if listing.error:
+                self._report.unlisted.append(f"{self._prefix}{self._relative(listing.folder)}/")
             yield listing
 
     def __iter__(self) -> Iterator[Item]:
@@ -116,15 +118,14 @@ class FolderSource(Source):
         for name in listing.candidates:
             if has_image_extension(name) or begins_as_image(listing.folder / name):
                 yield self._item(listing.folder, name, beside)
-            elif name not in beside.used:  # metadata.parquet has no usual extension
-                self._report.skipped[""] += 1
+            else:
+                self._report.skipped[extension_of(name)] += 1
         for name in listing.others:
             if name not in beside.used and not (self._read_elsewhere and listing.folder / name in self._read_elsewhere):
                 self._report.skipped[extension_of(name)] += 1
 
     def _unlisted(self, folder: Path, error: OSError) -> Item:
         name = self._relative(folder) + "/"
-        self._report.unlisted.append(self._prefix + name)
         item = unreadable_item(self._prefix + name, self.label, read_error(folder, error), {"path": name})
         return replace(item, unavailable=True)
 

@@ -18,7 +18,8 @@ from lookalike.images import EXTENSIONS, is_image_start
 from lookalike.sources.ignore_rules import IGNORE_FILE, NO_MEDIA_FILE, IgnoreRules
 from lookalike.sources.item import display_name
 
-_USUAL_EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,5}")
+_USUAL_EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,5}|\.parquet", re.IGNORECASE)
+_EXTENSION = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,16}")
 _COLLECTION_FILES = {"CURRENT", "versions"}
 _START_BYTES = 64
 _LONG_EXTENSIONS = (".tar.gz", ".tar.bz2", ".tar.xz")
@@ -176,14 +177,14 @@ def is_candidate(name: str) -> bool:
 
 
 def extension_of(name: str) -> str:
-    """Return the extension by which a skipped file is counted, lower case; `""` for no usual one.
+    """Return the extension by which a skipped file is counted, lower case; `""` for none of letters and digits.
 
-    >>> [extension_of(name) for name in ("a.MOV", "x.tar.gz", "README", "a.webp@120w")]
-    ['.mov', '.tar.gz', '', '']
+    >>> [extension_of(name) for name in ("a.MOV", "x.tar.gz", "a.torrent", "README", "a.webp@120w")]
+    ['.mov', '.tar.gz', '.torrent', '', '']
     """
     lower = display_name(name).lower()
     extension = next((e for e in _LONG_EXTENSIONS if lower.endswith(e)), os.path.splitext(lower)[1])
-    return extension if extension in _LONG_EXTENSIONS or _USUAL_EXTENSION.fullmatch(extension) else ""
+    return extension if extension in _LONG_EXTENSIONS or _EXTENSION.fullmatch(extension) else ""
 
 
 def begins_as_image(path: Path) -> bool:

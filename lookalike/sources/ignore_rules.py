@@ -24,14 +24,14 @@ NO_MEDIA_FILE = ".nomedia"
 
 DEFAULT_EXCLUDES = (
     "@eaDir/",
-    r"\#recycle/",
+    "#recycle/",
     "$RECYCLE.BIN/",
     "System Volume Information/",
     "lost+found/",
     "*.lrdata/",
-    "**/*.photoslibrary/resources/",
+    "*.photoslibrary/resources/",
 )
-"""Folders that are excluded by default, in upper or lower case: thumbnails, previews and deleted files."""
+"""Folders that are excluded by default anywhere, in upper or lower case: thumbnails, previews and deleted files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +129,5 @@ def _compiled(lines: Iterable[str], where: str) -> tuple[tuple[str, ...], GitIgn
     return kept, GitIgnoreSpec.from_lines(kept, backend="simple")
 
 
-_DEFAULTS = _Patterns("", *_compiled([line.lower() for line in DEFAULT_EXCLUDES], "the defaults"))
+_ANYWHERE = [f"**/{name.lower()}" for name in DEFAULT_EXCLUDES]
+_DEFAULTS = _Patterns("", DEFAULT_EXCLUDES, GitIgnoreSpec.from_lines(_ANYWHERE, backend="simple"))

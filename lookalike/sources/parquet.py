@@ -98,6 +98,11 @@ class ParquetSource(Source):
         except _READ_ERRORS:
             return 1
 
+    @property
+    @override
+    def count_is_maximum(self) -> bool:
+        return True
+
     def __iter__(self) -> Iterator[Item]:
         row = 0
         try:

@@ -91,7 +91,7 @@ def _open_folder(path: Path, name: str, columns: ColumnNames, rules: IgnoreRules
     prefix = f"{name}/" if name else ""
     folder = FolderSource(path, _label(path, name), prefix, rules, frozenset(shards), columns.caption)
     below = [(shard, shard.parent.relative_to(path).parts) for shard in shards]
-    # Tars of the same name in two sub-folders are told apart by these; ids of tables come from their columns.
+    # Tars of the same name in two sub-folders differ by these; ids of tables come from their columns.
     return [
         folder,
         *(

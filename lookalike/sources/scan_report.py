@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from lookalike.messages import listed
+
+MAX_LISTED = 8
+"""Extensions and patterns that a message lists."""
 
 
 @dataclass(slots=True)
@@ -28,3 +34,27 @@ class ScanReport:
         self.excluded += other.excluded
         self.unlisted += other.unlisted
         self.left_out |= other.left_out
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts in words, the largest first; those after the first MAX_LISTED are summed.
+
+    >>> counted({".mov": 212, ".xmp": 14, "": 2})
+    '212 .mov, 14 .xmp, 2 without extension'
+    """
+    ordered = sorted(counts.items(), key=lambda entry: (-entry[1], not entry[0], entry[0]))
+    first = [f"{count:,} {name or 'without extension'}" for name, count in ordered[:MAX_LISTED]]
+    rest = sum(count for _, count in ordered[MAX_LISTED:])
+    return ", ".join([*first, f"{rest:,} others"] if rest else first)
+
+
+def no_images(sources: Sequence[str], report: ScanReport) -> str:
+    """Return the message about sources without images: what they hold instead.
+
+    >>> no_images(["photos"], ScanReport(Counter({".mov": 212, ".xmp": 14})))
+    'no images found in photos: 212 .mov, 14 .xmp'
+    """
+    parts = [counted(report.skipped)] if report.skipped else []
+    if report.excluded:
+        parts.append(f"{report.excluded.total():,} excluded by {', '.join(list(report.excluded)[:MAX_LISTED])}")
+    return f"no images found in {listed(sources)}" + (f": {'; '.join(parts)}" if parts else "; is its drive mounted?")

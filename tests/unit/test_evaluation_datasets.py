@@ -99,7 +99,7 @@ def test_lost_member_of_damaged_tar_fails_on_load(tmp_path: Path) -> None:
 def test_missing_or_empty_source_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFound, match=r"absent\.tar"):
         read_examples([str(tmp_path / "absent.tar")])
-    with pytest.raises(SourceError, match="no images were found"):
+    with pytest.raises(SourceError, match="no images found"):
         read_examples([str(tmp_path)])
 
 

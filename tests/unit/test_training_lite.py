@@ -168,7 +168,7 @@ def test_missing_data_is_named_in_the_error(tmp_path):
     with pytest.raises(SourceNotFound, match=r"no train\.tar in"):
         load_data(tmp_path, SMALL, tmp_path / "cache")
     write_archive(tmp_path / "train.tar", 0)
-    with pytest.raises(SourceError, match=r"no images were found in .*train\.tar"):
+    with pytest.raises(SourceError, match=r"no images found in .*train\.tar"):
         load_data(tmp_path, SMALL, tmp_path / "cache")
 
 

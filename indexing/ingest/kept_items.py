@@ -1,0 +1,121 @@
+"""Items of the previous version whose file or folder can't be reached now: they stay in the collection as they are.
+
+Such an item keeps its vector, thumbnail and metadata. A run that reaches the file again treats it like any other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from indexing.id_set import IdSet
+from indexing.plan import PlanWriter
+from indexing.row_stream import ENCODED_SCHEMA, FINGERPRINTS
+from lookalike.collection import Collection
+from lookalike.metadata import id_hash
+from lookalike.sources.columns import RESERVED_COLUMNS
+from lookalike.sources.item import Item
+
+_ROWS_AT_ONCE = 2_048
+_MEASURED_COLUMNS = {*RESERVED_COLUMNS} & {*ENCODED_SCHEMA.names}
+"""Columns of the metadata that are measured on the image, and kept with its vector."""
+
+
+class KeptItems:
+    """Plans the previous version's items in place of unavailable ones.
+
+    Args:
+        previous: a version whose embeddings can be reused; None if there is none.
+
+    Attributes:
+        count: items that were kept.
+    """
+
+    def __init__(self, previous: Collection | None) -> None:
+        self._previous = previous
+        self._unavailable: list[Item] = []
+        self.count = 0
+
+    def pass_through(self, items: Iterable[Item], seen: IdSet, plan: PlanWriter) -> Iterator[Item]:
+        """Yield the available items; then plan what is kept, and yield the unavailable items that are reported.
+
+        An unavailable file is reported unless its item is kept, an unavailable folder always.
+        """
+        for item in items:
+            if item.unavailable:
+                self._unavailable.append(item)
+            else:
+                yield item
+        kept_paths = self._keep(seen, plan) if self._unavailable else set()
+        yield from (item for item in self._unavailable if _place(item) not in kept_paths)
+
+    def _keep(self, seen: IdSet, plan: PlanWriter) -> set[tuple[str, str]]:
+        """Plan the kept items; return their sources and paths."""
+        kept_paths: set[tuple[str, str]] = set()
+        if self._previous is None:
+            return kept_paths
+        fingerprints = np.load(self._previous.folder / FINGERPRINTS, mmap_mode="r")
+        found = self._rows(self._previous)
+        while rows := list(islice(found, _ROWS_AT_ONCE)):
+            records = _records(self._previous, rows)
+            types = _types(self._previous, {name for record in records for name in record})
+            for row, record in zip(rows, records, strict=True):
+                hash_ = id_hash(record["id"])
+                if seen.add(hash_):
+                    plan.add(hash_, int(fingerprints[row]), record, types=types)
+                    kept_paths.add((record["source"], record["path"]))
+                    self.count += 1
+        return kept_paths
+
+    def _rows(self, previous: Collection) -> Iterator[int]:
+        """Yield the rows at or below the unavailable paths."""
+        unavailable: dict[str, set[str]] = defaultdict(set)
+        for source, path in map(_place, self._unavailable):
+            unavailable[source].add(path)
+        if not {"source", "path"} <= set(previous.metadata.columns):
+            return
+        columns = (previous.metadata.column(name) for name in ("source", "path"))
+        places = zip(*map(_values, columns), strict=True)
+        for row, (source, path) in enumerate(places):
+            if source in unavailable and path and _is_at_or_below(path, unavailable[source]):
+                yield row
+
+
+def _values(column: pa.ChunkedArray) -> Iterator[Any]:
+    """Yield a column's values; memory holds those of one chunk."""
+    for chunk in column.chunks:
+        yield from chunk.to_pylist()
+
+
+def _place(item: Item) -> tuple[str, str]:
+    return item.source, str(item.columns["path"])
+
+
+def _is_at_or_below(path: str, places: set[str]) -> bool:
+    """Return whether a path is one of the places, or below one of them that ends in a slash.
+
+    >>> [_is_at_or_below("a/b/c.jpg", places) for places in ({"a/b/c.jpg"}, {"a/"}, {"a/b"}, {"b/"})]
+    [True, True, False, False]
+    """
+    ends = [i + 1 for i, character in enumerate(path) if character == "/"]
+    return path in places or any(path[:end] in places for end in ends)
+
+
+def _records(previous: Collection, rows: list[int]) -> list[dict[str, Any]]:
+    """Return the metadata of rows as their sources gave it."""
+    names = [name for name in previous.metadata.columns if name not in _MEASURED_COLUMNS]
+    columns = [previous.metadata.column(name).take(pa.array(rows)).to_pylist() for name in names]
+    return [
+        {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        for values in zip(*columns, strict=True)
+    ]
+
+
+def _types(previous: Collection, names: set[str]) -> dict[str, pa.DataType]:
+    own = sorted(names - {*RESERVED_COLUMNS})
+    return {name: previous.metadata.column(name).type for name in own}
