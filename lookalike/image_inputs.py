@@ -46,7 +46,7 @@ def _opened(image: ImageInput, max_pixels: int, target: int) -> Iterator[PillowI
         with images.open_decoded(image, max_pixels=max_pixels, target=target) as decoded:
             yield decoded.image
     elif isinstance(image, PillowImage):
-        yield images.from_pillow(image, max_pixels)
+        yield images.from_pillow(image, max_pixels, target)
     elif isinstance(image, np.ndarray):
         yield images.from_array(image, max_pixels)
     else:

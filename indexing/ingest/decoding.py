@@ -23,7 +23,7 @@ from lookalike.types import UInt8
 
 T = TypeVar("T")
 
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 """Increment it when `lookalike.images` makes other pixels or thumbnails of the same bytes: all images are then encoded
 again."""
 

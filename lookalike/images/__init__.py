@@ -3,7 +3,14 @@
 decoder       any accepted file -> an upright 8-bit RGB image; the only caller of Pillow's decoders
 formats       accepted formats, their file names, and which one some bytes are of
 opening       the header of a file of any accepted format, and which error each other kind of bytes raises
-color         transparency, palettes, 16-bit and float pixels -> 8-bit RGB
+color         pixels of any mode -> 8-bit RGB in sRGB
+icc           the conversion of an image's colours to sRGB, by its profile or by what else it declares
+color_spaces  colour spaces that files name without a profile, as profiles
+transparency  transparent images -> opaque ones, on a background that their content is visible on
+depth         samples of more than 8 bits -> 8 bits
+deep_tiff     TIFFs of such samples
+png           significant bits of a PNG, and the lower half of its 16-bit colours
+strips        an image in strips
 in_memory     a Pillow image or an array of pixels -> an upright 8-bit RGB image
 pixel_budget  a bound on the pixels that all threads hold together
 thumbnail     RGB image -> JPEG bytes

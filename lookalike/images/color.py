@@ -1,62 +1,50 @@
-"""Pixels of any mode -> 8-bit RGB, strip by strip, so that intermediate pixels are never held whole."""
+"""Pixels of any mode -> 8-bit RGB in sRGB, strip by strip, so that intermediate pixels are never held whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import cast
-
-import numpy as np
 from PIL import Image
 
-_STRIP_ROWS = 256
+from lookalike.images.depth import has_deep_samples, to_8_bits
+from lookalike.images.icc import Transform, srgb_transform
+from lookalike.images.png import brighten_deep_colors, is_deep_png, significant_bits
+from lookalike.images.strips import strips
+from lookalike.images.transparency import is_opaque, lay_on_background
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a loaded image as 8-bit RGB: transparency on white, 16-bit integers and floats scaled to 8 bits."""
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return _scale_to_8_bits(image).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return _on_white(image)
-    return image.convert("RGB")
+def to_rgb(image: Image.Image, *, data: bytes = b"", target: int | None = None) -> Image.Image:
+    """Return a loaded image as 8-bit RGB in sRGB, without transparency; it may be the same object.
+
+    Args:
+        image: of any mode.
+        data: the file's bytes, where it was a file: those of a PNG say more of its depth than Pillow does.
+        target: side in pixels of the image that is needed. Where colours must be converted, which takes as long as
+            decoding, the image is reduced first, as long as both sides stay at least twice the target.
+    """
+    transform = srgb_transform(image)
+    if has_deep_samples(image):
+        image = to_8_bits(image, significant_bits(data))
+    elif is_deep_png(data):
+        image = brighten_deep_colors(image, data)
+    if image.has_transparency_data and not is_opaque(image):
+        return lay_on_background(image, lambda layer: _convert(layer, transform))
+    if transform is None:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    return _to_srgb(_reduced(image, target), transform)
 
 
-def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """(top row, strip) from top to bottom."""
-    for top in range(0, image.height, _STRIP_ROWS):
-        yield top, image.crop((0, top, image.width, min(image.height, top + _STRIP_ROWS)))
+def _convert(image: Image.Image, transform: Transform | None) -> Image.Image:
+    if transform is None:
+        return image.convert("RGB")
+    return transform.apply(image.convert(transform.input_mode))
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    opaque = Image.new("RGB", image.size)
-    for top, strip in _strips(image):
-        layered = strip.convert("RGBA")
-        opaque.paste(Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB"), (0, top))
-    return opaque
+def _to_srgb(image: Image.Image, transform: Transform) -> Image.Image:
+    converted = Image.new("RGB", image.size)
+    for top, strip in strips(image):
+        converted.paste(_convert(strip, transform), (0, top))
+    return converted
 
 
-def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Integers count as 16 bits where any exceeds 8; floats are stretched from their own range."""
-    low, scale = 0.0, 1.0
-    if image.mode == "F":
-        low, high = _finite_range(image)
-        scale = 255.0 / max(high - low, 1e-12)
-    elif image.mode.startswith("I;16") or cast(tuple[float, float], image.getextrema())[1] > 255:
-        scale = 1.0 / 257.0
-    scaled = Image.new("L", image.size)
-    for top, strip in _strips(image):
-        pixels = np.asarray(strip).astype(np.float64)
-        if image.mode == "F":
-            pixels = np.nan_to_num(pixels, nan=low, posinf=high, neginf=low)
-        scaled.paste(Image.fromarray(np.clip(np.rint((pixels - low) * scale), 0, 255).astype(np.uint8)), (0, top))
-    return scaled
-
-
-def _finite_range(image: Image.Image) -> tuple[float, float]:
-    low, high = np.inf, -np.inf
-    for _, strip in _strips(image):
-        pixels = np.asarray(strip)
-        finite = pixels[np.isfinite(pixels)]
-        low, high = min(low, finite.min(initial=np.inf)), max(high, finite.max(initial=-np.inf))
-    return (float(low), float(high)) if low <= high else (0.0, 1.0)
+def _reduced(image: Image.Image, target: int | None) -> Image.Image:
+    factor = min(image.size) // (2 * target) if target else 1
+    return image.reduce(factor) if factor > 1 and image.mode in ("L", "RGB", "CMYK") else image

@@ -1,7 +1,7 @@
 """Bytes -> an upright 8-bit RGB image, or an `ImageError` with a stable code.
 
-EXIF orientation is applied, transparency is laid on white, CMYK, palette and 16-bit images become 8-bit RGB; of an
-animation the first frame counts. The size is checked before anything is decompressed.
+EXIF orientation is applied, colours become sRGB, transparency is laid on a background, CMYK, palette and 16-bit images
+become 8-bit RGB; of an animation the first frame counts. The size is checked before anything is decompressed.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def open_decoded(
         try:
             image.load()
             orientation = orientation_of(image)
-            rgb = to_rgb(image)
+            rgb = to_rgb(image, data=data, target=target)
         except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
             raise ImageUndecodable(f"truncated or corrupt {source_format} image: {error}") from error
         del image

@@ -17,8 +17,13 @@ PillowImage = Image.Image
 _LOAD_LOCK = threading.Lock()  # Pillow decodes an opened file on first use, which two threads must not do at once
 
 
-def from_pillow(image: PillowImage, max_pixels: int) -> PillowImage:
-    """Return a Pillow image as upright 8-bit RGB, as `decode` would return its file; it may be the same object.
+def from_pillow(image: PillowImage, max_pixels: int, target: int | None = None) -> PillowImage:
+    """Return a Pillow image as upright 8-bit RGB in sRGB, as `decode` would return its file; it may be the same object.
+
+    Args:
+        image: of any mode.
+        max_pixels: width x height above which it is rejected.
+        target: side in pixels of the image that is needed; one whose colours are converted is reduced first.
 
     Raises:
         ImageTooLarge: more pixels than `max_pixels`.
@@ -28,7 +33,7 @@ def from_pillow(image: PillowImage, max_pixels: int) -> PillowImage:
     try:
         with _LOAD_LOCK:
             image.load()
-        return upright(to_rgb(image), orientation_of(image))
+        return upright(to_rgb(image, target=target), orientation_of(image))
     except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
         raise ImageUndecodable(f"the Pillow image can't be read: {error}") from error
 

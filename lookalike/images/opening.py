@@ -8,6 +8,7 @@ from PIL import Image
 from pillow_heif import HeifImageFile
 
 from lookalike.errors import ImageUndecodable, ImageUnsupported
+from lookalike.images.deep_tiff import open_deep_tiff
 from lookalike.images.formats import FORMATS, content_format
 
 _HEAD_BYTES = 128
@@ -30,6 +31,7 @@ def open_image(data: bytes) -> Image.Image:
     try:
         if kind == "HEIF":  # not by `register_heif_opener`, which would change Pillow for the whole process
             return HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
-        return Image.open(io.BytesIO(data), formats=[kind])
+        deep_tiff = open_deep_tiff(data) if kind == "TIFF" else None
+        return deep_tiff or Image.open(io.BytesIO(data), formats=[kind])
     except Exception as error:  # hostile headers make the parsers raise nearly anything
         raise ImageUndecodable(f"the header of the {kind} image is truncated or corrupt: {error}") from error
