@@ -8,11 +8,8 @@ ids' hashes in ascending order, and the row of each.
 from __future__ import annotations
 
 import hashlib
-import math
 import unicodedata
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.errors import DuplicateId, ManifestInvalid, UnknownItem
+from lookalike.json_values import Converter, converter
 from lookalike.row_file import RowFile, RowFileWriter
 from lookalike.types import UInt64
 
@@ -29,8 +27,6 @@ METADATA_FILES = (PARQUET_FILE, ROWS_FILE, IDS_FILE)
 _ROWS_PER_BATCH = 65_536
 _FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 """Forms of an id that are looked up: ids are composed, those of older collections may be decomposed."""
-_JSON_TYPES = frozenset({str, int, bool, type(None)})
-"""Types that JSON has; most values are of these."""
 
 
 def write_metadata(folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
@@ -91,6 +87,7 @@ class Metadata:
 
     def __init__(self, folder: Path) -> None:
         self._rows = RowFile(folder / ROWS_FILE)
+        self._converters: dict[str, Converter] = {}
         try:
             ids = np.load(folder / IDS_FILE, mmap_mode="r")
         except (OSError, ValueError) as error:
@@ -119,7 +116,14 @@ class Metadata:
             columns: the columns to read, which must exist; None for all.
         """
         records = self._rows.rows(rows, columns)
-        return [{k: json_ready(v) for k, v in record.items() if v is not None} for record in records]
+        convert = {name: self._converter(name) for name in (records[0] if records else ())}
+        return [{k: convert[k](v) for k, v in record.items() if v is not None} for record in records]
+
+    def _converter(self, name: str) -> Converter:
+        """Return the conversion of a column's values for JSON; the first call looks at all of them."""
+        if name not in self._converters:
+            self._converters[name] = converter(self.column(name))
+        return self._converters[name]
 
     def row_of(self, item_id: str) -> int:
         """Return the row of an id, in microseconds; of its composed or decomposed form if none has it as it is.
@@ -143,24 +147,3 @@ class Metadata:
                 return row
             i += 1
         return None
-
-
-def json_ready(value: Any) -> Any:
-    """Convert a value for JSON: dates to ISO 8601, NaN and infinity to None, bytes to their length."""
-    if type(value) in _JSON_TYPES:
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, bytes):
-        return f"<{len(value)} bytes>"
-    if isinstance(value, dict):
-        return {str(k): json_ready(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_ready(v) for v in value]
-    return value

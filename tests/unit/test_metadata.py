@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,8 @@ from hypothesis import strategies as st
 
 from lookalike import metadata as metadata_module
 from lookalike.errors import DuplicateId, ManifestInvalid, UnknownItem
-from lookalike.metadata import IDS_FILE, PARQUET_FILE, ROWS_FILE, Metadata, id_hash, json_ready, write_metadata
+from lookalike.json_values import json_ready
+from lookalike.metadata import IDS_FILE, PARQUET_FILE, ROWS_FILE, Metadata, id_hash, write_metadata
 from lookalike.row_file import RowFile, RowFileWriter
 from lookalike.thumbnails import Thumbnails, write_thumbnails
 
@@ -124,6 +127,7 @@ class TestMetadata:
         (date(2026, 1, 2), "2026-01-02"),
         (timedelta(minutes=1), 60.0),
         (Decimal("1.10"), "1.10"),
+        (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
         (b"abc", "<3 bytes>"),
         ({"a": [float("nan"), (b"",)]}, {"a": [None, ["<0 bytes>"]]}),
         (True, True),
@@ -131,6 +135,44 @@ class TestMetadata:
 )
 def test_values_are_converted_for_json(value: Any, expected: Any) -> None:
     assert json_ready(value) == expected
+
+
+LARGE = 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        (pa.int64(), [1, LARGE, None, -5], ["1", str(LARGE), None, "-5"]),
+        (pa.int64(), [1, -LARGE], ["1", str(-LARGE)]),
+        (pa.uint64(), [2**64 - 1, 0], [str(2**64 - 1), "0"]),
+        (pa.int64(), [2**53, -(2**53)], [2**53, -(2**53)]),
+        (pa.int32(), [1, 2], [1, 2]),
+        (pa.list_(pa.uint64()), [[1, LARGE], None, []], [["1", str(LARGE)], None, []]),
+        (pa.list_(pa.int64(), 2), [[1, LARGE], None], [["1", str(LARGE)], None]),
+        (pa.list_(pa.list_(pa.int64())), [[[1], [LARGE, None]]], [[["1"], [str(LARGE), None]]]),
+        (
+            pa.struct([("a", pa.int64()), ("b", pa.int64()), ("c", pa.float64())]),
+            [{"a": LARGE, "b": 1, "c": float("nan")}, None],
+            [{"a": str(LARGE), "b": 1, "c": None}, None],
+        ),
+        (
+            pa.map_(pa.string(), pa.int64()),
+            [[("a", LARGE)], [("b", 1)], None],
+            [[["a", str(LARGE)]], [["b", "1"]], None],
+        ),
+        (pa.dictionary(pa.int8(), pa.int64()), [LARGE, 1], [str(LARGE), "1"]),
+        (pa.uuid(), [UUID(int=7).bytes, None], ["00000000-0000-0000-0000-000000000007", None]),
+        (pa.float16(), [0.5, float("nan")], [0.5, None]),
+    ],
+)
+def test_columns_of_large_integers_become_text(tmp_path: Path, kind: Any, values: list[Any], expected: Any) -> None:
+    column = pa.array(values, pa.binary(16)).cast(kind) if kind == pa.uuid() else pa.array(values, kind)
+    rows = pa.table({"id": [str(i) for i in range(len(values))], "x": column})
+    write_metadata(tmp_path, rows.schema, [rows.slice(0, 1), rows.slice(1)])
+    records = Metadata(tmp_path).records(range(len(values)), ["x"])
+    assert [record.get("x") for record in records] == expected
+    assert json.loads(json.dumps(records)) == records
 
 
 def all_kinds_of_columns(count: int) -> pa.Table:
