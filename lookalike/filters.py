@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator
-from datetime import date, datetime
-from functools import reduce
+import textwrap
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -36,16 +34,14 @@ from pydantic import (
     model_validator,
 )
 
-from lookalike.errors import FilterInvalid
+from lookalike.comparisons import Incomparable, comparable, numpy_mask
+from lookalike.errors import MAX_VALUE_CHARACTERS, FilterInvalid
+from lookalike.messages import listed, quoted
 from lookalike.types import Bool
 
 MAX_CONDITIONS = 64
 MAX_VALUES = 10_000
 MAX_DEPTH = 8
-_ABOVE_ALL_INTEGERS = 2.0**70
-"""Larger than any value of an integer column."""
-_MAX_SUGGESTION_CHARACTERS = 200
-"""A longer column name is not compared with the existing names for a suggestion."""
 
 
 def _finite(value: Any) -> Any:
@@ -182,7 +178,7 @@ def filter_error(error: ValidationError, skip: int = 0) -> FilterInvalid:
         message = "give a text or a number" + (", or true or false" if location[-1] == "bool" else "")
         message += "; a date is a text in ISO 8601"
         location = location[:-1]
-    steps = [str(step) for step in location if step not in ("condition", "filter")]
+    steps = [str(step)[:MAX_VALUE_CHARACTERS] for step in location if step not in ("condition", "filter")]
     return FilterInvalid(f"{'.'.join(['filter', *steps])}: {message}")
 
 
@@ -208,23 +204,27 @@ def _part_mask(part: Part, columns: Columns) -> Bool:
 
 def _condition_mask(condition: Condition, columns: Columns) -> Bool:
     values = _values(condition.field, columns)
+    if condition.exists is not None:
+        return numpy_mask(values.is_valid() if condition.exists else values.is_null())
     try:
         return _mask(condition, values)
     except pa.ArrowException as error:
         raise FilterInvalid(
-            f"filter field {condition.field!r} holds {values.type}, which does not support this test"
+            f"filter field {quoted(condition.field)} holds {_shown(values.type)}, which does not support this test"
         ) from error
 
 
 def _mask(condition: Condition, values: pa.ChunkedArray) -> Bool:
-    if condition.exists is not None:
-        return _numpy(values.is_valid() if condition.exists else values.is_null())
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+    if _is_list(values.type):  # passes if any element does
         mask = np.zeros(len(values), dtype=np.bool_)
-        passed = _test(condition, pc.list_flatten(values))
+        passed = _mask(condition, pc.list_flatten(values))
         mask[pc.list_parent_indices(values).to_numpy()[passed]] = True
         return mask
     return _test(condition, values)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _values(name: str, columns: Columns) -> pa.ChunkedArray:
@@ -237,145 +237,46 @@ def _values(name: str, columns: Columns) -> pa.ChunkedArray:
         values = columns.column(outer)
         for step in inner.split("."):
             if not pa.types.is_struct(values.type) or values.type.get_field_index(step) < 0:
-                raise FilterInvalid(f"filter field {name!r}: {outer} has no {inner!r}; it is {values.type}")
+                raise FilterInvalid(
+                    f"filter field {quoted(name)}: {outer} has no {quoted(inner)}; it is {_shown(values.type)}"
+                )
             values = pc.struct_field(values, step)
         return _decoded(values)
-    close = difflib.get_close_matches(name, known, 1) if len(name) <= _MAX_SUGGESTION_CHARACTERS else []
+    close = difflib.get_close_matches(name, known, 1) if len(name) <= MAX_VALUE_CHARACTERS else []
     suggestion = f"; did you mean {close[0]!r}?" if close else "."
-    raise FilterInvalid(f"unknown metadata column {name!r}{suggestion} The columns are {', '.join(sorted(known))}")
+    raise FilterInvalid(f"unknown metadata column {quoted(name)}{suggestion} The columns are {listed(sorted(known))}")
 
 
 def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
-def _test(condition: Condition, values: Any) -> Bool:
+def _test(condition: Condition, values: pa.ChunkedArray) -> Bool:
     """Test (m,) values of a scalar type; null fails."""
-    if condition.prefix is not None:
-        if not _is_text(values.type):
-            raise _mismatch(condition.field, values.type, "prefix", condition.prefix)
-        return _numpy(pc.starts_with(values, condition.prefix))
-    if condition.in_ is not None:
-        # Arrow's `is_in` takes no JSON number for a decimal, and no 16-bit floats: compare with one value at a time.
-        if pa.types.is_decimal(values.type) or pa.types.is_float16(values.type):
-            equal = [_compare(condition.field, values, "equals", value) for value in condition.in_]
-            return reduce(np.logical_or, equal, np.zeros(len(values), dtype=np.bool_))
-        options = condition.in_
-        if pa.types.is_integer(values.type):  # values outside the column's type equal none of its rows
-            options = [value for value in options if not _is_json_number(value) or _fits(value, values.type)]
-        scalars = [_scalar(condition.field, value, values.type) for value in options]
-        return _numpy(pc.is_in(values, pa.array([scalar.as_py() for scalar in scalars], values.type)))
-    if condition.range is not None:
-        return reduce(np.logical_and, _bounds(condition, values))
-    return _compare(condition.field, values, "equals", condition.equals)
-
-
-def _bounds(condition: Condition, values: Any) -> Iterator[Bool]:
-    assert condition.range is not None
-    for name in condition.range.model_fields_set:
-        bound = getattr(condition.range, name)
-        if _is_text(values.type) or pa.types.is_boolean(values.type):
-            raise _mismatch(condition.field, values.type, "range", bound)
-        yield _compare(condition.field, values, name, bound)
-
-
-_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    "equals": pc.equal,
-    "gt": pc.greater,
-    "gte": pc.greater_equal,
-    "lt": pc.less,
-    "lte": pc.less_equal,
-}
-
-
-def _compare(field: str, values: Any, test: str, value: Any) -> Bool:
-    """Compare (m,) values; numbers are converted to the column's type, so that 0.1 equals a 32-bit float's 0.1."""
-    number = _is_json_number(value)
-    if number and pa.types.is_integer(values.type):
-        return _compare_integers(values, test, value)
-    if number and pa.types.is_float16(values.type):  # Arrow can't compare these
-        with np.errstate(over="ignore"):
-            value = float(np.float16(_limited(value)))
-            values = values.cast(pa.float32())
-    exact = number and pa.types.is_floating(values.type)
-    return _numpy(_COMPARISONS[test](values, _scalar(field, value, values.type, exact=exact)))
-
-
-def _compare_integers(values: Any, test: str, value: float) -> Bool:
-    """Compare (m,) integers, with bounds limited to the range of the column's type."""
-    value = value if isinstance(value, int) else _limited(value)
-    limits = np.iinfo(values.type.to_pandas_dtype())
-    low, high = int(limits.min), int(limits.max)
-    floor, ceil = math.floor(value), math.ceil(value)
-    first = max(low, {"equals": ceil, "gt": floor + 1, "gte": ceil}.get(test, low))
-    last = min(high, {"equals": floor, "lt": ceil - 1, "lte": floor}.get(test, high))
-    if first > last:
-        return np.zeros(len(values), dtype=np.bool_)
-    if first == last:
-        return _numpy(pc.equal(values, pa.scalar(first, values.type)))
-    if first > low:
-        return _numpy(pc.greater_equal(values, pa.scalar(first, values.type)))
-    return _numpy(pc.less_equal(values, pa.scalar(last, values.type)))
-
-
-def _limited(value: float) -> float:
-    return max(-_ABOVE_ALL_INTEGERS, min(_ABOVE_ALL_INTEGERS, value))
-
-
-def _scalar(field: str, value: Any, kind: pa.DataType, *, exact: bool = True) -> pa.Scalar:
-    """Convert a JSON value to the column's type, or, if not `exact`, to a type that compares with it."""
-    if _is_text(kind) and isinstance(value, str):
-        return pa.scalar(value, kind)
-    if pa.types.is_boolean(kind) and isinstance(value, bool):
-        return pa.scalar(value)
-    number = _is_json_number(value)
+    column, what = comparable(values), "value"
     try:
-        if _is_number(kind) and number:
-            whole = pa.types.is_integer(kind) and exact
-            floating = pa.types.is_floating(kind) and exact
-            return pa.scalar(int(value) if whole else float(value) if floating else value, kind if exact else None)
-        if pa.types.is_temporal(kind) and isinstance(value, str):
-            return _date_or_time(value, kind)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        raise _mismatch(field, kind, "value", value) from error
-    raise _mismatch(field, kind, "value", value)
+        if condition.prefix is not None:
+            what = "prefix"
+            return column.starts_with(condition.prefix)
+        if condition.range is not None:
+            what = "range"
+            bounds = {name: getattr(condition.range, name) for name in condition.range.model_fields_set}
+            within: Bool = np.all([column.within(name, bound) for name, bound in bounds.items()], axis=0)
+            return within
+        if condition.in_ is not None:
+            return column.among(condition.in_)
+        assert condition.equals is not None
+        return column.among([condition.equals])
+    except Incomparable as error:
+        raise FilterInvalid(
+            f"filter field {quoted(condition.field)} holds {_shown(values.type)}; {what} {quoted(error.value)} can't "
+            "be compared with that"
+        ) from error
 
 
-def _date_or_time(value: str, kind: pa.DataType) -> pa.Scalar:
-    if pa.types.is_date(kind):
-        return pa.scalar(date.fromisoformat(value), kind)
-    return pa.scalar(datetime.fromisoformat(value), kind)
-
-
-def _mismatch(field: str, kind: pa.DataType, what: str, value: Any) -> FilterInvalid:
-    return FilterInvalid(f"filter field {field!r} holds {kind}; {what} {value!r} can't be compared with that")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_json_number(value: Any) -> bool:
-    """Return whether a value is a JSON number; in Python a bool is an int, too."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _fits(value: Any, kind: pa.DataType) -> bool:
-    """Return whether an integer column of this type can hold the value."""
-    limits = np.iinfo(kind.to_pandas_dtype())
-    return bool(value == math.floor(value) and limits.min <= value <= limits.max)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def _numpy(mask: Any) -> Bool:
-    """Convert Arrow booleans to NumPy, null to False."""
-    filled = pc.fill_null(mask, False)
-    if isinstance(filled, pa.ChunkedArray):
-        filled = filled.combine_chunks()
-    return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.bool_)
+def _shown(kind: pa.DataType) -> str:
+    """Return the name of a type; that of a record with many fields is cut."""
+    return textwrap.shorten(str(kind), MAX_VALUE_CHARACTERS, placeholder=" ...")
 
 
 def _depth_and_size(condition: Filter) -> tuple[int, int]:
