@@ -1,8 +1,11 @@
 """Bytes -> RGB image, for the indexing job and the service alike.
 
-decoder       any accepted file -> an upright 8-bit RGB image; the only caller of Pillow's decoders
+decoder       any accepted file -> an upright 8-bit RGB image
 formats       accepted formats, their file names, and which one some bytes are of
 opening       the header of a file of any accepted format, and which error each other kind of bytes raises
+opened        what all of them share: sizes, orientation, and how many pixels decoding holds
+jpeg          JPEG at a fraction of its size, and as far as it goes where its end is missing; jpeg_structure: its scans
+jxl, raw      JPEG XL and camera RAW, by libraries of extras
 color         pixels of any mode -> 8-bit RGB in sRGB
 icc           the conversion of an image's colours to sRGB, by its profile or by what else it declares
 color_spaces  colour spaces that files name without a profile, as profiles

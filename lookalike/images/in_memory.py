@@ -9,7 +9,7 @@ from PIL import Image
 
 from lookalike.errors import ImageTooLarge, ImageUndecodable, ImageUnsupported
 from lookalike.images.color import to_rgb
-from lookalike.images.decoder import orientation_of, upright
+from lookalike.images.opened import orientation_of, upright
 from lookalike.types import UInt8
 
 PillowImage = Image.Image

@@ -1,4 +1,4 @@
-"""Opening a file of an accepted format without decompressing it."""
+"""Opening a file of any accepted format: its header is read, and its pixels are not decompressed."""
 
 from __future__ import annotations
 
@@ -7,31 +7,50 @@ import io
 from PIL import Image
 from pillow_heif import HeifImageFile
 
-from lookalike.errors import ImageUndecodable, ImageUnsupported
+from lookalike.errors import ImageError, ImageUndecodable, ImageUnsupported
 from lookalike.images.deep_tiff import open_deep_tiff
 from lookalike.images.formats import FORMATS, content_format
+from lookalike.images.jpeg import JpegFile
+from lookalike.images.jxl import open_jxl
+from lookalike.images.opened import OpenedImage, PillowFile
+from lookalike.images.raw import is_raw_tiff, open_raw
 
 _HEAD_BYTES = 128
 
 
-def open_image(data: bytes) -> Image.Image:
-    """Read the header of an image; its pixels are not decompressed.
+def open_image(data: bytes, target: int | None = None) -> OpenedImage:
+    """Read the header of an image.
+
+    Args:
+        data: the file.
+        target: side in pixels of the image that is needed, None for the full size.
 
     Raises:
-        ImageUnsupported: not an image, or not of an accepted format.
+        ImageUnsupported: not an image, not of an accepted format, or of one that needs an extra.
         ImageUndecodable: empty, or the header is truncated or corrupt.
     """
     if not data:
         raise ImageUndecodable("empty file: zero bytes")
     kind = content_format(data[:_HEAD_BYTES])
-    if kind is None or kind in ("JXL", "RAW"):
-        raise ImageUnsupported(
-            f"not an image of an accepted format ({', '.join(FORMATS)}); its bytes begin {data[:8].hex(' ')}"
-        )
+    if kind is None:
+        accepted = ", ".join(FORMATS)
+        raise ImageUnsupported(f"not an image of an accepted format ({accepted}); its bytes begin {data[:8].hex(' ')}")
     try:
-        if kind == "HEIF":  # not by `register_heif_opener`, which would change Pillow for the whole process
-            return HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
-        deep_tiff = open_deep_tiff(data) if kind == "TIFF" else None
-        return deep_tiff or Image.open(io.BytesIO(data), formats=[kind])
+        return _open(data, kind, target)
+    except ImageError:
+        raise
     except Exception as error:  # hostile headers make the parsers raise nearly anything
         raise ImageUndecodable(f"the header of the {kind} image is truncated or corrupt: {error}") from error
+
+
+def _open(data: bytes, kind: str, target: int | None) -> OpenedImage:
+    if kind == "JPEG":
+        return JpegFile(data, target)
+    if kind == "JXL":
+        return open_jxl(data, target)
+    if kind == "RAW" or (kind == "TIFF" and is_raw_tiff(data)):
+        return open_raw(data, target)
+    if kind == "HEIF":  # not by `register_heif_opener`, which would change Pillow for the whole process
+        return PillowFile(HeifImageFile(io.BytesIO(data)))  # type: ignore[no-untyped-call]
+    deep_tiff = open_deep_tiff(data) if kind == "TIFF" else None
+    return PillowFile(deep_tiff or Image.open(io.BytesIO(data), formats=[kind]))
