@@ -1,7 +1,8 @@
 // The comparison bar at the bottom: two images, from the grid or from files, and their similarity.
 
 import * as api from "./api.js";
-import { nameOf, showImage } from "./view.js";
+import * as key from "./key.js";
+import { nameOf } from "./view.js";
 
 const find = (id) => document.getElementById(id);
 let inputs = [];
@@ -42,8 +43,10 @@ function showSlot(slot, input) {
   slot.classList.toggle("empty", !input);
   if (!input) return;
   const image = document.createElement("img");
-  showImage(image, input.url, input.name);
-  slot.append(image);
+  image.alt = input.name;
+  image.onerror = () => image.replaceWith(input.name); // of a format that the browser can't show
+  slot.append(input.url ? image : input.name);
+  if (input.url) key.show(image, input.url);
 }
 
 async function requestVerdict(signal) {

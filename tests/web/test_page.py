@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import pillow_heif
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.api.small_collection import ITEMS, WITHOUT_THUMBNAIL
+from lookalike.images import EXTENSIONS
+from tests.api.small_collection import ITEMS, PHOTOGRAPHS, WITHOUT_THUMBNAIL, photograph
 
 PASTE_OR_DROP_FILE = """
 ([encoded, kind, event]) => {
@@ -147,6 +151,44 @@ def test_more_like_this_has_a_url_for_every_id(page: Page, item_id: str) -> None
     assert href is not None
     page.goto(f"/{href}")
     wait_for_first(page, item_id)
+
+
+def test_file_pickers_offer_every_format(page: Page) -> None:
+    for label in ("Search by an image file", "Compare with an image file"):
+        accepted = page.get_by_label(label).get_attribute("accept")
+        assert set((accepted or "").split(",")) == {"image/*", *EXTENSIONS}
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_format_without_preview_is_shown_by_its_name(page: Page, tmp_path: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    photo = tmp_path / "IMG_0001.HEIC"
+    pillow_heif.from_pillow(Image.open(io.BytesIO(photograph("left.png")))).save(photo)
+    page.get_by_label("Search by an image file").set_input_files(photo)
+    wait_for_first(page, "left.png")
+    expect(page.locator("#chip-text")).to_have_text("IMG_0001.HEIC")
+    expect(page.locator("#chip-text")).to_be_visible()
+    expect(page.locator("#chip-image")).to_be_hidden()
+    page.get_by_label("Compare with an image file").set_input_files(photo)
+    expect(page.locator("#slot-a")).to_have_text("IMG_0001.HEIC")
+    page.get_by_label("Search by an image file").set_input_files(PHOTOGRAPHS / "rocket.jpg")
+    expect(page.locator("#chip-image")).to_be_visible()
+
+
+@pytest.mark.parametrize("name", ["shot.CR3", "photo.heic"])
+def test_image_with_an_unknown_type_is_sent(page: Page, name: str) -> None:
+    page.get_by_label("Search by an image file").set_input_files(
+        {"name": name, "mimeType": "application/octet-stream", "buffer": photograph("left.png")}
+    )
+    wait_for_first(page, "left.png")
+
+
+def test_skip_link_keeps_the_search(page: Page) -> None:
+    search(page, "red")
+    page.get_by_role("link", name="Skip to results").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#results")).to_be_focused()
+    assert query_of(page) == {"q": ["red"]}
 
 
 def test_reload_reports_that_the_image_is_lost(page: Page, image: Path) -> None:
