@@ -151,6 +151,7 @@ class FolderSource(Source):
             lambda: read_range(path),
             columns,
             fallback_id=fallback_id,
+            types=beside.types,
         )
 
     def _relative(self, path: Path) -> str:

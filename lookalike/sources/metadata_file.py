@@ -21,12 +21,15 @@ from lookalike.errors import SourceError
 from lookalike.sources.columns import decode_text, unique_names, valid_text_columns
 from lookalike.sources.item import composed
 from lookalike.sources.regular_file import read_regular_file
+from lookalike.sources.table_columns import holds_bytes
 
 FILE_NAME = "file_name"
 MAX_TABLE_BYTES = 1 << 29
 _DELIMITERS = ",;\t"
 
 Row = Callable[[], Mapping[str, Any]]
+_Table = tuple[dict[str, Row], dict[str, pa.DataType]]
+"""Path -> row, and the types of the columns."""
 
 
 class MetadataFile:
@@ -35,6 +38,9 @@ class MetadataFile:
     Args:
         path: the file; its extension says how it is read.
 
+    Attributes:
+        types: of the columns of a Parquet file; those of other files are inferred from the values.
+
     Raises:
         SourceError: the file can't be read, is too large, or has no column `file_name`.
     """
@@ -42,7 +48,7 @@ class MetadataFile:
     def __init__(self, path: Path) -> None:
         data = read_regular_file(path, MAX_TABLE_BYTES)
         try:
-            rows = _READERS[path.suffix](data)
+            rows, self.types = _READERS[path.suffix](data)
         except (ValueError, RecursionError, pa.ArrowException) as error:
             raise SourceError(f"{path} can't be read as a table of images: {' '.join(str(error).split())}") from error
         self._rows = {_key(name): row for name, row in rows.items() if name}
@@ -58,7 +64,7 @@ def _key(path: str) -> str:
     return composed(posixpath.normpath(path.replace("\\", "/")))
 
 
-def _read_csv(data: bytes) -> dict[str, Row]:
+def _read_csv(data: bytes) -> _Table:
     text = decode_text(data)
     header = text.lstrip().partition("\n")[0]
     content = text.encode("utf-8", "replace")
@@ -68,15 +74,18 @@ def _read_csv(data: bytes) -> dict[str, Row]:
         pa_csv.ParseOptions(delimiter=max(_DELIMITERS, key=header.count), newlines_in_values=True),
         pa_csv.ConvertOptions(column_types={FILE_NAME: pa.string()}),
     )
-    return _table_rows(table)
+    return _table_rows(table.rename_columns(unique_names(table.column_names))), {}
 
 
-def _read_parquet(data: bytes) -> dict[str, Row]:
-    return _table_rows(valid_text_columns(pq.read_table(io.BytesIO(data))))
+def _read_parquet(data: bytes) -> _Table:
+    table = valid_text_columns(pq.read_table(io.BytesIO(data)))
+    table = table.rename_columns(unique_names(table.column_names))
+    table = table.drop_columns([field.name for field in table.schema if holds_bytes(field.type)])  # images
+    return _table_rows(table), {field.name: field.type for field in table.schema if field.name != FILE_NAME}
 
 
 def _table_rows(table: pa.Table) -> dict[str, Row]:
-    table = table.rename_columns(unique_names(table.column_names)).combine_chunks()
+    table = table.combine_chunks()
     _require_file_name(table.column_names)
     return {str(name): partial(_table_row, table, i) for i, name in enumerate(table.column(FILE_NAME).to_pylist())}
 
@@ -85,7 +94,7 @@ def _table_row(table: pa.Table, row: int) -> dict[str, Any]:
     return {name: column[row].as_py() for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
-def _read_json_lines(data: bytes) -> dict[str, Row]:
+def _read_json_lines(data: bytes) -> _Table:
     rows: dict[str, Row] = {}
     for number, line in enumerate(decode_text(data).split("\n"), 1):
         if line.strip():
@@ -94,7 +103,7 @@ def _read_json_lines(data: bytes) -> dict[str, Row]:
                 raise ValueError(f"line {number} is not an object")
             _require_file_name(record)
             rows[str(record[FILE_NAME])] = partial(json.loads, line)
-    return rows
+    return rows, {}
 
 
 def _require_file_name(names: Collection[str]) -> None:
@@ -102,7 +111,7 @@ def _require_file_name(names: Collection[str]) -> None:
         raise ValueError(f"there is no column {FILE_NAME!r}; the columns are {', '.join(names)[:200]}")
 
 
-_READERS: dict[str, Callable[[bytes], dict[str, Row]]] = {
+_READERS: dict[str, Callable[[bytes], _Table]] = {
     ".parquet": _read_parquet,
     ".jsonl": _read_json_lines,
     ".csv": _read_csv,

@@ -21,6 +21,7 @@ from typing import Any
 from lookalike.errors import SourceError
 from lookalike.sources.columns import (
     MAX_CAPTION_BYTES,
+    RESERVED_COLUMNS,
     captions_from_cell,
     captions_from_file,
     decode_text,
@@ -82,6 +83,7 @@ class FolderSidecars:
 
     Attributes:
         used: names of the files in this folder that gave metadata so far.
+        types: Arrow types of columns of tables.
     """
 
     def __init__(
@@ -96,11 +98,20 @@ class FolderSidecars:
         self._source, self._folder, self._names = source, folder, names
         nearest_first = sorted(tables, key=lambda entry: -len(entry[0].parts))
         self._tables = [(folder.relative_to(place), table) for place, table in nearest_first]
+        own = (*RESERVED_COLUMNS, *source.caption_columns)
+        self.types = {
+            name: kind
+            for _, table in reversed(self._tables)
+            for name, kind in table.types.items()
+            if name not in own and not name.startswith("_")
+        }
 
     def columns(self, image: str) -> dict[str, Any]:
         """Return the caption and the other columns of the image of this name."""
+        if not (self._tables or self._endings):
+            return {}
         stem = image.rpartition(".")[0] or image
-        own = self._captions(f"{name}{ending}" for name in (stem, image) for ending in (".txt", ".TXT"))
+        own = self._captions(image, stem)
         content = self._json(image, stem)
         row = self._row(image)
         own = own or pop_captions(content, self._source.caption_keys)
@@ -110,8 +121,10 @@ class FolderSidecars:
             content = takeout_columns(content) | {name: value for name, value in content.items() if value != ""}
         return merged_columns(own, {**row, **content})
 
-    def _captions(self, candidates: Iterable[str]) -> dict[str, Any]:
-        for name in self._present(candidates):
+    def _captions(self, image: str, stem: str) -> dict[str, Any]:
+        if ".txt" not in self._endings:
+            return {}
+        for name in self._present(f"{name}{ending}" for name in (stem, image) for ending in (".txt", ".TXT")):
             try:
                 data = read_regular_file(self._folder / name, MAX_CAPTION_BYTES, cut=True)
             except SourceError as error:
@@ -123,7 +136,7 @@ class FolderSidecars:
         return {}
 
     def _json(self, image: str, stem: str) -> dict[str, Any]:
-        if not self._has_json:
+        if ".json" not in self._endings:
             return {}
         plain = (f"{name}{ending}" for name in (image, stem) for ending in (".json", ".JSON"))
         content: dict[str, Any] = {}
@@ -157,8 +170,10 @@ class FolderSidecars:
         return {composed(name): name for name in self._names if not name.isascii()}
 
     @cached_property
-    def _has_json(self) -> bool:
-        return any(name.lower().endswith(".json") for name in self._names)
+    def _endings(self) -> set[str]:
+        """Which endings of sidecars occur in the folder."""
+        lower = [name.lower() for name in self._names]
+        return {ending for ending in (".txt", ".json") if any(name.endswith(ending) for name in lower)}
 
     @cached_property
     def _takeout(self) -> dict[str, str]:
@@ -188,7 +203,7 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
 def pop_captions(columns: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Remove the first of the named columns that holds captions, and return them."""
     for name in names:
-        if captions := captions_from_cell(columns.get(name)):
+        if name in columns and (captions := captions_from_cell(columns[name])):
             del columns[name]
             return captions
     return {}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import lookalike
@@ -73,7 +76,7 @@ def test_used_sidecars_are_not_skipped_files(gallery: Path) -> None:
         (gallery / name).write_text("{}")
     source = FolderSource(gallery, "images")
     assert len(list(source)) == 3
-    assert source.report.skipped == {".txt": 1, ".json": 1, ".md": 1, "": 1}
+    assert source.report.skipped == {".txt": 1, ".json": 1, ".md": 1, ".parquet": 1}
 
 
 def test_columns_of_a_csv_have_their_own_types(gallery: Path, tmp_path: Path) -> None:
@@ -84,6 +87,26 @@ def test_columns_of_a_csv_have_their_own_types(gallery: Path, tmp_path: Path) ->
         "price": "int64",
         "day": "date32[day]",
     }
+
+
+def test_columns_of_a_parquet_table_keep_their_types(gallery: Path, tmp_path: Path) -> None:
+    columns = {
+        "file_name": pa.array(["0.jpg", "2.jpg"]),
+        "price": pa.array([Decimal("19.90"), None], pa.decimal128(9, 2)),
+        "hash": pa.array([2**64 - 1, 1], pa.uint64()),
+        "score": pa.array([0.1, 0.2], pa.float32()),
+        "class": pa.array(["a", "b"]).dictionary_encode(),
+        "text": ["a cat", "a dog"],
+        "mask": [b"x", b"y"],
+    }
+    pq.write_table(pa.table(columns), gallery / "metadata.parquet")
+    index(gallery, tmp_path / "out")
+    metadata = open_collection(tmp_path / "out").metadata
+    names = ("price", "hash", "score", "class")
+    assert [str(metadata.column(name).type) for name in names] == ["decimal128(9, 2)", "uint64", "float", "string"]
+    assert metadata.column("hash").to_pylist() == [2**64 - 1, None, 1]
+    assert metadata.column("caption").to_pylist() == ["a cat", None, "a dog"]
+    assert not {"mask", "text"} & set(metadata.columns)
 
 
 def test_two_spellings_of_a_name_are_two_rows(tmp_path: Path) -> None:
