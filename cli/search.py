@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lookalike.errors import SourceNotFound
-from lookalike.types import SearchResult
+from lookalike.types import Hit, SearchResult
 
 
 def search(
@@ -30,6 +30,12 @@ def search(
         list[str] | None,
         typer.Option(
             metavar="NAME=NUMBER", help="Search parameter of the collection's index, such as nprobe=64. Repeatable."
+        ),
+    ] = None,
+    fields: Annotated[
+        str | None,
+        typer.Option(
+            help="Metadata columns of the results, separated by commas; empty for none. JSON has all by default."
         ),
     ] = None,
     exact: Annotated[bool, typer.Option(help="Compare with every vector instead of using the index.")] = False,
@@ -59,7 +65,9 @@ def search(
     from lookalike.filters import parse_filter
     from lookalike.row_search import SearchOptions
 
-    options = SearchOptions(limit, parse_filter(filter_json) if filter_json else None, _params(param or []), exact)
+    options = SearchOptions(
+        limit, parse_filter(filter_json) if filter_json else None, _params(param or []), exact, _fields(fields)
+    )
     searcher = open_searcher(
         collection, encoder=encoder, store_device="cpu"
     )  # an upload to the GPU takes longer than one query
@@ -68,7 +76,10 @@ def search(
     total = (time.perf_counter() - started) * 1000.0
     manifest = searcher.collection.manifest
     source = {"collection": manifest.name, "version": manifest.version, "encoder": manifest.encoder.name}
-    typer.echo(json.dumps(_json(result, total, source)) if as_json else _table(result, total))
+    if result.truncated_tokens:
+        note = f"the encoder did not read the last {result.truncated_tokens} tokens of the text: it is too long"
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(json.dumps(_json(result, total, source)) if as_json else _table(result, total, fields))
 
 
 def _params(options: list[str]) -> dict[str, int] | None:
@@ -79,6 +90,12 @@ def _params(options: list[str]) -> dict[str, int] | None:
             raise typer.BadParameter(f"--param is {text!r}; it must have the form NAME=NUMBER, such as nprobe=64")
         params[name] = int(number)
     return params or None
+
+
+def _fields(names: str | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    return tuple(name.strip() for name in names.split(",")) if names.strip() else ()
 
 
 def _read(path: Path) -> bytes:
@@ -95,19 +112,24 @@ def _json(result: SearchResult, total: float, source: dict[str, str]) -> dict[st
 
     results = [{"id": hit.id, "score": round(hit.score, 6), "metadata": dict(hit.metadata)} for hit in result.hits]
     took = {stage: round(result.took_ms.get(stage, 0.0), 3) for stage in STAGES}
-    return {"results": results, "took_ms": {**took, "total": round(total, 3)}, **source}
+    took_ms = {**took, "total": round(total, 3)}
+    return {"results": results, "truncated_tokens": result.truncated_tokens, "took_ms": took_ms, **source}
 
 
-def _table(result: SearchResult, total: float) -> str:
+def _table(result: SearchResult, total: float, fields: str | None) -> str:
     width = max((len(hit.id) for hit in result.hits), default=0)
     columns = shutil.get_terminal_size((120, 24)).columns
     lines = [
-        f"{rank:>3}  {hit.score:7.4f}  {hit.id:<{width}}  {_one_line(hit.metadata.get('caption', ''))}".rstrip()[
-            :columns
-        ]
+        f"{rank:>3}  {hit.score:7.4f}  {hit.id:<{width}}  {_values(hit, fields)}".rstrip()[:columns]
         for rank, hit in enumerate(result.hits, 1)
     ]
     return "\n".join([*lines, f"{len(lines)} items in {total:.1f} ms"])
+
+
+def _values(hit: Hit, fields: str | None) -> str:
+    """Return the values of the chosen columns, or the caption."""
+    values = [hit.metadata.get("caption", "")] if fields is None else hit.metadata.values()
+    return "  ".join(map(_one_line, values))
 
 
 def _one_line(text: object) -> str:

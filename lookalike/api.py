@@ -36,6 +36,7 @@ from lookalike.images import DEFAULT_MAX_PIXELS, PillowImage
 from lookalike.row_search import SearchOptions
 from lookalike.search import Embedding, Limits, Searcher, Similarity, VectorSearcher, compare, require_unicode
 from lookalike.stopwatch import Stopwatch
+from lookalike.text import normalize_text
 from lookalike.types import Float32, Hit, UInt8
 
 __all__ = [
@@ -201,6 +202,7 @@ class SearchableCollection:
         filter: Mapping[str, Any] | None = None,
         params: Mapping[str, int] | None = None,
         exact: bool = False,
+        fields: Iterable[str] | None = None,
     ) -> list[Hit]:
         """Return the items nearest to a text, an image or an item, best first.
 
@@ -212,9 +214,11 @@ class SearchableCollection:
             filter: which items may be returned: `must`, `should` and `must_not`, as in the HTTP API.
             params: search parameters of the vector store, such as `{"nprobe": 64}`; those of the collection if None.
             exact: whether to compare with every vector instead of using the index.
+            fields: names of the metadata columns that the results have; all if None.
 
         Raises:
-            QueryError: UnknownItem, InvalidLimit, TextEmpty, TextTooLong, FilterInvalid, or a wrong search parameter.
+            QueryError: UnknownItem, InvalidLimit, TextEmpty, TextTooLong, FilterInvalid, a wrong search parameter, or
+                an unknown column in `fields`.
             ImageError: the image can't be decoded.
             SourceError: the image's file can't be read.
             TextUnsupported: the encoder has no text tower here.
@@ -224,7 +228,7 @@ class SearchableCollection:
             ValueError: the collection is closed.
         """
         query = _only_query({"text": text, "image": image, "id": id})
-        options = SearchOptions(operator.index(limit), _filter(filter), params, exact)
+        options = SearchOptions(operator.index(limit), _filter(filter), params, exact, _fields(fields))
         searcher = self._opened()
         searcher.check_options(options)
         vector = self._embed(*query).vector
@@ -316,7 +320,8 @@ class SearchableCollection:
         if kind == "text":
             text = searcher.prepare_text(_string("text", value))
             with self._encode_lock:
-                return Embedding(searcher.encode_texts([text], Stopwatch())[0], "text")
+                vector = searcher.encode_texts([text], Stopwatch())[0]
+            return Embedding(vector, "text", searcher.truncated_tokens(text))
         pixels = preprocess(value, searcher.encoder, searcher.limits.pixels)
         with self._encode_lock:
             return Embedding(searcher.encode_images(pixels[None], Stopwatch())[0], "image")
@@ -379,7 +384,7 @@ class LoadedEncoder:
         """Encode texts.
 
         Args:
-            texts: any number of them; the end of a very long text is ignored.
+            texts: any number of them; each is normalized as queries are. The end of a very long one is ignored.
 
         Returns:
             (n, d) float32 of unit norm, in the same space as the images; row i belongs to text i.
@@ -397,7 +402,7 @@ class LoadedEncoder:
         if not (isinstance(encoder, TextEncoder) and encoder.spec.text):
             raise TextUnsupported(f"encoder {self.name!r} has no text tower here: {encoder.spec.text_hint}")
         with self._lock:
-            return encoder.encode_texts(strings)
+            return encoder.encode_texts([normalize_text(text) for text in strings])
 
     def __repr__(self) -> str:
         return f"<LoadedEncoder {self.name!r}: dim {self.dim}>"
@@ -435,6 +440,13 @@ def _filter(filter: Mapping[str, Any] | None) -> Filter | None:
         return Filter.model_validate(filter)
     except ValidationError as error:
         raise filter_error(error) from error
+
+
+def _fields(fields: Iterable[str] | None) -> tuple[str, ...] | None:
+    if fields is None:
+        return None
+    _require_several("fields", fields)
+    return tuple(_string("fields", name) for name in fields)
 
 
 def _collection_item(record: dict[str, Any]) -> CollectionItem:

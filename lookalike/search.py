@@ -25,6 +25,7 @@ from lookalike.messages import unknown_name
 from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.protocol import VectorStore
+from lookalike.text import normalize_text
 from lookalike.types import EncoderSpec, Float32, Hit, Int64, Neighbors, SearchResult, UInt8
 
 Modality = Literal["image", "text"]
@@ -50,10 +51,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A unit vector (d,) float32 and the modality of its source."""
+    """A unit vector of an image or a text.
+
+    Attributes:
+        vector: (d,) float32 of unit norm.
+        modality: of its source.
+        truncated_tokens: tokens at the end of a text that the encoder did not read.
+    """
 
     vector: Float32
     modality: Modality
+    truncated_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,7 @@ class Similarity:
         threshold: the distance up to which a pair is similar.
         similar: distance <= threshold.
         probability: that the two belong together; None if the encoder is not calibrated for such a pair.
+        truncated_tokens: of each side, tokens at the end of a text that the encoder did not read; 0 for images.
     """
 
     cosine: float
@@ -73,6 +82,7 @@ class Similarity:
     threshold: float
     similar: bool
     probability: float | None = None
+    truncated_tokens: tuple[int, int] = (0, 0)
 
 
 class VectorSearcher:
@@ -186,10 +196,10 @@ class Searcher(VectorSearcher):
                 return self.encoder.preprocess(decoded_image.image)
 
     def prepare_text(self, text: str) -> str:
-        """Return the text for the encoder, without white space at the ends.
+        """Return the text for the encoder, normalized; see `lookalike.text`.
 
         Raises:
-            TextEmpty: the text is empty or white space.
+            TextEmpty: the text has no visible character.
             TextTooLong: the text exceeds the limit.
             QueryError: the text is not valid Unicode.
             TextUnsupported: the encoder has no text tower here.
@@ -197,13 +207,18 @@ class Searcher(VectorSearcher):
         if not self.encoder.spec.text:
             spec = self.encoder.spec
             raise TextUnsupported(f"encoder {spec.name!r} has no text tower here: {spec.text_hint}")
-        cleaned = text.strip()
-        if not cleaned:
+        stripped = text.strip()
+        require_unicode(stripped)
+        if len(stripped) > self.limits.text:
+            raise TextTooLong(f"the text has {len(stripped):,} characters; the limit is {self.limits.text:,}")
+        normalized = normalize_text(stripped)
+        if not normalized:
             raise TextEmpty("the text is empty; describe what to search for")
-        require_unicode(cleaned)
-        if len(cleaned) > self.limits.text:
-            raise TextTooLong(f"the text has {len(cleaned):,} characters; the limit is {self.limits.text:,}")
-        return cleaned
+        return normalized
+
+    def truncated_tokens(self, text: str) -> int:
+        """Return the number of tokens at the end of a prepared text that the encoder does not read."""
+        return self.encoder.truncated_tokens(text) if isinstance(self.encoder, TextEncoder) else 0
 
     def encode_images(self, batch: UInt8, stopwatch: Stopwatch) -> Float32:
         """Encode (n, 3, S, S) uint8 to (n, d) float32 of unit norm."""
@@ -228,8 +243,9 @@ class Searcher(VectorSearcher):
     def search_text(self, text: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Return the items nearest to a text."""
         stopwatch = Stopwatch()
-        vectors = self.encode_texts([self.prepare_text(text)], stopwatch)
-        return SearchResult(self.search_vectors(vectors, options, stopwatch)[0], stopwatch.took_ms)
+        prepared = self.prepare_text(text)
+        hits = self.search_vectors(self.encode_texts([prepared], stopwatch), options, stopwatch)[0]
+        return SearchResult(hits, stopwatch.took_ms, self.truncated_tokens(prepared))
 
     def search_image(self, data: bytes, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Return the items nearest to an image file."""
@@ -267,7 +283,8 @@ def compare(a: Embedding, b: Embedding, spec: EncoderSpec, threshold: float | No
     limit = threshold if threshold is not None else _default_threshold(a.modality, b.modality, spec)
     distance = 1.0 - cosine
     probability = None if curve is None else curve.probability(cosine)
-    return Similarity(cosine, distance, limit, distance <= limit, probability)
+    truncated_tokens = a.truncated_tokens, b.truncated_tokens
+    return Similarity(cosine, distance, limit, distance <= limit, probability, truncated_tokens)
 
 
 def _calibration(a: Modality, b: Modality, spec: EncoderSpec) -> PairCalibration | None:

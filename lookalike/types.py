@@ -118,7 +118,9 @@ class SearchResult:
     Attributes:
         hits: best first.
         took_ms: stage name (decode, preprocess, encode, search, rerank, metadata) -> milliseconds.
+        truncated_tokens: tokens at the end of a text query that the encoder did not read.
     """
 
     hits: list[Hit]
     took_ms: dict[str, float] = field(default_factory=dict)
+    truncated_tokens: int = 0

@@ -238,9 +238,14 @@ class Result(BaseModel):
 class SearchResponse(_Source):
     """The results of a search."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_RESULT], "took_ms": _TOOK_MS, **_SOURCE}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"results": [_RESULT], "truncated_tokens": 0, "took_ms": _TOOK_MS, **_SOURCE}]}
+    )
 
     results: list[Result] = Field(description="At most `limit` items, best first.")
+    truncated_tokens: int = Field(
+        ge=0, description="Number of tokens at the end of the text that the encoder did not read; 0 for images."
+    )
     took_ms: TookMs = Field(description="Milliseconds by stage.")
 
 
@@ -257,6 +262,7 @@ class SimilarityResponse(_Source):
                     "similar": True,
                     "probability": 0.9975,
                     "kinds": ["image", "text"],
+                    "truncated_tokens": [0, 0],
                     "took_ms": _TOOK_MS,
                     **_SOURCE,
                 }
@@ -276,6 +282,9 @@ class SimilarityResponse(_Source):
     )
     kinds: tuple[Literal["image", "text"], Literal["image", "text"]] = Field(
         description="Kinds of a and b. An item of the collection is an image."
+    )
+    truncated_tokens: tuple[int, int] = Field(
+        description="Number of tokens at the end of the texts a and b that the encoder did not read; 0 for images."
     )
     took_ms: TookMs = Field(description="Milliseconds by stage.")
 

@@ -149,5 +149,10 @@ async def _respond(
     result = await pipeline.search(query, options)
     results = [responses.hit(hit, pipeline, request) for hit in result.hits]
     return responses.json_response(
-        {"results": results, "took_ms": responses.took_ms(result.took_ms, started), **responses.source(pipeline)}
+        {
+            "results": results,
+            "truncated_tokens": result.truncated_tokens,
+            "took_ms": responses.took_ms(result.took_ms, started),
+            **responses.source(pipeline),
+        }
     )

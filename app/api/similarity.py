@@ -73,6 +73,7 @@ async def similarity(request: Request, pipeline: PipelineDep, service: ServiceDe
             "similar": result.similar,
             "probability": None if result.probability is None else round(result.probability, 4),
             "kinds": [_kind(a), _kind(b)],
+            "truncated_tokens": result.truncated_tokens,
             "took_ms": responses.took_ms(stages, started),
             **responses.source(pipeline),
         }

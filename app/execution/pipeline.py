@@ -102,7 +102,7 @@ class QueryPipeline:
             [*steps, self._search_workers.search_step(self.searcher, options)], payload, stopwatch
         )
         self._telemetry.observe_query(stopwatch.took_ms)
-        return SearchResult(hits, stopwatch.took_ms)
+        return SearchResult(hits, stopwatch.took_ms, await self._truncated_tokens(payload))
 
     async def compare(self, a: Query, b: Query, threshold: float | None) -> tuple[Similarity, dict[str, float]]:
         """Return the similarity of two inputs, and the milliseconds of each stage.
@@ -124,9 +124,16 @@ class QueryPipeline:
         if isinstance(query, ItemQuery):
             return Embedding(await self._item_vector(query), "image")
         steps, payload = self._encode_steps(query)
-        return Embedding(
-            await run_pipeline(steps, payload, stopwatch), "text" if isinstance(query, TextQuery) else "image"
-        )
+        vector = await run_pipeline(steps, payload, stopwatch)
+        if isinstance(query, ImageQuery):
+            return Embedding(vector, "image")
+        return Embedding(vector, "text", await self._truncated_tokens(payload))
+
+    async def _truncated_tokens(self, payload: object) -> int:
+        """Return how many tokens of a prepared text the encoder did not read; 0 for anything else."""
+        if not isinstance(payload, str):
+            return 0
+        return await self.run_in_pool(lambda: self.searcher.truncated_tokens(payload))
 
     def _encode_steps(self, query: ImageQuery | TextQuery) -> tuple[list[PipelineStep], bytes | str]:
         """Return the steps from a query to its vector, and the payload of the first step."""

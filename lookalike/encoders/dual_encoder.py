@@ -5,10 +5,10 @@ Every real encoder is one of these; they differ in where towers and tokens come 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,20 @@ TEXT_BATCHES = (1, 2, 4, 8, 16, 32)
 TOKEN_STEP = 4
 """Token counts are rounded up to multiples of this: the first batch of each shape costs some milliseconds."""
 
-Tokenize = Callable[[Sequence[str]], tuple[NDArray[Any], ...]]
-"""n >= 1 texts -> one array (n, t) for each input of the text tower, t the longest text's token count."""
+_SPECIAL_TOKENS = 4
+"""Tokens of a text beside those of its characters, such as its start and its end; no tokenizer here adds more."""
+
+
+class Tokenize(Protocol):
+    """The tokenizer of a text tower."""
+
+    def __call__(self, texts: Sequence[str]) -> tuple[NDArray[Any], ...]:
+        """Texts, n >= 1 of them, -> an array (n, t) for each input of the tower, t the longest text's token count."""
+        ...
+
+    def truncated_tokens(self, text: str) -> int:
+        """Return the number of tokens at the end of a text that are left out, because the tower takes no more."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,10 @@ class DualEncoder(TextEncoder):
             embeddings[rows] = self._text_engine(*text.tokenize([texts[i] for i in rows]))
         return unit_rows(embeddings)
 
+    @override
+    def truncated_tokens(self, text: str) -> int:
+        return self._text_model().tokenize.truncated_tokens(text)
+
     def load(self) -> None:
         """Load both towers, and convert those that were never converted before."""
         _ = self._image_engine
@@ -153,6 +169,11 @@ def unit_rows(vectors: Float32) -> Float32:
         )
     scaled: Float32 = vectors / np.maximum(norms, np.float32(1e-12))
     return scaled
+
+
+def fits_surely(text: str, longest: int) -> bool:
+    """Return whether a text has at most `longest` tokens by its length alone: an ASCII character is one at most."""
+    return text.isascii() and len(text) + _SPECIAL_TOKENS <= longest
 
 
 def pad_tokens(ids: NDArray[Any], longest: int) -> NDArray[Any]:

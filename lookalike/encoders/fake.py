@@ -29,6 +29,8 @@ COLOURS = {
     "black": (0, 0, 0),
     "grey": (128, 128, 128),
 }
+MAX_WORDS = 32
+"""Words of a text that are read; a token is a word."""
 SIZE = 8
 DIM = 13
 _BIAS = 32.0
@@ -76,9 +78,13 @@ class FakeEncoder(TextEncoder):
         images = np.array([_paint(text) for text in texts], np.uint8).reshape(len(texts), 3, SIZE, SIZE)
         return self.encode_images(images)
 
+    @override
+    def truncated_tokens(self, text: str) -> int:
+        return max(0, len(text.split()) - MAX_WORDS)
+
 
 def _paint(text: str) -> UInt8:
     """(3, S, S): vertical stripes of the colours named, in their order; at most two."""
-    named = [COLOURS[word] for word in text.lower().split() if word in COLOURS][:2] or [COLOURS["grey"]]
+    named = [COLOURS[word] for word in text.lower().split()[:MAX_WORDS] if word in COLOURS][:2] or [COLOURS["grey"]]
     columns = np.repeat(np.array(named, np.uint8), SIZE // len(named), axis=0)  # (S, 3)
     return np.ascontiguousarray(np.broadcast_to(columns.T[:, None, :], (3, SIZE, SIZE)))

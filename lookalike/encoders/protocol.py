@@ -74,3 +74,10 @@ class TextEncoder(Encoder, Protocol):
             TextUnsupported: the text tower is not installed.
         """
         ...
+
+    def truncated_tokens(self, text: str) -> int:
+        """Return the number of tokens at the end of a text that `encode_texts` does not read.
+
+        They are beyond the tower's token limit. 0 where the encoder has no such limit.
+        """
+        return 0

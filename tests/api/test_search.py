@@ -99,3 +99,19 @@ def test_results_have_metadata_and_a_thumbnail_url(client: TestClient) -> None:
             thumbnail = client.get(result["thumbnail_url"])
             assert thumbnail.status_code == 200
             assert thumbnail.headers["content-type"] in KINDS
+
+
+def test_text_is_normalized(client: TestClient) -> None:
+    odd = client.post("/v1/search/text", json={"text": " \ufeff\uff52\uff45\uff44\u200b\t\x00blue "}).json()
+    assert odd["results"] == client.post("/v1/search/text", json={"text": "red blue"}).json()["results"]
+    response = client.post("/v1/search/text", json={"text": "\u200b\u0000"})
+    assert (response.status_code, response.json()["code"]) == (422, "text_empty")
+
+
+def test_truncated_tokens_are_reported(client: TestClient) -> None:
+    long = "red " * 40
+    assert client.post("/v1/search/text", json={"text": long}).json()["truncated_tokens"] == 8
+    assert client.post("/v1/search/text", json={"text": "red"}).json()["truncated_tokens"] == 0
+    assert client.post("/v1/search/item", json={"id": CAT}).json()["truncated_tokens"] == 0
+    pair = client.post("/v1/similarity", json={"a": {"id": CAT}, "b": {"text": long}}).json()
+    assert pair["truncated_tokens"] == [0, 8]

@@ -319,7 +319,7 @@ def test_search_command_prints_results(collection: Path, tmp_path: Path) -> None
         )  # fmt: skip
         response = json.loads(run.stdout)
         assert len(response["results"]) == 3
-        assert {"took_ms", "collection", "version", "encoder"} < set(response)
+        assert {"took_ms", "truncated_tokens", "collection", "version", "encoder"} < set(response)
     assert response["results"][0]["id"] == "left.png"
     table = subprocess.run(
         command("search", collection, "--image", image, "--limit", "2"),
@@ -327,6 +327,18 @@ def test_search_command_prints_results(collection: Path, tmp_path: Path) -> None
     ).stdout.splitlines()  # fmt: skip
     assert table[0].split() == ["1", "1.0000", "left.png", "a", "motorcycle"]
     assert len(table) == 3
+
+
+def test_search_command_shows_chosen_fields(collection: Path) -> None:
+    query = ("search", collection, "--text", "red " * 40, "--limit", "1")
+    run = subprocess.run(
+        command(*query, "--json", "--fields", "width, height"), capture_output=True, text=True, timeout=120, check=True
+    )
+    response = json.loads(run.stdout)
+    assert response["results"][0]["metadata"].keys() == {"width", "height"}
+    assert response["truncated_tokens"] == 8
+    assert "note: the encoder did not read the last 8 tokens of the text" in run.stderr
+    assert "did you mean 'width'" in refused(*query, "--fields", "widht")
 
 
 def test_search_command_reports_errors_in_one_line(collection: Path, tmp_path: Path) -> None:

@@ -116,6 +116,20 @@ def test_long_texts_are_cut_and_odd_ones_accepted(encoder: TextEncoder) -> None:
 
 
 @every_encoder
+def test_truncated_tokens_are_those_that_change_nothing(encoder: TextEncoder) -> None:
+    def truncated(words: int) -> int:
+        return encoder.truncated_tokens("blue " * words)
+
+    read = 200 - truncated(200)
+    assert [truncated(words) for words in (0, 1, read, read + 1, 400)] == [0, 0, 0, 1, 400 - read]
+    assert 8 < read < 200
+    whole, cut = encoder.encode_texts(["blue " * read, "blue " * read + "red green"])
+    assert whole @ cut > 0.9999
+    assert encoder.truncated_tokens("naïve é " * 500) > encoder.truncated_tokens("naïve é " * 400) > 0
+    assert encoder.truncated_tokens("naïve é") == 0
+
+
+@every_encoder
 def test_inputs_are_not_modified(encoder: TextEncoder) -> None:
     batch, texts = _batch(encoder, 5), list(TEXTS)
     before = batch.copy()

@@ -175,6 +175,30 @@ def test_filter_limits_what_is_found(collection: lookalike.SearchableCollection,
     assert hits == open_searcher(folder).search_item(CAT, options).hits
 
 
+def test_fields_choose_the_metadata(collection: lookalike.SearchableCollection) -> None:
+    hits = collection.search(text="red", fields=iter(["width", "caption"]))
+    assert hits
+    assert all(hit.metadata.keys() <= {"width", "caption"} and "width" in hit.metadata for hit in hits)
+    assert collection.search(text="red", fields=[], limit=1)[0].metadata == {}
+    with pytest.raises(errors.QueryError, match="'widht'; did you mean 'width'"):
+        collection.search(id=CAT, fields=["widht"])
+    for wrong in ("width", [3]):
+        with pytest.raises(TypeError, match="fields"):
+            collection.search(id=CAT, fields=wrong)  # type: ignore[arg-type]
+
+
+def test_texts_are_normalized_in_every_call(collection: lookalike.SearchableCollection) -> None:
+    odd, plain = "\uff32\uff45\uff44\u200b\x00 \n blue", "red blue"
+    assert collection.search(text=odd) == collection.search(text=plain)
+    assert collection.similarity({"text": odd}, {"text": plain}).cosine == pytest.approx(1.0)
+    encoder = lookalike.load_encoder("fake")
+    np.testing.assert_array_equal(encoder.encode_texts([odd]), encoder.encode_texts([plain]))
+
+
+def test_similarity_has_the_truncated_tokens(collection: lookalike.SearchableCollection) -> None:
+    assert collection.similarity({"text": "red " * 40}, {"id": CAT}).truncated_tokens == (8, 0)
+
+
 def test_exact_and_params_reach_the_index() -> None:
     golden = Path(__file__).resolve().parents[1] / "golden" / "format-1-faiss"
     with lookalike.open_collection(golden, device="cpu") as collection:

@@ -14,7 +14,7 @@ from lookalike.calibration import Calibration, PairCalibration
 from lookalike.collection import Collection, new_version_name, open_collection, publish, staging_folder
 from lookalike.encoders.fake import FakeEncoder
 from lookalike.encoders.registry import load_encoder
-from lookalike.errors import EncoderMismatch, InvalidLimit, TextEmpty, TextTooLong, UnknownItem
+from lookalike.errors import EncoderMismatch, InvalidLimit, QueryError, TextEmpty, TextTooLong, UnknownItem
 from lookalike.images import encode_thumbnail
 from lookalike.manifest import Counts, EncoderEntry, Manifest, StoreEntry
 from lookalike.metadata import write_metadata
@@ -64,6 +64,30 @@ def test_a_text_finds_its_own_item_with_score_one(searcher: Searcher, colour: st
     assert result.hits[0].score == pytest.approx(1.0, abs=1e-3)
     assert result.hits[0].metadata == {"caption": colour}
     assert len(result.hits) == 2
+
+
+def test_text_is_normalized_before_it_is_encoded(searcher: Searcher) -> None:
+    assert searcher.prepare_text("\ufeff\uff52\uff45\uff44\u200b  shoe\x00") == "red shoe"
+    for invisible in ("", " \t", "\u200b\ufeff", "\x00"):
+        with pytest.raises(TextEmpty):
+            searcher.prepare_text(invisible)
+
+
+def test_search_reports_truncated_tokens(searcher: Searcher) -> None:
+    patient = Searcher(searcher.collection, searcher.store, searcher.encoder, Limits(text=500))
+    assert patient.search_text("red " * 40).truncated_tokens == 8
+    assert patient.search_text("red").truncated_tokens == 0
+    assert patient.search_item("red.png").truncated_tokens == 0
+
+
+def test_results_have_the_chosen_fields(searcher: Searcher) -> None:
+    def metadata(*fields: str) -> list[dict[str, object]]:
+        return [dict(hit.metadata) for hit in searcher.search_text("red", SearchOptions(1, fields=fields)).hits]
+
+    assert metadata() == metadata("id") == [{}]
+    assert metadata("caption", "id", "caption") == [{"caption": "red"}]
+    with pytest.raises(QueryError, match="'captoin'; did you mean 'caption'"):
+        metadata("captoin")
 
 
 def test_item_finds_itself_and_unknown_item_fails(searcher: Searcher) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.encoders.dual_encoder import pad_tokens
+from lookalike.encoders.dual_encoder import fits_surely, pad_tokens
 from lookalike.encoders.lite.weights import TEXT_HINT, tokenizer_file
 from lookalike.errors import TextUnsupported
 from lookalike.types import Int64
@@ -42,6 +42,11 @@ class Tokenizer:
         mask = np.array([encoding.attention_mask for encoding in encodings], np.int64)
         return ids, mask
 
+    def truncated_tokens(self, text: str) -> int:
+        """Return the number of tokens beyond the first 128, special ones included."""
+        rest = self._tokenizer.encode(text).overflowing
+        return sum(encoding.special_tokens_mask.count(0) for encoding in rest)
+
 
 class LiteTokens:
     """Texts -> ids and mask, padded to a multiple of four tokens; reads the tokenizer's file at the first call."""
@@ -49,6 +54,10 @@ class LiteTokens:
     def __call__(self, texts: Sequence[str]) -> tuple[NDArray[Any], ...]:
         """Texts -> ids and mask, (n, t) int64 each."""
         return tuple(pad_tokens(array, MAX_TOKENS) for array in self._tokenizer(texts))
+
+    def truncated_tokens(self, text: str) -> int:
+        """Return the number of tokens that are left out."""
+        return 0 if fits_surely(text, MAX_TOKENS) else self._tokenizer.truncated_tokens(text)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

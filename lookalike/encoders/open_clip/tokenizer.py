@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.encoders.dual_encoder import pad_tokens
+from lookalike.encoders.dual_encoder import fits_surely, pad_tokens
 from lookalike.types import Int64
+
+_MAX_TOKENS_PER_BYTE = 2
+"""Tokenizers change the case of characters, which may lengthen them."""
 
 
 def load_tokenizer(model: str) -> Any:
@@ -33,9 +36,27 @@ class OpenClipTokens:
         ids = np.asarray(self._tokenizer(list(texts)).numpy(), np.int64)
         return (trim(ids, self._end, self._end_id),)
 
+    def truncated_tokens(self, text: str) -> int:
+        """Return the number of tokens that are left out: those of the whole text, less those that are kept."""
+        if fits_surely(text, self._tokenizer.context_length):
+            return 0
+        whole = self._ids(text, _MAX_TOKENS_PER_BYTE * len(text.encode()) + self._tokenizer.context_length)
+        padding = whole[-1]
+        return max(0, _count(whole, padding) - _count(self._ids(text), padding))
+
+    def _ids(self, text: str, context: int | None = None) -> Int64:
+        """Return the ids of a text, (context,) padded; of the tower's own context by default."""
+        ids: Int64 = np.asarray(self._tokenizer([text], context).numpy(), np.int64)[0]
+        return ids
+
     @cached_property
     def _tokenizer(self) -> Any:
         return self._load()
+
+
+def _count(ids: Int64, padding: int) -> int:
+    """Return the length of ids (t,) without the padding at their end."""
+    return int(np.max(np.flatnonzero(ids != padding), initial=-1)) + 1
 
 
 def trim(ids: Int64, end: str | None, end_id: int) -> Int64:
