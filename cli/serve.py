@@ -135,13 +135,15 @@ def _settings(arguments: dict[str, Any]) -> Settings:
     from pydantic import ValidationError
 
     from app.settings import Settings
+    from lookalike.messages import quoted
 
     try:
         return Settings(**{name: value for name, value in arguments.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = f"LOOKALIKE_{str(first['loc'][0]).upper()}"
-        _fail(f"{name} is {first['input']!r}: {first['msg']}; see docs/reference/settings.md")
+        problem = first["msg"].removeprefix("Value error, ")
+        _fail(f"{name} is {quoted(first['input'])}: {problem}; see docs/reference/settings.md")
 
 
 def _warn_of_settings(settings: Settings) -> None:

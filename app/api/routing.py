@@ -11,6 +11,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Request, params
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from starlette.convertors import PathConvertor, register_url_convertor
 from typing_extensions import override
 
 from app.api.dependencies import collection_name
@@ -19,6 +20,15 @@ from app.api.request_admission import Handler, apply_declaration
 from app.errors import RequestError, UnknownCollection
 from app.middleware.root_path import root_path
 from lookalike.messages import quoted, unknown_name
+
+
+class _PathConvertor(PathConvertor):
+    """Any text: Starlette's own one takes no line breaks, and drops one at the end."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("path", _PathConvertor())
 
 _DEFAULT, _NAMED = "/v1", "/v1/collections/{name}"
 

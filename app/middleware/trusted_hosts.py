@@ -19,7 +19,6 @@ from app.errors import HostRefused, KeysRequired
 
 _PRIVATE_DOMAINS = ("localhost", "local", "internal", "lan", "svc", "test", "home.arpa")
 """Domains that no registry sells (RFC 2606, 6761, 6762, 8375; ICANN on .internal; routers' .lan, Kubernetes' .svc)."""
-_MAX_NAME_CHARS = 200
 
 _CACHE_SIZE = 256
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s,/?#@:\[\]\\]+)(:\d*)?")
@@ -57,7 +56,7 @@ class TrustedHostMiddleware:
         name = host_name(host)
         if name and "*" not in self.names and name not in self.names and not _is_private(name):
             raise HostRefused(
-                f"the host is {host[:_MAX_NAME_CHARS]!r}; without keys, the service accepts private names, and those "
+                f"the host is {host!r}; without keys, the service accepts private names, and those "
                 "in LOOKALIKE_HOSTS: add the name there"
             )
 

@@ -66,6 +66,18 @@ def test_item_by_parameter_takes_any_text(awkward: TestClient, item_id: str) -> 
         assert (response.status_code, response.json()["code"]) == (404, "unknown_item")
 
 
+@pytest.mark.parametrize("item_id", [item_id for item_id in AWKWARD_ITEMS if "%" not in item_id])  # the client's fault
+def test_encoded_id_works_in_a_path(awkward: TestClient, item_id: str) -> None:
+    path = f"/v1/items/{quote(item_id, safe='')}"
+    assert awkward.get(path).json()["id"] == item_id
+    assert awkward.get(f"{path}/thumbnail").content == awkward.get(url_of(awkward, item_id)).content
+
+
+def test_line_break_at_the_end_is_part_of_the_id(awkward: TestClient) -> None:
+    assert awkward.get("/v1/items/a/b.jpg").status_code == 200
+    assert awkward.get("/v1/items/a/b.jpg%0A").json()["code"] == "unknown_item"
+
+
 def test_item_by_parameter_needs_the_parameter(awkward: TestClient) -> None:
     for path in ("/v1/item", "/v1/item/thumbnail"):
         assert (awkward.get(path).status_code, awkward.get(path).json()["code"]) == (422, "request_invalid")
