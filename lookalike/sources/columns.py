@@ -40,12 +40,12 @@ def valid_text_columns(rows: Any) -> Any:
         rows.validate(full=True)
     except pa.ArrowInvalid:
         for position, column in enumerate(rows.schema):
-            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-                texts = rows.column(position).cast(pa.large_binary()).to_pylist()
-                repaired = pa.array(
-                    [None if text is None else text.decode("utf-8", "replace") for text in texts], column.type
-                )
-                rows = rows.set_column(position, column, repaired)
+            kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+            if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+                binary = pa.binary_view() if pa.types.is_string_view(kind) else pa.large_binary()
+                texts = rows.column(position).cast(kind).cast(binary).to_pylist()
+                repaired = pa.array([None if text is None else text.decode("utf-8", "replace") for text in texts], kind)
+                rows = rows.set_column(position, column.with_type(kind), repaired)
         rows.validate(full=True)
     return rows
 

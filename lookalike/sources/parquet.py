@@ -76,7 +76,7 @@ class ParquetSource(Source):
         self._left_out: dict[str, str] = {}
         if schema.names:
             samples = {name: _first_values(path, name) for name in schema.names}
-            self._columns = choose_columns(schema, columns or ColumnNames(), samples, display_name(str(path)))
+            self._columns = choose_columns(schema, columns or ColumnNames(), samples, path)
             self._left_out = left_out_columns(schema, self._columns, samples)
         self._read = [name for name in schema.names if name not in self._left_out]
         self._classes = {name: classes for name, classes in named_classes(schema).items() if name in self._read}

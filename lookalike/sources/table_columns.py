@@ -6,9 +6,9 @@ Names are looked for first; the first values of a column then say whether it hol
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow as pa
 from lookalike.errors import SourceError
 from lookalike.images import is_image_start
 from lookalike.messages import listed, quoted
-from lookalike.sources.item import ColumnNames
+from lookalike.sources.item import ColumnNames, display_name, find_path
 
 IMAGE_COLUMNS = ("image", "image_bytes", "bytes", "img", "picture", "jpg", "jpeg", "png", "content", "data")
 PATH_COLUMNS = ("image_path", "path", "file", "file_name", "filename", "filepath", "image", "img_path")
@@ -30,6 +30,9 @@ MAX_METADATA_BYTES = 1_024
 _MAX_OPTIONS = 3
 _HEAD_BYTES = 64
 _MIN_BASE64_CHARACTERS = 100
+_START_CHARACTERS = 256
+_STANDARD_ALPHABET = str.maketrans("-_", "+/")
+_BASE64 = "images as base64 text: write a table with the decoded bytes"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[^,]{0,100};base64,", re.IGNORECASE)
 
@@ -40,27 +43,31 @@ Samples = Mapping[str, Sequence[Any]]
 def holds_bytes(kind: pa.DataType) -> bool:
     """Return whether a column's cells are files: bytes, or a record of `bytes` and `path`."""
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type)
+        inner = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else None
+        return inner is not None and (holds_bytes(inner) or pa.types.is_null(inner))
+    if pa.types.is_dictionary(kind):
+        return holds_bytes(kind.value_type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def choose_columns(schema: pa.Schema, named: ColumnNames, samples: Samples, table: str) -> ColumnNames:
+def choose_columns(schema: pa.Schema, named: ColumnNames, samples: Samples, path: Path) -> ColumnNames:
     """Return the columns of ids, images and captions: those that the user named, else those found.
 
     Args:
         schema: of the table, with unique names.
         named: the user's.
         samples: the columns' first values.
-        table: its name, for messages.
+        path: of the file; the paths in the table are relative to its folder.
 
     Raises:
         SourceError: a named column is missing, or none can be read as images.
     """
+    table = display_name(str(path))
     for option, name in (("id", named.id), ("image", named.image), ("caption", named.caption)):
         if name is not None and name not in schema.names:
             known = listed(schema.names)
             raise SourceError(f"{table} has no column {quoted(name)} (--{option}-column); it has: {known}")
-    image = named.image or _image_column(schema, samples, table)
+    image = named.image or _image_column(schema, samples, path.parent, table)
     _check_image_column(image, schema.field(image).type, samples, table)
     others = [name for name in schema.names if name != image]
     path_mode = not holds_bytes(schema.field(image).type)
@@ -76,62 +83,74 @@ def left_out_columns(schema: pa.Schema, chosen: ColumnNames, samples: Samples) -
     return {name: what for name, what in found.items() if what}
 
 
-def _image_column(schema: pa.Schema, samples: Samples, table: str) -> str:
+def _image_column(schema: pa.Schema, samples: Samples, folder: Path, table: str) -> str:
     binary = [field.name for field in schema if holds_bytes(field.type)]
     images = [name for name in binary if _has_image(samples[name]) or _has_path(samples[name])]
-    texts = [name for name in PATH_COLUMNS if name in schema.names and is_text(schema.field(name).type)]
-    paths = [name for name in texts if not _no_paths(samples[name])]
     if len(images) > 1 and not set(images).intersection(IMAGE_COLUMNS):
         options = " or ".join(f"--image-column {name}" for name in images[:_MAX_OPTIONS])
         raise SourceError(f"{table}: {len(images)} columns hold images; name one of them: {options}")
-    choices = (*_named_first(images), *(n for n in IMAGE_COLUMNS if n in binary), *paths, *binary[: len(binary) == 1])
-    found: str | None = next(iter((*choices, *texts, *_of_unreadable(schema, samples))), None)
-    if found is not None:
-        return found
+    texts = [name for name in PATH_COLUMNS if name in schema.names and is_text(schema.field(name).type)]
+    paths = [name for name in texts if not _problem(samples[name])]
+    choices: list[str] = [
+        *[name for name in IMAGE_COLUMNS if name in images],
+        *images,
+        *[name for name in IMAGE_COLUMNS if name in binary],
+        *[name for name in paths if _some_exist(folder, samples[name])],
+        *[name for name in schema.names if _has_image(samples[name]) or _problem(samples[name]) == _BASE64],
+        *paths,
+        *(binary if len(binary) == 1 else ()),
+        *texts,
+        *[field.name for field in schema if is_text(field.type) and _problem(samples[field.name])],
+    ]
+    if choices:
+        return choices[0]
     raise SourceError(
         f"{table}: no column of image bytes or paths; name it with --image-column. "
         f"The columns are: {listed(schema.names)}"
     )
 
 
-def _named_first(names: Sequence[str]) -> list[str]:
-    return [name for name in IMAGE_COLUMNS if name in names] or list(names)
-
-
-def _of_unreadable(schema: pa.Schema, samples: Samples) -> Iterator[str]:
-    """Yield columns that seem to be the images, in a form that can't be read, so that the error explains it."""
-    for field in schema:
-        if _has_image(samples[field.name]) or (is_text(field.type) and _no_paths(samples[field.name])):
-            yield field.name
+def _some_exist(folder: Path, paths: Sequence[Any]) -> bool:
+    try:
+        return any(find_path(folder / path).is_file() for path in paths)
+    except (OSError, ValueError):  # a NUL character in a path
+        return False
 
 
 def _check_image_column(name: str, kind: pa.DataType, samples: Samples, table: str) -> None:
     """Raise SourceError if the first values show that no row of the column can be read."""
-    if holds_bytes(kind):
-        return
-    problem = _no_paths(samples[name]) if is_text(kind) else ""
-    if pa.types.is_nested(kind):
-        problem = "lists of images: write a table with one image a row, for example with pandas' explode"
-    elif not is_text(kind):
+    if holds_bytes(kind) or is_text(kind):
+        problem = _problem(samples[name])
+    elif pa.types.is_nested(kind) and not pa.types.is_struct(kind):
+        problem = "lists: write a table with one image a row, for example with pandas' explode"
+    else:
         problem = f"{kind}, which is neither bytes nor paths of images"
     if problem:
         raise SourceError(f"{table}: column {quoted(name)} holds {problem}; or name another column with --image-column")
 
 
-def _no_paths(values: Sequence[Any]) -> str:
-    """Return what texts are, and what to do, if none of them is a path."""
-    texts = [value for value in values if isinstance(value, str)]
+def _problem(cells: Sequence[Any]) -> str:
+    """Return what cells hold, and what to do, if none of them is a path or an image."""
+    texts = [text for cell in cells if (text := _start(cell))]
     if texts and all(map(_is_base64_image, texts)):
-        return "images as base64 text: write a table with the decoded bytes"
+        return _BASE64
     if texts and all(map(_URL.match, texts)):
         return "URLs: download the images first, for example with img2dataset"
     return ""
 
 
+def _start(cell: Any) -> str:
+    """Return the start of a cell that is text, or bytes that may be text; of a record, its bytes or its path."""
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
+    start = cell[:_START_CHARACTERS] if isinstance(cell, str | bytes) else ""
+    return start.decode("ascii", "replace") if isinstance(start, bytes) else start
+
+
 def _no_metadata(kind: pa.DataType, values: Sequence[Any]) -> str:
     if _has_image(values):
         return "images"
-    if values and all(isinstance(value, str) and _is_base64_image(value) for value in values):
+    if _problem(values) == _BASE64:
         return "images as base64 text"
     if pa.types.is_struct(kind) and holds_bytes(kind) and kind.get_field_index("path") >= 0:
         return "files"
@@ -162,12 +181,10 @@ def _files(value: Any) -> Iterator[bytes]:
 def _is_base64_image(text: str) -> bool:
     if _DATA_URI.match(text):
         return True
-    head = "".join(text[: 2 * _HEAD_BYTES].split())
-    if len(text) < _MIN_BASE64_CHARACTERS:
-        return False
+    head = "".join(text[: 2 * _HEAD_BYTES].split()).translate(_STANDARD_ALPHABET)
     try:
-        return is_image_start(base64.b64decode(head[: len(head) // 4 * 4], altchars=b"-_" if "-" in head else None))
-    except (binascii.Error, ValueError):
+        return len(text) >= _MIN_BASE64_CHARACTERS and is_image_start(base64.b64decode(head[: len(head) // 4 * 4]))
+    except ValueError:
         return False
 
 
