@@ -18,8 +18,8 @@ import lzma
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,8 +27,9 @@ from typing import Any, NoReturn
 from typing_extensions import override
 
 from lookalike.errors import ImageTooLarge, ImageUndecodable, LookalikeError, SourceError
-from lookalike.images import EXTENSIONS
+from lookalike.images import is_image_start
 from lookalike.sources.columns import captions_from_file, merged_columns
+from lookalike.sources.folder_walk import extension_of, has_image_extension, is_candidate
 from lookalike.sources.item import (
     Item,
     Source,
@@ -40,6 +41,7 @@ from lookalike.sources.item import (
     size_and_mtime,
     unreadable_item,
 )
+from lookalike.sources.scan_report import ScanReport
 from lookalike.sources.sidecars import IgnoredFiles, caption_keys, parse_json, pop_captions
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -49,6 +51,7 @@ _MAX_NEIGHBOUR_BYTES = 1 << 28
 """Neighbours in a compressed tar are held in memory until the next key begins: a quarter of a gigabyte."""
 _WORD = re.compile(r"[^\W\d][\w-]*$")
 _SAMPLED_MEMBERS = 200
+_START_BYTES = 64
 _READ_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
@@ -60,27 +63,28 @@ class _Member:
         name: with its folders.
         key: the name up to the first dot of its base.
         stem: the name up to the last dot of its base.
-        extension: what follows the key.
         position: first byte in the tar.
         size: bytes.
-        load: reads them.
+        is_image: whether it is one by its extension, or without a usual extension by its first bytes.
+        load: reads it.
     """
 
     name: str
     key: str
     stem: str
-    extension: str
     position: int
     size: int
+    is_image: bool
     load: Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class _Sidecar:
-    """The captions and the columns beside an image."""
+    """The captions and the columns beside an image, and the names of their files."""
 
-    captions: dict[str, Any]
-    columns: dict[str, Any]
+    captions: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
 
 
 class TarSource(Source):
@@ -99,6 +103,12 @@ class TarSource(Source):
         self._stem = prefix + tar_stem(path.name)
         self._caption_keys = caption_keys(caption)
         self._ignored = IgnoredFiles()
+        self._report = ScanReport()
+
+    @property
+    @override
+    def report(self) -> ScanReport:
+        return self._report
 
     @override
     def estimated_count(self) -> int | None:
@@ -106,7 +116,7 @@ class TarSource(Source):
         try:
             with tarfile.open(self._path, "r:") as archive:
                 first = list(itertools.islice(archive, _SAMPLED_MEMBERS))
-                images = sum(_is_image(member.name) for member in first)
+                images = sum(has_image_extension(_base(member.name)) for member in first)
                 if len(first) < _SAMPLED_MEMBERS:
                     return images
                 return round(images * self._path.stat().st_size / archive.offset)
@@ -115,7 +125,7 @@ class TarSource(Source):
 
     def __iter__(self) -> Iterator[Item]:
         errors: list[SourceError] = []
-        self._ignored = IgnoredFiles()
+        self._ignored, self._report = IgnoredFiles(), ScanReport()
         try:
             parts = size_and_mtime(self._path.stat())
             for members in _neighbours(self._members(errors)):
@@ -149,12 +159,16 @@ class TarSource(Source):
 
     def _member(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, compressed: bool) -> _Member:
         name = display_name(entry.name).removeprefix("./")
-        key, extension = _split(name)
+        key = _key(name)
         if compressed:
             load = self._read_now(archive, entry)
         else:
             load = partial(_read_later, self._path, entry.offset_data, entry.size)
-        return _Member(name, key, _stem(name), extension, entry.offset_data, entry.size, load)
+        image = has_image_extension(_base(name))
+        if not image and is_candidate(_base(name)):
+            start = min(entry.size, _START_BYTES)
+            image = _begins_as_image(load if compressed else partial(read_range, self._path, entry.offset_data, start))
+        return _Member(name, key, _stem(name), entry.offset_data, entry.size, image, load)
 
     def _read_now(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Callable[[], bytes]:
         try:
@@ -166,43 +180,47 @@ class TarSource(Source):
         return lambda: data
 
     def _items(self, members: list[_Member], parts: tuple[int, ...]) -> Iterator[Item]:
-        images = [member for member in members if _is_image(member.name)]
-        if not images:
-            return
-        sample, sidecars = _is_sample(members), self._sidecars(members)
+        images = [member for member in members if member.is_image]
+        sample = _is_sample(members)
+        sidecars = self._sidecars(members) if images else {}
+        used: set[str] = set()
         several = sum(sample or member.stem == member.key for member in images) > 1
         for member in images:
-            item_id = f"{member.key}.{member.extension}" if several else member.key
+            by_key = (sample or member.stem == member.key) and not several
+            stems = dict.fromkeys((member.stem, member.key) if sample else (member.stem,))
+            beside = [sidecars[stem] for stem in stems if stem in sidecars]
+            used.update(*(sidecar.names for sidecar in beside))
             yield Item(
-                f"{self._stem}/{item_id if sample or member.stem == member.key else member.name}",
+                f"{self._stem}/{member.key if by_key else member.name}",
                 self.label,
                 fingerprint(*parts, member.position),
                 member.load,
-                {"path": member.name, **self._columns(member, sample, sidecars)},
+                {"path": member.name, **self._columns(beside)},
                 fallback_id=f"{self._stem}/{member.name}",
             )
+        others = (member.name for member in members if not member.is_image and member.name not in used)
+        self._report.skipped.update(map(extension_of, others))
 
-    def _columns(self, image: _Member, sample: bool, sidecars: Mapping[str, _Sidecar]) -> dict[str, Any]:
-        """Return the columns of the files that are named like the image, and of those that its sample shares."""
-        stems = dict.fromkeys((image.stem, image.key) if sample else (image.stem,))
-        found = [sidecars[stem] for stem in stems if stem in sidecars]
-        extra = {name: value for sidecar in reversed(found) for name, value in sidecar.columns.items()}
-        own = next((sidecar.captions for sidecar in found if sidecar.captions), {})
+    def _columns(self, beside: Sequence[_Sidecar]) -> dict[str, Any]:
+        """Return the columns of an image: of the files that are named like it, then of those that its sample shares."""
+        extra = {name: value for sidecar in reversed(beside) for name, value in sidecar.columns.items()}
+        own = next((sidecar.captions for sidecar in beside if sidecar.captions), {})
         return merged_columns(own or pop_captions(extra, self._caption_keys), extra)
 
     def _sidecars(self, members: list[_Member]) -> dict[str, _Sidecar]:
         """Return stem -> what the .txt and .json files with that stem hold."""
         found: dict[str, _Sidecar] = {}
         for member in members:
-            extension = member.extension.rpartition(".")[2].lower()
+            extension = member.name.rpartition(".")[2].lower()
             if extension not in ("txt", "json"):
                 continue
-            sidecar = found.setdefault(member.stem, _Sidecar({}, {}))
+            sidecar = found.setdefault(member.stem, _Sidecar())
             try:
                 if extension == "txt":
                     sidecar.captions.update(captions_from_file(member.load()))
                 else:
                     sidecar.columns.update(parse_json(member.load(), member.name))
+                sidecar.names.append(member.name)
             except LookalikeError as error:
                 self._ignored.add(error)
         return found
@@ -231,9 +249,9 @@ def _is_sample(members: Sequence[_Member]) -> bool:
     if len({member.stem for member in members}) == 1:
         return False
     shared = [member for member in members if member.stem == member.key]
-    if shared and not any(_is_image(member.name) for member in shared):
+    if shared and not any(member.is_image for member in shared):
         return True
-    return all(_WORD.match(part) for member in members for part in member.extension.split(".")[:-1])
+    return all(_WORD.match(part) for member in members for part in member.stem[len(member.key) :].split(".")[1:])
 
 
 def tar_stem(name: str) -> str:
@@ -247,15 +265,18 @@ def tar_stem(name: str) -> str:
     return display_name(name[: len(name) - len(suffix)])
 
 
-def _split(name: str) -> tuple[str, str]:
-    """Split a name into key and extension at the first dot of the base name, as webdataset does.
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
 
-    >>> _split("a.b/cat.left.jpg")
-    ('a.b/cat', 'left.jpg')
+
+def _key(name: str) -> str:
+    """Return the name up to the first dot of its base, the key of webdataset.
+
+    >>> _key("a.b/cat.left.jpg")
+    'a.b/cat'
     """
     folder, slash, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    return folder + slash + stem, extension
+    return folder + slash + base.partition(".")[0]
 
 
 def _stem(name: str) -> str:
@@ -268,9 +289,11 @@ def _stem(name: str) -> str:
     return folder + slash + (base.rpartition(".")[0] or base)
 
 
-def _is_image(name: str) -> bool:
-    base = name.rpartition("/")[2]
-    return not base.startswith(".") and "." + base.rpartition(".")[2].lower() in EXTENSIONS
+def _begins_as_image(read: Callable[[], bytes]) -> bool:
+    try:
+        return is_image_start(read()[:_START_BYTES])
+    except LookalikeError:  # too large, or truncated
+        return False
 
 
 def _read_later(path: Path, offset: int, size: int) -> bytes:

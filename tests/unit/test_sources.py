@@ -231,6 +231,19 @@ class TestTar:
             ("x/a", "x/a.png"),
         ]
 
+    @pytest.mark.parametrize("mode", ["w", "w:gz"])
+    def test_content_decides_where_a_member_has_no_extension(self, tmp_path: Path, mode: str) -> None:
+        members = {"photo": JPEG, "notes": b"no image", "2024.05.03": JPEG, "photo.txt": b"a cat", "empty": b""}
+        found = items(write_tar(tmp_path / f"x.tar{mode[1:].replace(':', '.')}", members, mode))
+        assert [item.id for item in found] == ["x/photo", "x/2024.05.03"]
+
+    def test_files_that_gave_nothing_are_skipped(self, tmp_path: Path) -> None:
+        members = {"1.jpg": JPEG, "1.txt": b"a cat", "1.json": b"{", "1.cls": b"7", "2.mov": b"x", "2.txt": b"a film"}
+        source = one(write_tar(tmp_path / "x.tar", members))
+        for _ in range(2):
+            assert len(list(source)) == 1
+            assert source.report.skipped == {".json": 1, ".cls": 1, ".mov": 1, ".txt": 1}
+
     def test_many_neighbours_are_read_in_parts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tar_module, "_MAX_NEIGHBOUR_BYTES", 3 * len(JPEG))
         path = write_tar(tmp_path / "x.tar.gz", {f"IMG.{i:04}.jpg": JPEG for i in range(10)}, "w:gz")
