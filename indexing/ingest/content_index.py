@@ -49,9 +49,10 @@ class ContentIndex:
         parts = [content_keys(place.content_hashes()) for place in self._places]
         starts = np.cumsum([0, *map(len, parts)])
         halves = np.concatenate([np.empty(0, np.uint64), *parts])
-        rows = np.argsort(halves, kind="stable")
+        rows = np.argsort(halves)
         halves = halves[rows]
-        first = np.ones(len(halves), np.bool_)
-        first[1:] = halves[1:] != halves[:-1]
-        first &= halves != 0  # unknown
-        return halves[first], rows[first], starts
+        first = np.flatnonzero(
+            np.diff(halves, prepend=np.uint64(0))
+        )  # of equal ones; zero, which is unknown, is none of them
+        rows = np.minimum.reduceat(rows, first) if len(first) else rows[:0]
+        return halves[first], rows, starts

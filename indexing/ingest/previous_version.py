@@ -20,8 +20,10 @@ from lookalike.collection import VERSIONS, Collection, current_version, open_col
 from lookalike.errors import CollectionError, CollectionNotFound
 from lookalike.manifest import read_manifest
 from lookalike.metadata import IDS_FILE
+from lookalike.sources.columns import RESERVED_COLUMNS
 from lookalike.types import EncoderSpec, Int64, UInt8, UInt64
 
+_MEASURED_COLUMNS = [name for name in ENCODED_SCHEMA.names if name in RESERVED_COLUMNS]
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +53,8 @@ class PreviousVersion(ReusableEmbeddings):
 
     @override
     def take(self, rows: Int64) -> pa.Table:
-        records = self._collection.metadata.records([int(row) for row in rows])
+        measured = [name for name in _MEASURED_COLUMNS if name in self._collection.metadata.columns]
+        records = self._collection.metadata.records([int(row) for row in rows], measured)
         known = len(self._content_hashes) > 0
         hashes = [value.tobytes() for value in self._content_hashes[rows]] if known else [None] * len(rows)
         columns = {
@@ -59,7 +62,7 @@ class PreviousVersion(ReusableEmbeddings):
             "fingerprint": pa.array(self._fingerprints[rows], pa.uint64()),
             "vector": pa.array([vector.tobytes() for vector in self._collection.vectors[rows]], pa.binary()),
             "thumbnail": pa.array([self._collection.thumbnails.get(int(row)) for row in rows], pa.binary()),
-            **{name: [record.get(name) for record in records] for name in ("width", "height", "format")},
+            **{name: [record.get(name) for record in records] for name in _MEASURED_COLUMNS},
             "code": pa.nulls(len(rows), pa.string()),
             "message": pa.nulls(len(rows), pa.string()),
             "content_hash": pa.array(hashes, ENCODED_SCHEMA.field("content_hash").type),

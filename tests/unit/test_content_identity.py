@@ -452,21 +452,27 @@ class TestContentIndex:
         assert index.find(bytes(16)) is None
         assert index.find(_hash("a")[:8] + _hash("b")[8:]) is None  # only half of the hash agrees
 
+    def test_hashes_that_differ_in_one_bit_are_two(self) -> None:
+        hashes = [(2**63 + bit).to_bytes(8, "little") + bytes(8) for bit in (1, 2)]
+        index = ContentIndex([_Rows("", hashes)])
+        assert [index.find(value)["message"] for value in hashes] == ["0", "1"]  # type: ignore[index]
+
     def test_damaged_place_has_nothing(self) -> None:
         assert ContentIndex([_Damaged("", "a")]).find(_hash("a")) is None
 
 
 class _Rows(KnownContent):
-    """Rows whose content is one letter; the message is the prefix and the row's number."""
+    """Rows of one-letter contents, or of hashes; the message is the prefix and the row's number."""
 
-    def __init__(self, prefix: str, names: str) -> None:
-        self._prefix, self._names = prefix, names
+    def __init__(self, prefix: str, contents: str | list[bytes]) -> None:
+        self._prefix = prefix
+        self._hashes = [_hash(content) if isinstance(content, str) else content for content in contents]
 
     def content_hashes(self) -> UInt8:
-        return np.frombuffer(b"".join(map(_hash, self._names)), np.uint8).reshape(-1, 16)
+        return np.frombuffer(b"".join(self._hashes), np.uint8).reshape(-1, 16)
 
     def take(self, rows: Any) -> pa.Table:
-        found = [{"content_hash": _hash(self._names[row]), "message": f"{self._prefix}{row}"} for row in rows]
+        found = [{"content_hash": self._hashes[row], "message": f"{self._prefix}{row}"} for row in rows]
         return pa.Table.from_pylist(found, ENCODED_SCHEMA)
 
 
