@@ -13,12 +13,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from lookalike.sources.item import composed
+
 _SUFFIX = ".supplemental-metadata"
 _MAX_STEM = 46
 """Characters of a JSON file's name before `.json`."""
 _JSON = re.compile(r"(?P<image>.+?)(?P<suffix>\.s[a-z-]*)?(?P<copy>\(\d+\))?\.json", re.IGNORECASE | re.DOTALL)
 _COPY = re.compile(r"(?P<stem>.+)(?P<copy>\(\d+\))(?P<extension>\.[^.]+)", re.DOTALL)
-_EDITED = "-edited"
+_EDITED_WORDS = (
+    "edited bearbeitet modifié editado editada modificato bewerkt redigeret redigerad redigert edytowane upraveno"
+    " muokattu düzenlendi 編集済み 수정됨"
+)
+_EDITED = re.compile(rf"-({'|'.join(_EDITED_WORDS.split())})(?=(\(\d+\))?$)")
+"""The end of an edited photograph's name, in the language of the account."""
 
 
 def described_images(names: Iterable[str]) -> dict[str, str]:
@@ -39,7 +46,7 @@ def described_images(names: Iterable[str]) -> dict[str, str]:
 def json_names(image: str, described: Mapping[str, str]) -> Iterator[str]:
     """Yield the names that the JSON file of an image may have; `described` is that of its folder."""
     stem, extension = os.path.splitext(image)
-    original = stem.removesuffix(_EDITED) + extension
+    original = _EDITED.sub("", composed(stem)) + extension
     for name in dict.fromkeys((image, original)):
         if name in described:
             yield described[name]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookalike.sources.folder import FolderSource
+from lookalike.sources.item import composed
 from lookalike.sources.sidecars import MAX_JSON_BYTES, Sidecars
 from tests.bad_images import encoded, make_image
 
@@ -135,6 +136,8 @@ class TestTakeout:
             ("IMG_1(1).jpg", "IMG_1.jpg(1).json"),
             ("IMG_1(1).jpg", "IMG_1(1).jpg.supplemental-metadata.json"),
             ("IMG_1-edited.jpg", "IMG_1.jpg.supplemental-metadata.json"),
+            ("IMG_1-edited(2).jpg", "IMG_1.jpg.supplemental-metadata(2).json"),
+            ("IMG_1-modifie\u0301.jpg", "IMG_1.jpg.supplemental-metadata.json"),
             ("IMG_1-edited(2).jpg", "IMG_1-edited.jpg.suppl(2).json"),
             (f"{'x' * 41}.jpg", f"{'x' * 41}.jpg..json"),
             (f"{'x' * 47}.jpg", f"{'x' * 46}.json"),
@@ -144,7 +147,7 @@ class TestTakeout:
     )
     def test_every_form_of_the_name(self, tmp_path: Path, image: str, sidecar: str) -> None:
         write(tmp_path, {image: JPEG, "other.jpg": JPEG, sidecar: self.content})
-        assert columns(tmp_path)[image]["caption"] == "a falcon"
+        assert columns(tmp_path)[composed(image)]["caption"] == "a falcon"
         assert columns(tmp_path)["other.jpg"] == {}
 
     def test_copies_do_not_share_a_file(self, tmp_path: Path) -> None:
