@@ -165,6 +165,8 @@ def _scan_notes(summary: IndexSummary) -> list[str]:
     from lookalike.sources import parquet, tar  # import Arrow, as the job did
 
     lines = []
+    if summary.truncated:
+        lines.append(f"  {summary.truncated:,} truncated, read as far as they go (column `truncated`)")
     kinds = {*tar.SUFFIXES, *parquet.SUFFIXES}
     if shards := [extension for extension in summary.skipped_by_extension if extension in kinds]:
         lines.append(

@@ -17,7 +17,7 @@ import numpy as np
 
 from indexing.build.budget import IndexBudget
 from indexing.build.candidates import candidates, require_possible
-from indexing.build.version import BuildSpec, build_version, rejected_codes
+from indexing.build.version import BuildSpec, build_version, rejected_codes, truncated_count
 from indexing.dropping import count_newly_rejected, require_few_dropped
 from indexing.ingest.content_index import ContentIndex
 from indexing.ingest.encoding import EncodeOptions, EncodeStats, encode_sources
@@ -103,6 +103,7 @@ class IndexSummary:
         indexed: rows of the version.
         rejected: items in `rejected.parquet`.
         rejected_by_code: error code -> count.
+        truncated: indexed images whose end is missing, which were read as far as they go.
         skipped: files in folders that are no images.
         skipped_by_extension: extension in lower case -> count; `""` for files without a usual extension.
         excluded: files and folders that a pattern excluded; they are not seen, nor is what is below such a folder.
@@ -135,6 +136,7 @@ class IndexSummary:
     indexed: int
     rejected: int
     rejected_by_code: dict[str, int]
+    truncated: int
     skipped: int
     skipped_by_extension: dict[str, int]
     excluded: int
@@ -366,6 +368,7 @@ def _summary(
         indexed=counts.indexed,
         rejected=counts.rejected,
         rejected_by_code=rejected_codes(settings.out, manifest.version),
+        truncated=truncated_count(settings.out, manifest.version),
         skipped=skipped,
         skipped_by_extension=dict(run.report.skipped.most_common()),
         excluded=run.report.excluded.total(),

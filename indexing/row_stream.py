@@ -33,6 +33,7 @@ ENCODED_SCHEMA = pa.schema(
         ("code", pa.string()),
         ("message", pa.string()),
         ("content_hash", pa.binary(CONTENT_HASH_BYTES)),
+        ("truncated", pa.bool_()),
     ]
 )
 """Columns of an encoded or rejected image, see `indexing.ingest.shards.EncodedRow`."""

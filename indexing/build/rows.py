@@ -33,7 +33,9 @@ from lookalike.sources.columns import RESERVED_COLUMNS
 from lookalike.thumbnails import thumbnail_writer
 
 MAX_SAMPLED_CAPTIONS = 1_000
-_IMAGE_SCHEMA = pa.schema([("width", pa.int32()), ("height", pa.int32()), ("format", pa.string())])
+_IMAGE_SCHEMA = pa.schema(
+    [("width", pa.int32()), ("height", pa.int32()), ("format", pa.string()), ("truncated", pa.bool_())]
+)
 
 
 @dataclass(slots=True)

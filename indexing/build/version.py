@@ -31,6 +31,7 @@ from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.protocol import Encoder, TextEncoder
 from lookalike.errors import EncoderError, SourceError
 from lookalike.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry
+from lookalike.metadata import PARQUET_FILE
 from lookalike.stores.registry import EXACT, TORCH_EXACT, resolve_kind
 from lookalike.types import Float32
 
@@ -100,6 +101,15 @@ def rejected_codes(root: Path, version: str) -> dict[str, int]:
     """Count the error codes of a version's `rejected.parquet`, the most frequent first."""
     table = pq.read_table(root / VERSIONS / version / REJECTED, columns=["code"])
     return dict(Counter(table.column("code").to_pylist()).most_common())
+
+
+def truncated_count(root: Path, version: str) -> int:
+    """Count a version's images that were read as far as they go; versions of earlier releases have none."""
+    path = root / VERSIONS / version / PARQUET_FILE
+    if "truncated" not in pq.read_schema(path).names:
+        return 0
+    column = pq.read_table(path, columns=["truncated"]).column("truncated")
+    return int(len(column) - column.null_count)
 
 
 def _release() -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from indexing.arrow_files import read_table, write_table
+from indexing.ingest.decoding import DECODER_VERSION
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import LookalikeError
 from lookalike.images import DecodedImage, decode, encode_thumbnail
@@ -24,7 +25,13 @@ from lookalike.sources.item import find_path, read_range
 from lookalike.types import Float32
 
 IMAGE_SCHEMA = pa.schema(
-    [("thumbnail", pa.binary()), ("width", pa.int32()), ("height", pa.int32()), ("format", pa.string())]
+    [
+        ("thumbnail", pa.binary()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", pa.string()),
+        ("truncated", pa.bool_()),
+    ]
 )
 """Columns of a row's image; all null where none is available, or it can't be read."""
 MAX_COMPARED_IMAGES = 16
@@ -106,7 +113,8 @@ class LocalImages:
 
     def _digest(self, files: Sequence[Path | None]) -> str:
         """Hash the files' names, sizes and times: a file that changed is read again."""
-        content = json.dumps([self._encoder.preprocessing.resize, [file and _stamp(file) for file in files]])
+        stamps = [file and _stamp(file) for file in files]
+        content = json.dumps([DECODER_VERSION, self._encoder.preprocessing.resize, stamps])
         return hashlib.blake2b(content.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
     def _describe(self, file: Path | None) -> dict[str, object]:
@@ -118,6 +126,7 @@ class LocalImages:
             "width": image.width,
             "height": image.height,
             "format": image.format,
+            "truncated": image.truncated or None,
         }
 
     def _decode(self, file: Path | None) -> DecodedImage | None:

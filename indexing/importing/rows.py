@@ -117,6 +117,7 @@ def _encoded(metadata: pa.Table, unit: Float32, images: pa.Table) -> pa.Table:
         "thumbnail": images.column("thumbnail"),
         **{name: pc.coalesce(images.column(name), _declared_size(name, metadata)) for name in ("width", "height")},
         "format": images.column("format"),
+        "truncated": images.column("truncated"),
         "code": pa.nulls(count, pa.string()),
         "message": pa.nulls(count, pa.string()),
         "content_hash": pa.nulls(count, ENCODED_SCHEMA.field("content_hash").type),  # another tool made the vectors

@@ -54,6 +54,7 @@ class Decoded:
         width: of the original, pixels.
         height: of the original, pixels.
         format: `JPEG`, ...
+        truncated: whether the end of the file is missing, and it was read as far as it goes.
     """
 
     task: DecodeTask
@@ -63,6 +64,7 @@ class Decoded:
     width: int
     height: int
     format: str
+    truncated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class Decoder:
         if 2 * target < images.THUMBNAIL_SIDE:  # an encoder of very small images: too small for a thumbnail
             image = images.decode(data, max_pixels=self.max_pixels, target=images.THUMBNAIL_SIDE // 2)
         thumbnail = images.encode_thumbnail(image.image)
-        return Decoded(task, content, pixels, thumbnail, image.width, image.height, image.format)
+        return Decoded(task, content, pixels, thumbnail, image.width, image.height, image.format, image.truncated)
 
 
 def content_hash(data: bytes) -> bytes:

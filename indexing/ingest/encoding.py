@@ -282,6 +282,7 @@ def _encoded_row(outcome: Decoded, vector: bytes) -> EncodedRow:
         outcome.height,
         outcome.format,
         content_hash=outcome.content_hash,
+        truncated=outcome.truncated or None,
     )
 
 

@@ -45,6 +45,7 @@ class EncodedRow:
         code: of the error; None where it was encoded.
         message: of the error.
         content_hash: `indexing.ingest.decoding.content_hash` of the file; None where it was rejected.
+        truncated: True where the end of the file is missing, and it was read as far as it goes; None otherwise.
     """
 
     id_hash: int
@@ -57,6 +58,7 @@ class EncodedRow:
     code: str | None = None
     message: str | None = None
     content_hash: bytes | None = None
+    truncated: bool | None = None
 
 
 _KEYS = pa.schema([("id_hash", pa.uint64()), ("fingerprint", pa.uint64()), ("rejected", pa.bool_())])

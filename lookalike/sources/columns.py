@@ -1,7 +1,8 @@
 """Conversion of a source's captions and columns to an item's metadata.
 
-The names of the job's own columns (`id`, `source`, `path`, `caption`, `captions`, `width`, `height`, `format`) and all
-names that begin with an underscore are reserved. A source's column with such a name becomes `source_<name>`.
+The names of the job's own columns (`id`, `source`, `path`, `caption`, `captions`, `width`, `height`, `format`,
+`truncated`) and all names that begin with an underscore are reserved. A source's column with such a name becomes
+`source_<name>`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-RESERVED_COLUMNS = ("id", "source", "path", "caption", "captions", "width", "height", "format")
+RESERVED_COLUMNS = ("id", "source", "path", "caption", "captions", "width", "height", "format", "truncated")
 MAX_CAPTION_BYTES = 1 << 16
 """Bytes of a caption file that are read: 64 KiB."""
 _BYTE_ORDER_MARKS = (
