@@ -125,12 +125,12 @@ def find_path(path: Path) -> Path:
     Names in tables are mostly composed (NFC), those that macOS wrote may be decomposed (NFD), and most file systems
     take them for two names.
     """
-    if str(path).isascii() or path.exists():
+    if str(path).isascii() or os.path.exists(path):  # unlike Path.exists, False where a folder can't be searched
         return path
     found = Path(path.anchor)
     for part in path.relative_to(path.anchor).parts:
         forms = (part, composed(part), unicodedata.normalize("NFD", part))
-        found /= next((form for form in forms if (found / form).exists()), part)
+        found /= next((form for form in forms if os.path.exists(found / form)), part)
     return found
 
 

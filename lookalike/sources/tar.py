@@ -48,7 +48,7 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """File name suffixes of tars."""
 
 _MAX_NEIGHBOUR_BYTES = 1 << 28
-"""Neighbours in a compressed tar are held in memory until the next key begins: a quarter of a gigabyte."""
+"""Members of a compressed tar are held in memory until the next key begins: a quarter of a gigabyte."""
 _WORD = re.compile(r"[^\W\d][\w-]*$")
 _SAMPLED_MEMBERS = 200
 _START_BYTES = 64
@@ -64,7 +64,7 @@ class _Member:
         key: the name up to the first dot of its base.
         stem: the name up to the last dot of its base.
         position: first byte in the tar.
-        size: bytes.
+        held: bytes of it that are in memory.
         is_image: whether it is one by its extension, or without a usual extension by its first bytes.
         load: reads it.
     """
@@ -73,7 +73,7 @@ class _Member:
     key: str
     stem: str
     position: int
-    size: int
+    held: int
     is_image: bool
     load: Callable[[], bytes]
 
@@ -168,7 +168,7 @@ class TarSource(Source):
         if not image and is_candidate(_base(name)):
             start = min(entry.size, _START_BYTES)
             image = _begins_as_image(load if compressed else partial(read_range, self._path, entry.offset_data, start))
-        return _Member(name, key, _stem(name), entry.offset_data, entry.size, image, load)
+        return _Member(name, key, _stem(name), entry.offset_data, entry.size if compressed else 0, image, load)
 
     def _read_now(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Callable[[], bytes]:
         try:
@@ -227,16 +227,16 @@ class TarSource(Source):
 
 
 def _neighbours(members: Iterable[_Member]) -> Iterator[list[_Member]]:
-    """Yield neighbouring members with the same key, at most `_MAX_NEIGHBOUR_BYTES` of them together."""
+    """Yield neighbouring members with the same key; at most `_MAX_NEIGHBOUR_BYTES` of them are in memory."""
     for _, group in itertools.groupby(members, key=lambda member: member.key):
         together: list[_Member] = []
-        size = 0
+        held = 0
         for member in group:
-            if together and size + member.size > _MAX_NEIGHBOUR_BYTES:
+            if together and held + member.held > _MAX_NEIGHBOUR_BYTES:
                 yield together
-                together, size = [], 0
+                together, held = [], 0
             together.append(member)
-            size += member.size
+            held += member.held
         yield together
 
 

@@ -355,10 +355,13 @@ class TestParquet:
     def test_path_column_finds_decomposed_names(self, tmp_path: Path) -> None:
         (tmp_path / "Ete\u0301").mkdir()
         (tmp_path / "Ete\u0301" / "Café.jpg").write_bytes(JPEG)
-        path = write_parquet(tmp_path / "x.parquet", {"path": ["Été/Cafe\u0301.jpg", "Et\u00e9/Café.jpg", "Nö.jpg"]})
-        first, second, missing = items(path)
+        path = write_parquet(
+            tmp_path / "x.parquet", {"path": ["Été/Cafe\u0301.jpg", "Et\u00e9/Café.jpg", "Nö.jpg", "é" * 300]}
+        )
+        first, second, missing, too_long = items(path)
         assert second.load() == JPEG
         assert code_of(first) == code_of(missing) == "source_not_found"
+        assert code_of(too_long) == "source_invalid"
 
     def test_ids_of_a_column_are_composed(self, tmp_path: Path) -> None:
         path = write_parquet(tmp_path / "x.parquet", {"id": ["Cafe\u0301"], "image": [JPEG]})
