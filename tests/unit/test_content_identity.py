@@ -255,6 +255,14 @@ class TestRecognised:
         summary = index(out, f"x={tmp_path / 'elsewhere'}")
         assert (summary.dropped, summary.indexed) == (0, COUNT)
 
+    def test_renaming_many_images_is_no_dropping(self, out: Path, tmp_path: Path) -> None:
+        (tmp_path / "many/old").mkdir(parents=True)
+        for i in range(25):
+            (tmp_path / f"many/old/{i:02}.jpg").write_bytes(jpeg(i))
+        index(out, tmp_path / "many")
+        (tmp_path / "many/old").rename(tmp_path / "many/new")
+        assert index(out, tmp_path / "many").recognised == 25
+
     def test_deleted_copy_counts_as_dropped(self, gallery: Path, out: Path) -> None:
         shutil.copy(gallery / "old/03.jpg", gallery / "old/copy.jpg")
         index(out, gallery)
