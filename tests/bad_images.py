@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 
@@ -41,6 +42,15 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     """The image as a file of the given Pillow format."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def heic(image: Image.Image, **options: Any) -> bytes:
+    """The image as a HEIC file; `exif` gives its orientation both in EXIF and as the container's rotation."""
+    buffer = io.BytesIO()
+    file = pillow_heif.from_pillow(image)
+    file.info.update(options)
+    file.save(buffer, quality=90)
     return buffer.getvalue()
 
 

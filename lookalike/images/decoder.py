@@ -16,7 +16,7 @@ from PIL import Image
 from lookalike.errors import ImageError, ImageTooLarge, ImageUndecodable
 from lookalike.images.color import to_rgb
 from lookalike.images.opened import OpenedImage, upright
-from lookalike.images.opening import open_image
+from lookalike.images.opening import one_line, open_image
 from lookalike.images.pixel_budget import PixelBudget
 
 DEFAULT_MAX_PIXELS = 64_000_000
@@ -84,7 +84,7 @@ def open_decoded(
         except ImageError:
             raise
         except Exception as error:  # hostile bytes make decoders raise nearly anything
-            raise ImageUndecodable(f"truncated or corrupt {opened.format} image: {error}") from error
+            raise ImageUndecodable(f"truncated or corrupt {opened.format} image: {one_line(error)}") from error
         width, height = opened.width, opened.height
         if pixels.orientation >= 5:
             width, height = height, width

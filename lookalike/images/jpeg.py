@@ -56,8 +56,12 @@ class JpegFile:
             image.draft("RGB", (2 * self._target, 2 * self._target))
 
     def _ends_early(self) -> bool:
-        """Return whether data is missing before the end marker; only grey at the bottom right is a reason to look."""
-        if self._frame is None or not _is_grey(self._image):
+        """Return whether the end marker is missing, or data before it, which leaves the last block grey."""
+        if self._frame is None:
+            return False
+        if self._data.rfind(jpeg_structure.END_MARKER, self._frame.scan_header) < 0:
+            return True  # the data of a JPEG with restart markers may be complete without it
+        if not _is_grey(self._image):
             return False
         present = jpeg_structure.fraction_present(jpeg_structure.first_scan(self._data, self._frame))
         if present < 1:

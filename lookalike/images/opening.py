@@ -40,7 +40,12 @@ def open_image(data: bytes, target: int | None = None) -> OpenedImage:
     except ImageError:
         raise
     except Exception as error:  # hostile headers make the parsers raise nearly anything
-        raise ImageUndecodable(f"the header of the {kind} image is truncated or corrupt: {error}") from error
+        raise ImageUndecodable(f"the header of the {kind} image is truncated or corrupt: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """Return a library's message, which may have several lines, in one."""
+    return " ".join(str(error).split())
 
 
 def _open(data: bytes, kind: str, target: int | None) -> OpenedImage:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import rawpy
 
 MIN_PREVIEW_SIDE = 320
-"""A preview whose longer side is below this is not used, pixels."""
+"""A preview whose longer side is below this is not used: it may be a thumbnail for lists, pixels."""
 
 _MAX_DIRECTORIES = 32
 _SUBFILES, _PHOTOMETRIC, _DNG_VERSION = 0x014A, 0x0106, 0xC612
