@@ -187,7 +187,7 @@ class TarSource(Source):
         several = sum(sample or member.stem == member.key for member in images) > 1
         for member in images:
             by_key = (sample or member.stem == member.key) and not several
-            stems = dict.fromkeys((member.stem, member.key) if sample else (member.stem,))
+            stems = dict.fromkeys((member.name, member.stem, member.key if sample else member.stem))
             beside = [sidecars[stem] for stem in stems if stem in sidecars]
             used.update(*(sidecar.names for sidecar in beside))
             yield Item(

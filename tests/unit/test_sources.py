@@ -209,6 +209,11 @@ class TestTar:
         columns = {item.id: dict(item.columns) for item in items(write_tar(tmp_path / "x.tar", members))}
         assert columns == {f"x/v1.{i}.jpg": {"path": f"v1.{i}.jpg", "caption": f"caption {i}", "n": i} for i in (2, 3)}
 
+    def test_sidecar_may_be_named_like_the_file(self, tmp_path: Path) -> None:
+        members = {"a.jpg": JPEG, "a.jpg.json": b'{"n": 1}', "v.1.jpg": JPEG, "v.1.jpg.txt": b"a cat"}
+        first, second = items(write_tar(tmp_path / "x.tar", members))
+        assert (first.id, first.columns["n"], second.id, second.columns["caption"]) == ("x/a", 1, "x/v.1.jpg", "a cat")
+
     @pytest.mark.parametrize("views", [("left", "right"), ("0", "1")])
     def test_views_of_a_sample_share_its_sidecar(self, tmp_path: Path, views: tuple[str, str]) -> None:
         members = {"a.jpg": JPEG} | {f"cat.{view}.jpg": JPEG for view in views} | {"cat.json": b'{"n": 1}'}
