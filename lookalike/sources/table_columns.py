@@ -122,7 +122,8 @@ def _check_image_column(name: str, kind: pa.DataType, samples: Samples, table: s
     if holds_bytes(kind) or is_text(kind):
         problem = _problem(samples[name])
     elif pa.types.is_nested(kind) and not pa.types.is_struct(kind):
-        problem = "lists: write a table with one image a row, for example with pandas' explode"
+        content = "lists of images" if _has_image(samples[name]) else "lists"
+        problem = f"{content}: write a table with one image a row, for example with pandas' explode"
     else:
         problem = f"{kind}, which is neither bytes nor paths of images"
     if problem:
