@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -20,6 +20,7 @@ from cli.key import key
 from cli.search import search
 from cli.serve import serve
 from cli.train import train
+from lookalike.disk_errors import file_error
 from lookalike.errors import LookalikeError
 
 app = typer.Typer(
@@ -62,8 +63,15 @@ def main() -> None:
     try:
         app()
     except LookalikeError as error:
-        typer.echo(f"error: {error} [{error.code}]", err=True)
-        sys.exit(1)
+        _exit(error)
+    except OSError as error:  # a path that can't be read or written, in whichever command
+        logging.getLogger(__name__).info("the operating system refused", exc_info=True)
+        _exit(file_error(error))
+
+
+def _exit(error: LookalikeError) -> NoReturn:
+    typer.echo(f"error: {error} [{error.code}]", err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

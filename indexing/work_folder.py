@@ -33,7 +33,10 @@ def exclusive(root: Path) -> Iterator[None]:
         CollectionBusy: another job holds the lock; the message names its process.
         CollectionUnwritable: the folder holds other files than a collection's, or can't be written to.
     """
-    _require_collection_or_empty(root)
+    try:
+        _require_collection_or_empty(root)
+    except OSError as error:
+        raise _unwritable(root, error) from error
     with _open_lock(root) as stream:
         if owner := acquire_lock(stream):
             raise CollectionBusy(f"process {owner} is writing to {root} just now; wait for it, or stop it")
@@ -47,7 +50,11 @@ def _open_lock(root: Path) -> TextIO:
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise
-        raise CollectionUnwritable(f"{root} can't be written to: {error.strerror}") from error
+        raise _unwritable(root, error) from error
+
+
+def _unwritable(root: Path, error: OSError) -> CollectionUnwritable:
+    return CollectionUnwritable(f"{root} can't be written to: {error.strerror}")
 
 
 def _require_collection_or_empty(root: Path) -> None:
