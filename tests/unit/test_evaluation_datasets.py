@@ -34,6 +34,16 @@ def test_folder_gives_label_and_text_file_captions(tmp_path: Path) -> None:
     assert examples["astray.png"].load() == make_image("green")
 
 
+def test_table_of_a_folder_gives_labels_and_captions(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"train/a.png": "red", "train/b.png": "blue"})
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label,text\na.png,cat,a cat\n")
+    examples = {example.key: example for example in read_examples([str(tmp_path)])}
+    assert {key: (example.label, example.captions) for key, example in examples.items()} == {
+        "train/a.png": ("cat", ("a cat",)),
+        "train/b.png": ("train", ()),
+    }
+
+
 def test_tar_sidecars_give_labels(tmp_path: Path) -> None:
     members = {"a.png": make_image("red"), "a.json": json.dumps({"cls": 3, "caption": "three"}).encode()}
     members |= {"b.png": make_image("red"), "b.txt": b"one\ntwo"}
