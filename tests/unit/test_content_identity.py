@@ -263,6 +263,14 @@ class TestRecognised:
         (tmp_path / "many/old").rename(tmp_path / "many/new")
         assert index(out, tmp_path / "many").recognised == 25
 
+    def test_truncated_image_stays_marked(self, gallery: Path, out: Path, encoder: CountingEncoder) -> None:
+        (gallery / "old/03.jpg").write_bytes(jpeg(3)[:-8])
+        assert index(out, gallery).truncated == 1
+        (gallery / "old").rename(gallery / "new")
+        assert index(out, gallery).truncated == 1
+        assert [record.get("truncated") for record in records(open_collection(out))][2:5] == [None, True, None]
+        assert encoder.encoded == COUNT
+
     def test_deleted_copy_counts_as_dropped(self, gallery: Path, out: Path) -> None:
         shutil.copy(gallery / "old/03.jpg", gallery / "old/copy.jpg")
         index(out, gallery)
