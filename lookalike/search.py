@@ -30,6 +30,8 @@ from lookalike.types import EncoderSpec, Float32, Hit, Int64, Neighbors, SearchR
 
 Modality = Literal["image", "text"]
 _DEFAULTS = SearchOptions()
+_SPECIAL_TOKENS = 4
+"""Tokens of a text beside those of its characters, such as its start and its end; no tokenizer here adds more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ class Searcher(VectorSearcher):
         collection.require_encoder(encoder.spec)
         super().__init__(collection, store, limits)
         self.encoder = encoder
+        self._text_encoder = encoder if isinstance(encoder, TextEncoder) else None
 
     def prepare_image(self, data: bytes, stopwatch: Stopwatch) -> UInt8:
         """Decode and preprocess the bytes of an image file to (3, S, S) uint8; raise ImageError if they are invalid."""
@@ -216,9 +219,19 @@ class Searcher(VectorSearcher):
             raise TextEmpty("the text is empty; describe what to search for")
         return normalized
 
+    def reads_whole(self, text: str) -> bool:
+        """Return whether the encoder surely reads all of a prepared text; takes no time.
+
+        An ASCII character is one token at most, so a short text needs no tokenizer to be sure.
+        """
+        limit = None if self._text_encoder is None else self._text_encoder.max_tokens
+        return limit is None or (text.isascii() and len(text) + _SPECIAL_TOKENS <= limit)
+
     def truncated_tokens(self, text: str) -> int:
         """Return the number of tokens at the end of a prepared text that the encoder does not read."""
-        return self.encoder.truncated_tokens(text) if isinstance(self.encoder, TextEncoder) else 0
+        if self._text_encoder is None or self.reads_whole(text):
+            return 0
+        return self._text_encoder.truncated_tokens(text)
 
     def encode_images(self, batch: UInt8, stopwatch: Stopwatch) -> Float32:
         """Encode (n, 3, S, S) uint8 to (n, d) float32 of unit norm."""
@@ -227,10 +240,10 @@ class Searcher(VectorSearcher):
 
     def encode_texts(self, texts: Sequence[str], stopwatch: Stopwatch) -> Float32:
         """Encode prepared texts to (n, d) float32 of unit norm."""
-        if not isinstance(self.encoder, TextEncoder):
+        if self._text_encoder is None:
             raise TextUnsupported(f"encoder {self.encoder.spec.name!r} has no text tower")
         with stopwatch.stage("encode"):
-            return _finite(self.encoder.encode_texts(texts))
+            return _finite(self._text_encoder.encode_texts(texts))
 
     def warm_up(self, texts: int) -> None:
         """Encode dummy batches, so that the first concurrent queries need not wait for a compiler."""

@@ -131,7 +131,7 @@ class QueryPipeline:
 
     async def _truncated_tokens(self, payload: object) -> int:
         """Return how many tokens of a prepared text the encoder did not read; 0 for anything else."""
-        if not isinstance(payload, str):
+        if not isinstance(payload, str) or self.searcher.reads_whole(payload):
             return 0
         return await self.run_in_pool(lambda: self.searcher.truncated_tokens(payload))
 

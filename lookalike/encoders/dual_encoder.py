@@ -29,12 +29,14 @@ TEXT_BATCHES = (1, 2, 4, 8, 16, 32)
 TOKEN_STEP = 4
 """Token counts are rounded up to multiples of this: the first batch of each shape costs some milliseconds."""
 
-_SPECIAL_TOKENS = 4
-"""Tokens of a text beside those of its characters, such as its start and its end; no tokenizer here adds more."""
-
 
 class Tokenize(Protocol):
     """The tokenizer of a text tower."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Number of tokens that the tower takes, special ones such as the end token included."""
+        ...
 
     def __call__(self, texts: Sequence[str]) -> tuple[NDArray[Any], ...]:
         """Texts, n >= 1 of them, -> an array (n, t) for each input of the tower, t the longest text's token count."""
@@ -132,6 +134,11 @@ class DualEncoder(TextEncoder):
             embeddings[rows] = self._text_engine(*text.tokenize([texts[i] for i in rows]))
         return unit_rows(embeddings)
 
+    @property
+    @override
+    def max_tokens(self) -> int | None:
+        return None if self._text is None else self._text.tokenize.max_tokens
+
     @override
     def truncated_tokens(self, text: str) -> int:
         return self._text_model().tokenize.truncated_tokens(text)
@@ -169,11 +176,6 @@ def unit_rows(vectors: Float32) -> Float32:
         )
     scaled: Float32 = vectors / np.maximum(norms, np.float32(1e-12))
     return scaled
-
-
-def fits_surely(text: str, longest: int) -> bool:
-    """Return whether a text has at most `longest` tokens by its length alone: an ASCII character is one at most."""
-    return text.isascii() and len(text) + _SPECIAL_TOKENS <= longest
 
 
 def pad_tokens(ids: NDArray[Any], longest: int) -> NDArray[Any]:

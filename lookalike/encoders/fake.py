@@ -59,6 +59,7 @@ class FakeEncoder(TextEncoder):
     weight_bytes = 0
     image_batch_size = 4
     max_concurrent_batches = 1
+    max_tokens = MAX_WORDS
 
     @override
     def preprocess(self, image: Image) -> UInt8:

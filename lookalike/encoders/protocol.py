@@ -75,9 +75,14 @@ class TextEncoder(Encoder, Protocol):
         """
         ...
 
+    @property
+    def max_tokens(self) -> int | None:
+        """Number of tokens of a text that are read, special ones such as the end token included; None for no limit."""
+        return None
+
     def truncated_tokens(self, text: str) -> int:
         """Return the number of tokens at the end of a text that `encode_texts` does not read.
 
-        They are beyond the tower's token limit. 0 where the encoder has no such limit.
+        It may take as long as the tokenizer does.
         """
         return 0

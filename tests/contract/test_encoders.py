@@ -127,6 +127,11 @@ def test_truncated_tokens_are_those_that_change_nothing(encoder: TextEncoder) ->
     assert whole @ cut > 0.9999
     assert encoder.truncated_tokens("naïve é " * 500) > encoder.truncated_tokens("naïve é " * 400) > 0
     assert encoder.truncated_tokens("naïve é") == 0
+    assert encoder.max_tokens is not None
+    shortest_tokens = "1!a." * encoder.max_tokens
+    assert (
+        encoder.truncated_tokens(shortest_tokens[: encoder.max_tokens - 4]) == 0
+    )  # `Searcher.reads_whole` relies on it
 
 
 @every_encoder

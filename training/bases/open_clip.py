@@ -37,7 +37,8 @@ def load_open_clip(name: str, head: int, *, text: bool) -> Trainable:
     towers = Towers(image, loader.text_tower() if text else None, loader.model())
     if head:
         towers = Towers(Projected(image, description.dim, head), None, loader.model())
-    tokens = OpenClipTokens(partial(load_tokenizer, parts.model), description.end, description.end_id) if text else None
+    load = partial(load_tokenizer, parts.model)
+    tokens = OpenClipTokens(load, description.context, description.end, description.end_id) if text else None
     return Trainable(
         towers,
         Architecture("open_clip", parts.model, quick_gelu, head, text),

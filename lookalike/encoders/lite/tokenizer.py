@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.encoders.dual_encoder import fits_surely, pad_tokens
+from lookalike.encoders.dual_encoder import pad_tokens
 from lookalike.encoders.lite.weights import TEXT_HINT, tokenizer_file
 from lookalike.errors import TextUnsupported
 from lookalike.types import Int64
@@ -51,13 +51,15 @@ class Tokenizer:
 class LiteTokens:
     """Texts -> ids and mask, padded to a multiple of four tokens; reads the tokenizer's file at the first call."""
 
+    max_tokens = MAX_TOKENS
+
     def __call__(self, texts: Sequence[str]) -> tuple[NDArray[Any], ...]:
         """Texts -> ids and mask, (n, t) int64 each."""
         return tuple(pad_tokens(array, MAX_TOKENS) for array in self._tokenizer(texts))
 
     def truncated_tokens(self, text: str) -> int:
         """Return the number of tokens that are left out."""
-        return 0 if fits_surely(text, MAX_TOKENS) else self._tokenizer.truncated_tokens(text)
+        return self._tokenizer.truncated_tokens(text)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

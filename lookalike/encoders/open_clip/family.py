@@ -45,7 +45,7 @@ class OpenClipFamily(ModelFamily):
         tokens = context if end is None else min(_EXAMPLE_TOKENS, context)
         return TextInput(
             example=(np.ones((2, tokens), np.int64),),
-            tokenize=OpenClipTokens(partial(load_tokenizer, model), end, end_id),
+            tokenize=OpenClipTokens(partial(load_tokenizer, model), context, end, end_id),
             max_packed_tokens=0 if end is None else _MAX_PACKED_TOKENS,
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.encoders.dual_encoder import fits_surely, pad_tokens
+from lookalike.encoders.dual_encoder import pad_tokens
 from lookalike.types import Int64
 
 _MAX_TOKENS_PER_BYTE = 2
@@ -26,7 +26,9 @@ def load_tokenizer(model: str) -> Any:
 class OpenClipTokens:
     """Texts -> (ids,), cut after the longest text's end token where the tower allows it."""
 
-    def __init__(self, tokenizer: Callable[[], Any], end: str | None, end_id: int) -> None:
+    def __init__(self, tokenizer: Callable[[], Any], context: int, end: str | None, end_id: int) -> None:
+        """Take what loads the tokenizer, the number of tokens that the tower takes, and the end token as in `trim`."""
+        self.max_tokens = context
         self._load = tokenizer
         self._end = end
         self._end_id = end_id
@@ -38,9 +40,7 @@ class OpenClipTokens:
 
     def truncated_tokens(self, text: str) -> int:
         """Return the number of tokens that are left out: those of the whole text, less those that are kept."""
-        if fits_surely(text, self._tokenizer.context_length):
-            return 0
-        whole = self._ids(text, _MAX_TOKENS_PER_BYTE * len(text.encode()) + self._tokenizer.context_length)
+        whole = self._ids(text, _MAX_TOKENS_PER_BYTE * len(text.encode()) + self.max_tokens)
         padding = whole[-1]
         return max(0, _count(whole, padding) - _count(self._ids(text), padding))
 
