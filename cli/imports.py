@@ -97,10 +97,11 @@ def import_embeddings(
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing was changed", err=True)
         raise typer.Exit(_INTERRUPTED) from None
-    typer.echo(json.dumps(asdict(summary)) if as_json else _summary_text(summary))
+    typer.echo(json.dumps(asdict(summary)) if as_json else summary_text(summary))
 
 
-def _summary_text(summary: ImportSummary) -> str:
+def summary_text(summary: ImportSummary) -> str:
+    """Return the summary in words, with the next command."""
     out = shlex.quote(summary.collection)
     codes = ", ".join(f"{count:,} {code}" for code, count in summary.rejected_by_code.items())
     rejected = f" ({codes}; see rejected.parquet in the version's folder)" if codes else ""

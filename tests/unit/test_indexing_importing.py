@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cli.imports import summary_text
 from indexing.importing import content_ids, embeddings, unique_ids
 from indexing.importing import job as job_module
 from indexing.importing.embeddings import Embeddings
@@ -370,6 +371,7 @@ def test_repeated_keys_of_shards_are_kept_with_a_number(tmp_path: Path) -> None:
     source = shards(tmp_path / "source", pa.table({"key": keys}), pa.table({"key": ["001", "000#2", "000"]}))
     summary = imported(source, tmp_path / "out")
     assert (summary.indexed, summary.rejected, summary.repeated_ids) == (6, 0, 4)
+    assert "4 rows repeat an id: #2, #3 and so on stand after theirs; --number-rows" in summary_text(summary)
     assert [row["id"] for row in records(tmp_path / "out")] == ["000", "001", "000#2", "001#2", "000#2#2", "000#3"]
 
 
