@@ -17,13 +17,13 @@ RUN python -m venv /opt/uv && /opt/uv/bin/pip install --quiet --no-cache-dir --r
 # The system's certificates, so that a private certificate authority can be mounted over /etc/ssl/certs.
 ENV UV_SYSTEM_CERTS=1
 ENV PATH=/opt/uv/bin:$PATH UV_NO_PROGRESS=1 UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv
-COPY requirements/text.txt requirements/
+COPY requirements/container.txt requirements/
 COPY scripts/slim-torch.sh scripts/
 ARG TORCH=cpu
 # One step, so that no layer holds the 4 GB that a CPU does not need. Bytecode is compiled here, because
 # the root file system is read-only at run time; torch's own tests don't compile.
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv venv --quiet /opt/venv && uv pip install --quiet --no-deps --require-hashes -r requirements/text.txt \
+    uv venv --quiet /opt/venv && uv pip install --quiet --no-deps --require-hashes -r requirements/container.txt \
     && if [ "$TORCH" = cpu ]; then sh scripts/slim-torch.sh /opt/venv/lib/python3.11/site-packages; fi \
     && /opt/venv/bin/python -m compileall -q -j 0 -x torch/testing/_internal /opt/venv/lib
 

@@ -11,7 +11,7 @@ compile() {
 }
 out=requirements/uv.txt && compile requirements/uv.in --output-file "$out"
 out=requirements/dev.txt && compile pyproject.toml --extra dev --output-file "$out"
-for extra in demo text train; do
+for extra in container demo train; do
     out=requirements/$extra.txt && compile pyproject.toml --extra "$extra" --constraints requirements/dev.txt --output-file "$out"
 done
 out=requirements/core.txt && compile pyproject.toml --constraints requirements/dev.txt --output-file "$out"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pillow_heif
+import pillow_jxl  # noqa: F401  # registers JXL with Pillow
 from PIL import Image
 
 

@@ -145,7 +145,8 @@ class ImageFetcher:
         )
         self._slots = asyncio.Semaphore(_MAX_CONCURRENT_FETCHES)
         self._headers = [
-            ("Accept", "image/*"),
+            # No format is preferred, so servers that convert send JPEG. Many know no type for HEIC and camera RAW.
+            ("Accept", "image/*, application/octet-stream;q=0.5"),
             ("Accept-Encoding", "identity"),
             ("User-Agent", f"Lookalike/{version('lookalike')}"),
         ]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from app.api.schemas import SearchResponse
 from lookalike.stopwatch import STAGES
 from tests.api.small_collection import ITEMS, WITHOUT_THUMBNAIL, photograph
+from tests.bad_images import encoded, heic
 
 CAT = "animals/cat.png"
 KINDS = {"image/webp", "image/jpeg", "image/png"}
@@ -41,6 +44,17 @@ def as_wrapped_base64(client: TestClient, data: bytes, limit: int) -> Any:
 def as_data_uri(client: TestClient, data: bytes, limit: int) -> Any:
     uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     return client.post("/v1/search/image", json={"image": uri, "limit": limit})
+
+
+@pytest.mark.parametrize("send", [as_form, as_raw_body, as_base64])
+@pytest.mark.parametrize("encode", [heic, lambda image: encoded(image, "AVIF"), lambda image: encoded(image, "JXL")])
+def test_formats_of_phones_find_their_photograph(
+    client: TestClient, send: Send, encode: Callable[[Image.Image], bytes]
+) -> None:
+    with Image.open(io.BytesIO(photograph(CAT))) as image:
+        response = send(client, encode(image.convert("RGB")), 1)
+    assert response.status_code == 200, response.text
+    assert response.json()["results"][0]["id"] == CAT
 
 
 @pytest.mark.parametrize(

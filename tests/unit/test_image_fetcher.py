@@ -350,4 +350,5 @@ async def test_request_uses_no_proxy_and_sends_no_credentials(monkeypatch: pytes
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy}")
         assert await fetcher("127.0.0.1").get(f"http://127.0.0.1:{port}/") == b"image"
     assert set(requests[0]) == {"host", "accept", "accept-encoding", "user-agent"}
+    assert requests[0]["accept"] == "image/*, application/octet-stream;q=0.5"
     assert requests[0]["host"] == f"127.0.0.1:{port}"
