@@ -30,6 +30,11 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?", re.ASCII)
 _FRACTION = re.compile(r"[.,](\d+)")
 _LARGEST = Decimal("1e400")
 """Larger than any value of any column; the limit of numbers in a filter, so that converting one takes no time."""
+MAYBE_NOT_NFC = (
+    r"[\p{M}\x{374}\x{37E}\x{387}\x{958}-\x{F69}\x{1161}-\x{1175}\x{11A8}-\x{11C2}\x{1F71}-\x{1FFD}\x{2000}\x{2001}"
+    r"\x{2126}-\x{2ADC}\x{F900}-\x{FB4E}\x{1D15E}-\x{1D1C0}\x{2F800}-\x{2FA1D}]"
+)
+"""Pattern of a character that a text in another form than NFC has: marks, Hangul vowels and finals, variants."""
 _PLACES = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -104,25 +109,27 @@ class _Text(ComparableColumn):
     @override
     def among(self, options: Sequence[JsonScalar]) -> Bool:
         texts = pa.array([normalize("NFC", _text(option)) for option in options], self._values.type)
-        return self._composed(lambda values: pc.is_in(values, texts))
+        return self._composed(lambda values: _is_in(values, texts))
 
     @override
     def starts_with(self, prefix: str) -> Bool:
         return self._composed(lambda values: pc.starts_with(values, normalize("NFC", prefix)))
 
     def _composed(self, test: Callable[[pa.ChunkedArray], Any]) -> Bool:
-        """Test the values in NFC; only those that are not ASCII are converted."""
+        """Test the values in NFC; only those that may be in another form are converted, since it takes long."""
         passed = numpy_mask(test(self._values))
-        others = ~numpy_mask(pc.fill_null(pc.string_is_ascii(self._values), True))
-        if others.any():
-            passed[others] = numpy_mask(test(pc.utf8_normalize(self._values.filter(pa.array(others)), "NFC")))
+        others = np.flatnonzero(~numpy_mask(pc.fill_null(pc.string_is_ascii(self._values), True)))
+        if len(others):
+            texts = self._values.take(pa.array(others))
+            unsure = numpy_mask(pc.match_substring_regex(texts, MAYBE_NOT_NFC))
+            passed[others[unsure]] = numpy_mask(test(pc.utf8_normalize(texts.filter(pa.array(unsure)), "NFC")))
         return passed
 
 
 class _Boolean(ComparableColumn):
     @override
     def among(self, options: Sequence[JsonScalar]) -> Bool:
-        return numpy_mask(pc.is_in(self._values, pa.array(map(_truth, options), pa.bool_())))
+        return numpy_mask(_is_in(self._values, pa.array(map(_truth, options), pa.bool_())))
 
 
 class _Uuid(ComparableColumn):
@@ -130,7 +137,7 @@ class _Uuid(ComparableColumn):
 
     @override
     def among(self, options: Sequence[JsonScalar]) -> Bool:
-        return numpy_mask(pc.is_in(self._values, pa.array(map(_uuid_bytes, options), self._values.type)))
+        return numpy_mask(_is_in(self._values, pa.array(map(_uuid_bytes, options), self._values.type)))
 
 
 class _Floating(ComparableColumn):
@@ -144,7 +151,7 @@ class _Floating(ComparableColumn):
     def among(self, options: Sequence[JsonScalar]) -> Bool:
         rounded = [value for value in map(self._rounded, options) if math.isfinite(value)]
         zeros = [0.0, -0.0] if 0.0 in rounded else []  # `is_in` takes them for two values
-        return numpy_mask(pc.is_in(self._values, pa.array([*rounded, *zeros], self._values.type)))
+        return numpy_mask(_is_in(self._values, pa.array([*rounded, *zeros], self._values.type)))
 
     @override
     def within(self, test: str, bound: JsonScalar) -> Bool:
@@ -193,7 +200,7 @@ class _Exact(ComparableColumn):
     def among(self, options: Sequence[JsonScalar]) -> Bool:
         amounts = [amount for amount in map(self._units, options) if amount == _floor(amount)]
         whole = [self._value(int(amount)) for amount in amounts if self._low <= amount <= self._high]
-        return numpy_mask(pc.is_in(self._values, pa.array(whole, self._values.type)))
+        return numpy_mask(_is_in(self._values, pa.array(whole, self._values.type)))
 
     @override
     def within(self, test: str, bound: JsonScalar) -> Bool:
@@ -316,6 +323,11 @@ def _fraction(value: JsonScalar) -> Decimal:
     """Return the fraction of a second with all its digits; Python's times have six."""
     found = _FRACTION.search(str(value))
     return Decimal(f"0.{found[1]}") if found else Decimal(0)
+
+
+def _is_in(values: pa.ChunkedArray, options: pa.Array) -> Any:
+    """Return where the values are among the options; one option is compared in a fraction of the time."""
+    return pc.equal(values, options[0]) if len(options) == 1 else pc.is_in(values, options)
 
 
 def numpy_mask(mask: Any) -> Bool:

@@ -23,6 +23,18 @@ def quoted(value: object) -> str:
     return f"{text[:shown]} ... {len(text) - shown:,} characters left out"
 
 
+def cut(text: str) -> str:
+    """Return a text of at most 200 characters: of a longer one, its start and its end.
+
+    >>> cut("long path/" * 50)[95:120]
+    'path/ ... path/long path/'
+    """
+    if len(text) <= MAX_VALUE_CHARACTERS:
+        return text
+    shown = MAX_VALUE_CHARACTERS // 2
+    return f"{text[:shown]} ... {text[-shown + 5 :]}"
+
+
 def listed(names: Sequence[str]) -> str:
     """Return names separated by commas; the first ones of a list of more than 200 characters.
 

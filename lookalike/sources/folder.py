@@ -16,6 +16,7 @@ from typing import Any
 from typing_extensions import override
 
 from lookalike.errors import SourceError
+from lookalike.messages import cut
 from lookalike.sources.folder_walk import (
     Listing,
     begins_as_image,
@@ -137,7 +138,7 @@ class FolderSource(Source):
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # opening a named pipe would block
-                raise SourceError(f"{display_name(str(path))} is not a regular file")
+                raise SourceError(f"{cut(display_name(str(path)))} is not a regular file")
             columns |= beside.columns(name)
         except OSError as error:
             item = unreadable_item(self._prefix + relative, self.label, read_error(path, error), columns, fallback_id)

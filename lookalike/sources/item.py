@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Protocol
 import pyarrow as pa
 
 from lookalike.errors import ImageTooLarge, LookalikeError, SourceError, SourceNotFound
+from lookalike.messages import cut
 from lookalike.sources.scan_report import ScanReport
 
 MAX_FILE_BYTES = 1 << 29
@@ -166,4 +167,4 @@ def check_size(length: int) -> None:
 def read_error(path: Path, error: OSError) -> SourceError:
     """Return the SourceError for an OSError."""
     kind = SourceNotFound if isinstance(error, FileNotFoundError | NotADirectoryError) else SourceError
-    return kind(f"{display_name(str(path))} can't be read: {error.strerror or error}")
+    return kind(f"{cut(display_name(str(path)))} can't be read: {error.strerror or error}")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from typing_extensions import override
 
 from lookalike.errors import ImageUndecodable, SourceError
-from lookalike.messages import quoted
+from lookalike.messages import cut, quoted
 from lookalike.sources.class_labels import named_classes
 from lookalike.sources.columns import (
     captions_from_cell,
@@ -148,7 +148,7 @@ class ParquetSource(Source):
         try:
             status = path.stat()
             if not path.is_file():
-                raise SourceError(f"{display_name(str(path))} is not a regular file")
+                raise SourceError(f"{cut(display_name(str(path)))} is not a regular file")
         except OSError as error:
             return unreadable_item(item_id, self.label, read_error(path, error), columns)
         except ValueError as error:  # a NUL character in the path

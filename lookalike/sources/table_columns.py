@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from lookalike.errors import SourceError
 from lookalike.images import is_image_start
-from lookalike.messages import listed, quoted
+from lookalike.messages import cut, listed, quoted
 from lookalike.sources.item import ColumnNames, display_name, find_path
 
 IMAGE_COLUMNS = ("image", "image_bytes", "bytes", "img", "picture", "jpg", "jpeg", "png", "content", "data")
@@ -62,7 +62,7 @@ def choose_columns(schema: pa.Schema, named: ColumnNames, samples: Samples, path
     Raises:
         SourceError: a named column is missing, or none can be read as images.
     """
-    table = display_name(str(path))
+    table = cut(display_name(str(path)))
     for option, name in (("id", named.id), ("image", named.image), ("caption", named.caption)):
         if name is not None and name not in schema.names:
             known = listed(schema.names)

@@ -14,10 +14,12 @@ from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lookalike.comparisons import MAYBE_NOT_NFC
 from lookalike.errors import FilterInvalid
 from lookalike.filters import filter_mask, parse_filter
 
@@ -184,6 +186,28 @@ def test_texts_compare_in_composed_form(asked: str, kind: pa.DataType) -> None:
     assert passing(values, in_=[asked, "Cafe"]) == [0, 1, 2]
     assert passing(values, prefix=asked) == [0, 2, 3]
     assert passing(values, prefix="Cafe") == [1]
+
+
+def test_every_character_that_nfc_changes_is_recognised() -> None:
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    second = {
+        chr(int(parts[1], 16))
+        for character in characters
+        if len(parts := unicodedata.decomposition(character).split()) == 2 and not parts[0].startswith("<")
+    }
+    changed = [
+        c for c in characters if unicodedata.combining(c) or c in second or not unicodedata.is_normalized("NFC", c)
+    ]
+    assert pc.all(pc.match_substring_regex(pa.array(changed), MAYBE_NOT_NFC)).as_py()
+    hangul = unicodedata.normalize("NFD", "각")
+    assert all(pc.match_substring_regex(pa.array([c]), MAYBE_NOT_NFC)[0].as_py() for c in hangul[1:])
+
+
+@given(st.text("aAeK\u0301\u0323\u212a\u00e9\u1100\u1161\u11a8\uac00\u0928\u093c\u0929\u2019", max_size=6))
+def test_any_text_equals_its_other_forms(text: str) -> None:
+    values = pa.array([text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)])
+    assert passing(values, equals=text) == [0, 1, 2]
+    assert passing(values, in_=[text, "other"]) == [0, 1, 2]
 
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {

@@ -372,6 +372,12 @@ class TestParquet:
         path = write_parquet(tmp_path / "x.parquet", {"id": ["Cafe\u0301"], "image": [JPEG]})
         assert items(path)[0].id == "Café"
 
+    def test_a_long_text_for_a_path_is_shortened_in_the_error(self, tmp_path: Path) -> None:
+        (item,) = items(write_parquet(tmp_path / "x.parquet", {"id": ["a"], "path": ["a long caption " * 500]}))
+        with pytest.raises(SourceError, match="too long") as caught:
+            item.load()
+        assert len(str(caught.value)) < 260
+
     def test_a_row_without_an_id_is_reported(self, tmp_path: Path) -> None:
         found = items(write_parquet(tmp_path / "x.parquet", {"id": ["a", None], "image": [JPEG, JPEG]}))
         assert code_of(found[1]) == "source_invalid"
