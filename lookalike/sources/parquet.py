@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,13 +41,14 @@ from lookalike.sources.item import (
     unreadable_item,
 )
 from lookalike.sources.scan_report import ScanReport
-from lookalike.sources.table_columns import choose_columns, is_text, left_out_columns
+from lookalike.sources.table_columns import choose_columns, holds_binary, is_text, left_out_columns
 
 SUFFIXES = (".parquet", ".pq")
 """File name suffixes of Parquet files."""
 
 _ROWS_PER_BATCH = 64
 _ROWS_PER_SAMPLE = 8
+_BUFFER_BYTES = 1 << 20
 _MAX_SAMPLED_ROWS = 4_096
 """Rows from the start of a table in which a column's first values are looked for."""
 
@@ -75,7 +77,7 @@ class ParquetSource(Source):
         self._columns = ColumnNames()
         self._left_out: dict[str, str] = {}
         if schema.names:
-            samples = {name: _first_values(path, name) for name in schema.names}
+            samples = _first_values(path, schema)
             self._columns = choose_columns(schema, columns or ColumnNames(), samples, path)
             self._left_out = left_out_columns(schema, self._columns, samples)
         self._read = [name for name in schema.names if name not in self._left_out]
@@ -107,10 +109,11 @@ class ParquetSource(Source):
         row = 0
         try:
             stat = size_and_mtime(self._path.stat())
-            for batch in _batches(self._path, self._read, _ROWS_PER_BATCH):
-                for record in valid_text_columns(batch).to_pylist():
-                    yield replace(self._item(record, stat, row), types=self._types)
-                    row += 1
+            with pq.ParquetFile(self._path, buffer_size=_BUFFER_BYTES) as file:
+                for batch in _batches(file, self._read, _ROWS_PER_BATCH):
+                    for record in valid_text_columns(batch).to_pylist():
+                        yield replace(self._item(record, stat, row), types=self._types)
+                        row += 1
         except _READ_ERRORS as error:
             what = f"{display_name(self._path.name)} is truncated or corrupt after {row:,} rows"
             yield unreadable_item(
@@ -187,27 +190,32 @@ def _read_schema(path: Path) -> pa.Schema | None:
     return pa.schema(fields, schema.metadata)
 
 
-def _batches(path: Path, names: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+def _batches(file: pq.ParquetFile, names: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
     """Yield the rows of the columns, whose names are unique."""
-    with pq.ParquetFile(path, buffer_size=1 << 20) as file:
-        own_names = file.schema_arrow.names
-        unique = unique_names(own_names)
-        chosen = None if unique != own_names else list(names)  # Parquet can't tell columns of one name apart
-        for batch in file.iter_batches(batch_size=rows, columns=chosen):
-            yield (batch if chosen is not None else batch.rename_columns(unique)).select(list(names))
+    own_names = file.schema_arrow.names
+    unique = unique_names(own_names)
+    chosen = None if unique != own_names else list(names)  # Parquet can't tell columns of one name apart
+    for batch in file.iter_batches(batch_size=rows, columns=chosen):
+        yield (batch if chosen is not None else batch.rename_columns(unique)).select(list(names))
 
 
-def _first_values(path: Path, name: str) -> list[Any]:
-    """Return the first values of a column that are not empty, a few; none if the table's start has none."""
+def _first_values(path: Path, schema: pa.Schema) -> dict[str, list[Any]]:
+    """Return a few first values of each column that may hold images or paths; none if the table's start has none."""
+    found: dict[str, list[Any]] = {name: [] for name in schema.names}
+    with suppress(*_READ_ERRORS), pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
+        for field in schema:
+            if is_text(field.type) or holds_binary(field.type):
+                found[field.name] = _first_of(file, field.name)
+    return found
+
+
+def _first_of(file: pq.ParquetFile, name: str) -> list[Any]:
     read = 0
-    try:
-        for batch in _batches(path, [name], _ROWS_PER_SAMPLE):
-            values = [value for value in valid_text_columns(batch).column(0).to_pylist() if not _is_empty(value)]
-            read += len(batch)
-            if values or read >= _MAX_SAMPLED_ROWS:
-                return values
-    except _READ_ERRORS:
-        pass
+    for batch in _batches(file, [name], _ROWS_PER_SAMPLE):
+        values = [value for value in valid_text_columns(batch).column(0).to_pylist() if not _is_empty(value)]
+        read += len(batch)
+        if values or read >= _MAX_SAMPLED_ROWS:
+            return values
     return []
 
 

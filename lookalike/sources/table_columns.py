@@ -189,6 +189,14 @@ def _is_base64_image(text: str) -> bool:
         return False
 
 
+def holds_binary(kind: pa.DataType) -> bool:
+    """Return whether a column's values are binary, or hold binary values at any depth."""
+    if pa.types.is_dictionary(kind):
+        return holds_binary(kind.value_type)
+    inner = (kind.field(i).type for i in range(kind.num_fields))
+    return holds_bytes(kind) or pa.types.is_fixed_size_binary(kind) or any(map(holds_binary, inner))
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Return whether a column's values are texts, in any encoding."""
     if pa.types.is_dictionary(kind):
