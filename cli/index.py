@@ -13,7 +13,7 @@ import typer
 
 from cli.store_options import Explain, Latency, Memory, Recall, Store, store_report
 from lookalike.messages import listed
-from lookalike.sources.scan_report import MAX_LISTED, counted
+from lookalike.sources.scan_report import counted
 
 if TYPE_CHECKING:
     from indexing.job import IndexSummary
@@ -174,8 +174,7 @@ def _scan_notes(summary: IndexSummary) -> list[str]:
             f"'FOLDER/**/*{shards[0]}', to index the images in them"
         )
     if summary.excluded:
-        patterns = ", ".join(list(summary.excluded_by_pattern)[:MAX_LISTED])
-        lines.append(f"  {summary.excluded:,} files and folders excluded by {patterns}")
+        lines.append(f"  {summary.excluded:,} files and folders excluded ({counted(summary.excluded_by_pattern)})")
     if summary.left_out_columns:
         columns = listed([f"{name} ({content})" for name, content in summary.left_out_columns.items()])
         lines.append(f"  columns left out of the metadata: {columns}")

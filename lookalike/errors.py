@@ -314,10 +314,12 @@ class TextTooLong(QueryError):
 
 
 class SourceError(LookalikeError):
-    """A source that can't be read, or that has nothing to index; also the family of the codes below.
+    """A source or path that can't be read, or a run that would remove many images; also the family of the codes below.
 
-    In `rejected.parquet`, it is a file that could not be opened, a row without an id, or a damaged tar or Parquet
-    file. Everything before the damage is indexed.
+    The message says which. `docs/guides/index-images.md` explains when `--allow-dropping` is needed.
+
+    In `rejected.parquet`, it is a file that could not be opened, a folder that can't be listed, a row without an id, or
+    a damaged tar or Parquet file. Everything before the damage is indexed.
     """
 
     code = "source_invalid"

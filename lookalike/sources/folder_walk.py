@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,10 +93,15 @@ def walk(root: Path, rules: IgnoreRules, excluded: Counter[str]) -> Iterator[Lis
         pending += reversed(entered)  # the stack is popped from its end: the first folder by name is pushed last
 
 
+def is_collection(names: Set[str]) -> bool:
+    """Return whether a folder with these names in it is a collection of Lookalike."""
+    return names >= _COLLECTION_FILES
+
+
 def _left_out(current: _Pending, names: set[str]) -> str | None:
     """Return why a folder's content excludes it."""
-    if names >= _COLLECTION_FILES:
-        return "a collection"
+    if is_collection(names):
+        return "collection"
     if NO_MEDIA_FILE in names and not current.rules.includes_again(current.relative):
         return NO_MEDIA_FILE
     return None
@@ -115,7 +120,8 @@ def _classified(
             listing_names.append(name)
             continue
         folder = _is_folder(entry)
-        if pattern := rules.excluded_by(f"{current.relative}{name}{'/' if folder else ''}"):
+        path = f"{current.relative}{name}/" if folder else f"{current.relative}{name}"
+        if (folder or rules.levels) and (pattern := rules.excluded_by(path)):  # the defaults name folders only
             excluded[pattern] += 1
             continue
         listing_names.append(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from lookalike.errors import SourceError, SourceNotFound
 from lookalike.sources import parquet, tar
 from lookalike.sources.folder import FolderSource
-from lookalike.sources.folder_walk import begins_as_image, has_image_extension
+from lookalike.sources.folder_walk import begins_as_image, has_image_extension, is_collection
 from lookalike.sources.ignore_rules import IgnoreRules, ignore_rules
 from lookalike.sources.item import ColumnNames, Source, display_name, read_error
 from lookalike.sources.parquet import ParquetSource
@@ -73,7 +74,10 @@ def _expanded(argument: str) -> tuple[list[Path], str]:
     named = _NAMED.fullmatch(argument)
     if named and not Path(argument).exists():
         name, text = named["name"], named["path"]
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise SourceNotFound(f"{text!r} begins with the home folder of an unknown user") from error
     if path.exists():
         return [path], name
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
@@ -87,6 +91,8 @@ def _expanded(argument: str) -> tuple[list[Path], str]:
 
 
 def _open_folder(path: Path, name: str, columns: ColumnNames, rules: IgnoreRules) -> list[Source]:
+    if is_collection(set(os.listdir(path))):
+        raise SourceError(f"{path} is a collection; name the folder of the images themselves")
     shards = shards_below(path, rules)
     prefix = f"{name}/" if name else ""
     folder = FolderSource(path, _label(path, name), prefix, rules, frozenset(shards), columns.caption)

@@ -56,5 +56,5 @@ def no_images(sources: Sequence[str], report: ScanReport) -> str:
     """
     parts = [counted(report.skipped)] if report.skipped else []
     if report.excluded:
-        parts.append(f"{report.excluded.total():,} excluded by {', '.join(list(report.excluded)[:MAX_LISTED])}")
+        parts.append(f"{report.excluded.total():,} excluded ({counted(report.excluded)})")
     return f"no images found in {listed(sources)}" + (f": {'; '.join(parts)}" if parts else "; is its drive mounted?")

@@ -138,6 +138,8 @@ class TestExclude:
         write(tmp_path, "a.jpg", "index/versions/1/x.parquet", "index/CURRENT")
         found, source = scan(tmp_path)
         assert (found, source.report.skipped) == (["a.jpg"], {})
+        with pytest.raises(SourceError, match="index is a collection"):
+            scan(tmp_path / "index")
 
 
 class TestLinks:

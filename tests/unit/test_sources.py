@@ -427,6 +427,10 @@ class TestArguments:
         with pytest.raises(SourceNotFound, match="nowhere"):
             open_sources([f"{tmp_path}/{argument}"])
 
+    def test_home_of_unknown_user_is_an_error(self) -> None:
+        with pytest.raises(SourceNotFound, match="~no-such-user/x"):
+            open_sources(["~no-such-user/x"])
+
     def test_unknown_kind_of_file_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "x.zip").write_bytes(b"PK")
         with pytest.raises(SourceError, match=r"\.parquet"):
