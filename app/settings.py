@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         default=DEFAULT_MAX_PIXELS,
         ge=1,
-        description="Maximum size of an image, width x height. Beyond it: `image_too_large`.",
+        description="Maximum size of an image as it is decoded, width x height. Beyond it: `image_too_large`.",
         json_schema_extra={"unit": "pixels"},
     )
     max_text: int = Field(

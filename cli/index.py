@@ -69,7 +69,8 @@ def index(
     max_pixels: Annotated[
         int,
         typer.Option(
-            help="Maximum width x height of an image in pixels; a larger one is rejected without decoding.", min=1
+            help="Maximum width x height of an image as it is decoded, in pixels; larger ones are rejected unread.",
+            min=1,
         ),
     ] = 64_000_000,
     exclude: Annotated[

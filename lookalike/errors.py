@@ -63,7 +63,8 @@ class ImageTooLarge(ImageError):
     """An image with too many pixels or bytes; nothing was decompressed.
 
     The limit on pixels is `--max-pixels` of a command and `LOOKALIKE_MAX_PIXELS` of the service: 64 million by
-    default. A file may hold at most 512 MiB.
+    default. A JPEG that is decoded at a fraction of its size, unless it is progressive, counts with that fraction.
+    A file may hold at most 512 MiB.
 
     Scale the image down, or raise the limit. Decoding takes four to sixteen bytes of memory a pixel.
     """
@@ -74,7 +75,8 @@ class ImageTooLarge(ImageError):
 class ImageUndecodable(ImageError):
     """An image that is empty, truncated or corrupt, or a row of a table without an image.
 
-    Fetch or export the file again. The indexing job skips this one image and continues.
+    A JPEG of which at least half is there is read as far as it goes instead. Fetch or export the file
+    again. The indexing job skips this one image and continues.
     """
 
     code = "image_undecodable"
