@@ -83,7 +83,7 @@ class _Model(BaseModel):
 
 
 class Range(_Model):
-    """Bounds of a number, or of a date in ISO 8601; at least one."""
+    """Bounds of a number, which may be given as text, or of a date or time in ISO 8601; at least one."""
 
     gt: Bound | None = Field(default=None, description="Greater than this.")
     gte: Bound | None = Field(default=None, description="Greater than or equal to this.")
@@ -103,7 +103,9 @@ class Condition(_Model):
     model_config = ConfigDict(json_schema_extra={"examples": [{"field": "price", "range": {"gte": 5, "lt": 20}}]})
 
     field: str = Field(description="Name of the column; `a.b` is the field `b` of a column of records.")
-    equals: Scalar | None = Field(default=None, description="The value equals this; dates are in ISO 8601.")
+    equals: Scalar | None = Field(
+        default=None, description="The value equals this; dates are in ISO 8601, and a number may be given as text."
+    )
     in_: Annotated[list[Scalar], Field(max_length=MAX_VALUES, fail_fast=True)] | None = Field(
         default=None, alias="in", description="The value equals one of these."
     )
