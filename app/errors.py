@@ -27,7 +27,8 @@ CLIENT_DISCONNECTED = 499
 
 
 class RequestError(LookalikeError):
-    """A field that is missing, unknown, of a wrong type or out of range; also the family of the codes below.
+    """A parameter that is missing, unknown, repeated, of a wrong type or out of range; also the family of the codes
+    below.
 
     The list `errors` of the response names each field and what is wrong with it.
     """

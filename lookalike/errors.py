@@ -264,7 +264,7 @@ class TextUnsupported(EncoderError):
 class QueryError(LookalikeError):
     """A query that is invalid; the message says why. Also the family of the codes below.
 
-    For example, the collection's index has no search parameter of this name.
+    For example, the collection's index has no search parameter of this name, or `fields` names an unknown column.
     """
 
     code = "query_invalid"
@@ -298,7 +298,7 @@ class FilterInvalid(QueryError):
 
 
 class TextEmpty(QueryError):
-    """A text query that is empty or white space.
+    """A text query without a visible character.
 
     Send at least one word.
     """
