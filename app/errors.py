@@ -27,8 +27,7 @@ CLIENT_DISCONNECTED = 499
 
 
 class RequestError(LookalikeError):
-    """A parameter that is missing, unknown, repeated, of a wrong type or out of range; also the family of the codes
-    below.
+    """A field that is missing, unknown, repeated, of a wrong type or out of range; also the family of codes below.
 
     The list `errors` of the response names each field and what is wrong with it.
     """
