@@ -33,8 +33,8 @@ def require_few_dropped(out: Path, sources: Sequence[str], before: int, dropped:
     if dropped >= MIN_DROPPED and dropped > before * MAX_DROPPED_SHARE:
         raise SourceError(
             f"{dropped:,} of the {before:,} images in {out} would be removed, since they are not in "
-            f"{', '.join(sources)} or can't be read now: check that every drive is mounted and every source named, or "
-            "give --allow-dropping to remove them"
+            f"{', '.join(sources)} or can't be read now: check that every drive is mounted, every source named and no "
+            "pattern too wide, or give --allow-dropping to remove them"
         )
 
 

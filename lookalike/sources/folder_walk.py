@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from lookalike.images import EXTENSIONS, is_image_start
 from lookalike.sources.ignore_rules import IGNORE_FILE, NO_MEDIA_FILE, IgnoreRules
 from lookalike.sources.item import display_name
 
+COLLECTION_NAMES = frozenset({"CURRENT", "versions"})
+"""Names in the folder of a collection of Lookalike, which is not read as a folder of images."""
+
 _USUAL_EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,5}|\.parquet", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,16}")
-_COLLECTION_FILES = {"CURRENT", "versions"}
 _START_BYTES = 64
 _LONG_EXTENSIONS = (".tar.gz", ".tar.bz2", ".tar.xz")
 
@@ -93,14 +95,9 @@ def walk(root: Path, rules: IgnoreRules, excluded: Counter[str]) -> Iterator[Lis
         pending += reversed(entered)  # the stack is popped from its end: the first folder by name is pushed last
 
 
-def is_collection(names: Set[str]) -> bool:
-    """Return whether a folder with these names in it is a collection of Lookalike."""
-    return names >= _COLLECTION_FILES
-
-
 def _left_out(current: _Pending, names: set[str]) -> str | None:
     """Return why a folder's content excludes it."""
-    if is_collection(names):
+    if names >= COLLECTION_NAMES:
         return "collection"
     if NO_MEDIA_FILE in names and not current.rules.includes_again(current.relative):
         return NO_MEDIA_FILE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from lookalike.errors import SourceError, SourceNotFound
 from lookalike.sources import parquet, tar
 from lookalike.sources.folder import FolderSource
-from lookalike.sources.folder_walk import begins_as_image, has_image_extension, is_collection
+from lookalike.sources.folder_walk import COLLECTION_NAMES, begins_as_image, has_image_extension
 from lookalike.sources.ignore_rules import IgnoreRules, ignore_rules
 from lookalike.sources.item import ColumnNames, Source, display_name, read_error
 from lookalike.sources.parquet import ParquetSource
@@ -91,7 +90,7 @@ def _expanded(argument: str) -> tuple[list[Path], str]:
 
 
 def _open_folder(path: Path, name: str, columns: ColumnNames, rules: IgnoreRules) -> list[Source]:
-    if is_collection(set(os.listdir(path))):
+    if all((path / name).exists() for name in COLLECTION_NAMES):
         raise SourceError(f"{path} is a collection; name the folder of the images themselves")
     shards = shards_below(path, rules)
     prefix = f"{name}/" if name else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def shards_below(root: Path, rules: IgnoreRules) -> list[Path]:
     Raises:
         SourceError: the folder holds tars and other Parquet files.
     """
+    if not rules.levels and _has_image(root):
+        return []
     tars: list[Path] = []
     tables: list[Path] = []
     for listing in walk(root, rules, Counter()):
@@ -38,3 +41,9 @@ def shards_below(root: Path, rules: IgnoreRules) -> list[Path]:
             f"images, as '{folder}/**/*.tar' or '{folder}/**/*.parquet'"
         )
     return sorted(tars or tables)
+
+
+def _has_image(folder: Path) -> bool:
+    """Return whether a folder itself holds a file with an image's extension; a large folder is not read to its end."""
+    with os.scandir(folder) as entries:
+        return any(has_image_extension(entry.name) and not entry.is_dir() for entry in entries)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import indexing
 from cli.index import summary_text
 from indexing import dropping
 from indexing.ingest import kept_items
@@ -114,6 +115,9 @@ class TestExcluded:
         assert (summary.dropped, summary.indexed, summary.excluded) == (4, COUNT - 4, 4)
         assert summary.excluded_by_pattern == {"/a/00[0-3].jpg": 4}
         assert "4 files and folders excluded (4 /a/00[0-3].jpg)" in summary_text(summary)
+
+    def test_python_api_takes_one_pattern(self, photos: Path, out: Path) -> None:
+        assert indexing.index(photos, out, encoder="fake", exclude="/b/").indexed == COUNT // 2
 
 
 class TestKept:
