@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pillow_heif import HeifImageFile
 
 from lookalike.errors import ImageError, ImageUndecodable, ImageUnsupported
@@ -39,6 +39,8 @@ def open_image(data: bytes, target: int | None = None) -> OpenedImage:
         return _open(data, kind, target)
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageUndecodable(f"the header of the {kind} image is truncated or corrupt") from error
     except Exception as error:  # hostile headers make the parsers raise nearly anything
         raise ImageUndecodable(f"the header of the {kind} image is truncated or corrupt: {one_line(error)}") from error
 
