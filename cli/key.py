@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from lookalike.messages import quoted
+
 
 def key(
     name: Annotated[str, typer.Argument(help="Name of the key in logs: 1 to 64 letters, digits, - and _.")],
@@ -34,7 +36,7 @@ def key(
 
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise typer.BadParameter(
-            f"{name!r} is not a valid name; use 1 to 64 letters, digits, - and _", param_hint="NAME"
+            f"{quoted(name)} is not a valid name; use 1 to 64 letters, digits, - and _", param_hint="NAME"
         )
     new, digest = new_key()
     try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lookalike.errors import SourceNotFound
+from lookalike.messages import quoted
 from lookalike.types import Hit, SearchResult
 
 
@@ -87,7 +88,7 @@ def _params(options: list[str]) -> dict[str, int] | None:
     for text in options:
         name, _, number = text.partition("=")
         if not number.isdecimal():
-            raise typer.BadParameter(f"--param is {text!r}; it must have the form NAME=NUMBER, such as nprobe=64")
+            raise typer.BadParameter(f"--param is {quoted(text)}; it must have the form NAME=NUMBER, such as nprobe=64")
         params[name] = int(number)
     return params or None
 
