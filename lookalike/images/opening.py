@@ -11,6 +11,7 @@ from lookalike.errors import ImageError, ImageUndecodable, ImageUnsupported
 from lookalike.images.deep_tiff import open_deep_tiff
 from lookalike.images.formats import FORMATS, content_format
 from lookalike.images.jpeg import JpegFile
+from lookalike.images.jpeg2000 import icc_profile
 from lookalike.images.jxl import open_jxl
 from lookalike.images.opened import OpenedImage, PillowFile
 from lookalike.images.raw import is_raw_tiff, open_raw
@@ -60,4 +61,7 @@ def _open(data: bytes, kind: str, target: int | None) -> OpenedImage:
     if kind == "HEIF":  # not by `register_heif_opener`, which would change Pillow for the whole process
         return PillowFile(HeifImageFile(io.BytesIO(data)))  # type: ignore[no-untyped-call]
     deep_tiff = open_deep_tiff(data) if kind == "TIFF" else None
-    return PillowFile(deep_tiff or Image.open(io.BytesIO(data), formats=[kind]))
+    image = deep_tiff or Image.open(io.BytesIO(data), formats=[kind])
+    if kind == "JPEG2000":
+        image.info["icc_profile"] = icc_profile(data)
+    return PillowFile(image)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageCms
 
@@ -36,6 +37,29 @@ def test_embedded_profile_is_converted_to_srgb(space: str, kind: str) -> None:
     decoded = images.decode(encoded(image, kind, icc_profile=rgb_profile(space), **options)).image
     assert _mean_error(decoded, to_srgb(np.asarray(image), space)) < 1
     assert _mean_error(decoded, _pixels(image)) > 2
+
+
+def test_profile_of_a_jpeg_2000_is_converted() -> None:
+    image, profile = make_image(), rgb_profile("ProPhoto RGB")
+    data = encoded(image, "JPEG2000")
+    place = data.index(b"colr") - 4
+    plain = struct.unpack_from(">I", data, place)[0]
+    colr = struct.pack(">I4sBBB", 11 + len(profile), b"colr", 2, 0, 0) + profile
+    header = data.index(b"jp2h") - 4
+    size = struct.unpack_from(">I", data, header)[0] + len(colr) - plain
+    data = data[:header] + struct.pack(">I", size) + data[header + 4 : place] + colr + data[place + plain :]
+    assert _mean_error(images.decode(data).image, to_srgb(np.asarray(image), "ProPhoto RGB")) < 1
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_profile_of_newer_formats_is_converted(kind: str) -> None:
+    image, profile = make_image(), rgb_profile("ProPhoto RGB")
+    buffer = io.BytesIO()
+    if kind == "AVIF":
+        image.save(buffer, "AVIF", quality=95, icc_profile=profile)
+    else:
+        pillow_heif.from_pillow(image).save(buffer, quality=95, icc_profile=profile)
+    assert _mean_error(images.decode(buffer.getvalue()).image, to_srgb(np.asarray(image), "ProPhoto RGB")) < 2
 
 
 def test_reduced_jpeg_is_converted_too() -> None:
