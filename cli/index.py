@@ -180,10 +180,8 @@ def _scan_notes(summary: IndexSummary) -> list[str]:
         columns = listed([f"{name} ({content})" for name, content in summary.left_out_columns.items()])
         lines.append(f"  columns left out of the metadata: {columns}")
     if summary.unlisted_folders:
-        lines.append(
-            f"  {len(summary.unlisted_folders):,} folders can't be listed: {listed(summary.unlisted_folders)} (see "
-            "rejected.parquet)"
-        )
+        names = listed(summary.unlisted_folders)
+        lines.append(f"  {len(summary.unlisted_folders):,} folders can't be listed or entered: {names}")
     if summary.kept:
         lines.append(f"  {summary.kept:,} images that can't be reached now were kept from the previous version")
     return lines

@@ -109,7 +109,7 @@ class IndexSummary:
         excluded: files and folders that a pattern excluded; they are not seen, nor is what is below such a folder.
         excluded_by_pattern: pattern -> count.
         left_out_columns: column of a table that is no metadata, such as a second image -> what it holds.
-        unlisted_folders: folders that can't be listed.
+        unlisted_folders: folders that can't be listed or entered.
         kept: indexed images of the previous version whose file or folder can't be reached now.
         encoded: images encoded in this run.
         reused: indexed images that were encoded before.

@@ -95,7 +95,7 @@ class FolderSource(Source):
             if listing.error and listing.folder == self._root:
                 raise read_error(self._root, listing.error) from listing.error
             if listing.error:
-                self._report.unlisted.append(f"{self._prefix}{self._relative(listing.folder)}/")
+                self._report_unlisted(listing.folder)
             yield listing
 
     def __iter__(self) -> Iterator[Item]:
@@ -108,6 +108,11 @@ class FolderSource(Source):
                 yield self._unlisted(listing.folder, listing.error)
             else:
                 yield from self._items(listing, sidecars.enter(listing.folder, listing.names))
+
+    def _report_unlisted(self, folder: Path) -> None:
+        name = f"{self._prefix}{self._relative(folder)}/"
+        if name not in self._report.unlisted[-1:]:
+            self._report.unlisted.append(name)
 
     def _names_beside(self) -> Set[str]:
         try:
@@ -142,7 +147,10 @@ class FolderSource(Source):
             columns |= beside.columns(name)
         except OSError as error:
             item = unreadable_item(self._prefix + relative, self.label, read_error(path, error), columns, fallback_id)
-            return replace(item, unavailable=not isinstance(error, FileNotFoundError | NotADirectoryError))
+            if isinstance(error, FileNotFoundError | NotADirectoryError):
+                return item
+            self._report_unlisted(folder)  # its names can be listed, but its files can't be reached
+            return replace(item, unavailable=True)
         except SourceError as error:
             return unreadable_item(self._prefix + relative, self.label, error, columns, fallback_id)
         return Item(

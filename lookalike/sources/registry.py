@@ -90,9 +90,9 @@ def _expanded(argument: str) -> tuple[list[Path], str]:
 
 
 def _open_folder(path: Path, name: str, columns: ColumnNames, rules: IgnoreRules) -> list[Source]:
+    shards = shards_below(path, rules)
     if all((path / name).exists() for name in COLLECTION_NAMES):
         raise SourceError(f"{path} is a collection; name the folder of the images themselves")
-    shards = shards_below(path, rules)
     prefix = f"{name}/" if name else ""
     folder = FolderSource(path, _label(path, name), prefix, rules, frozenset(shards), columns.caption)
     below = [(shard, shard.parent.relative_to(path).parts) for shard in shards]

@@ -19,7 +19,7 @@ class ScanReport:
     Attributes:
         skipped: extension in lower case -> number of files that are no images; `""` for no extension.
         excluded: pattern -> number of files and folders that it excludes; nothing is counted below such a folder.
-        unlisted: ids of the folders that can't be listed, each with a slash at its end.
+        unlisted: ids of the folders that can't be listed or entered, each with a slash at its end.
         left_out: column of a table -> what it holds, for those that are no metadata, such as a second image.
     """
 

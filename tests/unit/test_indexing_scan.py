@@ -131,7 +131,7 @@ class TestKept:
         assert (summary.indexed, summary.dropped, summary.encoded, summary.kept) == (COUNT, 1, 1, COUNT // 2)
         assert (summary.unlisted_folders, summary.rejected) == (["b/"], 1)
         assert summary.seen == summary.indexed + summary.rejected + summary.skipped
-        assert "1 folders can't be listed: b/" in summary_text(summary)
+        assert "1 folders can't be listed or entered: b/" in summary_text(summary)
         assert f"{COUNT // 2} images that can't be reached now were kept" in summary_text(summary)
         after = open_collection(out)
         old, new = ({item_id: row for row, item_id in enumerate(ids(c))} for c in (before, after))
@@ -172,6 +172,7 @@ class TestKept:
         monkeypatch.setattr(Path, "stat", refusing)
         summary = index(out, photos)
         assert (summary.indexed, summary.kept, summary.rejected) == (COUNT, COUNT // 2, 1)
+        assert summary.unlisted_folders == ["a/"]
 
     def test_other_encoder_can_keep_nothing(
         self, photos: Path, out: Path, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
