@@ -10,18 +10,23 @@ _Tag = tuple[int, int, tuple[int, ...]]
 _THUMBNAIL = (24, 16)
 
 
-def dng(preview: bytes | None, size: tuple[int, int] = (96, 64), orientation: int = 1, sensor: int = 9_000) -> bytes:
+def dng(
+    preview: bytes | None, size: tuple[int, int] = (96, 64), orientation: int = 1, sensor: int | None = 9_000
+) -> bytes:
     """Return a DNG.
 
     Args:
         preview: a JPEG.
         size: (width, height) of the sensor.
         orientation: as in EXIF.
-        sensor: the value of all of the sensor's pixels, 16 bits.
+        sensor: the value of all of the sensor's pixels, 16 bits; None to leave them out, as where a file was cut.
     """
     width, height = size
     file = bytearray(b"II*\0" + bytes(4))
-    pixels = _append(file, struct.pack("<H", sensor) * (width * height))
+    if sensor is None:
+        pixels = 1 << 24, 2 * width * height
+    else:
+        pixels = _append(file, struct.pack("<H", sensor) * (width * height))
     raw = _directory(file, width, height, 16, 1, 32803, pixels, 0)
     raw += [(33421, _SHORT, (2, 2)), (33422, _BYTE, (0, 1, 1, 2))]  # the pattern of the colour filters
     subfiles = [_write_directory(file, raw)]

@@ -19,10 +19,18 @@ if TYPE_CHECKING:
 MIN_PREVIEW_SIDE = 320
 """A preview whose longer side is below this is not used: it may be a thumbnail for lists, pixels."""
 
-_MAX_DIRECTORIES = 32
+_MAX_DIRECTORIES, _MAX_ENTRIES, _MAX_VALUES = 32, 1_024, 65_536
+"""Bounds on what is read of a TIFF's directories: a hostile file may repeat them, or point in circles."""
+
 _SUBFILES, _PHOTOMETRIC, _DNG_VERSION = 0x014A, 0x0106, 0xC612
+_PIXEL_TAGS = ((0x0111, 0x0117), (0x0144, 0x0145))
+"""Offsets and lengths of strips, and of tiles."""
+_READ_TAGS = frozenset({_SUBFILES, _PHOTOMETRIC, _DNG_VERSION}.union(*_PIXEL_TAGS))
 _SENSOR_PIXELS = frozenset({32803, 34892})
 """Photometric interpretations of DNG: a color filter array, and linear sensor values."""
+
+_MIN_BRIGHTEST = 16
+"""Brightest sample of developed pixels, of 255: LibRaw leaves them black where it can't decompress them."""
 
 _FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}
 """LibRaw's rotation as an EXIF orientation."""
@@ -96,12 +104,14 @@ def _develop(data: bytes) -> Image.Image:
     """Return the sensor's pixels, upright, at half the size."""
     import rawpy
 
+    if not _has_sensor_pixels(data):  # LibRaw would return what its memory held before
+        raise ImageUndecodable("the camera RAW file has no usable preview, and its pixels are missing")
     try:
         with rawpy.imread(io.BytesIO(data)) as raw:
             pixels = raw.postprocess(half_size=True, use_camera_wb=True)
     except rawpy.LibRawError as error:
         raise ImageUndecodable(f"the camera RAW file has no usable preview, and its pixels: {_text(error)}") from error
-    if not pixels.any():  # LibRaw leaves values black that are missing
+    if pixels.max() < _MIN_BRIGHTEST:
         raise ImageUndecodable("the camera RAW file has no usable preview, and its pixels are missing")
     return Image.fromarray(pixels)
 
@@ -114,10 +124,20 @@ def _text(error: Exception) -> str:
 
 def is_raw_tiff(data: bytes) -> bool:
     """Return whether a TIFF file holds a camera's sensor values; its first page is then a small preview."""
-    try:
-        return data[8:10] == b"CR" or any(_is_raw_directory(tags) for tags in _directories(data))
-    except struct.error:
-        return False
+    return data[8:10] == b"CR" or any(_is_raw_directory(tags) for tags in _directories(data))
+
+
+def _has_sensor_pixels(data: bytes) -> bool:
+    """Return whether the pixels that a TIFF's directories name are within the file; True for files of another form."""
+    if not data.startswith((b"II*\0", b"MM\0*")):
+        return True
+    directories = [tags for tags in _directories(data) if _SENSOR_PIXELS.intersection(tags.get(_PHOTOMETRIC, ()))]
+    return all(
+        offset + length <= len(data)
+        for tags in directories
+        for offsets, lengths in _PIXEL_TAGS
+        for offset, length in zip(tags.get(offsets, ()), tags.get(lengths, ()), strict=False)
+    )
 
 
 def _is_raw_directory(tags: dict[int, tuple[int, ...]]) -> bool:
@@ -125,26 +145,30 @@ def _is_raw_directory(tags: dict[int, tuple[int, ...]]) -> bool:
 
 
 def _directories(data: bytes) -> Iterator[dict[int, tuple[int, ...]]]:
-    """Yield the directories of a TIFF file and those below them: tag -> the first integers of its value."""
+    """Yield a TIFF's directories and those below them, as far as they are there: tag -> the integers of its value."""
     order = "<" if data[:2] == b"II" else ">"
-    waiting = list(struct.unpack_from(order + "I", data, 4))
-    for _ in range(_MAX_DIRECTORIES):  # a hostile file may point in circles
-        if not waiting:
-            return
-        at = waiting.pop(0)
-        (count,) = struct.unpack_from(order + "H", data, at)
-        tags = dict(_entry(data, order, at + 2 + 12 * index) for index in range(count))
-        yield tags
-        (following,) = struct.unpack_from(order + "I", data, at + 2 + 12 * count)
-        waiting += [offset for offset in (*tags.get(_SUBFILES, ()), following) if offset]
+    try:
+        waiting = list(struct.unpack_from(order + "I", data, 4))
+        for _ in range(_MAX_DIRECTORIES):
+            if not waiting:
+                return
+            tags, following = _directory(data, order, waiting.pop(0))
+            yield tags
+            waiting += [offset for offset in (*tags.get(_SUBFILES, ()), following) if offset]
+    except struct.error:
+        return
 
 
-def _entry(data: bytes, order: str, at: int) -> tuple[int, tuple[int, ...]]:
-    tag, kind, count = struct.unpack_from(order + "HHI", data, at)
-    letter = {1: "B", 3: "H", 4: "I", 13: "I"}.get(kind)
-    if letter is None:
-        return tag, ()
-    count = min(count, _MAX_DIRECTORIES)
-    size = struct.calcsize(order + letter * count)
-    start = at + 8 if size <= 4 else struct.unpack_from(order + "I", data, at + 8)[0]
-    return tag, struct.unpack_from(order + letter * count, data, start)
+def _directory(data: bytes, order: str, at: int) -> tuple[dict[int, tuple[int, ...]], int]:
+    """Return the tags of a directory, and the offset of the next one, 0 if there is none."""
+    tags: dict[int, tuple[int, ...]] = {}
+    (count,) = struct.unpack_from(order + "H", data, at)
+    for entry in range(at + 2, at + 2 + 12 * min(count, _MAX_ENTRIES), 12):
+        tag, kind, length = struct.unpack_from(order + "HHI", data, entry)
+        letter = {1: "B", 3: "H", 4: "I", 13: "I"}.get(kind)
+        if letter is None or tag not in _READ_TAGS or tag in tags:
+            continue
+        form = f"{order}{min(length, _MAX_VALUES)}{letter}"
+        start = entry + 8 if struct.calcsize(form) <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
+        tags[tag] = struct.unpack_from(form, data, start)
+    return tags, struct.unpack_from(order + "I", data, at + 2 + 12 * count)[0]

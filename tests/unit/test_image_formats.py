@@ -169,8 +169,8 @@ def test_sensor_is_developed_without_a_usable_preview(preview: bytes | None) -> 
 
 @pytest.mark.parametrize("preview", [None, _preview(160, 107)])
 def test_thumbnail_of_raw_is_never_taken_for_the_image(preview: bytes | None) -> None:
-    with pytest.raises(ImageUndecodable, match="no usable preview"):
-        images.decode(dng(preview, sensor=0))
+    with pytest.raises(ImageUndecodable, match="no usable preview, and its pixels are missing"):
+        images.decode(dng(preview, sensor=None))
 
 
 def test_raw_is_bounded_by_what_is_decoded() -> None:
