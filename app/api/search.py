@@ -101,7 +101,7 @@ async def search_image(request: Request, pipeline: PipelineDep, service: Service
     Content-Type says which. For a raw body, it is `image/...` or `application/octet-stream`.
 
     JPEG, PNG, WebP, GIF (the first frame), BMP, TIFF, HEIC, AVIF and JPEG 2000 are supported.
-    The content decides, not the Content-Type.
+    JPEG XL and camera RAW are where their extras are installed. The content decides, not the Content-Type.
     """
     source, options = await _read_image(request)
     started = time.perf_counter()
