@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -45,24 +46,33 @@ def json_ready(value: Any) -> Any:
 def converter(values: pa.ChunkedArray) -> Converter:
     """Return the conversion of a column's values: integers become text if any exceeds MAX_EXACT_INTEGER.
 
-    Fields of records are converted each on its own.
+    Floats of 16 and 32 bits become the shortest number that is the same in the column's type: 0.1, not
+    0.10000000149011612. In lists, which may be long, they stay as they are. Fields of records are converted each on its
+    own.
     """
     return _converter(values) or json_ready
 
 
-def _may_be_large(kind: pa.DataType) -> bool:
-    """Return whether a type has integers of 64 bits, so that the values must be looked at."""
+_SHORT_FLOATS: dict[pa.DataType, Callable[[float], object]] = {pa.float16(): np.float16, pa.float32(): np.float32}
+_LONG_INTEGERS = (pa.int64(), pa.uint64())
+
+
+def _needs_conversion(kind: pa.DataType) -> bool:
+    """Return whether a type has short floats, or long integers, so that the values must be looked at."""
     if pa.types.is_dictionary(kind):
-        return _may_be_large(kind.value_type)
-    return kind in (pa.int64(), pa.uint64()) or any(_may_be_large(kind.field(i).type) for i in range(kind.num_fields))
+        return _needs_conversion(kind.value_type)
+    fields = (kind.field(i).type for i in range(kind.num_fields))
+    return kind in _SHORT_FLOATS or kind in _LONG_INTEGERS or any(map(_needs_conversion, fields))
 
 
 def _converter(values: pa.ChunkedArray) -> Converter | None:
-    """Return the conversion; None for `json_ready`, which all types share that hold no large integers."""
+    """Return the conversion; None for `json_ready`, which suffices for most types."""
     kind = values.type
-    if not _may_be_large(kind):
+    if not _needs_conversion(kind):
         return None
-    if kind in (pa.int64(), pa.uint64()):
+    if kind in _SHORT_FLOATS:
+        return _shortest(_SHORT_FLOATS[kind])
+    if kind in _LONG_INTEGERS:
         return _text if _has_large(values) else None
     if pa.types.is_struct(kind):
         fields = {field.name: _converter(pc.struct_field(values, [i])) for i, field in enumerate(kind)}
@@ -72,9 +82,18 @@ def _converter(values: pa.ChunkedArray) -> Converter | None:
     if pa.types.is_map(kind):
         return _of_pairs(values)
     if pa.types.is_nested(kind) and kind.num_fields == 1:
+        if kind.field(0).type in _SHORT_FLOATS:
+            return None
         convert = _converter(pc.list_flatten(values))
         return _of_elements(convert) if convert else None
     return None
+
+
+def _shortest(kind: Callable[[float], object]) -> Converter:
+    def convert(value: float | None) -> float | None:
+        return float(str(kind(value))) if value is not None and math.isfinite(value) else None
+
+    return convert
 
 
 def _text(value: int | None) -> str | None:

@@ -17,6 +17,7 @@ from lookalike.images.opened import OpenedImage, PillowFile
 from lookalike.images.raw import is_raw_tiff, open_raw
 
 _HEAD_BYTES = 128
+_ALSO = {"TIFF": ", or its pixels are stored in a way that is not read; save it without compression, or as PNG"}
 
 
 def open_image(data: bytes, target: int | None = None) -> OpenedImage:
@@ -41,7 +42,9 @@ def open_image(data: bytes, target: int | None = None) -> OpenedImage:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageUndecodable(f"the header of the {kind} image is truncated or corrupt") from error
+        raise ImageUndecodable(
+            f"the header of the {kind} image is truncated or corrupt{_ALSO.get(kind, '')}"
+        ) from error
     except Exception as error:  # hostile headers make the parsers raise nearly anything
         raise ImageUndecodable(f"the header of the {kind} image is truncated or corrupt: {one_line(error)}") from error
 

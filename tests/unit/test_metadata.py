@@ -163,10 +163,15 @@ LARGE = 2**53 + 1
         ),
         (pa.dictionary(pa.int8(), pa.int64()), [LARGE, 1], [str(LARGE), "1"]),
         (pa.uuid(), [UUID(int=7).bytes, None], ["00000000-0000-0000-0000-000000000007", None]),
-        (pa.float16(), [0.5, float("nan")], [0.5, None]),
+        (pa.float16(), [0.1, float("nan")], [0.1, None]),
+        (pa.float32(), [0.1, None, float("inf"), 16777216.0], [0.1, None, None, 16777216.0]),
+        (pa.struct([("a", pa.float32())]), [{"a": 0.1}], [{"a": 0.1}]),
+        (pa.list_(pa.float32()), [[0.5]], [[0.5]]),
     ],
 )
-def test_columns_of_large_integers_become_text(tmp_path: Path, kind: Any, values: list[Any], expected: Any) -> None:
+def test_columns_are_converted_for_json_by_their_type(
+    tmp_path: Path, kind: Any, values: list[Any], expected: Any
+) -> None:
     column = pa.array(values, pa.binary(16)).cast(kind) if kind == pa.uuid() else pa.array(values, kind)
     rows = pa.table({"id": [str(i) for i in range(len(values))], "x": column})
     write_metadata(tmp_path, rows.schema, [rows.slice(0, 1), rows.slice(1)])
