@@ -88,10 +88,6 @@ async def list_items(request: Request, pipeline: PipelineDep) -> Response:
     )
 
 
-_HiddenFields = Annotated[str | None, Query(alias="fields", include_in_schema=False)]
-"""Declares `fields` for an item whose own id ends in `/thumbnail`."""
-
-
 @router.head("/items/{item_id:path}/thumbnail", include_in_schema=False)
 @router.get(
     "/items/{item_id:path}/thumbnail",
@@ -106,7 +102,6 @@ async def get_thumbnail(
     pipeline: PipelineDep,
     settings: SettingsDep,
     v: ThumbnailVersion = "",
-    _: _HiddenFields = None,
 ) -> Response:
     """Get an item's thumbnail as an image file. `thumbnail_url` of an item is its URL.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
+from lookalike.images.boxes import read_boxes
 
 _SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 _ICC_METHODS = (2, 3)  # a profile of the kinds that the standard admits, and any other
@@ -13,17 +12,6 @@ def icc_profile(data: bytes) -> bytes | None:
     """Return the ICC profile of a JP2 file; None if it has none."""
     if not data.startswith(_SIGNATURE):  # a bare codestream
         return None
-    headers = (content for kind, content in _boxes(data) if kind == b"jp2h")
-    colors = (content for header in headers for kind, content in _boxes(header) if kind == b"colr")
+    headers = (content for kind, content in read_boxes(data) if kind == b"jp2h")
+    colors = (content for header in headers for kind, content in read_boxes(header) if kind == b"colr")
     return next((content[3:] for content in colors if content[:1] and content[0] in _ICC_METHODS), None)
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (type, content) of each box before the codestream."""
-    at = 0
-    while at + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, at)
-        if size < 8 or kind == b"jp2c":
-            return
-        yield kind, data[at + 8 : at + size]
-        at += size

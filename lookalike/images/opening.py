@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 
 from PIL import Image, UnidentifiedImageError
-from pillow_heif import HeifImageFile
 
 from lookalike.errors import ImageError, ImageUndecodable, ImageUnsupported
 from lookalike.images.deep_tiff import open_deep_tiff
 from lookalike.images.formats import FORMATS, content_format
+from lookalike.images.heif import HeifFile
 from lookalike.images.jpeg import JpegFile
 from lookalike.images.jpeg2000 import icc_profile
 from lookalike.images.jxl import open_jxl
@@ -61,8 +61,8 @@ def _open(data: bytes, kind: str, target: int | None) -> OpenedImage:
         return open_jxl(data, target)
     if kind == "RAW" or (kind == "TIFF" and is_raw_tiff(data)):
         return open_raw(data, target)
-    if kind == "HEIF":  # not by `register_heif_opener`, which would change Pillow for the whole process
-        return PillowFile(HeifImageFile(io.BytesIO(data)))  # type: ignore[no-untyped-call]
+    if kind == "HEIF":
+        return HeifFile(data)
     deep_tiff = open_deep_tiff(data) if kind == "TIFF" else None
     image = deep_tiff or Image.open(io.BytesIO(data), formats=[kind])
     if kind == "JPEG2000":

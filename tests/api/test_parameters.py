@@ -184,14 +184,22 @@ def test_fields_may_be_a_json_array_in_text(client: TestClient) -> None:
     assert all(hit["metadata"].keys() == {"width"} for hit in found)
 
 
-@pytest.mark.parametrize("path", ["/v1/items", "/v1/items/cup", "/v1/items/cup%2Fthumbnail"])
+@pytest.mark.parametrize("path", ["/v1/items", "/v1/items/cup", "/v1/item?id=cup/thumbnail"])
 def test_items_have_the_chosen_fields(client: TestClient, path: str) -> None:
     def metadata(response: Any) -> list[dict[str, Any]]:
         body = response.json()
         return [item["metadata"] for item in body.get("items", [body])]
 
-    assert all(each.keys() == {"width", "path"} for each in metadata(client.get(f"{path}?fields=width,path,id")))
-    assert all(each == {} for each in metadata(client.get(f"{path}?fields=")))
+    sign = "&" if "?" in path else "?"
+    assert all(each.keys() == {"width", "path"} for each in metadata(client.get(f"{path}{sign}fields=width,path,id")))
+    assert all(each == {} for each in metadata(client.get(f"{path}{sign}fields=")))
+
+
+@pytest.mark.parametrize("path", ["/v1/items/cup/thumbnail", "/v1/item/thumbnail?id=cup"])
+def test_thumbnails_take_no_fields(client: TestClient, path: str) -> None:
+    response = client.get(path, params={"id": "cup", "fields": "width"} if "?" in path else {"fields": "width"})
+    assert response.status_code == 422
+    assert "unknown query parameter 'fields'" in problem(response)
 
 
 @pytest.mark.parametrize("send", ["text", "item", "items", "one"])

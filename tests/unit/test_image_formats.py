@@ -91,6 +91,18 @@ def test_orientation_is_applied_exactly_once(kind: str, orientation: int) -> Non
     assert (decoded.width, decoded.height) == expected.size
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_by_exif_alone_is_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = heic(IMAGE, exif=exif)  # as an object, which pillow-heif does not look into
+    assert b"irot" not in data
+    assert b"imir" not in data
+    decoded = images.decode(data)
+    expected = IMAGE.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else IMAGE
+    assert _difference(decoded.image, expected) < 8
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_jpeg_within_jpeg_xl_is_upright_once(orientation: int, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(_preview(orientation=orientation))
