@@ -102,7 +102,7 @@ BAD: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "truncated image": (IMAGE, {"files": {"file": GOOD[: len(GOOD) // 2]}}, 422, "image_undecodable"),
     "truncated JPEG": (IMAGE, {"files": {"file": jpeg(300, 300)[:200]}}, 422, "image_undecodable"),
     "decompression bomb": (IMAGE, {"files": {"file": png_that_claims(60_000, 60_000)}}, 422, "image_too_large"),
-    "over the pixel limit": (IMAGE, {"files": {"file": jpeg(1001, 1000)}}, 422, "image_too_large"),
+    "over the pixel limit": (IMAGE, {"files": {"file": png_that_claims(1001, 1000)}}, 422, "image_too_large"),
     "long strip": (IMAGE, {"files": {"file": png_that_claims(100_000, 1)}}, 422, "image_undecodable"),
     "declared body over the limit": (IMAGE, {"content": b"\0" * 2_000_001, "headers": AS_PNG}, 413, "body_too_large"),
     "streamed body over the limit": (IMAGE, {"content": chunks(3_000_000), "headers": AS_PNG}, 413, "body_too_large"),

@@ -384,6 +384,8 @@ def test_service_routes_declare_kinds_and_deadlines() -> None:
         "/items": "read",
         "/items/{item_id:path}": "read",
         "/items/{item_id:path}/thumbnail": "read",
+        "/item": "read",
+        "/item/thumbnail": "read",
     }
     assert declared == {
         **{f"/v1{path}": kind for path, kind in of_a_collection.items()},
