@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.store_options import Explain, Latency, Memory, Recall, Store, store_report
-from lookalike.messages import listed
+from lookalike.messages import listed, number_of
 from lookalike.sources.scan_report import counted
 
 if TYPE_CHECKING:
@@ -154,9 +154,9 @@ def summary_text(summary: IndexSummary) -> str:
     """Return the lines that describe the result, with a command to continue."""
     out = shlex.quote(summary.collection)
     if summary.unchanged:
-        first = f"unchanged: {summary.indexed:,} images in {summary.collection}, version {summary.version}"
+        first = f"unchanged: {number_of(summary.indexed, 'image')} in {summary.collection}, version {summary.version}"
     else:
-        first = f"indexed {summary.indexed:,} images into {summary.collection}, version {summary.version}"
+        first = f"indexed {number_of(summary.indexed, 'image')} into {summary.collection}, version {summary.version}"
     lines = [first, *_counts(summary), *store_report(summary.store, summary.recall)]
     query = "--text" if summary.text else "--image"
     return "\n".join([*lines, f"next:  lookalike serve {out}   or   lookalike search {out} {query} '...'"])
@@ -181,9 +181,13 @@ def _scan_notes(summary: IndexSummary) -> list[str]:
         lines.append(f"  columns left out of the metadata: {columns}")
     if summary.unlisted_folders:
         names = listed(summary.unlisted_folders)
-        lines.append(f"  {len(summary.unlisted_folders):,} folders can't be listed or entered: {names}")
+        lines.append(f"  {number_of(len(summary.unlisted_folders), 'folder')} can't be listed or entered: {names}")
+    if summary.unread_files:
+        files = number_of(len(summary.unread_files), "file")
+        lines.append(f"  {files} can't be read now: {listed(summary.unread_files)}")
     if summary.kept:
-        lines.append(f"  {summary.kept:,} images that can't be reached now were kept from the previous version")
+        images, were = number_of(summary.kept, "image"), "was" if summary.kept == 1 else "were"
+        lines.append(f"  {images} that can't be reached now {were} kept from the previous version")
     return lines
 
 
@@ -210,5 +214,7 @@ def _counts(summary: IndexSummary) -> list[str]:
     if summary.replaced_encoder:
         lines.append(f"  the previous version was encoded with {summary.replaced_encoder}")
     if summary.dropped:
-        lines.append(f"  {summary.dropped:,} images of the previous version are not in these sources and were removed")
+        are, were = ("is", "was") if summary.dropped == 1 else ("are", "were")
+        images = number_of(summary.dropped, "image")
+        lines.append(f"  {images} of the previous version {are} not in these sources and {were} removed")
     return lines

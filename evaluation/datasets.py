@@ -64,7 +64,7 @@ def read_examples(
 
     Raises:
         SourceNotFound: a path does not exist.
-        SourceError: a source can't be read, no item has a named column, or there is no image.
+        SourceError: a source or a folder in it can't be read, no item has a named column, or there is no image.
         ValueError: a limit below 1.
     """
     if limit is not None and limit < 1:
@@ -91,6 +91,8 @@ def subsample(examples: Sequence[Example], limit: int) -> list[Example]:
 def _examples(source: Source, label_column: str | None) -> Iterator[Example]:
     folders = isinstance(source, FolderSource)
     for item in source:
+        if item.unavailable and (item.stands_for is not None or str(item.columns.get("path", "")).endswith("/")):
+            item.load()  # raises why: many images can't be reached
         label = _label(item.columns, label_column)
         if label is None and folders and label_column is None:
             label = _first_folder(item.columns)

@@ -110,7 +110,8 @@ class IndexSummary:
         excluded_by_pattern: pattern -> count.
         left_out_columns: column of a table that is no metadata, such as a second image -> what it holds.
         unlisted_folders: folders that can't be listed or entered.
-        kept: indexed images of the previous version whose file or folder can't be reached now.
+        unread_files: tars and Parquet files that can't be read now; damaged ones are rejected items instead.
+        kept: indexed images of the previous version whose file, folder, tar or table can't be reached now.
         encoded: images encoded in this run.
         reused: indexed images that were encoded before.
         recognised: reused images that had another name, source or time before, or came back.
@@ -143,6 +144,7 @@ class IndexSummary:
     excluded_by_pattern: dict[str, int]
     left_out_columns: dict[str, str]
     unlisted_folders: list[str]
+    unread_files: list[str]
     kept: int
     encoded: int
     reused: int
@@ -308,11 +310,15 @@ def _check_expected(
     settings: IndexSettings, sources: Sequence[Source], previous: Collection | None, expected: int | None
 ) -> None:
     """Refuse before hours of encoding if the same sources can't hold as many images as before."""
-    certain = expected and all(source.count_is_maximum and not source.report.unlisted for source in sources)
+    certain = expected and all(map(_count_is_certain, sources))
     if previous is None or previous.manifest.sources != list(settings.sources):
         return
     if expected and certain and not (settings.allow_dropping or settings.replace):
         require_few_dropped(settings.out, settings.sources, len(previous), len(previous) - expected)
+
+
+def _count_is_certain(source: Source) -> bool:
+    return source.count_is_maximum and not source.report.unlisted and not source.report.unread
 
 
 def _expected(sources: Sequence[Source]) -> int | None:
@@ -375,6 +381,7 @@ def _summary(
         excluded_by_pattern=dict(run.report.excluded.most_common()),
         left_out_columns=run.report.left_out,
         unlisted_folders=run.report.unlisted,
+        unread_files=run.report.unread,
         kept=run.kept,
         encoded=stats.encoded,
         reused=counts.indexed - stats.encoded,

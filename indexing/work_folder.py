@@ -13,6 +13,7 @@ from lookalike.collection import CURRENT, UNFINISHED_CURRENT, VERSIONS
 from lookalike.disk_errors import DISK_FULL_ERRNOS
 from lookalike.errors import CollectionBusy, CollectionUnwritable
 from lookalike.file_lock import acquire_lock
+from lookalike.paths import exists
 
 LOCK, WORK = ".lock", ".work"
 _COLLECTION_NAMES = {LOCK, WORK, CURRENT, VERSIONS}
@@ -58,9 +59,9 @@ def _unwritable(root: Path, error: OSError) -> CollectionUnwritable:
 
 
 def _require_collection_or_empty(root: Path) -> None:
-    if root.exists() and not root.is_dir():
+    if exists(root) and not root.is_dir():
         raise CollectionUnwritable(f"{root} is a file; a collection is a folder")
-    if not root.is_dir() or (root / CURRENT).exists():
+    if not root.is_dir() or exists(root / CURRENT):
         return
     names = {path.name for path in root.iterdir()} - _COLLECTION_NAMES
     if unexpected := {name for name in names if not fnmatch(name, UNFINISHED_CURRENT)}:

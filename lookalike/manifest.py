@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lookalike.errors import ChecksumMismatch, FormatTooNew, ManifestInvalid
+from lookalike.paths import exists
 from lookalike.types import EncoderSpec, Identity, Thresholds
 
 FORMAT_VERSION = 1
@@ -106,7 +107,8 @@ def read_manifest(folder: Path) -> Manifest:
             )
         return Manifest.model_validate_json(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise ManifestInvalid(f"{path} can't be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ManifestInvalid(f"{path} can't be read: {reason}") from error
     except ValidationError as error:
         raise ManifestInvalid(f"{path} is not a valid manifest: {_first_message(error)}") from error
 
@@ -126,16 +128,15 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
     """
     try:
         _verify(folder, manifest)
-    except PermissionError as error:
-        raise ManifestInvalid(
-            f"{error.filename} can't be read: {error.strerror}; let this process's user read it"
-        ) from error
+    except OSError as error:
+        hint = "; let this process's user read it" if isinstance(error, PermissionError) else ""
+        raise ManifestInvalid(f"{error.filename or folder} can't be read: {error.strerror or error}{hint}") from error
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:
     for name, expected in manifest.files.items():
         path = folder / name
-        if not path.is_file():
+        if not exists(path):
             raise ChecksumMismatch(f"{path} is missing; index again or restore the folder from a copy")
         size = path.stat().st_size
         if size != expected.size:

@@ -51,6 +51,15 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown)
 
 
+def number_of(count: int, noun: str) -> str:
+    """Return a number and its noun, in the plural unless the number is 1.
+
+    >>> number_of(1, "image"), number_of(2_000, "image")
+    ('1 image', '2,000 images')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def unknown_name(kind: str, name: str, known: Collection[str]) -> str:
     """Return the message about an unknown name: what it is, the known name that resembles it most, and all known ones.
 

@@ -11,9 +11,11 @@ Dimension letters: m rows of a batch, d embedding width.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ from numpy.typing import NDArray
 
 from indexing.metadata_tables import common_schema, conform
 from lookalike.errors import SourceError, SourceNotFound
+from lookalike.paths import exists, names_in
 from lookalike.sources.columns import unique_names, valid_text_columns
+from lookalike.sources.item import read_error
 from lookalike.stores.faiss.stored_vectors import open_vectors
 from lookalike.types import Float32, Int64
 
@@ -75,7 +79,7 @@ class Embeddings:
     """
 
     def __init__(self, source: Path, metadata: Path | None = None) -> None:
-        if not source.exists():
+        if not _exists(source):
             raise SourceNotFound(f"{source} does not exist; name a folder of embeddings, a .npy file or a FAISS index")
         self.source = source
         self._vectors = _find_vectors(source)
@@ -109,7 +113,7 @@ class Embeddings:
                         named = batch.rename_columns(unique_names(batch.schema.names))
                         yield conform(valid_text_columns(pa.table(named)), self.schema)
             except _READ_ERRORS as error:
-                raise SourceError(f"{path} can't be read: {error}") from error
+                raise SourceError(f"{path} can't be read: {_reason(error)}") from error
 
     def _rows(self, start: int, stop: int) -> Float32:
         """Return (stop - start, d) vectors across the files' boundaries."""
@@ -135,7 +139,7 @@ class Embeddings:
                 schema = pq.read_schema(path)
                 schemas.append(pa.schema(zip(unique_names(schema.names), schema.types, strict=True)))
             except _READ_ERRORS as error:
-                raise SourceError(f"{path} can't be read: {error}") from error
+                raise SourceError(f"{path} can't be read: {_reason(error)}") from error
         if len(self._tables) == len(self._vectors):
             _require_pairs([vectors.name for vectors in self._vectors], [path.name for path in self._tables])
             for vectors, path, rows in zip(self._vectors, self._tables, counts, strict=True):
@@ -150,9 +154,9 @@ def _find_vectors(source: Path) -> list[_VectorFile]:
     if source.is_file():
         return [_open_index(source) if source.suffix in _INDEX_ENDINGS else _open_npy(source)]
     for folder, pattern in ((source / "img_emb", "*.npy"), (source, "img_emb_*.npy"), (source, "*.npy")):
-        if found := sorted(folder.glob(pattern), key=_numbers):
+        if found := sorted(_matches(folder, pattern), key=_numbers):
             return [_open_npy(path) for path in found]
-    indexes = [path for ending in _INDEX_ENDINGS for path in source.glob(f"*{ending}")]
+    indexes = [path for ending in _INDEX_ENDINGS for path in _matches(source, f"*{ending}")]
     images = [path for path in indexes if path.stem == "image"] or indexes
     if len(images) == 1:
         return [_open_index(images[0])]
@@ -163,12 +167,12 @@ def _find_vectors(source: Path) -> list[_VectorFile]:
 
 def _find_tables(source: Path, named: Path | None) -> list[Path]:
     if named is not None:
-        if not named.exists():
+        if not _exists(named):
             raise SourceNotFound(f"{named} does not exist; --metadata takes a Parquet file or a folder of them")
         return _tables_in(named, "*") if named.is_dir() else [named]
     if source.is_file():
         siblings = [source.with_suffix(ending) for ending in _TABLE_ENDINGS]
-        return [path for path in siblings if path.is_file()] or _tables_in(source.parent / "metadata", "*")
+        return [path for path in siblings if _exists(path)] or _tables_in(source.parent / "metadata", "*")
     for folder, pattern in ((source / "metadata", "*"), (source, "metadata_*"), (source, "*")):
         if found := _tables_in(folder, pattern):
             return found
@@ -176,7 +180,22 @@ def _find_tables(source: Path, named: Path | None) -> list[Path]:
 
 
 def _tables_in(folder: Path, pattern: str) -> list[Path]:
-    return sorted((path for ending in _TABLE_ENDINGS for path in folder.glob(pattern + ending)), key=_numbers)
+    return sorted((path for ending in _TABLE_ENDINGS for path in _matches(folder, pattern + ending)), key=_numbers)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return exists(path)
+    except OSError as error:
+        raise read_error(path, error) from error
+
+
+def _matches(folder: Path, pattern: str) -> list[Path]:
+    """Return the files in a folder whose names match; a folder that can't be listed is an error, unlike in a glob."""
+    try:
+        return [folder / name for name in names_in(folder) if fnmatchcase(name, pattern)]
+    except OSError as error:
+        raise read_error(folder, error) from error
 
 
 def _numbers(path: Path) -> tuple[Sequence[int], str]:
@@ -208,10 +227,19 @@ def _shard_numbers(names: Sequence[str]) -> list[tuple[int, ...]]:
     return list(zip(*differing, strict=True))
 
 
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a file, on one line."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)  # Arrow's own texts are longer
+    return " ".join(str(error).split())
+
+
 def _open_npy(path: Path) -> _VectorFile:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise SourceError(f"{path} can't be read: {_reason(error)}") from error
         raise SourceError(f"{path} is not a readable .npy file: {error}") from error
     if array.ndim != 2 or array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
         raise SourceError(f"{path} holds {array.dtype} {array.shape}; embeddings are (n, d) floats")

@@ -6,6 +6,7 @@ these images are encoded, to check that this encoder made the vectors.
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import EncoderMismatch, SourceError
 from lookalike.manifest import Manifest
-from lookalike.sources.item import ColumnNames
+from lookalike.paths import exists, is_unavailable
+from lookalike.sources.item import ColumnNames, read_error
 from lookalike.stores.registry import resolve_kind
 
 _KEPT_ON_DISK_FULL = "the collection is unchanged, and images that were read are not read again"
@@ -121,10 +123,10 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
     begun = time.perf_counter()
     resolve_kind(settings.store, 0)
     embeddings = Embeddings(settings.source, settings.metadata)
-    if (settings.out / CURRENT).exists() and not settings.replace:
-        raise SourceError(
-            f"{settings.out} holds a collection; name another --out, or --replace to put this in its place"
-        )
+    if settings.images is not None:
+        _require_entered(settings.images)
+    if not settings.replace:
+        _require_no_collection(settings.out)
     with (
         translated_disk_errors(settings.out, _KEPT_ON_DISK_FULL),
         exclusive(settings.out),
@@ -150,6 +152,24 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
             manifest = build_version(settings.out, stream, encoder, spec, reporter.phase)
         remove_work(work)
         return _summary(settings, manifest, embeddings, rows, images, time.perf_counter() - begun)
+
+
+def _require_entered(folder: Path) -> None:
+    """Check that the files of a folder can be reached; without any, the import would go without thumbnails."""
+    try:
+        os.stat(os.path.join(folder, "."))
+    except OSError as error:
+        if is_unavailable(error):
+            raise read_error(folder, error) from error
+
+
+def _require_no_collection(out: Path) -> None:
+    try:
+        found = exists(out / CURRENT)
+    except OSError as error:
+        raise read_error(out / CURRENT, error) from error
+    if found:
+        raise SourceError(f"{out} holds a collection; name another --out, or --replace to put this in its place")
 
 
 def _check(settings: ImportSettings, embeddings: Embeddings, encoder: Encoder) -> None:

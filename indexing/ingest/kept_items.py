@@ -1,4 +1,4 @@
-"""Items of the previous version whose file or folder can't be reached now: they stay in the collection as they are.
+"""Items of the previous version whose file, folder, tar or table can't be reached now: they stay as they are.
 
 Such an item keeps its vector, thumbnail and metadata. A run that reaches the file again treats it like any other.
 """
@@ -44,15 +44,24 @@ class KeptItems:
     def pass_through(self, items: Iterable[Item], seen: IdSet, plan: PlanWriter) -> Iterator[Item]:
         """Yield the available items; then plan what is kept, and yield the unavailable items that are reported.
 
-        An unavailable file is reported unless its item is kept, an unavailable folder always.
+        An unavailable image file is reported unless its item is kept; a folder, tar or table always.
+
+        Raises:
+            SourceError: nothing in the sources can be reached: none of their tars and tables, or nothing that was
+                indexed before.
         """
+        reached = False
         for item in items:
             if item.unavailable:
                 self._unavailable.append(item)
             else:
+                reached = True
                 yield item
+        whole_files = all(item.stands_for is not None for item in self._unavailable)
         kept_paths = self._keep(seen, plan) if self._unavailable else set()
-        yield from (item for item in self._unavailable if _place(item) not in kept_paths)
+        if self._unavailable and not reached and (whole_files or not self.count):
+            self._unavailable[0].load()  # raises why
+        yield from (item for item in self._unavailable if item.stands_for is not None or _place(item) not in kept_paths)
 
     def _keep(self, seen: IdSet, plan: PlanWriter) -> set[tuple[str, str]]:
         """Plan the kept items; return their sources and paths."""
@@ -68,21 +77,26 @@ class KeptItems:
                 hash_ = id_hash(record["id"])
                 if seen.add(hash_):
                     plan.add(hash_, int(fingerprints[row]), record, types=types)
-                    kept_paths.add((record["source"], record["path"]))
+                    kept_paths.add((record["source"], record.get("path", "")))
                     self.count += 1
         return kept_paths
 
     def _rows(self, previous: Collection) -> Iterator[int]:
-        """Yield the rows at or below the unavailable paths."""
-        unavailable: dict[str, set[str]] = defaultdict(set)
-        for source, path in map(_place, self._unavailable):
-            unavailable[source].add(path)
-        if not {"source", "path"} <= set(previous.metadata.columns):
-            return
-        columns = (previous.metadata.column(name) for name in ("source", "path"))
-        places = zip(*map(_values, columns), strict=True)
-        for row, (source, path) in enumerate(places):
-            if source in unavailable and path and _is_at_or_below(path, unavailable[source]):
+        """Yield the rows at or below the unavailable paths, and those of the unavailable tars and tables."""
+        paths: dict[str, set[str]] = defaultdict(set)
+        starts: dict[str, set[str]] = defaultdict(set)
+        for item in self._unavailable:
+            if item.stands_for is None:
+                paths[item.source].add(_place(item)[1])
+            else:
+                starts[item.source].add(item.stands_for)
+        names = [name for name in ("id", "source", "path") if name in previous.metadata.columns]
+        columns = (_values(previous.metadata.column(name)) for name in names)
+        for row, values in enumerate(zip(*columns, strict=True)):
+            place = dict(zip(names, values, strict=True))
+            source, path = place.get("source"), place.get("path")
+            below = source in paths and path and _is_at_or_below(path, paths[source])
+            if below or (source in starts and place["id"].startswith(tuple(starts[source]))):
                 yield row
 
 
@@ -93,7 +107,8 @@ def _values(column: pa.ChunkedArray) -> Iterator[Any]:
 
 
 def _place(item: Item) -> tuple[str, str]:
-    return item.source, str(item.columns["path"])
+    """Return the source and path of an image file or a folder."""
+    return item.source, str(item.columns.get("path", ""))
 
 
 def _is_at_or_below(path: str, places: set[str]) -> bool:

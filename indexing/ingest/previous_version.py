@@ -20,6 +20,7 @@ from lookalike.collection import VERSIONS, Collection, current_version, open_col
 from lookalike.errors import CollectionError, CollectionNotFound
 from lookalike.manifest import read_manifest
 from lookalike.metadata import IDS_FILE
+from lookalike.paths import is_unavailable
 from lookalike.sources.columns import RESERVED_COLUMNS
 from lookalike.types import EncoderSpec, Int64, UInt8, UInt64
 
@@ -104,12 +105,19 @@ class OlderVersion(KnownContent):
 
 
 def open_previous(root: Path) -> Collection | None:
-    """Open the current version and verify its checksums; return None if there is none, or it is damaged."""
+    """Open the current version and verify its checksums; return None if there is none, or it is damaged.
+
+    Raises:
+        CollectionError: it can't be read now, for want of permission or since its drive fails. It may be intact.
+    """
     try:
         return open_collection(root)
-    except CollectionNotFound:
-        return None
     except CollectionError as error:
+        cause = error.__cause__
+        if isinstance(error, CollectionNotFound) and isinstance(cause, FileNotFoundError | NotADirectoryError):
+            return None
+        if isinstance(error, CollectionNotFound) or is_unavailable(cause):
+            raise
         _log.warning("the current version can't be reused, all images are encoded again: %s", error)
         return None
 

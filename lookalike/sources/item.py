@@ -10,7 +10,7 @@ import hashlib
 import os
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from lookalike.errors import ImageTooLarge, LookalikeError, SourceError, SourceNotFound
 from lookalike.messages import cut
+from lookalike.paths import is_unavailable
 from lookalike.sources.scan_report import ScanReport
 
 MAX_FILE_BYTES = 1 << 29
@@ -47,6 +48,7 @@ class Item:
         fallback_id: the id to use if an earlier source has an item with the same id; None to reject it.
         unavailable: whether its file or folder can't be reached now, which does not mean that it was removed; a
             folder's `path` ends in a slash and stands for everything below it.
+        stands_for: of an unavailable tar or table, with which the ids of all its items begin; else None.
         types: Arrow types of a table's columns, with or without a value here; other types are inferred from values.
     """
 
@@ -57,6 +59,7 @@ class Item:
     columns: Mapping[str, Any] = field(default_factory=dict)
     fallback_id: str | None = None
     unavailable: bool = False
+    stands_for: str | None = None
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
 
 
@@ -97,6 +100,23 @@ def unreadable_item(
         raise error
 
     return Item(item_id, source, 0, fail, columns or {}, fallback_id)
+
+
+def unreadable_file(item_id: str, source: str, path: Path, error: BaseException, stands_for: str) -> Item | None:
+    """Return the item of a tar or table that can't be reached now; None if the error means that it is damaged.
+
+    Args:
+        item_id: the item's id.
+        source: the label of the source.
+        path: the file.
+        error: of reading it.
+        stands_for: with which the ids of all its items begin.
+    """
+    if not isinstance(error, OSError) or not is_unavailable(error):
+        return None
+    reason = OSError(error.errno, os.strerror(error.errno or 0))  # libraries write longer texts
+    item = unreadable_item(item_id, source, read_error(path, reason))
+    return replace(item, unavailable=True, stands_for=stands_for)
 
 
 def fingerprint(*parts: object) -> int:

@@ -7,6 +7,7 @@ relative to the Parquet file. The id is a column's value or a hash of the image'
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typing_extensions import override
 
 from lookalike.errors import ImageUndecodable, SourceError
 from lookalike.messages import cut, quoted
+from lookalike.paths import is_unavailable
 from lookalike.sources.class_labels import named_classes
 from lookalike.sources.columns import (
     captions_from_cell,
@@ -38,6 +40,7 @@ from lookalike.sources.item import (
     read_error,
     read_range,
     size_and_mtime,
+    unreadable_file,
     unreadable_item,
 )
 from lookalike.sources.scan_report import ScanReport
@@ -73,7 +76,11 @@ class ParquetSource(Source):
         self.label = label
         self._path = path
         self._prefix = prefix
-        schema = _read_schema(path) or pa.schema([])
+        self._report = ScanReport()
+        schema, self._failure = _read_schema(path)
+        self._unlisted: set[str] = set()
+        if is_unavailable(self._failure):  # before it is counted
+            self._report.unread.append(display_name(str(path)))
         self._columns = ColumnNames()
         self._left_out: dict[str, str] = {}
         if schema.names:
@@ -91,7 +98,7 @@ class ParquetSource(Source):
     @override
     @property
     def report(self) -> ScanReport:
-        return ScanReport(left_out=dict(self._left_out))
+        return replace(self._report, left_out=dict(self._left_out))
 
     @override
     def estimated_count(self) -> int | None:
@@ -107,20 +114,26 @@ class ParquetSource(Source):
 
     def __iter__(self) -> Iterator[Item]:
         row = 0
+        self._report, self._unlisted = ScanReport(), set()
         try:
-            stat = size_and_mtime(self._path.stat())
+            if self._failure is not None:
+                raise self._failure
+            stamp = size_and_mtime(self._path.stat())
             with pq.ParquetFile(self._path, buffer_size=_BUFFER_BYTES) as file:
                 for batch in _batches(file, self._read, _ROWS_PER_BATCH):
                     for record in valid_text_columns(batch).to_pylist():
-                        yield replace(self._item(record, stat, row), types=self._types)
+                        yield replace(self._item(record, stamp, row), types=self._types)
                         row += 1
         except _READ_ERRORS as error:
-            what = f"{display_name(self._path.name)} is truncated or corrupt after {row:,} rows"
-            yield unreadable_item(
-                self._prefix + display_name(self._path.stem),
-                self.label,
-                SourceError(f"{what}: {' '.join(str(error).split())}"),
-            )
+            yield self._unread(error, row)
+
+    def _unread(self, error: Exception, row: int) -> Item:
+        item_id = self._prefix + display_name(self._path.stem)
+        if item := unreadable_file(item_id, self.label, self._path, error, self._prefix):
+            self._report.unread.append(display_name(str(self._path)))
+            return item
+        what = f"{display_name(self._path.name)} is truncated or corrupt after {row:,} rows"
+        return unreadable_item(item_id, self.label, SourceError(f"{what}: {' '.join(str(error).split())}"))
 
     def _is_own(self, name: str, schema: pa.Schema) -> bool:
         """Return whether a column becomes the image, the item's id, `path` or the captions."""
@@ -128,7 +141,7 @@ class ParquetSource(Source):
             return True
         return (name == "path" and is_text(schema.field(name).type)) or name == "id" == self._columns.id
 
-    def _item(self, record: dict[str, Any], stat: tuple[int, int], row: int) -> Item:
+    def _item(self, record: dict[str, Any], stamp: tuple[int, int], row: int) -> Item:
         data, path = _unpack(record[self._columns.image or ""])
         columns = self._metadata(record, path)
         id_column = self._columns.id
@@ -141,19 +154,23 @@ class ParquetSource(Source):
         text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
         item_id = self._prefix + composed(text)
         if data is not None:
-            return Item(item_id, self.label, fingerprint(*stat, row), lambda: data, columns)
+            return Item(item_id, self.label, fingerprint(*stamp, row), lambda: data, columns)
         if not path:
             empty = ImageUndecodable(f"row {row} of {display_name(self._path.name)} holds no image")
             return unreadable_item(item_id, self.label, empty, columns)
-        return self._item_at(find_path(self._path.parent / path), item_id, columns, (*stat, row))
+        return self._item_at(find_path(self._path.parent / path), item_id, columns, (*stamp, row))
 
     def _item_at(self, path: Path, item_id: str, columns: dict[str, Any], parts: tuple[int, ...]) -> Item:
         try:
             status = path.stat()
-            if not path.is_file():
+            if not stat.S_ISREG(status.st_mode):  # opening a named pipe would block
                 raise SourceError(f"{cut(display_name(str(path)))} is not a regular file")
         except OSError as error:
-            return unreadable_item(item_id, self.label, read_error(path, error), columns)
+            item = unreadable_item(item_id, self.label, read_error(path, error), columns)
+            if not is_unavailable(error):
+                return item
+            self._report_unlisted(path.parent)
+            return replace(item, unavailable=True)
         except ValueError as error:  # a NUL character in the path
             return unreadable_item(
                 item_id, self.label, SourceError(f"{quoted(str(path))} is not a path: {error}"), columns
@@ -163,6 +180,12 @@ class ParquetSource(Source):
         return Item(
             item_id, self.label, fingerprint(*parts, *size_and_mtime(status)), partial(read_range, path), columns
         )
+
+    def _report_unlisted(self, folder: Path) -> None:
+        name = f"{display_name(str(folder))}/"
+        if name not in self._unlisted:
+            self._unlisted.add(name)
+            self._report.unlisted.append(name)
 
     def _metadata(self, record: dict[str, Any], path: str | None) -> dict[str, Any]:
         """Return `path`, the captions and every other column that has a value, under the collection's names."""
@@ -180,14 +203,14 @@ class ParquetSource(Source):
         return own
 
 
-def _read_schema(path: Path) -> pa.Schema | None:
-    """Return the schema with unique names; None if the file can't be read."""
+def _read_schema(path: Path) -> tuple[pa.Schema, Exception | None]:
+    """Return the schema with unique names; an empty one and the error if the file can't be read."""
     try:
         schema = pq.read_schema(path)
-    except _READ_ERRORS:
-        return None
+    except _READ_ERRORS as error:
+        return pa.schema([]), error
     fields = [field.with_name(name) for field, name in zip(schema, unique_names(schema.names), strict=True)]
-    return pa.schema(fields, schema.metadata)
+    return pa.schema(fields, schema.metadata), None
 
 
 def _batches(file: pq.ParquetFile, names: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lookalike.errors import SourceError, SourceNotFound
+from lookalike.paths import exists
 from lookalike.sources import parquet, tar
 from lookalike.sources.folder import FolderSource
 from lookalike.sources.folder_walk import COLLECTION_NAMES, begins_as_image, has_image_extension
@@ -60,7 +62,7 @@ def open_sources(
     sources: list[Source] = []
     for argument in arguments:
         try:
-            paths, name = _expanded(argument)
+            paths, name = _expanded(argument, rules)
             for path in paths:
                 sources += _open_folder(path, name, names, rules) if path.is_dir() else [_open(path, name, names)]
         except OSError as error:
@@ -68,18 +70,23 @@ def open_sources(
     return sources
 
 
-def _expanded(argument: str) -> tuple[list[Path], str]:
+def _expanded(argument: str, rules: IgnoreRules) -> tuple[list[Path], str]:
     name, text = "", argument
     named = _NAMED.fullmatch(argument)
-    if named and not Path(argument).exists():
+    if named and not exists(Path(argument)):
         name, text = named["name"], named["path"]
     try:
         path = Path(text).expanduser()
     except RuntimeError as error:
         raise SourceNotFound(f"{text!r} begins with the home folder of an unknown user") from error
-    if path.exists():
-        return [path], name
+    try:
+        if exists(path):
+            return [path], name
+    except OSError:
+        if not glob.has_magic(text):
+            raise
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    _require_searched(path, rules)
     if matches:
         return matches, name
     if glob.has_magic(text):
@@ -87,6 +94,24 @@ def _expanded(argument: str) -> tuple[list[Path], str]:
     raise SourceNotFound(
         f"{text!r} does not exist; give a folder, a .tar or .parquet file, an image, or a pattern of them"
     )
+
+
+def _require_searched(pattern: Path, rules: IgnoreRules) -> None:
+    """Check that the folders in which a pattern looks for files can be listed, which `glob` does not tell.
+
+    Raises:
+        OSError: a folder can't be listed, and is not excluded.
+    """
+    if not glob.has_magic(str(pattern)):
+        return
+    above = [parent for parent in pattern.parents if glob.has_magic(str(parent))]
+    start = (above or [pattern])[-1].parent
+    for parent in (start, *reversed(above)):
+        for match in glob.glob(f"{parent}/", recursive=True):
+            folder = Path(match)
+            relative = folder.relative_to(start).as_posix()
+            if folder == start or not rules.excluded_by(f"{relative}/"):
+                os.scandir(folder).close()
 
 
 def _open_folder(path: Path, name: str, columns: ColumnNames, rules: IgnoreRules) -> list[Source]:

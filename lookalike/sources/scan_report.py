@@ -1,4 +1,4 @@
-"""What a source holds besides items: skipped files, excluded paths, and folders that can't be listed."""
+"""What a source holds besides items: skipped files, excluded paths, and what can't be reached."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ class ScanReport:
     Attributes:
         skipped: extension in lower case -> number of files that are no images; `""` for no extension.
         excluded: pattern -> number of files and folders that it excludes; nothing is counted below such a folder.
-        unlisted: ids of the folders that can't be listed or entered, each with a slash at its end.
+        unlisted: folders that can't be listed or entered, each with a slash at its end.
+        unread: tars and tables that can't be read now.
         left_out: column of a table -> what it holds, for those that are no metadata, such as a second image.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
     excluded: Counter[str] = field(default_factory=Counter)
     unlisted: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: ScanReport) -> None:
@@ -33,6 +35,7 @@ class ScanReport:
         self.skipped += other.skipped
         self.excluded += other.excluded
         self.unlisted += other.unlisted
+        self.unread += other.unread
         self.left_out |= other.left_out
 
 

@@ -7,10 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 from lookalike.errors import SourceError
+from lookalike.messages import number_of
 from lookalike.sources import parquet, tar
 from lookalike.sources.folder_walk import begins_as_image, has_image_extension, walk
 from lookalike.sources.ignore_rules import IgnoreRules
-from lookalike.sources.item import display_name
+from lookalike.sources.item import display_name, read_error
 
 
 def shards_below(root: Path, rules: IgnoreRules) -> list[Path]:
@@ -19,26 +20,32 @@ def shards_below(root: Path, rules: IgnoreRules) -> list[Path]:
     A Parquet file beside a tar of the same name describes that tar, as img2dataset writes it, and is left out.
 
     Raises:
-        SourceError: the folder holds tars and other Parquet files.
+        SourceError: the folder holds tars and other Parquet files, or tars or Parquet files and a folder that can't be
+            listed: one can't tell which of the files before are gone.
     """
     if not rules.levels and _has_image(root):
         return []
     tars: list[Path] = []
     tables: list[Path] = []
+    unlisted: list[SourceError] = []
     for listing in walk(root, rules, Counter()):
+        if listing.error:
+            unlisted.append(read_error(listing.folder, listing.error))
         if any(map(has_image_extension, listing.candidates)):
             return []
         if any(begins_as_image(listing.folder / name) for name in listing.candidates):
             return []
         tars += [listing.folder / name for name in listing.others if name.lower().endswith(tar.SUFFIXES)]
         tables += [listing.folder / name for name in listing.others if name.lower().endswith(parquet.SUFFIXES)]
+    if unlisted and (tars or tables):
+        raise unlisted[0]
     described = {path.with_name(tar.tar_stem(path.name)) for path in tars}
     tables = [path for path in tables if path.with_suffix("") not in described]
     if tars and tables:
         folder = display_name(str(root))
         raise SourceError(
-            f"{folder} holds {len(tars):,} tar files and {len(tables):,} Parquet files: name those that hold the "
-            f"images, as '{folder}/**/*.tar' or '{folder}/**/*.parquet'"
+            f"{folder} holds {number_of(len(tars), 'tar file')} and {number_of(len(tables), 'Parquet file')}: name "
+            f"those that hold the images, as '{folder}/**/*.tar' or '{folder}/**/*.parquet'"
         )
     return sorted(tars or tables)
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from lookalike.errors import SourceError
 from lookalike.images import is_image_start
 from lookalike.messages import cut, listed, quoted
+from lookalike.paths import is_unavailable
 from lookalike.sources.item import ColumnNames, display_name, find_path
 
 IMAGE_COLUMNS = ("image", "image_bytes", "bytes", "img", "picture", "jpg", "jpeg", "png", "content", "data")
@@ -113,8 +114,8 @@ def _image_column(schema: pa.Schema, samples: Samples, folder: Path, table: str)
 def _some_exist(folder: Path, paths: Sequence[Any]) -> bool:
     try:
         return any(find_path(folder / path).is_file() for path in paths)
-    except (OSError, ValueError):  # a NUL character in a path
-        return False
+    except (OSError, ValueError) as error:  # no permission to look; a NUL character in a path
+        return is_unavailable(error)
 
 
 def _check_image_column(name: str, kind: pa.DataType, samples: Samples, table: str) -> None:

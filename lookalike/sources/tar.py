@@ -39,6 +39,7 @@ from lookalike.sources.item import (
     read_error,
     read_range,
     size_and_mtime,
+    unreadable_file,
     unreadable_item,
 )
 from lookalike.sources.scan_report import ScanReport
@@ -124,18 +125,25 @@ class TarSource(Source):
             return None
 
     def __iter__(self) -> Iterator[Item]:
-        errors: list[SourceError] = []
+        errors: list[Item] = []
         self._ignored, self._report = IgnoredFiles(), ScanReport()
         try:
             parts = size_and_mtime(self._path.stat())
             for members in _neighbours(self._members(errors)):
                 yield from self._items(members, parts)
         except OSError as error:
-            errors.append(read_error(self._path, error))
-        for damage in errors:
-            yield unreadable_item(self._stem, self.label, damage)
+            missing = unreadable_item(self._stem, self.label, read_error(self._path, error))
+            errors.append(self._unread(error) or missing)
+        yield from errors
 
-    def _members(self, errors: list[SourceError]) -> Iterator[_Member]:
+    def _unread(self, error: BaseException) -> Item | None:
+        """Return the item of a tar that can't be reached now, None if the error means that it is damaged."""
+        item = unreadable_file(self._stem, self.label, self._path, error, f"{self._stem}/")
+        if item is not None:
+            self._report.unread.append(display_name(str(self._path)))
+        return item
+
+    def _members(self, errors: list[Item]) -> Iterator[_Member]:
         read = 0
         try:
             with tarfile.open(self._path, "r:*") as archive:
@@ -149,7 +157,8 @@ class TarSource(Source):
                     self._check_end(archive.offset)
         except _READ_ERRORS as error:
             what = f"{display_name(self._path.name)} is truncated or corrupt after {read:,} members"
-            errors.append(SourceError(f"{what}: {' '.join(str(error).split())}; the members before are kept"))
+            damage = SourceError(f"{what}: {' '.join(str(error).split())}; the members before are kept")
+            errors.append(self._unread(error) or unreadable_item(self._stem, self.label, damage))
 
     def _check_end(self, offset: int) -> None:
         """Raise ReadError if the archive ends at a damaged header, which `tarfile` takes for its end."""

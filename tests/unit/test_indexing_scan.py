@@ -19,7 +19,6 @@ from lookalike.collection import current_version, open_collection
 from lookalike.encoders.fake import FakeEncoder
 from lookalike.errors import SourceError
 from lookalike.manifest import Counts
-from lookalike.sources import folder_walk
 from tests.bad_images import encoded, make_image
 from tests.unit.test_indexing_job import ids, index
 from tests.unit.test_sources import write_parquet, write_tar
@@ -58,7 +57,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
                 raise PermissionError(13, "Permission denied", str(path))
             return scandir(path)
 
-        monkeypatch.setattr(folder_walk.os, "scandir", refusing)
+        monkeypatch.setattr(os, "scandir", refusing)
 
     return set_names
 
@@ -131,7 +130,7 @@ class TestKept:
         assert (summary.indexed, summary.dropped, summary.encoded, summary.kept) == (COUNT, 1, 1, COUNT // 2)
         assert (summary.unlisted_folders, summary.rejected) == (["b/"], 1)
         assert summary.seen == summary.indexed + summary.rejected + summary.skipped
-        assert "1 folders can't be listed or entered: b/" in summary_text(summary)
+        assert "1 folder can't be listed or entered: b/" in summary_text(summary)
         assert f"{COUNT // 2} images that can't be reached now were kept" in summary_text(summary)
         after = open_collection(out)
         old, new = ({item_id: row for row, item_id in enumerate(ids(c))} for c in (before, after))

@@ -54,7 +54,7 @@ def test_source_in_closed_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(path: Path) -> bool:
         raise refused(str(path))
 
-    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr("lookalike.sources.registry.exists", refuse)
     with pytest.raises(SourceError, match="shut/photos can't be read: Permission denied"):
         open_sources(["shut/photos"])
 
@@ -63,7 +63,7 @@ def test_output_in_closed_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_p
     def refuse(path: Path) -> bool:
         raise refused(str(path))
 
-    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr("indexing.work_folder.exists", refuse)
     with (
         pytest.raises(CollectionUnwritable, match="out can't be written to: Permission denied"),
         exclusive(tmp_path / "out"),
