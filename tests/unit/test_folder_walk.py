@@ -194,7 +194,7 @@ class TestShardFolders:
     def test_tars_and_tables_together_are_refused(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "a.tar", {"a.jpg": JPEG})
         write_parquet(tmp_path / "b.parquet", {"image": [JPEG]})
-        with pytest.raises(SourceError, match=r"1 tar files and 1 Parquet files.*/\*\*/\*\.tar"):
+        with pytest.raises(SourceError, match=r"1 tar file and 1 Parquet file:.*/\*\*/\*\.tar"):
             open_sources([str(tmp_path)])
 
     def test_tar_beside_images_is_skipped(self, tmp_path: Path) -> None:

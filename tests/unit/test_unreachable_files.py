@@ -26,7 +26,7 @@ from tests.unit.test_sources import write_parquet, write_tar
 COUNT = 3
 
 
-def picture(seed: int) -> bytes:
+def image_of(seed: int) -> bytes:
     return encoded(make_image(seed=seed), "JPEG")
 
 
@@ -42,14 +42,14 @@ def shards(tmp_path: Path) -> dict[str, Path]:
     folder.mkdir()
     linked.mkdir()
     for i in range(COUNT):
-        (linked / f"{i}.jpg").write_bytes(picture(30 + i))
+        (linked / f"{i}.jpg").write_bytes(image_of(30 + i))
     paths: dict[str, Path] = {
-        name: write_tar(folder / f"{name}.tar", {f"{i}.jpg": picture(first + i) for i in range(COUNT)})
+        name: write_tar(folder / f"{name}.tar", {f"{i}.jpg": image_of(first + i) for i in range(COUNT)})
         for name, first in (("x", 0), ("y", 10))
     }
     rows = range(COUNT)
     paths["table"] = write_parquet(
-        folder / "table.parquet", {"id": [f"t{i}" for i in rows], "image": [picture(20 + i) for i in rows]}
+        folder / "table.parquet", {"id": [f"t{i}" for i in rows], "image": [image_of(20 + i) for i in rows]}
     )
     paths["paths"] = write_parquet(
         tmp_path / "paths.parquet", {"id": [f"p{i}" for i in rows], "image": [f"linked/{i}.jpg" for i in rows]}
@@ -106,7 +106,7 @@ class TestSources:
     def test_only_this_tar_of_a_name_is_kept(self, shards: dict[str, Path], out: Path) -> None:
         sources = (f"n={shards['x']}", f"n={shards['y']}")
         index(out, *sources)
-        write_tar(shards["y"], {"0.jpg": picture(10)})
+        write_tar(shards["y"], {"0.jpg": image_of(10)})
         with refused(shards["x"]):
             summary = index(out, *sources)
         assert (summary.kept, summary.dropped, summary.indexed) == (COUNT, COUNT - 1, COUNT + 1)
@@ -140,7 +140,7 @@ class TestSources:
     def test_closed_folder_of_tars_is_named(self, tmp_path: Path, pattern: str) -> None:
         for name in "ab":
             (tmp_path / name).mkdir()
-            write_tar(tmp_path / name / "x.tar", {"0.jpg": picture(0)})
+            write_tar(tmp_path / name / "x.tar", {"0.jpg": image_of(0)})
         with refused(tmp_path / "b"):
             with pytest.raises(SourceError, match="b can't be read: Permission denied"):
                 open_sources([str(tmp_path / pattern)])
