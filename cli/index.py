@@ -212,7 +212,8 @@ def _counts(summary: IndexSummary) -> list[str]:
         compared = summary.verified + summary.edited
         lines.append(f"  {compared:,} compared by content: {summary.edited:,} changed, though size and time did not")
     if summary.replaced_encoder:
-        lines.append(f"  the previous version was encoded with {summary.replaced_encoder}")
+        again = "" if summary.reused else ", so that all images were encoded again"
+        lines.append(f"  the previous version was encoded with {summary.replaced_encoder}{again}")
     if summary.dropped:
         are, were = ("is", "was") if summary.dropped == 1 else ("are", "were")
         images = number_of(summary.dropped, "image")

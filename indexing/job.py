@@ -34,6 +34,7 @@ from lookalike.bootstrap import EngineOptions, load_encoder
 from lookalike.collection import Collection
 from lookalike.cores import available_cores
 from lookalike.disk_errors import translated_disk_errors
+from lookalike.encoders.lite.editions import is_first_edition
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import SourceError
 from lookalike.images import DEFAULT_MAX_PIXELS
@@ -96,7 +97,8 @@ class IndexSummary:
         unchanged: True if nothing changed, so that no version was written.
         encoder: name of the encoder.
         text: whether the encoder takes texts.
-        replaced_encoder: name of the previous version's encoder if it was another one; else None.
+        replaced_encoder: name of the previous version's encoder, and its edition where this release has a later one, if
+            it was another encoder; else None.
         engine: engine, precision and device of the encoder.
         store: kind of the store.
         seen: items and skipped files of the sources; seen = indexed + rejected + skipped.
@@ -206,7 +208,7 @@ class _Change:
     """What the new version no longer has.
 
     Attributes:
-        replaced_encoder: name of the previous version's encoder if it was another one.
+        replaced_encoder: as in `IndexSummary`.
         dropped: rows of the previous version whose images are no longer in the sources.
     """
 
@@ -220,7 +222,8 @@ def _change(
     if previous is None:
         return _Change(None, 0)
     before = previous.manifest.encoder
-    replaced = before.name if before.identity != encoder.spec.identity else None
+    edition = " (first edition)" if is_first_edition(before.weights) else ""
+    replaced = f"{before.name}{edition}" if before.identity != encoder.spec.identity else None
     arrived = [place.content_hashes() for place in embeddings if isinstance(place, ShardPool)]
     return _Change(replaced, count_dropped(previous, plan, np.concatenate(arrived)))
 

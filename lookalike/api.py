@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from lookalike import collection as collections
-from lookalike.bootstrap import open_collection_store
+from lookalike.bootstrap import open_collection_store, require_current_edition
 from lookalike.cores import available_cores
 from lookalike.encoders import registry
 from lookalike.encoders.engines.options import EngineOptions
@@ -120,7 +120,7 @@ def open_collection(
         limits: bounds on queries; the defaults are 1,000 results and 1,000 characters.
 
     Raises:
-        CollectionError: the folder holds no valid collection.
+        CollectionError: the folder holds no valid collection, or one of an earlier edition of `lite` (EncoderMismatch).
         StoreError: the vector store can't be opened.
         EncoderError: an option has an unknown value, or `device` is `cuda` and there is none.
     """
@@ -129,6 +129,7 @@ def open_collection(
     if not isinstance(limits, Limits | None):
         raise TypeError(f"limits must be a lookalike.Limits, not {type(limits).__name__}")
     opened = collections.open_collection(Path(path).expanduser(), verify=verify)
+    require_current_edition(opened)
     store = open_collection_store(opened, "cpu" if device == "cpu" else "auto")
     return SearchableCollection(VectorSearcher(opened, store, limits), encoder, options)
 

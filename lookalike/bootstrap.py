@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -10,9 +11,10 @@ from typing import Literal
 from lookalike.collection import Collection, open_collection
 from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.engines.selection import cuda_available
+from lookalike.encoders.lite.editions import is_first_edition
 from lookalike.encoders.protocol import Encoder
 from lookalike.encoders.registry import load_encoder
-from lookalike.errors import StoreUnavailable
+from lookalike.errors import MAX_VALUE_CHARACTERS, EncoderMismatch, StoreUnavailable
 from lookalike.search import Limits, Searcher
 from lookalike.stores.protocol import VectorStore
 from lookalike.stores.registry import AUTO, EXACT, TORCH_EXACT, open_store
@@ -20,7 +22,14 @@ from lookalike.types import Identity
 
 StoreDevice = Literal["auto", "cpu", "cuda"]
 
-__all__ = ["EngineOptions", "StoreDevice", "load_encoder", "open_collection_store", "open_searcher"]
+__all__ = [
+    "EngineOptions",
+    "StoreDevice",
+    "load_encoder",
+    "open_collection_store",
+    "open_searcher",
+    "require_current_edition",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +60,7 @@ def open_searcher(
     """
     if isinstance(collection, Path):
         collection = open_collection(collection)
+    require_current_edition(collection)
     entry = collection.manifest.encoder
     name = encoder or entry.name
     used = (loaded or {}).get((name, entry.identity)) or load_encoder(name, engine_options)
@@ -58,6 +68,31 @@ def open_searcher(
     if store_device == "auto" and engine_options.device == "cpu":
         store_device = "cpu"
     return Searcher(collection, open_collection_store(collection, store_device), used, limits)
+
+
+def require_current_edition(collection: Collection) -> None:
+    """Check that the encoder of a collection is not an edition of `lite` that this release no longer has.
+
+    Raises:
+        EncoderMismatch: it is; the message has the command that encodes the images again.
+    """
+    name, weights = collection.manifest.encoder.name, collection.manifest.encoder.weights
+    if is_first_edition(weights):
+        raise EncoderMismatch(
+            f"collection {collection.root} was made by the first edition of {name!r}; this release has the second, "
+            f"whose vectors can't be compared with those; encode the images again: {_index_command(collection)}"
+        )
+
+
+def _index_command(collection: Collection) -> str:
+    """Return the command that encodes a collection's images again; SOURCE stands for sources that can't be named."""
+    manifest = collection.manifest
+    is_import = not manifest.inputs  # the sources of an import are embeddings
+    sources = "SOURCE" if is_import else shlex.join(manifest.sources)
+    if not 0 < len(sources) <= MAX_VALUE_CHARACTERS:
+        sources = "SOURCE"
+    replace = " --replace" if is_import else ""
+    return f"`lookalike index {sources} --out {shlex.quote(str(collection.root))}{replace}`"
 
 
 def open_collection_store(collection: Collection, device: StoreDevice = "auto") -> VectorStore:

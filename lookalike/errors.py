@@ -123,7 +123,8 @@ class EncoderMismatch(CollectionError):
     """A collection that was made by another encoder than the one in use.
 
     Vectors of two encoders can't be compared. The message names both encoders. Serve the collection with the encoder
-    that made it, or index again with the new one.
+    that made it, or index again with the new one. If an earlier edition of `lite` made it, the message has the command
+    that encodes its images again: a release has one edition.
     """
 
     code = "encoder_mismatch"

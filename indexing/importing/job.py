@@ -26,6 +26,7 @@ from lookalike.bootstrap import EngineOptions, load_encoder
 from lookalike.collection import CURRENT
 from lookalike.cores import available_cores
 from lookalike.disk_errors import translated_disk_errors
+from lookalike.encoders.lite.editions import FIRST_EDITION_DIM
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import EncoderMismatch, SourceError
 from lookalike.manifest import Manifest
@@ -175,9 +176,12 @@ def _require_no_collection(out: Path) -> None:
 def _check(settings: ImportSettings, embeddings: Embeddings, encoder: Encoder) -> None:
     """Check the encoder's width, and that an index fits the memory."""
     if encoder.spec.dim != embeddings.dim:
+        fix = "name the encoder that made them"
+        if encoder.spec.name == "lite" and embeddings.dim == FIRST_EDITION_DIM:
+            fix = "vectors of its first edition can't be imported: index the images"
         raise EncoderMismatch(
             f"{settings.source} holds vectors of width {embeddings.dim}, encoder {settings.encoder!r} makes "
-            f"{encoder.spec.dim}; name the encoder that made them"
+            f"{encoder.spec.dim}; {fix}"
         )
     if settings.budget.needs_trials:
         presets = candidates(settings.store, embeddings.count)

@@ -69,12 +69,14 @@ class ModelFamily(ABC):
         image_batches: row counts of the image tower's graph, as in `Tower`.
         fp32_layers: of the image tower, as in `Tower`.
         text_hint: how to get texts where `text_available` is false.
+        first_format: the lowest format of `encoder.json` whose weights fill the family's own joint space as it is now.
     """
 
     cuda_precision: ClassVar[str] = "bf16"
     image_batches: ClassVar[tuple[int, ...]] = IMAGE_BATCHES
     fp32_layers: ClassVar[tuple[int, int]] = (0, 0)
     text_hint: ClassVar[str] = ""
+    first_format: ClassVar[int] = 1
 
     @property
     def round_to_bf16(self) -> Callable[[nn.Module], None] | None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from app.main import create_app
 from app.settings import Settings
 from lookalike import bootstrap, collection
 from lookalike.collection import VECTORS, VERSIONS, Collection, current_version
+from lookalike.encoders.fake import FakeEncoder
+from lookalike.encoders.lite import editions
+from lookalike.encoders.lite.editions import FIRST_EDITION
 from lookalike.errors import ConfigInvalid
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import build_collection, photograph
@@ -320,3 +324,41 @@ def test_two_folders_of_one_name_are_rejected(tmp_path: Path) -> None:
 def test_environment_lists_folders_between_colons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOOKALIKE_COLLECTIONS", "/data/shoes:/data/my bags")
     assert Settings().collections == (Path("/data/shoes"), Path("/data/my bags"))
+
+
+def test_first_edition_of_lite_is_refused_until_indexed_again(
+    roots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(editions, "weights_digest", lambda: "2" * 64)
+    old = replace(FakeEncoder.spec, name="lite", weights=FIRST_EDITION)
+    build_collection(roots[1], old)
+    with service(roots) as client:
+        eventually(lambda: opened(client) == {"first", "third"})
+        eventually(lambda: failure(client, "second") is not None)
+        refused = failure(client, "second")
+        assert (refused["code"], refused["version"]) == ("encoder_mismatch", current_version(roots[1]))
+        assert "the first edition of 'lite'" in refused["detail"]
+        assert f"`lookalike index SOURCE --out {roots[1]}" in refused["detail"]
+        response = client.post("/v1/collections/second/search/text", json={"text": "a cat"})
+        assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+        assert refused["detail"] in response.json()["detail"]
+        build_collection(roots[1])
+        eventually(lambda: "second" in opened(client))
+
+
+def test_return_to_a_version_of_the_first_edition_is_refused(
+    roots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(editions, "weights_digest", lambda: "2" * 64)
+    with service(roots) as client:
+        before = current_version(roots[0])
+        build_collection(roots[0], replace(FakeEncoder.spec, name="lite", weights=FIRST_EDITION))
+        response = client.post("/v1/collections/first/reload")
+        assert (response.status_code, response.json()["code"]) == (503, "version_refused")
+        assert "the first edition of 'lite'" in response.json()["detail"]
+        assert client.get("/readyz").json()["version"] == before
+
+
+def failure(client: TestClient, name: str) -> dict[str, Any]:
+    reason: dict[str, Any] = client.get(f"/v1/collections/{name}").json()["failure"]
+    return reason

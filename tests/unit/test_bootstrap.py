@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+import lookalike
+from cli.main import app
 from indexing.job import IndexSettings, run_index
 from lookalike import bootstrap
-from lookalike.bootstrap import EngineOptions, StoreDevice, open_collection_store, open_searcher
+from lookalike.bootstrap import (
+    EngineOptions,
+    StoreDevice,
+    open_collection_store,
+    open_searcher,
+    require_current_edition,
+)
 from lookalike.collection import Collection, open_collection
-from lookalike.errors import StoreUnavailable
+from lookalike.encoders.fake import FakeEncoder
+from lookalike.encoders.lite import editions
+from lookalike.encoders.lite.editions import FIRST_EDITION
+from lookalike.errors import EncoderMismatch, StoreUnavailable
 from lookalike.manifest import StoreEntry
 from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
@@ -22,6 +35,7 @@ from lookalike.stores.protocol import VectorStore
 from lookalike.stores.registry import open_store
 from lookalike.stores.torch_exact import TorchStore
 from lookalike.types import Float16
+from tests.api.small_collection import build_collection
 from tests.unit.small_images import make_image
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -158,3 +172,51 @@ def test_loaded_encoder_is_reused_by_its_own_name_only(monkeypatch: pytest.Monke
     assert open_searcher(open_collection(root), loaded={key: first.encoder}).encoder is first.encoder
     with pytest.raises(pytest.fail.Exception, match="was loaded again"):  # equal weights, perhaps another calibration
         open_searcher(open_collection(root), loaded={("folder:elsewhere", key[1]): first.encoder})
+
+
+class TestFirstEdition:
+    """A collection of the first edition of `lite`, opened by a release that has another one."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(editions, "weights_digest", lambda: "2" * 64)
+        return build_collection(tmp_path / "my gallery", replace(FakeEncoder.spec, name="lite", weights=FIRST_EDITION))
+
+    @pytest.mark.parametrize("encoder", [None, "lite", "fake"])
+    @pytest.mark.parametrize("is_open", [False, True])
+    def test_searcher_is_refused_in_one_line(self, folder: Path, encoder: str | None, is_open: bool) -> None:
+        with pytest.raises(EncoderMismatch, match=r"made by the first edition of 'lite'.* has the second") as raised:
+            open_searcher(open_collection(folder) if is_open else folder, encoder=encoder)
+        assert "\n" not in str(raised.value)
+
+    def test_python_api_refuses_to_open_it(self, folder: Path) -> None:
+        with pytest.raises(EncoderMismatch, match="first edition"):
+            lookalike.open_collection(folder)
+
+    def test_search_command_refuses_it(self, folder: Path) -> None:
+        result = CliRunner().invoke(app, ["search", str(folder), "--text", "red"])
+        assert result.exit_code == 1
+        assert isinstance(result.exception, EncoderMismatch)
+
+    @pytest.mark.parametrize(
+        ("sources", "inputs", "command"),
+        [
+            (["photos", "more=my images"], "0a1b", "photos 'more=my images' --out {out}`"),
+            ([f"part-{i:05}.tar" for i in range(50)], "0a1b", "SOURCE --out {out}`"),
+            (["embeddings"], "", "SOURCE --out {out} --replace`"),
+        ],
+        ids=["sources", "too many to name", "import"],
+    )
+    def test_message_has_the_command(self, folder: Path, sources: list[str], inputs: str, command: str) -> None:
+        collection = open_collection(folder)
+        manifest = collection.manifest.model_copy(update={"sources": sources, "inputs": inputs})
+        with pytest.raises(EncoderMismatch) as raised:
+            require_current_edition(replace(collection, manifest=manifest))
+        assert str(raised.value).endswith(f"`lookalike index {command}".format(out=f"'{folder}'"))
+
+    def test_collection_of_another_encoder_is_accepted(self, folder: Path) -> None:
+        assert len(open_searcher(build_collection(folder.parent / "other")).collection)
+
+    def test_release_of_that_edition_accepts_it(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(editions, "weights_digest", lambda: FIRST_EDITION)
+        require_current_edition(open_collection(folder))

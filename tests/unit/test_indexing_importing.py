@@ -136,6 +136,17 @@ def test_vectors_of_another_encoder_are_rejected(gallery: Path, vectors: Float32
         imported(wide, tmp_path / "other")
 
 
+def test_vectors_of_the_first_edition_of_lite_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lite(FakeEncoder):
+        spec = replace(FakeEncoder.spec, name="lite")
+
+    monkeypatch.setattr(job_module, "load_encoder", lambda *_, **__: Lite())
+    np.save(tmp_path / "old.npy", np.ones((3, 640), np.float32))
+    with pytest.raises(EncoderMismatch, match=r"first edition can't be imported: index the images$"):
+        imported(tmp_path / "old.npy", tmp_path / "mine")
+    assert not (tmp_path / "mine/CURRENT").exists()
+
+
 def test_invalid_rows_are_listed_as_rejected(vectors: Float32, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -24,6 +24,8 @@ from indexing.work_folder import WORK
 from lookalike.bootstrap import open_searcher
 from lookalike.collection import REJECTED, Collection, current_version, open_collection
 from lookalike.encoders.fake import FakeEncoder
+from lookalike.encoders.lite import editions
+from lookalike.encoders.lite.editions import FIRST_EDITION
 from lookalike.errors import BudgetImpossible, DiskFull, EncoderError, SourceError, SourceNotFound
 from lookalike.row_search import SearchOptions
 from lookalike.sources import folder as folder_module
@@ -63,6 +65,21 @@ def ids(collection: Collection) -> list[str]:
 def work_pool(out: Path) -> ShardPool:
     (folder,) = (out / WORK).iterdir()
     return ShardPool(folder)
+
+
+class Edition(FakeEncoder):
+    """An edition of `lite` that gives all images one vector, which depends on its weights, for some batches."""
+
+    def __init__(self, weights: str) -> None:
+        self.spec = replace(FakeEncoder.spec, name="lite", weights=weights)
+        self.vector = np.eye(self.spec.dim, dtype=np.float16)[int(weights[0], 16) % 10]
+        self.batches_left = COUNT
+
+    def encode_images(self, batch: UInt8) -> Float32:
+        if not self.batches_left:
+            raise EncoderError("stopped")
+        self.batches_left -= 1
+        return np.tile(self.vector.astype(np.float32), (len(batch), 1))
 
 
 class TestFirstRun:
@@ -254,6 +271,44 @@ class TestRerun:
         monkeypatch.setattr(job_module, "load_encoder", lambda *_, **__: Other())
         summary = index(out, gallery)
         assert (summary.replaced_encoder, summary.encoded, summary.dropped) == ("fake", COUNT, 0)
+
+    def test_later_edition_of_lite_encodes_everything(
+        self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the first edition published, and what a job of it left behind half finished, is not reused."""
+        first, second = Edition(FIRST_EDITION), Edition("2" * 64)
+        monkeypatch.setattr(editions, "weights_digest", lambda: "2" * 64)
+        monkeypatch.setattr(job_module, "load_encoder", lambda *_, **__: first)
+        version = index(out, gallery).version
+        for i in range(COUNT, COUNT + 5):
+            (gallery / f"{i:03}.jpg").write_bytes(encoded(make_image(seed=i), "JPEG"))
+        first.batches_left = 1
+        with pytest.raises(EncoderError):
+            index(out, gallery)
+        assert len(work_pool(out)) == 4
+
+        monkeypatch.setattr(job_module, "load_encoder", lambda *_, **__: second)
+        second.batches_left = 2
+        with pytest.raises(EncoderError):
+            index(out, gallery)
+        assert current_version(out) == version  # it serves until the new version is complete
+
+        second.batches_left = COUNT
+        resumed = index(out, gallery)
+        assert (resumed.replaced_encoder, resumed.encoded, resumed.reused) == ("lite (first edition)", COUNT + 5 - 8, 8)
+        assert {row.tobytes() for row in open_collection(out).vectors} == {second.vector.tobytes()}
+
+    def test_summary_says_that_all_was_encoded_again(
+        self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(editions, "weights_digest", lambda: "2" * 64)
+        for weights in (FIRST_EDITION, "2" * 64):
+            encoder = Edition(weights)
+            monkeypatch.setattr(job_module, "load_encoder", lambda *_, encoder=encoder, **__: encoder)
+            summary = index(out, gallery)
+        assert summary.encoded == COUNT
+        line = "the previous version was encoded with lite (first edition), so that all images were encoded again"
+        assert line in summary_text(summary)
 
     def test_suggested_query_suits_the_encoder(self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         class WithoutText(FakeEncoder):

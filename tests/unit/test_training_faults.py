@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from evaluation.datasets import Example, read_examples
 from lookalike.calibration import read_calibration
@@ -23,7 +24,7 @@ from training.bases.registry import load_base
 from training.data import image_cache as image_cache_module
 from training.data.image_cache import ROWS_FILE, cache_images, digest_of
 from training.run import trainer as trainer_module
-from training.run.checkpoint import trim_metrics
+from training.run.checkpoint import CHECKPOINT_FILE, trim_metrics
 from training.run.export import export_encoder
 from training.run.trainer import run_training
 from training.settings import Base, settings_from
@@ -173,6 +174,50 @@ def test_invalid_architecture_is_rejected(tmp_path: Path, change: dict[str, obje
         load_encoder(f"folder:{tmp_path / 'mine'}", EngineOptions(engine="torch")).encode_images(
             np.zeros((1, 3, 32, 32), np.uint8)
         )
+
+
+def as_written_by_the_first_edition(folder: Path, *, head: int) -> str:
+    """Export an encoder from `lite`, in the format that the first edition wrote; return its name."""
+    model = load_base(Base(head=head, size=32), text=False)
+    export_encoder(folder, model, model.modules().state_dict(), base="lite", extra={})
+    path = folder / "encoder.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    return f"folder:{folder}"
+
+
+def test_joint_space_of_the_first_edition_of_lite_is_rejected(tmp_path: Path) -> None:
+    name = as_written_by_the_first_edition(tmp_path / "mine", head=0)
+    with pytest.raises(WeightsInvalid, match=r"mine was trained from the first edition of 'lite'.* train it again"):
+        load_encoder(name, EngineOptions(engine="torch"))
+    with pytest.raises(WeightsInvalid, match="train it again"):
+        load_base(Base(encoder=name), text=False)
+
+
+def test_head_trained_on_the_first_edition_of_lite_is_kept(tmp_path: Path) -> None:
+    name = as_written_by_the_first_edition(tmp_path / "old", head=8)
+    model = load_base(Base(encoder=name), text=False)
+    export_encoder(tmp_path / "new", model, model.modules().state_dict(), base="lite", extra={})
+    old, new = (load_encoder(f"folder:{tmp_path / each}", EngineOptions(engine="torch")) for each in ("old", "new"))
+    assert old.spec.identity == new.spec.identity
+    batch = np.zeros((1, 3, 32, 32), np.uint8)
+    np.testing.assert_allclose(old.encode_images(batch), new.encode_images(batch), atol=1e-6)
+
+
+def test_checkpoint_of_another_base_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    gallery(tmp_path / "gallery")
+    monkeypatch.setattr(trainer_module.TrainingLoop, "_advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "gallery", tmp_path / "mine")
+    monkeypatch.undo()
+    checkpoint = tmp_path / "mine.work" / CHECKPOINT_FILE
+    state = torch.load(checkpoint, weights_only=True)
+    state["loop"]["modules"] = {f"old.{name}": tensor for name, tensor in state["loop"]["modules"].items()}
+    torch.save(state, checkpoint)
+    with pytest.raises(ConfigInvalid, match=r"a run of another base.* use another --out"):
+        train(tmp_path / "gallery", tmp_path / "mine")
 
 
 def test_missing_captions_are_rejected(tmp_path: Path) -> None:

@@ -328,7 +328,13 @@ class _TrainingRun:
         base = state.get("base")  # older checkpoints have none: the base is measured again
         self.base = CandidateScore(**base) if base else None
         self.warnings = list(state["warnings"])
-        self.loop.restore(state["loop"])
+        try:
+            self.loop.restore(state["loop"])
+        except (RuntimeError, ValueError, KeyError) as error:  # what torch raises for the state of other modules
+            raise ConfigInvalid(
+                f"{self.work} holds a run of another base, such as an earlier edition of 'lite': remove it to start "
+                "over, or use another --out"
+            ) from error
 
     def _save(self) -> None:
         if self.process.first:

@@ -23,7 +23,8 @@ from lookalike.encoders.preprocessing import Preprocessing
 from lookalike.errors import WeightsInvalid, WeightsMissing
 
 ENCODER_FILE, WEIGHTS_FILE, CALIBRATION_FILE = "encoder.json", "weights.safetensors", "calibration.json"
-FORMAT = 1
+FORMAT = 2
+"""Format 2 has the fields of format 1; it means that weights in `lite`'s joint space are of its second edition."""
 MAX_SIDE = 4096
 """Side of an input image, pixels."""
 
@@ -64,7 +65,8 @@ def read_encoder(folder: Path) -> ExportedEncoder:
 
     Raises:
         WeightsMissing: the folder or one of its two files is missing.
-        WeightsInvalid: not what `lookalike train` writes, from a later release, or other weights.
+        WeightsInvalid: not what `lookalike train` writes, from a later release, other weights, or in the joint space of
+            an earlier edition of its family.
     """
     path, weights = folder / ENCODER_FILE, folder / WEIGHTS_FILE
     if not path.is_file() or not weights.is_file():
@@ -72,18 +74,30 @@ def read_encoder(folder: Path) -> ExportedEncoder:
         raise WeightsMissing(f"no {missing} in {folder}: name a folder that `lookalike train` wrote")
     try:
         record = json.loads(path.read_text("utf-8"))
-        if record.pop("format") > FORMAT:
+        written = record.pop("format")
+        if written > FORMAT:
             raise WeightsInvalid(f"{path} was written by a later release of lookalike: upgrade")
         preprocessing = record["preprocessing"]
         preprocessing |= {name: tuple(map(float, preprocessing[name])) for name in ("mean", "std")}
         record |= {"preprocessing": Preprocessing(**preprocessing)}
         exported = ExportedEncoder(**{**record, "architecture": Architecture(**record["architecture"])})
         _require_valid(exported)
+        _require_current_edition(exported, written, folder)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsInvalid(f"{path} is not what `lookalike train` writes: {error!r}") from error
     if sha256_file(weights) != exported.weights:
         raise WeightsInvalid(f"{weights} is not the file that {ENCODER_FILE} was written with: copy the whole folder")
     return exported
+
+
+def _require_current_edition(exported: ExportedEncoder, written: int, folder: Path) -> None:
+    """Check that the family still has the modules that the weights fill; a head of its own is kept for ever."""
+    architecture = exported.architecture
+    if not architecture.head and written < model_family(architecture.family).first_format:
+        raise WeightsInvalid(
+            f"{folder} was trained from the first edition of {architecture.family!r}, whose joint space this release "
+            f"no longer has; train it again from this release's {architecture.family!r}"
+        )
 
 
 def _require_valid(exported: ExportedEncoder) -> None:

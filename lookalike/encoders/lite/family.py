@@ -34,6 +34,7 @@ class LiteFamily(ModelFamily):
     an image of a triplet encoder at 64 pixels strayed to cosine 0.981 in bf16, now 0.997."""
 
     text_hint = weights.TEXT_HINT
+    first_format = 2  # format 1 has the joint space of the first edition
 
     @property
     @override
