@@ -47,6 +47,10 @@ def encoders(
             typer.echo(json.dumps(_json(encoder)))
         return
     typer.echo(_table(known))
+    for encoder in known:
+        if encoder.limits:
+            texts = f"texts in {' '.join(encoder.languages)}. " if encoder.languages else ""
+            typer.echo(f"\n{encoder.name}: {texts}{encoder.limits}")
     typer.echo(
         "\nAlso: open_clip:<model>/<path of a .safetensors or .pt checkpoint>, optionally with @fp32, @bf16 or @fp16."
     )

@@ -356,6 +356,16 @@ class LoadedEncoder:
         """Whether `encode_texts` works: the encoder has a text tower, and it is installed."""
         return self._encoder.spec.text
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """ISO 639-1 codes of the languages of texts; empty where they are not known."""
+        return self._encoder.spec.languages
+
+    @property
+    def limits(self) -> str:
+        """What the encoder finds well and what not, in one sentence; empty where it is not known."""
+        return self._encoder.spec.limits
+
     def encode_images(self, images: Iterable[ImageInput], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Float32:
         """Encode images in batches; they are decoded in threads.
 

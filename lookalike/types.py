@@ -57,6 +57,8 @@ class EncoderSpec:
         text_hint: what to do where `text` is false.
         thresholds: the encoder's default thresholds of similarity.
         calibration: measured thresholds and probabilities, which override the defaults.
+        languages: of texts, ISO 639-1 codes; empty where they are not known.
+        limits: what it finds well and what not, one plain sentence; empty where it is not known.
     """
 
     name: str
@@ -71,6 +73,8 @@ class EncoderSpec:
     text_hint: str = "search by image"
     thresholds: Thresholds = Thresholds()
     calibration: Calibration | None = None
+    languages: tuple[str, ...] = ()
+    limits: str = ""
 
     @property
     def identity(self) -> Identity:

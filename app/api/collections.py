@@ -76,6 +76,8 @@ def _collection_response(hosted: HostedCollection) -> dict[str, Any]:
         "items": None,
         "encoder": None,
         "text": None,
+        "languages": None,
+        "limits": None,
         "created": None,
     }
     if (refusal := status.refusal) is not None:
@@ -84,5 +86,7 @@ def _collection_response(hosted: HostedCollection) -> dict[str, Any]:
         searcher = status.serving.pipeline.searcher
         manifest = searcher.collection.manifest
         facts["items"], facts["created"] = len(searcher.collection), manifest.created
-        facts["encoder"], facts["text"] = manifest.encoder.name, searcher.encoder.spec.text
+        spec = searcher.encoder.spec
+        facts["encoder"], facts["text"] = manifest.encoder.name, spec.text
+        facts["languages"], facts["limits"] = list(spec.languages), spec.limits
     return facts

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from app.api.request_bodies import Base64Image, ImageUrl
+from lookalike.encoders.lite.abilities import LANGUAGES, LIMITS
 from lookalike.filters import Filter
 from lookalike.row_search import SearchOptions
 from lookalike.stopwatch import STAGES
@@ -332,6 +333,8 @@ _COLLECTION: dict[str, Any] = {
     "items": 24,
     "encoder": "lite",
     "text": True,
+    "languages": list(LANGUAGES),
+    "limits": LIMITS,
     "created": "2026-01-01T00:00:00Z",
     "swaps": 0,
     "failure": None,
@@ -341,7 +344,8 @@ _COLLECTION: dict[str, Any] = {
 class CollectionResponse(BaseModel):
     """A collection of the service.
 
-    A collection that is closed opens on its first use. Until then `items`, `encoder`, `text` and `created` are null.
+    A collection that is closed opens on its first use. Until then `items`, `encoder`, `text`, `languages`, `limits` and
+    `created` are null.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_COLLECTION]})
@@ -351,6 +355,12 @@ class CollectionResponse(BaseModel):
     items: int | None = Field(description="Number of items.")
     encoder: str | None = Field(description="Name of the encoder.")
     text: bool | None = Field(description="Whether the encoder supports text queries.")
+    languages: list[str] | None = Field(
+        description="Languages of text queries, ISO 639-1 codes; empty if they are not known."
+    )
+    limits: str | None = Field(
+        description="What the encoder finds well and what not, in one sentence; empty if it is not known."
+    )
     created: str | None = Field(description="When the version was built, ISO 8601 in UTC.")
     swaps: int = Field(description="How often a new version has replaced an old one since the service started.")
     failure: Failure | None = Field(description="Why the newest version is not served; null if it is.")

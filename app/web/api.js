@@ -34,6 +34,8 @@ const post = (path, body, signal) =>
 
 export const ready = (signal) => request("readyz", { signal });
 
+export const collection = (name, signal) => request(`v1/collections/${encodeURIComponent(name)}`, { signal });
+
 export const items = (offset, limit, signal) => request(`v1/items?offset=${offset}&limit=${limit}`, { signal });
 
 export const item = (id, signal) => request(`v1/item?id=${encodeURIComponent(id)}`, { signal });

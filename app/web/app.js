@@ -70,9 +70,15 @@ function requestFor(current, signal) {
 }
 
 async function browse(limit, signal) {
-  const { items: total } = await untilReady(signal);
+  const { items: total, collection } = await untilReady(signal);
+  describeEncoder(collection, signal);
   const offset = Math.floor(Math.random() * Math.max(1, total - limit + 1));
   return { ...(await api.items(offset, limit, signal)), total };
+}
+
+async function describeEncoder(collection, signal) {
+  const facts = await api.collection(collection, signal).catch(() => null); // listing the images reports errors
+  if (facts && !signal.aborted) view.showEncoder(facts);
 }
 
 // The service accepts requests before the collection is open: wait for it and show why.

@@ -67,6 +67,20 @@ export function showSummary(text, took) {
     : "";
 }
 
+/** Show under the search box what the encoder understands and finds, where it is known. */
+export function showEncoder({ encoder, languages, limits }) {
+  const line = find("encoder"), names = new Intl.DisplayNames("en", { type: "language" });
+  line.hidden = !(languages?.length || limits);
+  if (line.hidden) return;
+  line.textContent = `Encoder ${encoder}: ${[languages.length && spoken(languages, names), limits].filter(Boolean).join(" ")}`;
+  line.title = languages.map((code) => names.of(code)).join(", ");
+}
+
+function spoken(languages, names) {
+  const first = names.of(languages.includes("en") ? "en" : languages[0]), others = languages.length - 1;
+  return others ? `${first} and ${others} other ${others === 1 ? "language" : "languages"}.` : `${first}.`;
+}
+
 /** Show an error with the service's title and message; null hides it. */
 export function showProblem(problem) {
   find("problem").hidden = !problem;

@@ -54,6 +54,8 @@ class FakeEncoder(TextEncoder):
             image_image=PairCalibration(threshold=0.3, cosines=(0.0, 1.0), probabilities=(0.0, 1.0)),
             image_text=PairCalibration(threshold=0.75, cosines=(-1.0, 1.0), probabilities=(0.0, 1.0)),
         ),
+        languages=("en",),
+        limits="Good for colours; not for anything else.",
     )
     preprocessing = _PREPROCESSING
     weight_bytes = 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import EncoderError, UnknownEncoder
+from lookalike.messages import number_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class KnownEncoder:
         installed: whether its weights are on this disk.
         dim: width d of the joint space; None where it is not known without the weights.
         hint: how to get the weights; empty if they are installed.
+        languages: of texts, as in `EncoderSpec`.
+        limits: as in `EncoderSpec`.
     """
 
     name: str
@@ -27,6 +30,8 @@ class KnownEncoder:
     installed: bool
     dim: int | None
     hint: str
+    languages: tuple[str, ...] = ()
+    limits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,7 @@ def _suggest(name: str) -> str:
 
 
 def _known_lite() -> Iterator[KnownEncoder]:
+    from lookalike.encoders.lite.abilities import LANGUAGES, LIMITS
     from lookalike.encoders.lite.constants import LITE_DIM
     from lookalike.encoders.lite.weights import TEXT_HINT, text_available, weights_digest
 
@@ -134,8 +140,10 @@ def _known_lite() -> Iterator[KnownEncoder]:
         yield KnownEncoder("lite", "embedded, offline, the default", False, LITE_DIM, str(error))
         return
     text = text_available()
-    description = f"embedded, offline, the default; {'images and text' if text else 'images only'}"
-    yield KnownEncoder("lite", description, True, LITE_DIM, "" if text else f"for text: {TEXT_HINT}")
+    languages = LANGUAGES if text else ()
+    searched = f"images and text in {number_of(len(languages), 'language')}" if text else "images only"
+    description, hint = f"embedded, offline, the default; {searched}", "" if text else f"for text: {TEXT_HINT}"
+    yield KnownEncoder("lite", description, True, LITE_DIM, hint, languages, LIMITS)
 
 
 def _known_open_clip() -> Iterator[KnownEncoder]:

@@ -326,6 +326,11 @@ def test_environment_lists_folders_between_colons(monkeypatch: pytest.MonkeyPatc
     assert Settings().collections == (Path("/data/shoes"), Path("/data/my bags"))
 
 
+def test_collection_states_what_its_encoder_understands(client: TestClient) -> None:
+    (listed,) = client.get("/v1/collections").json()["collections"]
+    assert (listed["languages"], listed["limits"]) == (["en"], "Good for colours; not for anything else.")
+
+
 def test_first_edition_of_lite_is_refused_until_indexed_again(
     roots: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

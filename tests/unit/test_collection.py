@@ -243,6 +243,11 @@ class TestEncoders:
         build(tmp_path)
         open_collection(tmp_path).require_encoder(replace(SPEC, engine="openvino", precision="bf16", device="cuda"))
 
+    def test_languages_and_limits_are_no_part_of_the_identity(self, tmp_path: Path) -> None:
+        folder = build(tmp_path)
+        open_collection(tmp_path).require_encoder(replace(SPEC, languages=("en", "zh"), limits="Good for all."))
+        assert not {"languages", "limits"} & json.loads((folder / "manifest.json").read_text())["encoder"].keys()
+
     @pytest.mark.parametrize("change", [{"weights": "1" * 64}, {"dim": 14}, {"image_size": 9}, {"preprocessing": "x"}])
     def test_other_encoder_is_rejected_naming_both(self, tmp_path: Path, change: dict[str, object]) -> None:
         build(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from lookalike.encoders.fake import FakeEncoder
+from lookalike.encoders.lite.abilities import LANGUAGES, LIMITS
+from lookalike.encoders.lite.encoder import lite_encoder
 from lookalike.encoders.registry import encoder_kinds, known_encoders, load_encoder
 from lookalike.errors import UnknownEncoder
+from lookalike.messages import number_of
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +47,19 @@ def test_command_lists_lite_as_text_and_json() -> None:
     first = json.loads(as_json.stdout.splitlines()[0])
     assert (first["name"], first["at_hand"], first["dim"]) == ("lite", True, 640)
     assert "mend" in first
+    assert first["languages"] == list(LANGUAGES)
+    assert plain.stdout.splitlines()[1].endswith(f"images and text in {number_of(len(LANGUAGES), 'language')}")
+    assert f"\nlite: texts in {' '.join(LANGUAGES)}. {first['limits']}\n" in plain.stdout
+
+
+def test_spec_of_lite_states_languages_and_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = lite_encoder().spec
+    assert (spec.languages, spec.limits) == (LANGUAGES, LIMITS)
+    assert "en" in LANGUAGES
+    assert all(re.fullmatch("[a-z]{2}", code) for code in LANGUAGES)
+    assert re.fullmatch(r"[^.]+\.", LIMITS)  # one sentence
+    monkeypatch.setattr("lookalike.encoders.lite.encoder.text_available", lambda: False)
+    assert lite_encoder().spec.languages == ()
 
 
 def test_prepare_converts_and_reports_it(tmp_path: Path) -> None:

@@ -437,6 +437,7 @@ def test_threads_share_a_collection_and_load_one_encoder(folder: Path, monkeypat
 def test_encoder_takes_every_kind_of_image_in_order() -> None:
     encoder = lookalike.load_encoder("fake")
     assert (encoder.name, encoder.dim, encoder.supports_text) == ("fake", 13, True)
+    assert (encoder.languages, encoder.limits) == (("en",), "Good for colours; not for anything else.")
     assert repr(encoder) == "<LoadedEncoder 'fake': dim 13>"
     opened = Image.open(image_file(CAT))
     kinds = [image_file(CAT), str(image_file(CAT)), photograph(CAT), opened, opened, pixels(CAT)]

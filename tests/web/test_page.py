@@ -63,6 +63,38 @@ def test_start_page_shows_the_collection(page: Page) -> None:
     expect(page.get_by_role("img", name="a cat", exact=True)).to_have_count(1)
 
 
+def test_start_page_says_what_the_encoder_understands(page: Page) -> None:
+    line = page.locator("#encoder")
+    expect(line).to_have_text("Encoder fake: English. Good for colours; not for anything else.")
+    search(page, "red")
+    expect(line).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("languages", "limits", "text", "title"),
+    [
+        (["de", "en", "zh"], "Good.", "Encoder x: English and 2 other languages. Good.", "German, English, Chinese"),
+        (["de", "fr"], "", "Encoder x: German and 1 other language.", "German, French"),
+        ([], "Good.", "Encoder x: Good.", ""),
+        ([], "", None, None),
+    ],
+)
+def test_line_about_the_encoder(
+    page: Page, languages: list[str], limits: str, text: str | None, title: str | None
+) -> None:
+    facts = {"encoder": "x", "languages": languages, "limits": limits}
+    page.route("**/v1/collections/*", lambda route: route.fulfill(json=facts))
+    with page.expect_response("**/v1/collections/*"):
+        page.goto("/")
+    page.wait_for_selector(".card")
+    line = page.locator("#encoder")
+    if text is None:
+        expect(line).to_be_hidden()
+        return
+    expect(line).to_have_text(text)
+    expect(line).to_have_attribute("title", title or "")
+
+
 def test_every_thumbnail_loads(page: Page) -> None:
     for image in page.locator(".card img").all():
         image.scroll_into_view_if_needed()

@@ -14,6 +14,7 @@ import numpy as np
 from lookalike.calibration import Calibration, read_calibration
 from lookalike.encoders.dual_encoder import TEXT_BATCHES, DualEncoder, TextModel
 from lookalike.encoders.engines import EngineOptions, Tower, choose_engine
+from lookalike.encoders.lite.abilities import LANGUAGES, LIMITS
 from lookalike.encoders.lite.constants import LITE_DIM, LITE_PREPROCESSING
 from lookalike.encoders.lite.family import LiteFamily
 from lookalike.encoders.lite.weights import (
@@ -49,18 +50,21 @@ def lite_encoder(options: EngineOptions = EngineOptions(), *, heads: Path = HEAD
     """
     family = LiteFamily()
     choice = choose_engine(options, cuda_precision=family.cuda_precision)
+    text_here = text_available()
     spec = EncoderSpec(
         name=NAME,
         weights=weights_digest(heads),
         dim=LITE_DIM,
         image_size=LITE_PREPROCESSING.size,
         preprocessing=LITE_PREPROCESSING.digest,
-        text=text_available(),
+        text=text_here,
         text_hint=TEXT_HINT,
         engine=choice.engine,
         precision=choice.precision,
         device=choice.device,
         calibration=_calibration(heads),
+        languages=LANGUAGES if text_here else (),
+        limits=LIMITS,
     )
     key = hashlib.sha256(f"{spec.weights} {spec.preprocessing} {family.code_digest()}".encode()).hexdigest()
     text = _text_model(family, key, heads) if spec.text else None
