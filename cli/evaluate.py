@@ -86,7 +86,7 @@ def evaluate(
     pairs: Annotated[int, typer.Option(min=8, help="Maximum number of pairs of each kind.")] = 20_000,
     views: Annotated[
         bool,
-        typer.Option("--views", help="Make each positive pair of two views of an image, not of two images of a class."),
+        typer.Option("--views", help="Make image pairs of two views of an image, not of two images of a class."),
     ] = False,
     platt: Annotated[
         bool, typer.Option("--platt", help="Calibrate by a sigmoid (Platt) instead of isotonic regression.")

@@ -15,10 +15,11 @@ from evaluation.datasets import Example
 from evaluation.embedded_set import EmbeddedSet, embed
 from evaluation.embedding import ProgressCallback, embed_texts
 from evaluation.extras import PAIRS, require_packages
+from evaluation.groups import group_examples
 from evaluation.intervals import mean_interval
 from evaluation.labels import label_scores
 from evaluation.options import Options
-from evaluation.pair_evaluation import PairEvaluation, caption_pairs, label_pairs, measure_pairs
+from evaluation.pair_evaluation import PairEvaluation, caption_pairs, label_pairs, measure_pairs, view_pairs
 from evaluation.ranking import best_ranks, hit_rate_at_k, precision_at_k
 from evaluation.views import two_views
 from lookalike.calibration import Calibration
@@ -226,13 +227,14 @@ def _zero_shot(result: Evaluation, options: Options) -> dict[str, Any]:
 
 def _measure_pairs(result: Evaluation, options: Options, progress: ProgressCallback | None) -> None:
     data = result.data
-    images = embed(data.encoder, two_views(data.examples, options.seed), progress) if options.views else data
-    if len(images.classes) > 1:
-        add_pairs(
-            result, "image_image", measure_pairs(*label_pairs(images, options, whole_classes=options.views), options)
-        )
+    groups = group_examples(data.examples)
+    if options.views:
+        views = embed(data.encoder, two_views(data.examples, options.seed), progress)
+        add_pairs(result, "image_image", measure_pairs(*view_pairs(data, views, groups, options), options))
+    elif len(data.classes) > 1:
+        add_pairs(result, "image_image", measure_pairs(*label_pairs(data, groups, options), options))
     if len(data.captioned) > 1 and data.encoder.spec.text:
-        add_pairs(result, "image_text", measure_pairs(*caption_pairs(data, options), options))
+        add_pairs(result, "image_text", measure_pairs(*caption_pairs(data, groups, options), options))
 
 
 def add_pairs(result: Evaluation, kind: str, pairs: PairEvaluation | None) -> None:

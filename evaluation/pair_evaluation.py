@@ -7,6 +7,7 @@ list of pairs is split without regard to images.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from evaluation.pairs import (
     Pairs,
     cosine_gap,
     decision_metrics,
-    pairs_by_caption,
     pairs_by_label,
+    pairs_by_search,
     roc_metrics,
 )
 from evaluation.weighted_pairs import WeightedPairs
@@ -84,36 +85,69 @@ def measure_pairs(validation: PairSample, test: PairSample, options: Options) ->
     return PairEvaluation(metrics, _intervals(test, calibration, options), calibration, test)
 
 
-def label_pairs(data: EmbeddedSet, options: Options, *, whole_classes: bool = False) -> tuple[PairSample, PairSample]:
-    """Draw validation and test pairs of images, from halves of the labelled images or of the classes."""
+def label_pairs(data: EmbeddedSet, groups: Int64, options: Options) -> tuple[PairSample, PairSample]:
+    """Draw validation and test pairs of images, from halves of the labelled images.
+
+    Args:
+        data: the images.
+        groups: (n,) the group of each, see `pairs_by_label`.
+        options: of the evaluation.
+    """
     rng = np.random.default_rng([options.seed, 1])
     labels = encode_labels((example.label for example in data.examples), data.classes)
     samples = []
-    if whole_classes:
-        halves = [np.flatnonzero(np.isin(labels, half)) for half in _split_in_half(np.arange(len(data.classes)), rng)]
-    else:
-        halves = list(_split_in_half(np.flatnonzero(labels >= 0), rng))
-    for half in halves:
-        pairs = _subsample_anchors(pairs_by_label(labels[half], rng), options.pairs // 2, rng)
+    for half in _split_in_half(np.flatnonzero(labels >= 0), rng):
+        pairs = _subsample_anchors(pairs_by_label(labels[half], groups[half], rng), options.pairs // 2, rng)
         samples.append(PairSample(pairs.cosines(data.vectors[half], data.vectors[half]), pairs.same, pairs.left))
     return samples[0], samples[1]
 
 
-def caption_pairs(data: EmbeddedSet, options: Options) -> tuple[PairSample, PairSample]:
-    """Draw validation and test pairs of an image and a caption, from halves of the captioned images.
+def view_pairs(data: EmbeddedSet, views: EmbeddedSet, groups: Int64, options: Options) -> tuple[PairSample, PairSample]:
+    """Search one view of each image among the other views of validation and test images; pair the hits.
+
+    Args:
+        data: n images.
+        views: of `two_views` of them.
+        groups: (n,) the group of each image, see `pairs_by_search`.
+        options: of the evaluation.
+    """
+    rng = np.random.default_rng([options.seed, 1])
+    rows = {example.key: row for row, example in enumerate(data.examples)}
+    labels = [example.label for example in views.examples]
+    first = np.flatnonzero([a == b for a, b in pairwise(labels)])
+    images = np.array([rows[str(labels[i])] for i in first], np.int64)
+    candidates = _possible_negatives(data)
+    samples = []
+    for half in _split_in_half(np.arange(len(first)), rng):
+        owners = rng.permutation(len(half))[: options.pairs // 4]
+        sides = views.vectors[first[half[owners]]], views.vectors[first[half] + 1]
+        pairs = pairs_by_search(*sides, owners, groups[images[half]], candidates[images[half]])
+        samples.append(PairSample(pairs.cosines(*sides), pairs.same, pairs.left))
+    return samples[0], samples[1]
+
+
+def caption_pairs(data: EmbeddedSet, groups: Int64, options: Options) -> tuple[PairSample, PairSample]:
+    """Search one caption of each image among validation and test images, halves of the captioned ones; pair the hits.
+
+    Args:
+        data: the images and captions.
+        groups: (n,) the group of each image, see `pairs_by_search`.
+        options: of the evaluation.
 
     Raises:
         TextUnsupported: the encoder has no text tower here.
     """
     rng = np.random.default_rng([options.seed, 2])
+    candidates = _possible_negatives(data)
+    sizes = np.bincount(data.owners)
     samples = []
     for half in _split_in_half(np.arange(len(data.captioned)), rng):
-        texts = np.flatnonzero(np.isin(data.owners, half))
-        pairs = _subsample_anchors(
-            pairs_by_caption(np.searchsorted(half, data.owners[texts]), rng), options.pairs // 2, rng
-        )
-        cosines = pairs.cosines(data.vectors[data.captioned[half]], data.caption_vectors[texts])
-        samples.append(PairSample(cosines, pairs.same, pairs.left))
+        images = data.captioned[half]
+        owners = rng.permutation(len(half))[: options.pairs // 4]
+        texts = np.searchsorted(data.owners, half[owners]) + rng.integers(0, sizes[half[owners]])
+        sides = data.caption_vectors[texts], data.vectors[images]
+        pairs = pairs_by_search(*sides, owners, groups[images], candidates[images])
+        samples.append(PairSample(pairs.cosines(*sides), pairs.same, pairs.left))
     return samples[0], samples[1]
 
 
@@ -123,6 +157,14 @@ def split_pair_list(cosines: Float64, same: Bool, seed: int) -> tuple[PairSample
     order = order[np.argsort(same[order], kind="stable")]
     halves = [PairSample(cosines[rows], same[rows], rows) for rows in (order[::2], order[1::2])]
     return halves[0], halves[1]
+
+
+def _possible_negatives(data: EmbeddedSet) -> Bool:
+    """Return which images may be wrong results: those with a label, as captions don't name all that an image shows.
+
+    Without classes they are all images.
+    """
+    return np.array([len(data.classes) < 2 or example.label is not None for example in data.examples])
 
 
 def _split_in_half(items: Int64, rng: np.random.Generator) -> tuple[Int64, Int64]:

@@ -1,4 +1,4 @@
-"""Verification of pairs: pairs drawn from labels or captions, the best threshold, and its metrics.
+"""Verification of pairs: pairs from labels or from searches by caption, the best threshold, and its metrics.
 
 A *positive* pair belongs together: two images of a class, or an image and its caption.
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.captions import BLOCK_QUERIES
 from evaluation.extras import import_extra
 from evaluation.labels import class_sizes
 from lookalike.types import Bool, Float32, Float64, Int64
@@ -36,51 +37,66 @@ class Pairs:
         return products
 
 
-def pairs_by_label(labels: Int64, rng: np.random.Generator) -> Pairs:
-    """Draw for each image another one of its class and one of another class, uniformly.
+def pairs_by_label(labels: Int64, groups: Int64, rng: np.random.Generator) -> Pairs:
+    """Draw for each image another one of its class and one of another group, uniformly.
 
-    Images whose class has no other image, or all images, are no anchors.
+    Images whose class has no other image, or whose group has all images, are no anchors.
 
-    >>> pairs = pairs_by_label(np.array([0, 0, 1, 1]), np.random.default_rng(0))
+    Args:
+        labels: (n,) int64, the class of each image.
+        groups: (n,) int64; images of a group are no negatives of each other. A class lies within one group.
+        rng: for the draws.
+
+    >>> labels = np.array([0, 0, 1, 1])
+    >>> pairs = pairs_by_label(labels, labels, np.random.default_rng(0))
     >>> pairs.left.tolist(), pairs.right[:4].tolist(), pairs.same.tolist()
     ([0, 1, 2, 3, 0, 1, 2, 3], [1, 0, 3, 2], [True, True, True, True, False, False, False, False])
     """
-    order = np.argsort(labels, kind="stable")  # a class is a run of this order
-    ranked = labels[order]
-    sizes, starts = class_sizes(labels, labels), np.searchsorted(ranked, labels, "left")
-    anchors = np.flatnonzero((sizes > 1) & (sizes < len(labels)))
+    order, starts, sizes = _runs(labels)
+    group_order, group_starts, group_sizes = _runs(groups)
+    anchors = np.flatnonzero((sizes > 1) & (group_sizes < len(labels)))
     size, start = sizes[anchors], starts[anchors]
     position = np.empty(len(labels), np.int64)
     position[order] = np.arange(len(labels))
     step = rng.integers(1, size)  # positions further round the class: never itself
     positive = order[start + (position[anchors] - start + step) % size]
+    size, start = group_sizes[anchors], group_starts[anchors]
     other = rng.integers(0, len(labels) - size)  # a position outside the run
-    negative = order[np.where(other < start, other, other + size)]
+    negative = group_order[np.where(other < start, other, other + size)]
     return _positive_and_negative(anchors, positive, negative)
 
 
-def pairs_by_caption(owners: Int64, rng: np.random.Generator) -> Pairs:
-    """Draw for each image one of its captions and a caption of another image.
+def pairs_by_search(queries: Float32, items: Float32, owners: Int64, groups: Int64, candidates: Bool) -> Pairs:
+    """Pair each query that finds its item with that item, and with the best wrong item.
+
+    A query finds its item if no wrong item has as high a cosine. The best wrong item is the first result of a search
+    where the right one is missing.
 
     Args:
-        owners: (t,) int64, the image of each text.
-        rng: for the draws.
+        queries: (q, d) of unit norm.
+        items: (n, d) of unit norm.
+        owners: (q,) int64, the position of each query's item.
+        groups: (n,) int64; items of the same group as a query's own are not wrong.
+        candidates: (n,) bool, the items that may be wrong.
 
     Returns:
-        `left` are images, `right` positions of texts.
+        `left` are positions of queries, `right` of items.
 
-    >>> pairs = pairs_by_caption(np.array([0, 1]), np.random.default_rng(0))
+    >>> eye, order = np.eye(3, dtype=np.float32), np.arange(3)
+    >>> pairs = pairs_by_search(eye[:2], eye, order[:2], order, np.array([True, False, True]))
     >>> pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist()
-    ([0, 1, 0, 1], [0, 1, 1, 0], [True, True, False, False])
+    ([0, 1, 0, 1], [0, 1, 2, 0], [True, True, False, False])
     """
-    order = np.argsort(owners, kind="stable")
-    anchors, start, size = np.unique(owners[order], return_index=True, return_counts=True)
-    if len(anchors) < 2:
-        return _positive_and_negative(anchors[:0], anchors[:0], anchors[:0])
-    positive = order[start + rng.integers(0, size)]
-    other = rng.integers(0, len(owners) - size)
-    negative = order[np.where(other < start, other, other + size)]
-    return _positive_and_negative(anchors, positive, negative)
+    found, wrong = np.zeros(len(queries), bool), np.zeros(len(queries), np.int64)
+    for start in range(0, len(queries), BLOCK_QUERIES):
+        rows = np.arange(start, min(start + BLOCK_QUERIES, len(queries)))
+        scores = queries[rows] @ items.T
+        own = scores[np.arange(len(rows)), owners[rows]]
+        scores[(groups[owners[rows], None] == groups) | ~candidates] = -np.inf
+        wrong[rows], best = scores.argmax(axis=1), scores.max(axis=1)
+        found[rows] = (own > best) & np.isfinite(best)
+    anchors = np.flatnonzero(found)
+    return _positive_and_negative(anchors, owners[anchors], wrong[anchors])
 
 
 def best_threshold(cosines: Float64, same: Bool) -> float:
@@ -168,6 +184,12 @@ def cosine_gap(cosines: Float64, same: Bool) -> dict[str, float]:
     """
     positive, negative = float(cosines[same].mean()), float(cosines[~same].mean())
     return {"positive_cosine": positive, "negative_cosine": negative, "cosine_gap": positive - negative}
+
+
+def _runs(values: Int64) -> tuple[Int64, Int64, Int64]:
+    """Return the order in which equal values are runs, and for each value the start and the size of its run."""
+    order = np.argsort(values, kind="stable")
+    return order, np.searchsorted(values[order], values, "left"), class_sizes(values, values)
 
 
 def _positive_and_negative(anchors: Int64, positive: Int64, negative: Int64) -> Pairs:

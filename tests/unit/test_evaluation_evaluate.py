@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -128,6 +129,36 @@ def test_separable_pairs_have_perfect_metrics():
     assert found.metrics["intervals"]["pairs.f1"] == [1.0, 1.0]
 
 
+def test_negatives_of_captions_are_best_wrong_images():
+    def negative_cosine(label_of_yellow: str | None) -> float:
+        labels = {"red": "red", "blue": "blue", "yellow": label_of_yellow}
+        examples = [
+            example(colour, label, (colour, f"all {colour}"), f"{colour}{i}")
+            for colour, label in labels.items()
+            for i in range(8)
+        ]
+        pairs = evaluate(ENCODER, examples, options=replace(QUICK, measures=("pairs",)))["pairs"]["image_text"]
+        assert pairs["positive_cosine"] > 0.999
+        assert pairs["expected_calibration_error"] < 0.001
+        return pairs["negative_cosine"]
+
+    red, blue, yellow = ENCODER.encode_texts(["red", "blue", "yellow"])
+    nearest = [yellow @ red, blue @ red, yellow @ red]  # of the texts "red", "blue" and "yellow"
+    assert negative_cosine("yellow") == pytest.approx(float(np.mean(nearest)), abs=0.15)
+    # an image without a label may show more than its captions say
+    assert negative_cosine(None) == pytest.approx(float(np.mean([blue @ red, blue @ red, yellow @ red])), abs=0.15)
+    assert negative_cosine("red") < 0.5 * negative_cosine("yellow")  # equal labels belong together
+
+
+def test_views_of_one_label_are_no_negatives():
+    examples = [example(colour, "warm", (), f"{colour}{i}") for colour in ("red", "yellow") for i in range(6)]
+    examples += [example("blue", "cold", (), f"blue{i}") for i in range(6)]
+    options = replace(QUICK, views=True, measures=("pairs",))
+    pairs = evaluate(ENCODER, examples, options=options)["pairs"]["image_image"]
+    assert pairs["positive_cosine"] == pytest.approx(1, abs=1e-3)
+    assert pairs["negative_cosine"] < 0.3  # blue against yellow or red, never yellow against red
+
+
 def test_pair_splits_are_disjoint_and_seeded():
     colours = ("red", "green", "blue", "yellow", "black", "white")
     examples = [example(colour, colour[0], (colour,), f"{colour}{i}") for colour in colours for i in range(4)]
@@ -160,21 +191,21 @@ def test_two_views_are_deterministic_crops(shared_data: Path):
     assert 0.25 < min(areas) < 0.5 < max(areas) < 0.82
     lite = load_encoder("lite")
     metrics = evaluate(lite, examples, options=replace(QUICK, views=True, measures=("pairs",)))["pairs"]
-    assert metrics["image_image"]["roc_auc"] > 0.97
-    assert metrics["image_text"]["roc_auc"] > 0.85
+    assert metrics["image_image"]["roc_auc"] > 0.9
+    assert metrics["image_text"]["roc_auc"] > 0.6  # of captions that find their photograph against the best wrong one
 
 
 def test_lite_calibration_holds_on_photographs(shared_data: Path):
     calibration = load_encoder("lite").spec.calibration
     assert calibration is not None
-    for kind, least in (("image_image", 0.98), ("image_text", 0.9)):
+    for kind, least in (("image_image", 0.85), ("image_text", 0.6)):
         curve = getattr(calibration, kind)
         assert list(curve.probabilities) == sorted(curve.probabilities)
-        assert curve.probability(1.0) > 0.99 > 0.01 > curve.probability(-0.1)
+        assert curve.probability(1.0) > 0.9 > 0.1 > curve.probability(-0.1)
         metrics = _lite_pairs(shared_data)[kind]
-        assert metrics["threshold"] == pytest.approx(curve.threshold, abs=0.06)
+        assert metrics["threshold"] == pytest.approx(curve.threshold, abs=0.25)  # other data has wrong images nearer
         assert metrics["f1"] > least
-        assert metrics["expected_calibration_error"] < 0.04
+        assert metrics["expected_calibration_error"] < 0.12
 
 
 def _lite_pairs(data: Path) -> dict:

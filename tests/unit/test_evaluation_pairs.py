@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.calibrate import expected_calibration_error, fit, probabilities_of
+from evaluation.datasets import Example
 from evaluation.extras import import_extra, require_packages
+from evaluation.groups import group_examples
 from evaluation.intervals import mean_interval
 from evaluation.options import Options
 from evaluation.pair_evaluation import PairSample, measure_pairs, split_pair_list
@@ -18,8 +20,8 @@ from evaluation.pairs import (
     best_threshold,
     cosine_gap,
     decision_metrics,
-    pairs_by_caption,
     pairs_by_label,
+    pairs_by_search,
     roc_metrics,
     weighted_metrics,
 )
@@ -41,11 +43,13 @@ def sample(seed, count=40, gap=0.3):
 @given(seeds)
 def test_label_pairs_match_their_kind(seed):
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, rng.integers(1, 20))
-    pairs = pairs_by_label(labels, rng)
-    assert (labels[pairs.left] == labels[pairs.right]).tolist() == pairs.same.tolist()
+    labels = rng.integers(0, 6, rng.integers(1, 20))
+    groups = labels // 2  # two classes belong together
+    pairs = pairs_by_label(labels, groups, rng)
+    assert (labels[pairs.left] == labels[pairs.right])[pairs.same].all()
+    assert (groups[pairs.left] != groups[pairs.right])[~pairs.same].all()
     assert not (pairs.left == pairs.right).any()
-    anchors = [i for i in range(len(labels)) if 1 < (labels == labels[i]).sum() < len(labels)]
+    anchors = [i for i in range(len(labels)) if (labels == labels[i]).sum() > 1 and (groups != groups[i]).any()]
     assert pairs.left[pairs.same].tolist() == pairs.left[~pairs.same].tolist() == anchors
 
 
@@ -54,7 +58,7 @@ def test_partners_are_drawn_uniformly():
     counts = {True: np.zeros(6), False: np.zeros(6)}
     rng = np.random.default_rng(0)
     for _ in range(4000):
-        pairs = pairs_by_label(labels, rng)
+        pairs = pairs_by_label(labels, labels, rng)
         for same in (True, False):
             counts[same][pairs.right[(pairs.left == 0) & (pairs.same == same)]] += 1
     np.testing.assert_allclose(counts[True] / 4000, [0, 0, 0.5, 0, 0.5, 0], atol=0.04)
@@ -63,13 +67,44 @@ def test_partners_are_drawn_uniformly():
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
-def test_caption_pairs_match_their_kind(seed):
+def test_search_pairs_equal_naive_loop(seed):
     rng = np.random.default_rng(seed)
-    owners = rng.permutation(np.concatenate([np.arange(5), rng.integers(0, 5, 9)]))
-    pairs = pairs_by_caption(owners, rng)
-    assert (owners[pairs.right] == pairs.left).tolist() == pairs.same.tolist()
-    assert pairs.left.tolist() == [*range(5), *range(5)]
-    assert len(pairs_by_caption(np.zeros(3, np.int64), rng).left) == 0
+    count = int(rng.integers(1, 12))
+    items, owners = rng.normal(size=(count, 3)), rng.integers(0, count, 9)
+    queries = items[owners] + rng.normal(size=(9, 3))
+    queries, items = (each.astype(np.float32) for each in (queries, items))
+    groups, candidates = rng.integers(0, 4, count), rng.random(count) < 0.7
+    expected = {}
+    for query in range(9):
+        wrong = [i for i in range(count) if candidates[i] and groups[i] != groups[owners[query]]]
+        scores = queries[query] @ items.T
+        if wrong and scores[owners[query]] > scores[wrong].max():
+            expected[query] = (owners[query], wrong[scores[wrong].argmax()])
+    pairs = pairs_by_search(queries, items, owners, groups, candidates)
+    assert pairs.left.tolist() == [*expected, *expected]
+    assert pairs.right.tolist() == [pair[side] for side in (0, 1) for pair in expected.values()]
+    assert pairs.same.tolist() == [True] * len(expected) + [False] * len(expected)
+
+
+def test_tied_wrong_item_means_not_found():
+    items = np.array([[1, 0], [1, 0]], np.float32)
+    pairs = pairs_by_search(items[:1], items, np.array([0]), np.array([0, 1]), np.ones(2, bool))
+    assert len(pairs.left) == 0
+
+
+def test_equal_labels_or_captions_make_a_group():
+    examples = [
+        Example("a", bytes, "pear", ("A pear on a table",)),
+        Example("b", bytes, None, (" a PEAR  on a table", "still life")),
+        Example("c", bytes, "plum", ("Still life",)),  # belongs to a through b
+        Example("d", bytes, "Pear"),
+        Example("e", bytes, "apple"),
+        Example("f", bytes),
+        Example("g", bytes),
+    ]
+    assert group_examples(examples).tolist() == [0, 0, 0, 0, 1, 2, 3]
+    only = [Example(str(i), bytes, "images", (f"caption {i}",)) for i in range(3)]
+    assert group_examples(only).tolist() == [0, 1, 2]  # a folder's name, not a class
 
 
 def counts(cosines, same, threshold):
