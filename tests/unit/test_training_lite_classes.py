@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.lite.classes import CLASSES, class_texts, class_vectors, pseudo_features
+from lookalike.encoders.lite.constants import CLASSES, MINILM, TEXT_FEATURES
+from training.lite.classes import class_texts, concept_space, pseudo_features
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +31,19 @@ def test_class_order_is_the_classifiers(texts):
     assert "tiger cat" in texts[282].names
 
 
-def test_class_vectors_follow_the_formula(texts):
-    two = texts[:2]
+def test_class_vectors_are_principal_components_of_names(texts):
     draw = torch.Generator().manual_seed(0)
-    prompts = [torch.randn(len(text.prompts), 8, generator=draw) for text in two]
-    vectors, mean = class_vectors(two, prompts, 0.5)
+    prompts = [torch.randn(len(text.prompts), TEXT_FEATURES, generator=draw) for text in texts]
+    space = concept_space(texts, prompts)
     expected = []
-    for text, rows in zip(two, prompts, strict=True):
-        names = sum(row / row.norm() for row in rows[: len(text.names)])
-        gloss = rows[text.prompts.index(text.gloss)]
-        both = names / names.norm() + gloss / gloss.norm()
-        expected.append(both / both.norm())
-    centre = 0.5 * (expected[0] + expected[1]) / 2
-    torch.testing.assert_close(mean, centre)
-    torch.testing.assert_close(vectors, torch.stack([(row - centre) / (row - centre).norm() for row in expected]))
+    for part, components in ((slice(None, MINILM), space.minilm), (slice(MINILM, None), space.use)):
+        rows = prompts[7][:, part]
+        names = F.normalize(rows[: len(texts[7].names)], dim=-1).mean(0)
+        gloss = rows[texts[7].prompts.index(texts[7].gloss)]
+        vector = F.normalize(F.normalize(names, dim=-1) + F.normalize(gloss, dim=-1), dim=-1)
+        expected.append(F.normalize(vector @ components, dim=-1) / 2**0.5)
+        torch.testing.assert_close(components.T @ components, torch.eye(components.shape[1]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(space.class_vectors[7], torch.cat(expected), atol=1e-5, rtol=0)
 
 
 def test_pseudo_photograph_is_a_step_along_classifier_row():

@@ -20,20 +20,23 @@ def test_released_file_has_every_key_with_its_default():
 
 def test_integers_are_accepted_for_floats_only():
     assert from_table({"learning_rate": 1}).learning_rate == 1.0
-    with pytest.raises(ConfigInvalid, match=r"epochs = 1\.5 must be an integer"):
-        from_table({"epochs": 1.5})
+    with pytest.raises(ConfigInvalid, match=r"steps = 1\.5 must be an integer"):
+        from_table({"steps": 1.5})
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         ({"lerning_rate": 1e-3}, "unknown key 'lerning_rate'"),
-        ({"epochs": "many"}, "epochs = 'many' must be an integer"),
+        ({"steps": "many"}, "steps = 'many' must be an integer"),
         ({"dropout": True}, "dropout = True must be a number"),
-        ({"epochs": 0}, "epochs = 0 must be at least 1"),
+        ({"steps": 0}, "steps = 0 must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0 must be above 0"),
         ({"weight_decay": -1}, "weight_decay = -1.0 must be at least 0"),
         ({"concept_weight": 1.0}, r"concept_weight = 1.0 must be in \[0, 1\)"),
+        ({"images_per_step": [8, 0]}, r"images_per_step = \[8, 0\] must be a list of numbers of at least 1"),
+        ({"images_per_step": [8, 0.5]}, "images_per_step = 0.5 must be an integer"),
+        ({"minilm_dropout": 1.0}, r"minilm_dropout = 1.0 must be in \[0, 1\)"),
         ({"classes_per_step": 1001}, r"classes_per_step = 1001 must be in \[0, 1000\]"),
     ],
 )
@@ -43,7 +46,7 @@ def test_invalid_tables_are_rejected(table, message):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("epochs = 1", "must hold one table"), ("[lite]\n[other]", "other"), ("[lite", "not TOML")]
+    ("content", "message"), [("steps = 1", "must hold one table"), ("[lite]\n[other]", "other"), ("[lite", "not TOML")]
 )
 def test_invalid_files_are_rejected(tmp_path, content, message):
     path = tmp_path / "a.toml"

@@ -70,3 +70,13 @@ def test_invalid_batches_are_rejected():
         info_nce(unit(2, 3, 0), unit(3, 3, 0), 0.1)
     with pytest.raises(ValueError, match="no pairs"):
         info_nce(unit(0, 3, 0), unit(0, 3, 0), 0.1)
+
+
+def test_ignored_pairs_are_left_out():
+    images, texts = unit(3, 5, 0), unit(3, 5, 1)
+    ignored = torch.eye(3, dtype=torch.bool)  # a pair itself is never left out
+    ignored[0, 1] = ignored[1, 0] = True
+    exp = (images @ texts.T / 0.5).exp()
+    kept = exp.masked_fill(ignored & ~torch.eye(3, dtype=torch.bool), 0)
+    expected = -(exp.diagonal() / kept.sum(1)).log().mean() / 2 - (exp.diagonal() / kept.sum(0)).log().mean() / 2
+    torch.testing.assert_close(info_nce(images, texts, 0.5, ignored=ignored), expected)

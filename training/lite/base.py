@@ -27,7 +27,7 @@ def load_lite(head: int, *, text: bool) -> Trainable:
         towers = Towers(projected_tower(load_efficientnet(), head), None)
         architecture = Architecture("lite", head=head)
         return Trainable(towers, architecture, LITE_PREPROCESSING, head, traits=LITE_TRAITS)
-    text_tower = load_text_tower()[0] if text else None
+    text_tower = load_text_tower() if text else None
     towers = Towers(load_image_tower(), text_tower)
     tokens = LiteTokens() if text else None
     architecture = Architecture("lite", text=text)

@@ -15,7 +15,8 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 from torch.nn import functional as F
 
-CLASSES = 1000
+from lookalike.encoders.lite.constants import CLASSES, CONCEPT_MINILM, CONCEPT_USE, MINILM
+
 MAX_NAMES = 4
 
 TEMPLATES = ("a {} in the picture", "there is a {} here", "a close-up of a {}", "many {}s")
@@ -42,25 +43,45 @@ def class_texts() -> list[ClassTexts]:
     return [_texts_of(index, info) for index in range(CLASSES)]
 
 
-def class_vectors(texts: list[ClassTexts], prompts: list[Tensor], centering: float) -> tuple[Tensor, Tensor]:
-    """Return a unit sentence vector for each class: its names and its gloss, less a share of all classes' mean.
+@dataclass(frozen=True, slots=True)
+class ConceptSpace:
+    """The space of the concept part: principal components of the classes' sentence vectors, for each text network.
+
+    Attributes:
+        class_vectors: (v, c) float32, unit rows: both networks' halves side by side.
+        minilm: (384, c / 2), orthonormal columns.
+        use: (512, c / 2), orthonormal columns.
+    """
+
+    class_vectors: Tensor
+    minilm: Tensor
+    use: Tensor
+
+
+def concept_space(texts: list[ClassTexts], prompts: list[Tensor]) -> ConceptSpace:
+    """Return the concept space.
 
     Args:
         texts: of all v classes.
-        prompts: sentence vectors of each class's prompts, (p_k, s), in their order, of any length.
-        centering: share of the mean over all classes that is subtracted, in [0, 1].
-
-    Returns:
-        (v, s) float32, unit rows, and the (s,) vector that was subtracted.
+        prompts: text features of each class's prompts, (p_k, s), in their order.
     """
+    halves, components = [], []
+    for part, width in ((slice(None, MINILM), CONCEPT_MINILM), (slice(MINILM, None), CONCEPT_USE)):
+        vectors = _class_vectors(texts, [rows[:, part] for rows in prompts])
+        directions = torch.linalg.svd(vectors, full_matrices=False).Vh[:width].T.contiguous()
+        components.append(directions)
+        halves.append(F.normalize(vectors @ directions, dim=-1))
+    return ConceptSpace(F.normalize(torch.cat(halves, dim=-1), dim=-1), *components)
+
+
+def _class_vectors(texts: list[ClassTexts], prompts: list[Tensor]) -> Tensor:
+    """Return a unit sentence vector for each class: of its names and its gloss."""
     rows = []
     for text, vectors in zip(texts, prompts, strict=True):
         names = F.normalize(vectors[: len(text.names)], dim=-1).mean(0)
         gloss = vectors[text.prompts.index(text.gloss)]
         rows.append(F.normalize(names, dim=-1) + F.normalize(gloss, dim=-1))
-    unit = F.normalize(torch.stack(rows), dim=-1)
-    mean = centering * unit.mean(0)
-    return F.normalize(unit - mean, dim=-1), mean
+    return F.normalize(torch.stack(rows), dim=-1)
 
 
 def pseudo_features(

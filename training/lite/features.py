@@ -3,7 +3,7 @@
 The heads are small, the backbones are not: with cached features an epoch takes a second instead of minutes. A cache
 file's name contains a digest of all that determines its content.
 
-Dimension letters: n photographs or texts, f = 1904 image features, s = 384 sentence channels.
+Dimension letters: n images or texts, f = 1904 image features, s = 896 text features.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.datasets import Example
@@ -25,13 +25,12 @@ from lookalike.encoders.engines import EngineOptions, Tower, choose_engine, crea
 from lookalike.encoders.lite.constants import (
     IMAGE_FEATURES,
     LITE_PREPROCESSING,
-    SENTENCE,
+    TEXT_FEATURES,
 )
-from lookalike.encoders.lite.minilm import MiniLM, mean_pool
-from lookalike.encoders.lite.pretrained import load_efficientnet, load_minilm
-from lookalike.encoders.lite.tokenizer import Tokenizer
-from lookalike.encoders.lite.towers import LiteBackbone
-from lookalike.encoders.lite.weights import IMAGE_SHA256, TEXT_SHA256, tokenizer_file
+from lookalike.encoders.lite.pretrained import load_efficientnet, load_minilm, load_use
+from lookalike.encoders.lite.tokenizer import LiteTokens
+from lookalike.encoders.lite.towers import LiteBackbone, LiteTextBackbone
+from lookalike.encoders.lite.weights import IMAGE_SHA256, MINILM_SHA256, USE_SHA256
 from lookalike.images import decode
 from lookalike.types import Float32, UInt8
 
@@ -59,14 +58,14 @@ def image_features(items: Sequence[Example], view: int, seed: int, cache: Path) 
     return _cached(cache, key, lambda: _encode_images(items, view, seed))
 
 
-def sentence_vectors(texts: Sequence[str], cache: Path) -> Tensor:
-    """Return mean-pooled sentence vectors, not normalized.
+def text_features(texts: Sequence[str], cache: Path) -> Tensor:
+    """Return the sentence vectors of both text networks side by side, MiniLM's not normalized.
 
     Returns:
         (n, s) float32.
     """
     digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
-    return _cached(cache, ["texts", VERSION, TEXT_SHA256, digest], lambda: _encode_texts(texts))
+    return _cached(cache, ["texts", VERSION, MINILM_SHA256, USE_SHA256, digest], lambda: _encode_texts(texts))
 
 
 def take_view(image: Image.Image, view: int, rng: np.random.Generator) -> Image.Image:
@@ -81,16 +80,6 @@ def take_view(image: Image.Image, view: int, rng: np.random.Generator) -> Image.
     crop = image.crop((round(left), round(top), round(left + width), round(top + height)))
     crop = crop.resize((LITE_PREPROCESSING.size, LITE_PREPROCESSING.size), Image.Resampling.BICUBIC)  # stretched
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
-
-
-class _Sentences(nn.Module):
-    def __init__(self, bert: MiniLM) -> None:
-        super().__init__()
-        self.bert = bert
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Ids and mask (n, t) -> (n, s)."""
-        return mean_pool(self.bert(ids, mask), mask)
 
 
 def _encode_images(items: Sequence[Example], view: int, seed: int) -> Float32:
@@ -121,13 +110,13 @@ def _encode_images(items: Sequence[Example], view: int, seed: int) -> Float32:
 
 
 def _encode_texts(texts: Sequence[str]) -> Float32:
-    tokenize, model = Tokenizer(tokenizer_file()), _Sentences(load_minilm()).eval()
+    tokenize, model = LiteTokens(), LiteTextBackbone(load_minilm(), load_use()).eval()
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # similar lengths in a batch: little padding
-    vectors = np.zeros((len(texts), SENTENCE), np.float32)
-    with torch.inference_mode(), tqdm(total=len(texts), desc="sentence vectors", unit=" texts", disable=None) as bar:
+    vectors = np.zeros((len(texts), TEXT_FEATURES), np.float32)
+    with torch.inference_mode(), tqdm(total=len(texts), desc="text features", unit=" texts", disable=None) as bar:
         for batch in chunks(order, TEXT_BATCH_SIZE):
-            ids, mask = tokenize([texts[i] for i in batch])
-            vectors[batch] = model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+            arrays = tokenize([texts[i] for i in batch])
+            vectors[batch] = model(*(torch.from_numpy(array) for array in arrays)).numpy()
             bar.update(len(batch))
     return vectors
 

@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def info_nce(images: Tensor, texts: Tensor, temperature: Tensor | float, weights: Tensor | None = None) -> Tensor:
+def info_nce(
+    images: Tensor,
+    texts: Tensor,
+    temperature: Tensor | float,
+    weights: Tensor | None = None,
+    ignored: Tensor | None = None,
+) -> Tensor:
     """Symmetric InfoNCE (van den Oord et al. 2018; Radford et al. 2021, figure 3).
 
     With s(i, j) = <images_i, texts_j> / temperature:
@@ -24,6 +30,7 @@ def info_nce(images: Tensor, texts: Tensor, temperature: Tensor | float, weights
         temperature: positive; a tensor where it is learned.
         weights: (n,) w(i) >= 0 of each pair's own terms; as a negative of others every pair counts fully. None for 1
             each.
+        ignored: (n, n) bool, the pairs that are no negatives, those of equal texts for example; None for none.
 
     Returns:
         A scalar; 0 for a single pair, log n where all rows are equal.
@@ -43,6 +50,8 @@ def info_nce(images: Tensor, texts: Tensor, temperature: Tensor | float, weights
         raise ValueError("InfoNCE of no pairs is undefined")
     logits = images @ texts.T / temperature  # (n, n)
     own = torch.arange(len(images), device=images.device)
+    if ignored is not None:
+        logits = logits.masked_fill(ignored & (own[:, None] != own), -torch.inf)
     losses = F.cross_entropy(logits, own, reduction="none") + F.cross_entropy(logits.T, own, reduction="none")
     if weights is None:
         return losses.mean() / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,12 +16,12 @@ from training.lite.data import load_data
 from training.lite.heads import Heads, HeadStep, train_heads
 
 
-def run_lite(config: LiteConfig, data: Path, out: Path, metrics: Path, cache: Path) -> str:
+def run_lite(config: LiteConfig, data: Sequence[Path], out: Path, metrics: Path, cache: Path) -> str:
     """Train `lite`'s heads and write them.
 
     Args:
         config: the hyper-parameters.
-        data: folder with train.tar.
+        data: folders with train.tar, one or more.
         out: the safetensors file to write; replaced only once training is done.
         metrics: JSON-lines file: the configuration first, then one line a step.
         cache: folder of computed features.
@@ -35,7 +36,9 @@ def run_lite(config: LiteConfig, data: Path, out: Path, metrics: Path, cache: Pa
     frozen = load_data(data, config, cache)
     metrics.parent.mkdir(parents=True, exist_ok=True)
     with metrics.open("w", encoding="utf-8") as log, tqdm(desc="train", unit=" steps", disable=None) as bar:
-        log.write(json.dumps({"config": asdict(config), "photographs": frozen.views.shape[1]}) + "\n")
+        log.write(
+            json.dumps({"config": asdict(config), "images": [images.views.shape[1] for images in frozen.sets]}) + "\n"
+        )
 
         def report(step: HeadStep) -> None:
             log.write(json.dumps(asdict(step)) + "\n")

@@ -7,13 +7,20 @@ from lookalike.encoders.preprocessing import Preprocessing
 POOLED = 1280
 STAGES = 112 + 192 + 320
 IMAGE_FEATURES = POOLED + STAGES
-SENTENCE = 384
+MINILM = 384
+USE = 512
+TEXT_FEATURES = MINILM + USE
 CLASSES = 1000
 CONTRASTIVE = 256
-HIDDEN = 512
-CONCEPT_GAIN = 4.5
+CONCEPT_MINILM = 128
+CONCEPT_USE = 128
+CONCEPT = CONCEPT_MINILM + CONCEPT_USE
+APPEARANCE = 256
+IMAGE_HIDDEN = 1024
+TEXT_HIDDEN = 768
+CONCEPT_GAIN = 6.4
 """Length that a concept vector has among the standardised features, found by trial."""
-LITE_DIM = CONTRASTIVE + SENTENCE
+LITE_DIM = CONTRASTIVE + CONCEPT + APPEARANCE
 
 LITE_PREPROCESSING = Preprocessing(
     size=240,  # a little above the 224 of its training, which helps (Touvron et al. 2019) and still runs fast enough

@@ -100,7 +100,7 @@ def _text_model(family: LiteFamily, key: str, heads: Path) -> TextModel:
     def build() -> nn.Module:
         from lookalike.encoders.lite.loading import load_text_tower
 
-        return load_text_tower(heads)[0]
+        return load_text_tower(heads)
 
     inputs = family.text_input("", context=0, end=None, end_id=0)
     tower = Tower(

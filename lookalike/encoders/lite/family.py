@@ -25,7 +25,7 @@ _EXAMPLE_TOKENS = 8
 
 
 class LiteFamily(ModelFamily):
-    """EfficientNet-Lite0 for images, MiniLM for texts."""
+    """EfficientNet-Lite0 for images; MiniLM and the multilingual USE for texts."""
 
     cuda_precision = "fp16"
     image_batches = IMAGE_BATCHES
@@ -54,7 +54,7 @@ class LiteFamily(ModelFamily):
     @override
     def text_input(self, model: str, *, context: int, end: str | None, end_id: int) -> TextInput:
         ones = np.ones((2, _EXAMPLE_TOKENS), np.int64)
-        return TextInput(example=(ones, ones), tokenize=LiteTokens())
+        return TextInput(example=(ones, ones, ones, ones), tokenize=LiteTokens())
 
     @override
     def code_digest(self) -> str:

@@ -9,10 +9,9 @@ import safetensors.torch
 from torch import Tensor
 
 from lookalike.encoders.lite.heads import ImageHead, TextHead
-from lookalike.encoders.lite.pretrained import load_efficientnet, load_minilm
-from lookalike.encoders.lite.tokenizer import Tokenizer
-from lookalike.encoders.lite.towers import LiteBackbone, LiteImageTower, LiteTextTower
-from lookalike.encoders.lite.weights import HEAD_FILE, require_heads, tokenizer_file
+from lookalike.encoders.lite.pretrained import load_efficientnet, load_minilm, load_use
+from lookalike.encoders.lite.towers import LiteBackbone, LiteImageTower, LiteTextBackbone, LiteTextTower
+from lookalike.encoders.lite.weights import HEAD_FILE, require_heads
 from lookalike.errors import WeightsInvalid
 
 
@@ -31,8 +30,8 @@ def load_image_tower(heads: Path = HEAD_FILE) -> LiteImageTower:
     return LiteImageTower(LiteBackbone(load_efficientnet()), head).eval()
 
 
-def load_text_tower(heads: Path = HEAD_FILE) -> tuple[LiteTextTower, Tokenizer]:
-    """Return the text tower, and what makes its ids and mask from texts.
+def load_text_tower(heads: Path = HEAD_FILE) -> LiteTextTower:
+    """Return the text tower; `lookalike.encoders.lite.tokenizer.LiteTokens` makes its inputs.
 
     Raises:
         TextUnsupported: a text package is not installed.
@@ -41,8 +40,7 @@ def load_text_tower(heads: Path = HEAD_FILE) -> tuple[LiteTextTower, Tokenizer]:
     """
     head = TextHead()
     _fill(head, read_heads(heads), "text.", heads)
-    tokenizer = Tokenizer(tokenizer_file())
-    return LiteTextTower(load_minilm(), head).eval(), tokenizer
+    return LiteTextTower(LiteTextBackbone(load_minilm(), load_use()), head).eval()
 
 
 def read_heads(path: Path) -> dict[str, Tensor]:

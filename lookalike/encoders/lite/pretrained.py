@@ -1,14 +1,17 @@
-"""The two published backbones of `lite`: their weights come as Python packages, so that no model hub is needed."""
+"""The three published backbones of `lite`: their weights come as Python packages, so that no model hub is needed."""
 
 from __future__ import annotations
 
+import numpy as np
 import safetensors.torch
 import torch
 from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
 from torch import Tensor
 
-from lookalike.encoders.lite.minilm import MiniLM, from_published
-from lookalike.encoders.lite.weights import image_weights, text_weights
+from lookalike.encoders.lite import minilm, use
+from lookalike.encoders.lite.minilm import MiniLM
+from lookalike.encoders.lite.use import MultilingualUSE
+from lookalike.encoders.lite.weights import image_weights, minilm_weights, use_weights
 from lookalike.errors import WeightsInvalid
 
 
@@ -36,7 +39,21 @@ def load_minilm() -> MiniLM:
         WeightsInvalid: its file is not the published one.
     """
     model = MiniLM()
-    model.load_state_dict(from_published(safetensors.torch.load_file(text_weights())))
+    model.load_state_dict(minilm.from_published(safetensors.torch.load_file(minilm_weights())))
+    return model.eval()
+
+
+def load_use() -> MultilingualUSE:
+    """Return the multilingual Universal Sentence Encoder in eval mode.
+
+    Raises:
+        TextUnsupported: the package is not installed.
+        WeightsInvalid: its file is not the published one.
+    """
+    with np.load(use_weights(), allow_pickle=False) as published:
+        tensors = use.from_published({name: torch.from_numpy(published[name]) for name in published.files})
+    model = MultilingualUSE()
+    model.load_state_dict(tensors)
     return model.eval()
 
 

