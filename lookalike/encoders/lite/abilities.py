@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-LANGUAGES = ("en",)
+LANGUAGES = ("ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "zh")
 """ISO 639-1 codes of the languages of texts."""
 
-LIMITS = "Good for everyday scenes and common things; not for fine distinctions, counting, written words or faces."
+LIMITS = (
+    "Good for everyday scenes, common things, food and clothes; "
+    "not for fine distinctions, counting, written words or faces."
+)
