@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from lookalike.encoders.fake import FakeEncoder
 from lookalike.encoders.lite.abilities import LANGUAGES, LIMITS
+from lookalike.encoders.lite.constants import LITE_DIM
 from lookalike.encoders.lite.encoder import lite_encoder
 from lookalike.encoders.registry import encoder_kinds, known_encoders, load_encoder
 from lookalike.errors import UnknownEncoder
@@ -45,7 +46,7 @@ def test_command_lists_lite_as_text_and_json() -> None:
     assert "lite" in plain.stdout.splitlines()[1]
     as_json = CliRunner().invoke(app, ["encoders", "--json"])
     first = json.loads(as_json.stdout.splitlines()[0])
-    assert (first["name"], first["at_hand"], first["dim"]) == ("lite", True, 640)
+    assert (first["name"], first["at_hand"], first["dim"]) == ("lite", True, LITE_DIM)
     assert "mend" in first
     assert first["languages"] == list(LANGUAGES)
     assert plain.stdout.splitlines()[1].endswith(f"images and text in {number_of(len(LANGUAGES), 'language')}")
@@ -65,7 +66,7 @@ def test_spec_of_lite_states_languages_and_limits(monkeypatch: pytest.MonkeyPatc
 def test_prepare_converts_and_reports_it(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["encoders", "--prepare", "lite"])
     assert done.exit_code == 0
-    assert done.stdout.startswith("lite is ready: 640 dimensions, ")
+    assert done.stdout.startswith(f"lite is ready: {LITE_DIM} dimensions, ")
 
 
 def test_unknown_name_error_lists_every_form() -> None:
