@@ -61,13 +61,11 @@ class USETokenizer:
             import sentencepiece
         except ImportError as error:
             raise TextUnsupported(f"text needs the package sentencepiece: {TEXT_HINT}") from error
-        self._pieces = sentencepiece.SentencePieceProcessor(
-            model_file=str(use_tokenizer()), add_bos=True, add_eos=True, num_threads=1
-        )
+        self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(use_tokenizer()), add_bos=True, add_eos=True)
 
     def __call__(self, texts: Sequence[str]) -> tuple[Int64, Int64]:
         """Texts, n >= 1 of them, -> ids (n, t) int64 and mask (n, t) int64 (1 = token), t <= 128."""
-        rows = [_cut(row) for row in self._pieces.encode(list(texts))]
+        rows = [_cut(self._pieces.encode(text)) for text in texts]  # a list would start threads, for nothing
         lengths = np.array([len(row) for row in rows])
         mask = np.arange(lengths.max()) < lengths[:, None]
         ids = np.zeros(mask.shape, np.int64)

@@ -81,8 +81,9 @@ class MultilingualUSE(nn.Module):
         entries = self.enter_norm(self.enter(embedded)).split(CHANNELS, dim=-1)
         layers = [layer(entry, kept) for layer, entry in zip(self.ngrams, entries, strict=True)]
         states = torch.cat([embedded, *layers], dim=-1)
-        states = self.project(self.norm(states)) * kept
-        pooled = states.sum(1) / kept.sum(1).clamp(min=1.0).sqrt()
+        root = kept.sum(1).clamp(min=1.0).sqrt()
+        total = (self.norm(states) * kept).sum(1) / root
+        pooled = F.linear(total, self.project.weight) + root * self.project.bias  # the sum of each token's projection
         inner = F.relu(self.skip1(pooled) + self.dense1(F.relu(self.dense0(pooled))))
         output = torch.tanh(self.skip3(inner) + self.dense3(F.relu(self.dense2(inner))))
         return F.normalize(output, dim=-1)
