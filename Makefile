@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
 
-demo: .venv/demo.stamp ## set up, index the sample gallery (or IMAGES=folder), serve it (PORT=8000); ONCE=1 stops after three queries
+demo: .venv/demo.stamp ## set up, index the sample gallery (or IMAGES=folder), serve it (PORT=8000); ONCE=1 stops after the queries
 	@$(BIN)/lookalike demo $(if $(IMAGES),--images "$$IMAGES") $(if $(PORT),--port "$$PORT") $(if $(filter-out 0,$(ONCE)),--once)
 
 test: .venv/dev.stamp ## set up and run all tests (ARGS="-k text" for pytest)

@@ -1,4 +1,4 @@
-"""`lookalike demo`: index a folder, serve the collection and send it three queries.
+"""`lookalike demo`: index a folder, serve the collection and send it queries.
 
 It uses only the other commands, as subprocesses, and the public HTTP API.
 """
@@ -20,15 +20,16 @@ from cli.gallery import write_gallery
 from lookalike.errors import SourceNotFound
 
 _MAX_START_SECONDS = 180.0
+_SAMPLE_TEXTS = ("a cat", "eine Tasse Kaffee")
 
 
 def demo(
     images: Annotated[Path | None, typer.Option(help="Folder of images.", show_default="the sample gallery")] = None,
     port: Annotated[int, typer.Option(help="Port of the service on 127.0.0.1.", min=1, max=65535)] = 8000,
-    once: Annotated[bool, typer.Option("--once", help="Stop after the three queries.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Stop after the queries.")] = False,
     home: Annotated[Path, typer.Option(help="Folder for the sample gallery and the collections.")] = Path(".lookalike"),
 ) -> None:
-    """Index a folder, start the service, and send it a text, an image and a pair query.
+    """Index a folder, start the service, and send it texts, an image and a pair.
 
     The service then runs until Ctrl-C. A second run reuses the collection.
 
@@ -45,7 +46,7 @@ def demo(
     try:
         address = f"http://127.0.0.1:{port}"
         _wait_until_ready(service, address)
-        _show_queries(address, folder, "a cat" if images is None else "people outdoors")
+        _show_queries(address, folder, _SAMPLE_TEXTS if images is None else ("people outdoors",))
         if not once:
             typer.echo(f"\nOpen {address}/ for the search page, {address}/docs for the API.  Ctrl-C stops.")
             if service.wait():
@@ -92,9 +93,10 @@ def _wait_until_ready(service: subprocess.Popen[bytes], address: str) -> None:
     raise typer.Exit(1)
 
 
-def _show_queries(address: str, folder: Path, text: str) -> None:
+def _show_queries(address: str, folder: Path, texts: tuple[str, ...]) -> None:
     with httpx.Client(base_url=address, timeout=60) as client:
-        body = _show(f"text    {text!r}", client.post("/v1/search/text", json={"text": text, "limit": 3}))
+        for text in texts:
+            body = _show(f"text    {text!r}", client.post("/v1/search/text", json={"text": text, "limit": 3}))
         first, second = _pair([folder / result["id"] for result in body["results"]], folder)
         image = {"file": first.read_bytes()}
         _show(f"image   {first.name}", client.post("/v1/search/image", files=image, data={"limit": "3"}))

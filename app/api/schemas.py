@@ -32,7 +32,7 @@ Fields = Annotated[list[str], Field(max_length=MAX_FIELDS, fail_fast=True)]
 _VERSION = "20260101T120000Z-1a2b3c"
 _RESULT: dict[str, Any] = {
     "id": "chelsea.png",
-    "score": 0.441914,
+    "score": 0.347149,
     "metadata": {"path": "chelsea.png", "caption": "chelsea", "width": 451, "height": 300, "format": "PNG"},
     "thumbnail_url": f"/v1/items/chelsea.png/thumbnail?v={_VERSION}",
 }
@@ -257,11 +257,11 @@ class SimilarityResponse(_Source):
         json_schema_extra={
             "examples": [
                 {
-                    "cosine": 0.441914,
-                    "distance": 0.558086,
-                    "threshold": 0.798855,
+                    "cosine": 0.347149,
+                    "distance": 0.652851,
+                    "threshold": 0.780364,
                     "similar": True,
-                    "probability": 0.9975,
+                    "probability": 0.8728,
                     "kinds": ["image", "text"],
                     "truncated_tokens": [0, 0],
                     "took_ms": _TOOK_MS,

@@ -13,10 +13,12 @@ import httpx
 from tests.e2e.commands import free_port, lookalike, wait_until_ready
 
 
-def test_demo_once_prints_three_results_and_exits(tmp_path: Path) -> None:
+def test_demo_once_prints_results_and_exits(tmp_path: Path) -> None:
     process = lookalike("demo", "--once", "--port", str(free_port()), cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "chelsea.png" in process.stdout
+    german = process.stdout.split("'eine Tasse Kaffee'\n")[1]
+    assert german.split()[1] == "coffee.png"
     assert "motorcycle_right.png" in process.stdout
     assert "similar: True" in process.stdout
 

@@ -6,6 +6,6 @@ LANGUAGES = ("ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "
 """ISO 639-1 codes of the languages of texts."""
 
 LIMITS = (
-    "Good for everyday scenes, common things, food and clothes; "
-    "not for fine distinctions, counting, written words or faces."
+    "Good for everyday scenes, rooms, common things, fruit, clothes and instruments; "
+    "not for dishes, brands and places by name, fine distinctions, counting, written words or faces."
 )
