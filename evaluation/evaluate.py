@@ -114,9 +114,12 @@ def measure(
     return result
 
 
+_NOT_DESCRIBED = ("calibration", "text_hint", "languages", "limits")
+
+
 def describe(spec: EncoderSpec) -> dict[str, Any]:
     """Return a spec as plain values; its thresholds are the service's, calibrated ones first."""
-    plain = {name: value for name, value in asdict(spec).items() if name not in ("calibration", "text_hint")}
+    plain = {name: value for name, value in asdict(spec).items() if name not in _NOT_DESCRIBED}
     for kind in ("image_image", "image_text"):
         if measured := getattr(spec.calibration, kind, None):
             plain["thresholds"][kind] = measured.threshold

@@ -134,7 +134,7 @@ def test_train_lite_names_missing_configuration_and_data(tmp_path):
     assert isinstance(runner.invoke(app(train), [str(config), *out]).exception, ConfigInvalid)
     config.write_text("[lite]\nepoch = 3\n")
     assert "unknown key 'epoch'" in str(runner.invoke(app(train), [str(config), *out]).exception)
-    config.write_text("[lite]\nsteps = 3\n")
+    config.write_text("[lite]\nsteps = 3\nimages_per_step = [8]\n")
     missing = runner.invoke(app(train), [str(config), *out])
     assert isinstance(missing.exception, SourceNotFound)
     assert "no train.tar" in str(missing.exception)
