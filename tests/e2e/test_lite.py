@@ -57,6 +57,10 @@ def test_chinese_and_english_captions_find_their_photographs(lite: LoadedEncoder
     lines = (shared_data / "flickr8k" / "val-zh.jsonl").read_text(encoding="utf-8").splitlines()
     chinese = {entry["key"]: tuple(entry["captions"]) for entry in map(json.loads, lines)}
     assert recall_at_10(lite, images, [example.captions for example in examples]) >= 0.69
+    texts = lite.encode_texts([example.captions[0] for example in examples])
+    own = (texts * images).sum(1)
+    others = np.concatenate([(texts * np.roll(images, shift, axis=0)).sum(1) for shift in (1, 7, 100)])
+    assert (own[:, None] > others).mean() > 0.97  # ROC-AUC of captions with their own and with other photographs
     assert recall_at_10(lite, images, [chinese[example.key.partition("/")[2]] for example in examples]) >= 0.5
 
 

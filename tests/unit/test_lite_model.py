@@ -232,12 +232,13 @@ def test_error_names_the_missing_package(monkeypatch):
         load_minilm()
 
 
-def test_changed_backbone_is_rejected(monkeypatch, tmp_path):
-    fake = tmp_path / "weights.pth"
+@pytest.mark.parametrize("load", [load_efficientnet, load_minilm, load_use, MiniLMTokenizer, USETokenizer])
+def test_changed_file_is_rejected(load, monkeypatch, tmp_path):
+    fake = tmp_path / "weights"
     fake.write_bytes(b"something else")
     monkeypatch.setattr(weights, "package_file", lambda *_: fake)
     with pytest.raises(WeightsInvalid, match="SHA-256"):
-        load_efficientnet()
+        load()
 
 
 def test_tensors_that_do_not_pair_are_rejected():
