@@ -18,7 +18,6 @@ from training.lite.features import image_features, text_features
 from training.lite.heads import LiteData, TextGroups, TrainingSet
 
 TRAIN = "train.tar"
-VAL = "val.tar"
 
 
 def load_data(folders: Sequence[Path], config: LiteConfig, cache: Path) -> LiteData:

@@ -11,8 +11,8 @@ An embedding consists of weighted unit vectors side by side, and has unit norm i
 - v is the image's appearance: standardised features in their first principal components. Texts have none, so their
   scores for images are those of j times sqrt(1 - a).
 
-A text has two sentence vectors. MiniLM's counts as far as it agrees with the multilingual one: where MiniLM does not
-know a language, it does not.
+A text has two sentence vectors. MiniLM's counts as far as it agrees with the multilingual one, so in a language that
+MiniLM does not know it hardly counts.
 
 Dimension letters: n rows, f = 1904 image features, s = 896 text features (384 of MiniLM, 512 of the USE), v = 1000
 classes, c = 256 concept channels.
