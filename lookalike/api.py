@@ -233,7 +233,9 @@ class SearchableCollection:
         searcher = self._opened()
         searcher.check_options(options)
         vector = self._embed(*query).vector
-        return searcher.search_vectors(vector[None], options, Stopwatch())[0]
+        return searcher.search_vectors(vector[None], options, Stopwatch(), "text" if text is not None else "image")[
+            0
+        ].hits
 
     def similarity(self, a: Side, b: Side, *, threshold: float | None = None) -> Similarity:
         """Compare two sides, each a text, an image or an item of the collection.

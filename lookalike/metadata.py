@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookalike.errors import DuplicateId, ManifestInvalid, UnknownItem
+from lookalike.errors import DuplicateId, ManifestInvalid, QueryError, UnknownItem
 from lookalike.json_values import Converter, converter
+from lookalike.messages import quoted, unknown_name
 from lookalike.row_file import RowFile, RowFileWriter
 from lookalike.types import UInt64
 
@@ -118,6 +119,34 @@ class Metadata:
         records = self._rows.rows(rows, columns)
         convert = {name: self._converter(name) for name in (records[0] if records else ())}
         return [{k: convert[k](v) for k, v in record.items() if v is not None} for record in records]
+
+    def values(self, name: str, rows: Sequence[int]) -> list[Any]:
+        """Return a column's JSON-ready values in the rows, None where there is none; `a.b` is a field of a record.
+
+        The column must be one that `check_single_valued` accepts.
+        """
+        column, *path = [name] if name in self.columns else name.split(".")
+        values = [record.get(column) for record in self.records(rows, [column])]
+        for step in path:
+            values = [None if value is None else value.get(step) for value in values]
+        return values
+
+    def check_single_valued(self, name: str) -> None:
+        """Check that a column, or a field `a.b` of a record, has one number, text, date or truth value for each item.
+
+        Raises:
+            QueryError: there is no such column, or it holds lists or records.
+        """
+        column, *path = [name] if name in self.columns else name.split(".")
+        if column not in self.columns:
+            raise QueryError(unknown_name("metadata column", name, self.columns))
+        kind = self._rows.schema.field(column).type
+        for step in path:
+            if not pa.types.is_struct(kind) or kind.get_field_index(step) < 0:
+                raise QueryError(f"{quoted(name)}: {column} has no field {quoted(step)}; it is {quoted(str(kind))}")
+            kind = kind.field(step).type
+        if pa.types.is_nested(kind):
+            raise QueryError(f"column {quoted(name)} holds {quoted(str(kind))}, not one value for each item")
 
     def _converter(self, name: str) -> Converter:
         """Return the conversion of a column's values for JSON; the first call looks at all of them."""

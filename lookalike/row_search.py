@@ -42,6 +42,13 @@ class SearchOptions:
         params: search parameters of the store for this search only, such as `nprobe` and `candidates`.
         exact: whether to compare the query with every allowed vector instead of using the index.
         fields: columns of the results' metadata; None for all.
+        offset: number of results to skip.
+        min_score: lowest cosine of a result, in [-1, 1].
+        min_probability: lowest probability of a result, in [0, 1].
+        group_by: column of which each value has at most `group_size` results. Items without a value are not grouped.
+        group_size: maximum number of results of a group.
+        deduplicate: cosine in (0, 1] from which an item counts as near-identical to a better result, and is left out.
+        embeddings: whether results have their embedding.
     """
 
     limit: int = 10
@@ -49,6 +56,18 @@ class SearchOptions:
     params: SearchParameters | None = None
     exact: bool = False
     fields: tuple[str, ...] | None = None
+    offset: int = 0
+    min_score: float | None = None
+    min_probability: float | None = None
+    group_by: str | None = None
+    group_size: int = 1
+    deduplicate: float | None = None
+    embeddings: bool = False
+
+    @property
+    def collapses(self) -> bool:
+        """Whether some of the nearest items are left out in favour of better ones."""
+        return self.group_by is not None or self.deduplicate is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +75,7 @@ class _FilteredRows:
     """The rows that pass a filter; `rows` is set if they are so few that scanning them is faster than the index."""
 
     mask: Bool
+    count: int
     rows: Int64 | None
 
 
@@ -118,6 +138,10 @@ class RowSearcher:
                 results[i] = neighbors
         return results
 
+    def count(self, condition: Filter | None) -> int:
+        """Return the number of rows that pass a filter. Raises FilterInvalid: it does not fit the metadata."""
+        return len(self._vectors) if condition is None else self._filtered(condition).count
+
     def filtered_rows(self, condition: Filter) -> Int64:
         """Return the rows that pass a filter, (m,) ascending. Raises FilterInvalid: it does not fit the metadata."""
         filtered = self._filtered(condition)
@@ -153,5 +177,6 @@ def scaled_for_limit(defaults: SearchParameters, limit: int, maximum: int) -> di
 def _evaluate(metadata: Metadata, text: str) -> _FilteredRows:
     mask = filter_mask(Filter.model_validate_json(text), metadata)
     mask.flags.writeable = False  # stores cache their own form of read-only masks
-    scan = int(mask.sum()) <= max(_MAX_SCANNED_ROWS, _MAX_SCANNED_FRACTION * len(mask))
-    return _FilteredRows(mask, np.flatnonzero(mask) if scan else None)
+    count = int(mask.sum())
+    scan = count <= max(_MAX_SCANNED_ROWS, _MAX_SCANNED_FRACTION * len(mask))
+    return _FilteredRows(mask, count, np.flatnonzero(mask) if scan else None)

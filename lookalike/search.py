@@ -7,26 +7,28 @@ all steps, for the command line and for tests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from lookalike import images
-from lookalike.calibration import PairCalibration
+from lookalike.calibration import Calibration, PairCalibration
 from lookalike.collection import Collection
 from lookalike.encoders.protocol import Encoder, TextEncoder
 from lookalike.errors import EncoderError, InvalidLimit, QueryError, TextEmpty, TextTooLong, TextUnsupported
 from lookalike.filters import Filter
 from lookalike.messages import unknown_name
+from lookalike.rerank import normalized_rows
+from lookalike.result_selection import Probabilities, ResultSelector, Selected
 from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.protocol import VectorStore
 from lookalike.text import normalize_text
-from lookalike.types import EncoderSpec, Float32, Hit, Int64, Neighbors, SearchResult, UInt8
+from lookalike.types import EncoderSpec, Float32, Hit, Int64, SearchResult, UInt8
 
 Modality = Literal["image", "text"]
 _DEFAULTS = SearchOptions()
@@ -40,7 +42,7 @@ class Limits:
 
     Attributes:
         results: maximum `limit`.
-        candidates: maximum `candidates` (rows to re-rank) and `efSearch`.
+        candidates: maximum `candidates` (rows to re-rank), `efSearch`, and `offset` + `limit`.
         text: maximum length of a text query, characters.
         pixels: maximum width x height of an image.
     """
@@ -67,6 +69,19 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class RankedHits:
+    """The results of one query.
+
+    Attributes:
+        hits: best first.
+        no_match: whether even the query's best item hardly matches it; None where that is not calibrated.
+    """
+
+    hits: list[Hit]
+    no_match: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Similarity:
     """Similarity of two embeddings.
 
@@ -90,31 +105,80 @@ class Similarity:
 class VectorSearcher:
     """Search of one opened collection by vectors and by its own items; needs no encoder. Safe to call from threads."""
 
-    def __init__(self, collection: Collection, store: VectorStore, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        store: VectorStore,
+        limits: Limits | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        """`calibration` is the encoder's."""
         self.collection = collection
         self.store = store
         self.limits = limits or Limits()
-        self._rows = RowSearcher(store, collection.vectors, collection.metadata, self.limits.candidates)
+        self._calibration = calibration
+        metadata, most = collection.metadata, self.limits.candidates
+        self._rows = RowSearcher(store, collection.vectors, metadata, most)
+        self._selector = ResultSelector(self._rows, collection.vectors, metadata, most)
 
     def item_vector(self, item_id: str) -> Float32:
         """Return the stored vector of an item, (d,) float32 of unit norm; raise UnknownItem if there is none."""
         vector = np.asarray(self.collection.vectors[self.collection.metadata.row_of(item_id)], np.float32)
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
-    def check_options(self, options: SearchOptions) -> None:
+    def check_options(self, options: SearchOptions, modality: Modality | None = None) -> None:
         """Check the options' ranges, before any work is done.
+
+        Args:
+            options: of the search.
+            modality: as in `search_vectors`.
 
         Raises:
             InvalidLimit: `limit` is out of range.
-            QueryError: a search parameter is too large, or a field is unknown.
+            QueryError: another option is out of range, or a column is unknown.
         """
         if not 1 <= options.limit <= self.limits.results:
             raise InvalidLimit(f"limit is {options.limit}; it must be between 1 and {self.limits.results:,}")
+        most = self.limits.candidates
+        if options.offset < 0 or options.offset + options.limit > most:
+            raise QueryError(
+                f"offset is {options.offset}; it must be 0 or more, and at most {most:,} together with the limit, "
+                f"{options.limit}; a filter or min_score leaves fewer results to page through"
+            )
         for name in ("candidates", "efSearch"):
             value = (options.params or {}).get(name, 0)
-            if value > self.limits.candidates:
-                raise QueryError(f"params.{name} is {value}; it must be at most {self.limits.candidates:,}")
+            if value > most:
+                raise QueryError(f"params.{name} is {value}; it must be at most {most:,}")
+        self._check_thresholds(options, modality)
+        if options.group_size < 1 or (options.group_size > 1 and options.group_by is None):
+            raise QueryError(f"group_size is {options.group_size}; it must be 1 or more, and needs group_by")
+        if options.group_by is not None:
+            try:
+                self.collection.metadata.check_single_valued(options.group_by)
+            except QueryError as error:
+                raise QueryError(f"group_by: {error}") from error
         self.columns(options.fields)
+
+    def _check_thresholds(self, options: SearchOptions, modality: Modality | None) -> None:
+        if options.min_score is not None and not -1 <= options.min_score <= 1:
+            raise QueryError(f"min_score is {options.min_score}; it must be a cosine between -1 and 1")
+        if options.deduplicate is not None and not 0 < options.deduplicate <= 1:
+            raise QueryError(f"deduplicate is {options.deduplicate}; it must be a cosine above 0, and at most 1")
+        if options.min_probability is None:
+            return
+        if not 0 <= options.min_probability <= 1:
+            raise QueryError(f"min_probability is {options.min_probability}; it must be between 0 and 1")
+        if self._probabilities(modality) is None:
+            reason = "the query is combined, negative or an embedding"
+            if modality is not None:
+                reason = f"encoder {self.collection.manifest.encoder.name!r} is not calibrated for {modality} queries"
+            raise QueryError(
+                f"min_probability is {options.min_probability}, but there are no probabilities: {reason}; use min_score"
+            )
+
+    def _probabilities(self, modality: Modality | None) -> Probabilities | None:
+        """Return how to compute the probabilities for a kind of query, None where that is not calibrated."""
+        return None
 
     def columns(self, fields: Sequence[str] | None) -> list[str] | None:
         """Return the columns to read for records that have an id and `fields`; None for all columns.
@@ -134,42 +198,60 @@ class VectorSearcher:
         """Return the rows that pass a filter, (m,) ascending. Raises FilterInvalid: it does not fit the metadata."""
         return self._rows.filtered_rows(condition)
 
-    def search_vectors(self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch) -> list[list[Hit]]:
+    def search_vectors(
+        self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch, modality: Modality | None = None
+    ) -> list[RankedHits]:
         """Return the nearest items by exact cosine, best first, for each query.
 
         Args:
             queries: (q, d) float32 of unit norm.
-            options: limit, filter and search parameters.
+            options: of the search.
             stopwatch: times the stages filter, search, rerank and metadata.
+            modality: what all queries are, if each is a single text or a single image (as a file or an item); None
+                for others, which have no probabilities.
 
         Raises:
             InvalidLimit: `limit` is out of range.
             FilterInvalid: the filter does not fit the metadata.
-            QueryError: a search parameter is unknown or out of range.
+            QueryError: another option or a search parameter is unknown or out of range.
         """
-        self.check_options(options)
-        results = self._rows.search(queries, options, stopwatch)
+        self.check_options(options, modality)
+        selected = self._selector.select(queries, options, self._probabilities(modality), stopwatch)
         with stopwatch.stage("metadata"):
-            return self._hits(results, options.fields)
+            return self._hits(selected, options)
 
     def search_item(self, item_id: str, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Return the items nearest to an item of the collection, itself first."""
         stopwatch = Stopwatch()
-        return SearchResult(
-            self.search_vectors(self.item_vector(item_id)[None], options, stopwatch)[0], stopwatch.took_ms
-        )
+        ranked = self.search_vectors(self.item_vector(item_id)[None], options, stopwatch, "image")[0]
+        return SearchResult(ranked.hits, stopwatch.took_ms, no_match=ranked.no_match)
 
-    def _hits(self, results: Sequence[Neighbors], fields: Sequence[str] | None) -> list[list[Hit]]:
+    def _hits(self, selected: Sequence[Selected], options: SearchOptions) -> list[RankedHits]:
         """Fetch all records in one call: one at a time would take several times as long."""
-        rows = [neighbors.rows.tolist() for neighbors in results]
-        records = iter(self.collection.metadata.records([row for each in rows for row in each], self.columns(fields)))
+        rows = [row for each in selected for row in each.rows.tolist()]
+        records = iter(self.collection.metadata.records(rows, self.columns(options.fields)))
+        embeddings = iter(normalized_rows(self.collection.vectors[rows]) if options.embeddings else ())
         return [
-            [
-                Hit(str(record.pop("id")), score, record, row)
-                for row, score, record in zip(each, neighbors.scores.tolist(), islice(records, len(each)), strict=True)
-            ]
-            for each, neighbors in zip(rows, results, strict=True)
+            RankedHits(_page_hits(each, list(islice(records, len(each.rows))), embeddings), each.no_match)
+            for each in selected
         ]
+
+
+def _page_hits(selected: Selected, records: Sequence[dict[str, Any]], embeddings: Iterator[Float32]) -> list[Hit]:
+    count = len(records)
+    probabilities = [None] * count if selected.probabilities is None else selected.probabilities.tolist()
+    return [
+        Hit(str(record.pop("id")), score, record, row, probability, group, duplicates, next(embeddings, None))
+        for record, score, row, probability, group, duplicates in zip(
+            records,
+            selected.scores.tolist(),
+            selected.rows.tolist(),
+            probabilities,
+            [None] * count if selected.groups is None else selected.groups,
+            selected.duplicates,
+            strict=True,
+        )
+    ]
 
 
 class Searcher(VectorSearcher):
@@ -183,7 +265,7 @@ class Searcher(VectorSearcher):
         self, collection: Collection, store: VectorStore, encoder: Encoder, limits: Limits | None = None
     ) -> None:
         collection.require_encoder(encoder.spec)
-        super().__init__(collection, store, limits)
+        super().__init__(collection, store, limits, encoder.spec.calibration)
         self.encoder = encoder
         self._text_encoder = encoder if isinstance(encoder, TextEncoder) else None
 
@@ -257,14 +339,15 @@ class Searcher(VectorSearcher):
         """Return the items nearest to a text."""
         stopwatch = Stopwatch()
         prepared = self.prepare_text(text)
-        hits = self.search_vectors(self.encode_texts([prepared], stopwatch), options, stopwatch)[0]
-        return SearchResult(hits, stopwatch.took_ms, self.truncated_tokens(prepared))
+        ranked = self.search_vectors(self.encode_texts([prepared], stopwatch), options, stopwatch, "text")[0]
+        return SearchResult(ranked.hits, stopwatch.took_ms, self.truncated_tokens(prepared), ranked.no_match)
 
     def search_image(self, data: bytes, options: SearchOptions = _DEFAULTS) -> SearchResult:
         """Return the items nearest to an image file."""
         stopwatch = Stopwatch()
         vectors = self.encode_images(self.prepare_image(data, stopwatch)[None], stopwatch)
-        return SearchResult(self.search_vectors(vectors, options, stopwatch)[0], stopwatch.took_ms)
+        ranked = self.search_vectors(vectors, options, stopwatch, "image")[0]
+        return SearchResult(ranked.hits, stopwatch.took_ms, no_match=ranked.no_match)
 
 
 def require_unicode(text: str) -> None:

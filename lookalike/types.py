@@ -104,15 +104,24 @@ class Hit:
         score: exact cosine similarity to the query, in [-1, 1].
         metadata: the item's record, JSON-ready values only.
         row: its position in this version of the collection.
+        probability: that the item truly matches the query, in [0, 1]; None where that is not calibrated.
+        group: its value of the column that the results are grouped by; None without a value or without grouping.
+        duplicates: near-identical items that this result stands for; 0 where these are not collapsed.
+        embedding: its unit vector (d,) float32, if the search asked for embeddings.
     """
 
     id: str
     score: float
     metadata: Mapping[str, Any]
     row: int
+    probability: float | None = None
+    group: Any = None
+    duplicates: int = 0
+    embedding: Float32 | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
-        return f"Hit(id={self.id!r}, score={self.score:.4f}, metadata={dict(self.metadata)!r})"
+        probability = "" if self.probability is None else f", probability={self.probability:.4f}"
+        return f"Hit(id={self.id!r}, score={self.score:.4f}{probability}, metadata={dict(self.metadata)!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +131,13 @@ class SearchResult:
     Attributes:
         hits: best first.
         took_ms: stage name (decode, preprocess, encode, search, rerank, metadata) -> milliseconds.
-        truncated_tokens: tokens at the end of a text query that the encoder did not read.
+        truncated_tokens: tokens at the end of the query's texts that the encoder did not read.
+        no_match: whether even the best item hardly matches the query; None where that is not calibrated.
+        warnings: what was changed in the query, one sentence each.
     """
 
     hits: list[Hit]
     took_ms: dict[str, float] = field(default_factory=dict)
     truncated_tokens: int = 0
+    no_match: bool | None = None
+    warnings: list[str] = field(default_factory=list)

@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from app.execution.batcher import PipelineStep, run_pipeline
 from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers
 from app.telemetry import Telemetry
+from lookalike.query import combine
 from lookalike.row_search import SearchOptions
-from lookalike.search import Embedding, Searcher, Similarity, compare
+from lookalike.search import Embedding, Modality, RankedHits, Searcher, Similarity, compare
 from lookalike.stopwatch import Stopwatch
 from lookalike.types import Float32, Hit, Int64, SearchResult, UInt8
 
@@ -44,6 +47,25 @@ class ItemQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorQuery:
+    """An embedding, as the client sent it: (d,) float32 of unit norm; `warning` says how it was changed."""
+
+    vector: Float32
+    warning: str | None = None
+
+
+Query = ImageQuery | TextQuery | ItemQuery
+"""The input of a search; a comparison has two of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CombinedQuery:
+    """Several inputs with their weights, or one with another weight than 1."""
+
+    parts: Sequence[tuple[Query | VectorQuery, float]]
+
+
+@dataclass(frozen=True, slots=True)
 class ItemPage:
     """Some of the items in the order of their rows.
 
@@ -54,10 +76,6 @@ class ItemPage:
 
     items: list[tuple[int, dict[str, Any]]]
     total: int
-
-
-Query = ImageQuery | TextQuery | ItemQuery
-"""The input of a search; a comparison has two of them."""
 
 
 class QueryPipeline:
@@ -82,27 +100,47 @@ class QueryPipeline:
         self._pool = pool
         self._telemetry = telemetry
 
-    async def search(self, query: Query, options: SearchOptions) -> SearchResult:
-        """Return the items nearest to an image, a text or an item of the collection (which is its own nearest item).
+    async def search(self, query: Query | CombinedQuery, options: SearchOptions) -> SearchResult:
+        """Return the items nearest to an image, a text or an item (which is its own nearest item), or to a combination.
 
         Raises:
-            QueryError: the options are out of range (checked first), the text is invalid or the item is unknown.
-            ImageError: the image can't be decoded.
+            QueryError: the options are out of range (checked first), a text is invalid or an item is unknown.
+            ImageError: an image can't be decoded.
             TextUnsupported: the encoder has no text tower.
         """
-        self.searcher.check_options(options)
+        modality = _modality(query)
+        self.searcher.check_options(options, modality)
         stopwatch = Stopwatch()
         steps: list[PipelineStep] = []
         payload: Any
-        if isinstance(query, ItemQuery):
+        truncated_tokens, warnings = 0, list[str]()
+        if isinstance(query, CombinedQuery):
+            payload, truncated_tokens, warnings = await self._combined_vector(query, stopwatch)
+        elif isinstance(query, ItemQuery):
             payload = await self._item_vector(query)
         else:
             steps, payload = self._encode_steps(query)
-        hits = await run_pipeline(
-            [*steps, self._search_workers.search_step(self.searcher, options)], payload, stopwatch
-        )
+        steps.append(self._search_workers.search_step(self.searcher, options, modality))
+        ranked: RankedHits = await run_pipeline(steps, payload, stopwatch)
         self._telemetry.observe_query(stopwatch.took_ms)
-        return SearchResult(hits, stopwatch.took_ms, await self._truncated_tokens(payload))
+        truncated_tokens += await self._truncated_tokens(payload)
+        return SearchResult(ranked.hits, stopwatch.took_ms, truncated_tokens, ranked.no_match, warnings)
+
+    async def _combined_vector(self, query: CombinedQuery, stopwatch: Stopwatch) -> tuple[Float32, int, list[str]]:
+        """Return the unit vector of weighted parts, how many tokens were truncated, and warnings.
+
+        The parts are embedded concurrently; a stage's time is that of the slowest.
+        """
+        stopwatches = [Stopwatch() for _ in query.parts]
+        embeddings = await asyncio.gather(
+            *(self.embed(part, each) for (part, _), each in zip(query.parts, stopwatches, strict=True))
+        )
+        for stage, milliseconds in _slowest(stopwatches).items():
+            stopwatch.add(stage, milliseconds / 1000.0)
+        vectors = np.stack([embedding.vector for embedding in embeddings])
+        warnings = [part.warning for part, _ in query.parts if isinstance(part, VectorQuery) and part.warning]
+        truncated_tokens = sum(embedding.truncated_tokens for embedding in embeddings)
+        return combine(vectors, [weight for _, weight in query.parts]), truncated_tokens, warnings
 
     async def compare(self, a: Query, b: Query, threshold: float | None) -> tuple[Similarity, dict[str, float]]:
         """Return the similarity of two inputs, and the milliseconds of each stage.
@@ -114,13 +152,12 @@ class QueryPipeline:
         for stopwatch in stopwatches:
             self._telemetry.observe_query(stopwatch.took_ms)
         similarity = compare(first, second, self.searcher.encoder.spec, threshold)
-        stages = {stage for stopwatch in stopwatches for stage in stopwatch.took_ms}
-        return similarity, {
-            stage: max(stopwatch.took_ms.get(stage, 0.0) for stopwatch in stopwatches) for stage in stages
-        }
+        return similarity, _slowest(stopwatches)
 
-    async def embed(self, query: Query, stopwatch: Stopwatch) -> Embedding:
-        """Return the unit vector of an image, a text or an item."""
+    async def embed(self, query: Query | VectorQuery, stopwatch: Stopwatch) -> Embedding:
+        """Return the unit vector of an image, a text, an item or an embedding, which counts as an image."""
+        if isinstance(query, VectorQuery):
+            return Embedding(query.vector, "image")
         if isinstance(query, ItemQuery):
             return Embedding(await self._item_vector(query), "image")
         steps, payload = self._encode_steps(query)
@@ -157,10 +194,9 @@ class QueryPipeline:
 
     async def search_vector(self, vector: Float32, options: SearchOptions) -> list[Hit]:
         """Return the items nearest to a unit vector (d,)."""
-        hits: list[Hit] = await run_pipeline(
-            [self._search_workers.search_step(self.searcher, options)], vector, Stopwatch()
-        )
-        return hits
+        step = self._search_workers.search_step(self.searcher, options, None)
+        ranked: RankedHits = await run_pipeline([step], vector, Stopwatch())
+        return ranked.hits
 
     async def item(self, item_id: str, fields: Sequence[str] | None = None) -> tuple[int, dict[str, Any]]:
         """Return an item's row and record; `fields` are the columns of the record beside `id`, None for all.
@@ -208,3 +244,16 @@ class QueryPipeline:
     def has_thumbnail(self, row: int) -> bool:
         """Return whether a row of the collection has a thumbnail; takes microseconds."""
         return self.searcher.collection.thumbnails.has(row)
+
+
+def _modality(query: Query | CombinedQuery) -> Modality | None:
+    """Return what a query is; None for a combination, which has no probabilities."""
+    if isinstance(query, CombinedQuery):
+        return None
+    return "text" if isinstance(query, TextQuery) else "image"
+
+
+def _slowest(stopwatches: Sequence[Stopwatch]) -> dict[str, float]:
+    """Return the milliseconds of each stage on the stopwatch that has most."""
+    stages = {stage for stopwatch in stopwatches for stage in stopwatch.took_ms}
+    return {stage: max(stopwatch.took_ms.get(stage, 0.0) for stopwatch in stopwatches) for stage in stages}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,9 +17,9 @@ from threadpoolctl import ThreadpoolController
 
 from app.execution.batcher import Batcher, BatchFunction, BatchKey, PipelineStep
 from lookalike.row_search import SearchOptions
-from lookalike.search import Searcher
+from lookalike.search import Modality, RankedHits, Searcher
 from lookalike.stopwatch import Stopwatch
-from lookalike.types import Float32, Hit, UInt8
+from lookalike.types import Float32, UInt8
 
 logger = logging.getLogger(__name__)
 
@@ -99,19 +100,26 @@ class SearchWorkers(Batcher):
     def __init__(self, threads: int, observe: Callable[[str, int], None] = lambda kind, size: None) -> None:
         super().__init__("search", threads, observe)
 
-    def search_step(self, searcher: Searcher, options: SearchOptions) -> PipelineStep:
-        """Return the step from a unit vector (d,) to the nearest items."""
+    def search_step(self, searcher: Searcher, options: SearchOptions, modality: Modality | None) -> PipelineStep:
+        """Return the step from a unit vector (d,) to its `RankedHits`; `modality` is as in `search_vectors`."""
         conditions = options.filter.model_dump_json(by_alias=True, exclude_unset=True) if options.filter else ""
         params = tuple(sorted((options.params or {}).items()))
-        key = (id(searcher), options.limit, options.exact, params, conditions, options.fields)
-        return self, BatchKey(key, "search", partial(self._search, searcher, options), _MAX_SEARCH_BATCH_SIZE)
+        hashable = replace(options, filter=None, params=None)
+        key = (id(searcher), modality, hashable, params, conditions)
+        search = partial(self._search, searcher, options, modality)
+        return self, BatchKey(key, "search", search, _MAX_SEARCH_BATCH_SIZE)
 
     def _search(
-        self, searcher: Searcher, options: SearchOptions, batch: Sequence[Any], stopwatch: Stopwatch
-    ) -> list[list[Hit]]:
+        self,
+        searcher: Searcher,
+        options: SearchOptions,
+        modality: Modality | None,
+        batch: Sequence[Any],
+        stopwatch: Stopwatch,
+    ) -> list[RankedHits]:
         """Search a batch; with several queries in it, on one thread, because the other cores are busy under load."""
         with self.libraries.limit(limits=1) if self.libraries is not None and len(batch) > 1 else nullcontext():
-            return searcher.search_vectors(np.stack(batch), options, stopwatch)
+            return searcher.search_vectors(np.stack(batch), options, stopwatch, modality)
 
 
 def _warm(searchers: Sequence[Any], stopwatch: Stopwatch) -> list[None]:

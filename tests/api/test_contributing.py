@@ -14,8 +14,8 @@ from app.errors import Overloaded
 from app.main import create_app
 from app.settings import Settings
 from lookalike.errors import UnknownItem
-from lookalike.search import Searcher
-from lookalike.types import Float32, Hit
+from lookalike.search import RankedHits, Searcher
+from lookalike.types import Float32
 from tests.api.conftest import wait_until_ready
 
 CONTRIBUTING = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
@@ -48,8 +48,8 @@ def test_example_endpoint_works(collection: Path, monkeypatch: pytest.MonkeyPatc
         assert client.post("/v1/search/best", json={"text": "a cat"}).status_code == 503
 
 
-def _no_hits(searcher: Searcher, queries: Float32, *_: object) -> list[list[Hit]]:
-    return [[] for _ in queries]
+def _no_hits(searcher: Searcher, queries: Float32, *_: object) -> list[RankedHits]:
+    return [RankedHits([], None) for _ in queries]
 
 
 def _refuse() -> None:

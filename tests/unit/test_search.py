@@ -134,7 +134,7 @@ def test_batch_equals_single_queries(searcher: Searcher) -> None:
     vectors = searcher.encode_texts(["blue", "red"], Stopwatch())
     together = searcher.search_vectors(vectors, SearchOptions(limit=3), Stopwatch())
     alone = [searcher.search_vectors(vector[None], SearchOptions(limit=3), Stopwatch())[0] for vector in vectors]
-    assert [[hit.id for hit in hits] for hits in together] == [[hit.id for hit in hits] for hits in alone]
+    assert [[hit.id for hit in each.hits] for each in together] == [[hit.id for hit in each.hits] for each in alone]
 
 
 def test_compare_uses_threshold_of_the_kinds() -> None:

@@ -19,6 +19,7 @@ from app.execution.workers import MAX_TEXT_BATCH_SIZE, EncoderWorkers, SearchWor
 from lookalike.errors import EncoderError
 from lookalike.filters import Filter
 from lookalike.row_search import SearchOptions
+from lookalike.search import Modality
 from lookalike.stopwatch import Stopwatch
 from lookalike.types import Float32, UInt8
 
@@ -260,7 +261,9 @@ class FakeIndex:
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
 
-    def search_vectors(self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch) -> list[list[float]]:
+    def search_vectors(
+        self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch, modality: Modality | None
+    ) -> list[list[float]]:
         self.calls.append((len(queries), options.limit))
         return [[float(query[0])] * options.limit for query in queries]
 
@@ -282,7 +285,7 @@ async def test_searches_with_equal_options_share_a_batch() -> None:
         await asyncio.to_thread(started.wait, 10)
         tasks = [
             asyncio.create_task(
-                run_pipeline([workers.search_step(searcher, each)], np.array([number], np.float32), Stopwatch())
+                run_pipeline([workers.search_step(searcher, each, None)], np.array([number], np.float32), Stopwatch())
             )
             for number, each in enumerate(options)
         ]
