@@ -64,6 +64,8 @@ def _path(location: Sequence[str | int]) -> str:
 def _names_at(model: type[BaseModel] | None, path: Sequence[str | int]) -> list[str]:
     """Return the names of the fields of a model, or of the model at a path of fields in it; none if there is none."""
     for step in path:
+        if isinstance(step, int):  # a position in a list, whose elements the type of the field names
+            continue
         if model is None:
             break
         fields = {field.alias or name: field for name, field in model.model_fields.items()}

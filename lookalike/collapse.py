@@ -17,6 +17,8 @@ import numpy as np
 from lookalike.rerank import normalized_rows
 from lookalike.types import Float16, Float32, Int64
 
+NEAR_IDENTICAL = 0.93
+"""Cosine from which two images count as near-identical unless the user says otherwise."""
 _BLOCK_ROWS = 256
 
 

@@ -35,25 +35,28 @@ _CHARSETS = {
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form; each name occurs once."""
+    """A form: the files of each name, of which most occur once, and the texts."""
 
-    files: dict[str, bytes]
+    files: dict[str, list[bytes]]
     texts: dict[str, str]
 
 
-async def read_form(request: Request, *, files: Collection[str] = (), texts: Collection[str] = ()) -> Form:
+async def read_form(
+    request: Request, *, files: Collection[str] = (), texts: Collection[str] = (), max_files: int = 1
+) -> Form:
     """Return the body as a form.
 
     Args:
         request: its Content-Type is `FORM`.
         files: names of the parts that are files.
         texts: names of the parts that are texts, of at most 64 KiB each.
+        max_files: how often the name of a file may occur.
 
     Raises:
         FormInvalid: the body is not the multipart form that its header declares.
-        RequestError: a name is unknown or occurs twice, a file was sent as a text, or a text can't be read.
+        RequestError: a name is unknown or occurs too often, a file was sent as a text, or a text can't be read.
     """
-    reader = _Reader(files, texts)
+    reader = _Reader(files, texts, max_files)
     try:
         parser = MultipartParser(_boundary(request), reader.callbacks())  # type: ignore[arg-type]
         async with aclosing(request.stream()) as stream:
@@ -95,11 +98,11 @@ class _Part:
 class _Reader:
     """Collects the parts of a form from its parser's callbacks."""
 
-    def __init__(self, files: Collection[str], texts: Collection[str]) -> None:
-        self.files: dict[str, bytes] = {}
+    def __init__(self, files: Collection[str], texts: Collection[str], max_files: int) -> None:
+        self.files: dict[str, list[bytes]] = {}
         self.texts: dict[str, str] = {}
         self.complete = False
-        self._file_names, self._text_names = files, texts
+        self._file_names, self._text_names, self._max_files = files, texts, max_files
         self._part = _Part()
         self._header, self._value = bytearray(), bytearray()
 
@@ -132,14 +135,19 @@ class _Reader:
         if not (name and isinstance(name, str)):
             raise _invalid("a part has no name")
         self._part.name = name
-        if name in self.files or name in self.texts:
-            raise RequestError(f"the field {name!r} is given twice; give it once")
+        if name in self.texts or len(self.files.get(name, ())) >= self._max_files:
+            raise self._repeated(name)
         if name in self._file_names:
             if "filename" not in parameters and self._part.headers.get_content_maintype() == "text":
                 raise RequestError(f"the field {name!r} is text; {self._instead(name)}")
         elif name not in self._text_names:
             message = unknown_name("form field", name, [*self._file_names, *self._text_names])
             raise RequestError(message, [{"field": name, "message": "unknown field"}])
+
+    def _repeated(self, name: str) -> RequestError:
+        if name in self._file_names and self._max_files > 1:
+            return RequestError(f"the form has more than {self._max_files} files {name!r}; send fewer")
+        return RequestError(f"the field {name!r} is given twice; give it once")
 
     def _instead(self, file_name: str) -> str:
         """Return what to send in place of a text that has the name of a file."""
@@ -155,7 +163,7 @@ class _Reader:
     def _end_part(self) -> None:
         part = self._part
         if part.name in self._file_names:
-            self.files[part.name] = bytes(part.data)
+            self.files.setdefault(part.name, []).append(bytes(part.data))
         else:
             self.texts[part.name] = _text(part)
         self._part = _Part()  # the bytes of an image are held once

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.api.schemas import MAX_FIELDS, Fields, Params
+from app.api.schemas import (
+    DEDUPLICATE,
+    GROUP_BY,
+    GROUP_SIZE,
+    INCLUDABLE,
+    MAX_FIELDS,
+    MIN_PROBABILITY,
+    MIN_SCORE,
+    OFFSET,
+    Fields,
+    Params,
+    Search,
+)
 from app.errors import RequestError
 from app.validation import validation_error
 from lookalike.errors import InvalidLimit
 from lookalike.filters import parse_filter
-from lookalike.messages import quoted
+from lookalike.messages import quoted, unknown_name
 
 LIMIT = "Number of items to return, at most `LOOKALIKE_MAX_RESULTS`."
 FILTER = "A `Filter` as JSON text. Only items that pass it are found."
 PARAMS = "A `Params` object as JSON text: how thoroughly to search."
 FIELDS = "Metadata columns of the results, separated by commas; empty for none. By default, all columns."
+
+INCLUDE = "What else the results have, separated by commas: `embedding`."
 
 _FIELDS = TypeAdapter(Fields)
 
@@ -80,9 +96,50 @@ def _parse_params(text: str) -> Params:
         raise RequestError(f"params: {validation_error(error, Params)}") from error
 
 
-def _parse_limit(text: str) -> int:
-    return parse_whole("limit", text)
+def _parse_number(name: str, text: str) -> float:
+    """Parse a finite number. Raises RequestError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise RequestError(f"{name} is {quoted(text)}; it must be a number")
+    return value
 
 
-PARSERS = {"limit": _parse_limit, "filter": parse_filter, "params": _parse_params, "fields": parse_fields}
-"""The options of a search, and what parses each from text."""
+def _parse_deduplicate(text: str) -> float | bool:
+    if text.strip().lower() in ("true", "false"):
+        return text.strip().lower() == "true"
+    return _parse_number("deduplicate", text)
+
+
+def _parse_include(text: str) -> list[Any]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = next((name for name in names if name not in INCLUDABLE), None)
+    if unknown is not None:
+        raise RequestError(f"include: {unknown_name('part of a result', unknown, INCLUDABLE)}")
+    return names
+
+
+class SearchOption(NamedTuple):
+    """An option of a search in a query string or a form: its JSON type, its description, and what parses its text."""
+
+    kind: str
+    description: str
+    parse: Callable[[str], Any]
+
+
+SEARCH_OPTIONS = {
+    "limit": SearchOption("integer", LIMIT, partial(parse_whole, "limit")),
+    "offset": SearchOption("integer", OFFSET, partial(parse_whole, "offset")),
+    "min_score": SearchOption("number", MIN_SCORE, partial(_parse_number, "min_score")),
+    "min_probability": SearchOption("number", MIN_PROBABILITY, partial(_parse_number, "min_probability")),
+    "filter": SearchOption("string", FILTER, parse_filter),
+    "params": SearchOption("string", PARAMS, _parse_params),
+    "fields": SearchOption("string", FIELDS, parse_fields),
+    "include": SearchOption("string", INCLUDE, _parse_include),
+    "group_by": SearchOption("string", GROUP_BY, str),
+    "group_size": SearchOption("integer", GROUP_SIZE, partial(parse_whole, "group_size")),
+    "deduplicate": SearchOption("string", DEDUPLICATE, _parse_deduplicate),
+}
+assert SEARCH_OPTIONS.keys() == Search.model_fields.keys()

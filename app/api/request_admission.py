@@ -12,7 +12,7 @@ is cancelled when the client disconnects.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive
 
-from app.admission import AdmissionController, RequestKind
+from app.admission import AdmissionController, AdmissionControllers, RequestKind
 from app.errors import DeadlineExceeded, is_client_error
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -58,27 +58,78 @@ def apply_declaration(handler: Handler, endpoint: Callable[..., Any]) -> Handler
         service = request.app.state.service
         if kind is None:
             return await _with_timeout(service.settings.deadline, handler(request))
-        return await Admission(service.admission[kind], service.settings.deadline).run(handler, request)
+        return await Admission(service.admission, kind, service.settings.deadline).run(handler, request)
 
     return admitted_handler
 
 
-class Admission:
+class Slot:
+    """The place of one query in admission control: in flight, or not. Lives on the event loop's thread."""
+
+    def __init__(self, controller: AdmissionController) -> None:
+        self._controller = controller
+        self._acquired: float | None = None  # None while the query is not in flight
+        self._suspensions = 0
+        self._finished = False
+
+    def enter(self) -> None:
+        """Put the query in flight. Raises Overloaded."""
+        self._controller.admit()
+        self.acquire()
+
+    def acquire(self) -> None:
+        """Put the query in flight, whatever the load."""
+        self._acquired = self._controller.acquire()
+
+    def suspend(self) -> None:
+        """Take the query out of flight while it waits for another server. May be nested."""
+        self._suspensions += 1
+        self.release(completed=False)
+
+    def resume(self) -> None:
+        """End a suspension; after the last one the query is in flight again. Raises Overloaded."""
+        self._suspensions -= 1
+        if not (self._suspensions or self._finished):
+            self.enter()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Suspend within a `with` block; an error in it does not resume."""
+        self.suspend()
+        try:
+            yield
+        except BaseException:
+            self._suspensions -= 1
+            raise
+        self.resume()
+
+    def release(self, *, completed: bool, client_error: bool = False) -> None:
+        """Take the query out of flight, if it is in flight."""
+        if self._acquired is not None:
+            acquired, self._acquired = self._acquired, None
+            self._controller.release(acquired, completed=completed, client_error=client_error)
+
+    def finish(self, *, completed: bool, client_error: bool = False) -> None:
+        """Take the query out of flight for good."""
+        self._finished = True
+        self.release(completed=completed, client_error=client_error)
+
+
+class Admission(Slot):
     """One request on its way through admission control. Lives on the event loop's thread.
 
     The handler finds it as `request.state.admission`.
     """
 
-    def __init__(self, controller: AdmissionController, deadline: float) -> None:
+    def __init__(self, controllers: AdmissionControllers, kind: RequestKind, deadline: float) -> None:
         """`deadline` is in seconds."""
-        self._controller = controller
+        super().__init__(controllers[kind])
+        self._controllers = controllers
         self._deadline = deadline
         self._timeout = asyncio.timeout(None)
-        self._acquired: float | None = None  # None while the request is not in flight
-        self._suspensions = 0
+        self._slots: Sequence[Slot] = ()
         self._disconnect: asyncio.Future[Message] | None = None
         self._disconnected = False
-        self._finished = False
 
     async def run(self, handler: Handler, request: Request) -> Response:
         """Return the handler's response.
@@ -111,40 +162,26 @@ class Admission:
 
     def admit(self) -> None:
         """Put the request in flight, and start its deadline. Raises Overloaded."""
-        self._acquire()
+        self.enter()
         self._timeout.reschedule(asyncio.get_running_loop().time() + self._deadline)
 
-    def suspend(self) -> None:
-        """Take the request out of flight while it waits for another server. May be nested."""
-        self._suspensions += 1
+    def become(self, kind: RequestKind) -> None:
+        """Count the request as one of another kind, which its body has shown. Raises Overloaded."""
+        controller = self._controllers[kind]
+        if controller is not self._controller:
+            self.release(completed=False)
+            self._controller = controller
+            self.enter()
+
+    def split(self, kinds: Sequence[RequestKind]) -> Sequence[Slot]:
+        """Put a slot for each query of a batch in flight, in place of the request. Raises Overloaded."""
         self.release(completed=False)
-
-    def resume(self) -> None:
-        """End a suspension; after the last one the request is in flight again. Raises Overloaded."""
-        self._suspensions -= 1
-        if not (self._suspensions or self._finished):
-            self._acquire()
-
-    @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Suspend within a `with` block; an error in it does not resume."""
-        self.suspend()
-        try:
-            yield
-        except BaseException:
-            self._suspensions -= 1
-            raise
-        self.resume()
-
-    def release(self, *, completed: bool, client_error: bool = False) -> None:
-        """Take the request out of flight, if it is in flight."""
-        if self._acquired is not None:
-            acquired, self._acquired = self._acquired, None
-            self._controller.release(acquired, completed=completed, client_error=client_error)
-
-    def _acquire(self) -> None:
-        self._controller.admit()
-        self._acquired = self._controller.acquire()
+        for kind in dict.fromkeys(kinds):
+            self._controllers[kind].admit()
+        self._slots = [Slot(self._controllers[kind]) for kind in kinds]
+        for slot in self._slots:
+            slot.acquire()
+        return self._slots
 
     def _wrap_receive(self, receive: Receive) -> Receive:
         """Return a `receive` that admits the request when its body is complete, and waits for a disconnect then."""
@@ -167,8 +204,9 @@ class Admission:
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     def _finish(self, *, client_error: bool) -> None:
-        self._finished = True
-        self.release(completed=not self._disconnected, client_error=client_error)
+        for slot in self._slots:
+            slot.finish(completed=False)
+        self.finish(completed=not self._disconnected, client_error=client_error)
         if self._disconnect is not None:
             self._disconnect.cancel()
 

@@ -14,11 +14,15 @@ from starlette.responses import Response
 
 from app.api.routing import collection_path
 from app.execution.pipeline import QueryPipeline
+from lookalike.row_search import SearchOptions
 from lookalike.stopwatch import STAGES
 from lookalike.types import Hit
 
 _NEEDS_QUERY = re.compile(r"[\x00-\x1f\x7f-\x9f\\%?#;]|(^|/)\.{0,2}(/|\Z)|/thumbnail\Z")
 """Ids that a path can't carry: proxies merge slashes, resolve dots, and refuse some characters although encoded."""
+
+_EMBEDDING_DECIMALS = 7
+"""As many as float32 has for numbers below 1."""
 
 
 def json_response(body: Mapping[str, Any]) -> Response:
@@ -38,14 +42,22 @@ def took_ms(stages: Mapping[str, float], started: float) -> dict[str, float]:
     return {**times, "total": round((time.perf_counter() - started) * 1000.0, 3)}
 
 
-def hit(result: Hit, pipeline: QueryPipeline, request: Request) -> dict[str, Any]:
-    """Return one search result."""
-    return {
+def hit(result: Hit, options: SearchOptions, pipeline: QueryPipeline, request: Request) -> dict[str, Any]:
+    """Return one search result, with what the options ask for."""
+    body: dict[str, Any] = {
         "id": result.id,
         "score": score(result.score),
+        "probability": None if result.probability is None else round(result.probability, 4),
         "metadata": result.metadata,
         "thumbnail_url": thumbnail_url(result.id, result.row, pipeline, request),
     }
+    if options.group_by is not None:
+        body["group"] = result.group
+    if options.deduplicate is not None:
+        body["duplicates"] = result.duplicates
+    if result.embedding is not None:
+        body["embedding"] = result.embedding.astype(float).round(_EMBEDDING_DECIMALS).tolist()
+    return body
 
 
 def item(row: int, record: Mapping[str, Any], pipeline: QueryPipeline, request: Request) -> dict[str, Any]:

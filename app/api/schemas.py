@@ -8,16 +8,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
 from app.api.request_bodies import Base64Image, ImageUrl
+from lookalike.collapse import NEAR_IDENTICAL
 from lookalike.encoders.lite.abilities import LANGUAGES, LIMITS
 from lookalike.filters import Filter
+from lookalike.query import MAX_PARTS
 from lookalike.row_search import SearchOptions
 from lookalike.stopwatch import STAGES
 
 DEFAULT_LIMIT = 10
 MAX_FIELDS = 10_000
+MAX_BATCH = 100
+INCLUDABLE = ("embedding",)
+OFFSET = "Number of results to skip; at most `LOOKALIKE_MAX_CANDIDATES` together with `limit`."
+MIN_SCORE = "Lowest score of a result, -1 to 1."
+MIN_PROBABILITY = "Lowest probability of a result, 0 to 1; only for queries that have probabilities."
+GROUP_BY = (
+    "Metadata column of which each value has at most `group_size` results. Items without a value are not grouped."
+)
+GROUP_SIZE = "Maximum number of results of a group."
+DEDUPLICATE = (
+    "True, or a cosine above 0 and at most 1. An item that is so similar to a better result is left out, and counted "
+    f"in its `duplicates`. True stands for {NEAR_IDENTICAL}."
+)
 
 Limit = Annotated[
     int,
@@ -33,6 +48,7 @@ _VERSION = "20260101T120000Z-1a2b3c"
 _RESULT: dict[str, Any] = {
     "id": "chelsea.png",
     "score": 0.347149,
+    "probability": 0.8312,
     "metadata": {"path": "chelsea.png", "caption": "chelsea", "width": 451, "height": 300, "format": "PNG"},
     "thumbnail_url": f"/v1/items/chelsea.png/thumbnail?v={_VERSION}",
 }
@@ -64,6 +80,7 @@ class _Request(BaseModel):
 
 
 Positive = Annotated[int, Field(strict=True, ge=1)]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class Params(_Request):
@@ -92,9 +109,18 @@ class Search(_Request):
     """The options of every search."""
 
     limit: Limit = DEFAULT_LIMIT
+    offset: Annotated[int, Field(strict=True, description=OFFSET, json_schema_extra={"minimum": 0})] = 0
+    min_score: Finite | None = Field(default=None, description=MIN_SCORE)
+    min_probability: Finite | None = Field(default=None, description=MIN_PROBABILITY)
     filter: Filter | None = Field(default=None, description="Only items whose metadata passes are found.")
     params: Params | None = Field(default=None, description="How thoroughly to search.")
     fields: Fields | None = Field(default=None, description="Metadata columns of the results; all by default.")
+    include: list[Literal["embedding"]] = Field(
+        default=[], max_length=8, description="What else the results have: `embedding`, their unit vector."
+    )
+    group_by: str | None = Field(default=None, description=GROUP_BY)
+    group_size: Annotated[int, Field(strict=True, description=GROUP_SIZE, json_schema_extra={"minimum": 1})] = 1
+    deduplicate: StrictBool | Finite = Field(default=False, description=DEDUPLICATE)
 
     @property
     def options(self) -> SearchOptions:
@@ -102,7 +128,111 @@ class Search(_Request):
         params = self.params or Params()
         index_params = params.model_dump(exclude={"exact"}, exclude_none=True, by_alias=True)
         fields = None if self.fields is None else tuple(dict.fromkeys(self.fields))
-        return SearchOptions(self.limit, self.filter, index_params or None, params.exact, fields)
+        near_identical = NEAR_IDENTICAL if self.deduplicate is True else self.deduplicate
+        return SearchOptions(
+            limit=self.limit,
+            filter=self.filter,
+            params=index_params or None,
+            exact=params.exact,
+            fields=fields,
+            offset=self.offset,
+            min_score=self.min_score,
+            min_probability=self.min_probability,
+            group_by=self.group_by,
+            group_size=self.group_size,
+            deduplicate=None if near_identical is False else near_identical,
+            embeddings="embedding" in self.include,
+        )
+
+
+class Part(_Request):
+    """One part of a query, with exactly one of `text`, `image`, `id`, `url` and `embedding`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "striped", "weight": -0.5}]})
+
+    text: str | None = Field(default=None, description="A text, at most `LOOKALIKE_MAX_TEXT` characters.")
+    image: str | None = Field(default=None, description="An image file as base64 or as a base64 data URI.")
+    id: str | None = Field(default=None, description="Id of an item of the collection.")
+    url: str | None = Field(default=None, description=_URL)
+    embedding: Annotated[list[Finite], Field(max_length=65_536, fail_fast=True)] | None = Field(
+        default=None,
+        description="An embedding of the collection's encoder. It is scaled to unit norm; `warnings` says so.",
+    )
+    weight: Finite = Field(
+        default=1.0, description="Weight of the part in the sum of the parts. A negative one moves away from it."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Part:
+        given = [name for name in PART_KINDS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(PART_KINDS)}; it has {' and '.join(given) or 'none'}")
+        return self
+
+    @property
+    def image_source(self) -> Base64Image | ImageUrl | None:
+        """The image, None for another kind."""
+        if self.url is not None:
+            return ImageUrl(self.url)
+        return None if self.image is None else Base64Image(self.image)
+
+
+PART_KINDS = ("text", "image", "id", "url", "embedding")
+
+
+def _as_parts(query: object) -> object:
+    """Return the parts of a query that is a text, a part, or a list of parts."""
+    if isinstance(query, str):
+        return [{"text": query}]
+    if isinstance(query, dict | Part):
+        return [query]
+    if not isinstance(query, list):
+        raise ValueError("a query is a text, a part, or a list of parts")
+    if not 1 <= len(query) <= MAX_PARTS:
+        raise ValueError(f"a list of {len(query):,} parts; a query has 1 to {MAX_PARTS} parts")
+    return query
+
+
+def _describe_query(schema: dict[str, Any]) -> None:
+    """Write the forms of a query into its schema."""
+    query = schema["properties"]["query"]
+    part = query.pop("items")
+    parts = {"type": "array", "items": part, "minItems": 1, "maxItems": MAX_PARTS}
+    del query["type"]
+    query["anyOf"] = [{"type": "string"}, part, parts]
+    schema["examples"] = [
+        {"query": [{"id": "chelsea.png"}, {"text": "on grass"}, {"text": "striped", "weight": -0.5}], "limit": 2},
+        {"query": "a cat", "min_probability": 0.5},
+    ]
+
+
+class QuerySearch(Search):
+    """A search by a query of one or several parts."""
+
+    model_config = ConfigDict(json_schema_extra=_describe_query)
+
+    query: Annotated[list[Part], BeforeValidator(_as_parts)] = Field(
+        description="A text, a part, or a list of parts, which are added by their weights."
+    )
+
+
+class BatchSearch(_Request):
+    """Several searches."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"queries": [{"query": "a cat", "limit": 2}, {"query": {"id": "coffee.png"}}]}]}
+    )
+
+    queries: list[Any] = Field(
+        description=f"At most {MAX_BATCH} searches, each as `POST /v1/search` takes it.",
+        json_schema_extra={"items": {"$ref": "#/components/schemas/QuerySearch"}},
+    )
+
+    @model_validator(mode="after")
+    def _bounded(self) -> BatchSearch:
+        if not 1 <= len(self.queries) <= MAX_BATCH:
+            raise ValueError(f"queries: {len(self.queries):,} queries; a batch has 1 to {MAX_BATCH}")
+        return self
 
 
 class TextSearch(Search):
@@ -232,20 +362,49 @@ class Result(BaseModel):
         ge=-1,
         le=1,
     )
+    probability: float | None = Field(
+        ge=0,
+        le=1,
+        description="Probability that the item truly matches the query. Null for a combined or negative query and for "
+        "an embedding, and if the encoder is not calibrated for such queries.",
+    )
     metadata: dict[str, Any] = Field(description=_METADATA)
     thumbnail_url: str | None = Field(description=_THUMBNAIL)
+    group: Any = Field(
+        default=None, description="The item's value of the column in `group_by`; absent without `group_by`."
+    )
+    duplicates: int | None = Field(
+        default=None,
+        ge=0,
+        description="Number of near-identical items that the result stands for, among those that were compared; "
+        "absent without `deduplicate`.",
+    )
+    embedding: list[float] | None = Field(
+        default=None, description="The item's unit vector; absent if `include` does not name it."
+    )
 
 
 class SearchResponse(_Source):
     """The results of a search."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"results": [_RESULT], "truncated_tokens": 0, "took_ms": _TOOK_MS, **_SOURCE}]}
+        json_schema_extra={
+            "examples": [
+                {"results": [_RESULT], "no_match": False, "truncated_tokens": 0, "took_ms": _TOOK_MS, **_SOURCE}
+            ]
+        }
     )
 
     results: list[Result] = Field(description="At most `limit` items, best first.")
+    no_match: bool | None = Field(
+        description="Whether even the best item has a probability below 0.5, or there is none. It concerns the whole "
+        "query, whatever `offset` and `min_score`. Null where there are no probabilities."
+    )
+    warnings: list[str] | None = Field(
+        default=None, description="What was changed in the query, one sentence each; absent if nothing was."
+    )
     truncated_tokens: int = Field(
-        ge=0, description="Number of tokens at the end of the text that the encoder did not read; 0 for images."
+        ge=0, description="Number of tokens at the end of the texts that the encoder did not read; 0 for images."
     )
     took_ms: TookMs = Field(description="Milliseconds by stage.")
 
@@ -448,6 +607,26 @@ class Problem(BaseModel):
     instance: str = Field(description="The path of the request.")
     code: str = Field(description="Stable code of the error; `docs/reference/errors.md` lists them.")
     errors: list[FieldError] | None = Field(default=None, description="The invalid fields; absent if there are none.")
+
+
+class BatchResponse(BaseModel):
+    """The responses to several searches."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "responses": [
+                        {"results": [_RESULT], "no_match": False, "truncated_tokens": 0, "took_ms": _TOOK_MS, **_SOURCE}
+                    ]
+                }
+            ]
+        }
+    )
+
+    responses: list[SearchResponse | Problem] = Field(
+        description="For each query its response, or the problem document that it would get alone; in their order."
+    )
 
 
 assert tuple(TookMs.model_fields) == (*STAGES, "total")

@@ -9,7 +9,7 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from app.api.forms import FORM, read_form
-from app.api.parameters import PARSERS
+from app.api.parameters import SEARCH_OPTIONS
 from app.api.request_bodies import body_error, is_json, media_type, read_json
 from app.api.schemas import Search
 from app.errors import MediaTypeUnsupported, RequestError
@@ -36,7 +36,7 @@ async def read_search(request: Request, model: type[SearchModel]) -> SearchModel
 
 def search_of_texts(model: type[SearchModel], texts: Mapping[str, str]) -> SearchModel:
     """Return a search from texts by name; raises as `read_search` does."""
-    values: dict[str, Any] = {name: PARSERS[name](text) if name in PARSERS else text for name, text in texts.items()}
+    values: dict[str, Any] = {name: _parse(name, text) for name, text in texts.items()}
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -56,4 +56,8 @@ def with_query(request: Request, search: SearchModel) -> SearchModel:
     for name in texts:
         if name in search.model_fields_set:
             raise RequestError(f"{name} is in the query string and in the body; give it once")
-    return search.model_copy(update={name: PARSERS[name](text) for name, text in texts.items()})
+    return search.model_copy(update={name: _parse(name, text) for name, text in texts.items()})
+
+
+def _parse(name: str, text: str) -> Any:
+    return SEARCH_OPTIONS[name].parse(text) if name in SEARCH_OPTIONS else text

@@ -90,7 +90,7 @@ async def _read_json(
 
 async def _side(side: schemas.Side, pipeline: QueryPipeline, fetcher: ImageFetcher, request: Request) -> Query:
     if side.image_source is not None:
-        return await read_image(side.image_source, pipeline, fetcher, request)
+        return await read_image(side.image_source, pipeline, fetcher, request.state.admission)
     return TextQuery(side.text) if side.text is not None else ItemQuery(side.id or "")
 
 
@@ -101,7 +101,7 @@ async def _read_form(request: Request) -> tuple[Query, Query, float | None]:
 
 
 def _form_side(form: Form, name: str) -> Query:
-    data, text, item_id = form.files.get(name), form.texts.get(f"{name}_text"), form.texts.get(f"{name}_id")
+    (data,), text, item_id = form.files.get(name, (None,)), form.texts.get(f"{name}_text"), form.texts.get(f"{name}_id")
     if sum(value is not None for value in (data, text, item_id)) != 1:
         raise RequestError(
             f"side {name}: give exactly one of the file {name!r} and the fields {name}_text and {name}_id"

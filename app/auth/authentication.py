@@ -15,6 +15,7 @@ from fastapi import Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from app.auth.keys import Caller, Role, load_keyring
+from app.auth.rate_limit import RateLimiter
 from app.errors import HostRefused, KeyInvalid, KeyMissing, RoleMissing
 from app.settings import Settings
 from lookalike.errors import ConfigInvalid
@@ -115,10 +116,16 @@ def require_role(role: Role, *, rate_limited: bool = False) -> Guard:
         if not caller.may(role):
             raise RoleMissing(f"this needs the role {role!r}; the key has {caller.role!r}")
         if rate_limited:
-            service.rate_limiter.count(caller, request.client.host if request.client else "")
+            count_queries(request, 1)
         return caller
 
     return guard
+
+
+def count_queries(request: Request, queries: int) -> None:
+    """Count queries of a request's caller against the rate limit. Raises RateLimited."""
+    limiter: RateLimiter = request.app.state.service.rate_limiter
+    limiter.count(request.state.caller, request.client.host if request.client else "", queries)
 
 
 def reject_cross_origin(request: Request) -> None:

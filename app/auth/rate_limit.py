@@ -10,7 +10,6 @@ from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from app.auth.keys import Caller
 from app.errors import RateLimited
 from lookalike.errors import ConfigInvalid
 
@@ -27,20 +26,23 @@ class RateLimiter:
         self._rate = _parse_rate(rate) if rate else None
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())  # its entries expire
 
-    def count(self, caller: Caller, address: str) -> None:
-        """Count a query.
+    def count(self, caller: str, address: str, queries: int = 1) -> None:
+        """Count queries of a caller: all of them, or none if the rate does not allow all.
 
         Args:
-            caller: counted by its name.
+            caller: name of the caller; empty without keys.
             address: counted where the caller has no name.
+            queries: how many.
 
         Raises:
-            RateLimited: the caller's rate is used up.
+            RateLimited: the caller's rate is used up, or is lower than the number of queries.
         """
-        if self._rate is None:
+        if self._rate is None or not queries:
             return
-        name = caller.name or _network(address)
-        if not self._limiter.hit(self._rate, name):
+        if queries > self._rate.amount:
+            raise RateLimited(f"{queries} queries at once are more than the limit of {self._rate}; send fewer at once")
+        name = caller or _network(address)
+        if not self._limiter.hit(self._rate, name, cost=queries):
             free = self._limiter.get_window_stats(self._rate, name).reset_time - time.time()
             seconds = max(1, math.ceil(free))
             raise RateLimited(f"the limit of {self._rate} is used up; retry in {seconds} s", seconds)

@@ -84,19 +84,23 @@ class ProblemContent:
     errors: list[dict[str, str]] | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
-    def response(self, scope: Scope) -> Response:
-        """Return the document of a request."""
+    def document(self, path: str) -> dict[str, Any]:
+        """Return the document of a request to a path."""
         body: dict[str, Any] = {
             "type": f"urn:lookalike:error:{self.code}",
             "title": HTTPStatus(self.status).phrase,
             "status": int(self.status),
             "detail": _shorten(self.detail),
-            "instance": _shorten(scope["path"]),
+            "instance": _shorten(path),
             "code": self.code,
         }
         if self.errors:
             body["errors"] = [{name: _shorten(text) for name, text in entry.items()} for entry in self.errors]
-        return Response(to_json(body), self.status, self.headers, MEDIA_TYPE)
+        return body
+
+    def response(self, scope: Scope) -> Response:
+        """Return the response to a request."""
+        return Response(to_json(self.document(scope["path"])), self.status, self.headers, MEDIA_TYPE)
 
 
 def problem_of(error: BaseException, scope: Scope) -> ProblemContent:

@@ -10,7 +10,10 @@ from scripts.reference.markdown import linked, table
 Schema = dict[str, Any]
 
 _NULL = {"type": "null"}
-_COMMON = ("limit", "filter", "params", "took_ms", "collection", "version", "encoder")
+_COMMON = (
+    *("limit", "offset", "min_score", "min_probability", "filter", "params", "fields", "include"),
+    *("group_by", "group_size", "deduplicate", "took_ms", "collection", "version", "encoder"),
+)
 """Fields of every search or response: after its own."""
 
 
@@ -58,7 +61,7 @@ def type_of(schema: Schema, anchors: dict[str, str], *, null: bool = True) -> st
         return f"array of {type_of(schema['items'], anchors)}"
     if isinstance(schema.get("additionalProperties"), dict):
         return f"object of {type_of(schema['additionalProperties'], anchors)}"
-    return "file" if schema.get("format") == "binary" else str(schema["type"])
+    return "file" if schema.get("format") == "binary" else str(schema.get("type", "any"))
 
 
 def default_of(schema: Schema, *, required: bool) -> str:

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from app.auth.keys import Caller, new_key
+from app.auth.keys import new_key
 from app.auth.rate_limit import RateLimiter
 from app.errors import RateLimited
 from app.main import create_app
@@ -184,7 +184,7 @@ def test_page_of_another_origin_may_not_reload(client: TestClient, guarded: Test
 
 
 def test_rate_limit_counts_ipv6_by_subscriber_network() -> None:
-    limiter, anonymous = RateLimiter("2/hour"), Caller("", "admin")
+    limiter, anonymous = RateLimiter("2/hour"), ""
     limiter.count(anonymous, "2001:db8:1:2::1")
     limiter.count(anonymous, "2001:db8:1:2:ffff::1")
     with pytest.raises(RateLimited):

@@ -130,9 +130,15 @@ def test_other_paths_accept_any_parameter(client: TestClient, path: str) -> None
 
 def test_unknown_parameter_gets_the_nearest_known_one(client: TestClient) -> None:
     by_query = problem(client.post(TEXT, params={"lmit": "3"}, **as_json(TEXT)))
-    assert by_query == "unknown query parameter 'lmit'; did you mean 'limit'? Known: fields, filter, limit, params"
+    assert by_query == (
+        "unknown query parameter 'lmit'; did you mean 'limit'? Known: deduplicate, fields, filter, group_by, "
+        "group_size, include, limit, min_probability, min_score, offset, params"
+    )
     by_form = problem(client.post(IMAGE, files={"file": FILE}, data={"filters": json.dumps(ANIMALS)}))
-    assert by_form == "unknown form field 'filters'; did you mean 'filter'? Known: fields, file, filter, limit, params"
+    assert by_form == (
+        "unknown form field 'filters'; did you mean 'filter'? Known: deduplicate, fields, file, filter, group_by, "
+        "group_size, include, limit, min_probability, min_score, offset, params"
+    )
     by_json = problem(client.post(TEXT, json={"text": "x", "filtr": ANIMALS}))
     assert by_json == "unknown field 'filtr'; did you mean 'filter'? Known: fields, filter, limit, params, text"
     nested = problem(client.post(TEXT, json={"text": "x", "params": {"efsearch": 8}}))

@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Scope
 
 from app.admission import AdmissionControllers, RequestKind
-from app.api import collections, health, items, search, similarity, stats
+from app.api import collections, health, items, search, search_batch, similarity, stats
 from app.api.request_admission import Admission, admitted, with_deadline
 from app.api.routing import Route, Router
 from app.errors import RequestError
@@ -333,6 +333,35 @@ async def test_suspended_request_is_not_in_flight() -> None:
     assert counts == [1, 0, 0, 0, 1, 0]
 
 
+async def test_request_that_becomes_another_kind_moves() -> None:
+    counts: list[tuple[int, int]] = []
+
+    async def searching(request: Request) -> None:
+        request.state.admission.become("image")
+        counts.append((service.text.in_flight, service.admission["image"].in_flight))
+
+    service = Service(searching)
+    await Client().request(service.app)
+    assert counts == [(0, 1)]
+    assert service.admission["image"].in_flight == 0
+
+
+async def test_batch_counts_as_its_queries_until_each_ends() -> None:
+    counts: list[tuple[int, int]] = []
+
+    async def searching(request: Request) -> None:
+        slots = request.state.admission.split(["text", "text", "image"])
+        counts.append((service.text.in_flight, service.admission["image"].in_flight))
+        slots[0].finish(completed=True)
+        counts.append((service.text.in_flight, service.admission["image"].in_flight))
+        raise RequestError("the others are still in flight")
+
+    service = Service(searching)
+    assert (await Client().request(service.app)).status == 422
+    assert counts == [(2, 1), (1, 1)]
+    assert (service.text.in_flight, service.admission["image"].in_flight) == (0, 0)
+
+
 async def test_resume_is_refused_under_overload() -> None:
     async def fetching(request: Request) -> None:
         with request.state.admission.suspended():
@@ -366,17 +395,19 @@ async def test_fetch_that_outlives_its_request_does_not_resume() -> None:
 def test_service_routes_declare_kinds_and_deadlines() -> None:
     declared = {
         route.path: getattr(route.endpoint, "admission", "nothing")
-        for module in (collections, health, items, search, similarity, stats)
+        for module in (collections, health, items, search, search_batch, similarity, stats)
         for route in module.router.routes
         if isinstance(route, Route)
     }
     assert declared.keys() == {
         route.path
-        for module in (collections, health, items, search, similarity, stats)
+        for module in (collections, health, items, search, search_batch, similarity, stats)
         for route in module.router.routes
         if isinstance(route, APIRoute)
     }
     of_a_collection = {
+        "/search": "text",
+        "/search/batch": "text",
         "/search/text": "text",
         "/search/image": "image",
         "/search/item": "item",
