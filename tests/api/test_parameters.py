@@ -24,6 +24,11 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "filter": (ANIMALS, json.dumps(ANIMALS)),
     "params": ({"exact": True}, json.dumps({"exact": True})),
     "fields": (["caption", "width"], "caption, width"),
+    "offset": (2, "2"),
+    "min_score": (0.99, "0.99"),
+    "include": (["embedding"], "embedding"),
+    "group_by": ("height", "height"),
+    "deduplicate": (0.9, "0.9"),
 }
 """The options of a search: their JSON, and their text."""
 
@@ -74,6 +79,11 @@ def is_applied(name: str, response: Any) -> bool:
         "filter": sorted(hit["id"] for hit in found) == sorted([CAT, HORSE]),
         "params": len(found) == len(ITEMS),
         "fields": all(hit["metadata"].keys() <= {"caption", "width"} and "width" in hit["metadata"] for hit in found),
+        "offset": len(found) == len(ITEMS) - 2,
+        "min_score": len(found) < len(ITEMS) and all(hit["score"] >= 0.99 for hit in found),
+        "include": all(hit.get("embedding") for hit in found),
+        "group_by": all("group" in hit and hit["group"] == hit["metadata"]["height"] for hit in found),
+        "deduplicate": sum(1 + hit.get("duplicates", 0) for hit in found) == len(ITEMS) > len(found),
     }[name]
 
 
@@ -140,7 +150,10 @@ def test_unknown_parameter_gets_the_nearest_known_one(client: TestClient) -> Non
         "group_size, include, limit, min_probability, min_score, offset, params"
     )
     by_json = problem(client.post(TEXT, json={"text": "x", "filtr": ANIMALS}))
-    assert by_json == "unknown field 'filtr'; did you mean 'filter'? Known: fields, filter, limit, params, text"
+    assert by_json == (
+        "unknown field 'filtr'; did you mean 'filter'? Known: deduplicate, fields, filter, group_by, group_size, "
+        "include, limit, min_probability, min_score, offset, params, text"
+    )
     nested = problem(client.post(TEXT, json={"text": "x", "params": {"efsearch": 8}}))
     assert nested.startswith("params: unknown field 'efsearch'; did you mean 'efSearch'? Known: ")
     side = problem(client.post("/v1/similarity", json={"a": {"txt": "x"}, "b": {"text": "x"}}))
