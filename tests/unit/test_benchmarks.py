@@ -15,7 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import build_memory, cold_cache, index_frontier, lookalike_store, metadata, pages, service, vectors
+from benchmarks import (
+    build_memory,
+    cold_cache,
+    combining,
+    index_frontier,
+    lookalike_store,
+    metadata,
+    pages,
+    service,
+    vectors,
+)
 from benchmarks.frontier.process import Assignment, Process, Unavailable
 from benchmarks.frontier.report import Point, Row, fastest, parse_systems, plot, staircase, summary, table
 from benchmarks.frontier.systems import SYSTEMS, Settings
@@ -347,3 +357,33 @@ def test_output_of_wrk_is_parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert {command[2] for command in commands} == {"-c32"}
     json.loads(service.lookalike_target("").text[1] % "a dog")
     json.loads(service.clip_retrieval_target("", "x").text[1] % "a dog")
+
+
+class TestCombining:
+    CAPTIONS = (*[["a red ball on grass"]] * 9, *[["a red dog on grass"]] * 9, ["a dog", "a red dog", "a red mat"])
+
+    def test_queries_need_both_parts(self) -> None:
+        gallery, vectors = unit(len(self.CAPTIONS), 8), dict[str, Float32]()
+
+        def vector(names: list[str]) -> Float32:
+            vectors.update(zip(names, unit(len(names), 8, seed=1), strict=True))
+            return np.array([vectors[name] for name in names])
+
+        plus, minus = combining.plus_minus(gallery, self.CAPTIONS, len(self.CAPTIONS), vector, seed=0)
+        rows = [i for i in range(len(plus.excluded)) if np.array_equal(plus.second[i], vectors["dog"])]
+        assert sorted(plus.excluded[rows].tolist()) == list(range(9))  # images of a ball; the last image lacks grass
+        assert plus.relevant[rows].tolist() == [[9 <= row < 18 for row in range(19)]] * 9
+        assert minus.relevant[minus.excluded == 9][:, 9:].sum() == 0  # images of a dog are not relevant without it
+        assert {(plus.sign, minus.sign)} == {(1, -1)}
+
+    def test_the_image_of_the_query_is_no_result(self) -> None:
+        gallery = unit(20, 8)
+        relevant = np.zeros((1, 20), np.bool_)
+        relevant[0, 3] = True
+        queries = combining.Queries(gallery[:1], gallery[3:4], 1, relevant, np.array([0]), np.array([0]))
+        space = combining.Space(gallery[0], gallery[0], gallery)
+        found = combining.plain(queries.first, queries.second, 0.0, space)
+        assert combining.precisions(found, gallery, queries, 20).tolist() == [1.0]
+        assert (
+            combining.precisions(combining.second_alone(*found, *found, -1.0, space)[None], gallery, queries, 1)[0] == 0
+        )
