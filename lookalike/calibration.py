@@ -1,4 +1,4 @@
-"""Calibration of an encoder: a similarity threshold, and the probability of a pair by its cosine.
+"""Calibration of an encoder: thresholds and probabilities of pairs, and probabilities of search results.
 
 `evaluation` fits it; it is stored next to an encoder's weights as JSON.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import WeightsInvalid
+from lookalike.match_calibration import MatchCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,19 @@ class PairCalibration:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The calibrations of an encoder by kind of pair; None for a kind that was not measured."""
+    """The calibrations of an encoder by kind; None for a kind that was not measured.
+
+    Attributes:
+        image_image: pairs of two images.
+        image_text: pairs of an image and a text.
+        text_search: results of searches by text.
+        image_search: results of searches by image.
+    """
 
     image_image: PairCalibration | None = None
     image_text: PairCalibration | None = None
+    text_search: MatchCalibration | None = None
+    image_search: MatchCalibration | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -75,10 +85,16 @@ class Calibration:
         Raises:
             ValueError: the values are not a calibration.
         """
-        unknown = set(values) - {"image_image", "image_text"}
+        readers: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+            "image_image": _pair,
+            "image_text": _pair,
+            "text_search": MatchCalibration.from_dict,
+            "image_search": MatchCalibration.from_dict,
+        }
+        unknown = set(values) - set(readers)
         if unknown:
-            raise ValueError(f"unknown kind of pair: {', '.join(sorted(unknown))}")
-        return cls(**{kind: _pair(pair) for kind, pair in values.items()})
+            raise ValueError(f"unknown kind of calibration: {', '.join(sorted(unknown))[:200]}")
+        return cls(**{kind: readers[kind](each) for kind, each in values.items() if each is not None})
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -99,9 +115,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
     path.write_text(json.dumps(calibration.to_dict()) + "\n", encoding="utf-8")
 
 
-def _pair(values: Mapping[str, Any] | None) -> PairCalibration | None:
-    if values is None:
-        return None
+def _pair(values: Mapping[str, Any]) -> PairCalibration:
     return PairCalibration(
         threshold=float(values["threshold"]),
         cosines=tuple(float(value) for value in values["cosines"]),

@@ -2,8 +2,9 @@
 
     my-collection/
       CURRENT                 the name of the version being served
-      versions/<version>/     manifest.json, vectors.npy, metadata.*, ids.npy, thumbnails.arrow, rejected.parquet,
-                              and the store's own files
+      calibration.json        probabilities of search results, if they were fitted on the user's own data
+      versions/<version>/     manifest.json, vectors.npy, sample.npy, metadata.*, ids.npy, thumbnails.arrow,
+                              rejected.parquet, and the store's own files
 
 A new version is written to a staging folder, checksummed, fsynced and renamed; `CURRENT` is replaced last, so that a
 reader sees a complete version or none of it. Opening verifies all files before it maps them.
@@ -22,11 +23,18 @@ from pathlib import Path
 
 import numpy as np
 
+from lookalike.calibration import Calibration
+from lookalike.collection_calibration import (
+    CALIBRATION_FILE,
+    collection_calibration_text,
+    read_collection_calibration,
+)
 from lookalike.errors import CollectionNotFound, EncoderMismatch, ManifestInvalid
 from lookalike.manifest import MANIFEST_FILE, Manifest, file_entry, read_manifest, verify_files
 from lookalike.metadata import Metadata
+from lookalike.row_sample import read_sample
 from lookalike.thumbnails import Thumbnails
-from lookalike.types import EncoderSpec, Float16
+from lookalike.types import EncoderSpec, Float16, Float32
 
 CURRENT, VERSIONS, VECTORS, REJECTED = "CURRENT", "versions", "vectors.npy", "rejected.parquet"
 UNFINISHED_CURRENT = f".{CURRENT}.*"
@@ -48,6 +56,8 @@ class Collection:
         vectors: (n, d) float16 unit vectors, memory-mapped.
         metadata: row -> record, id -> row.
         thumbnails: row -> JPEG bytes.
+        sample: (m, d) float32 unit vectors of a sample of the rows, in memory, read-only.
+        calibration: the one that `lookalike evaluate --calibrate` stored with the collection; None if there is none.
     """
 
     root: Path
@@ -56,6 +66,8 @@ class Collection:
     vectors: Float16
     metadata: Metadata
     thumbnails: Thumbnails
+    sample: Float32
+    calibration: Calibration | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -138,7 +150,10 @@ def open_version(root: Path, version: str, *, verify: bool = True) -> Collection
     if verify:
         verify_files(folder, manifest)
     vectors = _map_vectors(folder / VECTORS)
-    collection = Collection(root, folder, manifest, vectors, Metadata(folder), Thumbnails(folder))
+    metadata, thumbnails = Metadata(folder), Thumbnails(folder)
+    calibration = read_collection_calibration(root, manifest.encoder.identity)
+    sample = read_sample(folder, vectors)
+    collection = Collection(root, folder, manifest, vectors, metadata, thumbnails, sample, calibration)
     counts = {len(vectors), len(collection.metadata), len(collection.thumbnails), manifest.counts.indexed}
     if len(counts) != 1 or vectors.shape[1] != manifest.encoder.dim:
         raise ManifestInvalid(
@@ -188,6 +203,11 @@ def publish(root: Path, staging: Path, manifest: Manifest) -> Path:
     replace_text(root / CURRENT, manifest.version + "\n")
     _prune(root, manifest.version)
     return folder
+
+
+def store_calibration(root: Path, calibration: Calibration, spec: EncoderSpec) -> None:
+    """Store the calibration of an encoder's searches with the collection at `root`; it replaces an earlier one."""
+    replace_text(root / CALIBRATION_FILE, collection_calibration_text(calibration, spec.identity))
 
 
 def replace_text(path: Path, text: str) -> None:

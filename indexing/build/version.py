@@ -32,6 +32,7 @@ from lookalike.encoders.protocol import Encoder, TextEncoder
 from lookalike.errors import EncoderError, SourceError
 from lookalike.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry
 from lookalike.metadata import PARQUET_FILE
+from lookalike.row_sample import write_sample
 from lookalike.stores.registry import EXACT, TORCH_EXACT, resolve_kind
 from lookalike.types import Float32
 
@@ -71,6 +72,7 @@ def build_version(
         with translated_disk_errors(root, rows.kept):  # inside the try, since the staging folder is removed below
             counts = write_rows(staging, rows.chunks, rows.schema, encoder.spec.dim)
             _check_counts(rows.seen, counts)
+            write_sample(staging, np.load(staging / VECTORS, mmap_mode="r"))
             store, recall = _build_store(staging, encoder, counts, spec, on_progress)
         manifest = Manifest(
             format_version=FORMAT_VERSION,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from lookalike.calibration import Calibration
 from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import EncoderError, UnknownEncoder
@@ -43,6 +44,7 @@ class EncoderKind:
         load: (name, options) -> encoder.
         known: yields those that `lookalike encoders` lists.
         argument: what the name must have after the colon, for messages; empty where it has none.
+        calibration: name -> the encoder's calibration, read without its weights; None where there is none.
         for_tests: whether messages leave it out.
     """
 
@@ -50,6 +52,7 @@ class EncoderKind:
     load: Callable[[str, EngineOptions], Encoder]
     known: Callable[[], Iterable[KnownEncoder]] = tuple
     argument: str = ""
+    calibration: Callable[[str], Calibration | None] = lambda name: None
     for_tests: bool = False
 
     @property
@@ -74,6 +77,19 @@ def load_encoder(name: str, options: EngineOptions = EngineOptions()) -> Encoder
         forms = ", ".join(kind.form for kind in _KINDS.values() if not kind.for_tests)
         raise UnknownEncoder(f"unknown encoder {name!r}{_suggest(name)}; the forms are {forms}")
     return kind.load(name, options)
+
+
+def calibration_of(name: str) -> Calibration | None:
+    """Return the calibration of an encoder by its name, without loading its weights.
+
+    Returns:
+        None for an unknown name, and where the encoder has no calibration or is not on this disk.
+
+    Raises:
+        WeightsInvalid: the calibration's file is damaged.
+    """
+    kind = _KINDS.get(name.partition(":")[0])
+    return None if kind is None else kind.calibration(name)
 
 
 def encoder_kinds() -> tuple[EncoderKind, ...]:
@@ -105,6 +121,12 @@ def _lite(name: str, options: EngineOptions) -> Encoder:
     return lite_encoder(options)
 
 
+def _lite_calibration(name: str) -> Calibration | None:
+    from lookalike.encoders.lite.encoder import lite_calibration
+
+    return lite_calibration()
+
+
 def _open_clip(name: str, options: EngineOptions) -> Encoder:
     from lookalike.encoders.open_clip.encoder import open_clip_encoder
 
@@ -115,6 +137,12 @@ def _folder(name: str, options: EngineOptions) -> Encoder:
     from lookalike.encoders.exported.encoder import folder_encoder
 
     return folder_encoder(name, options)
+
+
+def _folder_calibration(name: str) -> Calibration | None:
+    from lookalike.encoders.exported.encoder import folder_calibration
+
+    return folder_calibration(name)
 
 
 def _suggest(name: str) -> str:
@@ -166,11 +194,11 @@ def _known_open_clip() -> Iterator[KnownEncoder]:
 _KINDS = {
     kind.name: kind
     for kind in (
-        EncoderKind("lite", _lite, _known_lite),
+        EncoderKind("lite", _lite, _known_lite, calibration=_lite_calibration),
         EncoderKind(
             "open_clip:<model>/<pretrained>[@<precision>]", _open_clip, _known_open_clip, "a model and its weights"
         ),
-        EncoderKind("folder:<path>", _folder, argument="a path"),
+        EncoderKind("folder:<path>", _folder, argument="a path", calibration=_folder_calibration),
         EncoderKind("fake", _fake, for_tests=True),
     )
 }

@@ -123,9 +123,7 @@ def test_other_encoder_is_rejected_naming_both(searcher: Searcher, tmp_path: Pat
     collection = searcher.collection
     entry = collection.manifest.encoder.model_copy(update={"name": "another", "weights": "f" * 64})
     manifest = collection.manifest.model_copy(update={"encoder": entry})
-    other = Collection(
-        collection.root, collection.folder, manifest, collection.vectors, collection.metadata, collection.thumbnails
-    )
+    other = replace(collection, manifest=manifest)
     with pytest.raises(EncoderMismatch, match=r"'another'.*'fake'"):
         Searcher(other, searcher.store, searcher.encoder)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lookalike.calibration import read_calibration
+from lookalike.calibration import Calibration, read_calibration
 from lookalike.encoders.architecture import ModelFamily
 from lookalike.encoders.dual_encoder import TEXT_BATCHES, DualEncoder, TextModel
 from lookalike.encoders.engines import EngineOptions, Tower, choose_engine
@@ -51,6 +51,16 @@ def folder_encoder(name: str, options: EngineOptions = EngineOptions()) -> DualE
     return _Exported(folder).encoder(options)
 
 
+def folder_calibration(name: str) -> Calibration | None:
+    """Return the calibration of the exported encoder `folder:PATH`, without its weights; None where there is none.
+
+    Raises:
+        WeightsInvalid: its file is damaged.
+    """
+    path = Path(name.removeprefix(PREFIX)).expanduser() / CALIBRATION_FILE
+    return read_calibration(path) if path.is_file() else None
+
+
 class _Exported:
     """An exported folder and what its towers need."""
 
@@ -61,7 +71,6 @@ class _Exported:
 
     def encoder(self, options: EngineOptions) -> DualEncoder:
         choice = choose_engine(options, cuda_precision=self.family.cuda_precision)
-        notes = self.folder / CALIBRATION_FILE
         spec = EncoderSpec(
             name=f"{PREFIX}{self.folder}",
             weights=self._weights_digest(),
@@ -73,7 +82,7 @@ class _Exported:
             engine=choice.engine,
             precision=choice.precision,
             device=choice.device,
-            calibration=read_calibration(notes) if notes.exists() else None,
+            calibration=folder_calibration(f"{PREFIX}{self.folder}"),
         )
         key = self._tower_key(spec)
         text = self._text_model(key) if spec.text else None

@@ -62,7 +62,7 @@ def lite_encoder(options: EngineOptions = EngineOptions(), *, heads: Path = HEAD
         engine=choice.engine,
         precision=choice.precision,
         device=choice.device,
-        calibration=_calibration(heads),
+        calibration=lite_calibration(heads),
         languages=LANGUAGES if text_here else (),
         limits=LIMITS,
     )
@@ -71,8 +71,8 @@ def lite_encoder(options: EngineOptions = EngineOptions(), *, heads: Path = HEAD
     return DualEncoder(spec, LITE_PREPROCESSING, choice, _image_tower(family, key, heads), text)
 
 
-def _calibration(heads: Path) -> Calibration | None:
-    """The released heads' own; there is none while it is measured anew, and for other heads."""
+def lite_calibration(heads: Path = HEAD_FILE) -> Calibration | None:
+    """Return the released heads' calibration; there is none while it is measured anew, and for other heads."""
     return read_calibration(CALIBRATION_FILE) if heads == HEAD_FILE and CALIBRATION_FILE.is_file() else None
 
 
