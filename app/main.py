@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from app import tracing
-from app.api import collections, health, items, openapi, pages, search, search_batch, similarity, stats
+from app.api import collections, fields, health, items, openapi, pages, search, search_batch, similarity, stats
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.health_port import HealthPortMiddleware
 from app.middleware.problems import ProblemMiddleware, raise_framework_errors
@@ -44,6 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(search_batch.router)
     app.include_router(similarity.router)
     app.include_router(items.router)
+    app.include_router(fields.router)
     app.include_router(collections.router)
     app.include_router(stats.router)
     app.include_router(health.router)

@@ -11,14 +11,11 @@ Dimension letters: n rows of the collection, m values.
 
 from __future__ import annotations
 
-import difflib
 import math
-import textwrap
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -34,9 +31,10 @@ from pydantic import (
     model_validator,
 )
 
+from lookalike.columns import Columns, UnknownField, field_values, flatten, type_name
 from lookalike.comparisons import Incomparable, comparable, numpy_mask
 from lookalike.errors import MAX_VALUE_CHARACTERS, FilterInvalid
-from lookalike.messages import listed, quoted
+from lookalike.messages import quoted
 from lookalike.types import Bool
 
 MAX_CONDITIONS = 64
@@ -61,21 +59,6 @@ _KEYS: dict[str | int, str] = {
     "filter": "a filter has must, should and must_not, and a condition has field",
 }
 """What an error about an unknown key says, by the object that has the key."""
-
-
-class Columns(Protocol):
-    """A table to filter: a collection's metadata."""
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns."""
-        ...
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """Return the (n,) values of a column."""
-        ...
-
-    def __len__(self) -> int: ...
 
 
 class _Model(BaseModel):
@@ -212,45 +195,25 @@ def _condition_mask(condition: Condition, columns: Columns) -> Bool:
         return _mask(condition, values)
     except pa.ArrowException as error:
         raise FilterInvalid(
-            f"filter field {quoted(condition.field)} holds {_shown(values.type)}, which does not support this test"
+            f"filter field {quoted(condition.field)} holds {type_name(values.type)}, which does not support this test"
         ) from error
 
 
 def _mask(condition: Condition, values: pa.ChunkedArray) -> Bool:
-    if _is_list(values.type):  # passes if any element does
-        mask = np.zeros(len(values), dtype=np.bool_)
-        passed = _mask(condition, pc.list_flatten(values))
-        mask[pc.list_parent_indices(values).to_numpy()[passed]] = True
-        return mask
-    return _test(condition, values)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+    elements, rows = flatten(values)
+    passed = _test(condition, elements)
+    if rows is None:
+        return passed
+    mask = np.zeros(len(values), dtype=np.bool_)  # a list passes if any element does
+    mask[rows[passed]] = True
+    return mask
 
 
 def _values(name: str, columns: Columns) -> pa.ChunkedArray:
-    """Return a column, or a field of a column of records."""
-    known = columns.columns
-    if name in known:
-        return _decoded(columns.column(name))
-    outer, _, inner = name.partition(".")
-    if inner and outer in known:
-        values = columns.column(outer)
-        for step in inner.split("."):
-            if not pa.types.is_struct(values.type) or values.type.get_field_index(step) < 0:
-                raise FilterInvalid(
-                    f"filter field {quoted(name)}: {outer} has no {quoted(inner)}; it is {_shown(values.type)}"
-                )
-            values = pc.struct_field(values, step)
-        return _decoded(values)
-    close = difflib.get_close_matches(name, known, 1) if len(name) <= MAX_VALUE_CHARACTERS else []
-    suggestion = f"; did you mean {close[0]!r}?" if close else "."
-    raise FilterInvalid(f"unknown metadata column {quoted(name)}{suggestion} The columns are {listed(sorted(known))}")
-
-
-def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
+    try:
+        return field_values(name, columns)
+    except UnknownField as error:
+        raise FilterInvalid(str(error)) from error
 
 
 def _test(condition: Condition, values: pa.ChunkedArray) -> Bool:
@@ -270,15 +233,8 @@ def _test(condition: Condition, values: pa.ChunkedArray) -> Bool:
         assert condition.equals is not None
         return column.among([condition.equals])
     except Incomparable as error:
-        raise FilterInvalid(
-            f"filter field {quoted(condition.field)} holds {_shown(values.type)}; {what} {quoted(error.value)} can't "
-            "be compared with that"
-        ) from error
-
-
-def _shown(kind: pa.DataType) -> str:
-    """Return the name of a type; that of a record with many fields is cut."""
-    return textwrap.shorten(str(kind), MAX_VALUE_CHARACTERS, placeholder=" ...")
+        held = f"{quoted(condition.field)} holds {type_name(values.type)}"
+        raise FilterInvalid(f"filter field {held}; {what} {quoted(error.value)} can't be compared with that") from error
 
 
 def _depth_and_size(condition: Filter) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from lookalike.collection import Collection
 from lookalike.encoders.protocol import Encoder, TextEncoder
 from lookalike.errors import EncoderError, InvalidLimit, QueryError, TextEmpty, TextTooLong, TextUnsupported
 from lookalike.filters import Filter
+from lookalike.item_table import ItemTable
 from lookalike.messages import unknown_name
 from lookalike.rerank import normalized_rows
 from lookalike.result_selection import Probabilities, ResultSelector, Selected
@@ -120,6 +121,7 @@ class VectorSearcher:
         metadata, most = collection.metadata, self.limits.candidates
         self._rows = RowSearcher(store, collection.vectors, metadata, most)
         self._selector = ResultSelector(self._rows, collection.vectors, metadata, most)
+        self.table = ItemTable(metadata, self._rows.filtered_rows)
 
     def item_vector(self, item_id: str) -> Float32:
         """Return the stored vector of an item, (d,) float32 of unit norm; raise UnknownItem if there is none."""

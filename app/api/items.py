@@ -16,7 +16,7 @@ from starlette.responses import Response
 from app.api import responses
 from app.api.dependencies import PipelineDep, SettingsDep
 from app.api.openapi import ACCESS, ADMISSION, OPTIONS, errors
-from app.api.parameters import FIELDS, FILTER, LIMIT, parameter, parse_fields, parse_whole
+from app.api.parameters import FIELDS, FILTER, LIMIT, SORT, parameter, parse_fields, parse_whole
 from app.api.request_admission import admitted
 from app.api.routing import CollectionRouter
 from app.api.schemas import ItemResponse, ItemsResponse
@@ -55,6 +55,7 @@ _PAGE: dict[str, Any] = {
         parameter("offset", "Number of items to skip.", "integer", minimum=0, default=0),
         parameter("limit", LIMIT, "integer", minimum=1, default=DEFAULT_LIMIT),
         parameter("filter", FILTER),
+        parameter("sort", SORT),
         _FIELDS,
     ]
 }
@@ -72,8 +73,9 @@ _ITEM: dict[str, Any] = {"parameters": [_FIELDS]}
 async def list_items(request: Request, pipeline: PipelineDep) -> Response:
     """List the items of the collection, page by page.
 
-    Items have the order of their rows. `total` is the number of items of the collection, or of those that pass the
-    filter.
+    Items have the order of their rows, or of the column `sort`. Items of equal values keep the order of their rows, and
+    those without a value are last. Texts are sorted by their code points. `total` is the number of items of the
+    collection, or of those that pass the filter.
     """
     query = request.query_params
     limit = parse_whole("limit", query.get("limit", str(DEFAULT_LIMIT)))
@@ -81,7 +83,8 @@ async def list_items(request: Request, pipeline: PipelineDep) -> Response:
     if offset < 0:
         raise RequestError(f"offset is {offset}; it must be 0 or more")
     condition = parse_filter(query["filter"]) if "filter" in query else None
-    page = await pipeline.items(SearchOptions(limit, condition, fields=_fields(request)), offset)
+    options = SearchOptions(limit, condition, fields=_fields(request))
+    page = await pipeline.items(options, offset, query.get("sort"))
     items = [responses.item(row, record, pipeline, request) for row, record in page.items]
     return responses.json_response(
         {"items": items, "offset": offset, "total": page.total, **responses.source(pipeline)}

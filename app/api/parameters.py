@@ -30,6 +30,7 @@ from lookalike.messages import quoted, unknown_name
 
 LIMIT = "Number of items to return, at most `LOOKALIKE_MAX_RESULTS`."
 FILTER = "A `Filter` as JSON text. Only items that pass it are found."
+SORT = "Column to sort by, such as `width`; `-width` is descending. By default, items have the order of their rows."
 PARAMS = "A `Params` object as JSON text: how thoroughly to search."
 FIELDS = "Metadata columns of the results, separated by commas; empty for none. By default, all columns."
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, 
 from app.api.request_bodies import Base64Image, ImageUrl
 from lookalike.collapse import NEAR_IDENTICAL
 from lookalike.encoders.lite.abilities import LANGUAGES, LIMITS
+from lookalike.facets import DEFAULT_BINS, DEFAULT_VALUES, MAX_BINS, MAX_VALUES
 from lookalike.filters import Filter
 from lookalike.query import MAX_PARTS
 from lookalike.row_search import SearchOptions
@@ -469,12 +470,120 @@ class ItemResponse(Item, _Source):
 
 
 class ItemsResponse(_Source):
-    """A page of the collection's items, in the order of their rows."""
+    """A page of the collection's items, in the order of their rows or of a column."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_ITEM], "offset": 0, "total": 24, **_SOURCE}]})
 
     items: list[Item] = Field(description="At most `limit` items.")
     offset: int = Field(description="Number of items that were skipped.")
+    total: int = Field(description="Number of items of the collection, or of those that pass the filter.")
+
+
+_WIDE: dict[str, Any] = {"must": [{"field": "width", "range": {"gte": 500}}]}
+_FACETS: list[dict[str, Any]] = [
+    {
+        "name": "format",
+        "type": "text",
+        "count": 24,
+        "distinct": 2,
+        "values": [{"value": "PNG", "count": 16}, {"value": "JPEG", "count": 8}],
+        "minimum": None,
+        "maximum": None,
+        "histogram": None,
+    },
+    {
+        "name": "width",
+        "type": "integer",
+        "count": 24,
+        "distinct": None,
+        "values": None,
+        "minimum": 191,
+        "maximum": 1411,
+        "histogram": {"edges": [0, 500, 1000, 1500], "counts": [5, 17, 2]},
+    },
+]
+
+
+class FacetsRequest(_Request):
+    """Which columns to describe, and over which items."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"filter": _WIDE, "fields": ["format", "width"], "bins": 5}]}
+    )
+
+    filter: Filter | None = Field(default=None, description="Only items whose metadata passes count.")
+    fields: Fields | None = Field(
+        default=None, description="Columns, or fields of columns of records such as `exif.iso`; all by default."
+    )
+    limit: Annotated[int, Field(strict=True, json_schema_extra={"minimum": 1, "maximum": MAX_VALUES})] = Field(
+        default=DEFAULT_VALUES, description="Maximum number of values of a column."
+    )
+    bins: Annotated[int, Field(strict=True, json_schema_extra={"minimum": 2, "maximum": MAX_BINS})] = Field(
+        default=DEFAULT_BINS, description="Maximum number of bins of a histogram."
+    )
+
+
+class FieldValue(BaseModel):
+    """A value of a column."""
+
+    value: Any = Field(description="The value, as in `metadata`.")
+    count: int = Field(description="Number of items that have it, in a list or alone.")
+
+
+class FieldHistogram(BaseModel):
+    """Numbers of items by ranges of their values."""
+
+    edges: list[Any] = Field(
+        description="Ascending; a bin is from its edge, included, to the next one, excluded. A filter takes them as "
+        "`gte` and `lt`."
+    )
+    counts: list[int] = Field(description="Number of items in each bin; one less than the edges.")
+
+
+class FieldFacet(BaseModel):
+    """The values of one column. A part that its type does not have is null."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": _FACETS})
+
+    name: str = Field(description="Name of the column, as filters take it: `exif.iso` is a field of a record.")
+    type: str = Field(
+        description="`text`, `integer`, `number`, `boolean`, `date`, `datetime`, `time`, `duration`, `uuid`, `binary`, "
+        "`record`, `map`, `null`, or a list such as `list of text`."
+    )
+    count: int = Field(description="Number of items that have a value.")
+    distinct: int | None = Field(description="Number of distinct values, of texts, booleans, UUIDs and lists.")
+    values: list[FieldValue] | None = Field(description="The most frequent of these, at most `limit`.")
+    minimum: Any = Field(description="Smallest value, of numbers, dates, times and durations. NaN does not count.")
+    maximum: Any = Field(description="Largest value.")
+    histogram: FieldHistogram | None = Field(description="Of numbers, dates and durations.")
+
+
+class FacetsResponse(_Source):
+    """The columns of a collection, and the values that items have in them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"fields": _FACETS, "count": 24, "total": 24, **_SOURCE}]}
+    )
+
+    fields: list[FieldFacet] = Field(description="The columns, in their order or that of the request.")
+    count: int = Field(description="Number of items that pass the filter.")
+    total: int = Field(description="Number of items of the collection.")
+
+
+class CountRequest(_Request):
+    """Which items to count."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"filter": _WIDE}]})
+
+    filter: Filter | None = Field(default=None, description="Only items whose metadata passes count.")
+
+
+class CountResponse(_Source):
+    """How many items pass a filter."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"count": 19, "total": 24, **_SOURCE}]})
+
+    count: int = Field(description="Number of items that pass the filter.")
     total: int = Field(description="Number of items of the collection.")
 
 

@@ -20,7 +20,7 @@ from lookalike.query import combine
 from lookalike.row_search import SearchOptions
 from lookalike.search import Embedding, Modality, RankedHits, Searcher, Similarity, compare
 from lookalike.stopwatch import Stopwatch
-from lookalike.types import Float32, Hit, Int64, SearchResult, UInt8
+from lookalike.types import Float32, Hit, SearchResult, UInt8
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class CombinedQuery:
 
 @dataclass(frozen=True, slots=True)
 class ItemPage:
-    """Some of the items in the order of their rows.
+    """Some of the items, in the order of their rows or of a column.
 
     Attributes:
         items: row and record of each.
@@ -214,22 +214,20 @@ class QueryPipeline:
 
         return await self.run_in_pool(find)
 
-    async def items(self, options: SearchOptions, offset: int) -> ItemPage:
-        """Return a page of the items that pass the options' filter, in the order of their rows.
+    async def items(self, options: SearchOptions, offset: int, sort: str | None = None) -> ItemPage:
+        """Return a page of the items that pass the options' filter, in the order of their rows or of a column.
 
         Raises:
-            QueryError: the options are out of range, or the filter does not fit the metadata.
+            QueryError: the options are out of range, the filter does not fit the metadata, or `sort` names no column
+                that has an order.
         """
         self.searcher.check_options(options)
-        return await self.run_in_pool(lambda: self._items(options, offset))
+        return await self.run_in_pool(lambda: self._items(options, offset, sort))
 
-    def _items(self, options: SearchOptions, offset: int) -> ItemPage:
-        metadata = self.searcher.collection.metadata
-        found: Sequence[int] | Int64 = range(len(metadata))
-        if options.filter is not None:
-            found = self.searcher.filtered_rows(options.filter)
+    def _items(self, options: SearchOptions, offset: int, sort: str | None) -> ItemPage:
+        found = self.searcher.table.rows(options.filter, sort)
         rows = [int(row) for row in found[offset : offset + options.limit]]
-        records = metadata.records(rows, self.searcher.columns(options.fields))
+        records = self.searcher.collection.metadata.records(rows, self.searcher.columns(options.fields))
         return ItemPage(list(zip(rows, records, strict=True)), len(found))
 
     async def thumbnail(self, item_id: str) -> bytes | None:

@@ -1,0 +1,157 @@
+"""The items of a collection as a table: counted, described by column, filtered and sorted.
+
+Dimension letters: n rows of the collection, m rows that pass a filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache, partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lookalike.columns import UnknownField, field_names, field_values
+from lookalike.errors import InvalidLimit, QueryError
+from lookalike.facets import (
+    DEFAULT_BINS,
+    DEFAULT_VALUES,
+    MAX_BINS,
+    MAX_VALUES,
+    ORDERED_TYPES,
+    Facet,
+    facet,
+    plain_type,
+)
+from lookalike.filters import Filter, filter_mask
+from lookalike.messages import listed, quoted
+from lookalike.metadata import Metadata
+from lookalike.types import Bool, Int64
+
+FilteredRows = Callable[[Filter], Int64]
+"""Filter -> the rows that pass it, (m,) ascending."""
+
+_SORTED_TYPES = ORDERED_TYPES | {"text", "boolean", "uuid", "null"}
+_MAX_CACHED_ORDER_BYTES = 64 << 20
+_MAX_CACHED_ORDERS = 16
+
+
+class ItemTable:
+    """The items of an opened collection; safe to use from several threads."""
+
+    def __init__(self, metadata: Metadata, filtered_rows: FilteredRows | None = None) -> None:
+        """`filtered_rows` evaluates filters, perhaps from a cache; by default, each is evaluated anew."""
+        self._metadata = metadata
+        self._filtered_rows = filtered_rows or partial(_filtered_rows, metadata)
+        # Successive pages have the same order. Not a bound method: the reference cycle would keep a replaced version
+        # in memory until the garbage collector runs.
+        size = min(_MAX_CACHED_ORDERS, max(1, _MAX_CACHED_ORDER_BYTES // max(1, 8 * len(metadata))))
+        self._order = lru_cache(size)(partial(_order, metadata))
+
+    def __len__(self) -> int:
+        return len(self._metadata)
+
+    def rows(self, condition: Filter | None = None, sort: str | None = None) -> Sequence[int] | Int64:
+        """Return the rows that pass a filter, in their own order or sorted by a column.
+
+        Args:
+            condition: which rows; None for all.
+            sort: a column, or a field of a column of records, with `-` before it for descending. Items of equal
+                values keep the order of their rows; those without a value are last.
+
+        Raises:
+            FilterInvalid: the filter does not fit the metadata.
+            QueryError: there is no such column, or its values have no order.
+        """
+        found = range(len(self)) if condition is None else self._filtered_rows(condition)
+        if sort is None:
+            return found
+        order = self._order(sort)
+        return order if condition is None else order[_mask(found, len(self))[order]]
+
+    def count(self, condition: Filter | None = None) -> int:
+        """Return the number of items that pass a filter. Raises FilterInvalid."""
+        return len(self.rows(condition))
+
+    @cached_property
+    def fields(self) -> list[Facet]:
+        """All columns and fields of columns of records, over all items."""
+        return self.facets()
+
+    def facets(
+        self,
+        condition: Filter | None = None,
+        names: Sequence[str] | None = None,
+        limit: int = DEFAULT_VALUES,
+        bins: int = DEFAULT_BINS,
+    ) -> list[Facet]:
+        """Return what the values of columns are, over the items that pass a filter.
+
+        Args:
+            condition: which items; None for all.
+            names: of columns and of fields of columns of records; None for all.
+            limit: maximum number of values listed for a column, 1 to 1,000.
+            bins: maximum number of bins of a histogram, 2 to 100.
+
+        Raises:
+            FilterInvalid: the filter does not fit the metadata.
+            InvalidLimit, QueryError: `limit` or `bins` is out of range, or there is no column of a name.
+        """
+        if not 1 <= limit <= MAX_VALUES:
+            raise InvalidLimit(f"limit is {limit}; it must be between 1 and {MAX_VALUES:,}")
+        if not 2 <= bins <= MAX_BINS:
+            raise QueryError(f"bins is {bins}; it must be between 2 and {MAX_BINS}")
+        mask = None if condition is None else _mask(self._filtered_rows(condition), len(self))
+        chosen = field_names(self._metadata) if names is None else dict.fromkeys(names)
+        try:
+            return [facet(name, self._metadata, mask, limit, bins) for name in chosen]
+        except UnknownField as error:
+            raise QueryError(f"fields: {error}") from error
+
+
+def _filtered_rows(metadata: Metadata, condition: Filter) -> Int64:
+    return np.flatnonzero(filter_mask(condition, metadata))
+
+
+def _mask(rows: Sequence[int] | Int64, count: int) -> Bool:
+    mask = np.zeros(count, np.bool_)
+    mask[rows] = True
+    return mask
+
+
+def _order(metadata: Metadata, sort: str) -> Int64:
+    """Return all rows (n,) in the order of a column's values."""
+    name = sort.removeprefix("-")
+    try:
+        values = field_values(name, metadata)
+    except UnknownField as error:
+        raise QueryError(f"sort: {error}") from error
+    if plain_type(values.type) not in _SORTED_TYPES:
+        names = [each for each in field_names(metadata) if plain_type(_type(each, metadata)) in _SORTED_TYPES]
+        kind = plain_type(values.type)
+        raise QueryError(f"sort: {quoted(name)} holds {kind}, which has no order; sort by one of {listed(names)}")
+    order: Int64 = pc.sort_indices(
+        _sortable(values), sort_keys=[("", "descending" if sort.startswith("-") else "ascending")]
+    ).to_numpy()
+    order = order.astype(np.int64)
+    order.flags.writeable = False  # it is cached
+    return order
+
+
+def _type(name: str, metadata: Metadata) -> pa.DataType:
+    return field_values(name, metadata).type
+
+
+def _sortable(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return values in a type that Arrow sorts; NaN becomes a missing value."""
+    kind = values.type
+    if pa.types.is_string_view(kind):
+        return values.cast(pa.string())
+    if isinstance(kind, pa.UuidType):
+        return values.cast(kind.storage_type)
+    if pa.types.is_float16(kind):
+        values = values.cast(pa.float32())
+    if pa.types.is_floating(kind):
+        return pc.if_else(pc.is_nan(values), None, values)
+    return values
