@@ -188,8 +188,10 @@ def _value_counts(
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
     distinct = encoded.chunk(0).dictionary
     if pa.types.is_string(distinct.type) or pa.types.is_large_string(distinct.type):
-        composed = _composed(distinct).dictionary_encode()
-        codes, distinct = composed.indices.to_numpy()[codes], composed.dictionary
+        composed = _composed(distinct)
+        if composed is not distinct:  # texts that were two may now be one
+            merged = composed.dictionary_encode()
+            codes, distinct = merged.indices.to_numpy()[codes], merged.dictionary
     table = pa.table({"count": _item_counts(codes, rows, len(distinct)), "value": distinct})
     order = [("count", "descending"), ("value", "ascending")]
     top = table.take(pc.select_k_unstable(table, min(limit, len(table)), order)).to_pydict()
@@ -199,10 +201,12 @@ def _value_counts(
 
 
 def _composed(texts: pa.Array) -> pa.Array:
-    """Return texts in NFC; only those that may be in another form are converted, since it takes long."""
+    """Return texts in NFC, the same object if they are; only those that may not be are converted, as it takes long."""
     if pc.all(pc.string_is_ascii(texts)).as_py():
         return texts
     unsure = pc.match_substring_regex(texts, MAYBE_NOT_NFC)
+    if not pc.any(unsure).as_py():
+        return texts
     return pc.replace_with_mask(texts, unsure, pc.utf8_normalize(texts.filter(unsure), "NFC"))
 
 

@@ -480,7 +480,7 @@ class ItemsResponse(_Source):
 
 
 _WIDE: dict[str, Any] = {"must": [{"field": "width", "range": {"gte": 500}}]}
-_FACETS: list[dict[str, Any]] = [
+_FACETS: list[Any] = [
     {
         "name": "format",
         "type": "text",
