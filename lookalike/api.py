@@ -10,20 +10,21 @@ from __future__ import annotations
 import operator
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 from pydantic import ValidationError
 
 from lookalike import collection as collections
 from lookalike.bootstrap import open_collection_store, require_current_edition
+from lookalike.collapse import NEAR_IDENTICAL
 from lookalike.cores import available_cores
 from lookalike.encoders import registry
 from lookalike.encoders.engines.options import EngineOptions
@@ -33,11 +34,14 @@ from lookalike.errors import ImageError, QueryError, SourceError, TextUnsupporte
 from lookalike.filters import Filter, filter_error
 from lookalike.image_inputs import ImageInput, preprocess
 from lookalike.images import DEFAULT_MAX_PIXELS, PillowImage
+from lookalike.local_search import LocalSearcher, QueryFailure
+from lookalike.local_search import string as _string
+from lookalike.query_parts import PartKind, Query, QueryPart, WeightedInput, read_query
 from lookalike.row_search import SearchOptions
 from lookalike.search import Embedding, Limits, Searcher, Similarity, VectorSearcher, compare, require_unicode
 from lookalike.stopwatch import Stopwatch
 from lookalike.text import normalize_text
-from lookalike.types import Float32, Hit, UInt8
+from lookalike.types import Float32, Hit, SearchResult, UInt8
 
 __all__ = [
     "CollectionItem",
@@ -47,6 +51,9 @@ __all__ = [
     "ItemSide",
     "Limits",
     "LoadedEncoder",
+    "Query",
+    "QueryPart",
+    "SearchResults",
     "SearchableCollection",
     "Side",
     "Similarity",
@@ -79,6 +86,40 @@ class ItemSide(TypedDict):
 
 Side = TextSide | ImageSide | ItemSide
 """One side of a comparison: a dictionary with exactly one of the keys `text`, `image` and `id`."""
+
+
+class SearchResults(list[Hit]):
+    """The results of a search, best first.
+
+    Attributes:
+        no_match: whether even the best item has a probability below 0.5, or there is none; None where there are no
+            probabilities.
+        warnings: what was changed in the query, one sentence each.
+        truncated_tokens: tokens at the end of the query's texts that the encoder did not read.
+    """
+
+    def __init__(self, result: SearchResult) -> None:
+        super().__init__(result.hits)
+        self.no_match = result.no_match
+        self.warnings = result.warnings
+        self.truncated_tokens = result.truncated_tokens
+
+
+class SearchKeywords(TypedDict, total=False):
+    """The options of a search; see `SearchableCollection.search`."""
+
+    limit: int
+    offset: int
+    min_score: float | None
+    min_probability: float | None
+    filter: Mapping[str, Any] | None
+    params: Mapping[str, int] | None
+    exact: bool
+    fields: Iterable[str] | None
+    group_by: str | None
+    group_size: int
+    deduplicate: bool | float
+    embeddings: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,31 +236,50 @@ class SearchableCollection:
 
     def search(
         self,
+        query: Query | None = None,
         *,
         text: str | None = None,
         image: ImageInput | None = None,
         id: str | None = None,
         limit: int = 10,
+        offset: int = 0,
+        min_score: float | None = None,
+        min_probability: float | None = None,
         filter: Mapping[str, Any] | None = None,
         params: Mapping[str, int] | None = None,
         exact: bool = False,
         fields: Iterable[str] | None = None,
-    ) -> list[Hit]:
-        """Return the items nearest to a text, an image or an item, best first.
+        group_by: str | None = None,
+        group_size: int = 1,
+        deduplicate: bool | float = False,
+        embeddings: bool = False,
+    ) -> SearchResults:
+        """Return the items nearest to a text, an image, an item or a combination, best first.
 
         Args:
-            text: what to look for, in words. Exactly one of `text`, `image` and `id` is required.
+            query: a text; a part `{"text" | "image" | "id" | "embedding": ..., "weight": 1.0}`; or a list of parts,
+                which are added as unit vectors by their weights. A negative weight moves away from its part.
+                Exactly one of `query`, `text`, `image` and `id` is required.
+            text: what to look for, in words.
             image: a path, a file's bytes, a Pillow image, or RGB pixels (height, width, 3) uint8.
             id: an item of the collection; it is its own nearest item.
             limit: maximum number of items, 1 to 1,000.
+            offset: number of items to skip; at most 10,000 together with the limit.
+            min_score: lowest cosine of a result, in [-1, 1].
+            min_probability: lowest probability of a result, in [0, 1].
             filter: which items may be returned: `must`, `should` and `must_not`, as in the HTTP API.
             params: search parameters of the vector store, such as `{"nprobe": 64}`; those of the collection if None.
             exact: whether to compare with every vector instead of using the index.
             fields: names of the metadata columns that the results have; all if None.
+            group_by: column of which each value has at most `group_size` results.
+            group_size: maximum number of results of a group.
+            deduplicate: whether near-identical items are left out after the best of them; a number is the cosine
+                from which they count as such.
+            embeddings: whether the results have their unit vectors.
 
         Raises:
-            QueryError: UnknownItem, InvalidLimit, TextEmpty, TextTooLong, FilterInvalid, a wrong search parameter, or
-                an unknown column in `fields`.
+            QueryError: UnknownItem, InvalidLimit, TextEmpty, TextTooLong, FilterInvalid, a wrong part or option, all
+                weights are zero, the parts cancel each other out, or `min_probability` without probabilities.
             ImageError: the image can't be decoded.
             SourceError: the image's file can't be read.
             TextUnsupported: the encoder has no text tower here.
@@ -228,14 +288,46 @@ class SearchableCollection:
             TypeError: not exactly one query, or a value of another type.
             ValueError: the collection is closed.
         """
-        query = _only_query({"text": text, "image": image, "id": id})
-        options = SearchOptions(operator.index(limit), _filter(filter), params, exact, _fields(fields))
-        searcher = self._opened()
-        searcher.check_options(options)
-        vector = self._embed(*query).vector
-        return searcher.search_vectors(vector[None], options, Stopwatch(), "text" if text is not None else "image")[
-            0
-        ].hits
+        parts = _only_query(query, {"text": text, "image": image, "id": id})
+        options = _options(
+            limit=limit,
+            offset=offset,
+            min_score=min_score,
+            min_probability=min_probability,
+            filter=filter,
+            params=params,
+            exact=exact,
+            fields=fields,
+            group_by=group_by,
+            group_size=group_size,
+            deduplicate=deduplicate,
+            embeddings=embeddings,
+        )
+        return SearchResults(self._local_searcher().search(parts, options))
+
+    def search_batch(
+        self, queries: Iterable[Query], **options: Unpack[SearchKeywords]
+    ) -> list[SearchResults | QueryFailure]:
+        """Search by several queries, whose texts and images are encoded in batches.
+
+        Args:
+            queries: any number of them, each as `search` takes it.
+            options: of `search`, from `limit` to `embeddings`; they apply to each query.
+
+        Returns:
+            For each query its results, or the exception that `search` raises for it.
+
+        Raises:
+            QueryError: FilterInvalid, or a search parameter that the index lacks.
+            TypeError: `queries` is a single text, or an option is unknown or has another type.
+            ValueError: the collection is closed.
+        """
+        _require_several("queries", queries)
+        searcher, converted = self._local_searcher(), _options(**options)
+        read = [_read_or_error(query) for query in queries]
+        found = iter(searcher.search_batch([parts for parts in read if isinstance(parts, list)], converted))
+        outcomes = [next(found) if isinstance(parts, list) else parts for parts in read]
+        return [SearchResults(each) if isinstance(each, SearchResult) else each for each in outcomes]
 
     def similarity(self, a: Side, b: Side, *, threshold: float | None = None) -> Similarity:
         """Compare two sides, each a text, an image or an item of the collection.
@@ -305,6 +397,9 @@ class SearchableCollection:
         if searcher is None:
             raise ValueError(f"the collection {self.name!r} is closed")
         return searcher
+
+    def _local_searcher(self) -> LocalSearcher:
+        return LocalSearcher(self._opened(), self._with_encoder, self._encode_lock)
 
     def _with_encoder(self) -> Searcher:
         """Return the searcher with its encoder; the first call loads it."""
@@ -428,12 +523,20 @@ class LoadedEncoder:
             raise type(error)(f"image {position}: {error}") from error
 
 
-def _only_query(queries: Mapping[str, object]) -> tuple[str, object]:
-    """Return the name and the value of the one query that is not None."""
-    found = [(name, value) for name, value in queries.items() if value is not None]
-    if len(found) != 1:
-        raise TypeError(f"search takes exactly one of text, image and id; it was called with {len(found)}")
-    return found[0]
+def _only_query(query: Query | None, short_forms: Mapping[str, object]) -> list[WeightedInput]:
+    """Return the parts of the one query that is not None."""
+    found = [WeightedInput(cast(PartKind, kind), value) for kind, value in short_forms.items() if value is not None]
+    count = len(found) + (query is not None)
+    if count != 1:
+        raise TypeError(f"search takes exactly one of query, text, image and id; it was called with {count}")
+    return found or read_query(query)
+
+
+def _read_or_error(query: Query) -> list[WeightedInput] | QueryFailure:
+    try:
+        return read_query(query)
+    except (QueryError, TypeError) as error:
+        return error
 
 
 def _side(name: str, side: Side) -> tuple[str, object]:
@@ -444,6 +547,12 @@ def _side(name: str, side: Side) -> tuple[str, object]:
             f'such as {{"text": "a cat"}} or {{"image": "cat.jpg"}}, not {_short(side)}'
         )
     return next(iter(side.items()))
+
+
+def _options(**given: Unpack[SearchKeywords]) -> SearchOptions:
+    """Return the options of the library."""
+    values: dict[str, Any] = dict(given)
+    return SearchOptions(**{name: _CONVERSIONS.get(name, _unchanged)(value) for name, value in values.items()})
 
 
 def _filter(filter: Mapping[str, Any] | None) -> Filter | None:
@@ -462,19 +571,31 @@ def _fields(fields: Iterable[str] | None) -> tuple[str, ...] | None:
     return tuple(_string("fields", name) for name in fields)
 
 
+def _deduplicate(value: bool | float) -> float | None:
+    return NEAR_IDENTICAL if value is True else None if value is False else value
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+_CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {
+    "limit": operator.index,
+    "offset": operator.index,
+    "group_size": operator.index,
+    "filter": _filter,
+    "fields": _fields,
+    "deduplicate": _deduplicate,
+}
+
+
 def _collection_item(record: dict[str, Any]) -> CollectionItem:
     return CollectionItem(str(record.pop("id")), record)
 
 
-def _string(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
-    return value
-
-
 def _require_several(name: str, values: object) -> None:
-    """Reject one text or image in place of several: a string, for example, would be taken letter by letter."""
-    if isinstance(values, str | bytes | os.PathLike | PillowImage) or getattr(values, "ndim", 4) == 3:
+    """Reject one text, image or query in place of several: a string, for example, would be taken letter by letter."""
+    if isinstance(values, str | bytes | os.PathLike | PillowImage | Mapping) or getattr(values, "ndim", 4) == 3:
         raise TypeError(f"{name} must be a list or another iterable; put the one into a list: [{_short(values)}]")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +14,33 @@ from lookalike.encoders.protocol import Encoder
 from lookalike.errors import ImageError, SourceNotFound
 from lookalike.images import PillowImage
 from lookalike.sources.item import read_range
+from lookalike.stopwatch import Stopwatch
 from lookalike.types import UInt8
 
 ImageInput = str | os.PathLike[str] | bytes | PillowImage | UInt8
 """A file's path, a file's bytes, a Pillow image, or RGB pixels (height, width, 3) uint8."""
 
 
-def preprocess(image: ImageInput, encoder: Encoder, max_pixels: int) -> UInt8:
+def preprocess(image: ImageInput, encoder: Encoder, max_pixels: int, stopwatch: Stopwatch | None = None) -> UInt8:
     """Return the (3, S, S) uint8 pixels that an encoder takes; safe to call from any thread.
+
+    Args:
+        image: see `ImageInput`.
+        encoder: whose preprocessing and input size apply.
+        max_pixels: width x height above which an image is rejected.
+        stopwatch: times the stages decode and preprocess.
 
     Raises:
         ImageError: the image can't be decoded, or an array has another shape or type; of a file, it names the path.
         SourceError: the file can't be read.
         TypeError: not an image.
     """
-    with _opened(image, max_pixels, encoder.preprocessing.resize) as rgb:
-        return encoder.preprocess(rgb)
+    stopwatch = stopwatch or Stopwatch()
+    with ExitStack() as opened:
+        with stopwatch.stage("decode"):
+            rgb = opened.enter_context(_opened(image, max_pixels, encoder.preprocessing.resize))
+        with stopwatch.stage("preprocess"):
+            return encoder.preprocess(rgb)
 
 
 @contextmanager

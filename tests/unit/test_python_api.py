@@ -243,8 +243,32 @@ def test_hit_prints_a_short_score(collection: lookalike.SearchableCollection) ->
         ({"text": b"red"}, TypeError, "text must be a str, not bytes"),
         ({"id": 3}, TypeError, "id must be a str, not int"),
         ({"id": CAT, "limit": "3"}, TypeError, "str"),
-        ({}, TypeError, "exactly one of text, image and id; it was called with 0"),
+        ({}, TypeError, "exactly one of query, text, image and id; it was called with 0"),
         ({"text": "red", "id": CAT}, TypeError, "called with 2"),
+        ({"query": "red", "text": "red"}, TypeError, "called with 2"),
+        ({"query": 3}, TypeError, "not int"),
+        ({"query": []}, errors.QueryError, "a list of 0 parts; a query has 1 to 32"),
+        ({"query": [{"id": CAT}] * 33}, errors.QueryError, "a list of 33 parts"),
+        ({"query": ["red", "blue"]}, TypeError, r"query\[0\] is 'red'; a part is a dictionary"),
+        ({"query": {"txt": "red"}}, errors.QueryError, "query: unknown key 'txt'; did you mean 'text'"),
+        ({"query": {"url": "http://127.0.0.1/"}}, errors.QueryError, "unknown key 'url'"),
+        ({"query": [{"text": "red", "id": CAT}]}, errors.QueryError, r"query\[0\]: .*it has text and id"),
+        ({"query": [{"id": CAT}, {"weight": 2}]}, errors.QueryError, r"query\[1\]: .*it has none"),
+        ({"query": {"id": CAT, "weight": "2"}}, TypeError, "weight must be a number, not str"),
+        ({"query": {"id": CAT, "weight": float("nan")}}, errors.QueryError, "weight is nan; it must be a finite"),
+        ({"query": [{"id": CAT, "weight": 0}]}, errors.QueryError, "all weights of the query are 0"),
+        ({"query": [{"id": CAT}, {"id": CAT, "weight": -1}]}, errors.QueryError, "cancel each other out"),
+        ({"query": {"embedding": [1.0] * 12}}, errors.QueryError, "has 12 numbers; the encoder's embeddings have 13"),
+        ({"query": {"embedding": [np.nan] * 13}}, errors.QueryError, r"query\[0\].embedding\[0\] is nan"),
+        ({"query": {"embedding": np.zeros(13)}}, errors.QueryError, "has norm 0"),
+        ({"query": {"embedding": "red"}}, errors.QueryError, "is no list of numbers"),
+        ({"query": [{"id": CAT}, {"id": ROCKET}], "min_probability": 0.5}, errors.QueryError, "the query is combined"),
+        ({"id": CAT, "offset": -1}, errors.QueryError, "offset is -1"),
+        ({"id": CAT, "offset": 9_995}, errors.QueryError, "offset is 9995; .* at most 10,000"),
+        ({"id": CAT, "min_score": 2}, errors.QueryError, "min_score is 2"),
+        ({"id": CAT, "group_by": "colour"}, errors.QueryError, "group_by: .*'colour'"),
+        ({"id": CAT, "group_size": 2}, errors.QueryError, "group_size is 2"),
+        ({"id": CAT, "deduplicate": 0}, errors.QueryError, "deduplicate is 0"),
     ],
 )
 def test_wrong_queries_raise(
@@ -262,6 +286,116 @@ def test_own_limits_apply(folder: Path) -> None:
             collection.search(text="green", limit=1)
         with pytest.raises(errors.ImageTooLarge, match="over the limit of 1,000"):
             collection.search(image=photograph(CAT), limit=1)
+
+
+# Queries of several parts
+
+
+def test_one_part_equals_the_short_form(collection: lookalike.SearchableCollection) -> None:
+    forms: list[tuple[Any, dict[str, Any]]] = [
+        ("red", {"text": "red"}),
+        ({"text": "red", "weight": 0.25}, {"text": "red"}),
+        ([{"image": image_file(CAT)}], {"image": image_file(CAT)}),
+        ({"id": CAT, "image": None}, {"id": CAT}),
+    ]
+    for query, short in forms:
+        found = collection.search(query, limit=4)
+        assert found == collection.search(**short, limit=4)
+        assert (found.no_match, found.warnings, found.truncated_tokens) == (None, [], 0)
+
+
+def test_score_is_the_cosine_with_the_weighted_sum(collection: lookalike.SearchableCollection) -> None:
+    encoder = lookalike.load_encoder("fake")
+    (image,) = encoder.encode_images([photograph(CAT)])
+    (text,) = encoder.encode_texts(["red"])
+    (item,) = encoder.encode_images([photograph(ROCKET)])
+    total = image - 0.5 * text + 2 * item
+    hits = collection.search(
+        [{"image": photograph(CAT)}, {"text": "red", "weight": -0.5}, {"embedding": item, "weight": np.float32(2)}],
+        limit=len(ITEMS),
+        embeddings=True,
+    )
+    for hit in hits:
+        assert hit.embedding is not None
+        assert hit.score == pytest.approx(float(hit.embedding @ total / np.linalg.norm(total)), abs=1e-3)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_negative_part_alone_finds_the_farthest(collection: lookalike.SearchableCollection) -> None:
+    assert collection.search({"id": CAT, "weight": -1}, limit=len(ITEMS))[-1].id == CAT
+
+
+def test_embedding_of_another_norm_is_scaled_and_reported(collection: lookalike.SearchableCollection) -> None:
+    (hit,) = collection.search(id=CAT, limit=1, embeddings=True)
+    assert hit.embedding is not None
+    found = collection.search({"embedding": hit.embedding}, limit=3)
+    assert (ids(found), found.warnings) == (ids(collection.search(id=CAT, limit=3)), [])
+    scaled = collection.search({"embedding": (3 * hit.embedding).tolist()}, limit=3)
+    assert (ids(scaled), scaled.warnings) == (ids(found), ["query[0].embedding has norm 3; it was scaled to 1"])
+
+
+def test_items_and_embeddings_need_no_encoder(tmp_path: Path) -> None:
+    spec = replace(FakeEncoder.spec, name="folder:/no/such/encoder")
+    with lookalike.open_collection(build_collection(tmp_path / "moved", spec)) as collection:
+        vector = [1.0] + [0.0] * 12
+        assert collection.search([{"id": CAT}, {"embedding": vector, "weight": 0.1}], limit=1)[0].id == CAT
+        found = collection.search_batch([{"id": CAT}, "red"], limit=1)
+        assert isinstance(found[0], lookalike.SearchResults)
+        assert isinstance(found[1], errors.EncoderError)
+
+
+def test_pages_and_thresholds_select_results(collection: lookalike.SearchableCollection) -> None:
+    everything = collection.search("red", limit=len(ITEMS))
+    assert collection.search("red", limit=3, offset=2) == everything[2:5]
+    assert collection.search("red", min_score=everything[3].score) == everything[:4]
+    grouped = collection.search("red", limit=len(ITEMS), group_by="height", group_size=1)
+    assert len({hit.group for hit in grouped}) == len(grouped) < len(everything)
+    (only,) = collection.search("red", deduplicate=0.001, limit=1)
+    assert only.duplicates > 0
+    assert collection.search("red", deduplicate=True) == collection.search("red", deduplicate=0.93)
+
+
+def test_batch_equals_single_searches(collection: lookalike.SearchableCollection) -> None:
+    queries: list[Any] = [
+        "red",
+        {"id": CAT},
+        [{"image": photograph(ROCKET)}, {"text": "blue", "weight": -1}],
+        {"text": "green", "weight": -1},
+        {"image": image_file(CAT)},
+    ] * 60  # more queries than are prepared at once, more texts than are encoded at once
+    found = collection.search_batch(iter(queries), limit=2, fields=["width"])
+    assert found == [collection.search(query, limit=2, fields=["width"]) for query in queries[:5]] * 60
+    assert collection.search_batch([]) == []
+
+
+def test_failing_query_of_a_batch_costs_no_other(collection: lookalike.SearchableCollection) -> None:
+    queries: list[Any] = [
+        "red",
+        "",
+        {"id": "nowhere"},
+        [{"image": b"text"}, {"text": "red"}],
+        {"image": 3},
+        7,
+        [{"id": CAT, "weight": 0}],
+        {"id": CAT},
+    ]
+    first, *failed, last = collection.search_batch(queries, limit=1)
+    assert [type(error).__name__ for error in failed] == [
+        "TextEmpty", "UnknownItem", "ImageUnsupported", "TypeError", "TypeError", "QueryError"
+    ]  # fmt: skip
+    assert [first, last] == [collection.search("red", limit=1), collection.search(id=CAT, limit=1)]
+
+
+def test_wrong_options_of_a_batch(collection: lookalike.SearchableCollection) -> None:
+    (error,) = collection.search_batch(["red"], limit=0)
+    assert isinstance(error, errors.InvalidLimit)
+    with pytest.raises(errors.FilterInvalid):
+        collection.search_batch(["red"], filter={"must": [{"field": "colour", "equals": 1}]})
+    with pytest.raises(TypeError, match="limt"):
+        collection.search_batch(["red"], limt=3)  # type: ignore[call-arg]
+    for single in ("red", {"text": "red"}):
+        with pytest.raises(TypeError, match="put the one into a list"):
+            collection.search_batch(single)  # type: ignore[arg-type]
 
 
 # Comparing
