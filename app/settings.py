@@ -137,8 +137,8 @@ class Settings(BaseSettings):
     max_candidates: int = Field(
         default=10_000,
         ge=1,
-        description="Maximum number of rows that a search re-ranks: `candidates` and `efSearch` in `params`. Beyond "
-        "it: `query_invalid`.",
+        description="Maximum number of rows that a search re-ranks: `candidates` and `efSearch` in `params`. Also the "
+        "maximum of `offset` and `limit` together. Beyond it: `query_invalid`.",
         json_schema_extra={"unit": "rows"},
     )
     body_timeout: float = Field(
