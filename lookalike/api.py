@@ -172,7 +172,8 @@ def open_collection(
     opened = collections.open_collection(Path(path).expanduser(), verify=verify)
     require_current_edition(opened)
     store = open_collection_store(opened, "cpu" if device == "cpu" else "auto")
-    return SearchableCollection(VectorSearcher(opened, store, limits), encoder, options)
+    calibration = registry.calibration_of(encoder or opened.manifest.encoder.name)
+    return SearchableCollection(VectorSearcher(opened, store, limits, calibration), encoder, options)
 
 
 def load_encoder(

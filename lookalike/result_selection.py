@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from lookalike.collapse import Collapsed, collapse
+from lookalike.match_calibration import MatchCalibration
 from lookalike.metadata import Metadata
 from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
@@ -24,14 +25,6 @@ _GROWTH = 4
 """Collapsing searches first for this many times the wanted rows, and then for this many times as many again."""
 
 
-class MatchModel(Protocol):
-    """What makes probabilities of scores."""
-
-    def probabilities(self, scores: Float32, background: Float32, count: int) -> Float64:
-        """Return (r,) probabilities of (r,) scores; `background` are the query's scores of the collection's sample."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Probabilities:
     """How the probabilities of a collection's results are computed.
@@ -41,7 +34,7 @@ class Probabilities:
         sample: (m, d) float32 unit vectors of the collection.
     """
 
-    model: MatchModel
+    model: MatchCalibration
     sample: Float32
 
 

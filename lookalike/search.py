@@ -22,6 +22,7 @@ from lookalike.encoders.protocol import Encoder, TextEncoder
 from lookalike.errors import EncoderError, InvalidLimit, QueryError, TextEmpty, TextTooLong, TextUnsupported
 from lookalike.filters import Filter
 from lookalike.item_table import ItemTable
+from lookalike.match_calibration import MatchCalibration
 from lookalike.messages import unknown_name
 from lookalike.rerank import normalized_rows
 from lookalike.result_selection import Probabilities, ResultSelector, Selected
@@ -179,7 +180,14 @@ class VectorSearcher:
             )
 
     def _probabilities(self, modality: Modality | None) -> Probabilities | None:
-        """Return how to compute the probabilities for a kind of query, None where that is not calibrated."""
+        """Return how to compute the probabilities for a kind of query, None where that is not calibrated.
+
+        The collection's own calibration wins over the encoder's.
+        """
+        for calibration in (self.collection.calibration, self._calibration):
+            model = _search_calibration(calibration, modality)
+            if model is not None:
+                return Probabilities(model, self.collection.sample)
         return None
 
     def columns(self, fields: Sequence[str] | None) -> list[str] | None:
@@ -237,6 +245,12 @@ class VectorSearcher:
             RankedHits(_page_hits(each, list(islice(records, len(each.rows))), embeddings), each.no_match)
             for each in selected
         ]
+
+
+def _search_calibration(calibration: Calibration | None, modality: Modality | None) -> MatchCalibration | None:
+    if calibration is None or modality is None:
+        return None
+    return calibration.text_search if modality == "text" else calibration.image_search
 
 
 def _page_hits(selected: Selected, records: Sequence[dict[str, Any]], embeddings: Iterator[Float32]) -> list[Hit]:

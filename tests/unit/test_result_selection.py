@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from indexing.build.stores import build_store
 from lookalike.errors import QueryError
+from lookalike.filters import Filter
+from lookalike.match_calibration import MatchCalibration
 from lookalike.metadata import Metadata, write_metadata
 from lookalike.result_selection import Probabilities, ResultSelector, Selected
 from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.registry import open_store
-from lookalike.types import Float16, Float32, Float64
+from lookalike.types import Float16, Float32
 
 COUNT, DIM = 600, 8
 MAX_CANDIDATES = 120
@@ -173,32 +175,42 @@ def test_pages_continue_each_other(selector: ResultSelector, vectors: Float16) -
     assert [row for page in pages for row in page] == whole
 
 
-class Stepwise:
-    """Probability 0.9 above a cosine of 0.8, and 0.2 below; records the evidence."""
-
-    def __init__(self) -> None:
-        self.evidence: list[tuple[int, int]] = []
-
-    def probabilities(self, scores: Float32, background: Float32, count: int) -> Float64:
-        self.evidence.append((len(background), count))
-        return np.where(scores > 0.8, 0.9, 0.2)
+STEP = MatchCalibration(
+    intercept=-800.0, score=1_000.0, standard_score=0.0, log_count=0.0, mean=0.0, spread=0.0,
+    typical_mean=0.0, typical_spread=0.3,
+)  # fmt: skip
+"""Almost 1 above a cosine of 0.8, and almost 0 below."""
 
 
 def test_no_match_is_independent_of_offset_and_min_score(selector: ResultSelector, vectors: Float16) -> None:
-    model = Stepwise()
-    probabilities = Probabilities(model, unit(vectors[:50]))
+    probabilities = Probabilities(STEP, unit(vectors[:50]))
     near, far = unit(vectors[0]), unit(-vectors.astype(np.float32).mean(0))
-    for options in (SearchOptions(5), SearchOptions(5, offset=80), SearchOptions(5, min_score=0.999)):
+    assert naive(vectors, far, SearchOptions(1, min_score=0.8))[0] == []
+    for options in (SearchOptions(5), SearchOptions(5, offset=80), SearchOptions(5, min_score=0.9999)):
         assert selected(selector, near, options, probabilities=probabilities).no_match is False
-        assert selected(selector, far, options, probabilities=probabilities).no_match is (
-            naive(vectors, far, SearchOptions(1, min_score=0.8))[0] == []
-        )
-    assert set(model.evidence) == {(50, COUNT)}
+        assert selected(selector, far, options, probabilities=probabilities).no_match is True
 
 
 def test_min_probability_cuts_the_results(selector: ResultSelector, vectors: Float16) -> None:
-    probabilities, query = Probabilities(Stepwise(), unit(vectors[:50])), unit(vectors[0])
+    probabilities, query = Probabilities(STEP, unit(vectors[:50])), unit(vectors[0])
     page = selected(selector, query, SearchOptions(200, min_probability=0.5), probabilities=probabilities)
     assert page.rows.tolist() == naive(vectors, query, SearchOptions(200, min_score=0.8))[0]
-    assert page.probabilities is not None
-    assert set(page.probabilities.tolist()) == {0.9}
+
+
+@pytest.mark.parametrize("colour", [None, "red"])
+def test_probability_counts_the_items_that_pass(selector: ResultSelector, vectors: Float16, colour: str | None) -> None:
+    model, sample = replace(STEP, intercept=0.0, score=1.0, standard_score=0.5, log_count=-0.3), unit(vectors[:50])
+    query = unit(np.ones(DIM))
+    condition = Filter.model_validate({"must": [{"field": "colour", "equals": colour}]}) if colour else None
+    options = SearchOptions(5, filter=condition, offset=2)
+    page = selected(selector, query, options, probabilities=Probabilities(model, sample))
+    count = COUNT // 4 if colour else COUNT
+    np.testing.assert_allclose(page.probabilities, model.probabilities(page.scores, sample @ query, count), rtol=1e-5)  # type: ignore[arg-type]
+
+
+def test_filter_without_items_is_no_match(selector: ResultSelector, vectors: Float16) -> None:
+    nothing = Filter.model_validate({"must": [{"field": "colour", "equals": "black"}]})
+    options = SearchOptions(5, filter=nothing)
+    page = selected(selector, unit(np.ones(DIM)), options, probabilities=Probabilities(STEP, unit(vectors[:50])))
+    assert (page.rows.tolist(), page.no_match) == ([], True)
+    assert selected(selector, unit(np.ones(DIM)), options).no_match is None
