@@ -13,9 +13,11 @@ from cli.demo import demo
 from cli.duplicates import duplicates
 from cli.encoders import encoders
 from cli.evaluate import evaluate
+from cli.fields import fields
 from cli.gallery import gallery
 from cli.imports import import_embeddings
 from cli.index import index
+from cli.items import items
 from cli.key import key
 from cli.search import search
 from cli.serve import serve
@@ -53,7 +55,7 @@ def _common(
     )
 
 
-for command in (demo, index, search, serve, key, duplicates, encoders, evaluate, train, gallery):
+for command in (demo, index, search, fields, items, serve, key, duplicates, encoders, evaluate, train, gallery):
     app.command()(command)
 app.command("import")(import_embeddings)
 

@@ -18,6 +18,8 @@ from lookalike.errors import LookalikeError
 if TYPE_CHECKING:
     from lookalike.api import (
         CollectionItem,
+        Facet,
+        Histogram,
         Hit,
         ImageInput,
         ImageSide,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         Side,
         Similarity,
         TextSide,
+        ValueCount,
         load_encoder,
         open_collection,
     )
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CollectionItem",
+    "Facet",
+    "Histogram",
     "Hit",
     "ImageInput",
     "ImageSide",
@@ -53,6 +58,7 @@ __all__ = [
     "Side",
     "Similarity",
     "TextSide",
+    "ValueCount",
     "__version__",
     "errors",
     "load_encoder",

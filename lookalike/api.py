@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.engines.selection import require_options
 from lookalike.encoders.protocol import Encoder, TextEncoder
 from lookalike.errors import ImageError, QueryError, SourceError, TextUnsupported
+from lookalike.facets import DEFAULT_BINS, DEFAULT_VALUES, Facet, Histogram, ValueCount
 from lookalike.filters import Filter, filter_error
 from lookalike.image_inputs import ImageInput, preprocess
 from lookalike.images import DEFAULT_MAX_PIXELS, PillowImage
@@ -41,10 +42,12 @@ from lookalike.row_search import SearchOptions
 from lookalike.search import Embedding, Limits, Searcher, Similarity, VectorSearcher, compare, require_unicode
 from lookalike.stopwatch import Stopwatch
 from lookalike.text import normalize_text
-from lookalike.types import Float32, Hit, SearchResult, UInt8
+from lookalike.types import Float32, Hit, Int64, SearchResult, UInt8
 
 __all__ = [
     "CollectionItem",
+    "Facet",
+    "Histogram",
     "Hit",
     "ImageInput",
     "ImageSide",
@@ -58,6 +61,7 @@ __all__ = [
     "Side",
     "Similarity",
     "TextSide",
+    "ValueCount",
     "load_encoder",
     "open_collection",
 ]
@@ -357,10 +361,48 @@ class SearchableCollection:
         metadata = self._opened().collection.metadata
         return _collection_item(metadata.records([metadata.row_of(_string("id", id))])[0])
 
-    def items(self) -> Iterator[CollectionItem]:
-        """Iterate over all items in row order; they are read from disk on the way."""
-        self._opened()
-        return self._items()
+    def items(self, filter: Mapping[str, Any] | None = None, sort: str | None = None) -> Iterator[CollectionItem]:
+        """Iterate over items; they are read from disk on the way.
+
+        Args:
+            filter: which items; all if None.
+            sort: the column to sort by, such as `width`, or `-width` for descending; row order if None. Items of equal
+                values keep the order of their rows, and those without a value are last.
+
+        Raises:
+            QueryError: FilterInvalid, or there is no such column, or its values have no order.
+        """
+        return self._items(self._opened().table.rows(_filter(filter), _sort(sort)))
+
+    def count(self, filter: Mapping[str, Any] | None = None) -> int:
+        """Return the number of items that pass a filter; of all if None. Raises FilterInvalid."""
+        return self._opened().table.count(_filter(filter))
+
+    def fields(self) -> list[Facet]:
+        """Return what items can be filtered by: each column, its type and its values."""
+        return list(self._opened().table.fields)
+
+    def facets(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        fields: Iterable[str] | None = None,
+        *,
+        limit: int = DEFAULT_VALUES,
+        bins: int = DEFAULT_BINS,
+    ) -> list[Facet]:
+        """Return what `fields` returns, over the items that pass a filter.
+
+        Args:
+            filter: which items; all if None.
+            fields: names of columns, or of fields of columns of records such as `exif.iso`; all if None.
+            limit: maximum number of values of a column, 1 to 1,000.
+            bins: maximum number of bins of a histogram, 2 to 100.
+
+        Raises:
+            QueryError: FilterInvalid, InvalidLimit, `bins` out of range, or an unknown column in `fields`.
+        """
+        condition, names = _filter(filter), _fields(fields)
+        return self._opened().table.facets(condition, names, operator.index(limit), operator.index(bins))
 
     def thumbnail(self, id: str) -> bytes | None:
         """Return an item's thumbnail, a JPEG of at most 256 pixels a side; None if it has none.
@@ -425,11 +467,10 @@ class SearchableCollection:
         with self._encode_lock:
             return Embedding(searcher.encode_images(pixels[None], Stopwatch())[0], "image")
 
-    def _items(self) -> Iterator[CollectionItem]:
-        for start in range(0, len(self), _ITEMS_PER_READ):
-            opened = self._opened().collection
-            records = opened.metadata.records(range(start, min(start + _ITEMS_PER_READ, len(opened))))
-            yield from map(_collection_item, records)
+    def _items(self, rows: Sequence[int] | Int64) -> Iterator[CollectionItem]:
+        for start in range(0, len(rows), _ITEMS_PER_READ):
+            part = [int(row) for row in rows[start : start + _ITEMS_PER_READ]]
+            yield from map(_collection_item, self._opened().collection.metadata.records(part))
 
 
 class LoadedEncoder:
@@ -588,6 +629,10 @@ _CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {
     "fields": _fields,
     "deduplicate": _deduplicate,
 }
+
+
+def _sort(sort: str | None) -> str | None:
+    return None if sort is None else _string("sort", sort)
 
 
 def _collection_item(record: dict[str, Any]) -> CollectionItem:

@@ -25,7 +25,7 @@ from lookalike.facets import (
     plain_type,
 )
 from lookalike.filters import Filter, filter_mask
-from lookalike.messages import listed, quoted
+from lookalike.messages import listed, quoted, unknown_name
 from lookalike.metadata import Metadata
 from lookalike.types import Bool, Int64
 
@@ -51,6 +51,20 @@ class ItemTable:
 
     def __len__(self) -> int:
         return len(self._metadata)
+
+    def columns(self, fields: Sequence[str] | None) -> list[str] | None:
+        """Return the columns to read for records that have an id and `fields`; None for all columns.
+
+        Raises:
+            QueryError: a field is no column of the metadata.
+        """
+        if fields is None:
+            return None
+        known = self._metadata.columns
+        for name in fields:
+            if name not in known:
+                raise QueryError(f"fields: {unknown_name('metadata column', name, known)}")
+        return list(dict.fromkeys(("id", *fields)))
 
     def rows(self, condition: Filter | None = None, sort: str | None = None) -> Sequence[int] | Int64:
         """Return the rows that pass a filter, in their own order or sorted by a column.

@@ -23,7 +23,6 @@ from lookalike.errors import EncoderError, InvalidLimit, QueryError, TextEmpty, 
 from lookalike.filters import Filter
 from lookalike.item_table import ItemTable
 from lookalike.match_calibration import MatchCalibration
-from lookalike.messages import unknown_name
 from lookalike.rerank import normalized_rows
 from lookalike.result_selection import Probabilities, ResultSelector, Selected
 from lookalike.row_search import RowSearcher, SearchOptions
@@ -196,13 +195,7 @@ class VectorSearcher:
         Raises:
             QueryError: a field is no column of the metadata.
         """
-        if fields is None:
-            return None
-        known = self.collection.metadata.columns
-        for name in fields:
-            if name not in known:
-                raise QueryError(f"fields: {unknown_name('metadata column', name, known)}")
-        return list(dict.fromkeys(("id", *fields)))
+        return self.table.columns(fields)
 
     def filtered_rows(self, condition: Filter) -> Int64:
         """Return the rows that pass a filter, (m,) ascending. Raises FilterInvalid: it does not fit the metadata."""

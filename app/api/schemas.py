@@ -479,14 +479,17 @@ class ItemsResponse(_Source):
     total: int = Field(description="Number of items of the collection, or of those that pass the filter.")
 
 
-_WIDE: dict[str, Any] = {"must": [{"field": "width", "range": {"gte": 500}}]}
+def _wider_than(width: int) -> dict[str, Any]:
+    return {"must": [{"field": "width", "range": {"gte": width}}]}
+
+
 _FACETS: list[Any] = [
     {
         "name": "format",
         "type": "text",
         "count": 24,
         "distinct": 2,
-        "values": [{"value": "PNG", "count": 16}, {"value": "JPEG", "count": 8}],
+        "values": [{"value": "PNG", "count": 19}, {"value": "JPEG", "count": 5}],
         "minimum": None,
         "maximum": None,
         "histogram": None,
@@ -497,9 +500,9 @@ _FACETS: list[Any] = [
         "count": 24,
         "distinct": None,
         "values": None,
-        "minimum": 191,
+        "minimum": 102,
         "maximum": 1411,
-        "histogram": {"edges": [0, 500, 1000, 1500], "counts": [5, 17, 2]},
+        "histogram": {"edges": [0, 500, 1000, 1500], "counts": [7, 15, 2]},
     },
 ]
 
@@ -508,7 +511,7 @@ class FacetsRequest(_Request):
     """Which columns to describe, and over which items."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"filter": _WIDE, "fields": ["format", "width"], "bins": 5}]}
+        json_schema_extra={"examples": [{"filter": _wider_than(100), "fields": ["format", "width"], "bins": 5}]}
     )
 
     filter: Filter | None = Field(default=None, description="Only items whose metadata passes count.")
@@ -573,7 +576,7 @@ class FacetsResponse(_Source):
 class CountRequest(_Request):
     """Which items to count."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"filter": _WIDE}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"filter": _wider_than(500)}]})
 
     filter: Filter | None = Field(default=None, description="Only items whose metadata passes count.")
 
@@ -581,7 +584,7 @@ class CountRequest(_Request):
 class CountResponse(_Source):
     """How many items pass a filter."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"count": 19, "total": 24, **_SOURCE}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"count": 17, "total": 24, **_SOURCE}]})
 
     count: int = Field(description="Number of items that pass the filter.")
     total: int = Field(description="Number of items of the collection.")

@@ -102,6 +102,7 @@ def test_page_documents_every_name_and_parameter() -> None:
     functions = [lookalike.open_collection, lookalike.load_encoder, indexing.index]
     classes: list[type] = [lookalike.SearchableCollection, lookalike.LoadedEncoder]
     records: list[type] = [lookalike.Hit, lookalike.Similarity, lookalike.CollectionItem, lookalike.Limits]
+    records += [lookalike.Facet, lookalike.ValueCount, lookalike.Histogram]
     methods = {name: member for kind in classes for name, member in vars(kind).items() if not name.startswith("_")}
     functions += [member for member in methods.values() if inspect.isfunction(member)]
     parameters = {name for function in functions for name in inspect.signature(function).parameters} - {"self"}
@@ -459,6 +460,35 @@ def test_items_are_read_in_parts(collection: lookalike.SearchableCollection, mon
         list(items)
 
 
+def test_items_are_filtered_and_sorted(collection: lookalike.SearchableCollection) -> None:
+    condition = {"must": [{"field": "caption", "prefix": "a"}]}
+    found = list(collection.items(condition, "-width"))
+    assert [item.metadata["width"] for item in found] == sorted((i.metadata["width"] for i in found), reverse=True)
+    assert {item.id for item in found} == {name for name, (_, caption) in ITEMS.items() if (caption or "")[:1] == "a"}
+    assert collection.count(condition) == len(found) < collection.count() == len(ITEMS)
+    with pytest.raises(errors.QueryError, match="sort: unknown metadata column 'widht'; did you mean 'width'"):
+        collection.items(sort="widht")
+    with pytest.raises(errors.FilterInvalid, match=r"filter\.most"):
+        collection.items({"most": []})
+    with pytest.raises(TypeError, match="sort must be a str, not int"):
+        collection.items(sort=3)  # type: ignore[arg-type]
+
+
+def test_fields_and_facets_describe_columns(collection: lookalike.SearchableCollection) -> None:
+    fields = {field.name: field for field in collection.fields()}
+    assert list(fields) == ["id", "path", "caption", "width", "height"]
+    assert (fields["caption"].type, fields["caption"].count) == ("text", len(ITEMS) - 1)
+    condition = {"must": [{"field": "id", "equals": CAT}]}
+    (width, caption) = collection.facets(condition, ["width", "caption"], bins=2)
+    assert (width.count, width.minimum, width.maximum) == (1, 451, 451)
+    assert width.histogram == lookalike.Histogram([400, 500], [1])
+    assert caption.values == [lookalike.ValueCount("a cat", 1)]
+    with pytest.raises(errors.QueryError, match="bins is 1"):
+        collection.facets(bins=1)
+    with pytest.raises(TypeError, match="fields"):
+        collection.facets(fields="width")
+
+
 def test_thumbnail_is_a_jpeg_or_none(collection: lookalike.SearchableCollection) -> None:
     data = collection.thumbnail(CAT)
     assert data is not None
@@ -482,6 +512,9 @@ CALLS: dict[str, Callable[[lookalike.SearchableCollection], object]] = {
     "search by text": lambda collection: collection.search(text="red"),
     "similarity": lambda collection: collection.similarity({"id": CAT}, {"id": CAT}),
     "items": lambda collection: collection.items(),
+    "count": lambda collection: collection.count(),
+    "fields": lambda collection: collection.fields(),
+    "facets": lambda collection: collection.facets(),
     "item": lambda collection: collection.item(CAT),
     "thumbnail": lambda collection: collection.thumbnail(CAT),
     "len": len,
