@@ -5,13 +5,14 @@ Dimension letters: q queries, d embedding width, n rows of the collection, m row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from lookalike.collapse import Collapsed, collapse
+from lookalike.collapse import Collapser, group_numbers
 from lookalike.match_calibration import MatchCalibration
 from lookalike.metadata import Metadata
 from lookalike.row_search import RowSearcher, SearchOptions
@@ -23,6 +24,15 @@ _SCORE_ROUNDING = 5e-7
 """Responses have six decimals: a score that was read in one must pass as `min_score`."""
 _GROWTH = 4
 """Collapsing searches first for this many times the wanted rows, and then for this many times as many again."""
+_MAX_CACHED_GROUP_BYTES = 64 << 20
+_MAX_CACHED_GROUPS = 8
+
+
+MATCH = 0.5
+"""Probability from which an item counts as a match."""
+
+Probability = Callable[[Float32], Float64]
+"""(r,) scores of one query -> (r,) probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,9 @@ class ResultSelector:
         self._vectors = vectors
         self._metadata = metadata
         self._max_candidates = max_candidates
+        # Not a bound method, which would be a reference cycle; see `RowSearcher`.
+        size = min(_MAX_CACHED_GROUPS, max(1, _MAX_CACHED_GROUP_BYTES // max(1, 8 * len(vectors))))
+        self._groups = lru_cache(size)(partial(group_numbers, columns=metadata))
 
     def select(
         self, queries: Float32, options: SearchOptions, probabilities: Probabilities | None, stopwatch: Stopwatch
@@ -80,78 +93,78 @@ class ResultSelector:
             probabilities: how to compute them; None for no probabilities.
             stopwatch: times the stages filter, search and rerank.
         """
-        wanted = options.offset + options.limit
-        depth = wanted
+        depth = options.offset + options.limit
         if options.collapses:
-            depth = max(wanted, min(self._max_candidates, max(_MIN_COLLAPSED_ROWS, _GROWTH * wanted)))
-        selected: dict[int, Selected] = {}
-        pending = list(range(len(queries)))
-        while pending:
-            whole = depth > self._max_candidates and depth > wanted
-            depth = len(self._vectors) if whole else depth
-            searched = replace(options, limit=max(1, depth), exact=options.exact or whole)
-            found = self._rows.search(queries[pending], searched, stopwatch)
-            with stopwatch.stage("rerank"):
-                background = None if probabilities is None else queries[pending] @ probabilities.sample.T
-                for i, neighbors in enumerate(found):
-                    last = len(neighbors.rows) < depth or depth >= len(self._vectors)
-                    evidence = None if background is None else background[i]
-                    page = self._page(neighbors, options, wanted, last, probabilities, evidence)
-                    if page is not None:
-                        selected[pending[i]] = page
-            pending = [i for i in pending if i not in selected]
-            depth *= _GROWTH
-        return [selected[i] for i in range(len(queries))]
+            depth = max(depth, min(self._max_candidates, max(_MIN_COLLAPSED_ROWS, _GROWTH * depth)))
+        found = self._rows.search(queries, replace(options, limit=depth), stopwatch)
+        with stopwatch.stage("rerank"):
+            background = None if probabilities is None else queries @ probabilities.sample.T
+        selected: list[Selected] = []
+        for i, neighbors in enumerate(found):
+            probability: Probability | None = None
+            if probabilities is not None and background is not None:
+                count = self._rows.count(options.filter)
+                probability = partial(probabilities.model.probabilities, background=background[i], count=count)
+            kept = neighbors, [0] * len(neighbors.rows)
+            if options.collapses:
+                kept = self._collapse(queries[i], neighbors, depth, options, probability, stopwatch)
+            selected.append(self._page(neighbors, *kept, options, probability))
+        return selected
 
     def _page(
         self,
-        neighbors: Neighbors,
+        nearest: Neighbors,
+        kept: Neighbors,
+        duplicates: Sequence[int],
         options: SearchOptions,
-        wanted: int,
-        last: bool,
-        probabilities: Probabilities | None,
-        background: Float32 | None,
-    ) -> Selected | None:
-        """Return the results among a query's neighbors; None if there may be more beyond the `last` of them."""
-        values = None
-        if probabilities is not None and background is not None:
-            count = self._rows.count(options.filter)
-            values = probabilities.model.probabilities(neighbors.scores, background, count)
-        passing = _passing(neighbors.scores, values, options)
-        kept = self._collapse(neighbors.rows[:passing], wanted, options)
-        if len(kept.positions) < wanted and not last and passing == len(neighbors.rows):
-            return None
-        on_page = kept.positions[options.offset : wanted]
-        rows = neighbors.rows[on_page]
+        probability: Probability | None,
+    ) -> Selected:
+        """Return the page of the kept results; `nearest` begins with the query's best item."""
+        end = min(options.offset + options.limit, _passing(kept.scores, probability, options))
+        page = slice(options.offset, end)
+        rows, scores = kept.rows[page], kept.scores[page]
         return Selected(
             rows=rows,
-            scores=neighbors.scores[on_page],
-            probabilities=None if values is None else values[on_page],
+            scores=scores,
+            probabilities=None if probability is None else probability(scores),
             groups=None if options.group_by is None else self._metadata.values(options.group_by, rows.tolist()),
-            duplicates=kept.duplicates[options.offset : wanted],
-            no_match=None if values is None else not (len(values) and values[0] >= 0.5),
+            duplicates=duplicates[page],
+            no_match=None if probability is None else not (probability(nearest.scores[:1]) >= MATCH).any(),
         )
 
-    def _collapse(self, rows: Int64, wanted: int, options: SearchOptions) -> Collapsed:
-        if not options.collapses:
-            count = min(wanted, len(rows))
-            return Collapsed(list(range(count)), [0] * count)
-        groups = None if options.group_by is None else self._metadata.values(options.group_by, rows.tolist())
-        return collapse(
-            rows,
-            wanted,
-            groups=groups,
-            group_size=options.group_size,
-            vectors=self._vectors,
-            threshold=options.deduplicate,
-        )
+    def _collapse(
+        self,
+        query: Float32,
+        neighbors: Neighbors,
+        depth: int,
+        options: SearchOptions,
+        probability: Probability | None,
+        stopwatch: Stopwatch,
+    ) -> tuple[Neighbors, list[int]]:
+        """Return a query's results and what they stand for; search beyond its `depth` neighbors if they are too few."""
+        groups = None if options.group_by is None else self._groups(options.group_by)
+        wanted = options.offset + options.limit
+        collapser = Collapser(wanted, self._vectors, options.deduplicate, groups, options.group_size)
+        while True:
+            passing = _passing(neighbors.scores, probability, options)
+            with stopwatch.stage("rerank"):
+                collapser.add(Neighbors(neighbors.rows[:passing], neighbors.scores[:passing]))
+            if collapser.complete or passing < depth:  # there are no more neighbors, or no better ones
+                break
+            whole = depth * _GROWTH > self._max_candidates
+            depth = len(self._vectors) if whole else depth * _GROWTH
+            further = replace(options, limit=depth, exact=options.exact or whole)
+            neighbors = self._rows.search(query[None], further, stopwatch, collapser.remaining())[0]
+        rows, scores = np.array(collapser.rows, np.int64), np.array(collapser.scores, np.float32)
+        order = np.lexsort((rows, -scores))  # an approximate search may find better ones later
+        return Neighbors(rows[order], scores[order]), [collapser.duplicates[i] for i in order.tolist()]
 
 
-def _passing(scores: Float32, probabilities: Float64 | None, options: SearchOptions) -> int:
+def _passing(scores: Float32, probability: Probability | None, options: SearchOptions) -> int:
     """Return the number of neighbors, which are best first, that reach the thresholds."""
     passing = np.ones(len(scores), np.bool_)
     if options.min_score is not None:
         passing &= scores + _SCORE_ROUNDING >= options.min_score
-    if options.min_probability is not None and probabilities is not None:
-        passing &= probabilities >= options.min_probability
+    if options.min_probability is not None and probability is not None:
+        passing &= probability(scores) >= options.min_probability
     return int(np.count_nonzero(passing))

@@ -94,22 +94,25 @@ class RowSearcher:
         self._evaluate = partial(_evaluate, metadata)
         self._evaluate_cached = lru_cache(cache_size)(self._evaluate)
 
-    def search(self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch) -> list[Neighbors]:
+    def search(
+        self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch, allowed: Bool | None = None
+    ) -> list[Neighbors]:
         """Return at most `options.limit` rows for each query, best first.
 
         Args:
             queries: (q, d) float32 of unit norm.
             options: limit, filter and search parameters.
             stopwatch: times the stages filter, search and rerank.
+            allowed: (n,) bool, the rows that may be returned; None for all.
 
         Raises:
             FilterInvalid: the filter does not fit the metadata.
             QueryError: the store has no search parameter of that name.
         """
-        mask = None
-        if options.filter is not None:
+        mask = allowed
+        if options.filter is not None or allowed is not None:
             with stopwatch.stage("filter"):
-                filtered = self._filtered(options.filter)
+                filtered = self._allowed(options.filter, allowed)
             mask = filtered.mask
             if filtered.rows is not None:
                 self._check_params(options)
@@ -147,6 +150,13 @@ class RowSearcher:
         filtered = self._filtered(condition)
         return np.flatnonzero(filtered.mask) if filtered.rows is None else filtered.rows
 
+    def _allowed(self, condition: Filter | None, allowed: Bool | None) -> _FilteredRows:
+        if condition is None:
+            assert allowed is not None
+            return _as_rows(allowed)
+        filtered = self._filtered(condition)
+        return filtered if allowed is None else _as_rows(filtered.mask & allowed)
+
     def _filtered(self, condition: Filter) -> _FilteredRows:
         text = condition.model_dump_json(by_alias=True, exclude_unset=True)
         return (self._evaluate_cached if len(text) <= _MAX_CACHED_FILTER_CHARACTERS else self._evaluate)(text)
@@ -177,6 +187,10 @@ def scaled_for_limit(defaults: SearchParameters, limit: int, maximum: int) -> di
 def _evaluate(metadata: Metadata, text: str) -> _FilteredRows:
     mask = filter_mask(Filter.model_validate_json(text), metadata)
     mask.flags.writeable = False  # stores cache their own form of read-only masks
+    return _as_rows(mask)
+
+
+def _as_rows(mask: Bool) -> _FilteredRows:
     count = int(mask.sum())
     scan = count <= max(_MAX_SCANNED_ROWS, _MAX_SCANNED_FRACTION * len(mask))
     return _FilteredRows(mask, count, np.flatnonzero(mask) if scan else None)

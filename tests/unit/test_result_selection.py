@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexing.build.stores import build_store
+from lookalike.collapse import group_numbers
 from lookalike.errors import QueryError
 from lookalike.filters import Filter
 from lookalike.match_calibration import MatchCalibration
@@ -214,3 +215,23 @@ def test_filter_without_items_is_no_match(selector: ResultSelector, vectors: Flo
     page = selected(selector, unit(np.ones(DIM)), options, probabilities=Probabilities(STEP, unit(vectors[:50])))
     assert (page.rows.tolist(), page.no_match) == ([], True)
     assert selected(selector, unit(np.ones(DIM)), options).no_match is None
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [
+        (pa.array(["x", None, "y", "x"]), [0, -1, 1, 0]),
+        (pa.array(["x", None, "x"], pa.string_view()), [0, -1, 0]),
+        (pa.array(["x", None, "x"]).dictionary_encode(), [0, -1, 0]),
+        (pa.array([1.5, float("nan"), 1.5]), [0, -1, 0]),
+        (pa.array(np.array([0.5, 0.5], np.float16)), [0, 0]),
+        (pa.array([True, False, None]), [0, 1, -1]),
+        (pa.array([b"0123456789abcdef"] * 2, pa.uuid()), [0, 0]),
+        (pa.nulls(2), [-1, -1]),
+        (pa.array([], pa.string()), []),
+    ],
+)
+def test_rows_of_equal_value_are_of_one_group(values: pa.Array, numbers: list[int], tmp_path: Path) -> None:
+    table = pa.table({"id": [str(i) for i in range(len(values))], "value": values})
+    write_metadata(tmp_path, table.schema, [table])
+    assert group_numbers("value", Metadata(tmp_path)).tolist() == numbers
