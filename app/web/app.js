@@ -105,6 +105,7 @@ function showResponse(current, response) {
   shown.clear();
   for (const record of records) shown.set(record.id, record);
   view.showGrid(records, current.limit, { pair: compare.toggle, info: view.showDetails }, compare.chosen);
+  view.showNoMatch(response.no_match && records.length);
   if (response.items) return view.showSummary(collectionSummary(records.length, response));
   const count = records.length === 1 ? "1 image" : `${records.length} images`;
   view.showSummary(records.length ? `${count}, best first` : "No images found", response.took_ms);
@@ -119,6 +120,7 @@ function collectionSummary(count, { total, collection, encoder }) {
 function fail(error, current) {
   find("grid").replaceChildren();
   shown.clear();
+  view.showNoMatch(false);
   view.showSummary("");
   view.showProblem(error instanceof api.Problem ? error : { title: "Something went wrong", message: String(error) });
   find("retry").onclick = () => show(current);

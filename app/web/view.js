@@ -12,11 +12,10 @@ export const nameOf = (record) =>
 
 /** Fill the grid. `on` has the handlers pair(record) and info(record); `chosen(record)` is whether it is being compared. */
 export function showGrid(records, limit, on, chosen) {
-  const best = Math.max(...records.map((record) => record.score ?? 0), 1e-6);
-  find("grid").replaceChildren(...records.map((record) => card(record, best, limit, on, chosen)));
+  find("grid").replaceChildren(...records.map((record) => card(record, limit, on, chosen)));
 }
 
-function card(record, best, limit, on, chosen) {
+function card(record, limit, on, chosen) {
   const element = find("card").content.cloneNode(true).firstElementChild;
   const part = (name) => element.querySelector(name);
   const name = nameOf(record);
@@ -28,7 +27,7 @@ function card(record, best, limit, on, chosen) {
   part(".like").setAttribute("aria-label", `More like this: ${name}`);
   showImage(part("img"), record.thumbnail_url, name);
   part(".caption").textContent = part(".caption").title = name;
-  showScore(element, record.score, best);
+  showScore(element, record);
   part(".pair").setAttribute("aria-label", `Compare: ${name}`);
   part(".pair").setAttribute("aria-pressed", chosen(record));
   part(".pair").addEventListener("click", () => on.pair(record));
@@ -50,12 +49,23 @@ export function showImage(image, url, name) {
   else image.removeAttribute("src");
 }
 
-function showScore(element, score, best) {
-  const line = element.querySelector(".score");
+// The bar and the number are the probability. Without one there is no bar: a score alone does not say whether it is high.
+function showScore(element, { score, probability = null }) {
+  const line = element.querySelector(".score"), number = line.querySelector(".number");
   if (score === undefined) return line.remove();
-  line.querySelector(".number").textContent = score.toFixed(3);
-  line.querySelector(".fill").style.width = `${Math.max(0, Math.min(1, score / best)) * 100}%`;
   line.title = `Cosine similarity ${score.toFixed(4)}`;
+  number.textContent = score.toFixed(3);
+  if (probability === null) return line.querySelector(".track").remove();
+  line.title = `Probability of a match ${percent(probability)}. ${line.title}`;
+  number.textContent = percent(probability);
+  line.querySelector(".fill").style.width = `${probability * 100}%`;
+}
+
+const percent = (share) => `${Math.round(share * 100)} %`;
+
+/** Show above the grid that even the best images hardly match, or that they do. */
+export function showNoMatch(on) {
+  find("no-match").textContent = on ? "Nothing in this collection matches well. These are the closest images." : "";
 }
 
 /** Show the line above the grid, and the time of each stage. */
@@ -105,6 +115,7 @@ export function showDetails(record) {
   find("details-title").textContent = nameOf(record);
   showImage(find("details-image"), record.thumbnail_url, nameOf(record));
   const score = record.score === undefined ? [] : [["score", record.score.toFixed(6)]];
+  if (Number.isFinite(record.probability)) score.push(["probability", record.probability]);
   const rows = [["id", record.id], ...score, ...Object.entries(record.metadata)].flatMap(([name, value]) => {
     const term = document.createElement("dt"), text = document.createElement("dd");
     term.textContent = name;
