@@ -123,13 +123,18 @@ class ResultSelector:
         end = min(options.offset + options.limit, _passing(kept.scores, probability, options))
         page = slice(options.offset, end)
         rows, scores = kept.rows[page], kept.scores[page]
+        probabilities = no_match = None
+        if probability is not None:
+            best, count = nearest.scores[:1], len(nearest.scores[:1])
+            both = probability(np.concatenate([best, scores]))
+            probabilities, no_match = both[count:], not (both[:count] >= MATCH).any()
         return Selected(
             rows=rows,
             scores=scores,
-            probabilities=None if probability is None else probability(scores),
+            probabilities=probabilities,
             groups=None if options.group_by is None else self._metadata.values(options.group_by, rows.tolist()),
             duplicates=duplicates[page],
-            no_match=None if probability is None else not (probability(nearest.scores[:1]) >= MATCH).any(),
+            no_match=no_match,
         )
 
     def _collapse(
@@ -162,6 +167,8 @@ class ResultSelector:
 
 def _passing(scores: Float32, probability: Probability | None, options: SearchOptions) -> int:
     """Return the number of neighbors, which are best first, that reach the thresholds."""
+    if options.min_score is None and options.min_probability is None:
+        return len(scores)
     passing = np.ones(len(scores), np.bool_)
     if options.min_score is not None:
         passing &= scores + _SCORE_ROUNDING >= options.min_score
