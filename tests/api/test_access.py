@@ -44,14 +44,27 @@ def test_known_key_may_search(guarded: TestClient, headers: dict[str, str]) -> N
     assert guarded.get("/v1/items", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/search/text", "/v1/search/image", "/v1/search/item", "/v1/similarity", RELOAD])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/search/text",
+        "/v1/search/image",
+        "/v1/search/item",
+        "/v1/similarity",
+        "/v1/facets",
+        "/v1/count",
+        RELOAD,
+    ],
+)
 def test_query_without_a_key_is_rejected_unread(guarded: TestClient, path: str) -> None:
     response = guarded.post(path, content=b"{")  # before the body is read
     assert (response.status_code, response.json()["code"]) == (401, "key_missing")
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/v1/items", "/v1/items/cup", "/v1/items/cup/thumbnail", "/v1/collections"])
+@pytest.mark.parametrize(
+    "path", ["/v1/items", "/v1/items/cup", "/v1/items/cup/thumbnail", "/v1/fields", "/v1/collections"]
+)
 def test_reading_without_a_key_is_rejected(guarded: TestClient, path: str) -> None:
     assert guarded.get(path).status_code == 401
 
