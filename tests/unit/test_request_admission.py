@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Scope
 
 from app.admission import AdmissionControllers, RequestKind
-from app.api import collections, health, items, search, search_batch, similarity, stats
+from app.api import collections, fields, health, items, search, search_batch, similarity, stats
 from app.api.request_admission import Admission, admitted, with_deadline
 from app.api.routing import Route, Router
 from app.errors import RequestError
@@ -395,13 +395,13 @@ async def test_fetch_that_outlives_its_request_does_not_resume() -> None:
 def test_service_routes_declare_kinds_and_deadlines() -> None:
     declared = {
         route.path: getattr(route.endpoint, "admission", "nothing")
-        for module in (collections, health, items, search, search_batch, similarity, stats)
+        for module in (collections, fields, health, items, search, search_batch, similarity, stats)
         for route in module.router.routes
         if isinstance(route, Route)
     }
     assert declared.keys() == {
         route.path
-        for module in (collections, health, items, search, search_batch, similarity, stats)
+        for module in (collections, fields, health, items, search, search_batch, similarity, stats)
         for route in module.router.routes
         if isinstance(route, APIRoute)
     }
@@ -417,6 +417,9 @@ def test_service_routes_declare_kinds_and_deadlines() -> None:
         "/items/{item_id:path}/thumbnail": "read",
         "/item": "read",
         "/item/thumbnail": "read",
+        "/fields": "read",
+        "/facets": "read",
+        "/count": "read",
     }
     assert declared == {
         **{f"/v1{path}": kind for path, kind in of_a_collection.items()},
