@@ -89,7 +89,7 @@ def _read_part(name: str, part: object) -> WeightedInput:
 
 
 def _weight(name: str, weight: object) -> float:
-    if not isinstance(weight, Real) or isinstance(weight, bool):
+    if isinstance(weight, bool) or not isinstance(weight, Real):
         raise TypeError(f"{name}: weight must be a number, not {type(weight).__name__}")
     number = float(cast(float, weight))
     if not math.isfinite(number):
