@@ -175,6 +175,22 @@ def test_every_field_is_described_under_every_filter(table: ItemTable, metadata:
         assert all(each.count <= int(number) for each in found)
 
 
+def test_counts_are_what_filters_find(table: ItemTable) -> None:
+    def count(name: str, **test: Any) -> int:
+        return table.count(Filter.model_validate({"must": [{"field": name, **test}]}))
+
+    for each in table.fields:
+        assert each.count == count(each.name, exists=True), each
+        for value in each.values or []:
+            assert value.count == count(each.name, equals=value.value), each
+        if each.histogram is not None:
+            for (low, high), found in zip(pairwise(each.histogram.edges), each.histogram.counts, strict=True):
+                assert found == count(each.name, range={"gte": low, "lt": high}), (each, low)
+        if each.minimum is not None and each.name not in ("price", "short"):  # these hold infinities
+            assert count(each.name, range={"lt": each.minimum}) == count(each.name, range={"gt": each.maximum}) == 0
+            assert count(each.name, range={"lte": each.minimum}) * count(each.name, range={"gte": each.maximum}) > 0
+
+
 def test_empty_tables_have_empty_facets() -> None:
     class Empty:
         columns = TABLE.column_names
