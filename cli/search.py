@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.search_output import NO_MATCH, response, table
+from cli.tables import column_names
 from lookalike.errors import QueryError
 from lookalike.messages import quoted
 from lookalike.types import SearchResult
@@ -141,7 +142,7 @@ def search(
         filter=parse_filter(filter_json) if filter_json else None,
         params=_params(param or []),
         exact=exact,
-        fields=_fields(fields),
+        fields=column_names(fields),
         offset=offset,
         min_score=min_score,
         min_probability=min_probability,
@@ -256,9 +257,3 @@ def _params(options: list[str]) -> dict[str, int] | None:
             raise typer.BadParameter(f"--param is {quoted(text)}; it must have the form NAME=NUMBER, such as nprobe=64")
         params[name] = int(number)
     return params or None
-
-
-def _fields(names: str | None) -> tuple[str, ...] | None:
-    if names is None:
-        return None
-    return tuple(name.strip() for name in names.split(",")) if names.strip() else ()

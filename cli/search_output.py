@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
+from cli.tables import fitting, one_line
 from lookalike.types import Hit, SearchResult
 
 _EMBEDDING_DECIMALS = 7
@@ -49,9 +49,8 @@ def _hit(hit: Hit, optional: set[str]) -> dict[str, Any]:
 def table(result: SearchResult, total: float, offset: int, fields: str | None) -> str:
     """Return a line for each result: rank, score, probability where there is one, id, and metadata."""
     width = max((len(hit.id) for hit in result.hits), default=0)
-    columns = shutil.get_terminal_size((120, 24)).columns
     lines = [
-        f"{rank:>3}  {hit.score:7.4f}  {_probability(hit)}{hit.id:<{width}}  {_values(hit, fields)}".rstrip()[:columns]
+        fitting(f"{rank:>3}  {hit.score:7.4f}  {_probability(hit)}{hit.id:<{width}}  {_values(hit, fields)}")
         for rank, hit in enumerate(result.hits, offset + 1)
     ]
     return "\n".join([*lines, f"{len(lines)} items in {total:.1f} ms"])
@@ -65,8 +64,4 @@ def _values(hit: Hit, fields: str | None) -> str:
     """Return the values of the chosen columns, or the caption; then the number of near-identical items."""
     values = [hit.metadata.get("caption", "")] if fields is None else hit.metadata.values()
     duplicates = f"  (+{hit.duplicates:,} near-identical)" if hit.duplicates else ""
-    return "  ".join(map(_one_line, values)) + duplicates
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+    return "  ".join(map(one_line, values)) + duplicates
