@@ -16,7 +16,8 @@ from typing import Literal, get_args
 from app.errors import Overloaded
 
 RequestKind = Literal["image", "text", "item", "pair", "read"]
-"""Kinds of requests: a text costs a fraction of what an image costs. `read` is for items and thumbnails."""
+"""Kinds of requests: a text costs a fraction of what an image costs. `read` is for items, thumbnails, fields and
+counts."""
 
 _MEAN_OVER = 64
 """Completions that the mean is taken over: several batches."""
