@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 import indexing
 import lookalike
-from tests.e2e.commands import invoke_json, serving
+from tests.e2e.commands import invoke, invoke_json, serving
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,15 @@ def photos(sample_collection: Path) -> Iterator[lookalike.SearchableCollection]:
 
 
 def rounded(hits: list[lookalike.Hit]) -> list[dict[str, object]]:
-    return [{"id": hit.id, "score": round(hit.score, 6), "metadata": dict(hit.metadata)} for hit in hits]
+    return [
+        {
+            "id": hit.id,
+            "score": round(hit.score, 6),
+            "probability": None if hit.probability is None else round(hit.probability, 4),
+            "metadata": dict(hit.metadata),
+        }
+        for hit in hits
+    ]
 
 
 def test_search_equals_the_command(photos: lookalike.SearchableCollection, gallery: Path) -> None:
@@ -47,6 +56,36 @@ def test_search_and_similarity_equal_the_service(photos: lookalike.SearchableCol
     assert similarity.cosine == pytest.approx(pair["cosine"], abs=1e-3)
     assert (similarity.threshold, similarity.similar) == (pair["threshold"], pair["similar"])
     assert similarity.probability == pytest.approx(pair["probability"], abs=1e-3)
+
+
+def test_combined_query_equals_the_service_and_the_command(
+    photos: lookalike.SearchableCollection, gallery: Path
+) -> None:
+    query: list[Any] = [{"id": "coffee.png"}, {"text": "a flower"}, {"text": "a cat", "weight": -1}]
+    with serving(photos.path) as address, httpx.Client(base_url=f"{address}/v1", timeout=30) as client:
+        over_http = client.post("/search", json={"query": query, "limit": 3, "offset": 1}).json()
+        batch = client.post("/search/batch", json={"queries": [{"query": query}, {"query": "a cat"}]}).json()
+    arguments = ("--id", "coffee.png", "--and-text", "a flower", "--not", "a cat", "--limit", "3", "--offset", "1")
+    in_shell = invoke_json("search", photos.path, *arguments)
+    found = photos.search(query, limit=3, offset=1)
+    assert found.no_match is None
+    assert found[0].id == "flower.jpg"
+    for body in (over_http, in_shell):
+        assert [result["id"] for result in body["results"]] == [hit.id for hit in found]
+        assert [result["score"] for result in body["results"]] == pytest.approx([hit.score for hit in found], abs=1e-3)
+        assert (body["no_match"], body["results"][0]["probability"]) == (None, None)
+    assert set(over_http) == set(in_shell)
+    both = photos.search_batch([query, "a cat"])
+    for results, response in zip(both, batch["responses"], strict=True):
+        assert isinstance(results, lookalike.SearchResults)
+        assert [hit.id for hit in results][:2] == [result["id"] for result in response["results"]][:2]
+        assert results.no_match == response["no_match"]
+
+
+def test_shell_reports_that_nothing_matches(photos: lookalike.SearchableCollection) -> None:
+    done = invoke("search", photos.path, "--text", "a submarine", "--min-probability", "0.9")
+    assert "note: nothing in this collection matches well" in done.stderr
+    assert done.stdout.startswith("0 items")
 
 
 def test_encoder_gives_the_scores_of_a_search(photos: lookalike.SearchableCollection, gallery: Path) -> None:
