@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from evaluation.datasets import Example
     from evaluation.evaluate import Evaluation
     from evaluation.options import Options
+    from lookalike.calibration import Calibration
     from lookalike.encoders.protocol import Encoder
+    from lookalike.types import EncoderSpec
 
 
 def evaluate(
@@ -49,11 +51,15 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder to write report.html and figures.json to.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of the table.")] = False,
     calibrate: Annotated[
-        Path | None, typer.Option(help="JSON file to write the calibrated thresholds and probabilities of pairs to.")
+        Path | None,
+        typer.Option(
+            help="JSON file to write the calibrations of pairs and searches to; or a collection's folder, to store "
+            "there how probable its search results are."
+        ),
     ] = None,
     only: Annotated[
         str, typer.Option(help="What to measure, separated by commas.")
-    ] = "labels,captions,zero_shot,pairs",
+    ] = "labels,captions,zero_shot,pairs,search",
     unseen: Annotated[
         str | None,
         typer.Option(
@@ -110,9 +116,13 @@ def evaluate(
 
     - pairs: a threshold with its F1, and calibrated probabilities.
 
+    - search: how well the probability of a text's first result tells right ones from wrong ones.
+
     It measures what the data has labels or captions for. docs/reference/evaluation-measures.md defines the measures.
 
     Example:  lookalike evaluate lite --data flickr8k/val.tar
+
+    Example:  lookalike evaluate lite --data products/ --only search --calibrate my-collection
 
     Example:  lookalike evaluate folder:mine --baseline lite --data products/ --unseen 0.5 --out report
     """
@@ -120,7 +130,6 @@ def evaluate(
     from evaluation.extras import REPORT, require_packages
     from evaluation.text_report import as_json, as_table
     from lookalike.bootstrap import EngineOptions, load_encoder
-    from lookalike.calibration import write_calibration
 
     if out is not None:
         require_packages(REPORT, "the report")
@@ -130,6 +139,7 @@ def evaluate(
     baseline_name = _baseline(baseline, encoder, reported=out is not None)
     load = partial(load_encoder, options=EngineOptions(device, engine, precision))
     encoders = [load(encoder)]
+    _require_same_encoder(calibrate, encoders[0].spec)
     if baseline_name is not None:
         encoders.append(load(baseline_name) if baseline is not None else _load_base(baseline_name, encoder, load))
     dataset = _Dataset(data, gallery, read, limit, options)
@@ -140,7 +150,7 @@ def evaluate(
     results = [each.metrics for each in evaluations]
     typer.echo(as_json(*results) if json else as_table(*results))
     if calibrate is not None:
-        write_calibration(evaluations[0].calibration, calibrate)
+        _store_calibration(evaluations[0].calibration, encoders[0].spec, calibrate)
     if out is not None:
         from evaluation.html_report import write_report
 
@@ -154,7 +164,10 @@ def _require_writable(out: Path | None, calibrate: Path | None) -> None:
     """Create the folders of the results; raise SourceError before minutes of work if one can't be written."""
     from lookalike.errors import SourceError
 
-    for option, folder in (("--out", out), ("--calibrate", calibrate and calibrate.parent)):
+    for option, folder in (
+        ("--out", out),
+        ("--calibrate", calibrate and (calibrate if calibrate.is_dir() else calibrate.parent)),
+    ):
         if folder is None:
             continue
         try:
@@ -163,6 +176,39 @@ def _require_writable(out: Path | None, calibrate: Path | None) -> None:
                 pass
         except OSError as error:
             raise SourceError(f"{option}: {folder} can't be written: {error.strerror}; choose another") from error
+
+
+def _require_same_encoder(calibrate: Path | None, spec: EncoderSpec) -> None:
+    """Check that `calibrate`, if it is a folder, holds a collection that the encoder made."""
+    from lookalike.collection import current_manifest
+    from lookalike.errors import EncoderMismatch
+
+    if calibrate is None or not calibrate.is_dir():
+        return
+    own = current_manifest(calibrate).encoder
+    if own.identity != spec.identity:
+        raise EncoderMismatch(
+            f"collection {calibrate} was made by encoder {own.name!r} (weights {own.weights[:12]}), not by "
+            f"{spec.name!r} (weights {spec.weights[:12]}); calibrate it with its own encoder"
+        )
+
+
+def _store_calibration(calibration: Calibration, spec: EncoderSpec, target: Path) -> None:
+    """Write to a file, or the part about searches to a collection."""
+    from lookalike.calibration import Calibration, write_calibration
+    from lookalike.collection import store_calibration
+    from lookalike.errors import SourceError
+
+    if not target.is_dir():
+        write_calibration(calibration, target)
+        return
+    if calibration.text_search is None and calibration.image_search is None:
+        raise SourceError(
+            "--calibrate: the data does not show which results match; it needs captions beside class names, "
+            "at least 50 queries with a right and 50 with a wrong first result in each half"
+        )
+    searches = Calibration(text_search=calibration.text_search, image_search=calibration.image_search)
+    store_calibration(target, searches, spec)
 
 
 def _baseline(option: str | None, encoder: str, *, reported: bool) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ from evaluation.labels import label_scores
 from evaluation.options import Options
 from evaluation.pair_evaluation import PairEvaluation, caption_pairs, label_pairs, measure_pairs, view_pairs
 from evaluation.ranking import best_ranks, hit_rate_at_k, precision_at_k
+from evaluation.search_evaluation import SearchEvaluation, measure_image_search, measure_text_search
 from evaluation.views import two_views
 from lookalike.calibration import Calibration
 from lookalike.encoders.protocol import Encoder
@@ -40,6 +42,7 @@ class Evaluation:
         data: the examples with their embeddings.
         gallery: the items that were searched; None for the examples themselves.
         pairs: `image_image` and `image_text`, where measured.
+        searches: of `text` and `image` queries, where measured.
         map_at_r: (n,) of each example, NaN where its class has no other image.
     """
 
@@ -47,12 +50,15 @@ class Evaluation:
     data: EmbeddedSet
     gallery: EmbeddedSet | None = None
     pairs: dict[str, PairEvaluation] = field(default_factory=dict)
+    searches: dict[str, SearchEvaluation] = field(default_factory=dict)
     map_at_r: Float64 | None = None
 
     @property
     def calibration(self) -> Calibration:
-        """The calibration fitted on the pairs, for an encoder's folder."""
-        return Calibration(**{kind: pair.calibration for kind, pair in self.pairs.items()})
+        """The calibration of pairs and searches that were measured, for an encoder's folder."""
+        pairs = {kind: pair.calibration for kind, pair in self.pairs.items()}
+        searches = {f"{kind}_search": search.calibration for kind, search in self.searches.items()}
+        return Calibration(**pairs, **searches)  # type: ignore[arg-type]  # kinds by name
 
 
 def evaluate(
@@ -108,7 +114,9 @@ def measure(
         _measure_texts(result, chosen)
     if "pairs" in chosen.measures:
         _measure_pairs(result, chosen, progress)
-    if not result.metrics.keys() & {"labels", "captions", "zero_shot", "pairs"}:
+    if "search" in chosen.measures:
+        _measure_search(result, chosen)
+    if not result.metrics.keys() & {"labels", "captions", "zero_shot", "pairs", "search"}:
         raise _nothing_to_measure(result, chosen)
     result.metrics["seconds"] = round(time.perf_counter() - started, 3)
     return result
@@ -238,6 +246,17 @@ def _measure_pairs(result: Evaluation, options: Options, progress: ProgressCallb
         add_pairs(result, "image_image", measure_pairs(*label_pairs(data, groups, options), options))
     if len(data.captioned) > 1 and data.encoder.spec.text:
         add_pairs(result, "image_text", measure_pairs(*caption_pairs(data, groups, options), options))
+
+
+def _measure_search(result: Evaluation, options: Options) -> None:
+    if not importlib.util.find_spec("sklearn"):
+        return
+    measured = {"image": measure_image_search(result.data, options)}
+    if result.data.encoder.spec.text:
+        measured["text"] = measure_text_search(result.data, options)
+    result.searches = {kind: search for kind, search in measured.items() if search is not None}
+    if result.searches:
+        result.metrics["search"] = {kind: search.metrics for kind, search in result.searches.items()}
 
 
 def add_pairs(result: Evaluation, kind: str, pairs: PairEvaluation | None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from evaluation.calibrate import Method
 from evaluation.labels import DEPTHS
 
-MEASURES = ("labels", "captions", "zero_shot", "pairs")
+MEASURES = ("labels", "captions", "zero_shot", "pairs", "search")
 """Each needs labels, captions or a text tower, and is left out where they are missing."""
 
 

@@ -176,10 +176,7 @@ def test_pages_continue_each_other(selector: ResultSelector, vectors: Float16) -
     assert [row for page in pages for row in page] == whole
 
 
-STEP = MatchCalibration(
-    intercept=-800.0, score=1_000.0, standard_score=0.0, log_count=0.0, mean=0.0, spread=0.0,
-    typical_mean=0.0, typical_spread=0.3,
-)  # fmt: skip
+STEP = MatchCalibration(intercept=-800.0, score=1_000.0)
 """Almost 1 above a cosine of 0.8, and almost 0 below."""
 
 
@@ -200,7 +197,7 @@ def test_min_probability_cuts_the_results(selector: ResultSelector, vectors: Flo
 
 @pytest.mark.parametrize("colour", [None, "red"])
 def test_probability_counts_the_items_that_pass(selector: ResultSelector, vectors: Float16, colour: str | None) -> None:
-    model, sample = replace(STEP, intercept=0.0, score=1.0, standard_score=0.5, log_count=-0.3), unit(vectors[:50])
+    model, sample = replace(STEP, intercept=0.0, score=1.0, top=0.5, log_count=-0.3), unit(vectors[:50])
     query = unit(np.ones(DIM))
     condition = Filter.model_validate({"must": [{"field": "colour", "equals": colour}]}) if colour else None
     options = SearchOptions(5, filter=condition, offset=2)

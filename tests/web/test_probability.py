@@ -25,7 +25,7 @@ RESULT = {"id": "x", "metadata": {"caption": "x"}, "thumbnail_url": None}
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the URL of a service in which images match from a score of 0.8, and texts never do."""
     root = build_collection(tmp_path_factory.mktemp("web") / "photographs")
-    images, texts = (MatchCalibration(-20.0 * at, 20.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0) for at in (0.8, 1.1))
+    images, texts = (MatchCalibration(-20.0 * at, 20.0) for at in (0.8, 1.1))
     calibration = Calibration(text_search=texts, image_search=images)
     text = collection_calibration_text(calibration, FakeEncoder.spec.identity)
     (root / CALIBRATION_FILE).write_text(text)

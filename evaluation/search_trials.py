@@ -1,0 +1,216 @@
+"""Searches of which it is known whether the first result matches, to fit and to measure its probability.
+
+A trial is one query asked of a random part of the images. Kinds: `label` (a class name; half of the classes are
+removed), `caption` (whose own image comes first), `foreign` (a caption asked of images of another kind) and `nonsense`.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.classes import prompt_text
+from evaluation.datasets import Example
+from evaluation.embedded_set import EmbeddedSet
+from evaluation.embedding import embed_texts
+from evaluation.options import Options
+from lookalike.row_sample import SAMPLE_ROWS
+from lookalike.types import Bool, Float32, Int64
+
+MIN_ITEMS = 20
+"""Fewest images of a kind for captions of another kind."""
+REMOVALS = 12
+"""Times that a random half of the classes is removed."""
+IMAGE_REMOVALS = 4
+MAX_CAPTIONS = 500
+NONSENSE_TEXTS = 200
+_IGNORED = {"and", "for", "from", "set", "the", "with"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A query and its best item.
+
+    Attributes:
+        kind: label, caption, foreign or nonsense.
+        score: cosine of the best item.
+        background: (m,) cosines with a sample of the images.
+        count: number of images searched.
+        right: whether the best item matches.
+    """
+
+    kind: str
+    score: float
+    background: Float32
+    count: int
+    right: bool
+
+
+def text_trials(data: EmbeddedSet, half: int, options: Options) -> list[Trial]:
+    """Return the trials of texts with one half (0 or 1) of the classes, images and nonsense.
+
+    Raises:
+        TextUnsupported: the encoder has no text tower here.
+    """
+    return _Half(data, half, options).trials()
+
+
+def image_trials(data: EmbeddedSet, half: int, options: Options) -> list[Trial]:
+    """Return the trials of images with one half (0 or 1): of classes that are there or removed, and of another kind."""
+    return _Half(data, half, options).image_trials()
+
+
+def nonsense_texts(count: int, seed: int) -> list[str]:
+    """Return random strings: keys beside each other, letters, consonants, digits, signs, syllables."""
+    rng = np.random.default_rng(seed)
+    alphabets = [string.ascii_lowercase, "bcdfghjklmnpqrstvwxz", string.digits, string.ascii_letters + string.digits]
+    texts = []
+    for number in range(count):
+        kind = number % 7
+        if kind < 4:
+            texts.append("".join(rng.choice(list(alphabets[kind]), rng.integers(3, 13))))
+        elif kind == 4:
+            row = ("qwertyuiop", "asdfghjkl", "zxcvbnm")[rng.integers(3)]
+            start = rng.integers(0, len(row) - 3)
+            texts.append(row[start : start + rng.integers(3, 9)] * int(rng.integers(1, 3)))
+        elif kind == 5:
+            words = ("".join(rng.choice(list(string.ascii_lowercase), rng.integers(2, 9))) for _ in range(3))
+            texts.append(" ".join(words))
+        else:
+            texts.append("".join(rng.choice(list("bdfgklmnprstvz")) + rng.choice(list("aeiou")) for _ in range(4)))
+    return texts
+
+
+def half_nonsense(half: int, seed: int) -> list[str]:
+    """Return the nonsense of a half; none of the second half's is in the first."""
+    first = nonsense_texts(NONSENSE_TEXTS, 2 * seed)
+    if half == 0:
+        return first
+    return [text for text in nonsense_texts(NONSENSE_TEXTS, 2 * seed + 1) if text not in set(first)]
+
+
+def names(example: Example, label: str) -> bool:
+    """Return whether an image's label or one of its captions has the words of `label`, in singular or plural."""
+    pattern = re.compile(rf"\b{re.escape(prompt_text(label))}(s|es)?\b", re.IGNORECASE)
+    return pattern.search("\n".join((*example.captions, prompt_text(example.label or "")))) is not None
+
+
+def _is_described_by_label(example: Example) -> bool:
+    """Return whether the label says what the captions are about; a label such as `photograph` does not."""
+    if example.label is None:
+        return False
+    return not example.captions or names(Example(example.key, example.load, captions=example.captions), example.label)
+
+
+class _Half:
+    """The images of one half; classes and unlabelled images are halved by a hash, so that no class is in both."""
+
+    def __init__(self, data: EmbeddedSet, half: int, options: Options) -> None:
+        kept = [zlib.crc32((each.label or each.key).encode()) % 2 == half for each in data.examples]
+        self.rows = np.flatnonzero(kept)
+        self.examples = [data.examples[i] for i in self.rows]
+        self.vectors = data.vectors[self.rows]
+        self.words = [_words(f"{each.label or ''} {' '.join(each.captions)}") for each in self.examples]
+        self.data, self.options, self.half = data, options, half
+        self.rng = np.random.default_rng([options.seed, 4, half])
+
+    def trials(self) -> list[Trial]:
+        trials = [*self._captions(), *self._labels(), *self._nonsense()]
+        return [trial for trial in trials if trial is not None]
+
+    def image_trials(self) -> list[Trial]:
+        labels = np.array([each.label or "" for each in self.examples])
+        described = np.array([_is_described_by_label(each) for each in self.examples])
+        classes, counts = np.unique(labels[described], return_counts=True)
+        asked = classes[counts > 1]
+        none = np.zeros(len(labels), bool)
+        trials: list[Trial | None] = []
+        for _ in range(IMAGE_REMOVALS):
+            removed = self.rng.permutation(asked)[: len(asked) // 2]
+            kept = np.flatnonzero(~np.isin(labels, removed))
+            for row in np.flatnonzero(np.isin(labels, asked)):
+                partly = _words(prompt_text(labels[row]))
+                unclear = np.array([bool(partly & words) for words in self.words]) & (labels != labels[row])
+                same = np.flatnonzero((labels == labels[row]) & ~np.isin(labels, removed))
+                rows = self._part(kept, same[same != row])
+                rows = rows[rows != row]
+                trials.append(self._trial("label", self.vectors[row], rows, labels == labels[row], unclear))
+        photographs = np.flatnonzero(labels == "")
+        if min(len(photographs), described.sum()) >= MIN_ITEMS:
+            everything = np.flatnonzero(described)
+            trials += [
+                self._trial("foreign", self.vectors[row], self._part(everything), none, none)
+                for row in self.rng.permutation(photographs)[:MAX_CAPTIONS]
+            ]
+        return [trial for trial in trials if trial is not None]
+
+    def _labels(self) -> list[Trial | None]:
+        classes = sorted({each.label for each in self.examples if each.label is not None})
+        matches = {label: np.array([names(each, label) for each in self.examples]) for label in classes}
+        asked = [label for label in classes if matches[label].sum() > 1]
+        if len(asked) < 2 or all(label.lstrip("-").isdecimal() for label in asked):
+            return []
+        vectors = embed_texts(self.data.encoder, [self.options.prompt.format(prompt_text(label)) for label in asked])
+        trials: list[Trial | None] = []
+        for repeat in range(REMOVALS):
+            removed = self.rng.permutation(asked)[: len(asked) // 2]
+            kept = np.flatnonzero(~np.any([matches[label] for label in removed], axis=0))
+            for label, vector in zip(asked, vectors, strict=True):
+                # Every second time all images are searched, otherwise a part, so that their number counts.
+                rows = kept if repeat % 2 or len(kept) == 0 else self._part(kept, kept[matches[label][kept]])
+                partly = _words(prompt_text(label))
+                unclear = np.array([bool(partly & words) for words in self.words]) & ~matches[label]
+                trials.append(self._trial("label", vector, rows, matches[label], unclear))
+        return trials
+
+    def _captions(self) -> list[Trial | None]:
+        positions = {int(row): position for position, row in enumerate(self.rows)}
+        owners = [positions.get(int(self.data.captioned[owner]), -1) for owner in self.data.owners]
+        mine = self.rng.permutation(np.flatnonzero(np.array(owners, np.int64) >= 0))[: 2 * MAX_CAPTIONS]
+        labelled = np.array([_is_described_by_label(each) for each in self.examples])
+        unlabelled = np.array([each.label is None for each in self.examples])
+        none = np.zeros(len(self.examples), bool)
+        trials: list[Trial | None] = []
+        for caption in mine:
+            owner, vector = owners[caption], self.data.caption_vectors[caption]
+            own = none.copy()
+            own[owner] = True
+            rows = self._part(np.arange(len(self.examples)), np.array([owner]))
+            trials.append(self._trial("caption", vector, rows, own, ~own))
+            others = np.flatnonzero(labelled if unlabelled[owner] else unlabelled & labelled[owner])
+            label = _words(prompt_text(self.examples[owner].label or ""))
+            others = np.array([row for row in others if not label & self.words[row]], np.int64)
+            if len(others) >= MIN_ITEMS:
+                trials.append(self._trial("foreign", vector, self._part(others), none, none))
+        return trials
+
+    def _nonsense(self) -> list[Trial | None]:
+        texts = half_nonsense(self.half, self.options.seed)
+        none, everything = np.zeros(len(self.examples), bool), np.arange(len(self.examples))
+        vectors = embed_texts(self.data.encoder, texts)
+        return [self._trial("nonsense", vector, self._part(everything), none, none) for vector in vectors]
+
+    def _part(self, rows: Int64, required: Sequence[int] | Int64 = ()) -> Int64:
+        """Return a random part of the rows with at least one of the required ones; its size is log-uniform."""
+        size = int(np.exp(self.rng.uniform(np.log(min(50, len(rows))), np.log(len(rows)))))
+        part = self.rng.permutation(rows)[: max(1, size)]
+        return np.unique(np.append(part, self.rng.permutation(required)[:1]).astype(np.int64))
+
+    def _trial(self, kind: str, vector: Float32, rows: Int64, right: Bool, unclear: Bool) -> Trial | None:
+        """Search the rows; None if there are none, or the best one is neither right nor wrong."""
+        if len(rows) == 0:
+            return None
+        scores = self.vectors[rows] @ vector
+        best = rows[int(scores.argmax())]
+        if unclear[best]:
+            return None
+        return Trial(kind, float(scores.max()), scores[:SAMPLE_ROWS], len(rows), bool(right[best]))
+
+
+def _words(text: str) -> set[str]:
+    return {re.sub(r"(es|s)$", "", word) for word in re.findall(r"[a-z]{3,}", text.lower())} - _IGNORED
