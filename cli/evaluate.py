@@ -139,7 +139,8 @@ def evaluate(
     baseline_name = _baseline(baseline, encoder, reported=out is not None)
     load = partial(load_encoder, options=EngineOptions(device, engine, precision))
     encoders = [load(encoder)]
-    _require_same_encoder(calibrate, encoders[0].spec)
+    if calibrate is not None and calibrate.is_dir():
+        _require_same_encoder(calibrate, encoders[0].spec)
     if baseline_name is not None:
         encoders.append(load(baseline_name) if baseline is not None else _load_base(baseline_name, encoder, load))
     dataset = _Dataset(data, gallery, read, limit, options)
@@ -178,13 +179,11 @@ def _require_writable(out: Path | None, calibrate: Path | None) -> None:
             raise SourceError(f"{option}: {folder} can't be written: {error.strerror}; choose another") from error
 
 
-def _require_same_encoder(calibrate: Path | None, spec: EncoderSpec) -> None:
-    """Check that `calibrate`, if it is a folder, holds a collection that the encoder made."""
+def _require_same_encoder(calibrate: Path, spec: EncoderSpec) -> None:
+    """Check that the folder `calibrate` holds a collection that the encoder made."""
     from lookalike.collection import current_manifest
     from lookalike.errors import EncoderMismatch
 
-    if calibrate is None or not calibrate.is_dir():
-        return
     own = current_manifest(calibrate).encoder
     if own.identity != spec.identity:
         raise EncoderMismatch(

@@ -23,7 +23,7 @@ from lookalike.row_sample import SAMPLE_ROWS
 from lookalike.types import Bool, Float32, Int64
 
 MIN_ITEMS = 20
-"""Fewest images of a kind for captions of another kind."""
+"""Fewest images of a half, and of a kind for captions of another kind."""
 REMOVALS = 12
 """Times that a random half of the classes is removed."""
 IMAGE_REMOVALS = 4
@@ -57,12 +57,14 @@ def text_trials(data: EmbeddedSet, half: int, options: Options) -> list[Trial]:
     Raises:
         TextUnsupported: the encoder has no text tower here.
     """
-    return _Half(data, half, options).trials()
+    own = _Half(data, half, options)
+    return own.trials() if len(own.rows) >= MIN_ITEMS else []
 
 
 def image_trials(data: EmbeddedSet, half: int, options: Options) -> list[Trial]:
     """Return the trials of images with one half (0 or 1): of classes that are there or removed, and of another kind."""
-    return _Half(data, half, options).image_trials()
+    own = _Half(data, half, options)
+    return own.image_trials() if len(own.rows) >= MIN_ITEMS else []
 
 
 def nonsense_texts(count: int, seed: int) -> list[str]:
@@ -197,6 +199,8 @@ class _Half:
 
     def _part(self, rows: Int64, required: Sequence[int] | Int64 = ()) -> Int64:
         """Return a random part of the rows with at least one of the required ones; its size is log-uniform."""
+        if len(rows) == 0:
+            return np.array(required, np.int64)[:1]
         size = int(np.exp(self.rng.uniform(np.log(min(50, len(rows))), np.log(len(rows)))))
         part = self.rng.permutation(rows)[: max(1, size)]
         return np.unique(np.append(part, self.rng.permutation(required)[:1]).astype(np.int64))

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cli.evaluate import _require_same_encoder, _store_calibration
 from evaluation.datasets import Example
 from evaluation.search_evaluation import fit_matches, search_metrics
 from evaluation.search_trials import Trial, half_nonsense, names
 from lookalike.calibration import Calibration
+from lookalike.collection import open_collection
 from lookalike.collection_calibration import (
     CALIBRATION_FILE,
     collection_calibration_text,
     read_collection_calibration,
 )
+from lookalike.encoders.fake import FakeEncoder
+from lookalike.encoders.registry import calibration_of
+from lookalike.errors import EncoderMismatch, SourceError
 from lookalike.match_calibration import MatchCalibration
 from lookalike.row_sample import SAMPLE_FILE, SAMPLE_ROWS, draw_sample, read_sample, write_sample
+from tests.api.small_collection import build_collection
 
 MODEL = MatchCalibration(-5.0, 30.0, -0.5, -20.0, 10.0, 0.05, 0.2)
 IDENTITY = ("a" * 64, 4, 224, "b" * 64)
@@ -124,3 +130,22 @@ def test_halves_ask_different_nonsense() -> None:
 def test_image_names_a_label_as_whole_words() -> None:
     example = Example("a", bytes, "steel_drum", ("two bands",))
     assert [names(example, label) for label in ("drum", "band", "rum")] == [True, True, False]
+
+
+def test_calibrate_stores_with_the_collection_of_the_encoder(tmp_path: Path) -> None:
+    root, spec = build_collection(tmp_path / "photographs"), FakeEncoder.spec
+    with pytest.raises(SourceError, match="which results match"):
+        _store_calibration(Calibration(), spec, root)
+    _store_calibration(Calibration(text_search=MODEL), spec, root)
+    _require_same_encoder(root, spec)
+    assert open_collection(root).calibration == Calibration(text_search=MODEL)
+    with pytest.raises(EncoderMismatch, match="its own encoder"):
+        _require_same_encoder(root, replace(spec, weights="0" * 64))
+
+
+def test_calibration_of_an_encoder_needs_no_weights() -> None:
+    assert calibration_of("fake") is None
+    assert calibration_of("nothing") is None
+    lite = calibration_of("lite")
+    assert lite is not None
+    assert lite.text_search is not None
