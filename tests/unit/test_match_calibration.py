@@ -140,7 +140,7 @@ def test_calibrate_stores_with_the_collection_of_the_encoder(tmp_path: Path) -> 
     _require_same_encoder(root, spec)
     assert open_collection(root).calibration == Calibration(text_search=MODEL)
     with pytest.raises(EncoderMismatch, match="its own encoder"):
-        _require_same_encoder(root, replace(spec, weights="0" * 64))
+        _require_same_encoder(root, replace(spec, weights="f" * 64))
 
 
 def test_calibration_of_an_encoder_needs_no_weights() -> None:
