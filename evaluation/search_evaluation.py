@@ -1,4 +1,4 @@
-"""Probability of search results: fitted on one half of the data, measured on the other."""
+"""Probability of search results: fitted on each half of the data, measured on the other, and fitted on both to keep."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from evaluation.embedded_set import EmbeddedSet
 from evaluation.extras import import_extra
 from evaluation.options import Options
 from evaluation.search_trials import Trial, image_trials, text_trials
-from lookalike.match_calibration import MatchCalibration, background_quantiles
+from lookalike.match_calibration import MAX_COUNT, MatchCalibration, background_moments
 from lookalike.types import Bool, Float64
 
 MATCH = 0.5
 """Probability from which a result counts as a match."""
-_WEIGHTS = {"caption": 1.0, "foreign": 1.0, "label": 0.7, "nonsense": 0.5}
+_WEIGHTS = {"caption": 1.0, "foreign": 0.4, "label": 1.35, "nonsense": 0.25}
+"""Of each kind of trial. Labels alone have wrong results that are near right ones."""
+_SIGNS = np.array([1, 1, -1, 0])
+"""Of the weights of the evidence: a probability must not fall with the score, nor rise with the number of items."""
 _MIN_TRIALS = 50
 _REGULARIZATION = 1e4  # scikit-learn's C, for standardized evidence and weights that sum to the number of trials
 
@@ -28,7 +31,7 @@ class SearchEvaluation:
 
     Attributes:
         metrics: see docs/reference/evaluation-measures.md.
-        calibration: fitted on the first half.
+        calibration: fitted on both halves.
     """
 
     metrics: dict[str, float]
@@ -45,11 +48,15 @@ def measure_image_search(data: EmbeddedSet, options: Options) -> SearchEvaluatio
     return _measure(*(image_trials(data, half, options) for half in (0, 1)))
 
 
-def _measure(validation: Sequence[Trial], test: Sequence[Trial]) -> SearchEvaluation | None:
-    calibration = fit_matches(validation)
-    if calibration is None:
+def _measure(*halves: Sequence[Trial]) -> SearchEvaluation | None:
+    """Measure each half by the fit of the other."""
+    fitted = [fit_matches(half) for half in halves]
+    calibration = fit_matches([trial for half in halves for trial in half])
+    if calibration is None or None in fitted:
         return None
-    return SearchEvaluation(search_metrics(calibration, test) | {"validation_queries": len(validation)}, calibration)
+    predicted = [_predict(other, half) for other, half in zip(reversed(fitted), halves, strict=True) if other]
+    trials = [trial for half in halves for trial in half]
+    return SearchEvaluation(search_metrics(np.concatenate(predicted), trials), calibration)
 
 
 def fit_matches(trials: Sequence[Trial]) -> MatchCalibration | None:
@@ -61,33 +68,30 @@ def fit_matches(trials: Sequence[Trial]) -> MatchCalibration | None:
     wrong = sum(not trial.right and trial.kind != "nonsense" for trial in trials)
     if right.sum() < _MIN_TRIALS or wrong < _MIN_TRIALS:
         return None
-    quantiles = np.array([background_quantiles(trial.background, 0.0, 0.0) for trial in trials])
-    typical_median, typical_top = (float(value) for value in np.median(quantiles, axis=0))
-    evidence = _evidence(trials, typical_median, typical_top)
-    weights = _weights(trials)
+    moments = np.array([background_moments(trial.background, 0.0, 0.1) for trial in trials])
+    typical_mean, typical_spread = (round(float(value), 4) for value in np.median(moments, axis=0))
+    evidence = np.array([_evidence(trial, typical_mean, typical_spread) for trial in trials])
+    intercept, score, standard_score, log_count, spread = _fit(evidence, right, _weights(trials))
+    return MatchCalibration(intercept, score, standard_score, log_count, spread, typical_mean, typical_spread)
+
+
+def _fit(evidence: Float64, right: Bool, weights: Float64) -> list[float]:
+    """Return the intercept and the weights of the (t, 4) evidence; one of the wrong sign is left out."""
     mean = np.average(evidence, axis=0, weights=weights)
     scale = np.maximum(np.sqrt(np.average((evidence - mean) ** 2, axis=0, weights=weights)), 1e-6)
-    model = import_extra("sklearn.linear_model").LogisticRegression(C=_REGULARIZATION, max_iter=1000)
-    model.fit((evidence - mean) / scale, right, sample_weight=weights)
-    slopes = model.coef_[0] / scale
-    score, log_count, median, top = (float(value) for value in slopes)
-    intercept = float(model.intercept_[0] - slopes @ mean)
-    if score < 0 or log_count > 0:  # the data suggests what can't be: keep the overall share of right results
-        intercept += min(score, 0.0) * float(mean[0]) + max(log_count, 0.0) * float(mean[1])
-    return MatchCalibration(
-        intercept=round(intercept, 4),
-        score=round(max(score, 0.0), 4),
-        log_count=round(min(log_count, 0.0), 4),
-        median=round(median, 4),
-        top=round(top, 4),
-        typical_median=round(typical_median, 4),
-        typical_top=round(typical_top, 4),
-    )
+    standardized, used = (evidence - mean) / scale, np.ones(evidence.shape[1], bool)
+    while True:
+        model = import_extra("sklearn.linear_model").LogisticRegression(C=_REGULARIZATION, max_iter=1000)
+        model.fit(standardized * used, right, sample_weight=weights)
+        slopes = used * model.coef_[0] / scale
+        wrong = slopes * _SIGNS < 0
+        if not wrong.any():
+            return [round(float(value), 4) for value in (model.intercept_[0] - slopes @ mean, *slopes)]
+        used &= ~wrong
 
 
-def search_metrics(calibration: MatchCalibration, trials: Sequence[Trial]) -> dict[str, float]:
-    """Measure the probability of first results; a measure whose trials are missing is left out."""
-    predicted = np.array([_probability(calibration, trial) for trial in trials])
+def search_metrics(predicted: Float64, trials: Sequence[Trial]) -> dict[str, float]:
+    """Measure the probabilities (t,) of first results; a measure whose trials are missing is left out."""
     right = np.array([trial.right for trial in trials], bool)
     kinds = np.array([trial.kind for trial in trials])
     found, label = predicted >= MATCH, kinds == "label"
@@ -102,24 +106,21 @@ def search_metrics(calibration: MatchCalibration, trials: Sequence[Trial]) -> di
         metrics["labels_right"] = float(right[label].mean())
     if (kinds == "nonsense").any():
         metrics["nonsense_rejected"] = float(1 - found[kinds == "nonsense"].mean())
-    return metrics | {"test_queries": len(trials)}
+    return metrics | {"queries": len(trials)}
 
 
 def _balanced_accuracy(found: Bool, right: Bool) -> float:
     return float((found[right].mean() + 1 - found[~right].mean()) / 2)
 
 
-def _probability(calibration: MatchCalibration, trial: Trial) -> float:
-    return float(calibration.probabilities([trial.score], trial.background, trial.count)[0])
+def _predict(calibration: MatchCalibration, trials: Sequence[Trial]) -> Float64:
+    return np.array([calibration.probabilities([each.score], each.background, each.count)[0] for each in trials])
 
 
-def _evidence(trials: Sequence[Trial], typical_median: float, typical_top: float) -> Float64:
-    """Return (t, 4): score, ln(count), median and upper quantile of the background."""
-    rows = [
-        (trial.score, np.log(trial.count), *background_quantiles(trial.background, typical_median, typical_top))
-        for trial in trials
-    ]
-    return np.array(rows, np.float64)
+def _evidence(trial: Trial, typical_mean: float, typical_spread: float) -> list[float]:
+    """Return the score, the standard score, ln(count), and the background's spread."""
+    mean, spread = background_moments(trial.background, typical_mean, typical_spread)
+    return [trial.score, (trial.score - mean) / spread, float(np.log(min(trial.count, MAX_COUNT))), spread]
 
 
 def _weights(trials: Sequence[Trial]) -> Float64:

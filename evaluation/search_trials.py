@@ -1,7 +1,8 @@
 """Searches of which it is known whether the first result matches, to fit and to measure its probability.
 
-A trial is one query asked of a random part of the images. Kinds: `label` (a class name; half of the classes are
-removed), `caption` (whose own image comes first), `foreign` (a caption asked of images of another kind) and `nonsense`.
+A trial is one query asked of the images, or of a random part of them. Kinds: `label` (a class name; half of the classes
+are removed), `caption` (whose own image comes first), `foreign` (a caption asked of images of another kind) and
+`nonsense`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ MIN_ITEMS = 20
 """Fewest images of a half, and of a kind for captions of another kind."""
 REMOVALS = 12
 """Times that a random half of the classes is removed."""
+LABEL_PROMPTS = ("{}", "a {}")
+"""How people ask for a class, beside the prompt of the options."""
 IMAGE_REMOVALS = 4
+MIN_PART = 20
+"""Fewest images of a random part."""
 MAX_CAPTIONS = 500
 NONSENSE_TEXTS = 200
 _IGNORED = {"and", "for", "from", "set", "the", "with"}
@@ -118,6 +123,7 @@ class _Half:
         self.examples = [data.examples[i] for i in self.rows]
         self.vectors = data.vectors[self.rows]
         self.words = [_words(f"{each.label or ''} {' '.join(each.captions)}") for each in self.examples]
+        self._sharing: dict[str, Bool] = {}
         self.data, self.options, self.half = data, options, half
         self.rng = np.random.default_rng([options.seed, 4, half])
 
@@ -132,16 +138,17 @@ class _Half:
         asked = classes[counts > 1]
         none = np.zeros(len(labels), bool)
         trials: list[Trial | None] = []
+        unclear = {label: self._shares_words(label) & (labels != label) for label in asked}
         for _ in range(IMAGE_REMOVALS):
             removed = self.rng.permutation(asked)[: len(asked) // 2]
             kept = np.flatnonzero(~np.isin(labels, removed))
             for row in np.flatnonzero(np.isin(labels, asked)):
-                partly = _words(prompt_text(labels[row]))
-                unclear = np.array([bool(partly & words) for words in self.words]) & (labels != labels[row])
                 same = np.flatnonzero((labels == labels[row]) & ~np.isin(labels, removed))
                 rows = self._part(kept, same[same != row])
                 rows = rows[rows != row]
-                trials.append(self._trial("label", self.vectors[row], rows, labels == labels[row], unclear))
+                trials.append(
+                    self._trial("label", self.vectors[row], rows, labels == labels[row], unclear[labels[row]])
+                )
         photographs = np.flatnonzero(labels == "")
         if min(len(photographs), described.sum()) >= MIN_ITEMS:
             everything = np.flatnonzero(described)
@@ -157,17 +164,20 @@ class _Half:
         asked = [label for label in classes if matches[label].sum() > 1]
         if len(asked) < 2 or all(label.lstrip("-").isdecimal() for label in asked):
             return []
-        vectors = embed_texts(self.data.encoder, [self.options.prompt.format(prompt_text(label)) for label in asked])
+        texts = [
+            [prompt.format(prompt_text(label)) for label in asked] for prompt in (*LABEL_PROMPTS, self.options.prompt)
+        ]
+        vectors = [embed_texts(self.data.encoder, each) for each in texts]
+        unclear = {label: self._shares_words(label) & ~matches[label] for label in asked}
+        labelled = np.array([each.label is not None for each in self.examples])
         trials: list[Trial | None] = []
         for repeat in range(REMOVALS):
             removed = self.rng.permutation(asked)[: len(asked) // 2]
             kept = np.flatnonzero(~np.any([matches[label] for label in removed], axis=0))
-            for label, vector in zip(asked, vectors, strict=True):
-                # Every second time all images are searched, otherwise a part, so that their number counts.
-                rows = kept if repeat % 2 or len(kept) == 0 else self._part(kept, kept[matches[label][kept]])
-                partly = _words(prompt_text(label))
-                unclear = np.array([bool(partly & words) for words in self.words]) & ~matches[label]
-                trials.append(self._trial("label", vector, rows, matches[label], unclear))
+            kept = kept[self._alike(labelled)[kept]]
+            for label, vector in zip(asked, vectors[repeat % len(vectors)], strict=True):
+                rows = self._part(kept, kept[matches[label][kept]])
+                trials.append(self._trial("label", vector, rows, matches[label], unclear[label]))
         return trials
 
     def _captions(self) -> list[Trial | None]:
@@ -182,11 +192,12 @@ class _Half:
             owner, vector = owners[caption], self.data.caption_vectors[caption]
             own = none.copy()
             own[owner] = True
-            rows = self._part(np.arange(len(self.examples)), np.array([owner]))
+            alike = self._alike(unlabelled == unlabelled[owner])
+            rows = self._part(np.flatnonzero(alike), np.array([owner]))
             trials.append(self._trial("caption", vector, rows, own, ~own))
-            others = np.flatnonzero(labelled if unlabelled[owner] else unlabelled & labelled[owner])
-            label = _words(prompt_text(self.examples[owner].label or ""))
-            others = np.array([row for row in others if not label & self.words[row]], np.int64)
+            label = self.examples[owner].label or ""
+            foreign = labelled if unlabelled[owner] else unlabelled & labelled[owner]
+            others = np.flatnonzero(foreign & ~self._shares_words(label))
             if len(others) >= MIN_ITEMS:
                 trials.append(self._trial("foreign", vector, self._part(others), none, none))
         return trials
@@ -197,11 +208,27 @@ class _Half:
         vectors = embed_texts(self.data.encoder, texts)
         return [self._trial("nonsense", vector, self._part(everything), none, none) for vector in vectors]
 
+    def _alike(self, own_kind: Bool) -> Bool:
+        """Return the images of a query's own kind, or half of the times all: collections are of one kind, or mixed."""
+        return own_kind if self.rng.random() < 0.5 else np.ones(len(own_kind), bool)
+
+    def _shares_words(self, label: str) -> Bool:
+        """Return for each image whether its label or captions have one of the words of `label`."""
+        if label not in self._sharing:
+            wanted = _words(prompt_text(label))
+            self._sharing[label] = np.array([bool(wanted & words) for words in self.words], bool)
+        return self._sharing[label]
+
     def _part(self, rows: Int64, required: Sequence[int] | Int64 = ()) -> Int64:
-        """Return a random part of the rows with at least one of the required ones; its size is log-uniform."""
+        """Return the rows, or half of the times a random part of them with at least one of the required ones.
+
+        Its size is log-uniform, so that the number of images counts.
+        """
         if len(rows) == 0:
             return np.array(required, np.int64)[:1]
-        size = int(np.exp(self.rng.uniform(np.log(min(50, len(rows))), np.log(len(rows)))))
+        if self.rng.random() < 0.5:
+            return rows
+        size = int(np.exp(self.rng.uniform(np.log(min(MIN_PART, len(rows))), np.log(len(rows)))))
         part = self.rng.permutation(rows)[: max(1, size)]
         return np.unique(np.append(part, self.rng.permutation(required)[:1]).astype(np.int64))
 

@@ -18,25 +18,23 @@ PRIOR_ROWS = 16
 """Rows that a typical background counts for beside the sample: they steady small collections and equal images."""
 MAX_COUNT = 2_000
 """Number of items from which on more of them change nothing: the largest that calibrations were checked with."""
-TOP = 0.99
-"""The background's upper quantile: how high the collection's nearest items score for the query."""
 
 
 @dataclass(frozen=True, slots=True)
 class MatchCalibration:
     """A logistic model of whether a result matches its query.
 
-    The background is the query's scores against a sample of the collection. Its median and its upper quantile are mixed
-    with typical ones, which count for `PRIOR_ROWS` rows, so that both are defined for one row or none.
+    The background is the query's scores against a sample of the collection. Its mean and spread are mixed with typical
+    ones, which count for `PRIOR_ROWS` rows, so that both are defined for one row or none.
 
     Attributes:
         intercept: of the log-odds.
         score: weight of the cosine, at least 0.
+        standard_score: weight of (cosine - mean) / spread, at least 0.
         log_count: weight of ln(count), at most 0: the best of many wrong items has a higher score than that of few.
-        median: weight of the background's median.
-        top: weight of the background's upper quantile, `TOP`.
-        typical_median: median of a typical query, in [-1, 1].
-        typical_top: its upper quantile, in [-1, 1].
+        spread: weight of the background's spread (standard deviation).
+        typical_mean: background's mean of a typical query, in [-1, 1].
+        typical_spread: its spread, in (0, 1].
 
     Raises:
         ValueError: a value is outside these ranges or not finite.
@@ -44,23 +42,25 @@ class MatchCalibration:
 
     intercept: float
     score: float
+    standard_score: float = 0.0
     log_count: float = 0.0
-    median: float = 0.0
-    top: float = 0.0
-    typical_median: float = 0.0
-    typical_top: float = 0.0
+    spread: float = 0.0
+    typical_mean: float = 0.0
+    typical_spread: float = 0.1
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not math.isfinite(value):
                 raise ValueError(f"{name} is {value}; it must be finite")
-        if self.score < 0:
-            raise ValueError(f"score is {self.score}; a probability must not fall with the score")
+        for name in ("score", "standard_score"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; a probability must not fall with the score")
         if self.log_count > 0:
             raise ValueError(f"log_count is {self.log_count}; a probability must not rise with the number of items")
-        if max(abs(self.typical_median), abs(self.typical_top)) > 1:
+        if not (-1 <= self.typical_mean <= 1 and 0 < self.typical_spread <= 1):
             raise ValueError(
-                f"typical_median is {self.typical_median} and typical_top {self.typical_top}; they must be in [-1, 1]"
+                f"typical_mean is {self.typical_mean} and typical_spread {self.typical_spread}; "
+                "they must be in [-1, 1] and in (0, 1]"
             )
 
     def probabilities(self, scores: ArrayLike, background: ArrayLike, count: int) -> NDArray[np.float64]:
@@ -74,14 +74,11 @@ class MatchCalibration:
         Returns:
             (k,) float64 in [0, 1], non-decreasing in the score.
         """
-        median, top = background_quantiles(background, self.typical_median, self.typical_top)
-        constant = (
-            self.intercept
-            + self.median * median
-            + self.top * top
-            + self.log_count * math.log(min(max(count, 1), MAX_COUNT))
-        )
-        log_odds = np.clip(self.score * np.asarray(scores, np.float64) + constant, -500.0, 500.0)
+        mean, spread = background_moments(background, self.typical_mean, self.typical_spread)
+        slope = self.score + self.standard_score / spread
+        constant = self.intercept - self.standard_score * mean / spread + self.spread * spread
+        constant += self.log_count * math.log(min(max(count, 1), MAX_COUNT))
+        log_odds = np.clip(slope * np.asarray(scores, np.float64) + constant, -500.0, 500.0)
         probabilities: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-log_odds))
         return probabilities
 
@@ -99,17 +96,15 @@ class MatchCalibration:
         return cls(**{name: float(values[name]) for name in names})
 
 
-def background_quantiles(background: ArrayLike, typical_median: float, typical_top: float) -> tuple[float, float]:
-    """Return the median and the upper quantile of (m,) scores, mixed with typical ones of weight `PRIOR_ROWS`.
+def background_moments(background: ArrayLike, typical_mean: float, typical_spread: float) -> tuple[float, float]:
+    """Return the mean and the standard deviation of (m,) scores, mixed with typical ones of weight `PRIOR_ROWS`.
 
-    >>> background_quantiles([], 0.1, 0.2)
+    >>> background_moments([], 0.1, 0.2)
     (0.1, 0.2)
     """
-    rows = np.asarray(background)
-    if rows.size == 0:
-        return typical_median, typical_top
-    middle, upper = (rows.size - 1) // 2, round(TOP * (rows.size - 1))
-    ordered = np.partition(rows, (middle, upper))
-    share = rows.size / (rows.size + PRIOR_ROWS)
-    median, top = float(ordered[middle]), float(ordered[upper])
-    return share * median + (1 - share) * typical_median, share * top + (1 - share) * typical_top
+    rows = np.asarray(background, np.float64)
+    total = rows.size + PRIOR_ROWS
+    mean = (float(rows.sum()) + PRIOR_ROWS * typical_mean) / total
+    deviations = rows - mean
+    squares = float(deviations @ deviations) + PRIOR_ROWS * (typical_spread**2 + (typical_mean - mean) ** 2)
+    return mean, math.sqrt(squares / total)

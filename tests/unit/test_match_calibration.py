@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from cli.evaluate import _require_same_encoder, _store_calibration
-from evaluation.datasets import Example
-from evaluation.search_evaluation import fit_matches, search_metrics
+from evaluation.datasets import Example, read_examples
+from evaluation.embedded_set import embed
+from evaluation.options import Options
+from evaluation.search_evaluation import fit_matches, measure_image_search, measure_text_search, search_metrics
 from evaluation.search_trials import Trial, half_nonsense, names
 from lookalike.calibration import Calibration
 from lookalike.collection import open_collection
@@ -22,13 +25,14 @@ from lookalike.collection_calibration import (
     read_collection_calibration,
 )
 from lookalike.encoders.fake import FakeEncoder
-from lookalike.encoders.registry import calibration_of
+from lookalike.encoders.registry import calibration_of, load_encoder
 from lookalike.errors import EncoderMismatch, SourceError
 from lookalike.match_calibration import MatchCalibration
 from lookalike.row_sample import SAMPLE_FILE, SAMPLE_ROWS, draw_sample, read_sample, write_sample
 from tests.api.small_collection import build_collection
 
-MODEL = MatchCalibration(-5.0, 30.0, -0.5, -20.0, 10.0, 0.05, 0.2)
+MODEL = MatchCalibration(-5.0, 30.0, 0.5, -0.5, 10.0, 0.05, 0.1)
+DATA = Path(os.environ.get("LOOKALIKE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 IDENTITY = ("a" * 64, 4, 224, "b" * 64)
 
 
@@ -50,7 +54,7 @@ def test_more_items_make_the_best_one_less_probable() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"score": -1.0}, "must not fall"), ({"log_count": 0.1}, "must not rise"), ({"top": float("nan")}, "finite")],
+    [({"score": -1.0}, "must not fall"), ({"log_count": 0.1}, "must not rise"), ({"spread": float("nan")}, "finite")],
 )
 def test_weights_that_make_no_sense_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -108,9 +112,10 @@ def _trials(seed: int) -> list[Trial]:
 
 
 def test_fitted_probability_separates_right_from_wrong() -> None:
-    calibration = fit_matches(_trials(0))
+    calibration, trials = fit_matches(_trials(0)), _trials(1)
     assert calibration is not None
-    metrics = search_metrics(calibration, _trials(1))
+    predicted = [calibration.probabilities([each.score], each.background, each.count)[0] for each in trials]
+    metrics = search_metrics(np.array(predicted), trials)
     assert metrics["captions_balanced_accuracy"] > 0.9
     assert metrics["labels_balanced_accuracy"] > 0.9
     assert metrics["labels_expected_calibration_error"] < 0.2
@@ -149,3 +154,35 @@ def test_calibration_of_an_encoder_needs_no_weights() -> None:
     lite = calibration_of("lite")
     assert lite is not None
     assert lite.text_search is not None
+
+
+def test_weight_of_the_wrong_sign_is_left_out() -> None:
+    """More items make wrong results of these trials rarer, which can't be learned."""
+    rng = np.random.default_rng(0)
+    trials = [
+        Trial("label", rng.normal(0.25, 0.05), rng.normal(0, 0.1, 50).astype(np.float32), 1_000 if right else 10, right)
+        for right in (True, False)
+        for _ in range(100)
+    ]
+    calibration = fit_matches(trials)
+    assert calibration is not None
+    assert calibration.log_count == 0
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no captioned photographs at {DATA}: set LOOKALIKE_TEST_DATA")
+def test_probability_of_lite_on_unseen_data() -> None:
+    """The figures of the guide, within what another processor's rounding changes."""
+    encoder = load_encoder("lite")
+    data = embed(encoder, read_examples([str(DATA / "flickr8k/val.tar"), str(DATA / "broad/val.tar")]))
+    texts, images = measure_text_search(data, Options()), measure_image_search(data, Options())
+    assert texts is not None
+    assert texts.metrics["captions_balanced_accuracy"] >= 0.91
+    assert texts.metrics["labels_balanced_accuracy"] >= 0.75
+    assert texts.metrics["labels_expected_calibration_error"] <= 0.12
+    assert texts.metrics["nonsense_rejected"] >= 0.95
+    assert images is not None
+    assert images.metrics["labels_expected_calibration_error"] <= 0.12
+    shipped = encoder.spec.calibration
+    assert shipped is not None
+    assert shipped.text_search is not None
+    assert shipped.text_search.score == pytest.approx(texts.calibration.score, rel=0.2)

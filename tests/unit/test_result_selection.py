@@ -197,7 +197,7 @@ def test_min_probability_cuts_the_results(selector: ResultSelector, vectors: Flo
 
 @pytest.mark.parametrize("colour", [None, "red"])
 def test_probability_counts_the_items_that_pass(selector: ResultSelector, vectors: Float16, colour: str | None) -> None:
-    model, sample = replace(STEP, intercept=0.0, score=1.0, top=0.5, log_count=-0.3), unit(vectors[:50])
+    model, sample = replace(STEP, intercept=0.0, score=1.0, standard_score=0.5, log_count=-0.3), unit(vectors[:50])
     query = unit(np.ones(DIM))
     condition = Filter.model_validate({"must": [{"field": "colour", "equals": colour}]}) if colour else None
     options = SearchOptions(5, filter=condition, offset=2)
