@@ -203,8 +203,8 @@ def _store_calibration(calibration: Calibration, spec: EncoderSpec, target: Path
         return
     if calibration.text_search is None and calibration.image_search is None:
         raise SourceError(
-            "--calibrate: the data does not show which results match; it needs captions beside class names, "
-            "at least 50 queries with a right and 50 with a wrong first result in each half"
+            "--calibrate: the data does not show which results match; it needs class names, best with "
+            "captions, and at least 50 queries with a right and 50 with a wrong first result in each half"
         )
     searches = Calibration(text_search=calibration.text_search, image_search=calibration.image_search)
     store_calibration(target, searches, spec)

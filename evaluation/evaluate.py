@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -249,8 +248,6 @@ def _measure_pairs(result: Evaluation, options: Options, progress: ProgressCallb
 
 
 def _measure_search(result: Evaluation, options: Options) -> None:
-    if not importlib.util.find_spec("sklearn"):
-        return
     measured = {"image": measure_image_search(result.data, options)}
     if result.data.encoder.spec.text:
         measured["text"] = measure_text_search(result.data, options)

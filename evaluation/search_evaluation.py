@@ -12,11 +12,9 @@ from evaluation.embedded_set import EmbeddedSet
 from evaluation.extras import import_extra
 from evaluation.options import Options
 from evaluation.search_trials import Trial, image_trials, text_trials
-from lookalike.match_calibration import MAX_COUNT, MatchCalibration, background_moments
+from lookalike.match_calibration import MATCH, MAX_COUNT, MatchCalibration, background_moments
 from lookalike.types import Bool, Float64
 
-MATCH = 0.5
-"""Probability from which a result counts as a match."""
 _WEIGHTS = {"caption": 1.0, "foreign": 0.4, "label": 1.35, "nonsense": 0.25}
 """Of each kind of trial. Labels alone have wrong results that are near right ones."""
 _SIGNS = np.array([1, 1, -1, 0])

@@ -32,7 +32,11 @@ LABEL_PROMPTS = ("{}", "a {}")
 IMAGE_REMOVALS = 4
 MIN_PART = 20
 """Fewest images of a random part."""
+MAX_IMAGES = 4_000
+"""Of a half. More would take minutes: each class is asked of all of them, many times."""
 MAX_CAPTIONS = 500
+MAX_IMAGE_QUERIES = 500
+"""For each removal of classes."""
 NONSENSE_TEXTS = 200
 _IGNORED = {"and", "for", "from", "set", "the", "with"}
 
@@ -119,7 +123,7 @@ class _Half:
 
     def __init__(self, data: EmbeddedSet, half: int, options: Options) -> None:
         kept = [zlib.crc32((each.label or each.key).encode()) % 2 == half for each in data.examples]
-        self.rows = np.flatnonzero(kept)
+        self.rows = _evenly(np.flatnonzero(kept), MAX_IMAGES)
         self.examples = [data.examples[i] for i in self.rows]
         self.vectors = data.vectors[self.rows]
         self.words = [_words(f"{each.label or ''} {' '.join(each.captions)}") for each in self.examples]
@@ -142,7 +146,7 @@ class _Half:
         for _ in range(IMAGE_REMOVALS):
             removed = self.rng.permutation(asked)[: len(asked) // 2]
             kept = np.flatnonzero(~np.isin(labels, removed))
-            for row in np.flatnonzero(np.isin(labels, asked)):
+            for row in _evenly(np.flatnonzero(np.isin(labels, asked)), MAX_IMAGE_QUERIES):
                 same = np.flatnonzero((labels == labels[row]) & ~np.isin(labels, removed))
                 rows = self._part(kept, same[same != row])
                 rows = rows[rows != row]
@@ -241,6 +245,11 @@ class _Half:
         if unclear[best]:
             return None
         return Trial(kind, float(scores.max()), scores[:SAMPLE_ROWS], len(rows), bool(right[best]))
+
+
+def _evenly(rows: Int64, most: int) -> Int64:
+    """Return at most `most` of the rows, evenly spaced."""
+    return rows[:: max(1, -(-len(rows) // most))]
 
 
 def _words(text: str) -> set[str]:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+MATCH = 0.5
+"""Probability from which a result counts as a match."""
 PRIOR_ROWS = 16
 """Rows that a typical background counts for beside the sample: they steady small collections and equal images."""
 MAX_COUNT = 2_000

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lookalike.collapse import Collapser, group_numbers
-from lookalike.match_calibration import MatchCalibration
+from lookalike.match_calibration import MATCH, MatchCalibration
 from lookalike.metadata import Metadata
 from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
@@ -27,9 +27,6 @@ _GROWTH = 4
 _MAX_CACHED_GROUP_BYTES = 64 << 20
 _MAX_CACHED_GROUPS = 8
 
-
-MATCH = 0.5
-"""Probability from which an item counts as a match."""
 
 Probability = Callable[[Float32], Float64]
 """(r,) scores of one query -> (r,) probabilities."""

@@ -72,13 +72,10 @@ class Slot:
         self._suspensions = 0
         self._finished = False
 
-    def enter(self) -> None:
-        """Put the query in flight. Raises Overloaded."""
-        self._controller.admit()
-        self.acquire()
-
-    def acquire(self) -> None:
-        """Put the query in flight, whatever the load."""
+    def acquire(self, *, check: bool = True) -> None:
+        """Put the query in flight; unless `check` is False, raise Overloaded if it would wait too long."""
+        if check:
+            self._controller.admit()
         self._acquired = self._controller.acquire()
 
     def suspend(self) -> None:
@@ -90,7 +87,7 @@ class Slot:
         """End a suspension; after the last one the query is in flight again. Raises Overloaded."""
         self._suspensions -= 1
         if not (self._suspensions or self._finished):
-            self.enter()
+            self.acquire()
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -162,16 +159,16 @@ class Admission(Slot):
 
     def admit(self) -> None:
         """Put the request in flight, and start its deadline. Raises Overloaded."""
-        self.enter()
+        self.acquire()
         self._timeout.reschedule(asyncio.get_running_loop().time() + self._deadline)
 
-    def become(self, kind: RequestKind) -> None:
+    def change_kind(self, kind: RequestKind) -> None:
         """Count the request as one of another kind, which its body has shown. Raises Overloaded."""
         controller = self._controllers[kind]
         if controller is not self._controller:
             self.release(completed=False)
             self._controller = controller
-            self.enter()
+            self.acquire()
 
     def split(self, kinds: Sequence[RequestKind]) -> Sequence[Slot]:
         """Put a slot for each query of a batch in flight, in place of the request. Raises Overloaded."""
@@ -180,7 +177,7 @@ class Admission(Slot):
             self._controllers[kind].admit()
         self._slots = [Slot(self._controllers[kind]) for kind in kinds]
         for slot in self._slots:
-            slot.acquire()
+            slot.acquire(check=False)
         return self._slots
 
     def _wrap_receive(self, receive: Receive) -> Receive:

@@ -146,15 +146,27 @@ class Search(_Request):
         )
 
 
-class Part(_Request):
-    """One part of a query, with exactly one of `text`, `image`, `id`, `url` and `embedding`."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "striped", "weight": -0.5}]})
+class _Input(_Request):
+    """A text, an image or an item."""
 
     text: str | None = Field(default=None, description="A text, at most `LOOKALIKE_MAX_TEXT` characters.")
     image: str | None = Field(default=None, description="An image file as base64 or as a base64 data URI.")
     id: str | None = Field(default=None, description="Id of an item of the collection.")
     url: str | None = Field(default=None, description=_URL)
+
+    @property
+    def image_source(self) -> Base64Image | ImageUrl | None:
+        """The image, None for a text, an item or an embedding."""
+        if self.url is not None:
+            return ImageUrl(self.url)
+        return None if self.image is None else Base64Image(self.image)
+
+
+class Part(_Input):
+    """One part of a query, with exactly one of `text`, `image`, `id`, `url` and `embedding`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "striped", "weight": -0.5}]})
+
     embedding: Annotated[list[Finite], Field(max_length=65_536, fail_fast=True)] | None = Field(
         default=None,
         description="An embedding of the collection's encoder. It is scaled to unit norm; `warnings` says so.",
@@ -169,13 +181,6 @@ class Part(_Request):
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(PART_KINDS)}; it has {' and '.join(given) or 'none'}")
         return self
-
-    @property
-    def image_source(self) -> Base64Image | ImageUrl | None:
-        """The image, None for another kind."""
-        if self.url is not None:
-            return ImageUrl(self.url)
-        return None if self.image is None else Base64Image(self.image)
 
 
 PART_KINDS = ("text", "image", "id", "url", "embedding")
@@ -289,26 +294,14 @@ class ItemSearch(Search):
     id: str = Field(description="Id of the item.")
 
 
-class Side(_Request):
+class Side(_Input):
     """One side of a pair, with exactly one of these fields."""
-
-    image: str | None = Field(default=None, description="An image file as base64 or as a base64 data URI.")
-    text: str | None = Field(default=None, description="A text, at most `LOOKALIKE_MAX_TEXT` characters.")
-    id: str | None = Field(default=None, description="Id of an item of the collection.")
-    url: str | None = Field(default=None, description=_URL)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Side:
         if sum(value is not None for value in (self.image, self.text, self.id, self.url)) != 1:
             raise ValueError("give exactly one of image, text, id and url")
         return self
-
-    @property
-    def image_source(self) -> Base64Image | ImageUrl | None:
-        """The image, None for a text or an item."""
-        if self.url is not None:
-            return ImageUrl(self.url)
-        return None if self.image is None else Base64Image(self.image)
 
 
 class SimilarityRequest(_Request):

@@ -83,7 +83,7 @@ async def search(request: Request, pipeline: PipelineDep, service: ServiceDep) -
     """
     body = with_query(request, await read_json(request, QuerySearch))
     admission: Admission = request.state.admission
-    admission.become(admission_kind(body.query))
+    admission.change_kind(admission_kind(body.query))
     started = time.perf_counter()
     query = await read_query(body.query, pipeline, service.fetcher, admission)
     return responses.json_response(await search_body(request, pipeline, query, body, started))

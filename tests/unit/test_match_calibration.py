@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from cli.evaluate import _require_same_encoder, _store_calibration
+from evaluation import search_trials
 from evaluation.datasets import Example, read_examples
-from evaluation.embedded_set import embed
+from evaluation.embedded_set import EmbeddedSet, embed
 from evaluation.options import Options
 from evaluation.search_evaluation import fit_matches, measure_image_search, measure_text_search, search_metrics
 from evaluation.search_trials import Trial, half_nonsense, names
@@ -130,6 +131,16 @@ def test_halves_ask_different_nonsense() -> None:
     halves = [half_nonsense(half, 0) for half in (0, 1)]
     assert not set(halves[0]) & set(halves[1])
     assert min(len(set(half)) for half in halves) > 100
+
+
+def test_large_sets_are_searched_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_trials, "MAX_IMAGES", 60)
+    vectors = np.random.default_rng(0).normal(size=(400, 13)).astype(np.float32)
+    examples = [Example(str(i), bytes, f"class {chr(97 + i % 8)}") for i in range(len(vectors))]
+    data = EmbeddedSet(examples, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 0, load_encoder("fake"))
+    trials = search_trials.image_trials(data, 0, Options())
+    assert trials
+    assert max(trial.count for trial in trials) <= 60
 
 
 def test_image_names_a_label_as_whole_words() -> None:

@@ -333,11 +333,11 @@ async def test_suspended_request_is_not_in_flight() -> None:
     assert counts == [1, 0, 0, 0, 1, 0]
 
 
-async def test_request_that_becomes_another_kind_moves() -> None:
+async def test_request_of_another_kind_moves() -> None:
     counts: list[tuple[int, int]] = []
 
     async def searching(request: Request) -> None:
-        request.state.admission.become("image")
+        request.state.admission.change_kind("image")
         counts.append((service.text.in_flight, service.admission["image"].in_flight))
 
     service = Service(searching)
