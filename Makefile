@@ -59,5 +59,5 @@ containers: ## build the image, index, serve and query it in real containers (CO
 clean: ## remove the environment, caches and the demo's collections
 	@rm -rf .venv .lookalike .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist site .cache && find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/%.stamp: requirements/%.txt requirements/uv.txt pyproject.toml scripts/environment.sh
+.venv/%.stamp: requirements/%.txt requirements/uv.txt pyproject.toml clients/python/pyproject.toml scripts/environment.sh
 	@scripts/environment.sh $* && touch $@

@@ -22,5 +22,5 @@ echo "Installing the pinned packages of $lock into .venv (the first time: 3 GB t
 started=$(date +%s)
 .venv/bin/python -m pip install -qq --require-hashes --requirement requirements/uv.txt
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --requirement "$lock"
-.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
+.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable . --editable clients/python
 echo "Installed in $(($(date +%s) - started)) s."

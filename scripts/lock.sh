@@ -6,7 +6,7 @@ set -eu
 uv=.venv/bin/uv
 compile() {
     "$uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 --fork-strategy fewest \
-        --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" ${UPGRADE:+--upgrade} "$@"
+        --no-emit-index-url --no-emit-find-links --no-emit-package lookalike-client --custom-compile-command "make lock" ${UPGRADE:+--upgrade} "$@"
     echo "wrote $(grep -cE '^[a-z0-9]' "$out") pins to $out"
 }
 out=requirements/uv.txt && compile requirements/uv.in --output-file "$out"

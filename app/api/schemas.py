@@ -76,7 +76,9 @@ _METADATA = "The item's columns as they were indexed, without those that have no
 _THUMBNAIL = "URL of the thumbnail, relative to the service; null if the item has none."
 
 
-class _Request(BaseModel):
+class RequestModel(BaseModel):
+    """A body or a part of one; unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
@@ -84,7 +86,7 @@ Positive = Annotated[int, Field(strict=True, ge=1)]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
-class Params(_Request):
+class Params(RequestModel):
     """How thoroughly to search. Absent values are those that were tuned when the collection was built.
 
     An approximate index rejects a parameter that it does not have. An exact store ignores all parameters.
@@ -106,7 +108,7 @@ class Params(_Request):
     )
 
 
-class Search(_Request):
+class Search(RequestModel):
     """The options of every search."""
 
     limit: Limit = DEFAULT_LIMIT
@@ -146,7 +148,7 @@ class Search(_Request):
         )
 
 
-class _Input(_Request):
+class _Input(RequestModel):
     """A text, an image or an item."""
 
     text: str | None = Field(default=None, description="A text, at most `LOOKALIKE_MAX_TEXT` characters.")
@@ -222,7 +224,7 @@ class QuerySearch(Search):
     )
 
 
-class BatchSearch(_Request):
+class BatchSearch(RequestModel):
     """Several searches."""
 
     model_config = ConfigDict(
@@ -304,7 +306,7 @@ class Side(_Input):
         return self
 
 
-class SimilarityRequest(_Request):
+class SimilarityRequest(RequestModel):
     """A pair to compare."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"a": {"id": "chelsea.png"}, "b": {"text": "a cat"}}]})
@@ -339,7 +341,9 @@ class TookMs(BaseModel):
     total: float = Field(description="From the end of the request's body to the response.")
 
 
-class _Source(BaseModel):
+class SourceModel(BaseModel):
+    """What a response comes from: a collection, its version and its encoder."""
+
     collection: str = Field(description="Name of the collection.")
     version: str = Field(description="Version of the collection that this response is from.")
     encoder: str = Field(description="Name of the encoder.")
@@ -378,7 +382,7 @@ class Result(BaseModel):
     )
 
 
-class SearchResponse(_Source):
+class SearchResponse(SourceModel):
     """The results of a search."""
 
     model_config = ConfigDict(
@@ -403,7 +407,7 @@ class SearchResponse(_Source):
     took_ms: TookMs = Field(description="Milliseconds by stage.")
 
 
-class SimilarityResponse(_Source):
+class SimilarityResponse(SourceModel):
     """How similar the two sides of a pair are."""
 
     model_config = ConfigDict(
@@ -456,13 +460,13 @@ class Item(BaseModel):
     thumbnail_url: str | None = Field(description=_THUMBNAIL)
 
 
-class ItemResponse(Item, _Source):
+class ItemResponse(Item, SourceModel):
     """One item of the collection."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**_ITEM, **_SOURCE}]})
 
 
-class ItemsResponse(_Source):
+class ItemsResponse(SourceModel):
     """A page of the collection's items, in the order of their rows or of a column."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_ITEM], "offset": 0, "total": 24, **_SOURCE}]})
@@ -500,7 +504,7 @@ _FACETS: list[Any] = [
 ]
 
 
-class FacetsRequest(_Request):
+class FacetsRequest(RequestModel):
     """Which columns to describe, and over which items."""
 
     model_config = ConfigDict(
@@ -554,7 +558,7 @@ class FieldFacet(BaseModel):
     histogram: FieldHistogram | None = Field(description="Of numbers, dates and durations.")
 
 
-class FacetsResponse(_Source):
+class FacetsResponse(SourceModel):
     """The columns of a collection, and the values that items have in them."""
 
     model_config = ConfigDict(
@@ -566,7 +570,7 @@ class FacetsResponse(_Source):
     total: int = Field(description="Number of items of the collection.")
 
 
-class CountRequest(_Request):
+class CountRequest(RequestModel):
     """Which items to count."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"filter": _wider_than(500)}]})
@@ -574,7 +578,7 @@ class CountRequest(_Request):
     filter: Filter | None = Field(default=None, description="Only items whose metadata passes count.")
 
 
-class CountResponse(_Source):
+class CountResponse(SourceModel):
     """How many items pass a filter."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"count": 17, "total": 24, **_SOURCE}]})
@@ -668,7 +672,7 @@ class Alive(BaseModel):
     status: Literal["ok"] = Field(default="ok", description="Always `ok`.")
 
 
-class Ready(_Source):
+class Ready(SourceModel):
     """Queries succeed."""
 
     model_config = ConfigDict(
