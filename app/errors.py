@@ -247,6 +247,20 @@ class VersionRefused(RetryableError):
     code = "version_refused"
 
 
+class InputError(Exception):
+    """The error of one input among several; the response has the code and the status of its cause.
+
+    Attributes:
+        name: the input's name, such as `input.3`.
+        cause: what is wrong with it.
+    """
+
+    def __init__(self, name: str, cause: Exception) -> None:
+        super().__init__(f"{name}: {cause}")
+        self.name = name
+        self.cause = cause
+
+
 STATUS: dict[type[LookalikeError], HTTPStatus] = {
     RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     JsonInvalid: HTTPStatus.BAD_REQUEST,
@@ -299,6 +313,8 @@ def status_of(error: type[LookalikeError]) -> HTTPStatus:
 
 def is_client_error(error: BaseException) -> bool:
     """Return whether the status of an error is in the 400s."""
+    if isinstance(error, InputError):
+        return is_client_error(error.cause)
     if isinstance(error, HTTPException):
         return error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
     return isinstance(error, LookalikeError) and status_of(type(error)) < HTTPStatus.INTERNAL_SERVER_ERROR

@@ -160,7 +160,7 @@ class Admission(Slot):
     def admit(self) -> None:
         """Put the request in flight, and start its deadline. Raises Overloaded."""
         self.acquire()
-        self._timeout.reschedule(asyncio.get_running_loop().time() + self._deadline)
+        self.restart_deadline()
 
     def change_kind(self, kind: RequestKind) -> None:
         """Count the request as one of another kind, which its body has shown. Raises Overloaded."""
@@ -179,6 +179,23 @@ class Admission(Slot):
         for slot in self._slots:
             slot.acquire(check=False)
         return self._slots
+
+    def admit_inputs(self, kinds: Sequence[RequestKind]) -> None:
+        """Put inputs in flight in place of the request, each by a slot of `input_slot`. Raises Overloaded."""
+        self.release(completed=False)
+        for kind in dict.fromkeys(kinds):
+            self._controllers[kind].admit()
+
+    def input_slot(self, kind: RequestKind) -> Slot:
+        """Return the slot, in flight, of one input; the caller finishes it."""
+        slot = Slot(self._controllers[kind])
+        slot.acquire(check=False)
+        return slot
+
+    def restart_deadline(self) -> None:
+        """Start the deadline again: the request has made progress."""
+        if not (self._disconnected or self._timeout.expired()):
+            self._timeout.reschedule(asyncio.get_running_loop().time() + self._deadline)
 
     def _wrap_receive(self, receive: Receive) -> Receive:
         """Return a `receive` that admits the request when its body is complete, and waits for a disconnect then."""

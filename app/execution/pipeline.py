@@ -135,7 +135,7 @@ class QueryPipeline:
         embeddings = await asyncio.gather(
             *(self.embed(part, each) for (part, _), each in zip(query.parts, stopwatches, strict=True))
         )
-        for stage, milliseconds in _slowest(stopwatches).items():
+        for stage, milliseconds in slowest(stopwatches).items():
             stopwatch.add(stage, milliseconds / 1000.0)
         vectors = np.stack([embedding.vector for embedding in embeddings])
         warnings = [part.warning for part, _ in query.parts if isinstance(part, VectorQuery) and part.warning]
@@ -152,7 +152,11 @@ class QueryPipeline:
         for stopwatch in stopwatches:
             self._telemetry.observe_query(stopwatch.took_ms)
         similarity = compare(first, second, self.searcher.encoder.spec, threshold)
-        return similarity, _slowest(stopwatches)
+        return similarity, slowest(stopwatches)
+
+    def count(self, stopwatch: Stopwatch) -> None:
+        """Count a query that was embedded by itself, with the time of its stages."""
+        self._telemetry.observe_query(stopwatch.took_ms)
 
     async def embed(self, query: Query | VectorQuery, stopwatch: Stopwatch) -> Embedding:
         """Return the unit vector of an image, a text, an item or an embedding, which counts as an image."""
@@ -251,7 +255,7 @@ def _modality(query: Query | CombinedQuery) -> Modality | None:
     return "text" if isinstance(query, TextQuery) else "image"
 
 
-def _slowest(stopwatches: Sequence[Stopwatch]) -> dict[str, float]:
+def slowest(stopwatches: Sequence[Stopwatch]) -> dict[str, float]:
     """Return the milliseconds of each stage on the stopwatch that has most."""
     stages = {stage for stopwatch in stopwatches for stage in stopwatch.took_ms}
     return {stage: max(stopwatch.took_ms.get(stage, 0.0) for stopwatch in stopwatches) for stage in stages}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -19,7 +19,15 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import CLIENT_DISCONNECTED, INTERNAL_ERROR, NotReady, RequestError, RetryableError, status_of
+from app.errors import (
+    CLIENT_DISCONNECTED,
+    INTERNAL_ERROR,
+    InputError,
+    NotReady,
+    RequestError,
+    RetryableError,
+    status_of,
+)
 from app.middleware.root_path import root_path
 from app.telemetry import Telemetry
 from app.validation import request_validation_error
@@ -84,6 +92,13 @@ class ProblemContent:
     errors: list[dict[str, str]] | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
+    def of_input(self, name: str) -> ProblemContent:
+        """Return the same problem of one input among several."""
+        if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return self
+        entries = [{"field": name, "message": self.detail}]
+        return replace(self, detail=f"{name}: {self.detail}", errors=self.errors or entries)
+
     def document(self, path: str) -> dict[str, Any]:
         """Return the document of a request to a path."""
         body: dict[str, Any] = {
@@ -105,6 +120,8 @@ class ProblemContent:
 
 def problem_of(error: BaseException, scope: Scope) -> ProblemContent:
     """Return the problem that reports an error to a client."""
+    if isinstance(error, InputError):
+        return problem_of(error.cause, scope).of_input(error.name)
     if isinstance(error, asyncio.CancelledError):
         error = NotReady("the service is shutting down")
     elif isinstance(error, RequestValidationError):
