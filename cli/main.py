@@ -11,6 +11,7 @@ import typer
 
 from cli.demo import demo
 from cli.duplicates import duplicates
+from cli.embed import embed
 from cli.encoders import encoders
 from cli.evaluate import evaluate
 from cli.fields import fields
@@ -55,7 +56,7 @@ def _common(
     )
 
 
-for command in (demo, index, search, fields, items, serve, key, duplicates, encoders, evaluate, train, gallery):
+for command in (demo, index, search, fields, items, serve, key, duplicates, embed, encoders, evaluate, train, gallery):
     app.command()(command)
 app.command("import")(import_embeddings)
 

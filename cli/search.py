@@ -151,7 +151,7 @@ def search(
         deduplicate=deduplicate,
         embeddings=embeddings and (as_json or queries is not None),
     )
-    lines = None if queries is None else _lines(queries)
+    lines = None if queries is None else text_lines(queries)
     parts = _parts(text, image, id, not_text, not_image) if query is None else _query(query)
     searcher = open_searcher(
         collection, encoder=encoder, store_device="cpu"
@@ -192,7 +192,7 @@ def _search_lines(local: LocalSearcher, lines: Iterator[str], options: SearchOpt
         raise typer.Exit(1)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a text file, or of stdin; raises OSError."""
     with nullcontext(sys.stdin) if str(path) == "-" else path.open(encoding="utf-8-sig", errors="replace") as file:
         for line in file:

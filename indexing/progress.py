@@ -14,14 +14,16 @@ _LOG_INTERVAL_SECONDS = 10.0
 
 
 class Progress:
-    """Counts images from several threads and shows rate and remaining time on stderr.
+    """Counts images, or other inputs, from several threads and shows rate and remaining time on stderr.
 
     Args:
         stream: for the output; stderr if None.
         quiet: count only, without output.
+        unit: what is counted, in the plural.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False, unit: str = "images") -> None:
+        self._unit = unit
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._lock = threading.Lock()
@@ -36,7 +38,9 @@ class Progress:
         self._total = total
         self._begun = self._logged = time.monotonic()
         if not self._quiet and self._stream.isatty():
-            self._bar = tqdm(total=total, unit=" images", file=self._stream, dynamic_ncols=True, mininterval=0.25)
+            self._bar = tqdm(
+                total=total, unit=f" {self._unit}", file=self._stream, dynamic_ncols=True, mininterval=0.25
+            )
 
     def add(self, *, encoded: int = 0, rejected: int = 0, reused: int = 0, compared: int = 0) -> None:
         """Count finished images.
@@ -92,7 +96,7 @@ class Progress:
         counted = self._worked - self._first_batch if self._worked else self.done  # an import encodes nothing
         rate = counted / max(self._logged - self._begun, 1e-9)
         total = f" of about {self._total:,}" if self._total else ""
-        parts = [f"{self.done:,}{total} images", f"{rate:.1f}/s"]
+        parts = [f"{self.done:,}{total} {self._unit}", f"{rate:.1f}/s"]
         if self._total and rate > 0 and self._total > self.done:
             parts.append(f"{_duration((self._total - self.done) / rate)} left")
         if self.rejected:
