@@ -1,0 +1,222 @@
+"""The calls of the service: each a method, a path, a body, and a function that reads the response.
+
+`Client` and `AsyncClient` send them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from lookalike_client.errors import ApiError, ResponseInvalid, error_of_problem
+from lookalike_client.images import image_bytes
+from lookalike_client.inputs import Input, Part, Query, SearchRequest, as_parts, part_body, side_body
+from lookalike_client.results import (
+    CollectionInfo,
+    Comparison,
+    Count,
+    Facets,
+    ItemDetails,
+    Items,
+    Ready,
+    SearchResults,
+    StageStats,
+    Thumbnail,
+    parse,
+)
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_NEEDS_PARAMETER = re.compile(r"[\x00-\x1f\x7f-\x9f\\%?#;]|(^|/)\.{0,2}(/|\Z)|/thumbnail\Z")
+"""Ids that a path can't carry through every proxy."""
+
+_MAX_FIELD_BYTES = 60_000
+"""Longest option in a form, a little less than the service accepts; a longer one is sent in JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[T_co]):
+    """A request, and the function that reads its response.
+
+    Attributes:
+        retried: whether to send it again after a failure: not what changes something, and no health check.
+    """
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T_co]
+    params: Mapping[str, str | int] | None = None
+    json: Any = None
+    data: Mapping[str, str] | None = None
+    files: Mapping[str, bytes] | None = None
+    retried: bool = True
+
+
+def search(base: str, parts: Sequence[Part], options: Mapping[str, Any]) -> Call[SearchResults]:
+    """Search by the parts of a query."""
+    read, given = _record(SearchResults), _given(options)
+    part = parts[0] if len(parts) == 1 and parts[0].weight == 1.0 and parts[0].embedding is None else None
+    if part is None:
+        body = {"query": [part_body(each) for each in parts], **given}
+        return Call(method="POST", path=f"{base}/search", read=read, json=body)
+    if part.image is not None and (form := _form(given)) is not None:
+        files = {"file": image_bytes(part.image)}
+        return Call(method="POST", path=f"{base}/search/image", read=read, data=form, files=files)
+    kind = "text" if part.text is not None else "item" if part.id is not None else "image"
+    return Call(method="POST", path=f"{base}/search/{kind}", read=read, json={**part_body(part), **given})
+
+
+def search_batch(base: str, queries: Sequence[Query | SearchRequest]) -> Call[list[SearchResults | ApiError]]:
+    """Run several searches."""
+    body = {"queries": [_search_body(each) for each in queries]}
+    return Call(method="POST", path=f"{base}/search/batch", read=_read_batch, json=body)
+
+
+def compare(base: str, a: Input, b: Input, threshold: float | None) -> Call[Comparison]:
+    """Compare two sides."""
+    body = {"a": side_body(a), "b": side_body(b), **_given({"threshold": threshold})}
+    return Call(method="POST", path=f"{base}/similarity", read=_record(Comparison), json=body)
+
+
+def items(base: str, options: Mapping[str, Any]) -> Call[Items]:
+    """List a page of items."""
+    return Call(method="GET", path=f"{base}/items", read=_record(Items), params=_texts(_given(options)))
+
+
+def item(base: str, item_id: str, fields: Sequence[str] | None) -> Call[ItemDetails]:
+    """Get an item."""
+    path, params = _item_path(base, item_id)
+    params |= _texts(_given({"fields": fields}))
+    return Call(method="GET", path=path, read=_record(ItemDetails), params=params)
+
+
+def thumbnail(base: str, item_id: str) -> Call[Thumbnail]:
+    """Get an item's thumbnail."""
+    path, params = _item_path(base, item_id)
+    return Call(method="GET", path=f"{path}/thumbnail", read=_read_thumbnail, params=params)
+
+
+def fields(base: str) -> Call[Facets]:
+    """List the columns."""
+    return Call(method="GET", path=f"{base}/fields", read=_record(Facets))
+
+
+def facets(base: str, options: Mapping[str, Any]) -> Call[Facets]:
+    """Describe the columns of some items."""
+    return Call(method="POST", path=f"{base}/facets", read=_record(Facets), json=_given(options))
+
+
+def count(base: str, condition: Mapping[str, Any] | None) -> Call[Count]:
+    """Count items."""
+    return Call(method="POST", path=f"{base}/count", read=_record(Count), json=_given({"filter": condition}))
+
+
+def collections() -> Call[list[CollectionInfo]]:
+    """List the collections."""
+    return Call(method="GET", path="/v1/collections", read=_member("collections", list[CollectionInfo]))
+
+
+def collection_info(name: str) -> Call[CollectionInfo]:
+    """Describe a collection."""
+    return Call(method="GET", path=base_path(name), read=_record(CollectionInfo))
+
+
+def reload(name: str) -> Call[CollectionInfo]:
+    """Serve the newest version of a collection."""
+    return Call(method="POST", path=f"{base_path(name)}/reload", read=_record(CollectionInfo), retried=False)
+
+
+def stats() -> Call[dict[str, StageStats]]:
+    """Get times by stage."""
+    return Call(method="GET", path="/v1/stats", read=_member("stages", dict[str, StageStats]))
+
+
+def live() -> Call[None]:
+    """Check the process."""
+    return Call(method="GET", path="/livez", read=lambda _: None, retried=False)
+
+
+def ready() -> Call[Ready]:
+    """Check that queries succeed."""
+    return Call(method="GET", path="/readyz", read=_record(Ready), retried=False)
+
+
+def metrics() -> Call[str]:
+    """Get the metrics."""
+    return Call(method="GET", path="/metrics", read=lambda response: response.text)
+
+
+def base_path(collection: str | None) -> str:
+    """Return the path below which a collection's calls are; None for the default collection."""
+    return "/v1" if collection is None else f"/v1/collections/{quote(collection, safe='')}"
+
+
+def _record(kind: type[T]) -> Callable[[httpx.Response], T]:
+    return lambda response: parse(kind, _json(response))
+
+
+def _member(name: str, kind: type[T]) -> Callable[[httpx.Response], T]:
+    def read(response: httpx.Response) -> T:
+        body = _json(response)
+        return parse(kind, body.get(name) if isinstance(body, dict) else body)
+
+    return read
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise ResponseInvalid(f"the response to {response.request.url} is no JSON: {error}") from error
+
+
+def _read_batch(response: httpx.Response) -> list[SearchResults | ApiError]:
+    read = _member("responses", list[dict[str, Any]])(response)
+    return [error_of_problem(each) if "code" in each else parse(SearchResults, each) for each in read]
+
+
+def _read_thumbnail(response: httpx.Response) -> Thumbnail:
+    return Thumbnail(data=response.content, media_type=response.headers.get("Content-Type", ""))
+
+
+def _search_body(query: Query | SearchRequest) -> dict[str, Any]:
+    if isinstance(query, Mapping) and "query" in query:
+        options = _given({name: value for name, value in query.items() if name != "query"})
+        return {"query": [part_body(part) for part in as_parts(query["query"])], **options}
+    return {"query": [part_body(part) for part in as_parts(query)]}
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are not None, with lists that JSON has."""
+    lists = ("fields", "include", "labels")
+    given = {name: value for name, value in options.items() if value is not None}
+    return {name: list(value) if name in lists else value for name, value in given.items()}
+
+
+def _texts(options: Mapping[str, Any]) -> dict[str, str | int]:
+    """Return options as a query string or a form has them."""
+    return {name: value if isinstance(value, str) else _text(name, value) for name, value in options.items()}
+
+
+def _text(name: str, value: Any) -> str:
+    return ",".join(value) if name == "include" else json.dumps(value)
+
+
+def _form(options: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return options as fields of a form; None if one is too long for that."""
+    form = {name: str(value) for name, value in _texts(options).items()}
+    return None if any(len(value.encode()) > _MAX_FIELD_BYTES for value in form.values()) else form
+
+
+def _item_path(base: str, item_id: str) -> tuple[str, dict[str, str | int]]:
+    """Return the path of an item and its parameters; any id can be a parameter, not every one a path."""
+    if not item_id or _NEEDS_PARAMETER.search(item_id):
+        return f"{base}/item", {"id": item_id}
+    return f"{base}/items/{quote(item_id, safe='/')}", {}

@@ -1,0 +1,279 @@
+"""Results of calls: frozen records of what the service responds, and the function that reads them from JSON.
+
+A field that a newer service adds is ignored.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from lookalike_client.errors import ResponseInvalid
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a response comes from."""
+
+    collection: str
+    version: str
+    encoder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One search result.
+
+    Attributes:
+        id: the item's id.
+        score: exact cosine similarity, -1 to 1.
+        probability: that the item truly matches, 0 to 1; None where the encoder is not calibrated for the query.
+        metadata: the item's columns.
+        thumbnail_url: path of the thumbnail at the service, None if there is none; `Client.thumbnail` reads it.
+        group: the item's value of the column `group_by`.
+        duplicates: number of near-identical items that it stands for, None without `deduplicate`.
+        embedding: the item's unit vector, None without `include`.
+    """
+
+    id: str
+    score: float
+    probability: float | None
+    metadata: dict[str, Any]
+    thumbnail_url: str | None
+    group: Any = None
+    duplicates: int | None = None
+    embedding: list[float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResults(Source):
+    """The results of a search, best first; iterating yields its hits.
+
+    Attributes:
+        results: at most `limit` hits.
+        no_match: whether even the best item hardly matches; None where there are no probabilities.
+        truncated_tokens: number of tokens of the texts that the encoder did not read.
+        took_ms: milliseconds by stage.
+        warnings: what was changed in the query.
+    """
+
+    results: list[Hit]
+    no_match: bool | None
+    truncated_tokens: int
+    took_ms: dict[str, float]
+    warnings: list[str] | None = None
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Source):
+    """How similar two sides are.
+
+    Attributes:
+        cosine: cosine similarity.
+        distance: 1 - cosine.
+        threshold: distance up to which the sides are similar.
+        similar: whether they are.
+        probability: calibrated probability that they belong together, or None.
+        kinds: `image` or `text`, of each side.
+        truncated_tokens: number of tokens that the encoder did not read, of each side.
+        took_ms: milliseconds by stage.
+    """
+
+    cosine: float
+    distance: float
+    threshold: float
+    similar: bool
+    probability: float | None
+    kinds: list[str]
+    truncated_tokens: list[int]
+    took_ms: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """An item of the collection: its id, its columns, and the path of its thumbnail."""
+
+    id: str
+    metadata: dict[str, Any]
+    thumbnail_url: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemDetails(Item, Source):
+    """An item, and what the response comes from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items(Source):
+    """A page of items; iterating yields them. `total` is the number of all that pass the filter."""
+
+    items: list[Item]
+    offset: int
+    total: int
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A thumbnail: the bytes of its file, and their media type, such as `image/webp`."""
+
+    data: bytes
+    media_type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldValue:
+    """A value of a column, and the number of items that have it."""
+
+    value: Any
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """Numbers of items by ranges: `counts[i]` from `edges[i]`, included, to `edges[i + 1]`, excluded."""
+
+    edges: list[Any]
+    counts: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldFacet:
+    """A column: its name, its type, and the values that items have. What its type does not have is None."""
+
+    name: str
+    type: str
+    count: int
+    distinct: int | None
+    values: list[FieldValue] | None
+    minimum: Any
+    maximum: Any
+    histogram: Histogram | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facets(Source):
+    """Columns of a collection: `count` items pass the filter, of `total`."""
+
+    fields: list[FieldFacet]
+    count: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count(Source):
+    """How many items pass a filter, of `total`."""
+
+    count: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a version is not served."""
+
+    code: str
+    detail: str
+    version: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionInfo:
+    """A collection. What is not known before it is opened is None."""
+
+    name: str
+    version: str | None
+    items: int | None
+    encoder: str | None
+    text: bool | None
+    languages: list[str] | None
+    limits: str | None
+    created: str | None
+    swaps: int
+    failure: Failure | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStats:
+    """Milliseconds of a stage, of the last `count` queries that needed it."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready(Source):
+    """Queries succeed: the number of items of the default collection, and whether it is searched by text."""
+
+    status: str
+    items: int
+    text: bool
+
+
+def parse(kind: type[T], value: Any) -> T:
+    """Return JSON as a record, or as another annotated type.
+
+    Raises:
+        ResponseInvalid: a field is missing, or the JSON has another structure.
+    """
+    try:
+        result: T = _parse(kind, value)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ResponseInvalid(f"the response is no {getattr(kind, '__name__', kind)}: {error!r}") from error
+    return result
+
+
+def _parse(kind: Any, value: Any) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _parse(next(each for each in arguments if each is not types.NoneType), value)
+    if origin is list:
+        return [_parse(arguments[0], each) for each in _checked(value, list)]
+    if origin is dict:
+        return {name: _parse(arguments[1], each) for name, each in value.items()}
+    if is_dataclass(kind):
+        return _record(kind, _checked(value, dict))
+    return value if kind is Any else _scalar(kind, value)
+
+
+def _record(kind: Any, value: dict[str, Any]) -> Any:
+    required, hints = _fields(kind)
+    if missing := required - value.keys():
+        raise KeyError(*sorted(missing))
+    return kind(**{name: _parse(hint, value[name]) for name, hint in hints.items() if name in value})
+
+
+@cache
+def _fields(kind: Any) -> tuple[set[str], dict[str, Any]]:
+    """Return the names of a record's fields that have no default, and the types of all."""
+    required = {each.name for each in fields(kind) if each.default is MISSING}
+    return required, get_type_hints(kind)
+
+
+def _scalar(kind: Any, value: Any) -> Any:
+    return float(value) if kind is float and isinstance(value, int) else _checked(value, kind)
+
+
+def _checked(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
