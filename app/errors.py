@@ -210,6 +210,15 @@ class UnknownCollection(RequestError):
     code = "unknown_collection"
 
 
+class UnknownModel(RequestError):
+    """No collection of the service, and no encoder of its open collections, has this name.
+
+    The message lists the names; `GET /v1/models` does, too.
+    """
+
+    code = "unknown_model"
+
+
 class UrlDisabled(RequestError):
     """An image given as a URL to a service that does not fetch images.
 
@@ -271,6 +280,7 @@ STATUS: dict[type[LookalikeError], HTTPStatus] = {
     KeyMissing: HTTPStatus.UNAUTHORIZED,
     KeyInvalid: HTTPStatus.UNAUTHORIZED,
     UnknownCollection: HTTPStatus.NOT_FOUND,
+    UnknownModel: HTTPStatus.NOT_FOUND,
     RoleMissing: HTTPStatus.FORBIDDEN,
     KeysRequired: HTTPStatus.FORBIDDEN,
     HostRefused: HTTPStatus.FORBIDDEN,

@@ -15,7 +15,20 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from app import tracing
-from app.api import collections, fields, health, items, openapi, pages, search, search_batch, similarity, stats
+from app.api import (
+    collections,
+    embeddings,
+    fields,
+    health,
+    items,
+    models,
+    openapi,
+    pages,
+    search,
+    search_batch,
+    similarity,
+    stats,
+)
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.health_port import HealthPortMiddleware
 from app.middleware.problems import ProblemMiddleware, raise_framework_errors
@@ -43,6 +56,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(search.router)
     app.include_router(search_batch.router)
     app.include_router(similarity.router)
+    app.include_router(embeddings.router)
+    app.include_router(models.router)
     app.include_router(items.router)
     app.include_router(fields.router)
     app.include_router(collections.router)

@@ -324,6 +324,12 @@ class Searcher(VectorSearcher):
             return 0
         return self._text_encoder.truncated_tokens(text)
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each prepared text that the encoder reads."""
+        if self._text_encoder is None:
+            raise TextUnsupported(f"encoder {self.encoder.spec.name!r} has no text tower")
+        return self._text_encoder.token_counts(texts)
+
     def encode_images(self, batch: UInt8, stopwatch: Stopwatch) -> Float32:
         """Encode (n, 3, S, S) uint8 to (n, d) float32 of unit norm."""
         with stopwatch.stage("encode"):

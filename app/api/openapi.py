@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.api import schemas
+from app.api import embedding_schemas, schemas
 from app.errors import (
     INTERNAL_ERROR,
     Base64Invalid,
@@ -35,6 +36,7 @@ from app.errors import (
     UrlRefused,
     status_of,
 )
+from app.middleware.openai_errors import openai_status
 from app.middleware.problems import MEDIA_TYPE
 from lookalike.errors import (
     FilterInvalid,
@@ -55,6 +57,8 @@ Schema = dict[str, Any]
 IMAGE_FILE = "photos/chelsea.png"
 """The image of examples: the sample gallery has it."""
 
+_MODULES = (schemas, embedding_schemas)
+"""Where the models are that bodies and problems refer to."""
 _REF = "#/components/schemas/{model}"
 _REFERENCE = re.compile(r'"#/components/schemas/(\w+)"')
 _DESCRIPTION = """\
@@ -124,14 +128,25 @@ def request_body(*contents: Schema) -> Schema:
 
 def errors(*classes: type[LookalikeError]) -> dict[int | str, Schema]:
     """Return the problem documents of errors, and of those that any endpoint may have: 403, 413 and 500."""
+    return _problems(classes, status_of, schemas.Problem)
+
+
+def openai_errors(*classes: type[LookalikeError]) -> dict[int | str, Schema]:
+    """Return the same for a path of OpenAI's API, where they have other statuses and an `error` object."""
+    return _problems(classes, lambda error: openai_status(status_of(error)), embedding_schemas.OpenAIProblem)
+
+
+def _problems(
+    classes: Errors, status: Callable[[type[LookalikeError]], HTTPStatus], model: type[BaseModel]
+) -> dict[int | str, Schema]:
     codes: dict[HTTPStatus, list[str]] = {}
     for error in dict.fromkeys((*classes, *_ANY)):
-        codes.setdefault(status_of(error), []).append(error.code)
+        codes.setdefault(status(error), []).append(error.code)
     codes[HTTPStatus.INTERNAL_SERVER_ERROR] = [INTERNAL_ERROR]
-    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model=schemas.Problem.__name__)}}}
+    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model=model.__name__)}}}
     return {
-        int(status): {"description": f"{status.phrase}: `{'`, `'.join(names)}`.", "content": content}
-        for status, names in codes.items()
+        int(code): {"description": f"{code.phrase}: `{'`, `'.join(names)}`.", "content": content}
+        for code, names in codes.items()
     }
 
 
@@ -152,8 +167,13 @@ def _add_models(schema: Schema) -> None:
     """Add the models that bodies and problems refer to; FastAPI adds those that routes declare."""
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     names = sorted(set(_REFERENCE.findall(json.dumps(schema))) - components.keys())
-    _, models = models_json_schema([(getattr(schemas, name), "validation") for name in names], ref_template=_REF)
+    _, models = models_json_schema([(_model(name), "validation") for name in names], ref_template=_REF)
     components.update(models["$defs"])
+
+
+def _model(name: str) -> type[BaseModel]:
+    model: type[BaseModel] = next(getattr(module, name) for module in _MODULES if hasattr(module, name))
+    return model
 
 
 def _drop_framework_errors(schema: Schema) -> None:

@@ -16,7 +16,7 @@ from app.api.routing import collection_path
 from app.execution.pipeline import QueryPipeline
 from lookalike.row_search import SearchOptions
 from lookalike.stopwatch import STAGES
-from lookalike.types import Hit
+from lookalike.types import Float32, Hit
 
 _NEEDS_QUERY = re.compile(r"[\x00-\x1f\x7f-\x9f\\%?#;]|(^|/)\.{0,2}(/|\Z)|/thumbnail\Z")
 """Ids that a path can't carry: proxies merge slashes, resolve dots, and refuse some characters although encoded."""
@@ -56,7 +56,7 @@ def hit(result: Hit, options: SearchOptions, pipeline: QueryPipeline, request: R
     if options.deduplicate is not None:
         body["duplicates"] = result.duplicates
     if result.embedding is not None:
-        body["embedding"] = result.embedding.astype(float).round(_EMBEDDING_DECIMALS).tolist()
+        body["embedding"] = embedding(result.embedding)
     return body
 
 
@@ -65,6 +65,12 @@ def item(row: int, record: Mapping[str, Any], pipeline: QueryPipeline, request: 
     item_id = str(record["id"])
     metadata = {name: value for name, value in record.items() if name != "id"}
     return {"id": item_id, "metadata": metadata, "thumbnail_url": thumbnail_url(item_id, row, pipeline, request)}
+
+
+def embedding(vector: Float32) -> list[float]:
+    """Return a unit vector (d,) as numbers for JSON."""
+    numbers: list[float] = vector.astype(float).round(_EMBEDDING_DECIMALS).tolist()
+    return numbers
 
 
 def score(cosine: float) -> float:

@@ -28,6 +28,7 @@ from app.errors import (
     RetryableError,
     status_of,
 )
+from app.middleware.openai_errors import expects_openai_errors, openai_error, openai_status
 from app.middleware.root_path import root_path
 from app.telemetry import Telemetry
 from app.validation import request_validation_error
@@ -115,7 +116,13 @@ class ProblemContent:
 
     def response(self, scope: Scope) -> Response:
         """Return the response to a request."""
-        return Response(to_json(self.document(scope["path"])), self.status, self.headers, MEDIA_TYPE)
+        problem, is_openai = self, expects_openai_errors(scope)
+        if is_openai:
+            problem = replace(self, status=openai_status(self.status))
+        document = problem.document(scope["path"])
+        if is_openai:
+            document["error"] = openai_error(document)
+        return Response(to_json(document), problem.status, problem.headers, MEDIA_TYPE)
 
 
 def problem_of(error: BaseException, scope: Scope) -> ProblemContent:

@@ -46,6 +46,10 @@ class Tokenize(Protocol):
         """Return the number of tokens at the end of a text that are left out, because the tower takes no more."""
         ...
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text that the tower takes, special ones included."""
+        ...
+
 
 @dataclass(frozen=True)
 class TextModel:
@@ -142,6 +146,10 @@ class DualEncoder(TextEncoder):
     @override
     def truncated_tokens(self, text: str) -> int:
         return self._text_model().tokenize.truncated_tokens(text)
+
+    @override
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        return self._text_model().tokenize.token_counts(list(texts)) if texts else []
 
     def load(self) -> None:
         """Load both towers, and convert those that were never converted before."""

@@ -85,6 +85,10 @@ class FakeEncoder(TextEncoder):
     def truncated_tokens(self, text: str) -> int:
         return max(0, len(text.split()) - MAX_WORDS)
 
+    @override
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        return [min(MAX_WORDS, len(text.split())) for text in texts]
+
 
 def _paint(text: str) -> UInt8:
     """(3, S, S): vertical stripes of the colours named, in their order; at most two."""

@@ -86,3 +86,10 @@ class TextEncoder(Encoder, Protocol):
         It may take as long as the tokenizer does.
         """
         return 0
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text that `encode_texts` reads, special ones included; 0 if unknown.
+
+        It takes as long as the tokenizer does.
+        """
+        return [0] * len(texts)

@@ -135,6 +135,14 @@ def test_truncated_tokens_are_those_that_change_nothing(encoder: TextEncoder) ->
 
 
 @every_encoder
+def test_token_counts_are_those_that_are_read(encoder: TextEncoder) -> None:
+    assert encoder.max_tokens is not None
+    empty, one, three, long = encoder.token_counts(["", "blue", "blue blue blue", "blue " * 1000])
+    assert (one - empty, three - one, long) == (1, 2, encoder.max_tokens)
+    assert encoder.token_counts([]) == []
+
+
+@every_encoder
 def test_inputs_are_not_modified(encoder: TextEncoder) -> None:
     batch, texts = _batch(encoder, 5), list(TEXTS)
     before = batch.copy()

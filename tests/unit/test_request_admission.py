@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Scope
 
 from app.admission import AdmissionControllers, RequestKind
-from app.api import collections, fields, health, items, search, search_batch, similarity, stats
+from app.api import collections, embeddings, fields, health, items, models, search, search_batch, similarity, stats
 from app.api.request_admission import Admission, admitted, with_deadline
 from app.api.routing import Route, Router
 from app.errors import RequestError
@@ -395,13 +395,13 @@ async def test_fetch_that_outlives_its_request_does_not_resume() -> None:
 def test_service_routes_declare_kinds_and_deadlines() -> None:
     declared = {
         route.path: getattr(route.endpoint, "admission", "nothing")
-        for module in (collections, fields, health, items, search, search_batch, similarity, stats)
+        for module in (collections, embeddings, fields, health, items, models, search, search_batch, similarity, stats)
         for route in module.router.routes
         if isinstance(route, Route)
     }
     assert declared.keys() == {
         route.path
-        for module in (collections, fields, health, items, search, search_batch, similarity, stats)
+        for module in (collections, embeddings, fields, health, items, models, search, search_batch, similarity, stats)
         for route in module.router.routes
         if isinstance(route, APIRoute)
     }
@@ -424,6 +424,9 @@ def test_service_routes_declare_kinds_and_deadlines() -> None:
     assert declared == {
         **{f"/v1{path}": kind for path, kind in of_a_collection.items()},
         **{f"/v1/collections/{{name}}{path}": kind for path, kind in of_a_collection.items()},
+        "/v1/embeddings": "text",
+        "/v1/models": None,
+        "/v1/models/{model:path}": None,
         "/v1/collections": None,
         "/v1/collections/{name}": None,
         "/v1/collections/{name}/reload": "nothing",

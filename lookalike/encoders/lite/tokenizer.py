@@ -47,6 +47,10 @@ class MiniLMTokenizer:
         rest = self._tokenizer.encode(text).overflowing
         return sum(encoding.special_tokens_mask.count(0) for encoding in rest)
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, at most 128, special ones included."""
+        return [sum(encoding.attention_mask) for encoding in self._tokenizer.encode_batch(list(texts))]
+
 
 class USETokenizer:
     """Texts -> ids and mask, padded to the longest of them; a text that is cut keeps its end token.
@@ -76,6 +80,10 @@ class USETokenizer:
         """Return the number of tokens beyond the first 128, special ones included."""
         return max(0, len(self._pieces.encode(text)) - MAX_TOKENS)
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, at most 128, special ones included."""
+        return [min(MAX_TOKENS, len(self._pieces.encode(text))) for text in texts]
+
 
 class LiteTokens:
     """Texts -> ids and masks of both, padded to a multiple of four tokens; reads the files at the first call."""
@@ -90,6 +98,10 @@ class LiteTokens:
     def truncated_tokens(self, text: str) -> int:
         """Return the number of tokens that are left out: the larger of both tokenizers' numbers."""
         return max(self._minilm.truncated_tokens(text), self._use.truncated_tokens(text))
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens that are read: the larger of both tokenizers' numbers."""
+        return [*map(max, self._minilm.token_counts(texts), self._use.token_counts(texts))]
 
     @cached_property
     def _minilm(self) -> MiniLMTokenizer:

@@ -44,6 +44,12 @@ class OpenClipTokens:
         padding = whole[-1]
         return max(0, _count(whole, padding) - _count(self._ids(text), padding))
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text that are kept, special ones included."""
+        rows: Int64 = np.asarray(self._tokenizer([*texts, ""]).numpy(), np.int64)
+        padding = rows[-1, -1]  # at the end of the empty text
+        return [_count(row, padding) for row in rows[:-1]]
+
     def _ids(self, text: str, context: int | None = None) -> Int64:
         """Return the ids of a text, (context,) padded; of the tower's own context by default."""
         ids: Int64 = np.asarray(self._tokenizer([text], context).numpy(), np.int64)[0]
