@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from lookalike_client.errors import ApiError, ResponseInvalid, error_of_problem
+from lookalike_client.call import Call, given_options, member, record
+from lookalike_client.errors import ApiError, error_of_problem
 from lookalike_client.images import image_bytes
 from lookalike_client.inputs import Input, Part, Query, SearchRequest, as_parts, part_body, side_body
 from lookalike_client.results import (
@@ -31,9 +31,6 @@ from lookalike_client.results import (
     parse,
 )
 
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
 _NEEDS_PARAMETER = re.compile(r"[\x00-\x1f\x7f-\x9f\\%?#;]|(^|/)\.{0,2}(/|\Z)|/thumbnail\Z")
 """Ids that a path can't carry through every proxy."""
 
@@ -41,27 +38,9 @@ _MAX_FIELD_BYTES = 60_000
 """Longest option in a form, a little less than the service accepts; a longer one is sent in JSON."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call(Generic[T_co]):
-    """A request, and the function that reads its response.
-
-    Attributes:
-        retried: whether to send it again after a failure: not what changes something, and no health check.
-    """
-
-    method: str
-    path: str
-    read: Callable[[httpx.Response], T_co]
-    params: Mapping[str, str | int] | None = None
-    json: Any = None
-    data: Mapping[str, str] | None = None
-    files: Mapping[str, bytes] | None = None
-    retried: bool = True
-
-
 def search(base: str, parts: Sequence[Part], options: Mapping[str, Any]) -> Call[SearchResults]:
     """Search by the parts of a query."""
-    read, given = _record(SearchResults), _given(options)
+    read, given = record(SearchResults), given_options(options)
     part = parts[0] if len(parts) == 1 and parts[0].weight == 1.0 and parts[0].embedding is None else None
     if part is None:
         body = {"query": [part_body(each) for each in parts], **given}
@@ -81,20 +60,20 @@ def search_batch(base: str, queries: Sequence[Query | SearchRequest]) -> Call[li
 
 def compare(base: str, a: Input, b: Input, threshold: float | None) -> Call[Comparison]:
     """Compare two sides."""
-    body = {"a": side_body(a), "b": side_body(b), **_given({"threshold": threshold})}
-    return Call(method="POST", path=f"{base}/similarity", read=_record(Comparison), json=body)
+    body = {"a": side_body(a), "b": side_body(b), **given_options({"threshold": threshold})}
+    return Call(method="POST", path=f"{base}/similarity", read=record(Comparison), json=body)
 
 
 def items(base: str, options: Mapping[str, Any]) -> Call[Items]:
     """List a page of items."""
-    return Call(method="GET", path=f"{base}/items", read=_record(Items), params=_texts(_given(options)))
+    return Call(method="GET", path=f"{base}/items", read=record(Items), params=_texts(given_options(options)))
 
 
 def item(base: str, item_id: str, fields: Sequence[str] | None) -> Call[ItemDetails]:
     """Get an item."""
     path, params = _item_path(base, item_id)
-    params |= _texts(_given({"fields": fields}))
-    return Call(method="GET", path=path, read=_record(ItemDetails), params=params)
+    params |= _texts(given_options({"fields": fields}))
+    return Call(method="GET", path=path, read=record(ItemDetails), params=params)
 
 
 def thumbnail(base: str, item_id: str) -> Call[Thumbnail]:
@@ -105,37 +84,37 @@ def thumbnail(base: str, item_id: str) -> Call[Thumbnail]:
 
 def fields(base: str) -> Call[Facets]:
     """List the columns."""
-    return Call(method="GET", path=f"{base}/fields", read=_record(Facets))
+    return Call(method="GET", path=f"{base}/fields", read=record(Facets))
 
 
 def facets(base: str, options: Mapping[str, Any]) -> Call[Facets]:
     """Describe the columns of some items."""
-    return Call(method="POST", path=f"{base}/facets", read=_record(Facets), json=_given(options))
+    return Call(method="POST", path=f"{base}/facets", read=record(Facets), json=given_options(options))
 
 
 def count(base: str, condition: Mapping[str, Any] | None) -> Call[Count]:
     """Count items."""
-    return Call(method="POST", path=f"{base}/count", read=_record(Count), json=_given({"filter": condition}))
+    return Call(method="POST", path=f"{base}/count", read=record(Count), json=given_options({"filter": condition}))
 
 
 def collections() -> Call[list[CollectionInfo]]:
     """List the collections."""
-    return Call(method="GET", path="/v1/collections", read=_member("collections", list[CollectionInfo]))
+    return Call(method="GET", path="/v1/collections", read=member("collections", list[CollectionInfo]))
 
 
 def collection_info(name: str) -> Call[CollectionInfo]:
     """Describe a collection."""
-    return Call(method="GET", path=base_path(name), read=_record(CollectionInfo))
+    return Call(method="GET", path=base_path(name), read=record(CollectionInfo))
 
 
 def reload(name: str) -> Call[CollectionInfo]:
     """Serve the newest version of a collection."""
-    return Call(method="POST", path=f"{base_path(name)}/reload", read=_record(CollectionInfo), retried=False)
+    return Call(method="POST", path=f"{base_path(name)}/reload", read=record(CollectionInfo), retried=False)
 
 
 def stats() -> Call[dict[str, StageStats]]:
     """Get times by stage."""
-    return Call(method="GET", path="/v1/stats", read=_member("stages", dict[str, StageStats]))
+    return Call(method="GET", path="/v1/stats", read=member("stages", dict[str, StageStats]))
 
 
 def live() -> Call[None]:
@@ -145,7 +124,7 @@ def live() -> Call[None]:
 
 def ready() -> Call[Ready]:
     """Check that queries succeed."""
-    return Call(method="GET", path="/readyz", read=_record(Ready), retried=False)
+    return Call(method="GET", path="/readyz", read=record(Ready), retried=False)
 
 
 def metrics() -> Call[str]:
@@ -158,27 +137,8 @@ def base_path(collection: str | None) -> str:
     return "/v1" if collection is None else f"/v1/collections/{quote(collection, safe='')}"
 
 
-def _record(kind: type[T]) -> Callable[[httpx.Response], T]:
-    return lambda response: parse(kind, _json(response))
-
-
-def _member(name: str, kind: type[T]) -> Callable[[httpx.Response], T]:
-    def read(response: httpx.Response) -> T:
-        body = _json(response)
-        return parse(kind, body.get(name) if isinstance(body, dict) else body)
-
-    return read
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError as error:
-        raise ResponseInvalid(f"the response to {response.request.url} is no JSON: {error}") from error
-
-
 def _read_batch(response: httpx.Response) -> list[SearchResults | ApiError]:
-    read = _member("responses", list[dict[str, Any]])(response)
+    read = member("responses", list[dict[str, Any]])(response)
     return [error_of_problem(each) if "code" in each else parse(SearchResults, each) for each in read]
 
 
@@ -188,16 +148,9 @@ def _read_thumbnail(response: httpx.Response) -> Thumbnail:
 
 def _search_body(query: Query | SearchRequest) -> dict[str, Any]:
     if isinstance(query, Mapping) and "query" in query:
-        options = _given({name: value for name, value in query.items() if name != "query"})
+        options = given_options({name: value for name, value in query.items() if name != "query"})
         return {"query": [part_body(part) for part in as_parts(query["query"])], **options}
     return {"query": [part_body(part) for part in as_parts(query)]}
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that are not None, with lists that JSON has."""
-    lists = ("fields", "include", "labels")
-    given = {name: value for name, value in options.items() if value is not None}
-    return {name: list(value) if name in lists else value for name, value in given.items()}
 
 
 def _texts(options: Mapping[str, Any]) -> dict[str, str | int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from lookalike_client import calls
-from lookalike_client.calls import Call
+from lookalike_client.call import Call
 from lookalike_client.inputs import Part
 from lookalike_client.results import Hit, Item
 
@@ -32,7 +32,7 @@ def search_pages(
 ) -> Pages[Hit]:
     """Yield the calls of a search, page by page."""
     kept = [part.loaded() for part in parts]  # a file can be read once only
-    return _pages(
+    yield from _pages(
         lambda offset, limit: calls.search(base, kept, {**options, "offset": offset, "limit": limit}),
         total,
         offset,

@@ -101,6 +101,83 @@ class Comparison(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SimilarityMatrix(Source):
+    """How similar each input of a is to each of b: row i, column j.
+
+    Attributes:
+        cosine: cosine similarities.
+        probability: calibrated probabilities that the two belong together, or None.
+        took_ms: milliseconds by stage.
+    """
+
+    cosine: list[list[float]]
+    probability: list[list[float | None]]
+    took_ms: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """How well a label describes an image.
+
+    Attributes:
+        label: the label.
+        cosine: cosine similarity of label and image.
+        score: share of the label among all, which add to 1.
+        probability: calibrated probability that the label is right, whatever the others; or None.
+    """
+
+    label: str
+    cosine: float
+    score: float
+    probability: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """The predictions for one image, the best one first; iterating yields them."""
+
+    predictions: list[Prediction]
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self.predictions)
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """Embeddings of unit norm, in the order of the inputs; iterating yields them.
+
+    Attributes:
+        model: the model as the request named it.
+        embeddings: float32 values, of d numbers each.
+        prompt_tokens: number of tokens of the texts.
+    """
+
+    model: str
+    embeddings: list[list[float]]
+    prompt_tokens: int
+
+    def __iter__(self) -> Iterator[list[float]]:
+        return iter(self.embeddings)
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """An encoder, or a collection, which stands for its encoder. What is not known before it is opened is None."""
+
+    id: str
+    created: int
+    encoder: str | None
+    dimensions: int | None
+    modalities: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Item:
     """An item of the collection: its id, its columns, and the path of its thumbnail."""
 

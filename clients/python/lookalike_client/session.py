@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import httpx
 
 from lookalike_client import calls
-from lookalike_client.calls import Call
+from lookalike_client.call import Call
 from lookalike_client.errors import ConnectionFailed, error_of_response
 from lookalike_client.retries import Retries
 
