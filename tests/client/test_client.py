@@ -206,3 +206,31 @@ async def test_async_client_finds_the_same(address: str, client: Client) -> None
         hits = [hit async for hit in other.iter_search("a cat", page_size=2)]
         assert _ids(hits) == _ids(client.search("a cat"))
         assert [item.id async for item in other.iter_items(page_size=4)] == list(ITEMS)
+
+
+def test_inputs_are_embedded(client: Client) -> None:
+    embedded = client.embed(["a cat", PHOTOGRAPH, "data:image/png;base64,"])
+    assert embedded.model == "fake"
+    assert embedded.prompt_tokens > 0
+    assert len(embedded) == 3
+    stored = client.search(id=CAT, limit=1, include=["embedding"]).results[0].embedding or []
+    assert embedded.embeddings[1] == pytest.approx(stored, abs=1e-3)
+    assert client.embed("a cat", model="photographs").embeddings == [pytest.approx(embedded.embeddings[0], abs=1e-6)]
+    assert client.for_collection("photographs").embed("a cat").model == "photographs"
+
+
+def test_invalid_input_is_named(client: Client) -> None:
+    with pytest.raises(ApiError, match=r"input\.1") as raised:
+        client.embed(["a cat", b"no image"])
+    assert raised.value.status == 400
+    with pytest.raises(ApiError, match="404 unknown_model"):
+        client.embed("a cat", model="elsewhere")
+    with pytest.raises(ValueError, match="include="):
+        client.embed(Part(id=CAT))
+
+
+def test_models_are_listed(client: Client) -> None:
+    assert {"fake", "photographs"} == {model.id for model in client.models()}
+    model = client.model("photographs")
+    assert (model.encoder, model.modalities) == ("fake", ["image", "text"])
+    assert model.dimensions == len(client.embed("a cat").embeddings[0])
