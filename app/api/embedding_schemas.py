@@ -161,7 +161,7 @@ class ModelResponse(BaseModel):
                     "created": 1767225600,
                     "owned_by": "lookalike",
                     "encoder": "lite",
-                    "dimensions": 1280,
+                    "dimensions": 768,
                     "modalities": ["image", "text"],
                 }
             ]

@@ -33,7 +33,7 @@ _BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _ADDRESS = "http://127.0.0.1:8000"
-_VARYING = {"took_ms", "version", "collection"}
+_VARYING = {"took_ms", "version", "collection", "created"}
 _VERSION_PARAMETER = re.compile(r"(?<=[?&]v=)[\w-]+")
 
 
