@@ -26,7 +26,9 @@ def test_method_is_documented(name: str) -> None:
     assert re.search(rf"`(Client\.)?{name}\(", PAGE)
 
 
-@pytest.mark.parametrize("name", [name for name in lookalike_client.__all__ if hasattr(results, name)])
+@pytest.mark.parametrize(
+    "name", [name for name in lookalike_client.__all__ if dataclasses.is_dataclass(getattr(results, name, None))]
+)
 def test_fields_of_results_are_documented(name: str) -> None:
     kind = getattr(results, name)
     (row,) = [line for line in PAGE.splitlines() if re.match(rf"\| [^|]*`{name}`[^|]* \|", line)]
