@@ -20,6 +20,7 @@ from cli.imports import import_embeddings
 from cli.index import index
 from cli.items import items
 from cli.key import key
+from cli.mcp import mcp
 from cli.search import search
 from cli.serve import serve
 from cli.train import train
@@ -56,7 +57,22 @@ def _common(
     )
 
 
-for command in (demo, index, search, fields, items, serve, key, duplicates, embed, encoders, evaluate, train, gallery):
+for command in (
+    demo,
+    index,
+    search,
+    fields,
+    items,
+    serve,
+    key,
+    duplicates,
+    embed,
+    encoders,
+    evaluate,
+    train,
+    gallery,
+    mcp,
+):
     app.command()(command)
 app.command("import")(import_embeddings)
 
