@@ -81,3 +81,16 @@ def test_key_is_sent_as_bearer() -> None:
     (request,) = requests(CALLS["collections"][0], None)
     assert request.headers["Authorization"] == "Bearer key"
     assert request.headers["User-Agent"].startswith("lookalike-client/")
+
+
+def test_root_path_of_the_address_is_kept() -> None:
+    paths: list[str] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.path)
+        return httpx.Response(200, json={"collections": []})
+
+    for base_url in ("http://service/images", "http://service/images/"):
+        with Client(base_url, transport=httpx.MockTransport(respond)) as client:
+            client.collections()
+    assert paths == ["/images/v1/collections"] * 2

@@ -107,6 +107,12 @@ def test_proxy_error_is_shown(waits: list[float]) -> None:
     assert raised.value.code == ""
 
 
+def test_redirect_is_an_error_that_names_the_address() -> None:
+    client, _ = _client(httpx.Response(301, headers={"Location": "https://images.example.com/v1/collections"}))
+    with pytest.raises(ApiError, match=r"301: redirected to https://images\.example\.com/v1/collections; use"):
+        client.collections()
+
+
 def test_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(ApiError(422, "request_invalid", "why", [{"field": "limit"}], retry_after=1.0)))
     assert (error.status, error.errors, error.retry_after) == (422, [{"field": "limit"}], 1.0)

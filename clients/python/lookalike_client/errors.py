@@ -72,7 +72,10 @@ def error_of_response(response: httpx.Response) -> ApiError:
         problem = None
     if isinstance(problem, dict) and "code" in problem:
         return error_of_problem(problem, retry_after=retry_after, request_id=request_id)
-    detail = f"{response.reason_phrase}, without a problem document: {response.text[:_MAX_TEXT]!r}"
+    if response.has_redirect_location:
+        detail = f"redirected to {response.headers['Location']}; use the final address as base_url"
+    else:
+        detail = f"{response.reason_phrase}, without a problem document: {response.text[:_MAX_TEXT]!r}"
     return ApiError(response.status_code, "", detail, retry_after=retry_after, request_id=request_id)
 
 
