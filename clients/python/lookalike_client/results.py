@@ -278,6 +278,8 @@ def _parse(kind: Any, value: Any) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return None if value is None else _parse(next(each for each in arguments if each is not types.NoneType), value)
+    if kind == list[float]:  # embeddings are long
+        return [*map(float, _checked(value, list))]
     if origin is list:
         return [_parse(arguments[0], each) for each in _checked(value, list)]
     if origin is dict:
