@@ -291,3 +291,32 @@ assert "torch" not in sys.modules
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+FIRST_BATCHES_AT_ONCE = """
+import sys, threading
+import numpy as np
+import openvino
+from openvino import opset13
+import lookalike.encoders.engines.openvino
+
+sys.setswitchinterval(1e-6)
+given = opset13.parameter([-1, 4], np.float32)
+compiled = openvino.Core().compile_model(openvino.Model([opset13.relu(given)], [given]), "CPU")
+start = threading.Barrier(8)
+
+def run(request):
+    start.wait()
+    request.infer([np.ones((2, 4), np.float32)], share_inputs=True, share_outputs=True)
+
+threads = [threading.Thread(target=run, args=(compiled.create_infer_request(),)) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_first_batches_of_a_process_may_run_at_once() -> None:
+    for _ in range(3):  # without the engine's conversion at import, six of seven runs hang
+        subprocess.run([sys.executable, "-c", FIRST_BATCHES_AT_ONCE], check=True, timeout=60)

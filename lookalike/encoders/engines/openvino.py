@@ -40,6 +40,9 @@ _MIN_STREAM_ROWS = 8
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
+openvino.Tensor(np.zeros(1, np.float32))
+"""The first conversion of an array in a process: two at once, in two threads, wait for each other forever."""
+
 
 class OpenVINOEngine:
     """Runs a tower on the CPU, from as many threads concurrently as there are streams.
