@@ -121,7 +121,7 @@ def measure(
     return result
 
 
-_NOT_DESCRIBED = ("calibration", "text_hint", "languages", "limits")
+_NOT_DESCRIBED = ("calibration", "temperature", "text_hint", "languages", "limits")
 
 
 def describe(spec: EncoderSpec) -> dict[str, Any]:

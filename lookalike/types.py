@@ -36,6 +36,9 @@ class Thresholds:
     text_text: float = 0.3
 
 
+CLIP_TEMPERATURE = 0.01
+"""The lowest that the training of CLIP allows, at which its models end (Radford et al. 2021, section 2.5)."""
+
 Identity = tuple[str, int, int, str]
 """Weights, width, input side and preprocessing of an encoder."""
 
@@ -57,6 +60,7 @@ class EncoderSpec:
         text_hint: what to do where `text` is false.
         thresholds: the encoder's default thresholds of similarity.
         calibration: measured thresholds and probabilities, which override the defaults.
+        temperature: what cosines of images and texts are divided by before a softmax over texts; above 0.
         languages: of texts, ISO 639-1 codes; empty where they are not known.
         limits: what it finds well and what not, one plain sentence; empty where it is not known.
     """
@@ -73,6 +77,7 @@ class EncoderSpec:
     text_hint: str = "search by image"
     thresholds: Thresholds = Thresholds()
     calibration: Calibration | None = None
+    temperature: float = CLIP_TEMPERATURE
     languages: tuple[str, ...] = ()
     limits: str = ""
 

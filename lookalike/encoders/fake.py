@@ -3,7 +3,7 @@
 An image's vector is the mean colour of each cell of a 2 x 2 grid (4 cells x 3 channels), with a thirteenth number 32
 so that black has a direction, scaled to unit norm. A text's vector is the one of an image of the colours it names:
 "red" is all red; "red blue" has a red left half and a blue right half. A word without a colour is grey. The probability
-of two images is their cosine, that of an image and a text (1 + cosine) / 2.
+of two images is their cosine, that of an image and a text (1 + cosine) / 2. The temperature is 0.1.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class FakeEncoder(TextEncoder):
             image_image=PairCalibration(threshold=0.3, cosines=(0.0, 1.0), probabilities=(0.0, 1.0)),
             image_text=PairCalibration(threshold=0.75, cosines=(-1.0, 1.0), probabilities=(0.0, 1.0)),
         ),
+        temperature=0.1,
         languages=("en",),
         limits="Good for colours; not for anything else.",
     )

@@ -163,6 +163,7 @@ def test_spec_is_constant_and_consistent(encoder: TextEncoder) -> None:
     assert before.image_size == encoder.preprocessing.size
     assert (before.engine, before.device) in {("numpy", "cpu"), ("torch", "cpu"), ("openvino", "cpu")}
     assert len(before.weights) == 64
+    assert before.temperature > 0
 
 
 @every_encoder

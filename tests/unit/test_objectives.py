@@ -88,6 +88,16 @@ def test_clip_equals_the_naive_loop(temperature, remembered):
     assert objective.log_scale.grad.item() == pytest.approx(scale.grad.item(), rel=1e-5)
 
 
+def test_temperature_over_texts_is_the_learned_one_of_clip():
+    clip = make_objective("clip", temperature=0.05, min_temperature=0.02)
+    assert clip.text_temperature == pytest.approx(0.05)
+    with torch.no_grad():
+        clip.log_scale.fill_(10.0)
+    assert clip.text_temperature == pytest.approx(0.02)
+    others = [make_objective(name) for name in objective_names() if name != "clip"]
+    assert {objective.text_temperature for objective in others if objective.needs != "captions"} == {None}
+
+
 @pytest.mark.parametrize("name", objective_names())
 @pytest.mark.parametrize(
     ("labels", "why"),

@@ -15,6 +15,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from lookalike.encoders.dual_encoder import DualEncoder
 from lookalike.encoders.engines import EngineOptions
@@ -178,6 +179,14 @@ def test_changed_weights_are_detected(checkpoints: dict[str, Path], tmp_path: Pa
     after = open_clip_encoder(f"open_clip:tiny/{tmp_path / 'other.pt'}")
     assert after.spec.identity != before.spec.identity
     assert not np.allclose(ours(after)[0], ours(before)[0], atol=1e-2)
+
+
+def test_temperature_is_the_learned_one(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    tensors = load_file(checkpoints["tiny"])
+    save_file({**tensors, "logit_scale": torch.tensor(25.0).log()}, tmp_path / "own.safetensors")
+    for _ in ("from the model", "from the cache"):
+        spec = open_clip_encoder(f"open_clip:tiny/{tmp_path / 'own.safetensors'}").spec
+        assert spec.temperature == pytest.approx(1 / 25)
 
 
 def test_choice_is_logged(checkpoints: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:

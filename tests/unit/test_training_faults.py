@@ -18,6 +18,7 @@ from lookalike.encoders.engines import EngineOptions
 from lookalike.encoders.preprocessing import Preprocessing
 from lookalike.encoders.registry import load_encoder
 from lookalike.errors import ConfigInvalid, DiskFull, EncoderError, SourceError, WeightsInvalid
+from lookalike.types import CLIP_TEMPERATURE
 from tests.bad_images import bad_images, encoded, make_image
 from tests.unit.small_images import write_folders
 from training.bases.registry import load_base
@@ -174,6 +175,21 @@ def test_invalid_architecture_is_rejected(tmp_path: Path, change: dict[str, obje
         load_encoder(f"folder:{tmp_path / 'mine'}", EngineOptions(engine="torch")).encode_images(
             np.zeros((1, 3, 32, 32), np.uint8)
         )
+
+
+def test_temperature_is_exported(tmp_path: Path) -> None:
+    model = load_base(Base(head=8, size=32), text=False)
+    folder, torch_engine = tmp_path / "mine", EngineOptions(engine="torch")
+    export_encoder(folder, model, model.modules().state_dict(), base="lite", extra={}, temperature=0.04)
+    assert load_encoder(f"folder:{folder}", torch_engine).spec.temperature == 0.04
+    record = json.loads((folder / "encoder.json").read_text())
+    for wrong in (0, -1, "warm"):
+        (folder / "encoder.json").write_text(json.dumps({**record, "temperature": wrong}))
+        with pytest.raises(WeightsInvalid, match=r"encoder\.json"):
+            load_encoder(f"folder:{folder}", torch_engine)
+    earlier = {name: value for name, value in record.items() if name != "temperature"}
+    (folder / "encoder.json").write_text(json.dumps({**earlier, "format": 2}))
+    assert load_encoder(f"folder:{folder}", torch_engine).spec.temperature == CLIP_TEMPERATURE
 
 
 def as_written_by_the_first_edition(folder: Path, *, head: int) -> str:

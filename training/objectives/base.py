@@ -106,6 +106,11 @@ class Objective(nn.Module):
         """Return the loss of n anchors against m >= n references, of which the first n are the anchors themselves."""
         raise NotImplementedError
 
+    @property
+    def text_temperature(self) -> float | None:
+        """The temperature of a softmax over texts; None for a loss without one."""
+        return None
+
     def _check(self, batch: Embedded) -> None:
         if len(batch) == 0:
             raise ValueError("a batch of no rows has no loss")

@@ -67,6 +67,11 @@ class Clip(Objective):
         loss = (F.cross_entropy(scale * to_texts, own) + F.cross_entropy(scale * to_images, own)) / 2
         return Outcome(loss, {**_stats(to_texts, to_images, own), "temperature": 1 / scale.item()})
 
+    @property
+    @override
+    def text_temperature(self) -> float | None:
+        return 1 / self._scale().item()
+
     def _scale(self) -> Tensor:
         with torch.no_grad():  # the parameter itself: a clamp inside the graph would stop its gradient at the bound
             self.log_scale.clamp_(self.min_log_scale, self.max_log_scale)

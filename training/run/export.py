@@ -27,6 +27,7 @@ def export_encoder(
     base: str,
     extra: Mapping[str, str],
     calibration: Calibration | None = None,
+    temperature: float | None = None,
 ) -> None:
     """Write the folder; an older encoder there is replaced once the new one is complete.
 
@@ -37,6 +38,7 @@ def export_encoder(
         base: name of the encoder that training started from.
         extra: further files' names and texts: model card, report, configuration, metrics.
         calibration: of pairs, where it was measured.
+        temperature: of the loss over texts, where there is one.
 
     Raises:
         SourceError: `out` exists and is no exported encoder.
@@ -57,6 +59,7 @@ def export_encoder(
         end=model.end,
         end_id=model.end_id,
         weights=sha256_file(part / WEIGHTS_FILE),
+        temperature=temperature,
     )
     (part / ENCODER_FILE).write_text(exported.to_json(), "utf-8")
     shutil.copymode(part / ENCODER_FILE, part / WEIGHTS_FILE)  # safetensors makes its files unreadable for other users

@@ -165,6 +165,7 @@ class _TrainingRun:
             base=self.settings.base.encoder,
             extra=text_files(report, self.settings, self.work / METRICS_FILE),
             calibration=evaluation.calibration if evaluation else None,
+            temperature=self.objective.text_temperature,
         )
 
     def _prepare(self, model: Trainable) -> None:

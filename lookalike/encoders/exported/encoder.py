@@ -21,7 +21,7 @@ from lookalike.encoders.engines.cache import sha256_file, source_digest
 from lookalike.encoders.exported.format import CALIBRATION_FILE, ExportedEncoder, read_encoder
 from lookalike.encoders.families import model_family
 from lookalike.errors import UnknownEncoder
-from lookalike.types import EncoderSpec
+from lookalike.types import CLIP_TEMPERATURE, EncoderSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,6 +83,7 @@ class _Exported:
             precision=choice.precision,
             device=choice.device,
             calibration=folder_calibration(f"{PREFIX}{self.folder}"),
+            temperature=self.record.temperature or CLIP_TEMPERATURE,
         )
         key = self._tower_key(spec)
         text = self._text_model(key) if spec.text else None

@@ -13,6 +13,7 @@ image.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from lookalike.encoders.preprocessing import Preprocessing
 from lookalike.errors import WeightsInvalid, WeightsMissing
 
 ENCODER_FILE, WEIGHTS_FILE, CALIBRATION_FILE = "encoder.json", "weights.safetensors", "calibration.json"
-FORMAT = 2
-"""Format 2 has the fields of format 1; it means that weights in `lite`'s joint space are of its second edition."""
+FORMAT = 3
+"""Format 2 has the fields of format 1; it means that weights in `lite`'s joint space are of its second edition.
+Format 3 adds the temperature."""
 MAX_SIDE = 4096
 """Side of an input image, pixels."""
 
@@ -43,6 +45,7 @@ class ExportedEncoder:
         end: how the end token is found, as in `open_clip.model.Description`.
         end_id: its id.
         weights: SHA-256 of `weights.safetensors`, hex.
+        temperature: at the end of training, as in `EncoderSpec`.
     """
 
     name: str
@@ -54,6 +57,7 @@ class ExportedEncoder:
     end: str | None
     end_id: int
     weights: str
+    temperature: float | None = None
 
     def to_json(self) -> str:
         """The file's text."""
@@ -104,10 +108,13 @@ def _require_valid(exported: ExportedEncoder) -> None:
     """Raise ValueError for values that no encoder has."""
     model_family(exported.architecture.family)
     size, resize = exported.preprocessing.size, exported.preprocessing.resize
+    temperature = exported.temperature
     mean, std = exported.preprocessing.mean, exported.preprocessing.std
     if not 1 <= size <= resize <= MAX_SIDE:
         raise ValueError(f"size is {size} and resize {resize}; they must be 1 to {MAX_SIDE}, size the smaller")
     if exported.dim < 1 or exported.architecture.head not in (0, exported.dim):
         raise ValueError(f"dim {exported.dim} does not fit a head of {exported.architecture.head}")
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}; it must be above 0")
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError(f"mean {mean} and std {std} must be three numbers each, std above 0")

@@ -14,7 +14,7 @@ import numpy as np
 from lookalike.calibration import Calibration, read_calibration
 from lookalike.encoders.dual_encoder import TEXT_BATCHES, DualEncoder, TextModel
 from lookalike.encoders.engines import EngineOptions, Tower, choose_engine
-from lookalike.encoders.lite.abilities import LANGUAGES, LIMITS
+from lookalike.encoders.lite.abilities import LANGUAGES, LIMITS, TEMPERATURE
 from lookalike.encoders.lite.constants import LITE_DIM, LITE_PREPROCESSING
 from lookalike.encoders.lite.family import LiteFamily
 from lookalike.encoders.lite.weights import (
@@ -63,6 +63,7 @@ def lite_encoder(options: EngineOptions = EngineOptions(), *, heads: Path = HEAD
         precision=choice.precision,
         device=choice.device,
         calibration=lite_calibration(heads),
+        temperature=TEMPERATURE,
         languages=LANGUAGES if text_here else (),
         limits=LIMITS,
     )

@@ -66,6 +66,7 @@ def _assemble(name: str, description: Description, choice: EngineChoice, loader:
         engine=choice.engine,
         precision=choice.precision,
         device=choice.device,
+        temperature=description.temperature,
     )
     family = OpenClipFamily()
     image = _image_tower(description, family, loader)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ from lookalike.errors import EncoderError, WeightsInvalid
 if TYPE_CHECKING:
     from torch import nn
 
-_DESCRIPTION = 2  # incremented when the fields of `Description` change
+_DESCRIPTION = 3  # incremented when the fields of `Description` change
 _CONFIG_FILE = "open_clip_config.json"
 
 
@@ -38,6 +39,7 @@ class Description:
         end: how the end token is found, `argmax` or `eos`; None where ids must not be trimmed.
         end_id: its id, for `eos`.
         text_fault: why texts can't be encoded; None where they can.
+        temperature: 1 / exp(logit_scale), as it was learned.
     """
 
     checkpoint: str
@@ -48,6 +50,7 @@ class Description:
     end: str | None
     end_id: int
     text_fault: str | None
+    temperature: float
 
 
 class OpenClipModel:
@@ -113,6 +116,7 @@ class OpenClipModel:
             end=end_pool(model),
             end_id=end_id(model),
             text_fault=self._tokenizer_error(),
+            temperature=math.exp(-model.logit_scale.item()),
         )
 
     def _tokenizer_error(self) -> str | None:
