@@ -16,6 +16,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from app import tracing
 from app.api import (
+    classify,
     collections,
     embeddings,
     fields,
@@ -27,6 +28,7 @@ from app.api import (
     search,
     search_batch,
     similarity,
+    similarity_matrix,
     stats,
 )
 from app.middleware.body_limit import BodyLimitMiddleware
@@ -56,6 +58,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(search.router)
     app.include_router(search_batch.router)
     app.include_router(similarity.router)
+    app.include_router(similarity_matrix.router)
+    app.include_router(classify.router)
     app.include_router(embeddings.router)
     app.include_router(models.router)
     app.include_router(items.router)

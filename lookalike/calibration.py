@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from lookalike.errors import WeightsInvalid
 from lookalike.match_calibration import MatchCalibration
@@ -55,7 +56,11 @@ class PairCalibration:
         >>> PairCalibration(0.5, (0.2, 0.6), (0.0, 1.0)).probability(0.5)
         0.75
         """
-        return float(np.interp(cosine, self.cosines, self.probabilities))
+        return float(self.probabilities_of(cosine))
+
+    def probabilities_of(self, cosines: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each pair by its cosine, in the same shape."""
+        return np.asarray(np.interp(np.asarray(cosines), self.cosines, self.probabilities))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -29,10 +29,12 @@ from lookalike.row_search import RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.protocol import VectorStore
 from lookalike.text import normalize_text
-from lookalike.types import EncoderSpec, Float32, Hit, Int64, SearchResult, UInt8
+from lookalike.types import EncoderSpec, Float32, Float64, Hit, Int64, SearchResult, UInt8
 
 Modality = Literal["image", "text"]
 _DEFAULTS = SearchOptions()
+_NO_DIRECTION = 1e-6
+"""Norm below which the mean of unit vectors counts as zero."""
 _SPECIAL_TOKENS = 4
 """Tokens of a text beside those of its characters, such as its start and its end; no tokenizer here adds more."""
 
@@ -396,6 +398,53 @@ def compare(a: Embedding, b: Embedding, spec: EncoderSpec, threshold: float | No
     probability = None if curve is None else curve.probability(cosine)
     truncated_tokens = a.truncated_tokens, b.truncated_tokens
     return Similarity(cosine, distance, limit, distance <= limit, probability, truncated_tokens)
+
+
+def compare_all(
+    a: Sequence[Embedding], b: Sequence[Embedding], spec: EncoderSpec
+) -> tuple[Float64, list[list[float | None]]]:
+    """Compare each of n unit vectors with each of m.
+
+    Args:
+        a: n embeddings, those of the rows.
+        b: m embeddings, those of the columns.
+        spec: the encoder, whose calibration gives the probabilities.
+
+    Returns:
+        (n, m) cosines in [-1, 1], and for each pair the probability that the two belong together, as `compare` gives
+        it; None where the encoder is not calibrated for this kind of pair.
+    """
+    rows = np.stack([each.vector for each in a]).astype(np.float64)
+    columns = np.stack([each.vector for each in b]).astype(np.float64)
+    cosines = np.clip(rows @ columns.T, -1.0, 1.0)
+    curves = {(x, y): _calibration(x, y, spec) for x in get_args(Modality) for y in get_args(Modality)}
+    values = {kinds: curve.probabilities_of(cosines) for kinds, curve in curves.items() if curve is not None}
+    probabilities = [
+        [_cell(values.get((x.modality, y.modality)), i, j) for j, y in enumerate(b)] for i, x in enumerate(a)
+    ]
+    return cosines, probabilities
+
+
+def _cell(values: Float64 | None, row: int, column: int) -> float | None:
+    return None if values is None else float(values[row, column])
+
+
+def ensemble(vectors: Float32) -> Float32:
+    """Return the unit vector of the mean of (n, d) unit vectors, as prompts are combined (Radford et al. 2021, 3.1.4).
+
+    Returns:
+        (d,) float32 of unit norm; the first vector if their mean has no direction.
+    """
+    mean = vectors.astype(np.float64).mean(axis=0)
+    norm = float(np.linalg.norm(mean))
+    return np.asarray(vectors[0] if norm < _NO_DIRECTION else mean / norm, np.float32)
+
+
+def softmax(cosines: Float64, temperature: float) -> Float64:
+    """Return the shares of (n, m) cosines in each row, which add to 1, after division by the temperature."""
+    logits = (cosines - cosines.max(axis=1, keepdims=True)) / temperature
+    shares = np.exp(logits)
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
 def _calibration(a: Modality, b: Modality, spec: EncoderSpec) -> PairCalibration | None:

@@ -53,8 +53,8 @@ _RESULT: dict[str, Any] = {
     "metadata": {"path": "chelsea.png", "caption": "chelsea", "width": 451, "height": 300, "format": "PNG"},
     "thumbnail_url": f"/v1/items/chelsea.png/thumbnail?v={_VERSION}",
 }
-_SOURCE: dict[str, Any] = {"collection": "my-collection", "version": _VERSION, "encoder": "lite"}
-_TOOK_MS: dict[str, Any] = {
+EXAMPLE_SOURCE: dict[str, Any] = {"collection": "my-collection", "version": _VERSION, "encoder": "lite"}
+EXAMPLE_TOOK_MS: dict[str, Any] = {
     "decode": 1.9,
     "preprocess": 0.4,
     "wait": 0.1,
@@ -328,7 +328,7 @@ class TookMs(BaseModel):
     The two sides of a pair pass the stages at the same time: each value is that of the slower side.
     """
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_TOOK_MS]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_TOOK_MS]})
 
     decode: float = Field(description="Decoding the image file.")
     preprocess: float = Field(description="Resizing and cropping the image for the encoder.")
@@ -388,7 +388,13 @@ class SearchResponse(SourceModel):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"results": [_RESULT], "no_match": False, "truncated_tokens": 0, "took_ms": _TOOK_MS, **_SOURCE}
+                {
+                    "results": [_RESULT],
+                    "no_match": False,
+                    "truncated_tokens": 0,
+                    "took_ms": EXAMPLE_TOOK_MS,
+                    **EXAMPLE_SOURCE,
+                }
             ]
         }
     )
@@ -421,8 +427,8 @@ class SimilarityResponse(SourceModel):
                     "probability": 0.8728,
                     "kinds": ["image", "text"],
                     "truncated_tokens": [0, 0],
-                    "took_ms": _TOOK_MS,
-                    **_SOURCE,
+                    "took_ms": EXAMPLE_TOOK_MS,
+                    **EXAMPLE_SOURCE,
                 }
             ]
         }
@@ -463,13 +469,15 @@ class Item(BaseModel):
 class ItemResponse(Item, SourceModel):
     """One item of the collection."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{**_ITEM, **_SOURCE}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{**_ITEM, **EXAMPLE_SOURCE}]})
 
 
 class ItemsResponse(SourceModel):
     """A page of the collection's items, in the order of their rows or of a column."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_ITEM], "offset": 0, "total": 24, **_SOURCE}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [_ITEM], "offset": 0, "total": 24, **EXAMPLE_SOURCE}]}
+    )
 
     items: list[Item] = Field(description="At most `limit` items.")
     offset: int = Field(description="Number of items that were skipped.")
@@ -562,7 +570,7 @@ class FacetsResponse(SourceModel):
     """The columns of a collection, and the values that items have in them."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"fields": _FACETS, "count": 24, "total": 24, **_SOURCE}]}
+        json_schema_extra={"examples": [{"fields": _FACETS, "count": 24, "total": 24, **EXAMPLE_SOURCE}]}
     )
 
     fields: list[FieldFacet] = Field(description="The columns, in their order or that of the request.")
@@ -581,7 +589,7 @@ class CountRequest(RequestModel):
 class CountResponse(SourceModel):
     """How many items pass a filter."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"count": 17, "total": 24, **_SOURCE}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"count": 17, "total": 24, **EXAMPLE_SOURCE}]})
 
     count: int = Field(description="Number of items that pass the filter.")
     total: int = Field(description="Number of items of the collection.")
@@ -676,7 +684,7 @@ class Ready(SourceModel):
     """Queries succeed."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"status": "ready", "items": 24, "text": True, **_SOURCE}]}
+        json_schema_extra={"examples": [{"status": "ready", "items": 24, "text": True, **EXAMPLE_SOURCE}]}
     )
 
     status: Literal["ready"] = Field(default="ready", description="Always `ready`.")
@@ -726,7 +734,13 @@ class BatchResponse(BaseModel):
             "examples": [
                 {
                     "responses": [
-                        {"results": [_RESULT], "no_match": False, "truncated_tokens": 0, "took_ms": _TOOK_MS, **_SOURCE}
+                        {
+                            "results": [_RESULT],
+                            "no_match": False,
+                            "truncated_tokens": 0,
+                            "took_ms": EXAMPLE_TOOK_MS,
+                            **EXAMPLE_SOURCE,
+                        }
                     ]
                 }
             ]

@@ -24,6 +24,8 @@ CALLS: dict[str, list[Callable[[Any], Any]]] = {
     "iter_search": [lambda client: client.iter_search(image=PHOTOGRAPH, total=3)],
     "search_batch": [lambda client: client.search_batch(["a cat", {"query": Part(id="cat.png"), "limit": 1}])],
     "compare": [lambda client: client.compare("a cat", PHOTOGRAPH, threshold=0.5)],
+    "similarity_matrix": [lambda client: client.similarity_matrix(["a cat", PHOTOGRAPH], [{"id": "cat.png"}])],
+    "classify": [lambda client: client.classify([PHOTOGRAPH], ["cat", "dog"], template="a photo of a {}.")],
     "embed": [lambda client: client.embed(["a cat", PHOTOGRAPH])],
     "models": [lambda client: client.models()],
     "model": [lambda client: client.model("lite")],

@@ -139,6 +139,25 @@ def test_pair_is_compared(client: Client) -> None:
         client.compare("a cat", Part(text="a dog", weight=2.0))
 
 
+def test_many_are_compared_with_many(client: Client) -> None:
+    found = client.similarity_matrix([PHOTOGRAPH, "a cat"], [Part(id=CAT)])
+    assert found.kinds == [["image", "text"], ["image"]]
+    assert found.cosine == [[pytest.approx(1.0, abs=1e-4)], [client.compare("a cat", {"id": CAT}).cosine]]
+    square = client.similarity_matrix([PHOTOGRAPH, "a cat", "a dog"])
+    assert square.probability[1][2] is None
+    assert [len(row) for row in square.cosine] == [3, 3, 3]
+
+
+def test_images_are_classified(client: Client) -> None:
+    [alone] = client.classify(PHOTOGRAPH, ["red", "blue"])
+    first, second = client.classify([str(PHOTOGRAPH), Part(id=CAT)], ("red", "blue"), template=["{}", "a {} thing"])
+    assert {each.label for each in alone} == {"red", "blue"}
+    assert sum(each.softmax for each in alone) == pytest.approx(1.0, abs=1e-5)
+    assert [each.cosine for each in first] == pytest.approx([each.cosine for each in second], abs=1e-4)
+    with pytest.raises(ApiError, match=r"inputs\.1"):
+        client.classify([PHOTOGRAPH, Part(text="a cat")], ["red"])
+
+
 def test_items_are_listed(client: Client) -> None:
     page = client.items(limit=2, offset=1, sort="-width", fields=["width"])
     assert (len(page), page.offset, page.total) == (2, 1, len(ITEMS))

@@ -14,7 +14,20 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Scope
 
 from app.admission import AdmissionControllers, RequestKind
-from app.api import collections, embeddings, fields, health, items, models, search, search_batch, similarity, stats
+from app.api import (
+    classify,
+    collections,
+    embeddings,
+    fields,
+    health,
+    items,
+    models,
+    search,
+    search_batch,
+    similarity,
+    similarity_matrix,
+    stats,
+)
 from app.api.request_admission import Admission, admitted, with_deadline
 from app.api.routing import Route, Router
 from app.errors import RequestError
@@ -392,18 +405,31 @@ async def test_fetch_that_outlives_its_request_does_not_resume() -> None:
     assert service.text.in_flight == 0
 
 
+ROUTES = (
+    classify,
+    collections,
+    embeddings,
+    fields,
+    health,
+    items,
+    models,
+    search,
+    search_batch,
+    similarity,
+    similarity_matrix,
+    stats,
+)
+
+
 def test_service_routes_declare_kinds_and_deadlines() -> None:
     declared = {
         route.path: getattr(route.endpoint, "admission", "nothing")
-        for module in (collections, embeddings, fields, health, items, models, search, search_batch, similarity, stats)
+        for module in ROUTES
         for route in module.router.routes
         if isinstance(route, Route)
     }
     assert declared.keys() == {
-        route.path
-        for module in (collections, embeddings, fields, health, items, models, search, search_batch, similarity, stats)
-        for route in module.router.routes
-        if isinstance(route, APIRoute)
+        route.path for module in ROUTES for route in module.router.routes if isinstance(route, APIRoute)
     }
     of_a_collection = {
         "/search": "text",
@@ -412,6 +438,8 @@ def test_service_routes_declare_kinds_and_deadlines() -> None:
         "/search/image": "image",
         "/search/item": "item",
         "/similarity": "pair",
+        "/similarity/matrix": "text",
+        "/classify": "text",
         "/items": "read",
         "/items/{item_id:path}": "read",
         "/items/{item_id:path}/thumbnail": "read",

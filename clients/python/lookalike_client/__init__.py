@@ -5,6 +5,7 @@ from lookalike_client.client import Client
 from lookalike_client.errors import ApiError, ConnectionFailed, LookalikeError, ResponseInvalid
 from lookalike_client.inputs import Part, SearchOptions, SearchRequest
 from lookalike_client.results import (
+    Classification,
     CollectionInfo,
     Comparison,
     Count,
@@ -16,8 +17,10 @@ from lookalike_client.results import (
     ItemDetails,
     Items,
     Model,
+    Prediction,
     Ready,
     SearchResults,
+    SimilarityMatrix,
     StageStats,
     Thumbnail,
 )
@@ -26,6 +29,7 @@ from lookalike_client.retries import Retries
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "Classification",
     "Client",
     "CollectionInfo",
     "Comparison",
@@ -41,12 +45,14 @@ __all__ = [
     "LookalikeError",
     "Model",
     "Part",
+    "Prediction",
     "Ready",
     "ResponseInvalid",
     "Retries",
     "SearchOptions",
     "SearchRequest",
     "SearchResults",
+    "SimilarityMatrix",
     "StageStats",
     "Thumbnail",
 ]

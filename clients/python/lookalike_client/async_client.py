@@ -14,9 +14,10 @@ from lookalike_client import calls, encoder_calls
 from lookalike_client.call import Call
 from lookalike_client.errors import ApiError
 from lookalike_client.images import ImageInput
-from lookalike_client.inputs import Input, Query, ResultOptions, SearchOptions, SearchRequest, single_part
+from lookalike_client.inputs import Input, Part, Query, ResultOptions, SearchOptions, SearchRequest, single_part
 from lookalike_client.paging import Entry, Page, Pages, item_pages, next_call, search_pages
 from lookalike_client.results import (
+    Classification,
     CollectionInfo,
     Comparison,
     Count,
@@ -29,6 +30,7 @@ from lookalike_client.results import (
     Model,
     Ready,
     SearchResults,
+    SimilarityMatrix,
     StageStats,
     Thumbnail,
 )
@@ -111,6 +113,20 @@ class AsyncClient(Session):
     async def compare(self, a: Input, b: Input, *, threshold: float | None = None) -> Comparison:
         """Compare two sides. A `str` is a text; an image is a `Path`, bytes, an open file or a Pillow image."""
         return await self._send_built(lambda: calls.compare(self._base, a, b, threshold))
+
+    async def similarity_matrix(self, a: Sequence[Input], b: Sequence[Input] | None = None) -> SimilarityMatrix:
+        """Compare each of several inputs with each of others, at most 10,000 pairs of 256 inputs."""
+        return await self._send_built(lambda: encoder_calls.similarity_matrix(self._base, a, b))
+
+    async def classify(
+        self,
+        images: ImageInput | Part | Sequence[ImageInput | Part],
+        labels: Sequence[str],
+        *,
+        template: str | Sequence[str] | None = None,
+    ) -> list[Classification]:
+        """Sort labels by how well each describes an image."""
+        return await self._send_built(lambda: encoder_calls.classify(self._base, images, labels, template))
 
     async def embed(self, inputs: Input | Sequence[Input], *, model: str | None = None) -> Embeddings:
         """Embed up to 2,048 texts and images; a `str` is a text."""

@@ -14,7 +14,7 @@ from lookalike_client.results import parse
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-_LISTS = ("fields", "include")
+_LISTS = ("fields", "include", "labels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,10 @@ from lookalike_client import calls, encoder_calls
 from lookalike_client.call import Call
 from lookalike_client.errors import ApiError
 from lookalike_client.images import ImageInput
-from lookalike_client.inputs import Input, Query, ResultOptions, SearchOptions, SearchRequest, single_part
+from lookalike_client.inputs import Input, Part, Query, ResultOptions, SearchOptions, SearchRequest, single_part
 from lookalike_client.paging import Entry, Page, Pages, item_pages, next_call, search_pages
 from lookalike_client.results import (
+    Classification,
     CollectionInfo,
     Comparison,
     Count,
@@ -29,6 +30,7 @@ from lookalike_client.results import (
     Model,
     Ready,
     SearchResults,
+    SimilarityMatrix,
     StageStats,
     Thumbnail,
 )
@@ -160,6 +162,34 @@ class Client(Session):
             threshold: cosine distance up to which they are similar; the encoder's own by default.
         """
         return self._send(calls.compare(self._base, a, b, threshold))
+
+    def similarity_matrix(self, a: Sequence[Input], b: Sequence[Input] | None = None) -> SimilarityMatrix:
+        """Compare each of several inputs with each of others, at most 10,000 pairs of 256 inputs.
+
+        Args:
+            a: the inputs of the rows; a `str` is a text.
+            b: the inputs of the columns; those of the rows by default.
+        """
+        return self._send(encoder_calls.similarity_matrix(self._base, a, b))
+
+    def classify(
+        self,
+        images: ImageInput | Part | Sequence[ImageInput | Part],
+        labels: Sequence[str],
+        *,
+        template: str | Sequence[str] | None = None,
+    ) -> list[Classification]:
+        """Sort labels by how well each describes an image.
+
+        Args:
+            images: one or several images; a `str` is the path of a file, and `Part(id=...)` an item.
+            labels: the labels.
+            template: text around a label, such as `a photo of a {}.`, or several.
+
+        Returns:
+            For each image its predictions, the best one first.
+        """
+        return self._send(encoder_calls.classify(self._base, images, labels, template))
 
     def embed(self, inputs: Input | Sequence[Input], *, model: str | None = None) -> Embeddings:
         """Embed up to 2,048 texts and images; a `str` is a text.

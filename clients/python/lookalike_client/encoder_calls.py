@@ -1,4 +1,4 @@
-"""The calls that use a collection's encoder alone: embeddings and models."""
+"""The calls that use a collection's encoder alone: embeddings, matrices and classes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,30 @@ import httpx
 
 from lookalike_client.call import Call, given_options, member, read_json, record
 from lookalike_client.errors import ResponseInvalid
+from lookalike_client.images import ImageInput
 from lookalike_client.inputs import Input, Part, as_part, as_parts, side_body
-from lookalike_client.results import Embeddings, Model
+from lookalike_client.results import Classification, Embeddings, Model, SimilarityMatrix
+
+
+def similarity_matrix(base: str, a: Sequence[Input], b: Sequence[Input] | None) -> Call[SimilarityMatrix]:
+    """Compare each input of a with each of b."""
+    body = {"a": [side_body(each) for each in a]}
+    if b is not None:
+        body["b"] = [side_body(each) for each in b]
+    return Call(method="POST", path=f"{base}/similarity/matrix", read=record(SimilarityMatrix), json=body)
+
+
+def classify(
+    base: str,
+    images: ImageInput | Part | Sequence[ImageInput | Part],
+    labels: Sequence[str],
+    template: str | Sequence[str] | None,
+) -> Call[list[Classification]]:
+    """Compare images with labels."""
+    given: Any = images if isinstance(images, list | tuple) else [images]
+    inputs = [side_body(each if isinstance(each, Part) else Part(image=each)) for each in given]
+    body = given_options({"inputs": inputs, "labels": labels, "template": template})
+    return Call(method="POST", path=f"{base}/classify", read=member("results", list[Classification]), json=body)
 
 
 def embed(inputs: Input | Sequence[Input], model: str | None) -> Call[Embeddings]:

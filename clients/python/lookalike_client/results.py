@@ -101,6 +101,55 @@ class Comparison(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SimilarityMatrix(Source):
+    """How similar each input of a is to each of b: row i, column j.
+
+    Attributes:
+        cosine: cosine similarities.
+        probability: calibrated probabilities that the two belong together, or None.
+        kinds: of the inputs of a and of b, each `image` or `text`.
+        truncated_tokens: of the texts of a and of b, not read by the encoder.
+        took_ms: milliseconds by stage.
+    """
+
+    cosine: list[list[float]]
+    probability: list[list[float | None]]
+    kinds: list[list[str]]
+    truncated_tokens: list[list[int]]
+    took_ms: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """How well a label describes an image.
+
+    Attributes:
+        label: the label.
+        cosine: cosine similarity of label and image.
+        softmax: share of the label among all labels; the shares add to 1.
+        probability: calibrated probability that the label is right, whatever the others; or None.
+    """
+
+    label: str
+    cosine: float
+    softmax: float
+    probability: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """The predictions for one image, the best one first; iterating yields them."""
+
+    predictions: list[Prediction]
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self.predictions)
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Embeddings:
     """Embeddings of unit norm, in the order of the inputs; iterating yields them.
 
