@@ -37,6 +37,18 @@ def test_similarity_accepts_a_url(fetching: TestClient) -> None:
     assert (response["cosine"], response["kinds"]) == (1.0, ["image", "image"])
 
 
+def test_lists_of_inputs_accept_urls(fetching: TestClient) -> None:
+    with serving(responds(200, photograph("cup"))) as port:
+        url = f"http://127.0.0.1:{port}/"
+        embedded = fetching.post("/v1/embeddings", json={"input": [{"image": url}, "red"]}).json()
+        as_strings = fetching.post("/v1/embeddings", json={"input": [url], "modality": "image"}).json()
+        matrix = fetching.post("/v1/similarity/matrix", json={"a": [{"id": "cup"}, {"url": url}]}).json()
+        classes = fetching.post("/v1/classify", json={"inputs": [{"url": url}], "labels": ["red"]}).json()
+    assert embedded["data"][0]["embedding"] == as_strings["data"][0]["embedding"]
+    assert matrix["cosine"][0][1] == pytest.approx(1.0, abs=1e-5)
+    assert classes["results"][0]["predictions"][0]["label"] == "red"
+
+
 def test_body_that_is_no_image_is_unsupported(fetching: TestClient) -> None:
     with serving(responds(200, b"<html>", Content_Type="image/png")) as port:
         response = fetching.post("/v1/search/image", json={"url": f"http://127.0.0.1:{port}/"})
