@@ -15,12 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
+from mcp_types import CallToolResult, ImageContent, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
 
-from lookalike.messages import quoted
+from lookalike.messages import quoted, unknown_name
 from lookalike_client import ApiError, AsyncClient, LookalikeError
 
 MAX_LIMIT = 100
@@ -148,6 +149,20 @@ class Tools:
         return self._clients[name]
 
 
+class _Server(MCPServer):
+    """Refuses unknown arguments, which the SDK would ignore: results without a misspelled filter would mislead."""
+
+    @override
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        for tool in await self.list_tools():
+            known = tool.input_schema.get("properties", {})
+            if tool.name == name and (unknown := next((each for each in arguments if each not in known), None)):
+                raise ToolError(unknown_name("argument", unknown, known))
+        return await super().call_tool(name, arguments, context)
+
+
 def mcp_server(tools: Tools) -> MCPServer:
     """Return a server of the Model Context Protocol that has the tools."""
 
@@ -158,7 +173,7 @@ def mcp_server(tools: Tools) -> MCPServer:
         finally:
             await tools.close()
 
-    server = MCPServer(
+    server = _Server(
         "lookalike",
         title="Lookalike",
         instructions=_INSTRUCTIONS,

@@ -46,7 +46,7 @@ async def classify(request: Request, pipeline: PipelineDep, service: ServiceDep)
     body = await read_json(request, ClassifyRequest)
     templates = len(body.templates)
     prompts = body.prompts
-    count_queries(request, len(body.inputs) + len(prompts) - 1)  # the request itself has been counted as one
+    count_queries(request, len(body.inputs) + len(prompts))
     started = time.perf_counter()
     names = [*input_names("inputs", body.inputs), *(f"labels.{place // templates}" for place in range(len(prompts)))]
     inputs = [*map(input_of, body.inputs), *map(TextQuery, prompts)]

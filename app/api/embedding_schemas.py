@@ -90,10 +90,13 @@ class EmbeddingsRequest(RequestModel):
     model: str | None = Field(
         default=None, description="Name of a collection or of its encoder; the default collection's if absent."
     )
-    modality: Literal["text", "image"] = Field(
+    modality: Literal["text", "image"] | None = Field(
         default="text", description="What strings are: texts, or images as URL, base64 or data URI."
     )
     encoding_format: Literal["float", "base64"] | None = Field(default=None, description=_ENCODING)
+    embedding_type: Literal["float", "base64"] | None = Field(
+        default=None, description="The same as `encoding_format`, under the name of Jina's API."
+    )
     dimensions: StrictInt | None = Field(default=None, description="Refused unless it is the encoder's.")
     user: Any = Field(default=None, description=_IGNORED)
     task: Any = Field(default=None, description=_IGNORED)

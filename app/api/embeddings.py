@@ -42,14 +42,14 @@ async def create_embeddings(request: Request, service: ServiceDep) -> Response:
     """
     body = await read_json(request, EmbeddingsRequest)
     inputs = body.inputs
-    count_queries(request, len(inputs) - 1)  # the request itself has been counted as one
+    count_queries(request, len(inputs))
     collection = None if body.model is None else find_model(body.model, service.collections).name
     pipeline = await service.collections.pipeline(collection)
     _check_dimensions(body.dimensions, pipeline)
     names = [f"input.{position}" for position in range(len(inputs))]
     embedded = await embed_inputs(inputs, names, pipeline, service.fetcher, request.state.admission)
     tokens = await _count_tokens([each.text for each in inputs if isinstance(each, TextQuery)], pipeline)
-    as_base64 = body.encoding_format == "base64"
+    as_base64 = "base64" in (body.encoding_format, body.embedding_type)
     return responses.json_response(
         {
             "object": "list",

@@ -47,7 +47,7 @@ async def search_batch(request: Request, pipeline: PipelineDep, service: Service
     queries for the rate limit and for admission.
     """
     body = await read_json(request, BatchSearch)
-    count_queries(request, len(body.queries) - 1)  # the request itself has been counted as one
+    count_queries(request, len(body.queries))
     started = time.perf_counter()
     read = [_read_search(query) for query in body.queries]
     admission: Admission = request.state.admission

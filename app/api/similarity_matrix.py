@@ -42,7 +42,7 @@ async def similarity_matrix(request: Request, pipeline: PipelineDep, service: Se
     """
     body = await read_json(request, MatrixRequest)
     sides = [*body.a, *(body.b or ())]
-    count_queries(request, len(sides) - 1)  # the request itself has been counted as one
+    count_queries(request, len(sides))
     started = time.perf_counter()
     names = [*input_names("a", body.a), *input_names("b", body.b or ())]
     embedded = await embed_inputs(

@@ -116,16 +116,21 @@ def require_role(role: Role, *, rate_limited: bool = False) -> Guard:
         if not caller.may(role):
             raise RoleMissing(f"this needs the role {role!r}; the key has {caller.role!r}")
         if rate_limited:
-            count_queries(request, 1)
+            _count(request, 1)
         return caller
 
     return guard
 
 
 def count_queries(request: Request, queries: int) -> None:
-    """Count queries of a request's caller against the rate limit. Raises RateLimited."""
+    """Count the queries of a request, which has been counted as one of them. Raises RateLimited, RequestError."""
+    _count(request, queries - 1, counted=1)
+
+
+def _count(request: Request, queries: int, *, counted: int = 0) -> None:
     limiter: RateLimiter = request.app.state.service.rate_limiter
-    limiter.count(request.state.caller, request.client.host if request.client else "", queries)
+    address = request.client.host if request.client else ""
+    limiter.count(request.state.caller, address, queries, counted=counted)
 
 
 def reject_cross_origin(request: Request) -> None:

@@ -10,7 +10,7 @@ from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from app.errors import RateLimited
+from app.errors import RateLimited, RequestError
 from lookalike.errors import ConfigInvalid
 
 
@@ -26,21 +26,25 @@ class RateLimiter:
         self._rate = _parse_rate(rate) if rate else None
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())  # its entries expire
 
-    def count(self, caller: str, address: str, queries: int = 1) -> None:
+    def count(self, caller: str, address: str, queries: int = 1, *, counted: int = 0) -> None:
         """Count queries of a caller: all of them, or none if the rate does not allow all.
 
         Args:
             caller: name of the caller; empty without keys.
             address: counted where the caller has no name.
             queries: how many.
+            counted: how many of the same request have been counted before.
 
         Raises:
-            RateLimited: the caller's rate is used up, or is lower than the number of queries.
+            RateLimited: the caller's rate is used up.
+            RequestError: the rate is lower than the number of queries of the request.
         """
         if self._rate is None or not queries:
             return
-        if queries > self._rate.amount:
-            raise RateLimited(f"{queries} queries at once are more than the limit of {self._rate}; send fewer at once")
+        if counted + queries > self._rate.amount:
+            raise RequestError(
+                f"{counted + queries} queries at once are more than the limit of {self._rate}; send fewer at once"
+            )
         name = caller or _network(address)
         if not self._limiter.hit(self._rate, name, cost=queries):
             free = self._limiter.get_window_stats(self._rate, name).reset_time - time.time()

@@ -98,7 +98,8 @@ def test_strings_are_images_with_that_modality(client: TestClient) -> None:
 def test_other_services_options_are_ignored(client: TestClient) -> None:
     ignored = {"user": "me", "task": "retrieval", "late_chunking": True, "encoding_type": "float"}
     assert embed(client, "red", **ignored, normalized=True, truncate=True) == embed(client, "red")
-    assert embed(client, "red", dimensions=DIM) == embed(client, "red")
+    assert embed(client, "red", dimensions=DIM, modality=None) == embed(client, "red")
+    assert embed(client, "red", embedding_type="base64") == embed(client, "red", encoding_format="base64")
 
 
 def test_as_many_inputs_as_are_allowed(client: TestClient) -> None:
@@ -202,6 +203,11 @@ def test_errors_of_access_and_size_have_openais_object(collection: Path) -> None
         assert opened.post(path, json={"input": "red"}, headers=headers).status_code == 200
         limited = checked(opened.post(path, json={"input": ["red"] * 3}, headers=headers))
         assert (limited["status"], limited["error"]["type"]) == (429, "rate_limit_error")
+        more = checked(opened.post(path, json={"input": ["red"] * 4}, headers=headers))
+        assert (more["status"], more["detail"]) == (
+            400,
+            "4 queries at once are more than the limit of 3 per 1 hour; send fewer at once",
+        )
         assert checked(opened.get(path, headers=headers))["status"] == 405
 
 

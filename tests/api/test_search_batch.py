@@ -69,7 +69,8 @@ def test_batch_counts_as_its_queries_for_the_rate_limit(collection: Path) -> Non
         response = limited.post("/v1/search/batch", json={"queries": [{"query": "a cat"}] * 3})
         assert response.status_code == 429
         too_many = limited.post("/v1/search/batch", json={"queries": [{"query": "a cat"}] * 12})
-        assert too_many.status_code == 429
+        assert too_many.status_code == 422
+        assert "12 queries at once are more than the limit of 10 per 1 hour" in too_many.json()["detail"]
 
 
 def test_errors_of_a_batch_are_counted(client: TestClient) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 
 import httpx
 import pytest
@@ -54,6 +56,14 @@ def test_retry_after_is_waited(waits: list[float]) -> None:
     )
     assert client.collections() == []
     assert waits == [2.0, 7.0, 0.8]
+
+
+@pytest.mark.parametrize(("ahead", "low", "high"), [(5, 3.0, 5.0), (-60, 0.2, 0.2)])
+def test_retry_after_may_be_a_date(waits: list[float], ahead: int, low: float, high: float) -> None:
+    date = formatdate(time.time() + ahead, usegmt=True)
+    client, _ = _client(_problem(503, "", date), httpx.Response(200, json=_COLLECTIONS))
+    assert client.collections() == []
+    assert low <= waits[0] <= high
 
 
 def test_last_error_is_raised(waits: list[float]) -> None:

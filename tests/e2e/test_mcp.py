@@ -132,6 +132,8 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("get_image", {"id": "nothing.png"}, "[unknown_item]"),
     ("compare_images", {"a": {"text": "a"}, "b": {}}, "b: pass exactly one of image, id, text; there is none"),
     ("describe_fields", {"collection": "nothing"}, "nothing"),
+    ("search_images", {"text": "a", "filters": {}}, "unknown argument 'filters'; did you mean 'filter'?"),
+    ("list_collections", {"limit": 1}, "unknown argument 'limit'"),
 ]
 
 

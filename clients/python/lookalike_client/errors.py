@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -94,6 +96,11 @@ def error_of_problem(
 
 
 def retry_after_of(response: httpx.Response) -> float | None:
-    """Return the seconds of `Retry-After`; None if it is absent or a date."""
+    """Return the seconds of `Retry-After`, from 0, which may be a date; None if it is absent or invalid."""
     text = response.headers.get("Retry-After", "").strip()
-    return float(text) if text.isascii() and text.isdigit() else None
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None

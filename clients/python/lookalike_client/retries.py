@@ -19,7 +19,7 @@ class Retries:
     """How often and how long to retry calls that change nothing.
 
     A call is sent again after status 429, 502, 503 or 504, and after a connection that was refused or reset. It waits
-    for the seconds of `Retry-After`, else for a delay that doubles.
+    for the time of `Retry-After`, else for a delay that doubles.
 
     Attributes:
         attempts: number of times to retry; 0 for never.
