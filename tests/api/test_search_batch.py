@@ -75,8 +75,10 @@ def test_batch_counts_as_its_queries_for_the_rate_limit(collection: Path) -> Non
 
 def test_errors_of_a_batch_are_counted(client: TestClient) -> None:
     def count() -> float:
-        lines = [each for each in client.get("/metrics").text.splitlines() if 'code="unknown_item"' in each]
-        return sum(float(line.rpartition(" ")[2]) for line in lines)
+        start = 'lookalike_errors_total{code="unknown_item"}'
+        return sum(
+            float(line.removeprefix(start)) for line in client.get("/metrics").text.splitlines() if start in line
+        )
 
     before = count()
     batch(client, [{"query": {"id": "nothing"}}] * 3)
