@@ -33,8 +33,6 @@ from lookalike.types import EncoderSpec, Float32, Float64, Hit, Int64, SearchRes
 
 Modality = Literal["image", "text"]
 _DEFAULTS = SearchOptions()
-_NO_DIRECTION = 1e-6
-"""Norm below which the mean of unit vectors counts as zero."""
 _SPECIAL_TOKENS = 4
 """Tokens of a text beside those of its characters, such as its start and its end; no tokenizer here adds more."""
 
@@ -433,11 +431,10 @@ def ensemble(vectors: Float32) -> Float32:
     """Return the unit vector of the mean of (n, d) unit vectors, as prompts are combined (Radford et al. 2021, 3.1.4).
 
     Returns:
-        (d,) float32 of unit norm; the first vector if their mean has no direction.
+        (d,) float32 of unit norm.
     """
     mean = vectors.astype(np.float64).mean(axis=0)
-    norm = float(np.linalg.norm(mean))
-    return np.asarray(vectors[0] if norm < _NO_DIRECTION else mean / norm, np.float32)
+    return np.asarray(mean / np.linalg.norm(mean), np.float32)
 
 
 def softmax(cosines: Float64, temperature: float) -> Float64:

@@ -9,9 +9,9 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from app.api import responses
+from app.api.classify_schemas import ClassifyRequest, ClassifyResponse
 from app.api.dependencies import PipelineDep, ServiceDep
 from app.api.input_embedding import embed_inputs
-from app.api.matrix_schemas import ClassifyRequest, ClassifyResponse
 from app.api.openapi import ACCESS, ADMISSION, BODY, IMAGE, TEXT, errors, json_body, request_body
 from app.api.request_admission import admitted
 from app.api.request_bodies import read_json
@@ -80,7 +80,7 @@ def _classify(
                     "label": labels[j],
                     "cosine": responses.score(float(cosines[i, j])),
                     "softmax": round(float(shares[i, j]), 6),
-                    "probability": None if probabilities[i][j] is None else round(probabilities[i][j] or 0.0, 4),
+                    "probability": responses.probability(probabilities[i][j]),
                 }
                 for j in np.argsort(-cosines[i], kind="stable").tolist()
             ]

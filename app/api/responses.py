@@ -47,7 +47,7 @@ def hit(result: Hit, options: SearchOptions, pipeline: QueryPipeline, request: R
     body: dict[str, Any] = {
         "id": result.id,
         "score": score(result.score),
-        "probability": None if result.probability is None else round(result.probability, 4),
+        "probability": probability(result.probability),
         "metadata": result.metadata,
         "thumbnail_url": thumbnail_url(result.id, result.row, pipeline, request),
     }
@@ -76,6 +76,11 @@ def embedding(vector: Float32) -> list[float]:
 def score(cosine: float) -> float:
     """Round a cosine to six decimals, the precision of float16 vectors, and clip it to [-1, 1]."""
     return min(1.0, max(-1.0, round(cosine, 6)))
+
+
+def probability(value: float | None) -> float | None:
+    """Round a probability to four decimals; None where there is none."""
+    return None if value is None else round(value, 4)
 
 
 def thumbnail_url(item_id: str, row: int, pipeline: QueryPipeline, request: Request) -> str | None:

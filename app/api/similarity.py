@@ -71,7 +71,7 @@ async def similarity(request: Request, pipeline: PipelineDep, service: ServiceDe
             "distance": round(1.0 - responses.score(result.cosine), 6),
             "threshold": result.threshold,
             "similar": result.similar,
-            "probability": None if result.probability is None else round(result.probability, 4),
+            "probability": responses.probability(result.probability),
             "kinds": [_kind(a), _kind(b)],
             "truncated_tokens": result.truncated_tokens,
             "took_ms": responses.took_ms(stages, started),

@@ -55,7 +55,7 @@ async def similarity_matrix(request: Request, pipeline: PipelineDep, service: Se
     return responses.json_response(
         {
             "cosine": [[responses.score(cosine) for cosine in row] for row in cosines.tolist()],
-            "probability": [[None if each is None else round(each, 4) for each in row] for row in probabilities],
+            "probability": [[responses.probability(each) for each in row] for row in probabilities],
             "kinds": [[each.modality for each in side] for side in (a, b)],
             "truncated_tokens": [[each.truncated_tokens for each in side] for side in (a, b)],
             "took_ms": responses.took_ms(embedded.took_ms, started),

@@ -92,7 +92,7 @@ def _register_encoder(searcher: Searcher, encoder_override: str | None, runtime:
 async def _warm_up(searcher: Searcher, runtime: Runtime) -> None:
     """Encode batches of the largest size once, so that the first concurrent queries need not wait for it.
 
-    Import what pyarrow imports with the first filter, which took 0.5 to 10 s of that query.
+    Import pandas too: pyarrow does so for its first scalar, which took up to 10 s of the first filtered query.
     """
     timeout = runtime.settings.open_timeout
     await asyncio.to_thread(import_module, "pandas")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from app.api.matrix_schemas import ClassifyResponse
+from app.api.classify_schemas import ClassifyResponse
 from lookalike.bootstrap import load_encoder
 from lookalike.encoders.fake import FakeEncoder
 from tests.api.small_collection import photograph
@@ -105,7 +105,10 @@ def test_most_texts(client: TestClient) -> None:
             "101 by 100 are 10,100 pairs; send at most 10,000",
         ),
         ({"inputs": [CAT] * 257, "labels": ["red"]}, "inputs: "),
-        ({"template": "a photo"}, "the template 'a photo' has no {}"),
+        ({"template": "a photo"}, "the template 'a photo' must have {} once"),
+        ({"template": "{} {}"}, "the template '{} {}' must have {} once"),
+        ({"labels": ["r" * 1001]}, "labels.0: "),
+        ({"labels": ["r" * 1000], "template": "{}" * 50_000}, "template"),
         ({"template": []}, "template"),
         ({"labels": list("abcdefghijklmnopqrstu"), "template": ["{}"] * 100}, "21 labels in 100 templates"),
         ({"templates": "{}"}, "templates"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,21 +13,8 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Scope
 
+from app import main
 from app.admission import AdmissionControllers, RequestKind
-from app.api import (
-    classify,
-    collections,
-    embeddings,
-    fields,
-    health,
-    items,
-    models,
-    search,
-    search_batch,
-    similarity,
-    similarity_matrix,
-    stats,
-)
 from app.api.request_admission import Admission, admitted, with_deadline
 from app.api.routing import Route, Router
 from app.errors import RequestError
@@ -405,20 +392,11 @@ async def test_fetch_that_outlives_its_request_does_not_resume() -> None:
     assert service.text.in_flight == 0
 
 
-ROUTES = (
-    classify,
-    collections,
-    embeddings,
-    fields,
-    health,
-    items,
-    models,
-    search,
-    search_batch,
-    similarity,
-    similarity_matrix,
-    stats,
-)
+ROUTES = [
+    each
+    for each in vars(main).values()
+    if isinstance(each, ModuleType) and hasattr(each, "router") and each is not main.pages
+]
 
 
 def test_service_routes_declare_kinds_and_deadlines() -> None:

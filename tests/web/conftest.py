@@ -80,7 +80,7 @@ def context(browser: Browser, site: str) -> Iterator[BrowserContext]:
     """Return a new profile; fail the test on a script error, console error or request to another origin."""
     errors: list[str] = []
     opened = browser.new_context(base_url=site, viewport={"width": 1280, "height": 900})
-    opened.set_default_timeout(60_000)
+    opened.set_default_timeout(15_000)
     opened.grant_permissions(["clipboard-read", "clipboard-write"])
     opened.on("request", lambda request: errors.extend(_cross_origin(request.url, site)))
     opened.on("weberror", lambda error: errors.append(f"script error: {error.error}"))

@@ -142,6 +142,7 @@ def test_page_searches_and_shows_every_thumbnail(context: BrowserContext, site: 
 
 def test_docs_send_requests_under_the_path(context: BrowserContext, site: str) -> None:
     page = context.new_page()
+    page.set_default_timeout(60_000)  # Swagger UI draws for seconds on a busy machine
     page.goto(f"{site}/docs")
     operation = page.locator("#operations-items-list_items_v1_items_get")
     operation.locator(".opblock-summary-control").click()

@@ -40,8 +40,8 @@ _MIN_STREAM_ROWS = 8
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
+# The first array that a process converts: two first ones at once, in two threads, would wait for each other forever.
 openvino.Tensor(np.zeros(1, np.float32))
-"""The first conversion of an array in a process: two at once, in two threads, wait for each other forever."""
 
 
 class OpenVINOEngine:
