@@ -15,8 +15,9 @@ Store = Annotated[
     str,
     typer.Option(
         help=f"Vector store: auto, exact, faiss, torch-exact, or a preset: {', '.join(_INDEXES)}. auto is exact below "
-        f"10,000 vectors, else faiss ({DEFAULT_PRESET}). With --memory, --latency or --explain, auto is the fastest "
-        "preset within these limits."
+        f"10,000 vectors, else faiss ({DEFAULT_PRESET}). milvus:http://HOST:19530/NAME is a Milvus server, "
+        "milvus:./FILE.db Milvus Lite; ?index=PRESET chooses its index. With --memory, --latency or --explain, auto is "
+        "the fastest preset within these limits."
     ),
 ]
 Memory = Annotated[

@@ -70,6 +70,21 @@ class ComparableColumn:
         """Return where the text begins with the prefix."""
         raise Incomparable(prefix)
 
+    def plain(self) -> pa.ChunkedArray | None:
+        """Return the values as int64, double, bool or string, to be compared by another engine; None if they are none.
+
+        A plain value equals a plain option, or is within a plain bound, where the value passes the test here.
+        """
+        return None
+
+    def plain_options(self, options: Sequence[JsonScalar]) -> list[Any]:
+        """Return the options that a value of the type may equal, as plain values."""
+        raise NotImplementedError
+
+    def plain_bound(self, test: str, bound: JsonScalar) -> tuple[str, Any] | None:
+        """Return the test and its plain bound; None if no value passes."""
+        raise NotImplementedError
+
 
 def comparable(values: pa.ChunkedArray) -> ComparableColumn:
     """Return the values with the tests of their type."""
@@ -108,12 +123,20 @@ class _Empty(ComparableColumn):
 class _Text(ComparableColumn):
     @override
     def among(self, options: Sequence[JsonScalar]) -> Bool:
-        texts = pa.array([normalize("NFC", _text(option)) for option in options], self._values.type)
+        texts = pa.array(self.plain_options(options), self._values.type)
         return self._composed(lambda values: _is_in(values, texts))
 
     @override
     def starts_with(self, prefix: str) -> Bool:
         return self._composed(lambda values: pc.starts_with(values, normalize("NFC", prefix)))
+
+    @override
+    def plain(self) -> pa.ChunkedArray:
+        return pc.utf8_normalize(self._values.cast(pa.string()), "NFC")
+
+    @override
+    def plain_options(self, options: Sequence[JsonScalar]) -> list[Any]:
+        return [normalize("NFC", _text(option)) for option in options]
 
     def _composed(self, test: Callable[[pa.ChunkedArray], Any]) -> Bool:
         """Test the values in NFC; only those that may be in another form are converted, since it takes long."""
@@ -129,7 +152,15 @@ class _Text(ComparableColumn):
 class _Boolean(ComparableColumn):
     @override
     def among(self, options: Sequence[JsonScalar]) -> Bool:
-        return numpy_mask(_is_in(self._values, pa.array(map(_truth, options), pa.bool_())))
+        return numpy_mask(_is_in(self._values, pa.array(self.plain_options(options), pa.bool_())))
+
+    @override
+    def plain(self) -> pa.ChunkedArray:
+        return self._values
+
+    @override
+    def plain_options(self, options: Sequence[JsonScalar]) -> list[Any]:
+        return list(map(_truth, options))
 
 
 class _Uuid(ComparableColumn):
@@ -149,16 +180,29 @@ class _Floating(ComparableColumn):
 
     @override
     def among(self, options: Sequence[JsonScalar]) -> Bool:
-        rounded = [value for value in map(self._rounded, options) if math.isfinite(value)]
+        rounded = self.plain_options(options)
         zeros = [0.0, -0.0] if 0.0 in rounded else []  # `is_in` takes them for two values
         return numpy_mask(_is_in(self._values, pa.array([*rounded, *zeros], self._values.type)))
 
     @override
     def within(self, test: str, bound: JsonScalar) -> Bool:
+        test, value = self.plain_bound(test, bound)
+        return numpy_mask(_COMPARISONS[test](self._values, pa.scalar(value, self._values.type)))
+
+    @override
+    def plain(self) -> pa.ChunkedArray:
+        return self._values.cast(pa.float64())
+
+    @override
+    def plain_options(self, options: Sequence[JsonScalar]) -> list[Any]:
+        return [value for value in map(self._rounded, options) if math.isfinite(value)]
+
+    @override
+    def plain_bound(self, test: str, bound: JsonScalar) -> tuple[str, float]:
         value = self._rounded(bound)
         if math.isinf(value):  # the bound lies between the largest finite value and infinity
             test = test[:2] + ("e" if (test[0] == "g") == (value > 0) else "")
-        return numpy_mask(_COMPARISONS[test](self._values, pa.scalar(value, self._values.type)))
+        return test, value
 
     def _rounded(self, value: JsonScalar) -> float:
         number = value if isinstance(value, float) else float(_number(value))
@@ -198,20 +242,36 @@ class _Exact(ComparableColumn):
 
     @override
     def among(self, options: Sequence[JsonScalar]) -> Bool:
-        amounts = [amount for amount in map(self._units, options) if amount == _floor(amount)]
-        whole = [self._value(int(amount)) for amount in amounts if self._low <= amount <= self._high]
-        return numpy_mask(_is_in(self._values, pa.array(whole, self._values.type)))
+        return numpy_mask(_is_in(self._values, pa.array(self.plain_options(options), self._values.type)))
 
     @override
     def within(self, test: str, bound: JsonScalar) -> Bool:
+        limit = self.plain_bound(test, bound)
+        if limit is None:
+            return np.zeros(len(self._values), np.bool_)
+        return numpy_mask(_COMPARISONS[limit[0]](self._values, pa.scalar(limit[1], self._values.type)))
+
+    @override
+    def plain(self) -> pa.ChunkedArray | None:
+        if pa.types.is_decimal(self._values.type) or self._values.type == pa.uint64():
+            return None
+        return self._values.cast(pa.int64())
+
+    @override
+    def plain_options(self, options: Sequence[JsonScalar]) -> list[Any]:
+        amounts = [amount for amount in map(self._units, options) if amount == _floor(amount)]
+        return [self._value(int(amount)) for amount in amounts if self._low <= amount <= self._high]
+
+    @override
+    def plain_bound(self, test: str, bound: JsonScalar) -> tuple[str, Any] | None:
         amount = self._units(bound)
         floor, ceiling = int(_floor(amount)), int(amount.to_integral_value(ROUND_CEILING))
         first = {"gt": floor + 1, "gte": ceiling}.get(test, self._low)
         last = {"lt": ceiling - 1, "lte": floor}.get(test, self._high)
         if first > self._high or last < self._low:
-            return np.zeros(len(self._values), np.bool_)
+            return None
         test, limit = ("gte", first) if first > self._low else ("lte", min(last, self._high))
-        return numpy_mask(_COMPARISONS[test](self._values, pa.scalar(self._value(limit), self._values.type)))
+        return test, self._value(limit)
 
 
 def _exact(values: pa.ChunkedArray) -> _Exact | None:

@@ -4,7 +4,7 @@
     ├── ImageError         image_too_large  image_undecodable  image_unsupported
     ├── CollectionError    collection_not_found  manifest_invalid  encoder_mismatch  format_too_new  checksum_mismatch
     │                      collection_busy  collection_unwritable
-    ├── StoreError         store_unavailable  dimension_mismatch  unknown_store  budget_impossible
+    ├── StoreError         store_unavailable  store_unreachable  dimension_mismatch  unknown_store  budget_impossible
     ├── EncoderError       unknown_encoder  weights_missing  weights_invalid  text_unsupported
     ├── QueryError         unknown_item  invalid_limit  text_empty  text_too_long  query_invalid
     │                      filter_invalid
@@ -185,6 +185,16 @@ class StoreUnavailable(StoreError):
     """
 
     code = "store_unavailable"
+
+
+class StoreUnreachable(StoreUnavailable):
+    """A Milvus server that does not answer.
+
+    The message names its address. Start the server, or check the network; the service connects again by itself.
+    `LOOKALIKE_MILVUS_TOKEN` and `LOOKALIKE_MILVUS_CA` are its credentials and certificate authority.
+    """
+
+    code = "store_unreachable"
 
 
 class DimensionMismatch(StoreError):

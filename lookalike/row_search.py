@@ -18,7 +18,7 @@ from lookalike.metadata import Metadata
 from lookalike.rerank import rerank
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.exact import ExactStore
-from lookalike.stores.protocol import SearchParameters, VectorStore
+from lookalike.stores.protocol import FilteringStore, SearchParameters, VectorStore
 from lookalike.types import Bool, Float16, Float32, Int64, Neighbors
 
 _MAX_SCANNED_ROWS, _MAX_SCANNED_FRACTION = 2_000, 0.01
@@ -122,14 +122,21 @@ class RowSearcher:
             self._check_params(options)
             with stopwatch.stage("search"):
                 return self._exact.search(queries, options.limit, mask=mask)
-        return self._search_index(queries, options, mask, stopwatch)
+        return self._search_index(queries, options, mask, stopwatch, is_filter_alone=allowed is None)
 
     def _search_index(
-        self, queries: Float32, options: SearchOptions, mask: Bool | None, stopwatch: Stopwatch
+        self,
+        queries: Float32,
+        options: SearchOptions,
+        mask: Bool | None,
+        stopwatch: Stopwatch,
+        *,
+        is_filter_alone: bool,
     ) -> list[Neighbors]:
         defaults = scaled_for_limit(self._store.defaults, options.limit, self._max_candidates)
         params = {**defaults, **(options.params or {})}
-        search = partial(approximate_search, self._store, self._vectors, limit=options.limit, params=params)
+        store = self._store_for(options.filter) if is_filter_alone else self._store
+        search = partial(approximate_search, store, self._vectors, limit=options.limit, params=params)
         results = search(queries, mask=mask, stopwatch=stopwatch)
         if mask is not None:
             return results
@@ -140,6 +147,12 @@ class RowSearcher:
             for i, neighbors in zip(short, search(queries[short], mask=all_rows, stopwatch=stopwatch), strict=True):
                 results[i] = neighbors
         return results
+
+    def _store_for(self, condition: Filter | None) -> VectorStore:
+        """Return the store that evaluates a filter itself, if it can."""
+        if condition is None or not isinstance(self._store, FilteringStore):
+            return self._store
+        return self._store.filtered(condition)
 
     def count(self, condition: Filter | None) -> int:
         """Return the number of rows that pass a filter. Raises FilterInvalid: it does not fit the metadata."""

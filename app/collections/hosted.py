@@ -26,7 +26,7 @@ from app.collections.status import OpenVersion, Refusal, Status
 from app.collections.versions import fingerprint, named_version
 from app.errors import NotReady
 from app.execution.pipeline import QueryPipeline
-from lookalike.errors import LookalikeError
+from lookalike.errors import LookalikeError, StoreUnreachable
 
 if TYPE_CHECKING:
     from lookalike.encoders.protocol import Encoder
@@ -204,7 +204,7 @@ class HostedCollection:
         try:
             version = await open_version(self.root, self.name, self._runtime, partial(self._evict, self))
         except LookalikeError as error:
-            await self._refuse(error, permanent=True)
+            await self._refuse(error, permanent=not isinstance(error, StoreUnreachable))
             raise
         except Exception as error:
             logger.exception("the collection could not be opened")

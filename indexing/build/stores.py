@@ -44,7 +44,7 @@ def build_store(
     """
     count, dim = vectors.shape
     resolved = resolve_kind(kind, count)
-    builder = create_builder(resolved if kind == AUTO else kind, count, dim, held_out)
+    builder = create_builder(resolved if kind == AUTO else kind, count, dim, held_out, folder)
     report = progress or _ignore
     if builder.sample_size:
         builder.train(_sample(vectors, builder.sample_size))

@@ -33,7 +33,7 @@ from lookalike.errors import EncoderError, SourceError
 from lookalike.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry
 from lookalike.metadata import PARQUET_FILE
 from lookalike.row_sample import write_sample
-from lookalike.stores.registry import EXACT, TORCH_EXACT, resolve_kind
+from lookalike.stores.registry import EXACT, TORCH_EXACT, discard_store, publish_store, resolve_kind
 from lookalike.types import Float32
 
 _TEXT_BATCH_SIZE = 256
@@ -68,6 +68,7 @@ def build_version(
     """
     version = new_version_name()
     staging = staging_folder(root, version)
+    store: StoreEntry | None = None
     try:
         with translated_disk_errors(root, rows.kept):  # inside the try, since the staging folder is removed below
             counts = write_rows(staging, rows.chunks, rows.schema, encoder.spec.dim)
@@ -92,9 +93,12 @@ def build_version(
             sources=list(spec.sources),
             inputs=spec.inputs,
         )
+        publish_store(store.kind, store.params)
         publish(root, staging, manifest)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
+        if store is not None:
+            discard_store(store.kind, store.params)
         raise
     return manifest
 

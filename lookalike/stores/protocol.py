@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lookalike.errors import DimensionMismatch
+from lookalike.filters import Filter
 from lookalike.types import Bool, Float32, Neighbors
 
 SearchParameters = Mapping[str, int]
@@ -53,6 +54,15 @@ class VectorStore(Protocol):
             DimensionMismatch: queries of another width.
             StoreUnavailable: the library behind the store raised an error.
         """
+        ...
+
+
+@runtime_checkable
+class FilteringStore(Protocol):
+    """A store that can evaluate filters on the metadata itself."""
+
+    def filtered(self, condition: Filter) -> VectorStore:
+        """Return a store whose masks, which must be those of the filter, need not be sent; itself if it can't."""
         ...
 
 

@@ -10,11 +10,12 @@ from lookalike.errors import DimensionMismatch, StoreUnavailable, UnknownStore
 from lookalike.stores.exact import ExactBuilder, ExactStore
 from lookalike.stores.faiss.builder import FaissBuilder
 from lookalike.stores.faiss.store import FaissStore
+from lookalike.stores.milvus.location import is_location, parse_location
 from lookalike.stores.presets import PRESETS
 from lookalike.stores.protocol import VectorStore, VectorStoreBuilder
 from lookalike.types import Float16, Int64
 
-AUTO, EXACT, FAISS, TORCH_EXACT = "auto", "exact", "faiss", "torch-exact"
+AUTO, EXACT, FAISS, TORCH_EXACT, MILVUS = "auto", "exact", "faiss", "torch-exact", "milvus"
 EXACT_BELOW = 10_000
 """Below this many vectors `auto` means `exact`: brute force is then about as fast as an index."""
 
@@ -40,10 +41,29 @@ def _open_torch(folder: Path, vectors: Float16, params: Mapping[str, object]) ->
     return TorchStore(vectors, None if device is None else str(device))
 
 
+def _open_milvus(folder: Path, vectors: Float16, params: Mapping[str, object]) -> VectorStore:
+    from lookalike.stores.milvus.store import MilvusStore  # importing pymilvus takes seconds
+
+    return MilvusStore.open(folder, params, vectors)
+
+
+def _milvus_builder(name: str, count: int, dim: int, folder: Path | None) -> VectorStoreBuilder:
+    from lookalike.stores.milvus.builder import MilvusBuilder
+
+    location = parse_location(name)
+    return MilvusBuilder(location, location.preset_for(count, EXACT_BELOW), count, dim, folder)
+
+
+def _no_builder(count: int, dim: int) -> VectorStoreBuilder:
+    parse_location(MILVUS)  # raises: the name alone says no place
+    raise AssertionError
+
+
 _KINDS = {
     EXACT: StoreKind(lambda folder, vectors, params: ExactStore(vectors), lambda count, dim: ExactBuilder(dim)),
     FAISS: StoreKind(lambda folder, vectors, params: FaissStore.open(folder, params, vectors), FaissBuilder),
     TORCH_EXACT: StoreKind(_open_torch, lambda count, dim: ExactBuilder(dim)),
+    MILVUS: StoreKind(_open_milvus, _no_builder),
 }
 
 
@@ -53,13 +73,18 @@ def store_kinds() -> tuple[str, ...]:
 
 
 def resolve_kind(name: str, count: int) -> str:
-    """Return the registered kind for a kind, a preset, or `auto` (exact below 10,000 vectors, else faiss).
+    """Return the registered kind for a kind, a preset, a place in Milvus, or `auto`.
+
+    `auto` is exact below 10,000 vectors, else faiss.
 
     Raises:
         UnknownStore: no store has that name.
     """
     if name == AUTO:
         return EXACT if count < EXACT_BELOW else FAISS
+    if is_location(name) or name == MILVUS:
+        parse_location(name)
+        return MILVUS
     if name not in _KINDS and name in PRESETS:
         return FAISS
     _lookup(name)
@@ -99,14 +124,17 @@ def open_store(
     return store
 
 
-def create_builder(name: str, count: int, dim: int, held_out: Int64 | None = None) -> VectorStoreBuilder:
+def create_builder(
+    name: str, count: int, dim: int, held_out: Int64 | None = None, folder: Path | None = None
+) -> VectorStoreBuilder:
     """Create a builder for `count` vectors of width `dim`.
 
     Args:
-        name: a registered kind or a preset.
+        name: a registered kind, a preset, or a place in Milvus.
         count: n.
         dim: d.
         held_out: rows to leave out of a graph until `add_held_out`.
+        folder: the version folder being built, whose metadata Milvus filters by.
 
     Raises:
         UnknownStore: no store has that name.
@@ -114,7 +142,29 @@ def create_builder(name: str, count: int, dim: int, held_out: Int64 | None = Non
     """
     if name not in _KINDS and name in PRESETS:
         return FaissBuilder(count, dim, PRESETS[name], held_out)
+    if is_location(name):
+        return _milvus_builder(name, count, dim, folder)
     return _lookup(name).builder(count, dim)
+
+
+def publish_store(kind: str, params: Mapping[str, object]) -> None:
+    """Make a finished store the one that others find, just before its version becomes current: moves Milvus's alias.
+
+    Raises:
+        StoreUnavailable: Milvus raised an error.
+    """
+    if kind == MILVUS:
+        from lookalike.stores.milvus.builder import publish
+
+        publish(params)
+
+
+def discard_store(kind: str, params: Mapping[str, object]) -> None:
+    """Remove what a finished store holds outside its folder, if its version is not published."""
+    if kind == MILVUS:
+        from lookalike.stores.milvus.builder import discard
+
+        discard(params)
 
 
 def _lookup(kind: str) -> StoreKind:
