@@ -1,6 +1,6 @@
 # Every target is one line; longer ones call scripts/. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs diagrams format lint types layers wording links container-files reference bench lock containers clean
+.PHONY: help demo test test-slow test-milvus check docs diagrams format lint types layers wording links container-files reference bench lock containers clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 # Keep compiled modules in .venv, so that they are not compiled at every start.
@@ -13,7 +13,13 @@ demo: .venv/demo.stamp ## set up, index the sample gallery (or IMAGES=folder), s
 	@$(BIN)/lookalike demo $(if $(IMAGES),--images "$$IMAGES") $(if $(PORT),--port "$$PORT") $(if $(filter-out 0,$(ONCE)),--once)
 
 test: .venv/dev.stamp ## set up and run all tests (ARGS="-k text" for pytest)
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore=tests/slow $(ARGS)
+
+test-slow: .venv/dev.stamp .milvus/stamp ## tests on a Ray cluster, a Milvus server and an S3 server
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/slow $(ARGS)
+
+test-milvus: .venv/dev.stamp .milvus/stamp ## the tests on a Milvus server alone
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/slow/test_milvus_server.py $(ARGS)
 
 check: lint types layers wording links container-files ## all checks that do not run the code
 
@@ -57,7 +63,10 @@ containers: ## build the image, index, serve and query it in real containers (CO
 	@scripts/containers.sh
 
 clean: ## remove the environment, caches and the demo's collections
-	@rm -rf .venv .lookalike .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist site .cache && find . -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf .venv .milvus .lookalike .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist site .cache && find . -name __pycache__ -prune -exec rm -rf {} +
+
+.milvus/stamp: requirements/milvus-server.txt .venv/dev.stamp # the server has older dependencies than the project
+	@rm -rf .milvus && $(BIN)/python -m venv .milvus && .milvus/bin/python -m pip install -qq --require-hashes -r $< && touch $@
 
 .venv/%.stamp: requirements/%.txt requirements/uv.txt pyproject.toml clients/python/pyproject.toml scripts/environment.sh
 	@scripts/environment.sh $* && touch $@

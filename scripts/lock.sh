@@ -15,3 +15,4 @@ for extra in container demo train; do
     out=requirements/$extra.txt && compile pyproject.toml --extra "$extra" --constraints requirements/dev.txt --output-file "$out"
 done
 out=requirements/core.txt && compile pyproject.toml --constraints requirements/dev.txt --output-file "$out"
+out=requirements/milvus-server.txt && compile requirements/milvus-server.in --output-file "$out"

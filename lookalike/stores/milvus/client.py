@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from lookalike.errors import ExtraMissing, StoreUnavailable, StoreUnreachable
 
 _log = logging.getLogger(__name__)
+_VERBOSE_LOGGERS = ("pymilvus", "milvus_lite", "grpc._server")
+"""Loggers of errors, with stack traces, that are raised, too, or that pymilvus expects of Milvus Lite."""
 _SUFFIX = re.compile(r"_\d{8}T\d{6}_[0-9a-f]{8}")
 _UNREACHABLE = ("fail connecting", "illegal connection", "unavailable", "deadline exceeded", "timeout", "not connected")
 
@@ -47,7 +49,8 @@ def connect(uri: str) -> Any:
         from pymilvus import MilvusClient
     except ImportError as error:
         raise ExtraMissing("pymilvus is not installed: pip install 'lookalike[milvus]'") from error
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises, with a stack trace
+    for name in _VERBOSE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = MilvusSettings()
     options: dict[str, Any] = {"token": settings.token.get_secret_value()}
     if settings.ca is not None:
@@ -66,6 +69,10 @@ def translated_errors(uri: str, failure: str) -> Iterator[None]:
         yield
     except (MilvusException, grpc.RpcError, ConnectionError, ValueError) as error:
         reason = " ".join(str(getattr(error, "message", "") or error).split())[:200]
+        if "Open local milvus failed" in reason:
+            raise StoreUnavailable(
+                f"the file {uri} can't be opened: another process has opened it, or it is none of Milvus Lite"
+            ) from error
         if isinstance(error, ConnectionError | grpc.RpcError) or any(part in reason.lower() for part in _UNREACHABLE):
             raise StoreUnreachable(f"Milvus at {uri} can't be reached: {reason}") from error
         raise StoreUnavailable(f"Milvus at {uri}: {failure}: {reason}") from error

@@ -101,6 +101,7 @@ class MilvusStore(VectorStore):
         with translated_errors(uri, f"the collection {name!r} can't be opened"):
             _check_collection(client, uri, name, index)
             client.load_collection(name, timeout=LOAD_TIMEOUT)
+            _check_count(client, uri, name, index.count)
             _warn_if_moved(client, uri, name, alias)
         translator = Translator(Metadata(folder), fields) if (folder / ROWS_FILE).is_file() else None
         known = {CANDIDATES, index.effort}
@@ -189,7 +190,7 @@ class MilvusStore(VectorStore):
                 output_fields=[ROW],
                 search_params={"metric_type": _METRIC, "params": self._index.search_params(params, k)},
                 timeout=self._timeout,
-                consistency_level="Strong",
+                consistency_level="Eventually",  # all rows are flushed and loaded; `open` has counted them
             )
             return [_neighbors(hits) for hits in found]
 
@@ -244,10 +245,14 @@ def _check_collection(client: Any, uri: str, name: str, index: MilvusIndex) -> N
     dim = fields.get("vector", {}).get("params", {}).get("dim")
     if ROW not in fields or dim is None or int(dim) != index.dim:
         raise StoreUnavailable(f"the collection {name!r} of Milvus at {uri} has another schema; index again")
-    count = int(client.get_collection_stats(name)["row_count"])
-    if count != index.count:
+
+
+def _check_count(client: Any, uri: str, name: str, expected: int) -> None:
+    found = client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")
+    count = int(found[0]["count(*)"])
+    if count != expected:
         raise StoreUnavailable(
-            f"the collection {name!r} of Milvus at {uri} holds {count} rows where the manifest has {index.count}; "
+            f"the collection {name!r} of Milvus at {uri} holds {count} rows where the manifest has {expected}; "
             "index again to load it"
         )
 
