@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,9 @@ SCHEME = "s3://"
 KEYS_PER_PAGE = 1_000
 """Most keys that a server lists at once, and that it removes at once."""
 _BUFFER_BYTES = 4 << 20
+_PART_BYTES = 8 << 20
+_PARTS_AT_ONCE = 4
+_SHA256 = "sha256"
 _CREDENTIAL_CODES = {
     "ExpiredToken",
     "InvalidAccessKeyId",
@@ -195,10 +201,40 @@ def write_object(location: Location, data: bytes) -> None:
         _filesystem().pipe_file(_path(location), data)
 
 
-def upload_file(path: Path, location: Location) -> None:
-    """Write a file's content to an object, a large one in parts; it raises the errors of `write_object`."""
+def upload_file(path: Path, location: Location, sha256: str) -> None:
+    """Write a file's content to an object, a large one in parts; it raises the errors of `write_object`.
+
+    Args:
+        path: the file.
+        location: of the object.
+        sha256: of the content in hexadecimal, which is stored with the object for `stored_sha256`.
+    """
     with _translated(location, _WRITE):
-        _filesystem().put_file(str(path), _path(location))
+        _filesystem().put_file(str(path), _path(location), Metadata={_SHA256: sha256})
+
+
+def stored_sha256(location: Location) -> str | None:
+    """Return the checksum that `upload_file` stored with an object; it raises the errors of `read_object`."""
+    with _translated(location, _READ):
+        head = _filesystem().call_s3("head_object", Bucket=location.bucket, Key=location.key)
+    return {name.lower(): value for name, value in head["Metadata"].items()}.get(_SHA256)
+
+
+def read_parts(found: StoredObject) -> Iterator[bytes]:
+    """Yield the content of an object in parts; the next ones are requested meanwhile.
+
+    It raises the errors of `read_object`.
+    """
+    with ThreadPoolExecutor(_PARTS_AT_ONCE, thread_name_prefix="read") as executor:
+        offsets = iter(range(0, found.size, _PART_BYTES))
+        requested: deque[Future[bytes]] = deque()
+        while True:
+            for offset in itertools.islice(offsets, _PARTS_AT_ONCE - len(requested)):
+                size = min(_PART_BYTES, found.size - offset)
+                requested.append(executor.submit(read_object, found.location, offset, size))
+            if not requested:
+                return
+            yield requested.popleft().result()
 
 
 def remove_objects(locations: Iterable[Location]) -> None:
