@@ -50,7 +50,12 @@ def index(
         typer.Option(help="Number of images per batch of the encoder.", min=1, show_default="32, or 256 on a GPU"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Number of threads that decode images.", min=1, show_default="one per core")
+        int | None,
+        typer.Option(
+            help="Number of threads that read and decode images.",
+            min=1,
+            show_default="one per core, from a bucket at least 16",
+        ),
     ] = None,
     id_column: Annotated[
         str | None,

@@ -61,7 +61,7 @@ def index(
         latency: maximum time of one search (median, on this machine), such as `5ms`.
         explain: whether to try every preset on a sample; the summary's `recall["plan"]` is the table.
         batch_size: images per batch of the encoder; None for 32, or 256 on a GPU.
-        workers: decode threads; None for one per core.
+        workers: threads that read and decode; None for one per core, from a bucket at least 16.
         id_column: of Parquet, the column of unique ids; None for id, key, path or url, else a hash.
         image_column: of Parquet, the column of image bytes or paths; None to find it by type.
         caption_column: of Parquet and JSON, the column of captions; None for caption or text.

@@ -40,6 +40,7 @@ from lookalike.encoders.protocol import Encoder
 from lookalike.errors import SourceError
 from lookalike.images import DEFAULT_MAX_PIXELS
 from lookalike.manifest import FORMAT_VERSION, Manifest
+from lookalike.object_storage import is_object_url
 from lookalike.sources.item import ColumnNames, Source
 from lookalike.sources.registry import open_sources
 from lookalike.sources.scan_report import ScanReport, no_images
@@ -47,6 +48,8 @@ from lookalike.stores.registry import EXACT_BELOW, resolve_kind
 
 DEFAULT_ENCODER = "lite"
 _BATCH_SIZES = {"cpu": 32, "cuda": 256}
+_MIN_BUCKET_WORKERS = 16
+"""Threads that read from a bucket: they wait for its server most of the time."""
 _MIN_READABLE_SHARE = 0.8
 """Assumed share of readable images among those that the sources list."""
 
@@ -62,7 +65,7 @@ class IndexSettings:
         encoder: its name; None for the collection's own, or DEFAULT_ENCODER for a new one.
         store: a registered kind, a preset of `faiss`, or `auto`.
         batch_size: images per call of the encoder; None for 32 on a CPU, 256 on a GPU.
-        workers: decode threads; None for one per core.
+        workers: threads that read and decode; None for one per core, from a bucket at least 16.
         columns: names of a table's columns.
         max_pixels: width x height above which an image is rejected.
         engine_options: how the encoder runs.
@@ -347,10 +350,14 @@ def _expected(sources: Sequence[Source]) -> int | None:
 def _encode_options(settings: IndexSettings, encoder: Encoder) -> EncodeOptions:
     return EncodeOptions(
         batch_size=settings.batch_size or _BATCH_SIZES.get(encoder.spec.device, _BATCH_SIZES["cpu"]),
-        workers=settings.workers or available_cores(),
+        workers=settings.workers or max(available_cores(), _MIN_BUCKET_WORKERS if _reads_bucket(settings) else 1),
         max_pixels=settings.max_pixels,
         verify_content=settings.verify_content,
     )
+
+
+def _reads_bucket(settings: IndexSettings) -> bool:
+    return any(is_object_url(source.rpartition("=")[2]) or is_object_url(source) for source in settings.sources)
 
 
 def _version_settings(settings: IndexSettings) -> dict[str, Any]:

@@ -249,7 +249,12 @@ def remove_objects(locations: Iterable[Location]) -> None:
         page = waiting[begin : begin + KEYS_PER_PAGE]
         keys = {"Objects": [{"Key": place.key} for place in page], "Quiet": True}
         with _translated(page[0], _DELETE):
-            _filesystem().call_s3("delete_objects", Bucket=page[0].bucket, Delete=keys)
+            reply = _filesystem().call_s3("delete_objects", Bucket=page[0].bucket, Delete=keys)
+        for refused in reply.get("Errors", ())[:1]:  # a request succeeds as a whole even if each key is refused
+            raise CollectionUnwritable(
+                f"{Location(page[0].bucket, refused['Key'])} can't be removed ({refused['Code']}): these credentials "
+                f"need {_DELETE}"
+            )
 
 
 def open_object(found: StoredObject) -> BinaryIO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from typing_extensions import override
 from indexing.arrow_files import read_table, write_table
 from indexing.metadata_tables import conform
 from indexing.row_stream import ENCODED_SCHEMA
-from lookalike.errors import ConfigInvalid
+from lookalike.errors import BucketUnavailable, CollectionUnwritable, ConfigInvalid
 from lookalike.object_storage import Location, is_object_url, list_objects, read_object, remove_objects, write_object
 
 KEYS = pa.schema(
@@ -24,6 +25,7 @@ KEYS = pa.schema(
 )
 """The small columns of a shard, by which its rows are found."""
 _START, _END = "encoded-", ".arrow"
+_log = logging.getLogger(__name__)
 
 
 class ShardStorage(Protocol):
@@ -113,7 +115,10 @@ class BucketShards(ShardStorage):
 
     @override
     def remove(self) -> None:
-        remove_objects(self._place.below(name) for name in self.names())
+        try:
+            remove_objects(self._place.below(name) for name in self.names())
+        except (BucketUnavailable, CollectionUnwritable) as error:  # the version is published already
+            _log.warning("the shards in %s stay: %s", self._place, error)
 
 
 def shard_storage(work: Path, url: str | None) -> ShardStorage:

@@ -103,6 +103,15 @@ def test_shards_need_a_url_and_a_permission(bucket: Bucket, out: Path, monkeypat
         index(bucket, out, shards=bucket.url("work"))
 
 
+def test_shards_stay_without_the_permission_to_remove_them(
+    bucket: Bucket, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with only_allowed(bucket, monkeypatch, "s3:ListBucket", "s3:GetObject", "s3:PutObject"):
+        assert index(bucket, out, shards=bucket.url("work")).indexed == COUNT
+    assert "need s3:DeleteObject" in caplog.text
+    assert len(bucket.keys("work/")) == 1
+
+
 async def unreachable(*_: object, **__: object) -> bytes:
     raise ConnectionError("no route to host")
 
