@@ -11,7 +11,9 @@ from cli.transfer import run_transfer
 
 
 def pull(
-    url: Annotated[str, typer.Argument(help="Collection in a bucket: s3://BUCKET/KEY.", show_default=False)],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Collection in a bucket: s3://BUCKET/KEY.", show_default=False)
+    ],
     folder: Annotated[
         Path,
         typer.Argument(metavar="DIR", help="Folder of the collection; created if needed.", show_default=False),

@@ -12,7 +12,9 @@ from cli.transfer import run_transfer
 
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the collection.", show_default=False)],
-    url: Annotated[str, typer.Argument(help="Collection in a bucket: s3://BUCKET/KEY.", show_default=False)],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Collection in a bucket: s3://BUCKET/KEY.", show_default=False)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON.")] = False,
 ) -> None:
     """Copy the current version of a collection from a folder to S3-compatible storage.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import itertools
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +37,7 @@ _BUFFER_BYTES = 4 << 20
 _PART_BYTES = 8 << 20
 _PARTS_AT_ONCE = 4
 _SHA256 = "sha256"
+_QUERY_STRING = re.compile(r"\?[\w-]+=[^\"\s]*")
 _CREDENTIAL_CODES = {
     "ExpiredToken",
     "InvalidAccessKeyId",
@@ -123,8 +125,9 @@ def list_objects(location: Location, *, after: str = "", most: int = KEYS_PER_PA
     """
     while True:
         with _translated(location, _LIST):
+            begin = {"StartAfter": after} if after else {}
             page = _filesystem().call_s3(
-                "list_objects_v2", Bucket=location.bucket, Prefix=location.key, StartAfter=after, MaxKeys=most
+                "list_objects_v2", Bucket=location.bucket, Prefix=location.key, MaxKeys=most, **begin
             )
         for entry in page.get("Contents", ()):
             after = entry["Key"]
@@ -336,7 +339,7 @@ def _translated(location: Location, permission: str) -> Iterator[None]:
 def _as_error(error: Exception, location: Location, permission: str) -> LookalikeError:
     from botocore.exceptions import NoCredentialsError, ParamValidationError, PartialCredentialsError
 
-    code, text = _response_code(error), " ".join(str(error).split())
+    code, text = _response_code(error), _QUERY_STRING.sub("", " ".join(str(error).split()))
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return BucketUnavailable(
             f"no credentials for {location}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from moto.server import ThreadedMotoServer
 
 from indexing.ingest import shards as shards_module
 from indexing.job import IndexSettings, IndexSummary, run_index
-from lookalike.collection import open_collection
+from lookalike.collection import current_version, open_collection
 from lookalike.encoders.fake import FakeEncoder
 from lookalike.errors import BucketUnavailable, CollectionUnwritable, ConfigInvalid, EncoderError
+from lookalike.object_storage import Location, StoredObject, list_objects
+from lookalike.sources import bucket as bucket_module
 from lookalike.types import Float32, UInt8
 from tests.bad_images import encoded, make_image
 from tests.bucket_server import Bucket, bucket_server, new_bucket, only_allowed
@@ -91,6 +94,23 @@ def test_lost_connection_stops_the_run_and_rejects_nothing(
     summary = index(bucket, out)
     assert summary.indexed == COUNT
     assert summary.reused >= 1
+
+
+def test_listing_that_breaks_off_removes_nothing(bucket: Bucket, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = index(bucket, out).version
+    bucket.put({"photos/new.jpg": encoded(make_image(seed=99), "JPEG")})
+
+    def break_off(*_: object) -> Iterator[StoredObject]:
+        yield from islice(list_objects(Location(bucket.name, "photos/")), COUNT // 2)
+        raise BucketUnavailable("the network is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket_module, "MAX_COUNTED", 1)
+        patch.setattr(bucket_module, "list_objects", break_off)
+        with pytest.raises(BucketUnavailable):
+            index(bucket, out)
+    assert current_version(out) == version
+    assert index(bucket, out).indexed == COUNT + 1
 
 
 def test_shards_need_a_url_and_a_permission(bucket: Bucket, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
