@@ -26,8 +26,8 @@ def index(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Folder of images, webdataset .tar file, Parquet file, or a glob pattern of these. NAME=PATH puts "
-            "NAME/ before the ids. Repeatable.",
+            help="Folder of images, webdataset .tar file, Parquet file, or a glob pattern of these, also in a bucket: "
+            "s3://BUCKET/KEY. NAME=PATH puts NAME/ before the ids. Repeatable.",
             show_default=False,
         ),
     ],
@@ -50,7 +50,12 @@ def index(
         typer.Option(help="Number of images per batch of the encoder.", min=1, show_default="32, or 256 on a GPU"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Number of threads that decode images.", min=1, show_default="one per core")
+        int | None,
+        typer.Option(
+            help="Number of threads that read and decode images.",
+            min=1,
+            show_default="one per core, from a bucket at least 16",
+        ),
     ] = None,
     id_column: Annotated[
         str | None,
@@ -80,6 +85,14 @@ def index(
             help="Leave files and folders out of folders, in gitignore syntax: '*.png', 'drafts/'. !PATTERN includes "
             "again, also what is left out by default. Repeatable.",
             show_default="@eaDir, #recycle and the like",
+        ),
+    ] = None,
+    shards: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Keep encoded images below s3://BUCKET/PATH until the version is published.",
+            show_default="in the collection's folder",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Device of the encoder: auto, cpu or cuda.")] = "auto",
@@ -114,6 +127,8 @@ def index(
 
     Example:  lookalike index ~/Pictures --out images --memory 300MB --recall 0.97 --latency 5ms --explain
 
+    Example:  lookalike index s3://bucket/photos --out images
+
     Example:  lookalike index products.parquet --id-column sku --caption-column title --out products
     """
     from indexing.api import index as run_job  # imports torch, OpenVINO, Arrow: not for `--help`
@@ -142,6 +157,7 @@ def index(
             verify_content=verify_content,
             allow_dropping=allow_dropping,
             exclude=exclude,
+            shards=shards,
             progress=True,
         )
     except KeyboardInterrupt:

@@ -21,6 +21,8 @@ from cli.index import index
 from cli.items import items
 from cli.key import key
 from cli.mcp import mcp
+from cli.pull import pull
+from cli.push import push
 from cli.search import search
 from cli.serve import serve
 from cli.train import train
@@ -72,6 +74,8 @@ for command in (
     train,
     gallery,
     mcp,
+    pull,
+    push,
 ):
     app.command()(command)
 app.command("import")(import_embeddings)

@@ -41,6 +41,7 @@ def index(
     verify_content: bool = False,
     allow_dropping: bool = False,
     exclude: str | Iterable[str] | None = None,
+    shards: str | None = None,
     progress: bool = False,
 ) -> IndexSummary:
     """Encode images into a searchable collection; call it again to update the collection.
@@ -51,7 +52,7 @@ def index(
 
     Args:
         sources: one or several folders of images, webdataset `.tar` files, Parquet files, images, or glob patterns of
-            these; `NAME=PATH` prefixes the ids with `NAME/`.
+            these, on a local disk or in a bucket as `s3://BUCKET/KEY`; `NAME=PATH` prefixes the ids with `NAME/`.
         out: the collection's folder; created if it does not exist.
         encoder: name of the encoder; None for the collection's, or `lite` for a new one.
         store: `auto`, `exact`, `faiss`, `torch-exact`, or a preset of `faiss`.
@@ -60,7 +61,7 @@ def index(
         latency: maximum time of one search (median, on this machine), such as `5ms`.
         explain: whether to try every preset on a sample; the summary's `recall["plan"]` is the table.
         batch_size: images per batch of the encoder; None for 32, or 256 on a GPU.
-        workers: decode threads; None for one per core.
+        workers: threads that read and decode; None for one per core, from a bucket at least 16.
         id_column: of Parquet, the column of unique ids; None for id, key, path or url, else a hash.
         image_column: of Parquet, the column of image bytes or paths; None to find it by type.
         caption_column: of Parquet and JSON, the column of captions; None for caption or text.
@@ -72,6 +73,7 @@ def index(
             time did not.
         allow_dropping: whether more than a tenth of the collection's images may be removed, if these are at least 20.
         exclude: patterns of files and folders to leave out of folders, in gitignore syntax, relative to the folder.
+        shards: `s3://BUCKET/PATH` where encoded images are kept until the version is published; None for `out`.
         progress: whether to show progress on stderr.
 
     Returns:
@@ -81,6 +83,8 @@ def index(
         SourceError: a source can't be read at all, nothing could be indexed, too many of the collection's images would
             be removed, a pattern is invalid, or the disk is full.
         ConfigInvalid: an option is out of range.
+        BucketUnavailable: a bucket can't be reached; what was encoded is kept.
+        ExtraMissing: a bucket is named, and the extra `s3` is not installed.
         CollectionError: another job writes to the collection, or its folder can't be written to.
         EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
         StoreError: the store is unknown or can't be built, or no index meets the limits.
@@ -103,6 +107,7 @@ def index(
         verify_content=verify_content,
         allow_dropping=allow_dropping,
         exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude or ()),
+        shards=shards,
     )
     return run_index(settings, Progress(quiet=not progress))
 

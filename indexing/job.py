@@ -25,6 +25,7 @@ from indexing.ingest.join import join_plan
 from indexing.ingest.kept_items import KeptItems
 from indexing.ingest.previous_version import count_dropped, older_versions, open_previous, reusable_version
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings
+from indexing.ingest.shard_storage import ShardStorage, shard_storage
 from indexing.ingest.shards import ShardPool, ShardWriter
 from indexing.plan import Plan, PlanWriter
 from indexing.progress import Progress
@@ -39,6 +40,7 @@ from lookalike.encoders.protocol import Encoder
 from lookalike.errors import SourceError
 from lookalike.images import DEFAULT_MAX_PIXELS
 from lookalike.manifest import FORMAT_VERSION, Manifest
+from lookalike.object_storage import is_object_url
 from lookalike.sources.item import ColumnNames, Source
 from lookalike.sources.registry import open_sources
 from lookalike.sources.scan_report import ScanReport, no_images
@@ -46,6 +48,8 @@ from lookalike.stores.registry import EXACT_BELOW, resolve_kind
 
 DEFAULT_ENCODER = "lite"
 _BATCH_SIZES = {"cpu": 32, "cuda": 256}
+_MIN_BUCKET_WORKERS = 16
+"""Threads that read from a bucket: they wait for its server most of the time."""
 _MIN_READABLE_SHARE = 0.8
 """Assumed share of readable images among those that the sources list."""
 
@@ -55,12 +59,13 @@ class IndexSettings:
     """Settings of the job.
 
     Attributes:
-        sources: folders, tars, Parquet files, or patterns of them; `NAME=PATH` prefixes the ids with `NAME/`.
+        sources: folders, tars, Parquet files, or patterns of them, on a local disk or as `s3://BUCKET/KEY`; `NAME=PATH`
+            prefixes the ids with `NAME/`.
         out: the collection's folder.
         encoder: its name; None for the collection's own, or DEFAULT_ENCODER for a new one.
         store: a registered kind, a preset of `faiss`, or `auto`.
         batch_size: images per call of the encoder; None for 32 on a CPU, 256 on a GPU.
-        workers: decode threads; None for one per core.
+        workers: threads that read and decode; None for one per core, from a bucket at least 16.
         columns: names of a table's columns.
         max_pixels: width x height above which an image is rejected.
         engine_options: how the encoder runs.
@@ -69,6 +74,8 @@ class IndexSettings:
         verify_content: whether to read all files, and encode those whose content is not what was encoded.
         allow_dropping: whether more than a tenth of the collection's images may be removed.
         exclude: patterns of files and folders to leave out of folders, in gitignore syntax.
+        shards: `s3://BUCKET/PATH` of the encoded images until the version is published; None for the collection's work
+            folder.
     """
 
     sources: tuple[str, ...]
@@ -85,6 +92,7 @@ class IndexSettings:
     verify_content: bool = False
     allow_dropping: bool = False
     exclude: tuple[str, ...] = ()
+    shards: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,7 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Inde
     Raises:
         SourceError: a source can't be read at all, nothing could be indexed, too many of the collection's images would
             be removed, a pattern is invalid, or the disk is full.
+        BucketUnavailable: a bucket can't be reached; what was encoded is kept.
         CollectionBusy: another job writes to the collection.
         EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
         StoreError: the store can't be built, or no index fits the budget.
@@ -178,7 +187,8 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Inde
         previous = open_previous(settings.out)
         encoder = load_encoder(_encoder_name(settings, previous), settings.engine_options)
         work = settings.out / WORK / _digest(encoder.spec.identity)
-        run = _encode(settings, sources, encoder, previous, work, reporter)
+        storage = shard_storage(work, settings.shards)
+        run = _encode(settings, sources, encoder, previous, work, storage, reporter)
         plan, stats = run.plan, run.stats
         inputs = _digest(FORMAT_VERSION, plan.digest, encoder.spec.identity, _version_settings(settings))
         embeddings = [run.shards(), *run.reusable]
@@ -192,6 +202,7 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Inde
             rows = RowStream(join_plan(plan, embeddings), plan.schema, plan.count, skipped=run.report.skipped.total())
             spec = BuildSpec(settings.store, settings.budget, settings.sources, inputs)
             manifest, unchanged = build_version(settings.out, rows, encoder, spec, reporter.phase), False
+        storage.remove()
         remove_work(work)
         return _summary(settings, manifest, encoder, run, change, unchanged, time.perf_counter() - begun)
 
@@ -258,7 +269,7 @@ class _Run:
         plan: all items.
         stats: of the encoding.
         reusable: embeddings that existed before: those of a stopped run and of the previous version.
-        work: the work folder.
+        storage: of the shards.
         first_shard: number of the first shard of this run.
         report: what the sources hold besides items.
         kept: images of the previous version that can't be reached now.
@@ -267,14 +278,14 @@ class _Run:
     plan: Plan
     stats: EncodeStats
     reusable: list[ReusableEmbeddings]
-    work: Path
+    storage: ShardStorage
     first_shard: int
     report: ScanReport
     kept: int
 
     def shards(self, *, rejected: bool = True) -> ShardPool:
         """Return the images that were read in this run."""
-        return ShardPool(self.work, rejected=rejected, first=self.first_shard)
+        return ShardPool(self.storage, rejected=rejected, first=self.first_shard)
 
 
 def _encode(
@@ -283,6 +294,7 @@ def _encode(
     encoder: Encoder,
     previous: Collection | None,
     work: Path,
+    storage: ShardStorage,
     progress: Progress,
 ) -> _Run:
     """Encode what neither the previous version nor a stopped run holds."""
@@ -293,9 +305,9 @@ def _encode(
         require_possible(presets, expected, encoder.spec.dim, settings.budget, _MIN_READABLE_SHARE)
     _check_expected(settings, sources, previous, expected)
     kept = KeptItems(previous if copied else None)
-    with ShardWriter(work) as shards:
+    with ShardWriter(storage) as shards:
         progress.begin(expected)
-        stopped = ShardPool(work, rejected=False)  # comes first: it is newer than any version of this encoder
+        stopped = ShardPool(storage, rejected=False)  # comes first: it is newer than any version of this encoder
         reusable: list[ReusableEmbeddings] = [stopped, *([copied] if copied else [])]
         contents = ContentIndex([*reusable, *older_versions(settings.out, encoder.spec)])
         writer = PlanWriter(work / "plan")
@@ -306,7 +318,7 @@ def _encode(
         report.add(source.report)
     if not plan.count:
         raise SourceError(no_images(settings.sources, report))
-    return _Run(plan, stats, reusable, work, shards.first, report, kept.count)
+    return _Run(plan, stats, reusable, storage, shards.first, report, kept.count)
 
 
 def _check_expected(
@@ -338,10 +350,14 @@ def _expected(sources: Sequence[Source]) -> int | None:
 def _encode_options(settings: IndexSettings, encoder: Encoder) -> EncodeOptions:
     return EncodeOptions(
         batch_size=settings.batch_size or _BATCH_SIZES.get(encoder.spec.device, _BATCH_SIZES["cpu"]),
-        workers=settings.workers or available_cores(),
+        workers=settings.workers or max(available_cores(), _MIN_BUCKET_WORKERS if _reads_bucket(settings) else 1),
         max_pixels=settings.max_pixels,
         verify_content=settings.verify_content,
     )
+
+
+def _reads_bucket(settings: IndexSettings) -> bool:
+    return any(is_object_url(source.rpartition("=")[2]) or is_object_url(source) for source in settings.sources)
 
 
 def _version_settings(settings: IndexSettings) -> dict[str, Any]:

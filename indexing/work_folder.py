@@ -65,6 +65,4 @@ def _require_collection_or_empty(root: Path) -> None:
         return
     names = {path.name for path in root.iterdir()} - _COLLECTION_NAMES
     if unexpected := {name for name in names if not fnmatch(name, UNFINISHED_CURRENT)}:
-        raise CollectionUnwritable(
-            f"{root} holds other files ({min(unexpected)!r}, ...); name a new or empty folder with --out"
-        )
+        raise CollectionUnwritable(f"{root} holds other files ({min(unexpected)!r}, ...); name a new or empty folder")

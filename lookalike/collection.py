@@ -17,6 +17,7 @@ import os
 import shlex
 import shutil
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,9 +107,14 @@ def current_version(root: Path) -> str:
         raise CollectionNotFound(f"{root / CURRENT} can't be read: {error.strerror}{hint}") from error
     except UnicodeDecodeError as error:
         raise ManifestInvalid(f"{root / CURRENT} does not name a version: {error}; restore it from a copy") from error
-    if not version.isprintable() or not version or Path(version).name != version:
+    if not is_version_name(version):
         raise ManifestInvalid(f"{root / CURRENT} does not name a version: {version!r}")
     return version
+
+
+def is_version_name(text: str) -> bool:
+    """Return whether a text can be the name of a version's folder."""
+    return text.isprintable() and not text.startswith(".") and Path(text).name == text != ""
 
 
 def current_manifest(root: Path) -> Manifest:
@@ -194,15 +200,50 @@ def publish(root: Path, staging: Path, manifest: Manifest) -> Path:
     names = sorted(path.name for path in staging.iterdir())
     sealed = manifest.model_copy(update={"files": {name: file_entry(staging / name) for name in names}})
     (staging / MANIFEST_FILE).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for name in [*names, MANIFEST_FILE]:
-        _fsync(staging / name)
+    return publish_sealed(root, staging, manifest.version)
+
+
+def copy_folder(root: Path, version: str) -> Path:
+    """Return the folder in which a copy of `version` is made; what a stopped copy of it left is still there."""
+    versions = root / VERSIONS
+    versions.mkdir(parents=True, exist_ok=True)
+    folder = versions / f".copying-{version}"
+    for leftover in versions.glob(".copying-*"):
+        if leftover != folder:
+            shutil.rmtree(leftover, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def publish_sealed(root: Path, staging: Path, version: str) -> Path:
+    """Make a complete folder of a version, with its manifest, the current one; return its new path.
+
+    All but the last two versions are removed.
+    """
+    for path in staging.iterdir():
+        _fsync(path)
     _fsync(staging)
-    folder = root / VERSIONS / manifest.version
+    folder = root / VERSIONS / version
     staging.rename(folder)
     _fsync(folder.parent)
-    replace_text(root / CURRENT, manifest.version + "\n")
-    _prune(root, manifest.version)
+    make_current(root, version)
     return folder
+
+
+def make_current(root: Path, version: str) -> None:
+    """Make a version that lies in its folder the current one; remove all but the last two versions."""
+    replace_text(root / CURRENT, version + "\n")
+    _prune(root, version)
+
+
+def versions_to_remove(names: Iterable[str], current: str) -> list[str]:
+    """Return the versions that are older than the last two; the current one stays.
+
+    >>> versions_to_remove(["20260103T", "20260101T", "20260102T"], "20260103T")
+    ['20260101T']
+    """
+    others = sorted(name for name in names if name != current)
+    return others[: max(0, len(others) - (_MAX_VERSIONS - 1))]
 
 
 def store_calibration(root: Path, calibration: Calibration, spec: EncoderSpec) -> None:
@@ -233,11 +274,9 @@ def _map_vectors(path: Path) -> Float16:
 
 
 def _prune(root: Path, current: str) -> None:
-    others = sorted(
-        p for p in (root / VERSIONS).iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != current
-    )
-    for old in others[: max(0, len(others) - (_MAX_VERSIONS - 1))]:
-        shutil.rmtree(old, ignore_errors=True)
+    folders = (path for path in (root / VERSIONS).iterdir() if path.is_dir() and not path.name.startswith("."))
+    for old in versions_to_remove((path.name for path in folders), current):
+        shutil.rmtree(root / VERSIONS / old, ignore_errors=True)
 
 
 def _fsync(path: Path) -> None:

@@ -10,7 +10,7 @@
     │                      filter_invalid
     ├── ExtraMissing       extra_missing
     └── SourceError        source_not_found  source_invalid  duplicate_id  disk_full
-                           config_invalid  vector_invalid
+                           config_invalid  vector_invalid  bucket_unavailable
 
 `code` is stable: the same word is used in `rejected.parquet`, in the JSON problem's `type`, in the service's telemetry
 and as a heading in `docs/reference/errors.md`. That page is generated from the docstrings of these classes: the error,
@@ -383,6 +383,16 @@ class VectorInvalid(SourceError):
     """
 
     code = "vector_invalid"
+
+
+class BucketUnavailable(SourceError):
+    """A bucket that can't be reached, or that refuses the credentials.
+
+    The run stops, and no image is rejected for it; what was encoded is kept. Check the network, `AWS_ENDPOINT_URL`
+    and the credentials. Then run the same command again.
+    """
+
+    code = "bucket_unavailable"
 
 
 class ExtraMissing(LookalikeError):

@@ -99,18 +99,25 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        text = path.read_text(encoding="utf-8")
-        version = _format_version(text, path)
+        return parse_manifest(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ManifestInvalid(f"{path} can't be read: {error.strerror}") from error
+
+
+def parse_manifest(data: bytes, name: str) -> Manifest:
+    """Validate the content of a manifest; `name` is that of its file. It raises the errors of `read_manifest`."""
+    try:
+        text = data.decode()
+        version = _format_version(text, name)
         if version > FORMAT_VERSION:
             raise FormatTooNew(
-                f"{path} has format {version}; this release reads up to {FORMAT_VERSION}; upgrade lookalike"
+                f"{name} has format {version}; this release reads up to {FORMAT_VERSION}; upgrade lookalike"
             )
         return Manifest.model_validate_json(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ManifestInvalid(f"{path} can't be read: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestInvalid(f"{name} can't be read: {error}") from error
     except ValidationError as error:
-        raise ManifestInvalid(f"{path} is not a valid manifest: {_first_message(error)}") from error
+        raise ManifestInvalid(f"{name} is not a valid manifest: {_first_message(error)}") from error
 
 
 def file_entry(path: Path) -> FileEntry:
@@ -150,11 +157,11 @@ class _Version(BaseModel):
     format_version: int
 
 
-def _format_version(text: str, path: Path) -> int:
+def _format_version(text: str, name: str) -> int:
     try:
         return _Version.model_validate_json(text).format_version
     except ValidationError as error:
-        raise ManifestInvalid(f"{path} is not a valid manifest: {_first_message(error)}") from error
+        raise ManifestInvalid(f"{name} is not a valid manifest: {_first_message(error)}") from error
 
 
 def _first_message(error: ValidationError) -> str:

@@ -17,7 +17,7 @@ from indexing.ingest.shards import EncodedRow
 from indexing.row_stream import CONTENT_HASH_BYTES
 from lookalike import images
 from lookalike.encoders.protocol import Encoder
-from lookalike.errors import ImageUndecodable, LookalikeError
+from lookalike.errors import BucketUnavailable, ImageUndecodable, LookalikeError
 from lookalike.sources.item import Item
 from lookalike.types import UInt8
 
@@ -146,6 +146,8 @@ def content_hash(data: bytes) -> bytes:
 def _attempt(task: DecodeTask, step: Callable[[], T]) -> T | Rejected:
     try:
         return step()
+    except BucketUnavailable:  # it would reject all further images
+        raise
     except LookalikeError as error:
         return Rejected(task, error)
     except Exception as error:  # an odd image that trips Pillow or a codec must not stop the other millions

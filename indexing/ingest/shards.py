@@ -1,4 +1,4 @@
-"""Shards of encoded images in the work folder: small files that survive the job's end.
+"""Shards of encoded images in the work folder or in a bucket: small files that survive the job's end.
 
 A row is one encoded (or rejected) image. It is looked up by its id's hash and its fingerprint, so a job that was killed
 resumes whatever the order of the images. A shard is written whole every few seconds: a kill loses no more than that.
@@ -19,15 +19,15 @@ import numpy as np
 import pyarrow as pa
 from typing_extensions import override
 
-from indexing.arrow_files import read_table, write_table
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings
-from indexing.metadata_tables import conform
+from indexing.ingest.shard_storage import KEYS, FolderShards, ShardStorage, number_of_shard, shard_name
 from indexing.row_stream import CONTENT_HASH_BYTES, ENCODED_SCHEMA, content_hashes_of
 from lookalike.types import Int64, UInt8, UInt64
 
 MAX_SHARD_ROWS = 2_048
 MAX_SHARD_SECONDS = 5.0
 _MAX_OPEN_SHARDS = 16
+_IDENTITY = ["id_hash", "fingerprint", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +61,21 @@ class EncodedRow:
     truncated: bool | None = None
 
 
-_KEYS = pa.schema([("id_hash", pa.uint64()), ("fingerprint", pa.uint64()), ("rejected", pa.bool_())])
-
-
 class ShardWriter:
     """Collects rows and writes them as shards; leaving the context writes the remaining rows, errors or not.
 
     Args:
-        folder: the work folder; shards of an earlier run stay.
+        place: the work folder or another storage; shards of an earlier run stay.
         seconds: maximum age of the oldest unwritten row.
 
     Attributes:
         first: the number of the first shard that it writes.
     """
 
-    def __init__(self, folder: Path, seconds: float = MAX_SHARD_SECONDS) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+    def __init__(self, place: Path | ShardStorage, seconds: float = MAX_SHARD_SECONDS) -> None:
+        self._storage = _storage(place)
         self._seconds = seconds
-        self.first = self._next = 1 + max(map(_number, shard_files(folder)), default=-1)
+        self.first = self._next = 1 + max(map(number_of_shard, self._storage.names()), default=-1)
         self._rows: list[EncodedRow] = []
         self._oldest_at = 0.0
 
@@ -103,32 +99,33 @@ class ShardWriter:
         """Write the collected rows as a shard."""
         if self._rows:
             table = pa.Table.from_pylist([asdict(row) for row in self._rows], schema=ENCODED_SCHEMA)
-            write_table(self._folder / f"encoded-{self._next:08d}.arrow", table)
+            self._storage.write(shard_name(self._next), table)
             self._next += 1
             self._rows = []
 
 
 class ShardPool(ReusableEmbeddings):
-    """The shards of a work folder, searchable: 24 bytes of memory a row.
+    """The shards of a work folder or another storage, searchable: 24 bytes of memory a row.
 
     Args:
-        folder: the work folder.
+        place: the work folder or the storage.
         rejected: whether to find rejected images too; if not, a later run tries them again.
         first: the number of the first shard to read.
     """
 
-    def __init__(self, folder: Path, *, rejected: bool = True, first: int = 0) -> None:
-        self._files = [path for path in shard_files(folder) if _number(path) >= first]
-        keys = [_keys(path) for path in self._files]
+    def __init__(self, place: Path | ShardStorage, *, rejected: bool = True, first: int = 0) -> None:
+        self._storage = _storage(place)
+        self._names = [name for name in self._storage.names() if number_of_shard(name) >= first]
+        keys = [self._storage.keys(name).select(_IDENTITY) for name in self._names]
         self._starts = np.cumsum([0, *map(len, keys)])
-        table = pa.concat_tables([_KEYS.empty_table(), *keys])
-        id_hashes, fingerprints, bad = (table.column(name).to_numpy() for name in _KEYS.names)
+        table = pa.concat_tables([KEYS.empty_table().select(_IDENTITY), *keys])
+        id_hashes, fingerprints, bad = (table.column(name).to_numpy() for name in _IDENTITY)
         mixed = id_hashes ^ fingerprints  # both are uniform, so is this; id_hash decides again below
         # Of two rows for one image, one that was encoded comes first, and of these the newest.
         order = np.lexsort((-np.arange(len(mixed)), bad, mixed))
         self._order = order if rejected else order[~bad[order]]
         self._mixed, self._id_hashes = mixed[self._order], id_hashes[self._order]
-        self._open = lru_cache(maxsize=_MAX_OPEN_SHARDS)(_read_shard)
+        self._open = lru_cache(maxsize=_MAX_OPEN_SHARDS)(self._storage.read)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -144,7 +141,7 @@ class ShardPool(ReusableEmbeddings):
 
     @override
     def content_hashes(self) -> UInt8:
-        hashes = [content_hashes_of(_read_shard(path)) for path in self._files]
+        hashes = [content_hashes_of(self._storage.keys(name)) for name in self._names]
         return np.concatenate([np.empty((0, CONTENT_HASH_BYTES), np.uint8), *hashes])
 
     @override
@@ -153,26 +150,10 @@ class ShardPool(ReusableEmbeddings):
         pieces, places = [ENCODED_SCHEMA.empty_table()], [np.empty(0, np.int64)]
         for shard in np.unique(shards):
             place = np.flatnonzero(shards == shard)
-            pieces.append(self._open(self._files[shard]).take(rows[place] - self._starts[shard]))
+            pieces.append(self._open(self._names[shard]).take(rows[place] - self._starts[shard]))
             places.append(place)
         return pa.concat_tables(pieces).take(np.argsort(np.concatenate(places)))
 
 
-def _read_shard(path: Path) -> pa.Table:
-    """Return a shard; columns that it lacks, since an earlier release wrote it, are null."""
-    return conform(read_table(path), ENCODED_SCHEMA)
-
-
-def _keys(path: Path) -> pa.Table:
-    shard = _read_shard(path)
-    columns = [shard.column("id_hash"), shard.column("fingerprint"), shard.column("code").is_valid()]
-    return pa.table(columns, schema=_KEYS)
-
-
-def shard_files(folder: Path) -> list[Path]:
-    """Return the finished shards, oldest first."""
-    return sorted(folder.glob("encoded-*.arrow"))
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.rpartition("-")[2])
+def _storage(place: Path | ShardStorage) -> ShardStorage:
+    return FolderShards(place) if isinstance(place, Path) else place

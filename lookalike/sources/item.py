@@ -102,7 +102,7 @@ def unreadable_item(
     return Item(item_id, source, 0, fail, columns or {}, fallback_id)
 
 
-def unreadable_file(item_id: str, source: str, path: Path, error: BaseException, stands_for: str) -> Item | None:
+def unreadable_file(item_id: str, source: str, path: Path | str, error: BaseException, stands_for: str) -> Item | None:
     """Return the item of a tar or table that can't be reached now; None if the error means that it is damaged.
 
     Args:
@@ -184,7 +184,7 @@ def check_size(length: int) -> None:
         raise ImageTooLarge(f"image file of {length:,} bytes is over the limit of {MAX_FILE_BYTES:,} bytes")
 
 
-def read_error(path: Path, error: OSError) -> SourceError:
+def read_error(path: Path | str, error: OSError) -> SourceError:
     """Return the SourceError for an OSError."""
     kind = SourceNotFound if isinstance(error, FileNotFoundError | NotADirectoryError) else SourceError
     return kind(f"{cut(display_name(str(path)))} can't be read: {error.strerror or error}")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -44,6 +44,7 @@ from lookalike.sources.item import (
     unreadable_item,
 )
 from lookalike.sources.scan_report import ScanReport
+from lookalike.sources.source_file import SourceFile
 from lookalike.sources.table_columns import choose_columns, holds_binary, is_text, left_out_columns
 
 SUFFIXES = (".parquet", ".pq")
@@ -62,7 +63,7 @@ class ParquetSource(Source):
     """The rows of one Parquet file.
 
     Args:
-        path: the file.
+        file: the file.
         label: value of the column `source`.
         prefix: start of every id, `""` or `NAME/`.
         columns: column names from the user.
@@ -72,20 +73,20 @@ class ParquetSource(Source):
             read.
     """
 
-    def __init__(self, path: Path, label: str, prefix: str = "", columns: ColumnNames | None = None) -> None:
+    def __init__(self, file: SourceFile, label: str, prefix: str = "", columns: ColumnNames | None = None) -> None:
         self.label = label
-        self._path = path
+        self._file = file
         self._prefix = prefix
         self._report = ScanReport()
-        schema, self._failure = _read_schema(path)
+        schema, self._failure = _read_schema(file)
         self._unlisted: set[str] = set()
         if is_unavailable(self._failure):  # before it is counted
-            self._report.unread.append(display_name(str(path)))
+            self._report.unread.append(str(file))
         self._columns = ColumnNames()
         self._left_out: dict[str, str] = {}
         if schema.names:
-            samples = _first_values(path, schema)
-            self._columns = choose_columns(schema, columns or ColumnNames(), samples, path)
+            samples = _first_values(file, schema)
+            self._columns = choose_columns(schema, columns or ColumnNames(), samples, file)
             self._left_out = left_out_columns(schema, self._columns, samples)
         self._read = [name for name in schema.names if name not in self._left_out]
         self._classes = {name: classes for name, classes in named_classes(schema).items() if name in self._read}
@@ -103,7 +104,8 @@ class ParquetSource(Source):
     @override
     def estimated_count(self) -> int | None:
         try:
-            return int(pq.read_metadata(self._path).num_rows)
+            with self._file.open() as stream:
+                return int(pq.read_metadata(stream).num_rows)
         except _READ_ERRORS:
             return 1
 
@@ -118,8 +120,8 @@ class ParquetSource(Source):
         try:
             if self._failure is not None:
                 raise self._failure
-            stamp = size_and_mtime(self._path.stat())
-            with pq.ParquetFile(self._path, buffer_size=_BUFFER_BYTES) as file:
+            stamp = self._file.stamp()
+            with self._file.open() as stream, pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES) as file:
                 for batch in _batches(file, self._read, _ROWS_PER_BATCH):
                     for record in valid_text_columns(batch).to_pylist():
                         yield replace(self._item(record, stamp, row), types=self._types)
@@ -128,11 +130,11 @@ class ParquetSource(Source):
             yield self._unread(error, row)
 
     def _unread(self, error: Exception, row: int) -> Item:
-        item_id = self._prefix + display_name(self._path.stem)
-        if item := unreadable_file(item_id, self.label, self._path, error, self._prefix):
-            self._report.unread.append(display_name(str(self._path)))
+        item_id = self._prefix + display_name(PurePath(self._file.name).stem)
+        if item := unreadable_file(item_id, self.label, str(self._file), error, self._prefix):
+            self._report.unread.append(str(self._file))
             return item
-        what = f"{display_name(self._path.name)} is truncated or corrupt after {row:,} rows"
+        what = f"{display_name(self._file.name)} is truncated or corrupt after {row:,} rows"
         return unreadable_item(item_id, self.label, SourceError(f"{what}: {' '.join(str(error).split())}"))
 
     def _is_own(self, name: str, schema: pa.Schema) -> bool:
@@ -141,13 +143,13 @@ class ParquetSource(Source):
             return True
         return (name == "path" and is_text(schema.field(name).type)) or name == "id" == self._columns.id
 
-    def _item(self, record: dict[str, Any], stamp: tuple[int, int], row: int) -> Item:
+    def _item(self, record: dict[str, Any], stamp: tuple[int | str, ...], row: int) -> Item:
         data, path = _unpack(record[self._columns.image or ""])
         columns = self._metadata(record, path)
         id_column = self._columns.id
         value = record[id_column] if id_column is not None else _content_id(data) or path
         if value is None or value == "":
-            name = display_name(self._path.name)
+            name = display_name(self._file.name)
             missing = "no image" if id_column is None else f"no id in column {quoted(id_column)}"
             error = SourceError(f"row {row} of {name} has {missing}")
             return unreadable_item(f"{self._prefix}{name}#row-{row}", self.label, error, columns)
@@ -156,11 +158,16 @@ class ParquetSource(Source):
         if data is not None:
             return Item(item_id, self.label, fingerprint(*stamp, row), lambda: data, columns)
         if not path:
-            empty = ImageUndecodable(f"row {row} of {display_name(self._path.name)} holds no image")
+            empty = ImageUndecodable(f"row {row} of {display_name(self._file.name)} holds no image")
             return unreadable_item(item_id, self.label, empty, columns)
-        return self._item_at(find_path(self._path.parent / path), item_id, columns, (*stamp, row))
+        if self._file.folder is None:
+            error = SourceError(
+                f"{cut(str(self._file))} names images by their paths; in a bucket it must hold their bytes"
+            )
+            return unreadable_item(item_id, self.label, error, columns)
+        return self._item_at(find_path(self._file.folder / path), item_id, columns, (*stamp, row))
 
-    def _item_at(self, path: Path, item_id: str, columns: dict[str, Any], parts: tuple[int, ...]) -> Item:
+    def _item_at(self, path: Path, item_id: str, columns: dict[str, Any], parts: tuple[int | str, ...]) -> Item:
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # opening a named pipe would block
@@ -203,10 +210,11 @@ class ParquetSource(Source):
         return own
 
 
-def _read_schema(path: Path) -> tuple[pa.Schema, Exception | None]:
+def _read_schema(file: SourceFile) -> tuple[pa.Schema, Exception | None]:
     """Return the schema with unique names; an empty one and the error if the file can't be read."""
     try:
-        schema = pq.read_schema(path)
+        with file.open() as stream:
+            schema = pq.read_schema(stream)
     except _READ_ERRORS as error:
         return pa.schema([]), error
     fields = [field.with_name(name) for field, name in zip(schema, unique_names(schema.names), strict=True)]
@@ -222,10 +230,10 @@ def _batches(file: pq.ParquetFile, names: Sequence[str], rows: int) -> Iterator[
         yield (batch if chosen is not None else batch.rename_columns(unique)).select(list(names))
 
 
-def _first_values(path: Path, schema: pa.Schema) -> dict[str, list[Any]]:
+def _first_values(source: SourceFile, schema: pa.Schema) -> dict[str, list[Any]]:
     """Return a few first values of each column that may hold images or paths; none if the table's start has none."""
     found: dict[str, list[Any]] = {name: [] for name in schema.names}
-    with suppress(*_READ_ERRORS), pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
+    with suppress(*_READ_ERRORS), source.open() as stream, pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES) as file:
         for field in schema:
             if is_text(field.type) or holds_binary(field.type):
                 found[field.name] = _first_of(file, field.name)

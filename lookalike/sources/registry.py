@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lookalike.errors import SourceError, SourceNotFound
+from lookalike.object_storage import is_object_url
 from lookalike.paths import exists
 from lookalike.sources import parquet, tar
+from lookalike.sources.bucket_sources import open_bucket_sources
 from lookalike.sources.folder import FolderSource
 from lookalike.sources.folder_walk import COLLECTION_NAMES, begins_as_image, has_image_extension
 from lookalike.sources.ignore_rules import IgnoreRules, ignore_rules
 from lookalike.sources.item import ColumnNames, Source, display_name, read_error
 from lookalike.sources.parquet import ParquetSource
 from lookalike.sources.shard_folder import shards_below
+from lookalike.sources.source_file import LocalFile
 from lookalike.sources.tar import TarSource
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)=(?P<path>.+)", re.DOTALL)
@@ -25,11 +28,11 @@ Opener = Callable[[Path, str, str, ColumnNames], Source]
 REGISTRY: tuple[tuple[Callable[[Path], bool], Opener], ...] = (
     (
         lambda path: path.name.lower().endswith(tar.SUFFIXES),
-        lambda path, label, prefix, columns: TarSource(path, label, prefix, columns.caption),
+        lambda path, label, prefix, columns: TarSource(LocalFile(path), label, prefix, columns.caption),
     ),
     (
         lambda path: path.name.lower().endswith(parquet.SUFFIXES),
-        lambda path, label, prefix, columns: ParquetSource(path, label, prefix, columns),
+        lambda path, label, prefix, columns: ParquetSource(LocalFile(path), label, prefix, columns),
     ),
     (
         lambda path: has_image_extension(path.name) or begins_as_image(path),
@@ -45,8 +48,8 @@ def open_sources(
     """Open the sources that the arguments name, in their order.
 
     Args:
-        arguments: each a folder, a tar, a Parquet file, an image, or a glob pattern; `NAME=PATH` adds the prefix
-            `NAME/` to the ids.
+        arguments: each a folder, a tar, a Parquet file, an image, or a glob pattern, on a local disk or in a bucket
+            as `s3://BUCKET/KEY`; `NAME=PATH` adds the prefix `NAME/` to the ids.
         columns: names of a table's columns, if the user gives them.
         exclude: patterns of files and folders to leave out of folders, in gitignore syntax.
 
@@ -57,10 +60,16 @@ def open_sources(
         SourceNotFound: a path does not exist, or no file matches a pattern.
         SourceError: a path can't be read, a file is of an unknown kind, a table has no images, or a pattern is
             invalid.
+        ExtraMissing: a URL is given, and s3fs is not installed.
     """
     rules, names = ignore_rules(exclude), columns or ColumnNames()
     sources: list[Source] = []
     for argument in arguments:
+        named = _NAMED.fullmatch(argument)
+        name, url = (named["name"], named["path"]) if named else ("", argument)
+        if is_object_url(url):
+            sources += open_bucket_sources(url, name, names, rules)
+            continue
         try:
             paths, name = _expanded(argument, rules)
             for path in paths:

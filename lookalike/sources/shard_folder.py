@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from lookalike.errors import SourceError
 from lookalike.messages import number_of
@@ -12,6 +14,8 @@ from lookalike.sources import parquet, tar
 from lookalike.sources.folder_walk import begins_as_image, has_image_extension, walk
 from lookalike.sources.ignore_rules import IgnoreRules
 from lookalike.sources.item import display_name, read_error
+
+P = TypeVar("P", bound=PurePath)
 
 
 def shards_below(root: Path, rules: IgnoreRules) -> list[Path]:
@@ -39,15 +43,28 @@ def shards_below(root: Path, rules: IgnoreRules) -> list[Path]:
         tables += [listing.folder / name for name in listing.others if name.lower().endswith(parquet.SUFFIXES)]
     if unlisted and (tars or tables):
         raise unlisted[0]
+    return of_one_kind(tars, tables, display_name(str(root)))
+
+
+def of_one_kind(tars: Sequence[P], tables: Sequence[P], folder: str) -> list[P]:
+    """Return the sorted tars, or the sorted Parquet files if there are no tars.
+
+    Args:
+        tars: below the folder.
+        tables: Parquet files below it; those that describe a tar are left out.
+        folder: its name, for the message.
+
+    Raises:
+        SourceError: there are tars and other Parquet files.
+    """
     described = {path.with_name(tar.tar_stem(path.name)) for path in tars}
-    tables = [path for path in tables if path.with_suffix("") not in described]
-    if tars and tables:
-        folder = display_name(str(root))
+    others = [path for path in tables if path.with_suffix("") not in described]
+    if tars and others:
         raise SourceError(
-            f"{folder} holds {number_of(len(tars), 'tar file')} and {number_of(len(tables), 'Parquet file')}: name "
+            f"{folder} holds {number_of(len(tars), 'tar file')} and {number_of(len(others), 'Parquet file')}: name "
             f"those that hold the images, as '{folder}/**/*.tar' or '{folder}/**/*.parquet'"
         )
-    return sorted(tars or tables)
+    return sorted(tars or others)
 
 
 def _has_image(folder: Path) -> bool:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from functools import cached_property, partial
+from pathlib import Path, PurePath
+from typing import Any, Protocol
 
 from lookalike.errors import SourceError
 from lookalike.sources.columns import (
@@ -37,6 +37,14 @@ MAX_JSON_BYTES = 1 << 20
 """Larger JSON files beside images are ignored, so that memory stays bounded: a mebibyte."""
 
 _log = logging.getLogger(__name__)
+
+
+class ReadSidecar(Protocol):
+    """Returns the content of a file beside images, or raises SourceError."""
+
+    def __call__(self, name: str, limit: int, *, cut: bool) -> bytes:
+        """Read at most `limit` bytes; where `cut` is false, a larger file is an error."""
+        ...
 
 
 class IgnoredFiles:
@@ -75,11 +83,19 @@ class Sidecars:
                     used.add(name)
                 except SourceError as error:
                     self.ignored.add(error)
-        return FolderSidecars(self, folder, names, self._tables, used)
+        return FolderSidecars(self, folder, names, self._tables, used, partial(_read_file, folder))
 
 
 class FolderSidecars:
     """The files beside the images of one folder.
+
+    Args:
+        source: of the folder.
+        folder: its path.
+        names: of everything in it.
+        tables: of the folder and those above, with their places.
+        used: names of those of the tables that are in this folder.
+        read: returns the content of a file in it, by its name, limit and `cut` as in `read_regular_file`.
 
     Attributes:
         used: names of the files in this folder that gave metadata so far.
@@ -89,13 +105,14 @@ class FolderSidecars:
     def __init__(
         self,
         source: Sidecars,
-        folder: Path,
+        folder: PurePath,
         names: Collection[str],
-        tables: Sequence[tuple[Path, MetadataFile]],
+        tables: Sequence[tuple[PurePath, MetadataFile]],
         used: set[str],
+        read: ReadSidecar,
     ) -> None:
         self.used = used
-        self._source, self._folder, self._names = source, folder, names
+        self._source, self._folder, self._names, self._read = source, folder, names, read
         nearest_first = sorted(tables, key=lambda entry: -len(entry[0].parts))
         self._tables = [(folder.relative_to(place), table) for place, table in nearest_first]
         own = (*RESERVED_COLUMNS, *source.caption_columns)
@@ -126,7 +143,7 @@ class FolderSidecars:
             return {}
         for name in self._present(f"{name}{ending}" for name in (stem, image) for ending in (".txt", ".TXT")):
             try:
-                data = read_regular_file(self._folder / name, MAX_CAPTION_BYTES, cut=True)
+                data = self._read(name, MAX_CAPTION_BYTES, cut=True)
             except SourceError as error:
                 self._source.ignored.add(error)
                 continue
@@ -142,8 +159,8 @@ class FolderSidecars:
         content: dict[str, Any] = {}
         for name in self._present((*plain, *json_names(image, self._takeout))):
             try:
-                path = self._folder / name
-                content = parse_json(read_regular_file(path, MAX_JSON_BYTES), display_name(str(path))) | content
+                data = self._read(name, MAX_JSON_BYTES, cut=False)
+                content = parse_json(data, display_name(str(self._folder / name))) | content
                 self.used.add(name)
             except SourceError as error:
                 self._source.ignored.add(error)
@@ -178,6 +195,10 @@ class FolderSidecars:
     @cached_property
     def _takeout(self) -> dict[str, str]:
         return described_images(self._names)
+
+
+def _read_file(folder: Path, name: str, limit: int, *, cut: bool) -> bytes:
+    return read_regular_file(folder / name, limit, cut=cut)
 
 
 def caption_keys(caption: str | None) -> tuple[str, str]:

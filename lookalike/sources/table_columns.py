@@ -17,7 +17,8 @@ from lookalike.errors import SourceError
 from lookalike.images import is_image_start
 from lookalike.messages import cut, listed, quoted
 from lookalike.paths import is_unavailable
-from lookalike.sources.item import ColumnNames, display_name, find_path
+from lookalike.sources.item import ColumnNames, find_path
+from lookalike.sources.source_file import SourceFile
 
 IMAGE_COLUMNS = ("image", "image_bytes", "bytes", "img", "picture", "jpg", "jpeg", "png", "content", "data")
 PATH_COLUMNS = ("image_path", "path", "file", "file_name", "filename", "filepath", "image", "img_path")
@@ -51,24 +52,24 @@ def holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def choose_columns(schema: pa.Schema, named: ColumnNames, samples: Samples, path: Path) -> ColumnNames:
+def choose_columns(schema: pa.Schema, named: ColumnNames, samples: Samples, file: SourceFile) -> ColumnNames:
     """Return the columns of ids, images and captions: those that the user named, else those found.
 
     Args:
         schema: of the table, with unique names.
         named: the user's.
         samples: the columns' first values.
-        path: of the file; the paths in the table are relative to its folder.
+        file: the table; the paths in it are relative to its folder.
 
     Raises:
         SourceError: a named column is missing, or none can be read as images.
     """
-    table = cut(display_name(str(path)))
+    table = cut(str(file))
     for option, name in (("id", named.id), ("image", named.image), ("caption", named.caption)):
         if name is not None and name not in schema.names:
             known = listed(schema.names)
             raise SourceError(f"{table} has no column {quoted(name)} (--{option}-column); it has: {known}")
-    image = named.image or _image_column(schema, samples, path.parent, table)
+    image = named.image or _image_column(schema, samples, file.folder, table)
     _check_image_column(image, schema.field(image).type, samples, table)
     others = [name for name in schema.names if name != image]
     path_mode = not holds_bytes(schema.field(image).type)
@@ -84,7 +85,7 @@ def left_out_columns(schema: pa.Schema, chosen: ColumnNames, samples: Samples) -
     return {name: what for name, what in found.items() if what}
 
 
-def _image_column(schema: pa.Schema, samples: Samples, folder: Path, table: str) -> str:
+def _image_column(schema: pa.Schema, samples: Samples, folder: Path | None, table: str) -> str:
     binary = [field.name for field in schema if holds_bytes(field.type)]
     images = [name for name in binary if _has_image(samples[name]) or _has_path(samples[name])]
     if len(images) > 1 and not set(images).intersection(IMAGE_COLUMNS):
@@ -111,7 +112,9 @@ def _image_column(schema: pa.Schema, samples: Samples, folder: Path, table: str)
     )
 
 
-def _some_exist(folder: Path, paths: Sequence[Any]) -> bool:
+def _some_exist(folder: Path | None, paths: Sequence[Any]) -> bool:
+    if folder is None:
+        return False
     try:
         return any(find_path(folder / path).is_file() for path in paths)
     except (OSError, ValueError) as error:  # no permission to look; a NUL character in a path

@@ -37,13 +37,12 @@ from lookalike.sources.item import (
     display_name,
     fingerprint,
     read_error,
-    read_range,
-    size_and_mtime,
     unreadable_file,
     unreadable_item,
 )
 from lookalike.sources.scan_report import ScanReport
 from lookalike.sources.sidecars import IgnoredFiles, caption_keys, parse_json, pop_captions
+from lookalike.sources.source_file import SourceFile
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """File name suffixes of tars."""
@@ -92,16 +91,16 @@ class TarSource(Source):
     """The samples of one tar.
 
     Args:
-        path: the tar, compressed or not.
+        file: the tar, compressed or not.
         label: value of the column `source`.
         prefix: start of every id, `""` or `NAME/`.
         caption: key of the caption in the JSON sidecar, by default `caption`. A .txt file has precedence.
     """
 
-    def __init__(self, path: Path, label: str, prefix: str = "", caption: str | None = None) -> None:
+    def __init__(self, file: SourceFile, label: str, prefix: str = "", caption: str | None = None) -> None:
         self.label = label
-        self._path = path
-        self._stem = prefix + tar_stem(path.name)
+        self._file = file
+        self._stem = prefix + tar_stem(file.name)
         self._caption_keys = caption_keys(caption)
         self._ignored = IgnoredFiles()
         self._report = ScanReport()
@@ -115,12 +114,12 @@ class TarSource(Source):
     def estimated_count(self) -> int | None:
         # Estimated from the spacing of the first members; None for a compressed tar.
         try:
-            with tarfile.open(self._path, "r:") as archive:
+            with self._file.open() as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
                 first = list(itertools.islice(archive, _SAMPLED_MEMBERS))
                 images = sum(has_image_extension(_base(member.name)) for member in first)
                 if len(first) < _SAMPLED_MEMBERS:
                     return images
-                return round(images * self._path.stat().st_size / archive.offset)
+                return round(images * stream.seek(0, io.SEEK_END) / archive.offset)
         except _READ_ERRORS:
             return None
 
@@ -128,26 +127,26 @@ class TarSource(Source):
         errors: list[Item] = []
         self._ignored, self._report = IgnoredFiles(), ScanReport()
         try:
-            parts = size_and_mtime(self._path.stat())
+            parts = self._file.stamp()
             for members in _neighbours(self._members(errors)):
                 yield from self._items(members, parts)
         except OSError as error:
-            missing = unreadable_item(self._stem, self.label, read_error(self._path, error))
+            missing = unreadable_item(self._stem, self.label, read_error(str(self._file), error))
             errors.append(self._unread(error) or missing)
         yield from errors
 
     def _unread(self, error: BaseException) -> Item | None:
         """Return the item of a tar that can't be reached now, None if the error means that it is damaged."""
-        item = unreadable_file(self._stem, self.label, self._path, error, f"{self._stem}/")
+        item = unreadable_file(self._stem, self.label, str(self._file), error, f"{self._stem}/")
         if item is not None:
-            self._report.unread.append(display_name(str(self._path)))
+            self._report.unread.append(str(self._file))
         return item
 
     def _members(self, errors: list[Item]) -> Iterator[_Member]:
         read = 0
         try:
-            with tarfile.open(self._path, "r:*") as archive:
-                compressed = not isinstance(archive.fileobj, io.BufferedReader)
+            with self._file.open() as stream, tarfile.open(fileobj=stream, mode="r:*") as archive:
+                compressed = archive.fileobj is not stream
                 while (entry := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # would keep every header; no stub
                     read += 1
@@ -156,13 +155,13 @@ class TarSource(Source):
                 if not compressed:
                     self._check_end(archive.offset)
         except _READ_ERRORS as error:
-            what = f"{display_name(self._path.name)} is truncated or corrupt after {read:,} members"
+            what = f"{display_name(self._file.name)} is truncated or corrupt after {read:,} members"
             damage = SourceError(f"{what}: {' '.join(str(error).split())}; the members before are kept")
             errors.append(self._unread(error) or unreadable_item(self._stem, self.label, damage))
 
     def _check_end(self, offset: int) -> None:
         """Raise ReadError if the archive ends at a damaged header, which `tarfile` takes for its end."""
-        block = read_range(self._path, offset, tarfile.BLOCKSIZE)
+        block = self._file.read(offset, tarfile.BLOCKSIZE)
         if block and block != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("no valid header where the next member should begin")
 
@@ -172,11 +171,11 @@ class TarSource(Source):
         if compressed:
             load = self._read_now(archive, entry)
         else:
-            load = partial(_read_later, self._path, entry.offset_data, entry.size)
+            load = partial(_read_later, self._file, entry.offset_data, entry.size)
         image = has_image_extension(_base(name))
         if not image and is_candidate(_base(name)):
             start = min(entry.size, _START_BYTES)
-            image = _begins_as_image(load if compressed else partial(read_range, self._path, entry.offset_data, start))
+            image = _begins_as_image(load if compressed else partial(self._file.read, entry.offset_data, start))
         return _Member(name, key, _stem(name), entry.offset_data, entry.size if compressed else 0, image, load)
 
     def _read_now(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Callable[[], bytes]:
@@ -188,7 +187,7 @@ class TarSource(Source):
         data = stream.read() if stream else b""
         return lambda: data
 
-    def _items(self, members: list[_Member], parts: tuple[int, ...]) -> Iterator[Item]:
+    def _items(self, members: list[_Member], parts: tuple[int | str, ...]) -> Iterator[Item]:
         images = [member for member in members if member.is_image]
         sample = _is_sample(members)
         sidecars = self._sidecars(members) if images else {}
@@ -305,10 +304,10 @@ def _begins_as_image(read: Callable[[], bytes]) -> bool:
         return False
 
 
-def _read_later(path: Path, offset: int, size: int) -> bytes:
-    data = read_range(path, offset, size)
+def _read_later(file: SourceFile, offset: int, size: int) -> bytes:
+    data = file.read(offset, size)
     if len(data) < size:
-        raise ImageUndecodable(f"the tar {display_name(path.name)} ends within this image")
+        raise ImageUndecodable(f"the tar {display_name(file.name)} ends within this image")
     return data
 
 

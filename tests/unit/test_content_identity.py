@@ -22,7 +22,7 @@ from indexing.ingest import decoding
 from indexing.ingest.content_index import ContentIndex
 from indexing.ingest.decoding import content_hash
 from indexing.ingest.reusable_embeddings import KnownContent
-from indexing.ingest.shards import EncodedRow, ShardPool, ShardWriter, shard_files
+from indexing.ingest.shards import EncodedRow, ShardPool, ShardWriter
 from indexing.job import IndexSettings, IndexSummary, run_index
 from indexing.row_stream import CONTENT_HASHES, ENCODED_SCHEMA
 from indexing.work_folder import WORK
@@ -453,7 +453,7 @@ class TestInterruptedRuns:
         pool = ShardPool(tmp_path)
         found = pool.take(pool.find(np.array([5], np.uint64), np.array([7], np.uint64)))
         assert np.frombuffer(found.column("vector")[0].as_py(), np.float16)[0] == 2
-        assert len(ShardPool(tmp_path, first=1)) == len(shard_files(tmp_path)) - 1
+        assert len(ShardPool(tmp_path, first=1)) == len(list(tmp_path.glob("encoded-*.arrow"))) - 1
 
 
 class TestContentIndex:

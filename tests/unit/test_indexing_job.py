@@ -17,6 +17,7 @@ from cli.index import summary_text
 from indexing import job as job_module
 from indexing.arrow_files import write_table
 from indexing.build.budget import IndexBudget
+from indexing.ingest import shard_storage as storage_module
 from indexing.ingest import shards as shards_module
 from indexing.ingest.shards import ShardPool
 from indexing.job import IndexSettings, IndexSummary, run_index
@@ -409,7 +410,7 @@ class TestFailures:
 
         with monkeypatch.context() as patch:
             patch.setattr(shards_module, "MAX_SHARD_ROWS", 4)
-            patch.setattr(shards_module, "write_table", small_disk)
+            patch.setattr(storage_module, "write_table", small_disk)
             with pytest.raises(DiskFull, match="free some space"):
                 index(out, gallery)
         assert len(work_pool(out)) == 12

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexing.ingest.shards import EncodedRow, ShardPool, ShardWriter, shard_files
+from indexing.ingest.shards import EncodedRow, ShardPool, ShardWriter
 from indexing.row_stream import ENCODED_SCHEMA, vectors_of
 
 
@@ -18,7 +18,7 @@ def test_rows_are_found_by_identity_in_given_order(tmp_path: Path) -> None:
     with ShardWriter(tmp_path, seconds=0) as writer:
         for i in range(5):
             writer.add([encoded_row(i), EncodedRow(100 + i, 1, code="image_undecodable", message="no")])
-    assert len(shard_files(tmp_path)) == 5
+    assert len(list(tmp_path.glob("encoded-*.arrow"))) == 5
     pool = ShardPool(tmp_path)
     rows = pool.find(np.array([3, 0, 102, 3], np.uint64), np.array([7, 7, 1, 8], np.uint64))
     assert rows[3] == -1  # another fingerprint
