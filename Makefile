@@ -38,8 +38,8 @@ links: docs ## links between pages, files and headings
 layers: .venv/dev.stamp ## import contracts
 	@$(BIN)/lint-imports --no-logo
 
-container-files: .venv/dev.stamp ## Dockerfile and compose files
-	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
+container-files: .venv/dev.stamp ## Dockerfile, compose files and Kubernetes manifests
+	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.gpu.yml && $(BIN)/kubernetes-validate --strict --quiet deploy/kubernetes/*.yaml
 
 format: .venv/dev.stamp ## format the code and apply safe fixes
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .

@@ -70,12 +70,13 @@ def run_proxy(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
 
 
 @contextmanager
-def compose_proxy(folder: Path, upstream: int, more: Mapping[str, str] | None = None) -> Iterator[int]:
-    """Run the proxy of docker-compose.yml in front of a port; yield its own port."""
+def compose_proxy(folder: Path, *replicas: int, more: Mapping[str, str] | None = None) -> Iterator[int]:
+    """Run the proxy of docker-compose.yml in front of one or two replicas on these ports; yield its own port."""
     port = free_port()
     changes = {
         "listen 8000": f"listen 127.0.0.1:{port}",
-        "lookalike:8000": f"127.0.0.1:{upstream}",
+        "lookalike-a:8000": f"127.0.0.1:{replicas[0]}",
+        "lookalike-b:8000": f"127.0.0.1:{replicas[-1]}",
         "/tmp/nginx.pid": f"{folder}/nginx.pid",
         "/var/cache/nginx": str(folder),
         **(more or {}),

@@ -5,7 +5,7 @@
 # `build TAG FOLDER` and `compose ARGUMENTS...` over podman.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export BUILDAH_FORMAT=docker BUILDAH_LAYERS=true COMPOSE_PROJECT_NAME=lookalike-check LOOKALIKE_IMAGE=lookalike:check LOOKALIKE_PROXY_IMAGE=lookalike-proxy:check PORT=${PORT:-18765}
+export BUILDAH_FORMAT=docker BUILDAH_LAYERS=true COMPOSE_PROJECT_NAME=lookalike-check LOOKALIKE_IMAGE=lookalike:check LOOKALIKE_PROXY_IMAGE=lookalike-proxy:check PORT=${PORT:-18765} NETWORK=${NETWORK:-10.213.72}
 unset PICTURES COLLECTION ENCODER ADDRESS
 
 if docker info >/dev/null 2>&1; then
@@ -28,11 +28,27 @@ refuse() { # TEXT SERVICE COMMAND...: the command must fail inside the container
     if inside "$@" >/dev/null 2>&1; then echo "the container allows $what" >&2 && return 1; fi
     echo "refused, as it should be: $what"
 }
+ready() { # SERVICE: its health check passes
+    if [ "$engine" = podman ]; then podman healthcheck run "$(container "$1")" >/dev/null; return; fi
+    [ "$(docker inspect --format '{{.State.Health.Status}}' "$(container "$1")")" = healthy ]
+}
+wait_until_ready() { # SERVICE
+    for _ in $(seq 120); do
+        ready "$1" && echo "$1: healthy" && return
+        sleep 1
+    done
+    echo "$1 does not get healthy" >&2
+    return 1
+}
+replace() { # SERVICE: podman-compose would also recreate the proxy
+    if [ "$engine" = podman ]; then podman restart --time 20 "$(container "$1")" >/dev/null 2>&1; return; fi
+    compose up --detach --no-deps --force-recreate --wait "$1"
+}
 container() { "$engine" ps --quiet --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --filter "label=com.docker.compose.service=$1"; }
 take_down() {
     status=$?
     trap - EXIT
-    [ "$status" -eq 0 ] || compose logs lookalike proxy 2>&1 | tail -n 40 >&2 || true
+    [ "$status" -eq 0 ] || compose logs lookalike-a lookalike-b proxy 2>&1 | tail -n 40 >&2 || true
     say "taking down"
     compose --profile index down --volumes >/dev/null 2>&1 || true
     exit "$status"
@@ -48,20 +64,20 @@ say "indexing the sample gallery with the job"
 compose --profile index run --rm index
 
 say "serving on 127.0.0.1:$PORT"
-compose up --detach lookalike proxy
+compose up --detach lookalike-a lookalike-b proxy
 python3 scripts/query_service.py --wait "http://127.0.0.1:$PORT"
 
 say "permissions of the containers"
-for service in lookalike proxy; do
+for service in lookalike-a lookalike-b proxy; do
     echo "$service: user $(inside "$service" id -u)"
     refuse "running as root" "$service" sh -c '[ "$(id -u)" -eq 0 ]'
     refuse "writing to its root file system" "$service" touch /usr/here
 done
-refuse "writing to the collections" lookalike touch /collections/here
+refuse "writing to the collections" lookalike-a touch /collections/here
 
 say "three queries through the published port"
 image=$(mktemp --suffix .png)
-inside lookalike cat /pictures/chelsea.png >"$image"
+inside lookalike-a cat /pictures/chelsea.png >"$image"
 python3 scripts/query_service.py "http://127.0.0.1:$PORT" --text "a cat" --image "$image" --expect chelsea
 rm -f "$image"
 
@@ -74,15 +90,15 @@ echo "$answer"
 case $answer in *'"code":"body_too_large"'*) ;; *) exit 1 ;; esac
 
 say "health checks"
-for service in lookalike proxy; do
-    if [ "$engine" = podman ]; then
-        podman healthcheck run "$(container "$service")"
-    else
-        for _ in $(seq 60); do
-            [ "$(docker inspect --format '{{.State.Health.Status}}' "$(container "$service")")" = healthy ] && break
-            sleep 1
-        done
-        [ "$(docker inspect --format '{{.State.Health.Status}}' "$(container "$service")")" = healthy ]
-    fi
-    echo "$service: healthy"
+for service in lookalike-a lookalike-b proxy; do wait_until_ready "$service"; done
+
+say "both replicas replaced, one after the other, under queries"
+python3 scripts/query_service.py "http://127.0.0.1:$PORT" --text "a cat" --until-stopped &
+queries=$!
+for replica in lookalike-a lookalike-b; do
+    replace "$replica"
+    wait_until_ready "$replica"
 done
+sleep 3
+kill -TERM "$queries"
+wait "$queries"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -49,6 +51,22 @@ def query(address: str, text: str, image: Path, expected: str) -> None:
     check(abs(pair["cosine"] - found["results"][1]["score"]) < 1e-3, "expected the score of the image query")
 
 
+def query_until_stopped(address: str, text: str) -> None:
+    """Send one text query after another until SIGTERM; exit with status 1 if any failed."""
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    body, failures, slowest, sent = json.dumps({"text": text, "limit": 1}).encode(), [], 0.0, 0
+    while not stopped:
+        begun, sent = time.monotonic(), sent + 1
+        try:
+            post(f"{address}/v1/search/text", body, "application/json")
+        except (OSError, HTTPException) as error:
+            failures.append(repr(error))
+        slowest = max(slowest, time.monotonic() - begun)
+    print(f"queries: {sent}, {len(failures)} failed, the slowest took {slowest:.2f} s")
+    check(not failures, f"failures: {sorted(set(failures))}")
+
+
 def check(condition: bool, message: str) -> None:
     """Exit with status 1 unless the condition holds."""
     if not condition:
@@ -63,9 +81,12 @@ def main() -> None:
     parser.add_argument("--text")
     parser.add_argument("--image", type=Path)
     parser.add_argument("--expect", help="part of the id that text and image must find first")
+    parser.add_argument("--until-stopped", action="store_true", help="send the text again and again, until SIGTERM")
     arguments = parser.parse_args()
     wait(arguments.address)
-    if not arguments.wait:
+    if arguments.until_stopped:
+        query_until_stopped(arguments.address, arguments.text)
+    elif not arguments.wait:
         query(arguments.address, arguments.text, arguments.image, arguments.expect)
 
 

@@ -61,14 +61,19 @@ def free_port() -> int:
 def serving(collection: Path, port: int | None = None, **settings: str) -> Iterator[str]:
     """Start `lookalike serve COLLECTION`, yield its address once it is ready, and stop it at the end."""
     port = port or free_port()
-    command = [sys.executable, "-m", "cli.main", "serve", str(collection), "--port", str(port)]
-    service = subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1", **settings})
+    service = start_service(collection, port, **settings)
     try:
         wait_until_ready(service, f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}"
     finally:
         service.terminate()
         service.wait(timeout=30)
+
+
+def start_service(collection: Path, port: int, **settings: str) -> subprocess.Popen[bytes]:
+    """Start `lookalike serve COLLECTION`; the caller waits until it is ready, and stops it."""
+    command = [sys.executable, "-m", "cli.main", "serve", str(collection), "--port", str(port)]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1", **settings})
 
 
 def wait_until_ready(service: subprocess.Popen[Any], address: str) -> None:

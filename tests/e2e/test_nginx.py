@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,8 +24,9 @@ import httpx
 import pytest
 
 from benchmarks.nginx import compose_proxy, nginx
+from lookalike.collection import current_version
 from tests.api.small_collection import build_collection
-from tests.e2e.commands import free_port, serving
+from tests.e2e.commands import free_port, serving, start_service, wait_until_ready
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 NAME = "images.example.com"
@@ -327,18 +330,63 @@ def test_reload_has_its_own_timeout_and_no_retry(configuration: str, tmp_path: P
         if configuration == "nginx.conf":
             client = stack.enter_context(tls_proxy(tmp_path, replicas, timeouts))
         else:
-            port = stack.enter_context(compose_proxy(tmp_path, replicas[0], timeouts))
+            port = stack.enter_context(compose_proxy(tmp_path, *replicas, more=timeouts))
             client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60))
         assert client.post(slow).status_code == 200
         response = client.post(stuck)
         assert_problem(response.status_code, response.headers, response.content, 504, "deadline_exceeded", stuck)
         assert paths == [slow, stuck]
         assert client.post(TEXT, json={"text": "a cat"}).status_code == 504
-        assert paths[2:] == ([TEXT, TEXT] if configuration == "nginx.conf" else [TEXT])
+        assert paths[2:] == [TEXT, TEXT]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A response's status, or the failure of the connection, with the version that it names and its time."""
+
+    status: int | str
+    version: str
+    time: float
+
+
+def query(client: httpx.Client) -> Outcome:
+    try:
+        response = client.post(TEXT, json={"text": "a cat"})
+    except httpx.TransportError as error:
+        return Outcome(repr(error), "", time.monotonic())
+    return Outcome(response.status_code, response.json().get("version", ""), time.monotonic())
+
+
+@contextmanager
+def continuous_queries(client: httpx.Client) -> Iterator[list[Outcome]]:
+    """Four threads that send queries until the end of the block; all must have succeeded."""
+    stop, outcomes = threading.Event(), list[Outcome]()
+
+    def send() -> None:
+        while not stop.is_set():
+            outcomes.append(query(client))
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(1)
+        yield outcomes
+        time.sleep(1)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert Counter(each.status for each in outcomes) == {200: len(outcomes)}
+    assert len(outcomes) > 100
+
+
+def took_part(address: str) -> bool:
+    return f'route="{TEXT}",status="200"' in httpx.get(f"{address}/metrics").text
 
 
 def test_replacing_replicas_fails_no_query(collection: Path, tmp_path: Path) -> None:
-    ports, stop, statuses = [free_port(), free_port()], threading.Event(), Counter[int | str]()
+    ports = [free_port(), free_port()]
     settings = {"LOOKALIKE_PROXIES": "127.0.0.1", "LOOKALIKE_HOSTS": NAME}
     with ExitStack() as stack:
         replicas = [stack.enter_context(ExitStack()) for _ in ports]
@@ -350,28 +398,89 @@ def test_replacing_replicas_fails_no_query(collection: Path, tmp_path: Path) -> 
         assert [client.get(path).status_code for path in ("/", "/docs", "/metrics", "/readyz")] == [200, 200, 404, 404]
         assert client.get("/metrics").json()["code"] == "not_found"
         assert client.get("/", headers={"Host": "elsewhere.example"}).status_code == 403
-
-        def ask() -> None:
-            while not stop.is_set():
-                try:
-                    statuses[client.post(TEXT, json={"text": "a cat"}).status_code] += 1
-                except httpx.TransportError as error:
-                    statuses[repr(error)] += 1
-
-        asking = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in asking:
-            thread.start()
-        try:
-            time.sleep(1)
+        with continuous_queries(client):
             for replica, port in zip(replicas, ports, strict=True):
                 replica.close()
                 replica.enter_context(serving(collection, port, **settings))
                 time.sleep(1)
-        finally:
-            stop.set()
-            for thread in asking:
-                thread.join()
-        for address in addresses:  # both took part again
-            assert f'route="{TEXT}",status="200"' in httpx.get(f"{address}/metrics").text
-    assert list(statuses) == [200], statuses
-    assert statuses[200] > 100
+        assert all(map(took_part, addresses))
+
+
+class Replicas:
+    """Two services over one collection, as docker-compose.yml runs them."""
+
+    def __init__(self, collection: Path) -> None:
+        self.collection = collection
+        self.ports = [free_port(), free_port()]
+        self.addresses = [f"http://127.0.0.1:{port}" for port in self.ports]
+        self.processes = [self._start(port) for port in self.ports]
+        for number in range(2):
+            self.wait(number)
+
+    def _start(self, port: int) -> subprocess.Popen[bytes]:
+        return start_service(self.collection, port, LOOKALIKE_PROXIES="127.0.0.1")
+
+    def wait(self, number: int) -> None:
+        wait_until_ready(self.processes[number], self.addresses[number])
+
+    def replace(self, number: int, stop: signal.Signals) -> None:
+        """End a replica by a signal, start another one in its place and wait until that is ready."""
+        self.processes[number].send_signal(stop)
+        self.processes[number].wait(timeout=30)
+        time.sleep(0.5)  # nothing listens
+        self.processes[number] = self._start(self.ports[number])
+        self.wait(number)
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+    """Two services over a collection of their own."""
+    started = Replicas(build_collection(tmp_path_factory.mktemp("replicas") / "photographs"))
+    try:
+        yield started
+    finally:
+        started.end()
+
+
+@pytest.fixture(scope="module")
+def balanced(replicas: Replicas, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of docker-compose.yml's proxy in front of both."""
+    with (
+        compose_proxy(tmp_path_factory.mktemp("balanced"), *replicas.ports) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+    ):
+        yield client
+
+
+def test_rolling_restart_behind_compose_fails_no_query(replicas: Replicas, balanced: httpx.Client) -> None:
+    with continuous_queries(balanced):
+        for number in range(2):
+            replicas.replace(number, signal.SIGTERM)
+            time.sleep(1)
+    assert all(map(took_part, replicas.addresses))
+
+
+def test_killed_replica_fails_no_query(replicas: Replicas, balanced: httpx.Client) -> None:
+    with continuous_queries(balanced):
+        replicas.replace(0, signal.SIGKILL)
+        time.sleep(1)
+    assert took_part(replicas.addresses[0])
+
+
+def test_new_version_reaches_both_replicas(replicas: Replicas, balanced: httpx.Client) -> None:
+    with continuous_queries(balanced) as outcomes:
+        before = query(balanced).version
+        build_collection(replicas.collection.parent / "photographs")
+        published, after = time.monotonic(), current_version(replicas.collection)
+        time.sleep(6)
+    assert {each.version for each in outcomes} == {before, after} != {before}
+    last = max(each.time for each in outcomes if each.version == before)
+    assert last - published < 5  # LOOKALIKE_WATCH_SECONDS is 2
+    for address in replicas.addresses:
+        assert httpx.get(f"{address}/readyz").json()["version"] == after

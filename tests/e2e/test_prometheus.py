@@ -125,7 +125,8 @@ def _series(address: str, query: str) -> list[object]:
 @contextmanager
 def _prometheus(service: str, folder: Path) -> Iterator[str]:
     """Start a Prometheus that scrapes this service every second, in place of the compose network's."""
-    text = CONFIGURATION.read_text().replace("lookalike:8001", service.removeprefix("http://"))
+    text = CONFIGURATION.read_text().replace("lookalike-a:8001", service.removeprefix("http://"))
+    text = text.replace(', "lookalike-b:8001"', "")
     own = folder / "prometheus.yml"
     text = text.replace("scrape_interval: 5s", "scrape_interval: 1s").replace("/etc/prometheus/alerts.yml", str(ALERTS))
     own.write_text("global: {evaluation_interval: 1s}\n" + text)

@@ -33,15 +33,30 @@ def test_every_package_is_in_the_image() -> None:
     assert set(backend["module-name"]) <= copied()
 
 
-def services() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
+    """A compose file with the default of each variable."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / name).read_text())
+    found: dict[str, Any] = yaml.safe_load(text)
     return found
+
+
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = compose()["services"]
+    return found
+
+
+def replica_addresses() -> dict[str, str]:
+    return {
+        name: service["networks"]["default"]["ipv4_address"]
+        for name, service in services().items()
+        if "serve" in service.get("command", [])
+    }
 
 
 def test_compose_publishes_the_proxy_alone() -> None:
     published = {name: service["ports"] for name, service in services().items() if "ports" in service}
     assert published.pop("grafana")[0].startswith("127.0.0.1:")
-    assert published == {"proxy": ["${ADDRESS:-127.0.0.1}:${PORT:-8000}:8000"]}
+    assert published == {"proxy": ["127.0.0.1:8000:8000"]}
 
 
 def test_compose_services_are_hardened() -> None:
@@ -58,11 +73,58 @@ def test_compose_services_are_hardened() -> None:
 
 
 def test_service_trusts_the_addresses_of_compose_networks() -> None:
-    proxies = services()["lookalike"]["environment"]["LOOKALIKE_PROXIES"]
+    proxies = services()["lookalike-a"]["environment"]["LOOKALIKE_PROXIES"]
     networks = [ip_network(each) for each in Settings(proxies=proxies).proxies.split(",")]
     for address in ("172.17.0.3", "172.31.0.2", "192.168.16.2", "10.89.0.4", "fd00::2"):  # Docker's and podman's pools
         assert any(ip_address(address) in network for network in networks), address
     assert not any(ip_address("8.8.8.8") in network for network in networks)
+
+
+def test_replicas_differ_in_their_address_only() -> None:
+    first, second = (services()[name] for name in replica_addresses())
+    own = ("networks", "mac_address", "build")
+    assert {key: value for key, value in first.items() if key not in own} == {
+        key: value for key, value in second.items() if key not in own
+    }
+
+
+def test_proxy_and_prometheus_know_each_replica() -> None:
+    addresses = replica_addresses()
+    assert len(set(addresses.values())) == 2
+    assert services()["proxy"]["extra_hosts"] == [f"{name}:{address}" for name, address in addresses.items()]
+    upstreams = re.findall(r"^ *server (\S+):8000 ", (ROOT / "deploy/nginx-compose.conf").read_text(), re.MULTILINE)
+    assert upstreams == list(addresses)
+    prometheus = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
+    (targets,) = prometheus["scrape_configs"][0]["static_configs"]
+    assert targets["targets"] == [f"{name}:8001" for name in addresses]
+
+
+def test_replica_addresses_are_fixed_and_reserved() -> None:
+    (network,) = compose()["networks"]["default"]["ipam"]["config"]
+    trusted = [ip_network(each) for each in services()["lookalike-a"]["environment"]["LOOKALIKE_PROXIES"].split(",")]
+    for address in map(ip_address, replica_addresses().values()):
+        assert address in ip_network(network["subnet"])
+        assert address not in ip_network(network["ip_range"])
+        assert any(address in each for each in trusted)
+
+
+def test_gpu_is_for_all_but_the_proxy() -> None:
+    overlay = compose("docker-compose.gpu.yml")["services"]
+    assert set(overlay) == {*replica_addresses(), "index"}
+    assert all(service["deploy"]["resources"]["reservations"]["devices"] for service in overlay.values())
+
+
+def test_one_replica_has_both_names() -> None:
+    text = (ROOT / "docker-compose.yml").read_text().replace("${REPLICAS:-2}", "1")
+    hosts = yaml.safe_load(text)["services"]["proxy"]["extra_hosts"]
+    assert [host.partition(":")[2] for host in hosts] == ["${NETWORK:-10.213.71}.11"] * 2
+
+
+def test_replicas_have_time_to_drain() -> None:
+    settings = Settings()
+    for name in replica_addresses():
+        grace = int(services()[name]["stop_grace_period"].removesuffix("s"))
+        assert grace > settings.drain_seconds + settings.shutdown_seconds + 2, name  # the process's own margin
 
 
 def test_nginx_bounds_match_the_defaults_of_the_service() -> None:
