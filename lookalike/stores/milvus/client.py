@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -57,6 +58,12 @@ def connect(uri: str) -> Any:
         options["server_pem_path"] = str(settings.ca)
     with translated_errors(uri, "the connection failed"):
         return MilvusClient(uri, timeout=settings.timeout, **options)
+
+
+@lru_cache(maxsize=16)
+def file_lock(uri: str) -> threading.Lock:
+    """Return the lock of a file's searches: Milvus Lite 3.2 mixes up the parameters of concurrent ones."""
+    return threading.Lock()
 
 
 @contextmanager

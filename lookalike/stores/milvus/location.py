@@ -35,16 +35,16 @@ class MilvusLocation:
     alias: str
     preset: str | None = None
 
-    @property
-    def is_file(self) -> bool:
-        """Whether it is a file of Milvus Lite."""
-        return "://" not in self.uri
-
     def preset_for(self, count: int, exact_below: int) -> str:
         """Return the preset for n rows: Milvus Lite has no product codes."""
         if self.preset is not None:
             return self.preset
-        return EXACT if count < exact_below else _LITE_PRESET if self.is_file else DEFAULT_PRESET
+        return EXACT if count < exact_below else _LITE_PRESET if is_file(self.uri) else DEFAULT_PRESET
+
+
+def is_file(uri: str) -> bool:
+    """Return whether the rows are in a file of Milvus Lite."""
+    return "://" not in uri
 
 
 def is_location(name: str) -> bool:

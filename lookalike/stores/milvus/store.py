@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ from lookalike.stores.milvus.client import (
     MilvusSettings,
     alias_target,
     connect,
+    file_lock,
     is_own,
     translated_errors,
 )
 from lookalike.stores.milvus.expressions import ROW, Translator
 from lookalike.stores.milvus.fields import MilvusField
 from lookalike.stores.milvus.indexes import CANDIDATES, MAX_RESULTS, MilvusIndex
+from lookalike.stores.milvus.location import is_file
 from lookalike.stores.presets import PRESETS
 from lookalike.stores.protocol import SearchParameters, VectorStore, check_mask
 from lookalike.types import Bool, Float16, Float32, Neighbors
@@ -74,6 +77,7 @@ class MilvusStore(VectorStore):
         """Wrap a loaded collection; use `open` for the one that a manifest names."""
         self._client, self._uri, self._name, self._index = client, uri, name, index
         self._vectors, self._translator = vectors, translator
+        self._lock = file_lock(uri) if is_file(uri) else nullcontext()
         self._timeout = MilvusSettings().timeout
         self.count, self.dim = index.count, index.dim
         self.defaults: SearchParameters = index.validated({**index.initial_params(), **defaults})
@@ -181,7 +185,7 @@ class MilvusStore(VectorStore):
         return [neighbors for block in blocks for neighbors in self._call(block, k, params, expression)]
 
     def _call(self, queries: Float32, k: int, params: Mapping[str, int], expression: str) -> list[Neighbors]:
-        with translated_errors(self._uri, "the search failed"):
+        with self._lock, translated_errors(self._uri, "the search failed"):
             found = self._client.search(
                 self._name,
                 data=list(np.ascontiguousarray(queries, dtype=np.float32)),
