@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from lookalike.errors import ExtraMissing, StoreUnavailable, StoreUnreachable
 
 _log = logging.getLogger(__name__)
-_VERBOSE_LOGGERS = ("pymilvus", "milvus_lite", "grpc._server")
+_VERBOSE_LOGGERS = ("pymilvus", "milvus_lite", "grpc")
 """Loggers of errors, with stack traces, that are raised, too, or that pymilvus expects of Milvus Lite."""
 _SUFFIX = re.compile(r"_\d{8}T\d{6}_[0-9a-f]{8}")
 _UNREACHABLE = ("fail connecting", "illegal connection", "unavailable", "deadline exceeded", "timeout", "not connected")
