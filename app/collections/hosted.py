@@ -23,7 +23,7 @@ from app.collections.probe import Probe
 from app.collections.runtime import Runtime
 from app.collections.state import State
 from app.collections.status import OpenVersion, Refusal, Status
-from app.collections.versions import fingerprint, named_version
+from app.collections.versions import Fingerprint, fingerprint, named_version
 from app.errors import NotReady
 from app.execution.pipeline import QueryPipeline
 from lookalike.errors import LookalikeError, StoreUnreachable
@@ -201,15 +201,17 @@ class HostedCollection:
         return refusal.is_replaced_by(files)
 
     async def _open_current(self) -> QueryPipeline:
+        named = await asyncio.to_thread(named_version, self.root)
+        files = await asyncio.to_thread(fingerprint, self.root, named)  # before it is opened: they may change meanwhile
         try:
             version = await open_version(self.root, self.name, self._runtime, partial(self._evict, self))
         except LookalikeError as error:
-            await self._refuse(error, permanent=not isinstance(error, StoreUnreachable))
+            await self._refuse(error, named, files, permanent=not isinstance(error, StoreUnreachable))
             raise
         except Exception as error:
             logger.exception("the collection could not be opened")
             failure = _as_error(error)
-            await self._refuse(failure, permanent=False)
+            await self._refuse(failure, named, files, permanent=False)
             raise failure from error
         self._serve(version)
         return version.pipeline
@@ -221,9 +223,7 @@ class HostedCollection:
         if before and before != version.name:
             logger.warning("version_swapped from=%s to=%s", before, version.name)
 
-    async def _refuse(self, error: LookalikeError, *, permanent: bool) -> None:
-        version = await asyncio.to_thread(named_version, self.root)
-        files = await asyncio.to_thread(fingerprint, self.root, version)
+    async def _refuse(self, error: LookalikeError, version: str, files: Fingerprint, *, permanent: bool) -> None:
         failures = self.status.failures + 1
         if self.version:
             logger.error("version_refused version=%s: %s [%s]", version, error, error.code)

@@ -38,7 +38,7 @@ class Refusal:
         code: of the error that was the reason. The error itself is not kept: its traceback holds the opened files.
         detail: the error's message.
         version: the version's name; empty if `CURRENT` names none.
-        files: fingerprint of the version's files when it was refused.
+        files: fingerprint of the version's files before it was opened.
         last_files: their fingerprint at the last check.
         failures: attempts that failed in a row.
         retry_at: monotonic time of the next attempt while the files are unchanged; infinity for never.

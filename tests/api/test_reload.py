@@ -12,13 +12,17 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.collections import hosted as hosted_module
 from app.collections.backoff import Backoff
 from app.collections.hosted import HostedCollection
+from app.collections.opening import open_version
+from app.collections.status import OpenVersion
 from app.main import create_app
 from app.settings import Settings
 from lookalike import bootstrap
 from lookalike.collection import CURRENT, VECTORS, VERSIONS, Collection, current_version
 from lookalike.encoders.fake import FakeEncoder
+from lookalike.errors import LookalikeError
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import build_collection, photograph
 from tests.api.waiting import eventually
@@ -189,6 +193,25 @@ def test_version_published_before_its_files_is_opened_later(root: Path) -> None:
         eventually(lambda: client.post("/v1/search/item", **SEARCH).json()["version"] == version)
         assert failure(client, root) is None
         assert before != version
+
+
+def test_version_completed_while_it_is_refused_is_opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = build_collection(root.with_name("newer"))
+    version = current_version(newer)
+
+    async def complete_late(*arguments: Any) -> OpenVersion:
+        try:
+            return await open_version(*arguments)
+        except LookalikeError:
+            if current_version(root) == version and not (root / VERSIONS / version).exists():
+                shutil.copytree(newer / VERSIONS / version, root / VERSIONS / version)
+            raise
+
+    monkeypatch.setattr(hosted_module, "open_version", complete_late)
+    with TestClient(create_app(Settings(collection=root, watch_seconds=0.05))) as client:
+        wait_until_ready(client)
+        (root / CURRENT).write_text(version)
+        eventually(lambda: client.post("/v1/search/item", **SEARCH).json()["version"] == version)
 
 
 def test_refused_version_is_withdrawn_or_repaired(root: Path) -> None:

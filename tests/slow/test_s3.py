@@ -23,6 +23,13 @@ from tests.bucket_server import Bucket, bucket_server, new_bucket
 from tests.e2e.commands import invoke, invoke_json, lookalike, serving
 
 COUNT = 1_000
+SMALL_SHARDS = """
+from cli.main import main
+from indexing.ingest import shards
+shards.MAX_SHARD_ROWS = 64
+main()
+"""
+"""The command `lookalike`, whose first shard is written long before the last, however fast the machine is."""
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +58,8 @@ def collection(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The collection, whose job was killed in the middle and then resumed on another disk."""
     folder = tmp_path_factory.mktemp("killed")
     options = ["--encoder", "fake", "--workers", "1", "--batch-size", "8", "--shards", bucket.url("work")]
-    command = [
-        sys.executable,
-        "-m",
-        "cli.main",
-        "index",
-        bucket.url("photos"),
-        "--out",
-        str(folder / "first"),
-        *options,
-    ]
+    arguments = ["index", bucket.url("photos"), "--out", str(folder / "first"), *options]
+    command = [sys.executable, "-c", SMALL_SHARDS, *arguments]
     job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_shards(job, bucket, 1)
     job.kill()
