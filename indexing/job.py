@@ -20,7 +20,8 @@ from indexing.build.candidates import candidates, require_possible
 from indexing.build.version import BuildSpec, build_version, rejected_codes, truncated_count
 from indexing.dropping import count_newly_rejected, require_few_dropped
 from indexing.ingest.content_index import ContentIndex
-from indexing.ingest.encoding import EncodeOptions, EncodeStats, encode_sources
+from indexing.ingest.decoding import Decoder
+from indexing.ingest.encoding import EncodeOptions, EncodeRunner, EncodeStats, LocalRunner, encode_sources
 from indexing.ingest.join import join_plan
 from indexing.ingest.kept_items import KeptItems
 from indexing.ingest.previous_version import count_dropped, older_versions, open_previous, reusable_version
@@ -47,7 +48,6 @@ from lookalike.sources.scan_report import ScanReport, no_images
 from lookalike.stores.registry import EXACT_BELOW, resolve_kind
 
 DEFAULT_ENCODER = "lite"
-_BATCH_SIZES = {"cpu": 32, "cuda": 256}
 _MIN_BUCKET_WORKERS = 16
 """Threads that read from a bucket: they wait for its server most of the time."""
 _MIN_READABLE_SHARE = 0.8
@@ -299,19 +299,20 @@ def _encode(
 ) -> _Run:
     """Encode what neither the previous version nor a stopped run holds."""
     copied = reusable_version(previous, encoder.spec) if previous else None
-    options, expected = _encode_options(settings, encoder), _expected(sources)
+    options, expected = _encode_options(settings), _expected(sources)
     if settings.budget.memory is not None and expected:
         presets = candidates(settings.store, expected)  # an index that is too large is refused before encoding
         require_possible(presets, expected, encoder.spec.dim, settings.budget, _MIN_READABLE_SHARE)
     _check_expected(settings, sources, previous, expected)
     kept = KeptItems(previous if copied else None)
-    with ShardWriter(storage) as shards:
+    stopped = ShardPool(storage, rejected=False)  # comes first: it is newer than any version of this encoder
+    reusable: list[ReusableEmbeddings] = [stopped, *([copied] if copied else [])]
+    contents = ContentIndex([*reusable, *older_versions(settings.out, encoder.spec)])
+    runner = _runner(settings, encoder, contents, options)
+    with ShardWriter(storage, runner.max_shard_seconds) as shards:
         progress.begin(expected)
-        stopped = ShardPool(storage, rejected=False)  # comes first: it is newer than any version of this encoder
-        reusable: list[ReusableEmbeddings] = [stopped, *([copied] if copied else [])]
-        contents = ContentIndex([*reusable, *older_versions(settings.out, encoder.spec)])
         writer = PlanWriter(work / "plan")
-        plan, stats = encode_sources(sources, reusable, contents, kept, encoder, writer, shards, options, progress)
+        plan, stats = encode_sources(sources, reusable, kept, runner, writer, shards, options, progress)
         stats.resumed = len(stopped)
     report = ScanReport()
     for source in sources:
@@ -347,9 +348,14 @@ def _expected(sources: Sequence[Source]) -> int | None:
     return total
 
 
-def _encode_options(settings: IndexSettings, encoder: Encoder) -> EncodeOptions:
+def _runner(settings: IndexSettings, encoder: Encoder, contents: ContentIndex, options: EncodeOptions) -> EncodeRunner:
+    decoder = Decoder(encoder, options.max_pixels, contents)
+    return LocalRunner(decoder, encoder, options)
+
+
+def _encode_options(settings: IndexSettings) -> EncodeOptions:
     return EncodeOptions(
-        batch_size=settings.batch_size or _BATCH_SIZES.get(encoder.spec.device, _BATCH_SIZES["cpu"]),
+        batch_size=settings.batch_size,
         workers=settings.workers or max(available_cores(), _MIN_BUCKET_WORKERS if _reads_bucket(settings) else 1),
         max_pixels=settings.max_pixels,
         verify_content=settings.verify_content,

@@ -9,16 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from indexing.ingest.content_index import ContentIndex
-from indexing.ingest.reusable_embeddings import KnownRow
 from indexing.ingest.shards import EncodedRow
 from indexing.row_stream import CONTENT_HASH_BYTES
 from lookalike import images
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import BucketUnavailable, ImageUndecodable, LookalikeError
-from lookalike.sources.item import Item
 from lookalike.types import UInt8
 
 T = TypeVar("T")
@@ -33,13 +31,17 @@ class DecodeTask:
     """An item to decode, with its identity.
 
     Attributes:
-        known: the row of this identity from before, if its content is to be compared with the file's; else None.
+        load: as in `Item`.
+        id_hash: `lookalike.metadata.id_hash` of its id.
+        fingerprint: of the image and the options that decide how it is decoded.
+        known_content: hash of the content that was encoded under this identity, to compare the file's with; empty where
+            it is unknown; None if there is nothing to compare.
     """
 
-    item: Item
+    load: Callable[[], bytes]
     id_hash: int
     fingerprint: int
-    known: KnownRow | None = None
+    known_content: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +111,37 @@ class Decoder:
 
     def __call__(self, task: DecodeTask) -> Outcome:
         """Decode an item, or recognise it. Errors of the item are returned."""
-        data = _attempt(task, task.item.load)
+        data = read(task)
         if isinstance(data, Rejected):
             return data
         content = content_hash(data)
-        if task.known is not None and task.known.read()["content_hash"] == content:
+        return self.recognise(task, content) or self._decode_or_copy(task, content, data)
+
+    def recognise(self, task: DecodeTask, content: bytes) -> Recognised | Verified | None:
+        """Return the outcome for an item whose content was encoded before, None for another."""
+        if content == task.known_content:
             return Verified(task)
-        before = self.contents.find(content)
+        before = self._row_before(task, content)
         # The pixel limit may have been lowered since: an image above it is decoded, which rejects it or not.
-        if before is not None and before["width"] * before["height"] <= self.max_pixels:
-            return _recognised(task, before)
-        decoded = _attempt(task, lambda: self._decode(task, content, data))
-        return _recognised(task, before) if before is not None and isinstance(decoded, Decoded) else decoded
+        if before is None or (before.width or 0) * (before.height or 0) > self.max_pixels:
+            return None
+        return Recognised(task, before)
+
+    def decode(self, task: DecodeTask, content: bytes, data: bytes) -> Decoded | Rejected:
+        """Decode a file whose content has this hash."""
+        return _attempt(task, lambda: self._decode(task, content, data))
+
+    def _decode_or_copy(self, task: DecodeTask, content: bytes, data: bytes) -> Outcome:
+        decoded = self.decode(task, content, data)
+        before = self._row_before(task, content) if isinstance(decoded, Decoded) else None
+        return decoded if before is None else Recognised(task, before)
+
+    def _row_before(self, task: DecodeTask, content: bytes) -> EncodedRow | None:
+        """Return the row of the same content, with the identity of this item."""
+        before = self.contents.find(content)
+        if before is None:
+            return None
+        return EncodedRow(**{**before, "id_hash": task.id_hash, "fingerprint": task.fingerprint})
 
     def _decode(self, task: DecodeTask, content: bytes, data: bytes) -> Decoded:
         target = self.encoder.preprocessing.resize  # as for queries, so that the same image scores 1.0
@@ -130,6 +151,11 @@ class Decoder:
             image = images.decode(data, max_pixels=self.max_pixels, target=images.THUMBNAIL_SIDE // 2)
         thumbnail = images.encode_thumbnail(image.image)
         return Decoded(task, content, pixels, thumbnail, image.width, image.height, image.format, image.truncated)
+
+
+def read(task: DecodeTask) -> bytes | Rejected:
+    """Return the bytes of an item's file."""
+    return _attempt(task, task.load)
 
 
 def content_hash(data: bytes) -> bytes:
@@ -152,8 +178,3 @@ def _attempt(task: DecodeTask, step: Callable[[], T]) -> T | Rejected:
         return Rejected(task, error)
     except Exception as error:  # an odd image that trips Pillow or a codec must not stop the other millions
         return Rejected(task, ImageUndecodable(f"{type(error).__name__}: {error}"))
-
-
-def _recognised(task: DecodeTask, record: dict[str, Any]) -> Recognised:
-    identity = {"id_hash": task.id_hash, "fingerprint": task.fingerprint}
-    return Recognised(task, EncodedRow(**{**record, **identity}))

@@ -1,47 +1,34 @@
-"""Images in, embedding shards out: decode -> preprocess -> encode, so that the encoder is always busy.
+"""Items in, embedding shards out: the plan of all items, and the runner that encodes those without an embedding.
 
-    reader thread       sources -> ids checked -> plan; images with a reusable embedding go no further
-    decode threads      bytes -> hash -> known row, or (3, S, S) uint8 and thumbnail (Pillow releases the GIL)
-    batching thread     decoded images -> batches, in the order of the sources
-    calling thread      encoder -> shards
-
-Every queue between them is bounded, and so is memory.
+A reader thread checks the ids of the items and plans them; images with a reusable embedding go no further. The runner
+encodes the others, in this process or on a cluster, and the calling thread writes its rows.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from functools import partial
+from itertools import chain
+from typing import Protocol
 
-import numpy as np
+from typing_extensions import override
 
 from indexing.id_set import IdSet
-from indexing.ingest.content_index import ContentIndex
-from indexing.ingest.decoding import (
-    DECODER_VERSION,
-    Decoded,
-    Decoder,
-    DecodeTask,
-    Outcome,
-    Recognised,
-    Rejected,
-    Verified,
-)
+from indexing.ingest.batches import EncodedBatch, encode_batch, encoded_batches, outcome_batches
+from indexing.ingest.decoding import DECODER_VERSION, Decoder, DecodeTask
 from indexing.ingest.kept_items import KeptItems
-from indexing.ingest.prefetch import prefetch
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings, find_row
-from indexing.ingest.shards import EncodedRow, ShardWriter
+from indexing.ingest.shards import ShardWriter
 from indexing.plan import Plan, PlanWriter
 from indexing.progress import Progress
 from lookalike.encoders.protocol import Encoder
-from lookalike.errors import DuplicateId, EncoderError, LookalikeError
+from lookalike.errors import DuplicateId
 from lookalike.metadata import id_hash
 from lookalike.sources.item import Item, Source, fingerprint
-from lookalike.types import Float32, UInt8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +36,23 @@ class EncodeOptions:
     """Sizes and limits of the encoding.
 
     Attributes:
-        batch_size: images per call of the encoder.
-        workers: decode threads.
+        batch_size: images per call of the encoder; None for 32 on a CPU, 256 on a GPU.
+        workers: decode threads of each encoder.
         max_pixels: width x height above which an image is rejected.
         verify_content: whether to read all files, and compare their content with what was encoded.
     """
 
-    batch_size: int
+    batch_size: int | None
     workers: int
     max_pixels: int
     verify_content: bool = False
+
+    def batch_size_on(self, device: str) -> int:
+        """Return the batch size of an encoder on a device, `cpu` or `cuda`."""
+        return self.batch_size or _BATCH_SIZES[device]
+
+
+_BATCH_SIZES = {"cpu": 32, "cuda": 256}
 
 
 @dataclass(slots=True)
@@ -87,6 +81,16 @@ class EncodeStats:
     first_encoded: int = 0
     first_seconds: float = 0.0
 
+    def count(self, batch: EncodedBatch, seconds: float) -> None:
+        """Add a batch that was finished after this many seconds."""
+        self.encoded += batch.encoded
+        self.recognised += batch.recognised
+        self.verified += batch.verified
+        self.edited += batch.edited
+        self.encoder_idle_seconds += batch.encoder_idle_seconds
+        if self.encoded and not self.first_seconds:
+            self.first_encoded, self.first_seconds = self.encoded, seconds
+
     @property
     def changed(self) -> bool:
         """Whether any image may have another outcome than in the previous version."""
@@ -100,12 +104,51 @@ class EncodeStats:
         return self.encoded / max(self.seconds, 1e-9)
 
 
+class EncodeRunner(Protocol):
+    """Encodes images, in this process or on a cluster."""
+
+    max_shard_seconds: float
+    """Maximum age of the oldest row that is not in a shard; 0 if each batch that it yields becomes a shard."""
+
+    def encode(self, tasks: Iterator[DecodeTask]) -> Generator[EncodedBatch, None, None]:
+        """Yield the rows of the images, in any order; closing the generator stops it.
+
+        Raises:
+            EncoderError: the encoder can't be loaded, or failed.
+        """
+        ...
+
+
+class LocalRunner(EncodeRunner):
+    """Encodes in this process.
+
+    Args:
+        decoder: of the images.
+        encoder: encodes them.
+        options: sizes and limits.
+    """
+
+    max_shard_seconds = 5.0
+
+    def __init__(self, decoder: Decoder, encoder: Encoder, options: EncodeOptions) -> None:
+        self._decoder, self._encoder, self._options = decoder, encoder, options
+
+    @override
+    def encode(self, tasks: Iterator[DecodeTask]) -> Generator[EncodedBatch, None, None]:
+        workers, size = self._options.workers, self._options.batch_size_on(self._encoder.spec.device)
+        executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        try:
+            with closing(outcome_batches(tasks, self._decoder, executor, 2 * size + workers, size)) as batches:
+                yield from encoded_batches(batches, partial(encode_batch, encoder=self._encoder))
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
 def encode_sources(
     sources: Sequence[Source],
     reusable: Sequence[ReusableEmbeddings],
-    contents: ContentIndex,
     kept: KeptItems,
-    encoder: Encoder,
+    runner: EncodeRunner,
     plan: PlanWriter,
     shards: ShardWriter,
     options: EncodeOptions,
@@ -116,9 +159,8 @@ def encode_sources(
     Args:
         sources: in the order of the rows.
         reusable: where unchanged images are found, without reading them.
-        contents: where images with another name or time are found, by their content.
         kept: what is kept of the previous version where a file or folder can't be reached.
-        encoder: encodes the others.
+        runner: encodes the others.
         plan: where to write each item.
         shards: where to write the rows of images that were read.
         options: sizes and limits.
@@ -129,18 +171,11 @@ def encode_sources(
     """
     stats, begun = EncodeStats(), time.perf_counter()
     tasks = _decode_tasks(chain.from_iterable(sources), reusable, kept, plan, options, progress)
-    executor = ThreadPoolExecutor(options.workers, thread_name_prefix="decode")
-    decoded = _decode_ahead(tasks, Decoder(encoder, options.max_pixels, contents), executor, options)
-    try:
-        with closing(prefetch(_batches(decoded, options.batch_size), 2)) as batches:
-            while (batch := _timed_next(batches, stats)) is not None:
-                rows = _encode(batch, encoder)
-                shards.add(rows)
-                _count(batch, rows, stats, progress)
-                if stats.encoded and not stats.first_seconds:
-                    stats.first_encoded, stats.first_seconds = stats.encoded, time.perf_counter() - begun
-    finally:
-        executor.shutdown(cancel_futures=True)
+    with closing(runner.encode(tasks)) as batches:
+        for batch in batches:
+            shards.add(batch.rows)
+            stats.count(batch, time.perf_counter() - begun)
+            progress.add(encoded=batch.encoded, rejected=batch.rejected, compared=batch.recognised + batch.verified)
     stats.seconds = time.perf_counter() - begun
     return plan.close(), stats
 
@@ -168,7 +203,8 @@ def _decode_tasks(
         plan.add(item_hash, item_fingerprint, record, types=item.types)
         known = find_row(reusable, item_hash, item_fingerprint)
         if known is None or options.verify_content:
-            yield DecodeTask(item, item_hash, item_fingerprint, known)
+            known_content = None if known is None else known.read()["content_hash"] or b""
+            yield DecodeTask(item.load, item_hash, item_fingerprint, known_content)
         else:
             progress.add(reused=1)
 
@@ -188,103 +224,3 @@ def _duplicate_message(item: Item) -> str:
         f"id {item.id!r} was seen before; write the sources as NAME=PATH to tell their ids apart, "
         "or name a column of unique values with --id-column"
     )
-
-
-def _decode_ahead(
-    tasks: Iterator[DecodeTask], decoder: Decoder, executor: ThreadPoolExecutor, options: EncodeOptions
-) -> Generator[Outcome, None, None]:
-    """Yield outcomes in the order of the tasks; the decode threads work up to two batches ahead."""
-    submitted: Iterator[Future[Outcome]] = (executor.submit(decoder, task) for task in tasks)
-    with closing(prefetch(submitted, 2 * options.batch_size + options.workers)) as futures:
-        for future in futures:
-            yield future.result()
-
-
-def _batches(outcomes: Generator[Outcome, None, None], size: int) -> Iterator[list[Outcome]]:
-    with closing(outcomes):  # a generator: closing it ends its threads
-        while batch := list(islice(outcomes, size)):
-            yield batch
-
-
-def _timed_next(batches: Iterator[list[Outcome]], stats: EncodeStats) -> list[Outcome] | None:
-    begun = time.perf_counter()
-    batch = next(batches, None)
-    stats.encoder_idle_seconds += time.perf_counter() - begun
-    return batch
-
-
-def _count(batch: list[Outcome], rows: list[EncodedRow], stats: EncodeStats, progress: Progress) -> None:
-    recognised = sum(isinstance(outcome, Recognised) for outcome in batch)
-    verified = sum(isinstance(outcome, Verified) for outcome in batch)
-    rejected = sum(row.code is not None for row in rows)
-    encoded = len(rows) - recognised - rejected
-    stats.encoded += encoded
-    stats.recognised += recognised
-    stats.verified += verified
-    stats.edited += sum(outcome.task.known is not None for outcome in batch) - verified
-    progress.add(encoded=encoded, rejected=rejected, compared=recognised + verified)
-
-
-def _encode(batch: list[Outcome], encoder: Encoder) -> list[EncodedRow]:
-    """Return a row for each image of the batch but the verified ones, which have one already."""
-    decoded = [outcome for outcome in batch if isinstance(outcome, Decoded)]
-    rows = [_rejected_row(outcome.task, outcome.error) for outcome in batch if isinstance(outcome, Rejected)]
-    rows += [outcome.row for outcome in batch if isinstance(outcome, Recognised)]
-    if not decoded:
-        return rows
-    vectors = _vectors(encoder, decoded)
-    for outcome, vector in zip(decoded, vectors.astype(np.float16), strict=True):
-        finite = bool(np.isfinite(vector).all())
-        rows.append(_encoded_row(outcome, vector.tobytes()) if finite else _rejected_row(outcome.task, _NOT_FINITE))
-    return rows
-
-
-_NOT_FINITE = EncoderError("the encoder's vector for this image is not finite; try another --engine")
-
-
-def _vectors(encoder: Encoder, decoded: list[Decoded]) -> Float32:
-    """Return the batch's (n, d) vectors; if the encoder fails, encode images one by one, NaN for those that fail."""
-    pixels = np.stack([outcome.pixels for outcome in decoded])
-    try:
-        return encoder.encode_images(pixels)
-    except EncoderError:
-        return _one_by_one(encoder, pixels)
-    except LookalikeError:
-        raise
-    except Exception as error:  # engines raise any type; out of memory is the usual cause
-        raise EncoderError(
-            f"the encoder {encoder.spec.name!r} failed on a batch of {len(decoded)}: {type(error).__name__}: {error}. "
-            "What was encoded before is kept: run the same command again, with a smaller --batch-size if memory ran out"
-        ) from error
-
-
-def _one_by_one(encoder: Encoder, pixels: UInt8) -> Float32:
-    """Encode each image alone; raise the encoder's error if all fail, since then the images are not the cause."""
-    vectors = np.full((len(pixels), encoder.spec.dim), np.nan, np.float32)
-    failure: EncoderError | None = None
-    for vector, image in zip(vectors, pixels, strict=True):
-        try:
-            vector[:] = encoder.encode_images(image[None])[0]
-        except EncoderError as error:
-            failure = error
-    if failure is not None and np.isnan(vectors).all():
-        raise failure
-    return vectors
-
-
-def _encoded_row(outcome: Decoded, vector: bytes) -> EncodedRow:
-    return EncodedRow(
-        outcome.task.id_hash,
-        outcome.task.fingerprint,
-        vector,
-        outcome.thumbnail,
-        outcome.width,
-        outcome.height,
-        outcome.format,
-        content_hash=outcome.content_hash,
-        truncated=outcome.truncated or None,
-    )
-
-
-def _rejected_row(task: DecodeTask, error: LookalikeError) -> EncodedRow:
-    return EncodedRow(task.id_hash, task.fingerprint, code=error.code, message=str(error))

@@ -25,7 +25,6 @@ from indexing.row_stream import CONTENT_HASH_BYTES, ENCODED_SCHEMA, content_hash
 from lookalike.types import Int64, UInt8, UInt64
 
 MAX_SHARD_ROWS = 2_048
-MAX_SHARD_SECONDS = 5.0
 _MAX_OPEN_SHARDS = 16
 _IDENTITY = ["id_hash", "fingerprint", "rejected"]
 
@@ -66,13 +65,13 @@ class ShardWriter:
 
     Args:
         place: the work folder or another storage; shards of an earlier run stay.
-        seconds: maximum age of the oldest unwritten row.
+        seconds: maximum age of the oldest unwritten row; with 0, each call of `add` writes a shard.
 
     Attributes:
         first: the number of the first shard that it writes.
     """
 
-    def __init__(self, place: Path | ShardStorage, seconds: float = MAX_SHARD_SECONDS) -> None:
+    def __init__(self, place: Path | ShardStorage, seconds: float) -> None:
         self._storage = _storage(place)
         self._seconds = seconds
         self.first = self._next = 1 + max(map(number_of_shard, self._storage.names()), default=-1)
@@ -81,6 +80,8 @@ class ShardWriter:
 
     def add(self, rows: Sequence[EncodedRow]) -> None:
         """Add rows; write a shard when it is full or old enough."""
+        if not rows:
+            return
         if not self._rows:
             self._oldest_at = time.monotonic()
         self._rows += rows

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator, Set
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ class FolderSource(Source):
             self._prefix + relative,
             self.label,
             fingerprint(*size_and_mtime(status)),
-            lambda: read_range(path),
+            partial(read_range, path),
             columns,
             fallback_id=fallback_id,
             types=beside.types,

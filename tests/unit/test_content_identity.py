@@ -448,7 +448,7 @@ class TestInterruptedRuns:
 
     def test_newest_of_two_rows_wins(self, tmp_path: Path) -> None:
         for value in (1, 2):
-            with ShardWriter(tmp_path) as writer:
+            with ShardWriter(tmp_path, seconds=5) as writer:
                 writer.add([EncodedRow(5, 7, np.full(4, value, np.float16).tobytes(), content_hash=bytes(16))])
         pool = ShardPool(tmp_path)
         found = pool.take(pool.find(np.array([5], np.uint64), np.array([7], np.uint64)))

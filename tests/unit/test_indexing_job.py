@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -382,17 +383,39 @@ class FailingEncoder(FakeEncoder):
     def encode_images(self, batch: UInt8) -> Float32:
         self.calls += 1
         if self.calls == 3:
-            raise RuntimeError("out of memory")
+            raise RuntimeError("device lost")
         return super().encode_images(batch)
 
 
+class SmallEncoder(FakeEncoder):
+    """Runs out of memory on a batch of more than one image."""
+
+    def encode_images(self, batch: UInt8) -> Float32:
+        if len(batch) > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1.00 GiB")
+        return super().encode_images(batch)
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        return FakeEncoder().encode_texts(texts)
+
+
 class TestFailures:
+    def test_batch_that_memory_does_not_hold_is_halved(
+        self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expected = open_collection(Path(index(out, gallery).collection)).vectors
+        with monkeypatch.context() as patch:
+            patch.setattr(job_module, "load_encoder", lambda name, *_: SmallEncoder())
+            small = out.parent / "small"
+            assert index(small, gallery).encoded == COUNT
+        np.testing.assert_array_equal(open_collection(small).vectors, expected)
+
     def test_crashed_encoder_keeps_encoded_images(
         self, gallery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(job_module, "load_encoder", lambda name, *_: FailingEncoder())
-            with pytest.raises(EncoderError, match=r"out of memory.*--batch-size"):
+            with pytest.raises(EncoderError, match=r"device lost.*run the same command again"):
                 index(out, gallery)
         assert len(work_pool(out)) == 8
         summary = index(out, gallery)

@@ -32,7 +32,7 @@ def test_rows_are_found_by_identity_in_given_order(tmp_path: Path) -> None:
 def test_encoded_row_wins_over_rejected_one(tmp_path: Path) -> None:
     failed = EncodedRow(3, 7, code="source_invalid", message="the disk was away")
     for row in (failed, encoded_row(3), failed):
-        with ShardWriter(tmp_path) as writer:
+        with ShardWriter(tmp_path, seconds=5) as writer:
             writer.add([row, EncodedRow(4, 7, code="image_undecodable", message="no")])
     identities = np.array([3, 4], np.uint64), np.array([7, 7], np.uint64)
     pool = ShardPool(tmp_path)
@@ -48,7 +48,7 @@ def test_empty_folder_has_no_rows(tmp_path: Path) -> None:
 
 def test_writer_appends_and_unfinished_files_are_ignored(tmp_path: Path) -> None:
     for i in range(2):
-        with ShardWriter(tmp_path) as writer:
+        with ShardWriter(tmp_path, seconds=5) as writer:
             writer.add([encoded_row(i)])
     (tmp_path / ".encoded-00000002.arrow.part").write_bytes(b"half")
     assert len(ShardPool(tmp_path)) == 2
