@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -95,6 +97,24 @@ def index(
             show_default="in the collection's folder",
         ),
     ] = None,
+    runner: Annotated[
+        str, typer.Option(help="Where images are encoded: local, in this process, or ray, on a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address of the Ray cluster.",
+            show_default="the cluster on this machine, or of RAY_ADDRESS",
+        ),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            help="GPUs of each encoding process on the Ray cluster; 0.5 lets two share one, 0 encodes on CPUs.",
+            show_default="1 where the cluster has GPUs",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Device of the encoder: auto, cpu or cuda.")] = "auto",
     engine: Annotated[str, typer.Option(help="Runtime of the encoder: auto, torch or openvino.")] = "auto",
     replace: Annotated[
@@ -129,6 +149,8 @@ def index(
 
     Example:  lookalike index s3://bucket/photos --out images
 
+    Example:  lookalike index s3://bucket/photos --out images --runner ray --address head:6379
+
     Example:  lookalike index products.parquet --id-column sku --caption-column title --out products
     """
     from indexing.api import index as run_job  # imports torch, OpenVINO, Arrow: not for `--help`
@@ -136,30 +158,34 @@ def index(
     for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a script's background job ignores it
         signal.signal(number, signal.default_int_handler)
     try:
-        summary = run_job(
-            sources,
-            out,
-            encoder=encoder,
-            store=store,
-            memory=memory,
-            recall=recall,
-            latency=latency,
-            explain=explain,
-            batch_size=batch_size,
-            workers=workers,
-            id_column=id_column,
-            image_column=image_column,
-            caption_column=caption_column,
-            max_pixels=max_pixels,
-            device=device,
-            engine=engine,
-            replace=replace,
-            verify_content=verify_content,
-            allow_dropping=allow_dropping,
-            exclude=exclude,
-            shards=shards,
-            progress=True,
-        )
+        with redirect_stdout(sys.stderr):  # Ray prints what its machines report
+            summary = run_job(
+                sources,
+                out,
+                encoder=encoder,
+                store=store,
+                memory=memory,
+                recall=recall,
+                latency=latency,
+                explain=explain,
+                batch_size=batch_size,
+                workers=workers,
+                id_column=id_column,
+                image_column=image_column,
+                caption_column=caption_column,
+                max_pixels=max_pixels,
+                device=device,
+                engine=engine,
+                replace=replace,
+                verify_content=verify_content,
+                allow_dropping=allow_dropping,
+                exclude=exclude,
+                shards=shards,
+                runner=runner,
+                address=address,
+                gpus_per_worker=gpus_per_worker,
+                progress=True,
+            )
     except KeyboardInterrupt:
         typer.echo("interrupted; run the same command again to resume", err=True)
         raise typer.Exit(_INTERRUPTED) from None
@@ -182,6 +208,9 @@ def _scan_notes(summary: IndexSummary) -> list[str]:
     from lookalike.sources import parquet, tar  # import Arrow, as the job did
 
     lines = []
+    if summary.images_by_machine:
+        machines = counted(summary.images_by_machine)
+        lines.append(f"  encoded on {number_of(len(summary.images_by_machine), 'machine')} ({machines})")
     if summary.truncated:
         lines.append(f"  {summary.truncated:,} truncated, read as far as they go (column `truncated`)")
     kinds = {*tar.SUFFIXES, *parquet.SUFFIXES}

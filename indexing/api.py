@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from indexing.build.budget import parse_budget
+from indexing.ingest.ray_runner.cluster import AUTO, ClusterSettings
 from indexing.job import IndexSettings, IndexSummary, run_index
 from indexing.progress import Progress
 from lookalike.bootstrap import EngineOptions
@@ -42,6 +43,9 @@ def index(
     allow_dropping: bool = False,
     exclude: str | Iterable[str] | None = None,
     shards: str | None = None,
+    runner: str = "local",
+    address: str | None = None,
+    gpus_per_worker: float | None = None,
     progress: bool = False,
 ) -> IndexSummary:
     """Encode images into a searchable collection; call it again to update the collection.
@@ -74,6 +78,10 @@ def index(
         allow_dropping: whether more than a tenth of the collection's images may be removed, if these are at least 20.
         exclude: patterns of files and folders to leave out of folders, in gitignore syntax, relative to the folder.
         shards: `s3://BUCKET/PATH` where encoded images are kept until the version is published; None for `out`.
+        runner: `local` to encode in this process, `ray` to encode on a Ray cluster.
+        address: `HOST:PORT` of the cluster; None for the one that runs on this machine, or that `RAY_ADDRESS` names.
+        gpus_per_worker: GPUs of each process that encodes on the cluster, which may be a fraction; 0 to encode on CPUs;
+            None for 1 where the cluster has GPUs.
         progress: whether to show progress on stderr.
 
     Returns:
@@ -84,7 +92,8 @@ def index(
             be removed, a pattern is invalid, or the disk is full.
         ConfigInvalid: an option is out of range.
         BucketUnavailable: a bucket can't be reached; what was encoded is kept.
-        ExtraMissing: a bucket is named, and the extra `s3` is not installed.
+        ExtraMissing: a bucket is named, and the extra `s3` is not installed; or a cluster, and not `ray`.
+        ClusterUnavailable: the cluster can't be used; what was encoded is kept.
         CollectionError: another job writes to the collection, or its folder can't be written to.
         EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
         StoreError: the store is unknown or can't be built, or no index meets the limits.
@@ -108,8 +117,20 @@ def index(
         allow_dropping=allow_dropping,
         exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude or ()),
         shards=shards,
+        cluster=_cluster(runner, address, gpus_per_worker),
     )
     return run_index(settings, Progress(quiet=not progress))
+
+
+def _cluster(runner: str, address: str | None, gpus_per_worker: float | None) -> ClusterSettings | None:
+    if runner not in ("local", "ray"):
+        raise ConfigInvalid(f"runner is {runner!r}; it must be local or ray")
+    if runner == "ray":
+        return ClusterSettings(address or AUTO, gpus_per_worker)
+    for name, value in (("address", address), ("gpus_per_worker", gpus_per_worker)):
+        if value is not None:
+            raise ConfigInvalid(f"{name} is {value}, and the runner is local; it is for the runner ray")
+    return None
 
 
 def _source_names(sources: SourcePath | Iterable[SourcePath]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from indexing.build.version import BuildSpec, build_version, rejected_codes, tru
 from indexing.dropping import count_newly_rejected, require_few_dropped
 from indexing.ingest.content_index import ContentIndex
 from indexing.ingest.decoding import Decoder
-from indexing.ingest.encoding import EncodeOptions, EncodeRunner, EncodeStats, LocalRunner, encode_sources
+from indexing.ingest.encoding import EncodeOptions, EncodeRunner, EncodeStats, LocalRunner, encode_sources, engine_of
 from indexing.ingest.join import join_plan
 from indexing.ingest.kept_items import KeptItems
 from indexing.ingest.previous_version import count_dropped, older_versions, open_previous, reusable_version
+from indexing.ingest.ray_runner.cluster import ClusterSettings, connected
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings
 from indexing.ingest.shard_storage import ShardStorage, shard_storage
 from indexing.ingest.shards import ShardPool, ShardWriter
@@ -34,7 +36,6 @@ from indexing.row_stream import RowStream
 from indexing.work_folder import WORK, exclusive, remove_work
 from lookalike.bootstrap import EngineOptions, load_encoder
 from lookalike.collection import Collection
-from lookalike.cores import available_cores
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.lite.editions import is_first_edition
 from lookalike.encoders.protocol import Encoder
@@ -76,6 +77,7 @@ class IndexSettings:
         exclude: patterns of files and folders to leave out of folders, in gitignore syntax.
         shards: `s3://BUCKET/PATH` of the encoded images until the version is published; None for the collection's work
             folder.
+        cluster: the Ray cluster that encodes; None to encode in this process.
     """
 
     sources: tuple[str, ...]
@@ -93,6 +95,7 @@ class IndexSettings:
     allow_dropping: bool = False
     exclude: tuple[str, ...] = ()
     shards: str | None = None
+    cluster: ClusterSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,8 @@ class IndexSummary:
         text: whether the encoder takes texts.
         replaced_encoder: name of the previous version's encoder, and its edition where this release has a later one, if
             it was another encoder; else None.
-        engine: engine, precision and device of the encoder.
+        engine: engine, precision and device of the encoder; on a cluster, of all its encoders.
+        images_by_machine: how many images each machine of the cluster has encoded; empty without a cluster.
         store: kind of the store.
         seen: items and skipped files of the sources; seen = indexed + rejected + skipped.
         indexed: rows of the version.
@@ -142,6 +146,7 @@ class IndexSummary:
     text: bool
     replaced_encoder: str | None
     engine: str
+    images_by_machine: dict[str, int]
     store: str
     seen: int
     indexed: int
@@ -179,13 +184,20 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Inde
         CollectionBusy: another job writes to the collection.
         EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
         StoreError: the store can't be built, or no index fits the budget.
+        ClusterUnavailable: the cluster can't be used.
+        ExtraMissing: a package for buckets or clusters is not installed.
     """
     begun = time.perf_counter()
     _check_store(settings)
+    with connected(settings.cluster) if settings.cluster else nullcontext():
+        return _run(settings, progress, begun)
+
+
+def _run(settings: IndexSettings, progress: Progress | None, begun: float) -> IndexSummary:
     sources = open_sources(settings.sources, settings.columns, settings.exclude)
     with translated_disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as reporter:
         previous = open_previous(settings.out)
-        encoder = load_encoder(_encoder_name(settings, previous), settings.engine_options)
+        encoder = load_encoder(_encoder_name(settings, previous), _engine_options(settings))
         work = settings.out / WORK / _digest(encoder.spec.identity)
         storage = shard_storage(work, settings.shards)
         run = _encode(settings, sources, encoder, previous, work, storage, reporter)
@@ -257,6 +269,11 @@ def _check_dropping(settings: IndexSettings, previous: Collection | None, droppe
         require_few_dropped(settings.out, settings.sources, len(previous), lost)
 
 
+def _engine_options(settings: IndexSettings) -> EngineOptions:
+    """Return how the encoder of this process runs: if a cluster encodes, GPUs are left to its workers."""
+    return EngineOptions("cpu") if settings.cluster else settings.engine_options
+
+
 def _encoder_name(settings: IndexSettings, previous: Collection | None) -> str:
     return settings.encoder or (previous.manifest.encoder.name if previous else DEFAULT_ENCODER)
 
@@ -268,6 +285,7 @@ class _Run:
     Attributes:
         plan: all items.
         stats: of the encoding.
+        runner: has encoded.
         reusable: embeddings that existed before: those of a stopped run and of the previous version.
         storage: of the shards.
         first_shard: number of the first shard of this run.
@@ -277,6 +295,7 @@ class _Run:
 
     plan: Plan
     stats: EncodeStats
+    runner: EncodeRunner
     reusable: list[ReusableEmbeddings]
     storage: ShardStorage
     first_shard: int
@@ -308,7 +327,7 @@ def _encode(
     stopped = ShardPool(storage, rejected=False)  # comes first: it is newer than any version of this encoder
     reusable: list[ReusableEmbeddings] = [stopped, *([copied] if copied else [])]
     contents = ContentIndex([*reusable, *older_versions(settings.out, encoder.spec)])
-    runner = _runner(settings, encoder, contents, options)
+    runner = _runner(settings, encoder, contents, options, expected)
     with ShardWriter(storage, runner.max_shard_seconds) as shards:
         progress.begin(expected)
         writer = PlanWriter(work / "plan")
@@ -319,7 +338,7 @@ def _encode(
         report.add(source.report)
     if not plan.count:
         raise SourceError(no_images(settings.sources, report))
-    return _Run(plan, stats, reusable, storage, shards.first, report, kept.count)
+    return _Run(plan, stats, runner, reusable, storage, shards.first, report, kept.count)
 
 
 def _check_expected(
@@ -348,7 +367,14 @@ def _expected(sources: Sequence[Source]) -> int | None:
     return total
 
 
-def _runner(settings: IndexSettings, encoder: Encoder, contents: ContentIndex, options: EncodeOptions) -> EncodeRunner:
+def _runner(
+    settings: IndexSettings, encoder: Encoder, contents: ContentIndex, options: EncodeOptions, expected: int | None
+) -> EncodeRunner:
+    if settings.cluster is not None:
+        from indexing.ingest.ray_runner.runner import RayRunner  # imports Ray
+
+        gpus = settings.cluster.gpus_per_worker
+        return RayRunner(encoder, contents, options, settings.engine_options, gpus, expected)
     decoder = Decoder(encoder, options.max_pixels, contents)
     return LocalRunner(decoder, encoder, options)
 
@@ -356,7 +382,8 @@ def _runner(settings: IndexSettings, encoder: Encoder, contents: ContentIndex, o
 def _encode_options(settings: IndexSettings) -> EncodeOptions:
     return EncodeOptions(
         batch_size=settings.batch_size,
-        workers=settings.workers or max(available_cores(), _MIN_BUCKET_WORKERS if _reads_bucket(settings) else 1),
+        workers=settings.workers,
+        min_workers=_MIN_BUCKET_WORKERS if _reads_bucket(settings) else 1,
         max_pixels=settings.max_pixels,
         verify_content=settings.verify_content,
     )
@@ -393,7 +420,8 @@ def _summary(
         encoder=manifest.encoder.name,
         text=encoder.spec.text,
         replaced_encoder=change.replaced_encoder,
-        engine=f"{encoder.spec.engine} {encoder.spec.precision} on {encoder.spec.device}",
+        engine=run.runner.engine or engine_of(encoder),
+        images_by_machine=dict(sorted(run.runner.images_by_machine.items())),
         store=manifest.store.kind,
         seen=counts.indexed + counts.rejected + skipped,  # of this scan: it may differ where no version was written
         indexed=counts.indexed,

@@ -5,7 +5,7 @@
     ├── CollectionError    collection_not_found  manifest_invalid  encoder_mismatch  format_too_new  checksum_mismatch
     │                      collection_busy  collection_unwritable
     ├── StoreError         store_unavailable  store_unreachable  dimension_mismatch  unknown_store  budget_impossible
-    ├── EncoderError       unknown_encoder  weights_missing  weights_invalid  text_unsupported
+    ├── EncoderError       unknown_encoder  weights_missing  weights_invalid  text_unsupported  cluster_unavailable
     ├── QueryError         unknown_item  invalid_limit  text_empty  text_too_long  query_invalid
     │                      filter_invalid
     ├── ExtraMissing       extra_missing
@@ -233,6 +233,15 @@ class EncoderError(LookalikeError):
     """
 
     code = "encoder_error"
+
+
+class ClusterUnavailable(EncoderError):
+    """A Ray cluster that does not run at the address, or that has no free CPU or GPU.
+
+    What was encoded is kept. Check `--address`, `ray status` and `--gpus-per-worker`. Then run the same command again.
+    """
+
+    code = "cluster_unavailable"
 
 
 class UnknownEncoder(EncoderError):

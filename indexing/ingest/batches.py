@@ -15,6 +15,7 @@ from concurrent.futures import Executor, Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from lookalike.encoders.protocol import Encoder
 from lookalike.errors import EncoderError, LookalikeError
 from lookalike.types import Float32, UInt8
 
+T = TypeVar("T")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "std::bad_alloc")
 """How torch, CUDA and OpenVINO word it."""
 
@@ -65,8 +67,8 @@ class EncodedBatch:
 
 
 def outcome_batches(
-    tasks: Iterable[DecodeTask], decode: Callable[[DecodeTask], Outcome], executor: Executor, ahead: int, size: int
-) -> Generator[list[Outcome], None, None]:
+    tasks: Iterable[DecodeTask], decode: Callable[[DecodeTask], T], executor: Executor, ahead: int, size: int
+) -> Generator[list[T], None, None]:
     """Yield the outcomes of the tasks in their order, in batches; the next ones are decoded meanwhile.
 
     Args:
@@ -82,22 +84,22 @@ def outcome_batches(
 
 
 def _decode_ahead(
-    tasks: Iterable[DecodeTask], decode: Callable[[DecodeTask], Outcome], executor: Executor, ahead: int
-) -> Generator[Outcome, None, None]:
-    submitted: Iterator[Future[Outcome]] = (executor.submit(decode, task) for task in tasks)
+    tasks: Iterable[DecodeTask], decode: Callable[[DecodeTask], T], executor: Executor, ahead: int
+) -> Generator[T, None, None]:
+    submitted: Iterator[Future[T]] = (executor.submit(decode, task) for task in tasks)
     with closing(prefetch(submitted, ahead)) as futures:
         for future in futures:
             yield future.result()
 
 
-def _batches(outcomes: Generator[Outcome, None, None], size: int) -> Iterator[list[Outcome]]:
+def _batches(outcomes: Generator[T, None, None], size: int) -> Iterator[list[T]]:
     with closing(outcomes):  # a generator: closing it ends its threads
         while batch := list(islice(outcomes, size)):
             yield batch
 
 
 def encoded_batches(
-    batches: Iterator[list[Outcome]], encode: Callable[[Sequence[Outcome]], EncodedBatch]
+    batches: Iterator[list[T]], encode: Callable[[Sequence[T]], EncodedBatch]
 ) -> Iterator[EncodedBatch]:
     """Yield each batch encoded, with the time that the encoder waited for it."""
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -30,10 +31,8 @@ class ContentIndex:
 
     def find(self, content_hash: bytes) -> dict[str, Any] | None:
         """Return the columns of `ENCODED_SCHEMA` of an image with this content, None if there is none."""
-        with self._lock:
-            self._built = self._built or self._build()
-        halves, rows, starts = self._built
-        half = np.frombuffer(content_hash, np.uint64)[0]
+        halves, rows, starts = self._index()
+        half = content_key(content_hash)
         i = int(np.searchsorted(halves, half))
         if i == len(halves) or halves[i] != half:
             return None
@@ -43,6 +42,15 @@ class ContentIndex:
         except CollectionError:
             return None
         return record if record["content_hash"] == content_hash else None
+
+    def keys(self) -> UInt64:
+        """Return the first half of each hash, ascending."""
+        return self._index()[0]
+
+    def _index(self) -> tuple[UInt64, Int64, Int64]:
+        with self._lock:
+            self._built = self._built or self._build()
+            return self._built
 
     def _build(self) -> tuple[UInt64, Int64, Int64]:
         """Return the halves in ascending order, the row of each, counted over all places, and each place's first."""
@@ -56,3 +64,8 @@ class ContentIndex:
         )  # of equal ones; zero, which is unknown, is none of them
         rows = np.minimum.reduceat(rows, first) if len(first) else rows[:0]
         return halves[first], rows, starts
+
+
+def content_key(content_hash: bytes) -> np.uint64:
+    """Return the half of a hash by which it is looked up."""
+    return np.uint64(int.from_bytes(content_hash[:8], sys.byteorder))

@@ -92,6 +92,19 @@ class Rejected:
     error: LookalikeError
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An item whose content may have been encoded before, which only the process with the index of contents knows.
+
+    Attributes:
+        task: the item and its identity.
+        content: hash of the file.
+    """
+
+    task: DecodeTask
+    content: bytes
+
+
 Outcome = Decoded | Recognised | Verified | Rejected
 
 

@@ -7,7 +7,7 @@ encodes the others, in this process or on a cluster, and the calling thread writ
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from indexing.ingest.reusable_embeddings import ReusableEmbeddings, find_row
 from indexing.ingest.shards import ShardWriter
 from indexing.plan import Plan, PlanWriter
 from indexing.progress import Progress
+from lookalike.cores import available_cores
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import DuplicateId
 from lookalike.metadata import id_hash
@@ -37,19 +38,25 @@ class EncodeOptions:
 
     Attributes:
         batch_size: images per call of the encoder; None for 32 on a CPU, 256 on a GPU.
-        workers: decode threads of each encoder.
+        workers: decode threads of each encoder; None for one per core, and at least `min_workers`.
         max_pixels: width x height above which an image is rejected.
         verify_content: whether to read all files, and compare their content with what was encoded.
+        min_workers: more than cores where threads wait for a server.
     """
 
     batch_size: int | None
-    workers: int
+    workers: int | None
     max_pixels: int
     verify_content: bool = False
+    min_workers: int = 1
 
     def batch_size_on(self, device: str) -> int:
         """Return the batch size of an encoder on a device, `cpu` or `cuda`."""
         return self.batch_size or _BATCH_SIZES[device]
+
+    def decode_threads(self, cores: int) -> int:
+        """Return the number of decode threads of an encoder that has these cores."""
+        return self.workers or max(cores, self.min_workers)
 
 
 _BATCH_SIZES = {"cpu": 32, "cuda": 256}
@@ -110,6 +117,11 @@ class EncodeRunner(Protocol):
     max_shard_seconds: float
     """Maximum age of the oldest row that is not in a shard; 0 if each batch that it yields becomes a shard."""
 
+    engine: str
+    """Engine, precision and device of the encoder; of all encoders, once they were loaded."""
+    images_by_machine: Mapping[str, int]
+    """How many images each machine of a cluster has encoded; empty if this process encodes."""
+
     def encode(self, tasks: Iterator[DecodeTask]) -> Generator[EncodedBatch, None, None]:
         """Yield the rows of the images, in any order; closing the generator stops it.
 
@@ -132,16 +144,26 @@ class LocalRunner(EncodeRunner):
 
     def __init__(self, decoder: Decoder, encoder: Encoder, options: EncodeOptions) -> None:
         self._decoder, self._encoder, self._options = decoder, encoder, options
+        self.engine = engine_of(encoder)
+        self.images_by_machine = {}
 
     @override
     def encode(self, tasks: Iterator[DecodeTask]) -> Generator[EncodedBatch, None, None]:
-        workers, size = self._options.workers, self._options.batch_size_on(self._encoder.spec.device)
+        workers, size = (
+            self._options.decode_threads(available_cores()),
+            self._options.batch_size_on(self._encoder.spec.device),
+        )
         executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         try:
             with closing(outcome_batches(tasks, self._decoder, executor, 2 * size + workers, size)) as batches:
                 yield from encoded_batches(batches, partial(encode_batch, encoder=self._encoder))
         finally:
             executor.shutdown(cancel_futures=True)
+
+
+def engine_of(encoder: Encoder) -> str:
+    """Return engine, precision and device of an encoder."""
+    return f"{encoder.spec.engine} {encoder.spec.precision} on {encoder.spec.device}"
 
 
 def encode_sources(

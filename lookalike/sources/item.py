@@ -11,6 +11,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -43,7 +44,7 @@ class Item:
             form (NFC).
         source: the label of the source.
         fingerprint: 64 bits that change when the image or its caption may have changed.
-        load: returns the image file's bytes; raises LookalikeError. Safe to call from any thread.
+        load: returns the image file's bytes; raises LookalikeError. Safe to call from any thread, and can be pickled.
         columns: the item's metadata.
         fallback_id: the id to use if an earlier source has an item with the same id; None to reject it.
         unavailable: whether its file or folder can't be reached now, which does not mean that it was removed; a
@@ -61,6 +62,17 @@ class Item:
     unavailable: bool = False
     stands_for: str | None = None
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBytes:
+    """The `load` of an item whose image file was read with the item."""
+
+    data: bytes
+
+    def __call__(self) -> bytes:
+        """Return the file's bytes."""
+        return self.data
 
 
 class Source(Protocol):
@@ -95,11 +107,11 @@ def unreadable_item(
     fallback_id: str | None = None,
 ) -> Item:
     """Return an item whose `load` raises `error`."""
+    return Item(item_id, source, 0, partial(_fail, error), columns or {}, fallback_id)
 
-    def fail() -> NoReturn:
-        raise error
 
-    return Item(item_id, source, 0, fail, columns or {}, fallback_id)
+def _fail(error: LookalikeError) -> NoReturn:
+    raise error
 
 
 def unreadable_file(item_id: str, source: str, path: Path | str, error: BaseException, stands_for: str) -> Item | None:

@@ -31,6 +31,7 @@ from lookalike.sources.columns import (
 )
 from lookalike.sources.item import (
     ColumnNames,
+    HeldBytes,
     Item,
     Source,
     composed,
@@ -156,7 +157,7 @@ class ParquetSource(Source):
         text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
         item_id = self._prefix + composed(text)
         if data is not None:
-            return Item(item_id, self.label, fingerprint(*stamp, row), lambda: data, columns)
+            return Item(item_id, self.label, fingerprint(*stamp, row), HeldBytes(data), columns)
         if not path:
             empty = ImageUndecodable(f"row {row} of {display_name(self._file.name)} holds no image")
             return unreadable_item(item_id, self.label, empty, columns)

@@ -31,6 +31,7 @@ from lookalike.images import is_image_start
 from lookalike.sources.columns import captions_from_file, merged_columns
 from lookalike.sources.folder_walk import extension_of, has_image_extension, is_candidate
 from lookalike.sources.item import (
+    HeldBytes,
     Item,
     Source,
     check_size,
@@ -185,7 +186,7 @@ class TarSource(Source):
             return partial(_fail, error)
         stream = archive.extractfile(entry)
         data = stream.read() if stream else b""
-        return lambda: data
+        return HeldBytes(data)
 
     def _items(self, members: list[_Member], parts: tuple[int | str, ...]) -> Iterator[Item]:
         images = [member for member in members if member.is_image]
