@@ -42,6 +42,7 @@ class EncodedBatch:
         verified: images whose file has the content that was encoded; they have no row here.
         edited: images whose file has another content than was encoded, although its fingerprint is the same.
         encoder_idle_seconds: how long the encoder waited for the batch.
+        is_start: whether it has no images, and stands for encoders that were loaded and compiled.
     """
 
     rows: list[EncodedRow] = field(default_factory=list)
@@ -50,6 +51,7 @@ class EncodedBatch:
     verified: int = 0
     edited: int = 0
     encoder_idle_seconds: float = 0.0
+    is_start: bool = False
 
     @property
     def rejected(self) -> int:

@@ -74,8 +74,9 @@ class EncodeStats:
         resumed: images that a stopped run encoded or recognised.
         seconds: from the first item to the last batch.
         encoder_idle_seconds: seconds of these in which the encoder had no batch.
-        first_encoded: images of the first batch.
-        first_seconds: until the first batch was encoded, which includes compiling the model.
+        first_encoded: images of the first batch; 0 on a cluster.
+        first_seconds: until the first batch was encoded, which includes compiling the model, or until a cluster's first
+            encoder was loaded.
     """
 
     encoded: int = 0
@@ -95,7 +96,7 @@ class EncodeStats:
         self.verified += batch.verified
         self.edited += batch.edited
         self.encoder_idle_seconds += batch.encoder_idle_seconds
-        if self.encoded and not self.first_seconds:
+        if not self.first_seconds and (self.encoded or batch.is_start):
             self.first_encoded, self.first_seconds = self.encoded, seconds
 
     @property

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
+from benchmarks.ray_cluster import HOSTS, two_machines
 from indexing import job as job_module
 from indexing.api import index
 from indexing.ingest.ray_runner.cluster import ClusterSettings
@@ -31,7 +32,6 @@ from lookalike.errors import EncoderError, SourceError, WeightsMissing
 from tests.bad_images import encoded, make_image
 from tests.bucket_server import Bucket, bucket_server, new_bucket
 from tests.e2e.commands import invoke_json
-from tests.ray_cluster import HOSTS, two_machines
 from tests.unit.test_sources import write_tar
 
 COUNT = 400

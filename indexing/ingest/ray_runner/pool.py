@@ -96,6 +96,25 @@ class WorkerPool:
         for place in places:
             self._start(place)
 
+    def wait_until_ready(self) -> None:
+        """Wait until the first worker has loaded its encoder.
+
+        Raises:
+            EncoderError: the encoder can't be loaded on a machine.
+            ClusterUnavailable: no worker could be started for ten minutes.
+        """
+        while not self._ready:
+            done, _ = ray.wait([*self._starting], timeout=_POLL_SECONDS)
+            for call in done:
+                self._welcome(call)
+            self._require_workers()
+
+    def close(self) -> None:
+        """End the workers."""
+        workers: list[_Ready | _Starting] = [*self._ready, *self._starting.values()]
+        for worker in workers:
+            ray.kill(worker.actor)
+
     def map(self, shards: Iterator[SourceShard]) -> Generator[tuple[SourceShard, WorkerInfo, ShardResult], None, None]:
         """Yield the shards in the order in which they are finished: the shard, who encoded it, and the result.
 
@@ -103,13 +122,8 @@ class WorkerPool:
             EncoderError: the encoder can't be loaded on a machine, or failed, or a shard ended three workers.
             ClusterUnavailable: no worker could be started for ten minutes.
         """
-        try:
-            while self._submit(shards) or any(ready.shards for ready in self._ready):
-                yield from self._finished()
-        finally:
-            workers: list[_Ready | _Starting] = [*self._ready, *self._starting.values()]
-            for worker in workers:
-                ray.kill(worker.actor)
+        while self._submit(shards) or any(ready.shards for ready in self._ready):
+            yield from self._finished()
 
     def _submit(self, shards: Iterator[SourceShard]) -> bool:
         """Give each worker its two shards; return False if there are no more shards."""

@@ -73,9 +73,10 @@ class RayRunner(EncodeRunner):
             first = next(shards, None)
             if first is None:
                 return
-            pool = WorkerPool(self._places, self._settings, self._contents.keys())
-            with closing(pool.map(chain([first], shards))) as results:
-                for shard, worker, result in results:
+            with closing(WorkerPool(self._places, self._settings, self._contents.keys())) as pool:
+                pool.wait_until_ready()
+                yield EncodedBatch(is_start=True)
+                for shard, worker, result in pool.map(chain([first], shards)):
                     self._require_same_files(shard, worker, result)
                     self.engine = ", ".join(pool.engines)
                     self.images_by_machine[worker.host] += result.batch.encoded

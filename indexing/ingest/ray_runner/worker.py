@@ -87,7 +87,7 @@ class Worker:
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
 
     def load(self) -> WorkerInfo:
-        """Load the encoder.
+        """Load the encoder, and compile it for the size of the batches.
 
         Raises:
             EncoderError: it can't be loaded here, or has other weights than where the items are planned.
@@ -105,6 +105,8 @@ class Worker:
                 "same release and the same weights on both"
             )
         self._decoder = Decoder(self._encoder, settings.options.max_pixels, ContentIndex(()))
+        size, side = settings.options.batch_size_on(self._encoder.spec.device), self._encoder.spec.image_size
+        self._encoder.encode_images(np.zeros((size, 3, side, side), np.uint8))
         return WorkerInfo(settings.host, os.getpid(), engine_of(self._encoder))
 
     def encode(self, tasks: Sequence[DecodeTask], halvings: int = 0) -> ShardResult:

@@ -63,8 +63,8 @@ class OpenVINOEngine:
         self._tower = tower
         self._core = openvino.Core()
         self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[choice.precision]}
-        if choice.threads is not None:
-            self._settings["INFERENCE_NUM_THREADS"] = choice.threads
+        if choice.threads is not None:  # other processes have the other cores: pinned, all would take the first ones
+            self._settings |= {"INFERENCE_NUM_THREADS": choice.threads, "ENABLE_CPU_PINNING": False}
         self._streams = choice.streams
         self._graph = _load_graph(self._core, tower, choice.precision)
         kinds = [operation.get_type_name() for operation in self._graph.get_ops()]
