@@ -23,6 +23,7 @@ from benchmarks import (
     lookalike_store,
     metadata,
     pages,
+    scale,
     service,
     vectors,
 )
@@ -33,6 +34,7 @@ from benchmarks.recall import K, ann_recall, cosines, tenth_cosines
 from benchmarks.resident import MEGABYTE, AnonymousPeak, mapped
 from lookalike.stores.faiss.library import INDEX_FILE
 from lookalike.types import Float32, Int64
+from tests.conftest import REPOSITORY
 
 needs_linux = pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="counts memory by Linux's /proc")
 
@@ -386,3 +388,31 @@ class TestCombining:
         assert combining.precisions(found, gallery, queries, 20).tolist() == [1.0]
         away = combining.second_alone(queries.first, queries.second, -1.0, space)
         assert combining.precisions(away, gallery, queries, 1).tolist() == [0.0]
+
+
+class TestScale:
+    def test_computed_needs_are_close_to_the_largest_build(self) -> None:
+        _, threads, builds = scale.measured()
+        model = scale.fit(builds[:2], threads)
+        largest = builds[2]
+        assert [build.n for build in builds] == list(scale.SIZES)
+        n, d = largest.n, largest.d
+        assert scale.PRESET.memory_bytes(n, d) == pytest.approx(largest.index_bytes, rel=0.1)
+        assert model.train_seconds(n, d) / threads == pytest.approx(largest.train_seconds, rel=0.3)
+        assert model.add_seconds(n, d) / threads == pytest.approx(largest.add_seconds, rel=0.3)
+        assert model.memory_bytes(n, d) == pytest.approx(largest.memory_bytes, rel=0.3)
+        assert model.query_ms(n) == pytest.approx(largest.query_ms, rel=0.3)
+
+    def test_guide_has_the_current_tables(self) -> None:
+        _, threads, builds = scale.measured()
+        model = scale.fit(builds[:2], threads)
+        page = (REPOSITORY / "docs" / "guides" / "scale.md").read_text()
+        assert scale.plan_table(model, scale.PLANNED) in page
+        assert scale.check_table(model, threads, builds) in page
+
+    def test_command_computes_another_size(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["scale", "--items", "250000000"])
+        scale.main()
+        assert "| 250,000,000 images |" in capsys.readouterr().out

@@ -103,6 +103,7 @@ def test_batch_is_halved_after_each_lost_worker(
     settings = WorkerSettings("127.0.0.2", "/", "fake", encoder.spec.identity, EngineOptions(), OPTIONS, 1)
     worker = Worker(settings, np.empty(0, np.uint64))
     worker.load()
+    encoder.sizes.clear()
     result = worker.encode(TASKS, halvings)
     assert encoder.sizes == sizes
     assert [row.id_hash for row in result.batch.rows] == list(range(20))
