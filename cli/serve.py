@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from lookalike.errors import LookalikeError
+from lookalike.errors import LookalikeError, StoreUnreachable
 
 if TYPE_CHECKING:
     import socket
@@ -116,6 +116,9 @@ def serve(
     failures: list[LookalikeError] = []
 
     def fail(error: LookalikeError) -> None:
+        if isinstance(error, StoreUnreachable):  # it is opened when its server is back
+            logging.getLogger("app.collections").warning("collection_waits: %s", error)
+            return
         failures.append(error)
         server.stop()
 

@@ -35,7 +35,7 @@ from indexing.progress import Progress
 from indexing.row_stream import RowStream
 from indexing.work_folder import WORK, exclusive, remove_work
 from lookalike.bootstrap import EngineOptions, load_encoder
-from lookalike.collection import Collection
+from lookalike.collection import VERSIONS, Collection
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.lite.editions import is_first_edition
 from lookalike.encoders.protocol import Encoder
@@ -46,7 +46,7 @@ from lookalike.object_storage import is_object_url
 from lookalike.sources.item import ColumnNames, Source
 from lookalike.sources.registry import open_sources
 from lookalike.sources.scan_report import ScanReport, no_images
-from lookalike.stores.registry import EXACT_BELOW, resolve_kind
+from lookalike.stores.registry import EXACT_BELOW, is_lost, require_usable_store, resolve_kind
 
 DEFAULT_ENCODER = "lite"
 _MIN_BUCKET_WORKERS = 16
@@ -206,7 +206,7 @@ def _run(settings: IndexSettings, progress: Progress | None, begun: float) -> In
         embeddings = [run.shards(), *run.reusable]
         change = _change(previous, plan, embeddings, encoder)
         # An image that could not be read last time may have been encoded now, although the inputs are the same.
-        if previous is not None and previous.manifest.inputs == inputs and not stats.changed:
+        if previous is not None and previous.manifest.inputs == inputs and not stats.changed and not _is_lost(previous):
             manifest, unchanged = previous.manifest, True
         else:
             _check_dropping(settings, previous, change.dropped, run)
@@ -219,9 +219,16 @@ def _run(settings: IndexSettings, progress: Progress | None, begun: float) -> In
         return _summary(settings, manifest, encoder, run, change, unchanged, time.perf_counter() - begun)
 
 
+def _is_lost(version: Collection) -> bool:
+    """Return whether the store of an unchanged version must be built again."""
+    store = version.manifest.store
+    return is_lost(store.kind, version.folder, version.vectors, store.params)
+
+
 def _check_store(settings: IndexSettings) -> None:
-    """Fail before hours of encoding on a mistyped store, or a limit that the store does not support."""
+    """Fail before hours of encoding on a store that is mistyped, away, or of others, or that supports no limit."""
     resolve_kind(settings.store, 0)
+    require_usable_store(settings.store, settings.out / VERSIONS)
     if settings.budget.needs_trials:
         candidates(settings.store, EXACT_BELOW)
 

@@ -23,7 +23,7 @@ from indexing.progress import Progress
 from indexing.row_stream import RowStream
 from indexing.work_folder import WORK, exclusive, remove_work
 from lookalike.bootstrap import EngineOptions, load_encoder
-from lookalike.collection import CURRENT
+from lookalike.collection import CURRENT, VERSIONS
 from lookalike.cores import available_cores
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.lite.editions import FIRST_EDITION_DIM
@@ -32,7 +32,7 @@ from lookalike.errors import EncoderMismatch, SourceError
 from lookalike.manifest import Manifest
 from lookalike.paths import exists, is_unavailable
 from lookalike.sources.item import ColumnNames, read_error
-from lookalike.stores.registry import resolve_kind
+from lookalike.stores.registry import require_usable_store, resolve_kind
 
 _KEPT_ON_DISK_FULL = "the collection is unchanged, and images that were read are not read again"
 
@@ -123,6 +123,7 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
     """
     begun = time.perf_counter()
     resolve_kind(settings.store, 0)
+    require_usable_store(settings.store, settings.out / VERSIONS)
     embeddings = Embeddings(settings.source, settings.metadata)
     if settings.images is not None:
         _require_entered(settings.images)

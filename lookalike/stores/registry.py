@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lookalike.errors import DimensionMismatch, StoreUnavailable, UnknownStore
+from lookalike.errors import DimensionMismatch, StoreUnavailable, StoreUnreachable, UnknownStore
 from lookalike.stores.exact import ExactBuilder, ExactStore
 from lookalike.stores.faiss.builder import FaissBuilder
 from lookalike.stores.faiss.store import FaissStore
@@ -16,6 +17,7 @@ from lookalike.stores.protocol import VectorStore, VectorStoreBuilder
 from lookalike.types import Float16, Int64
 
 AUTO, EXACT, FAISS, TORCH_EXACT, MILVUS = "auto", "exact", "faiss", "torch-exact", "milvus"
+logger = logging.getLogger(__name__)
 EXACT_BELOW = 10_000
 """Below this many vectors `auto` means `exact`: brute force is then about as fast as an index."""
 
@@ -145,6 +147,41 @@ def create_builder(
     if is_location(name):
         return _milvus_builder(name, count, dim, folder)
     return _lookup(name).builder(count, dim)
+
+
+def require_usable_store(name: str, versions: Path) -> None:
+    """Check that a store outside the collection's folder can be built.
+
+    Args:
+        name: as for `create_builder`.
+        versions: the folder of the collection's versions.
+
+    Raises:
+        StoreUnreachable: Milvus does not answer.
+        StoreUnavailable: its alias belongs to others.
+    """
+    if is_location(name):
+        from lookalike.stores.milvus.builder import require_usable
+
+        require_usable(parse_location(name), versions)
+
+
+def is_lost(kind: str, folder: Path, vectors: Float16, params: Mapping[str, object]) -> bool:
+    """Return whether what a store holds outside the version's folder is gone.
+
+    Raises:
+        StoreUnreachable: Milvus does not answer.
+    """
+    if kind != MILVUS:
+        return False
+    try:
+        open_store(kind, folder, vectors, params)
+    except StoreUnreachable:
+        raise
+    except StoreUnavailable as error:
+        logger.warning("store_lost: %s", error)
+        return True
+    return False
 
 
 def publish_store(kind: str, params: Mapping[str, object]) -> None:

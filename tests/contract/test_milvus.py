@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import lookalike
 import lookalike.row_search as row_search
+from cli.gallery import write_gallery
+from indexing import index
 from indexing.build.stores import build_store
-from lookalike.collection import current_manifest
-from lookalike.errors import StoreUnavailable, StoreUnreachable, UnknownStore
+from lookalike.collection import VERSIONS, current_manifest, current_version
+from lookalike.errors import ConfigInvalid, StoreUnavailable, StoreUnreachable, UnknownStore
+from lookalike.manifest import MANIFEST_FILE
 from lookalike.stores.milvus import builder as builder_module
-from lookalike.stores.milvus.client import alias_target, connect
+from lookalike.stores.milvus.client import alias_target, connect, own_name, owner_digits
 from lookalike.stores.milvus.location import parse_location
 from lookalike.stores.registry import open_store
 from tests.contract.milvus import (
@@ -28,6 +34,7 @@ from tests.contract.milvus import (
     import_into,
     write_embeddings,
 )
+from tests.e2e.commands import free_port, start_service
 
 ALIAS = "lookalike"
 
@@ -105,11 +112,48 @@ def test_a_partial_load_is_removed(embeddings: Path, tmp_path: Path, monkeypatch
 
 def test_leftovers_of_a_killed_build_are_removed(embeddings: Path, tmp_path: Path) -> None:
     client = connect(str(tmp_path / "store.db"))
-    for name in (f"{ALIAS}_20260101T000000_01234567", "other"):
+    own = own_name(ALIAS, owner_digits(tmp_path / "out" / VERSIONS))
+    foreign = own_name(ALIAS, owner_digits(tmp_path / "else" / VERSIONS))
+    for name in (own, foreign, "other"):
         client.create_collection(name, dimension=8)
     import_into(embeddings, tmp_path / "out", f"milvus:{tmp_path}/store.db")
     name = current_manifest(tmp_path / "out").store.params["collection"]
-    assert sorted(client.list_collections()) == sorted([name, "other"])
+    assert sorted(client.list_collections()) == sorted([name, foreign, "other"])
+
+
+def test_a_lost_collection_is_loaded_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_gallery(tmp_path / "photos")
+    store, out = f"milvus:{tmp_path}/store.db", tmp_path / "out"
+    assert not index(tmp_path / "photos", out, encoder="fake", store=store).unchanged
+    client = connect(str(tmp_path / "store.db"))
+    client.drop_alias(ALIAS)
+    client.drop_collection(current_manifest(out).store.params["collection"])
+    summary = index(tmp_path / "photos", out, encoder="fake", store=store)
+    assert (summary.unchanged, summary.encoded) == (False, 0)
+    assert "store_lost" in caplog.text
+    with lookalike.open_collection(out) as collection:
+        assert len(collection.search(id="rocket.jpg", limit=2)) == 2
+    assert index(tmp_path / "photos", out, encoder="fake", store=store).unchanged
+
+
+def test_the_alias_of_another_folder_is_refused_before_encoding(embeddings: Path, tmp_path: Path) -> None:
+    store = f"milvus:{tmp_path}/store.db"
+    import_into(embeddings, tmp_path / "first", store)
+    write_gallery(tmp_path / "photos")
+    with pytest.raises(StoreUnavailable, match=r"belongs to another folder: it names 'lookalike_.*choose another name"):
+        index(tmp_path / "photos", tmp_path / "second", encoder="fake", store=store)
+    assert not (tmp_path / "second").exists()
+    with lookalike.open_collection(tmp_path / "first") as collection:
+        assert len(collection.search(id="item-3", limit=2)) == 2
+
+
+def test_moved_folder_keeps_its_alias(embeddings: Path, tmp_path: Path) -> None:
+    store = f"milvus:{tmp_path}/store.db"
+    import_into(embeddings, tmp_path / "first", store)
+    (tmp_path / "first").rename(tmp_path / "moved")
+    import_into(embeddings, tmp_path / "moved", store)
+    client = connect(str(tmp_path / "store.db"))
+    assert alias_target(client, ALIAS) == current_manifest(tmp_path / "moved").store.params["collection"]
 
 
 def test_a_collection_of_the_aliass_name_is_refused(embeddings: Path, tmp_path: Path) -> None:
@@ -156,6 +200,57 @@ def test_a_server_that_is_away_is_unreachable(tmp_path: Path, monkeypatch: pytes
     params = {"uri": "http://127.0.0.1:9", "alias": "a", "collection": "a_1", "preset": "exact", "count": 8}
     with pytest.raises(StoreUnreachable):
         open_store("milvus", tmp_path, vectors, params)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("TIMEOUT", "-1", "LOOKALIKE_MILVUS_TIMEOUT is '-1': .*greater than 0"),
+        ("TIMEOUT", "abc", "LOOKALIKE_MILVUS_TIMEOUT is 'abc'"),
+        ("CA", "/nowhere.pem", "LOOKALIKE_MILVUS_CA is '/nowhere.pem'; there is no such file"),
+    ],
+)
+def test_invalid_settings_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"LOOKALIKE_MILVUS_{setting}", value)
+    with pytest.raises(ConfigInvalid, match=message):
+        connect(str(tmp_path / "other.db"))
+
+
+def test_file_in_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="its folder does not exist"):
+        connect(str(tmp_path / "none" / "store.db"))
+
+
+def test_service_waits_for_a_server_that_is_away(
+    embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_into(embeddings, tmp_path / "out", f"milvus:{tmp_path}/store.db")
+    manifest = tmp_path / "out" / VERSIONS / current_version(tmp_path / "out") / MANIFEST_FILE
+    content = json.loads(manifest.read_text())
+    content["store"]["params"]["uri"] = "http://127.0.0.1:9"
+    manifest.write_text(json.dumps(content))
+    monkeypatch.setenv("LOOKALIKE_MILVUS_TIMEOUT", "0.5")
+    port = free_port()
+    service = start_service(tmp_path / "out", port)
+    try:
+        deadline = time.monotonic() + 60
+        while "can't be reached" not in (text := _readyz(port)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert "Milvus at http://127.0.0.1:9 can't be reached" in text
+        time.sleep(1)
+        assert service.poll() is None
+    finally:
+        service.terminate()
+        service.wait(timeout=30)
+
+
+def _readyz(port: int) -> str:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).text
+    except httpx.TransportError:
+        return ""
 
 
 @pytest.mark.parametrize(

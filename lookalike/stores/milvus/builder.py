@@ -6,7 +6,6 @@ Dimension letters: n rows of the collection, d embedding width, b rows of a batc
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,15 @@ from typing_extensions import override
 from lookalike.errors import DimensionMismatch, StoreError, StoreUnavailable
 from lookalike.manifest import MANIFEST_FILE, read_manifest
 from lookalike.metadata import ROWS_FILE, Metadata
-from lookalike.stores.milvus.client import LOAD_TIMEOUT, alias_target, connect, is_own, translated_errors
+from lookalike.stores.milvus.client import (
+    LOAD_TIMEOUT,
+    alias_target,
+    connect,
+    is_own,
+    own_name,
+    owner_digits,
+    translated_errors,
+)
 from lookalike.stores.milvus.expressions import ROW
 from lookalike.stores.milvus.fields import MilvusField, column_values, milvus_fields
 from lookalike.stores.milvus.indexes import MilvusIndex
@@ -49,15 +56,16 @@ class MilvusBuilder(VectorStoreBuilder):
     def __init__(self, location: MilvusLocation, preset: str, count: int, dim: int, folder: Path | None) -> None:
         self._location, self._count = location, count
         self._index = MilvusIndex(preset, count, dim)
-        self._name = f"{location.alias}_{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}_{uuid.uuid4().hex[:8]}"
+        versions = folder.parent if folder is not None else None
+        self._name = own_name(location.alias, owner_digits(versions))
         self._metadata = Metadata(folder) if folder is not None and (folder / ROWS_FILE).is_file() else None
         self._fields = milvus_fields(self._metadata) if self._metadata is not None else {}
         self._added = 0
         self._add_seconds = 0.0
         self._client = connect(location.uri)
         with translated_errors(location.uri, "the collection can't be made"):
-            _require_free_alias(self._client, location)
-            _remove_leftovers(self._client, location, folder)
+            _require_free_alias(self._client, location, versions)
+            _remove_leftovers(self._client, location, versions)
             self._create(dim)
 
     @override
@@ -161,6 +169,22 @@ class _RemovedOnFailure:
             self._builder._remove()
 
 
+def require_usable(location: MilvusLocation, versions: Path) -> None:
+    """Check before hours of encoding that a collection can be loaded.
+
+    Args:
+        location: where.
+        versions: the folder of the collection's versions.
+
+    Raises:
+        StoreUnreachable: Milvus does not answer.
+        StoreUnavailable: the alias belongs to others, or to another folder.
+    """
+    client = connect(location.uri)
+    with translated_errors(location.uri, "the alias can't be looked up"):
+        _require_free_alias(client, location, versions)
+
+
 def publish(params: Mapping[str, object]) -> None:
     """Move the alias to a finished collection, atomically for the alias's clients.
 
@@ -196,11 +220,11 @@ def _add_field(schema: Any, field: MilvusField) -> None:
         schema.add_field(field.state, DataType.INT8)
 
 
-def _require_free_alias(client: Any, location: MilvusLocation) -> None:
-    """Check that the alias does not exist, or names a collection of this kind.
+def _require_free_alias(client: Any, location: MilvusLocation, versions: Path | None) -> None:
+    """Check that the alias does not exist, or names a collection of this kind and of this folder.
 
     Raises:
-        StoreUnavailable: a collection has that name, or the alias names one that others made.
+        StoreUnavailable: a collection has that name, or the alias names one that others or another folder made.
     """
     target = alias_target(client, location.alias)
     if target is None and client.has_collection(location.alias):
@@ -213,15 +237,26 @@ def _require_free_alias(client: Any, location: MilvusLocation) -> None:
             f"the alias {location.alias!r} of Milvus at {location.uri} names {target!r}, which Lookalike did not make; "
             "choose another name in --store"
         )
-
-
-def _remove_leftovers(client: Any, location: MilvusLocation, folder: Path | None) -> None:
-    """Remove collections under this alias that neither the alias nor a version of the folder names."""
-    if folder is None:
+    if target is None or versions is None or target in _names_in(versions):
         return
-    kept = {alias_target(client, location.alias)}
-    for manifest in folder.parent.glob(f"*/{MANIFEST_FILE}"):
-        kept.add(str(read_manifest(manifest.parent).store.params.get("collection")))
+    if not is_own(target, location.alias, owner_digits(versions)):
+        raise StoreUnavailable(
+            f"the alias {location.alias!r} of Milvus at {location.uri} belongs to another folder: it names {target!r}; "
+            "choose another name in --store, or drop the alias if that folder is gone"
+        )
+
+
+def _remove_leftovers(client: Any, location: MilvusLocation, versions: Path | None) -> None:
+    """Remove this folder's collections under this alias that neither the alias nor a version names."""
+    if versions is None:
+        return
+    kept = {alias_target(client, location.alias), *_names_in(versions)}
     for name in client.list_collections():
-        if is_own(name, location.alias) and name not in kept:
+        if is_own(name, location.alias, owner_digits(versions)) and name not in kept:
             client.drop_collection(name)
+
+
+def _names_in(versions: Path) -> set[str]:
+    """Return the names of the collections in Milvus that a folder's versions search."""
+    manifests = versions.glob(f"*/{MANIFEST_FILE}")
+    return {str(read_manifest(manifest.parent).store.params.get("collection")) for manifest in manifests}

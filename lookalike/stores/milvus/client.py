@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import re
+import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from lookalike.errors import ExtraMissing, StoreUnavailable, StoreUnreachable
+from lookalike.errors import ConfigInvalid, ExtraMissing, StoreUnavailable, StoreUnreachable
+from lookalike.messages import quoted
+from lookalike.stores.milvus.location import is_file
 
 _log = logging.getLogger(__name__)
 _VERBOSE_LOGGERS = ("pymilvus", "milvus_lite", "grpc")
 """Loggers of errors, with stack traces, that are raised, too, or that pymilvus expects of Milvus Lite."""
-_SUFFIX = re.compile(r"_\d{8}T\d{6}_[0-9a-f]{8}")
-_UNREACHABLE = ("fail connecting", "illegal connection", "unavailable", "deadline exceeded", "timeout", "not connected")
+_SUFFIX = re.compile(r"_\d{8}T\d{6}_([0-9a-f]{8})[0-9a-f]{4}")
+_RPC_DETAILS = re.compile(r'_InactiveRpcError.*?details = "([^"]*)"')
+"""What happened, within the text of a failed call."""
+_UNREACHABLE = (
+    "fail connecting", "illegal connection", "unavailable", "deadline exceeded", "timeout", "not connected",
+    "inactiverpcerror",
+)  # fmt: skip
 
 
 class MilvusSettings(BaseSettings):
@@ -31,6 +42,23 @@ class MilvusSettings(BaseSettings):
     token: SecretStr = Field(default=SecretStr(""), description="`user:password`, or an API key.")
     ca: Path | None = Field(default=None, description="Certificate authority of an https address, a PEM file.")
     timeout: float = Field(default=5.0, gt=0, description="Seconds that a call may take; loading an index has longer.")
+
+
+def settings() -> MilvusSettings:
+    """Return the settings.
+
+    Raises:
+        ConfigInvalid: a value is invalid, or the file of the certificate authority does not exist.
+    """
+    try:
+        found = MilvusSettings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"LOOKALIKE_MILVUS_{str(first['loc'][0]).upper()}"
+        raise ConfigInvalid(f"{name} is {quoted(str(first['input']))}: {first['msg']}") from None
+    if found.ca is not None and not found.ca.is_file():
+        raise ConfigInvalid(f"LOOKALIKE_MILVUS_CA is {quoted(str(found.ca))}; there is no such file")
+    return found
 
 
 LOAD_TIMEOUT = 3_600.0
@@ -45,19 +73,23 @@ def connect(uri: str) -> Any:
         ExtraMissing: pymilvus is not installed.
         StoreUnreachable: nothing answers.
         StoreUnavailable: the file is not one of Milvus Lite, or another process has opened it.
+        ConfigInvalid: a setting is invalid.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC writes to stderr what is raised, too
     try:
         from pymilvus import MilvusClient
     except ImportError as error:
         raise ExtraMissing("pymilvus is not installed: pip install 'lookalike[milvus]'") from error
     for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    settings = MilvusSettings()
-    options: dict[str, Any] = {"token": settings.token.get_secret_value()}
-    if settings.ca is not None:
-        options["server_pem_path"] = str(settings.ca)
+    if is_file(uri) and not Path(uri).parent.is_dir():
+        raise StoreUnavailable(f"the file {uri} can't be made: its folder does not exist")
+    chosen = settings()
+    options: dict[str, Any] = {"token": chosen.token.get_secret_value()}
+    if chosen.ca is not None:
+        options["server_pem_path"] = str(chosen.ca)
     with translated_errors(uri, "the connection failed"):
-        return MilvusClient(uri, timeout=settings.timeout, **options)
+        return MilvusClient(uri, timeout=chosen.timeout, **options)
 
 
 @lru_cache(maxsize=16)
@@ -75,12 +107,14 @@ def translated_errors(uri: str, failure: str) -> Iterator[None]:
     try:
         yield
     except (MilvusException, grpc.RpcError, ConnectionError, ValueError) as error:
-        reason = " ".join(str(getattr(error, "message", "") or error).split())[:200]
+        text = " ".join(str(getattr(error, "message", "") or error).split())
+        details = _RPC_DETAILS.search(text)
+        reason = (details[1] if details else text)[:200]
         if "Open local milvus failed" in reason:
             raise StoreUnavailable(
                 f"the file {uri} can't be opened: another process has opened it, or it is none of Milvus Lite"
             ) from error
-        if isinstance(error, ConnectionError | grpc.RpcError) or any(part in reason.lower() for part in _UNREACHABLE):
+        if isinstance(error, ConnectionError | grpc.RpcError) or any(part in text.lower() for part in _UNREACHABLE):
             raise StoreUnreachable(f"Milvus at {uri} can't be reached: {reason}") from error
         raise StoreUnavailable(f"Milvus at {uri}: {failure}: {reason}") from error
 
@@ -94,6 +128,23 @@ def alias_target(client: Any, alias: str) -> str | None:
     return None
 
 
-def is_own(name: str, alias: str) -> bool:
-    """Return whether a collection has the name of one that Lookalike made under an alias."""
-    return name.startswith(alias) and _SUFFIX.fullmatch(name[len(alias) :]) is not None
+def owner_digits(versions: Path | None) -> str:
+    """Return eight hexadecimal digits of the folder that a collection's versions are in; zeros without a folder."""
+    if versions is None:
+        return "0" * 8
+    return hashlib.blake2b(str(versions.resolve()).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+
+
+def own_name(alias: str, owner: str) -> str:
+    """Return a new name of a collection: the alias, the time, the owner's digits, and four random ones."""
+    return f"{alias}_{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}_{owner}{secrets.token_hex(2)}"
+
+
+def is_own(name: str, alias: str, owner: str | None = None) -> bool:
+    """Return whether a collection has the name of one that Lookalike made under an alias, for an owner if one is given.
+
+    >>> is_own("photos_20261203T101500_89abcdef0123", "photos", "89abcdef")
+    True
+    """
+    match = _SUFFIX.fullmatch(name.removeprefix(alias)) if name.startswith(alias) else None
+    return match is not None and owner in (None, match[1])

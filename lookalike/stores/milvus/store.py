@@ -24,11 +24,11 @@ from lookalike.metadata import ROWS_FILE, Metadata
 from lookalike.stores.exact import ExactStore
 from lookalike.stores.milvus.client import (
     LOAD_TIMEOUT,
-    MilvusSettings,
     alias_target,
     connect,
     file_lock,
     is_own,
+    settings,
     translated_errors,
 )
 from lookalike.stores.milvus.expressions import ROW, Translator
@@ -78,7 +78,7 @@ class MilvusStore(VectorStore):
         self._client, self._uri, self._name, self._index = client, uri, name, index
         self._vectors, self._translator = vectors, translator
         self._lock = file_lock(uri) if is_file(uri) else nullcontext()
-        self._timeout = MilvusSettings().timeout
+        self._timeout = settings().timeout
         self.count, self.dim = index.count, index.dim
         self.defaults: SearchParameters = index.validated({**index.initial_params(), **defaults})
 
