@@ -183,7 +183,7 @@ def plan_table(model: Model, sizes: Sequence[int], d: int = 512) -> str:
 
 def _plan(model: Model, n: int, d: int) -> dict[str, str]:
     index = PRESET.memory_bytes(n, d)
-    machines = max(1, math.ceil(index / (USABLE_SHARE * MACHINE_GB * _GB)))
+    machines = max(1, math.ceil(2 * index / (USABLE_SHARE * MACHINE_GB * _GB)))
     build = (model.train_seconds(n, d) + model.add_seconds(n, d)) / 3_600
     query = model.query_ms(n)
     base = model.query_ms(500_000)
@@ -195,7 +195,10 @@ def _plan(model: Model, n: int, d: int) -> dict[str, str]:
     images = [n * ms / 3.6e6 / MACHINE_CORES for ms in ENCODE_CORE_MS.values()]
     return {
         "index in memory, GB": _number(index / _GB),
-        f"machines with {MACHINE_GB} GB that hold it": f"{machines:,}",
+        f"machines with {MACHINE_GB} GB that hold two versions of it": f"{machines:,}",
+        "Milvus: two versions in memory, files mapped; not mapped, GB": "; ".join(
+            map(_number, (2 * index / _GB, 2 * (index + 4 * d * n) / _GB))
+        ),
         "vectors on disk, GB": _number(2 * d * n / _GB),
         "thumbnails and metadata on disk, GB": _number((THUMBNAIL_BYTES + METADATA_BYTES) * n / _GB),
         f"encoding with `lite`; ViT-B/32, hours of {MACHINE_CORES} cores": "; ".join(map(_hours, images)),
@@ -223,6 +226,12 @@ def _number(value: float) -> str:
         return "0"
     digits = 1 - math.floor(math.log10(abs(value)))
     return f"{round(value, digits):,.{max(0, digits)}f}"
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
 
 
 def measure(threads: int, sizes: Sequence[int]) -> None:
@@ -275,7 +284,7 @@ def build_and_search(folder: Path, n: int) -> None:
 def main() -> None:
     """Print the tables, or measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, nargs="+", default=[], help="more sizes to compute")
+    parser.add_argument("--items", type=_positive, nargs="+", default=[], help="more sizes to compute")
     parser.add_argument("--measure", action="store_true", help="measure the builds again (20 minutes)")
     parser.add_argument("--threads", type=int, default=2, help="threads of a build (default: 2)")
     parser.add_argument("--build", nargs=2, help=argparse.SUPPRESS)

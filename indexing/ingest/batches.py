@@ -136,7 +136,7 @@ def encode_batch(outcomes: Sequence[Outcome], encoder: Encoder) -> EncodedBatch:
 
 
 def _encoded_rows(decoded: Sequence[Decoded], encoder: Encoder) -> list[EncodedRow]:
-    vectors = _vectors(encoder, np.stack([outcome.pixels for outcome in decoded])).astype(np.float16)
+    vectors = encode_pixels(encoder, np.stack([outcome.pixels for outcome in decoded])).astype(np.float16)
     return [
         _encoded_row(outcome, vector.tobytes())
         if np.isfinite(vector).all()
@@ -148,8 +148,8 @@ def _encoded_rows(decoded: Sequence[Decoded], encoder: Encoder) -> list[EncodedR
 _NOT_FINITE = EncoderError("the encoder's vector for this image is not finite; try another --engine")
 
 
-def _vectors(encoder: Encoder, pixels: UInt8) -> Float32:
-    """Return the batch's (n, d) vectors.
+def encode_pixels(encoder: Encoder, pixels: UInt8) -> Float32:
+    """Return the (n, d) vectors of (n, 3, S, S) preprocessed images.
 
     If the memory does not hold the batch, its halves are encoded one after the other. If the encoder refuses it, its
     images are encoded one by one: NaN for those that fail.
@@ -169,7 +169,7 @@ def _vectors(encoder: Encoder, pixels: UInt8) -> Float32:
                 f"the encoder {encoder.spec.name!r} failed on a batch of {len(pixels)}: "
                 f"{type(error).__name__}: {error}. What was encoded before is kept: run the same command again"
             ) from error
-    return np.concatenate([_vectors(encoder, part) for part in parts])  # here the failed call's memory is released
+    return np.concatenate([encode_pixels(encoder, part) for part in parts])  # here the failed call's memory is released
 
 
 def _is_out_of_memory(error: Exception) -> bool:

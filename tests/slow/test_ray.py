@@ -158,9 +158,21 @@ def wait_for_shards(job: subprocess.Popen[str], out: Path, count: int) -> None:
 
 
 def workers() -> list[int]:
-    """Return the processes of the workers that run now."""
-    titles = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()}
-    return [int(pid) for pid, title in titles.items() if title.startswith(b"ray::Worker")]
+    """Return the processes of this cluster's workers."""
+    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if is_worker(pid)]
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::Worker") and is_descendant(pid)
+    except OSError:  # it has ended
+        return False
+
+
+def is_descendant(pid: int) -> bool:
+    while pid > 1 and pid != os.getpid():
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return pid == os.getpid()
 
 
 def test_images_inside_tars_and_tables_are_sent(address: str, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_address_without_host_or_port_is_refused(image: Path, tmp_path: Path, ad
         ({"address": "head:6379"}, "address is head:6379, and the runner is local"),
         ({"gpus_per_worker": 1.0}, "gpus_per_worker is 1.0, and the runner is local"),
         ({"runner": "ray", "gpus_per_worker": -1.0}, "gpus_per_worker is -1; it must be 0 or more"),
+        ({"runner": "ray", "gpus_per_worker": float("nan")}, "gpus_per_worker is nan; it must be 0 or more"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

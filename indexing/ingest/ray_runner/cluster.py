@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
         ConfigInvalid: the settings are invalid.
         ClusterUnavailable: no cluster runs at the address.
     """
-    if (settings.gpus_per_worker or 0) < 0:
+    if not 0 <= (settings.gpus_per_worker or 0) < math.inf:
         raise ConfigInvalid(f"gpus_per_worker is {settings.gpus_per_worker:g}; it must be 0 or more")
     try:
         import ray

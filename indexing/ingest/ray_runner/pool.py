@@ -78,14 +78,14 @@ class WorkerPool:
 
     Args:
         places: of the workers.
-        settings: of the worker in a place.
+        settings: (place, workers that ended there before they were ready) -> settings of the next one.
         keys: as for `Worker`.
 
     Attributes:
         engines: what the workers' encoders run on, in the order in which they were loaded.
     """
 
-    def __init__(self, places: Sequence[Place], settings: Callable[[Place], WorkerSettings], keys: UInt64) -> None:
+    def __init__(self, places: Sequence[Place], settings: Callable[[Place, int], WorkerSettings], keys: UInt64) -> None:
         self._settings = settings
         self._keys = ray.put(keys)
         self._starting: dict[Any, _Starting] = {}
@@ -172,7 +172,7 @@ class WorkerPool:
             max_concurrency=_SHARDS_PER_WORKER,
             scheduling_strategy=NodeAffinitySchedulingStrategy(place.node_id, soft=True),
         )
-        actor = actor.remote(self._settings(place), self._keys)
+        actor = actor.remote(self._settings(place, failures), self._keys)
         self._starting[actor.load.remote()] = _Starting(place, actor, failures)
 
     def _welcome(self, call: Any) -> None:

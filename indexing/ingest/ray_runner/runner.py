@@ -83,9 +83,12 @@ class RayRunner(EncodeRunner):
                     result.batch.encoder_idle_seconds /= len(self._places)
                     yield self._with_seen(shard, result)
 
-    def _settings(self, place: Place) -> WorkerSettings:
-        """Return what the worker in a place is started with."""
-        asked = self._engine_options
+    def _settings(self, place: Place, failures: int) -> WorkerSettings:
+        """Return what a worker is started with: half the batch after each one that ended before it was ready."""
+        asked, options = self._engine_options, self._options
+        if failures:
+            size = options.batch_size_on("cuda" if place.gpus else "cpu") >> failures
+            options = replace(options, batch_size=max(1, size))
         device = "cpu" if asked.device == "auto" and not place.gpus else asked.device
         return WorkerSettings(
             place.host,
@@ -93,8 +96,8 @@ class RayRunner(EncodeRunner):
             self._encoder.spec.name,
             self._encoder.spec.identity,
             replace(asked, device=device, threads=place.cpus),
-            self._options,
-            self._options.decode_threads(place.cpus),
+            options,
+            options.decode_threads(place.cpus),
         )
 
     def _with_seen(self, shard: SourceShard, result: ShardResult) -> EncodedBatch:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from indexing.ingest.batches import EncodedBatch, encode_batch, encoded_batches, outcome_batches
+from indexing.ingest.batches import EncodedBatch, encode_batch, encode_pixels, encoded_batches, outcome_batches
 from indexing.ingest.content_index import ContentIndex, content_key
 from indexing.ingest.decoding import Decoder, DecodeTask, Outcome, Rejected, Seen, Verified, content_hash, read
 from indexing.ingest.encoding import EncodeOptions, engine_of
@@ -106,7 +106,7 @@ class Worker:
             )
         self._decoder = Decoder(self._encoder, settings.options.max_pixels, ContentIndex(()))
         size, side = settings.options.batch_size_on(self._encoder.spec.device), self._encoder.spec.image_size
-        self._encoder.encode_images(np.zeros((size, 3, side, side), np.uint8))
+        encode_pixels(self._encoder, np.zeros((size, 3, side, side), np.uint8))
         return WorkerInfo(settings.host, os.getpid(), engine_of(self._encoder))
 
     def encode(self, tasks: Sequence[DecodeTask], halvings: int = 0) -> ShardResult:
