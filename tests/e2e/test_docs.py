@@ -61,6 +61,10 @@ PAGES = {
 }
 
 
+SLOW_PAGES = ["docs/guides/fine-tune.md"]
+"""Pages that train an encoder: `tests/slow/test_slow_pages.py` runs them."""
+
+
 @pytest.fixture(scope="module")
 def address(sample_collection: Path) -> Iterator[str]:
     """The address of a service with the sample gallery."""
@@ -68,9 +72,13 @@ def address(sample_collection: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.mark.timeout(1800)  # a page may train an encoder, which takes minutes where others use the cores
-@pytest.mark.parametrize("page", [name for name, blocks in PAGES.items() if blocks])
+@pytest.mark.parametrize("page", [name for name, blocks in PAGES.items() if blocks and name not in SLOW_PAGES])
 def test_page_code_runs(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    run_page(page, tmp_path, request)
+
+
+def run_page(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Run the blocks of a page in order, in one folder."""
     for block in PAGES[page]:
         code = block.code
         if block.asks:
