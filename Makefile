@@ -16,7 +16,7 @@ test: .venv/dev.stamp ## set up and run all tests (ARGS="-k text" for pytest)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore=tests/slow $(ARGS)
 
 test-slow: .venv/dev.stamp .milvus/stamp ## tests that take minutes: training, Ray, nginx, servers of Milvus and S3
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 3 --dist loadfile tests/slow $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests/slow $(ARGS)
 
 test-milvus: .venv/dev.stamp .milvus/stamp ## the tests on a Milvus server alone
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/slow/test_milvus_server.py $(ARGS)
