@@ -190,10 +190,10 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Inde
     begun = time.perf_counter()
     _check_store(settings)
     with connected(settings.cluster) if settings.cluster else nullcontext():
-        return _run(settings, progress, begun)
+        return _index(settings, progress, begun)
 
 
-def _run(settings: IndexSettings, progress: Progress | None, begun: float) -> IndexSummary:
+def _index(settings: IndexSettings, progress: Progress | None, begun: float) -> IndexSummary:
     sources = open_sources(settings.sources, settings.columns, settings.exclude)
     with translated_disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as reporter:
         previous = open_previous(settings.out)

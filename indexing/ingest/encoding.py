@@ -150,10 +150,8 @@ class LocalRunner(EncodeRunner):
 
     @override
     def encode(self, tasks: Iterator[DecodeTask]) -> Generator[EncodedBatch, None, None]:
-        workers, size = (
-            self._options.decode_threads(available_cores()),
-            self._options.batch_size_on(self._encoder.spec.device),
-        )
+        workers = self._options.decode_threads(available_cores())
+        size = self._options.batch_size_on(self._encoder.spec.device)
         executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         try:
             with closing(outcome_batches(tasks, self._decoder, executor, 2 * size + workers, size)) as batches:

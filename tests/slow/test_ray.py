@@ -17,18 +17,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from moto.server import ThreadedMotoServer
+from ray.util.placement_group import placement_group
 
 from benchmarks.ray_cluster import HOSTS, two_machines
 from indexing import job as job_module
 from indexing.api import index
+from indexing.ingest.ray_runner import pool
 from indexing.ingest.ray_runner.cluster import ClusterSettings
 from indexing.job import IndexSettings, IndexSummary, run_index
 from lookalike.collection import Collection, open_collection
 from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.engines.selection import cpu_precisions
 from lookalike.encoders.fake import FakeEncoder
-from lookalike.errors import EncoderError, SourceError, WeightsMissing
+from lookalike.errors import ClusterUnavailable, EncoderError, SourceError, WeightsMissing
 from tests.bad_images import encoded, make_image
 from tests.bucket_server import Bucket, bucket_server, new_bucket
 from tests.e2e.commands import invoke_json
@@ -247,6 +250,34 @@ def test_encoder_that_a_machine_lacks_ends_the_job(
     monkeypatch.setattr(job_module, "load_encoder", lambda *_: changed)
     with pytest.raises(error, match=message):
         on_cluster(address, photographs, tmp_path / "out", encoder="fake")
+
+
+def test_cluster_without_free_cpus_ends_the_job(
+    address: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pool, "_WARN_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "MAX_START_SECONDS", 4.0)
+    ray.init(address=address, log_to_driver=False)
+    try:
+        group = placement_group([{"CPU": 1}] * len(HOSTS), strategy="SPREAD")
+        ray.get(group.ready())
+        with pytest.raises(
+            ClusterUnavailable, match=r"it needs 1 CPUs and 0 GPUs on .* free in the cluster are 0 and 0"
+        ):
+            on_cluster(address, photographs, tmp_path / "out", encoder="fake")
+        assert ray.is_initialized()  # the caller's connection stays
+    finally:
+        ray.shutdown()
+    assert "still waiting" in caplog.text
+
+
+def test_interrupted_job_on_the_cluster_keeps_its_shards(address: str, photographs: Path, tmp_path: Path) -> None:
+    job = start(photographs, tmp_path / "out", "--encoder", "lite", "--runner", "ray", "--address", address)
+    wait_for_shards(job, tmp_path / "out", 1)
+    job.send_signal(signal.SIGINT)
+    _, errors = job.communicate(timeout=60)
+    assert (job.returncode, "run the same command again to resume" in errors) == (130, True), errors
+    assert list((tmp_path / "out").glob(".work/*/encoded-*.arrow"))
 
 
 def test_images_that_end_every_worker_end_the_job(

@@ -66,7 +66,7 @@ def test_machine_without_cluster_is_reported(image: Path, tmp_path: Path, monkey
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("address", ["head", "head:port", ":6379", ""])
+@pytest.mark.parametrize("address", ["head", "head:port", ":6379", "ray://127.0.0.1:10001", ""])
 def test_address_without_host_or_port_is_refused(image: Path, tmp_path: Path, address: str) -> None:
     with pytest.raises((ConfigInvalid, ClusterUnavailable), match=r"must be HOST:PORT or auto|no Ray cluster runs"):
         index(image, tmp_path / "out", encoder="fake", runner="ray", address=address)

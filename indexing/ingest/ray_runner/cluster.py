@@ -93,7 +93,7 @@ def _connect(address: str) -> None:
 def _require_listening(address: str) -> None:
     """Check that something listens at the address, for which Ray would wait for a minute."""
     try:
-        parts = urlsplit(address if "//" in address else f"//{address}")
+        parts = urlsplit(f"//{address}")
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
@@ -121,8 +121,8 @@ def worker_places(gpus_per_worker: float | None) -> list[Place]:
     gpus = (1.0 if has_gpus else 0.0) if gpus_per_worker is None else gpus_per_worker
     places = [place for node in nodes for place in _places_of(node["NodeID"], node["NodeManagerAddress"], node, gpus)]
     if not places:
-        what = f"{gpus:g} GPU on any machine" if gpus else "CPUs"
-        raise ClusterUnavailable(f"the Ray cluster has not {what}; its resources are {ray.cluster_resources()}")
+        what = f"no machine with a CPU and {gpus:g} GPUs" if gpus else "no CPU"
+        raise ClusterUnavailable(f"the Ray cluster has {what}; its resources are {ray.cluster_resources()}")
     return places
 
 

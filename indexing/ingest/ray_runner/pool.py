@@ -24,6 +24,7 @@ _SHARDS_PER_WORKER = 2
 _MAX_ATTEMPTS = 3
 MAX_START_SECONDS = 600.0
 """How long no worker may be ready: the cluster has other jobs, or starts more machines."""
+_WARN_SECONDS = 30.0
 _POLL_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
@@ -90,8 +91,8 @@ class WorkerPool:
         self._keys = ray.put(keys)
         self._starting: dict[Any, _Starting] = {}
         self._ready: list[_Ready] = []
-        self._again: deque[SourceShard] = deque()
-        self._unready_since = time.monotonic()
+        self._to_retry: deque[SourceShard] = deque()
+        self._unready_since, self._has_warned = time.monotonic(), False
         self.engines: dict[str, None] = {}
         for place in places:
             self._start(place)
@@ -106,7 +107,7 @@ class WorkerPool:
         while not self._ready:
             done, _ = ray.wait([*self._starting], timeout=_POLL_SECONDS)
             for call in done:
-                self._welcome(call)
+                self._add_loaded(call)
             self._require_workers()
 
     def close(self) -> None:
@@ -130,7 +131,7 @@ class WorkerPool:
         for _ in range(_SHARDS_PER_WORKER):
             for worker in self._ready:
                 if len(worker.shards) < _SHARDS_PER_WORKER:
-                    shard = self._again.popleft() if self._again else next(shards, None)
+                    shard = self._to_retry.popleft() if self._to_retry else next(shards, None)
                     if shard is None:
                         return False
                     worker.shards[worker.actor.encode.remote(shard.tasks, shard.attempts)] = shard
@@ -142,7 +143,7 @@ class WorkerPool:
         done, _ = ray.wait(calls, timeout=_POLL_SECONDS)
         for call in done:
             if call in self._starting:
-                self._welcome(call)
+                self._add_loaded(call)
             else:
                 worker = next(worker for worker in self._ready if call in worker.shards)
                 result = self._get(call, worker)
@@ -175,7 +176,7 @@ class WorkerPool:
         actor = actor.remote(self._settings(place, failures), self._keys)
         self._starting[actor.load.remote()] = _Starting(place, actor, failures)
 
-    def _welcome(self, call: Any) -> None:
+    def _add_loaded(self, call: Any) -> None:
         """Add a worker whose encoder is loaded to those that encode; start another one if it has ended."""
         worker = self._starting.pop(call)
         info = self._get(call, worker)
@@ -205,20 +206,28 @@ class WorkerPool:
                     f"one on {host}: {_last_line(error)}. What was encoded before is kept: run the same command again, "
                     "with a smaller --batch-size or fewer --workers if memory ran out"
                 )
-        self._again.extend(shards)
+        self._to_retry.extend(shards)
         self._start(worker.place)
 
     def _require_workers(self) -> None:
-        """Raise ClusterUnavailable if no worker has been ready for too long."""
+        """Warn if no worker has been ready for a while, and raise ClusterUnavailable if it lasts."""
         if self._ready:
-            self._unready_since = time.monotonic()
-        elif time.monotonic() - self._unready_since > MAX_START_SECONDS:
-            place = next(iter(self._starting.values())).place
-            free = {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")}
-            raise ClusterUnavailable(
-                f"no worker could be started for {MAX_START_SECONDS:.0f} seconds: it needs {place.cpus} CPUs and "
-                f"{place.gpus:g} GPUs on {place.host}; free in the cluster are {free['CPU']:g} and {free['GPU']:g}"
-            )
+            self._unready_since, self._has_warned = time.monotonic(), False
+            return
+        seconds = time.monotonic() - self._unready_since
+        if seconds > MAX_START_SECONDS:
+            raise ClusterUnavailable(f"no worker could be started for {seconds:.0f} seconds: {self._needs()}")
+        if seconds > _WARN_SECONDS and not self._has_warned:
+            _log.warning("no worker is ready after %.0f seconds, still waiting: %s", seconds, self._needs())
+            self._has_warned = True
+
+    def _needs(self) -> str:
+        place = next(iter(self._starting.values())).place
+        free = {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")}
+        return (
+            f"it needs {place.cpus} CPUs and {place.gpus:g} GPUs on {place.host}; free in the cluster are "
+            f"{free['CPU']:g} and {free['GPU']:g}"
+        )
 
 
 def _last_line(error: RayError) -> str:
