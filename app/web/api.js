@@ -13,6 +13,7 @@ export class Problem extends Error {
 }
 
 async function request(path, options) {
+  const sent = performance.now();
   let response;
   try {
     response = await fetch(path, { ...options, headers: { ...options.headers, ...key.headers() } });
@@ -23,7 +24,7 @@ async function request(path, options) {
   const body = await response.json().catch(() => ({}));
   if (response.ok) return body;
   const problem = new Problem(response.status, body);
-  if (response.status !== 401 || !(await key.prompt(problem))) throw problem;
+  if (response.status !== 401 || !(await key.prompt(problem, sent))) throw problem;
   return request(path, options);
 }
 

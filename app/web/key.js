@@ -10,9 +10,14 @@ const stored = () => sessionStorage.getItem(STORAGE_KEY);
 export const headers = () => (stored() ? { Authorization: `Bearer ${stored()}` } : {});
 
 let pending;
+let answer = { time: 0, entered: false };
 
-/** Prompt for a key after `problem` reported that it is missing or wrong; resolves to whether one was entered. */
-export function prompt(problem) {
+/**
+ * Prompt for a key after `problem` reported that it is missing or wrong; resolves to whether one was entered.
+ * Requests that were `sent` (in ms) before the dialog closed share its answer.
+ */
+export function prompt(problem, sent) {
+  if (sent < answer.time) return Promise.resolve(answer.entered);
   pending ??= new Promise((resolve) => {
     const dialog = find("key");
     find("key-detail").textContent = problem.code === "key_missing" ? "" : problem.message;
@@ -22,6 +27,7 @@ export function prompt(problem) {
       const entered = dialog.returnValue === "entered" ? find("key-input").value.trim() : "";
       if (entered) sessionStorage.setItem(STORAGE_KEY, entered);
       pending = undefined;
+      answer = { time: performance.now(), entered: Boolean(entered) };
       resolve(Boolean(entered));
     }, { once: true });
     dialog.showModal();

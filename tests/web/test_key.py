@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext, Route, expect
 
 from app.settings import Settings
 from tests.api.small_collection import ITEMS, build_collection
@@ -48,3 +48,18 @@ def test_page_reports_a_missing_key(context: BrowserContext) -> None:
     expect(page.get_by_role("dialog", name="This service requires an API key")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator("#problem")).to_contain_text("send Authorization")
+
+
+def test_page_prompts_once_for_requests_sent_together(context: BrowserContext) -> None:
+    page = context.new_page()
+    held: list[Route] = []
+    page.route("**/v1/items?*", lambda route: held.append(route))  # the request about the collection fails first
+    page.goto("/")
+    dialog = page.get_by_role("dialog", name="This service requires an API key")
+    expect(dialog).to_be_visible()
+    eventually(lambda: page.evaluate("1") and bool(held))
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    held[0].continue_()
+    expect(page.locator("#problem")).to_contain_text("send Authorization")
+    expect(dialog).to_be_hidden()
