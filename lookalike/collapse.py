@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from lookalike.columns import Columns, field_values
 from lookalike.comparisons import numpy_mask
 from lookalike.rerank import normalized_rows
-from lookalike.types import Bool, Float16, Float32, Int64, Neighbors
+from lookalike.types import Bool, Float32, Int64, Neighbors, VectorRows
 
 NEAR_IDENTICAL = 0.93
 """Cosine from which two images count as near-identical unless the user says otherwise."""
@@ -55,7 +55,7 @@ class Collapser:
     """
 
     def __init__(
-        self, wanted: int, vectors: Float16, threshold: float | None, groups: Int64 | None, group_size: int
+        self, wanted: int, vectors: VectorRows, threshold: float | None, groups: Int64 | None, group_size: int
     ) -> None:
         """Start without results.
 

@@ -32,10 +32,10 @@ from lookalike.collection_calibration import (
 )
 from lookalike.errors import CollectionNotFound, EncoderMismatch, ManifestInvalid
 from lookalike.manifest import MANIFEST_FILE, Manifest, file_entry, read_manifest, verify_files
-from lookalike.metadata import Metadata
+from lookalike.metadata import ItemRecords, Metadata
 from lookalike.row_sample import read_sample
-from lookalike.thumbnails import Thumbnails
-from lookalike.types import EncoderSpec, Float16, Float32
+from lookalike.thumbnails import Thumbnails, ThumbnailSource
+from lookalike.types import EncoderSpec, Float16, Float32, VectorRows
 
 CURRENT, VERSIONS, VECTORS, REJECTED = "CURRENT", "versions", "vectors.npy", "rejected.parquet"
 UNFINISHED_CURRENT = f".{CURRENT}.*"
@@ -65,13 +65,22 @@ class Collection:
     folder: Path
     manifest: Manifest
     vectors: Float16
-    metadata: Metadata
-    thumbnails: Thumbnails
+    metadata: ItemRecords
+    thumbnails: ThumbnailSource
     sample: Float32
     calibration: Calibration | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @property
+    def stored_vectors(self) -> VectorRows:
+        """The vectors of all rows."""
+        return self.vectors
+
+    def thumbnail_version(self, row: int) -> str:
+        """Return a text that changes when a row's thumbnail does."""
+        return self.manifest.version
 
     def require_encoder(self, spec: EncoderSpec) -> None:
         """Check that an encoder's vectors can be compared with the collection's.

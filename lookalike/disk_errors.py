@@ -32,7 +32,7 @@ def translated_disk_errors(root: Path, kept: str = "what was done is kept") -> I
     except (OSError, RuntimeError, StoreUnavailable) as error:
         # NumPy reports a short write without an errno; torch and FAISS raise RuntimeError with a text.
         number = getattr(error, "errno", None)
-        if number not in DISK_FULL_ERRNOS and not (number is None and _is_full(root)):
+        if number not in DISK_FULL_ERRNOS and not (number is None and is_disk_full(root)):
             if isinstance(error, OSError) and number is not None:
                 raise file_error(error) from error
             raise
@@ -44,7 +44,8 @@ def translated_disk_errors(root: Path, kept: str = "what was done is kept") -> I
         raise DiskFull(f"{full}; free some space and run the same command again: {kept}") from error
 
 
-def _is_full(root: Path) -> bool:
+def is_disk_full(root: Path) -> bool:
+    """Return whether hardly any space is left where a folder is."""
     try:
         return shutil.disk_usage(root).free < 1 << 20
     except OSError:

@@ -3,11 +3,11 @@
     LookalikeError
     ├── ImageError         image_too_large  image_undecodable  image_unsupported
     ├── CollectionError    collection_not_found  manifest_invalid  encoder_mismatch  format_too_new  checksum_mismatch
-    │                      collection_busy  collection_unwritable
+    │                      collection_busy  collection_unwritable  writes_damaged  pending_full
     ├── StoreError         store_unavailable  store_unreachable  dimension_mismatch  unknown_store  budget_impossible
     ├── EncoderError       unknown_encoder  weights_missing  weights_invalid  text_unsupported  cluster_unavailable
     ├── QueryError         unknown_item  invalid_limit  text_empty  text_too_long  query_invalid
-    │                      filter_invalid
+    │                      filter_invalid  id_invalid  metadata_invalid  precondition_failed
     ├── ExtraMissing       extra_missing
     └── SourceError        source_not_found  source_invalid  duplicate_id  disk_full
                            config_invalid  vector_invalid  bucket_unavailable
@@ -168,6 +168,26 @@ class CollectionUnwritable(CollectionError):
     code = "collection_unwritable"
 
 
+class WritesDamaged(CollectionError):
+    """A log of writes (`writes.sqlite`) that is damaged, incomplete or does not fit the collection's version.
+
+    The message says which. Nothing is served, since acknowledged writes would be missing. Restore the collection from a
+    snapshot (`lookalike restore`).
+    """
+
+    code = "writes_damaged"
+
+
+class PendingFull(CollectionError):
+    """More pending writes than `LOOKALIKE_MAX_PENDING` allows.
+
+    Retry once the writes are compacted, which a writable service begins by itself; `lookalike compact` does it, too.
+    Deletions are still possible.
+    """
+
+    code = "pending_full"
+
+
 class StoreError(LookalikeError):
     """A failure of the vector store; the family of the codes below.
 
@@ -297,6 +317,35 @@ class UnknownItem(QueryError):
     """
 
     code = "unknown_item"
+
+
+class IdInvalid(QueryError):
+    """An id that a new item can't have.
+
+    An id has 1 to 1,024 bytes of UTF-8 and no control characters. It does not end in `/thumbnail`, and no part between
+    slashes is empty, `.` or `..`.
+    """
+
+    code = "id_invalid"
+
+
+class MetadataInvalid(QueryError):
+    """Metadata of a written item that does not fit the collection's columns, or is too large.
+
+    The message names the column, its type and the value. Metadata has at most 64 KiB of JSON, nested at most 5 deep.
+    `docs/guides/update-a-collection.md` describes how values fit types.
+    """
+
+    code = "metadata_invalid"
+
+
+class PreconditionFailed(QueryError):
+    """A write whose `If-Match` or `If-None-Match` does not hold: the item has changed, exists or does not exist.
+
+    Get the item again, decide whether the write still makes sense, and send it with the item's new `ETag`.
+    """
+
+    code = "precondition_failed"
 
 
 class InvalidLimit(QueryError):

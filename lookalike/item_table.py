@@ -26,7 +26,7 @@ from lookalike.facets import (
 )
 from lookalike.filters import Filter, filter_mask
 from lookalike.messages import listed, quoted, unknown_name
-from lookalike.metadata import Metadata
+from lookalike.metadata import ItemRecords
 from lookalike.types import Bool, Int64
 
 FilteredRows = Callable[[Filter], Int64]
@@ -40,17 +40,26 @@ _MAX_CACHED_ORDERS = 16
 class ItemTable:
     """The items of an opened collection; safe to use from several threads."""
 
-    def __init__(self, metadata: Metadata, filtered_rows: FilteredRows | None = None) -> None:
-        """`filtered_rows` evaluates filters, perhaps from a cache; by default, each is evaluated anew."""
+    def __init__(
+        self, metadata: ItemRecords, filtered_rows: FilteredRows | None = None, live: Bool | None = None
+    ) -> None:
+        """Describe items.
+
+        Args:
+            metadata: of all rows.
+            filtered_rows: evaluates filters, perhaps from a cache; by default, each is evaluated anew.
+            live: (n,) the rows that are items; None for all.
+        """
         self._metadata = metadata
         self._filtered_rows = filtered_rows or partial(_filtered_rows, metadata)
+        self._live = live
         # Successive pages have the same order. Not a bound method: the reference cycle would keep a replaced version
         # in memory until the garbage collector runs.
         size = min(_MAX_CACHED_ORDERS, max(1, _MAX_CACHED_ORDER_BYTES // max(1, 8 * len(metadata))))
         self._order = lru_cache(size)(partial(_order, metadata))
 
     def __len__(self) -> int:
-        return len(self._metadata)
+        return len(self._metadata) if self._live is None else int(np.count_nonzero(self._live))
 
     def columns(self, fields: Sequence[str] | None) -> list[str] | None:
         """Return the columns to read for records that have an id and `fields`; None for all columns.
@@ -78,11 +87,11 @@ class ItemTable:
             FilterInvalid: the filter does not fit the metadata.
             QueryError: there is no such column, or its values have no order.
         """
-        found = range(len(self)) if condition is None else self._filtered_rows(condition)
+        mask = self._mask(condition)
         if sort is None:
-            return found
+            return range(len(self)) if mask is None else np.flatnonzero(mask)
         order = self._order(sort)
-        return order if condition is None else order[_mask(found, len(self))[order]]
+        return order if mask is None else order[mask[order]]
 
     def count(self, condition: Filter | None = None) -> int:
         """Return the number of items that pass a filter. Raises FilterInvalid."""
@@ -116,25 +125,27 @@ class ItemTable:
             raise InvalidLimit(f"limit is {limit}; it must be between 1 and {MAX_VALUES:,}")
         if not 2 <= bins <= MAX_BINS:
             raise QueryError(f"bins is {bins}; it must be between 2 and {MAX_BINS}")
-        mask = None if condition is None else _mask(self._filtered_rows(condition), len(self))
+        mask = self._mask(condition)
         chosen = field_names(self._metadata) if names is None else dict.fromkeys(names)
         try:
             return [facet(name, self._metadata, mask, limit, bins) for name in chosen]
         except UnknownField as error:
             raise QueryError(f"fields: {error}") from error
 
+    def _mask(self, condition: Filter | None) -> Bool | None:
+        """Return the (n,) rows that are items and pass a filter; None for all rows."""
+        if condition is None:
+            return self._live
+        mask = np.zeros(len(self._metadata), np.bool_)
+        mask[self._filtered_rows(condition)] = True
+        return mask
 
-def _filtered_rows(metadata: Metadata, condition: Filter) -> Int64:
+
+def _filtered_rows(metadata: ItemRecords, condition: Filter) -> Int64:
     return np.flatnonzero(filter_mask(condition, metadata))
 
 
-def _mask(rows: Sequence[int] | Int64, count: int) -> Bool:
-    mask = np.zeros(count, np.bool_)
-    mask[rows] = True
-    return mask
-
-
-def _order(metadata: Metadata, sort: str) -> Int64:
+def _order(metadata: ItemRecords, sort: str) -> Int64:
     """Return all rows (n,) in the order of a column's values."""
     name = sort.removeprefix("-")
     try:
@@ -153,7 +164,7 @@ def _order(metadata: Metadata, sort: str) -> Int64:
     return order
 
 
-def _type(name: str, metadata: Metadata) -> pa.DataType:
+def _type(name: str, metadata: ItemRecords) -> pa.DataType:
     return field_values(name, metadata).type
 
 

@@ -74,7 +74,11 @@ class FileEntry(_Record):
 
 
 class Manifest(_Record):
-    """Description of a version, readable without its other files."""
+    """Description of a version, readable without its other files.
+
+    Attributes:
+        writes: number of the last write that the version holds (`lookalike.writes`); 0 if it holds none.
+    """
 
     format_version: int
     name: str
@@ -87,6 +91,7 @@ class Manifest(_Record):
     recall: dict[str, Any] = Field(default_factory=dict)
     sources: list[str] = Field(default_factory=list)
     inputs: str = ""
+    writes: int = 0
     files: dict[str, FileEntry] = Field(default_factory=dict)
 
 

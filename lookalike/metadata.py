@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import override
 
 from lookalike.errors import DuplicateId, ManifestInvalid, QueryError, UnknownItem
 from lookalike.json_values import Converter, converter
@@ -26,8 +28,6 @@ from lookalike.types import UInt64
 PARQUET_FILE, ROWS_FILE, IDS_FILE = "metadata.parquet", "metadata.arrow", "ids.npy"
 METADATA_FILES = (PARQUET_FILE, ROWS_FILE, IDS_FILE)
 _ROWS_PER_BATCH = 65_536
-_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
-"""Forms of an id that are looked up: ids are composed, those of older collections may be decomposed."""
 
 
 def write_metadata(folder: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
@@ -65,6 +65,13 @@ def id_hash(item_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(item_id.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
+def id_forms(item_id: str) -> tuple[str, ...]:
+    """Return the forms of an id to look up: itself, then composed, and decomposed as in older collections."""
+    if item_id.isascii():
+        return (item_id,)
+    return (item_id, unicodedata.normalize("NFC", item_id), unicodedata.normalize("NFD", item_id))
+
+
 def _sorted_entries(hashes: list[UInt64]) -> UInt64:
     flat = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
     order = np.argsort(flat, kind="stable")
@@ -83,32 +90,26 @@ def _check_unique(entries: UInt64, path: Path) -> None:
             raise DuplicateId(f"id {first!r} occurs twice")
 
 
-class Metadata:
-    """Metadata of an opened version; safe to call from several threads."""
+class ItemRecords(ABC):
+    """Metadata of items by row and by id; safe to call from several threads."""
 
-    def __init__(self, folder: Path) -> None:
-        self._rows = RowFile(folder / ROWS_FILE)
-        self._converters: dict[str, Converter] = {}
-        try:
-            ids = np.load(folder / IDS_FILE, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise ManifestInvalid(f"{folder / IDS_FILE} can't be read: {error}") from error
-        if ids.dtype != np.uint64 or ids.shape != (2, len(self._rows)) or "id" not in self.columns:
-            raise ManifestInvalid(f"{IDS_FILE} in {folder} does not describe {ROWS_FILE}")
-        self._hashes, self._hash_rows = np.asarray(ids)  # still mapped; indexing a `memmap` object is slower
-
-    def __len__(self) -> int:
-        return len(self._rows)
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     @property
+    @abstractmethod
     def columns(self) -> list[str]:
         """Column names, `id` among them."""
-        return list(self._rows.schema.names)
 
+    @abstractmethod
     def column(self, name: str) -> pa.ChunkedArray:
-        """Return the (n,) values of a column, memory-mapped."""
-        return self._rows.column(name)
+        """Return the (n,) values of a column."""
 
+    @abstractmethod
+    def column_type(self, name: str) -> pa.DataType:
+        """Return the type of a column."""
+
+    @abstractmethod
     def records(self, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return JSON-ready records of the rows, without columns that have no value.
 
@@ -116,9 +117,25 @@ class Metadata:
             rows: row numbers; the records are in their order.
             columns: the columns to read, which must exist; None for all.
         """
-        records = self._rows.rows(rows, columns)
-        convert = {name: self._converter(name) for name in (records[0] if records else ())}
-        return [{k: convert[k](v) for k, v in record.items() if v is not None} for record in records]
+
+    @abstractmethod
+    def typed_records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the rows' values as Arrow gives them, without columns that have no value."""
+
+    @abstractmethod
+    def find(self, item_id: str) -> int | None:
+        """Return the row of an id, in exactly this form; None if no item has it."""
+
+    def row_of(self, item_id: str) -> int:
+        """Return the row of an id, in microseconds; of its composed or decomposed form if none has it as it is.
+
+        Raises:
+            UnknownItem: no item has that id.
+        """
+        row = next((row for form in id_forms(item_id) if (row := self.find(form)) is not None), None)
+        if row is None:
+            raise UnknownItem(f"no item has the id {item_id!r} in this collection")
+        return row
 
     def values(self, name: str, rows: Sequence[int]) -> list[Any]:
         """Return a column's JSON-ready values in the rows, None where there is none; `a.b` is a field of a record.
@@ -140,7 +157,7 @@ class Metadata:
         column, *path = [name] if name in self.columns else name.split(".")
         if column not in self.columns:
             raise QueryError(unknown_name("metadata column", name, self.columns))
-        kind = self._rows.schema.field(column).type
+        kind = self.column_type(column)
         for step in path:
             if not pa.types.is_struct(kind) or kind.get_field_index(step) < 0:
                 raise QueryError(f"{quoted(name)}: {column} has no field {quoted(step)}; it is {quoted(str(kind))}")
@@ -148,25 +165,56 @@ class Metadata:
         if pa.types.is_nested(kind):
             raise QueryError(f"column {quoted(name)} holds {quoted(str(kind))}, not one value for each item")
 
+
+class Metadata(ItemRecords):
+    """Metadata of an opened version, memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        self._rows = RowFile(folder / ROWS_FILE)
+        self._converters: dict[str, Converter] = {}
+        try:
+            ids = np.load(folder / IDS_FILE, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise ManifestInvalid(f"{folder / IDS_FILE} can't be read: {error}") from error
+        if ids.dtype != np.uint64 or ids.shape != (2, len(self._rows)) or "id" not in self.columns:
+            raise ManifestInvalid(f"{IDS_FILE} in {folder} does not describe {ROWS_FILE}")
+        self._hashes, self._hash_rows = np.asarray(ids)  # still mapped; indexing a `memmap` object is slower
+
+    @override
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    @override
+    def columns(self) -> list[str]:
+        return list(self._rows.schema.names)
+
+    @override
+    def column(self, name: str) -> pa.ChunkedArray:
+        return self._rows.column(name)
+
+    @override
+    def column_type(self, name: str) -> pa.DataType:
+        return self._rows.schema.field(name).type
+
+    @override
+    def records(self, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        records = self._rows.rows(rows, columns)
+        convert = {name: self._converter(name) for name in (records[0] if records else ())}
+        return [{k: convert[k](v) for k, v in record.items() if v is not None} for record in records]
+
+    @override
+    def typed_records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        return [{k: v for k, v in record.items() if v is not None} for record in self._rows.rows(rows)]
+
     def _converter(self, name: str) -> Converter:
         """Return the conversion of a column's values for JSON; the first call looks at all of them."""
         if name not in self._converters:
             self._converters[name] = converter(self.column(name))
         return self._converters[name]
 
-    def row_of(self, item_id: str) -> int:
-        """Return the row of an id, in microseconds; of its composed or decomposed form if none has it as it is.
-
-        Raises:
-            UnknownItem: no item has that id.
-        """
-        forms = (item_id,) if item_id.isascii() else (item_id, *(unicodedata.normalize(f, item_id) for f in _FORMS))
-        row = next((row for form in forms if (row := self._find(form)) is not None), None)
-        if row is None:
-            raise UnknownItem(f"no item has the id {item_id!r} in this collection")
-        return row
-
-    def _find(self, item_id: str) -> int | None:
+    @override
+    def find(self, item_id: str) -> int | None:
         hashes, rows = self._hashes, self._hash_rows
         target = np.uint64(id_hash(item_id))
         i = int(np.searchsorted(hashes, target))

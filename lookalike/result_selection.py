@@ -14,10 +14,10 @@ import numpy as np
 
 from lookalike.collapse import Collapser, group_numbers
 from lookalike.match_calibration import MATCH, MatchCalibration
-from lookalike.metadata import Metadata
-from lookalike.row_search import RowSearcher, SearchOptions
+from lookalike.metadata import ItemRecords
+from lookalike.row_search import RowSearch, SearchOptions
 from lookalike.stopwatch import Stopwatch
-from lookalike.types import Float16, Float32, Float64, Int64, Neighbors
+from lookalike.types import Float32, Float64, Int64, Neighbors, VectorRows
 
 _MIN_COLLAPSED_ROWS = 100
 _SCORE_ROUNDING = 5e-7
@@ -69,7 +69,7 @@ class Selected:
 class ResultSelector:
     """Selects the results of queries on one opened collection; safe to call from several threads."""
 
-    def __init__(self, rows: RowSearcher, vectors: Float16, metadata: Metadata, max_candidates: int) -> None:
+    def __init__(self, rows: RowSearch, vectors: VectorRows, metadata: ItemRecords, max_candidates: int) -> None:
         """Up to `max_candidates` rows are searched by the index; more of them exactly."""
         self._rows = rows
         self._vectors = vectors

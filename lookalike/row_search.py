@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Protocol
 
 import numpy as np
+from typing_extensions import override
 
 from lookalike.approximate_search import approximate_search
+from lookalike.columns import Columns
 from lookalike.filters import Filter, filter_mask
 from lookalike.memmap import random_access_mmap
-from lookalike.metadata import Metadata
 from lookalike.rerank import rerank
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.exact import ExactStore
@@ -79,20 +81,8 @@ class _FilteredRows:
     rows: Int64 | None
 
 
-class RowSearcher:
-    """Search for rows of one opened collection; safe to call from several threads."""
-
-    def __init__(self, store: VectorStore, vectors: Float16, metadata: Metadata, max_candidates: int = 10_000) -> None:
-        """`max_candidates` limits how far the store's defaults grow with a search's limit."""
-        self._store = store
-        self._max_candidates = max_candidates
-        self._vectors = vectors if store.exact else random_access_mmap(vectors)
-        self._exact: VectorStore = store if store.exact else ExactStore(vectors)
-        cache_size = min(_MAX_CACHED_MASKS, max(1, _MAX_CACHED_MASK_BYTES // max(1, len(vectors))))
-        # Successive pages of results use the same filter. Not a bound method: the reference cycle would keep a
-        # replaced version in memory until the garbage collector runs.
-        self._evaluate = partial(_evaluate, metadata)
-        self._evaluate_cached = lru_cache(cache_size)(self._evaluate)
+class RowSearch(Protocol):
+    """Search for rows of a collection; safe to call from several threads."""
 
     def search(
         self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch, allowed: Bool | None = None
@@ -109,6 +99,36 @@ class RowSearcher:
             FilterInvalid: the filter does not fit the metadata.
             QueryError: the store has no search parameter of that name.
         """
+        ...
+
+    def count(self, condition: Filter | None) -> int:
+        """Return the number of rows that pass a filter. Raises FilterInvalid: it does not fit the metadata."""
+        ...
+
+    def filtered_rows(self, condition: Filter) -> Int64:
+        """Return the rows that pass a filter, (m,) ascending. Raises FilterInvalid: it does not fit the metadata."""
+        ...
+
+
+class RowSearcher(RowSearch):
+    """Search for rows of one opened version."""
+
+    def __init__(self, store: VectorStore, vectors: Float16, metadata: Columns, max_candidates: int = 10_000) -> None:
+        """`max_candidates` limits how far the store's defaults grow with a search's limit."""
+        self._store = store
+        self._max_candidates = max_candidates
+        self._vectors = vectors if store.exact else random_access_mmap(vectors)
+        self._exact: VectorStore = store if store.exact else ExactStore(vectors)
+        cache_size = min(_MAX_CACHED_MASKS, max(1, _MAX_CACHED_MASK_BYTES // max(1, len(vectors))))
+        # Successive pages of results use the same filter. Not a bound method: the reference cycle would keep a
+        # replaced version in memory until the garbage collector runs.
+        self._evaluate = partial(_evaluate, metadata)
+        self._evaluate_cached = lru_cache(cache_size)(self._evaluate)
+
+    @override
+    def search(
+        self, queries: Float32, options: SearchOptions, stopwatch: Stopwatch, allowed: Bool | None = None
+    ) -> list[Neighbors]:
         mask = allowed
         if options.filter is not None or allowed is not None:
             with stopwatch.stage("filter"):
@@ -154,12 +174,12 @@ class RowSearcher:
             return self._store
         return self._store.filtered(condition)
 
+    @override
     def count(self, condition: Filter | None) -> int:
-        """Return the number of rows that pass a filter. Raises FilterInvalid: it does not fit the metadata."""
         return len(self._vectors) if condition is None else self._filtered(condition).count
 
+    @override
     def filtered_rows(self, condition: Filter) -> Int64:
-        """Return the rows that pass a filter, (m,) ascending. Raises FilterInvalid: it does not fit the metadata."""
         filtered = self._filtered(condition)
         return np.flatnonzero(filtered.mask) if filtered.rows is None else filtered.rows
 
@@ -197,7 +217,7 @@ def scaled_for_limit(defaults: SearchParameters, limit: int, maximum: int) -> di
     return {name: max(value, min(grown[name], maximum)) for name, value in defaults.items()}
 
 
-def _evaluate(metadata: Metadata, text: str) -> _FilteredRows:
+def _evaluate(metadata: Columns, text: str) -> _FilteredRows:
     mask = filter_mask(Filter.model_validate_json(text), metadata)
     mask.flags.writeable = False  # stores cache their own form of read-only masks
     return _as_rows(mask)

@@ -7,11 +7,12 @@ all steps, for the command line and for tests.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -25,11 +26,13 @@ from lookalike.item_table import ItemTable
 from lookalike.match_calibration import MatchCalibration
 from lookalike.rerank import normalized_rows
 from lookalike.result_selection import Probabilities, ResultSelector, Selected
-from lookalike.row_search import RowSearcher, SearchOptions
+from lookalike.row_search import RowSearch, RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
 from lookalike.stores.protocol import VectorStore
 from lookalike.text import normalize_text
-from lookalike.types import EncoderSpec, Float32, Float64, Hit, Int64, SearchResult, UInt8
+from lookalike.types import Bool, EncoderSpec, Float32, Float64, Hit, Int64, SearchResult, UInt8
+from lookalike.writes.live_collection import ExtendedColumns, LiveCollection
+from lookalike.writes.row_search import LiveRowSearcher
 
 Modality = Literal["image", "text"]
 _DEFAULTS = SearchOptions()
@@ -114,18 +117,37 @@ class VectorSearcher:
         calibration: Calibration | None = None,
     ) -> None:
         """`calibration` is the encoder's."""
-        self.collection = collection
         self.store = store
         self.limits = limits or Limits()
         self._calibration = calibration
-        metadata, most = collection.metadata, self.limits.candidates
-        self._rows = RowSearcher(store, collection.vectors, metadata, most)
-        self._selector = ResultSelector(self._rows, collection.vectors, metadata, most)
-        self.table = ItemTable(metadata, self._rows.filtered_rows)
+        self._search_in(collection, RowSearcher(store, collection.vectors, collection.metadata, self.limits.candidates))
+
+    def _search_in(self, collection: Collection, rows: RowSearch, live: Bool | None = None) -> None:
+        """Set what is searched; `live` are the rows that are items, None for all."""
+        self.collection = collection
+        self._rows = rows
+        self._selector = ResultSelector(rows, collection.stored_vectors, collection.metadata, self.limits.candidates)
+        self.table = ItemTable(collection.metadata, rows.filtered_rows, live)
+
+    def over(self, written: LiveCollection) -> Self:
+        """Return a searcher like this one over its version and what was written since; takes microseconds.
+
+        Args:
+            written: its version is the one that this searcher was made for.
+        """
+        if isinstance(self._rows, LiveRowSearcher):
+            version = self._rows.version
+        else:
+            columns = ExtendedColumns(written.version.metadata, written.types)
+            version = RowSearcher(self.store, written.version.vectors, columns, self.limits.candidates)
+        searcher = copy.copy(self)
+        searcher._search_in(written, LiveRowSearcher(version, written), written.live)
+        return searcher
 
     def item_vector(self, item_id: str) -> Float32:
         """Return the stored vector of an item, (d,) float32 of unit norm; raise UnknownItem if there is none."""
-        vector = np.asarray(self.collection.vectors[self.collection.metadata.row_of(item_id)], np.float32)
+        row = self.collection.metadata.row_of(item_id)
+        vector = np.asarray(self.collection.stored_vectors[[row]][0], np.float32)
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
     def check_options(self, options: SearchOptions, modality: Modality | None = None) -> None:
@@ -233,7 +255,7 @@ class VectorSearcher:
         """Fetch all records in one call: one at a time would take several times as long."""
         rows = [row for each in selected for row in each.rows.tolist()]
         records = iter(self.collection.metadata.records(rows, self.columns(options.fields)))
-        embeddings = iter(normalized_rows(self.collection.vectors[rows]) if options.embeddings else ())
+        embeddings = iter(normalized_rows(self.collection.stored_vectors[rows]) if options.embeddings else ())
         return [
             RankedHits(_page_hits(each, list(islice(records, len(each.rows))), embeddings), each.no_match)
             for each in selected

@@ -57,9 +57,15 @@ class ExactStore(VectorStore):
     exact = True
     refines = False
 
-    def __init__(self, vectors: Float16) -> None:
-        """Wrap (n, d) float16 vectors of about unit norm; a small collection's are copied on first use."""
+    def __init__(self, vectors: Float16, float32_vectors: Float32 | None = None) -> None:
+        """Wrap vectors.
+
+        Args:
+            vectors: (n, d) float16 of about unit norm.
+            float32_vectors: the same of unit norm; by default, a small collection's are copied on first use.
+        """
         self._vectors = vectors
+        self._given_float32 = float32_vectors
         self.count, self.dim = (int(size) for size in vectors.shape)
         self.defaults: SearchParameters = {}
 
@@ -127,11 +133,12 @@ class ExactStore(VectorStore):
 
     @property
     def _is_small(self) -> bool:
-        return self.count * self.dim * 4 <= MAX_EXACT_FLOAT32_BYTES
+        """Whether the vectors are kept in float32."""
+        return self._given_float32 is not None or self.count * self.dim * 4 <= MAX_EXACT_FLOAT32_BYTES
 
     @cached_property
     def _float32_vectors(self) -> Float32:
-        return normalized_rows(self._vectors[:])
+        return normalized_rows(self._vectors[:]) if self._given_float32 is None else self._given_float32
 
     @cached_property
     def _float16_index(self) -> Float16Index | None:

@@ -1,0 +1,239 @@
+"""A version of a collection and what was written since, as one collection at one moment.
+
+Rows of the version come first, then the slots of the delta. Rows of deleted and replaced items stay, dead: `live` says
+which rows are items.
+
+Dimension letters: n rows of the version, m slots of the delta, d embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from typing_extensions import override
+
+from lookalike.collection import Collection
+from lookalike.metadata import ItemRecords
+from lookalike.row_sample import SAMPLE_ROWS
+from lookalike.thumbnails import ThumbnailSource
+from lookalike.types import Bool, Float16, Int64
+from lookalike.writes.delta import Delta
+
+
+@dataclass(frozen=True)
+class LiveCollection(Collection):
+    """A version and its delta at one moment; every method of a collection works on both.
+
+    Attributes:
+        version: the version alone.
+        delta: the slots, of which the first `slots` belong to this moment.
+        slots: m.
+        live: (n + m,) bool: the rows that are items.
+        count: number of items.
+        pending: number of items that were written, changed or deleted since the version was built.
+        types: of all columns; the mapping may grow.
+    """
+
+    version: Collection = field(kw_only=True)
+    delta: Delta = field(kw_only=True)
+    slots: int = field(kw_only=True)
+    live: Bool = field(kw_only=True)
+    count: int = field(kw_only=True)
+    pending: int = field(kw_only=True)
+    types: Mapping[str, pa.DataType] = field(kw_only=True)
+
+    @override
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    @override
+    def stored_vectors(self) -> StackedVectors:
+        return StackedVectors(self.version.vectors, self.delta.vectors(self.slots)[0])
+
+    @override
+    def thumbnail_version(self, row: int) -> str:
+        written = row - len(self.version)
+        return self.manifest.version if written < 0 else f"{self.manifest.version}.{self.delta.slots[written].number}"
+
+
+def live_collection(
+    version: Collection, delta: Delta, live: Bool, types: Mapping[str, pa.DataType], pending: int
+) -> LiveCollection:
+    """Return the collection at this moment.
+
+    Args:
+        version: the opened version.
+        delta: may grow afterwards.
+        live: (n + m,) bool, which is kept.
+        types: of all columns; the mapping may grow afterwards.
+        pending: as the attribute.
+    """
+    slots = len(delta)
+    stacked = StackedMetadata(version.metadata, delta, slots, live, dict(types))
+    own = {each.name: getattr(version, each.name) for each in fields(Collection)}
+    sample = version.sample
+    if len(version) < SAMPLE_ROWS and slots:
+        sample = np.concatenate([sample, delta.vectors(slots)[1][: SAMPLE_ROWS - len(sample)]])
+    return LiveCollection(
+        **own
+        | {
+            "metadata": stacked,
+            "thumbnails": StackedThumbnails(version.thumbnails, delta, len(version)),
+            "sample": sample,
+        },
+        version=version,
+        delta=delta,
+        slots=slots,
+        live=live,
+        count=int(np.count_nonzero(live)),
+        pending=pending,
+        types=types,
+    )
+
+
+class StackedVectors:
+    """The (n, d) vectors of a version and the (m, d) of its delta, by row."""
+
+    def __init__(self, version: Float16, delta: Float16) -> None:
+        self._version, self._delta = version, delta
+        self.shape = (len(version) + len(delta), version.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Int64 | Sequence[int]) -> Float16:
+        """Return the (r, d) vectors of rows."""
+        chosen = np.asarray(rows, np.int64)
+        split = len(self._version)
+        written = chosen >= split
+        if not written.any():
+            return np.asarray(self._version[chosen])
+        found = np.empty((len(chosen), self.shape[1]), np.float16)
+        found[~written] = self._version[chosen[~written]]
+        found[written] = self._delta[chosen[written] - split]
+        return found
+
+
+class ExtendedColumns:
+    """The (n,) columns of a version, and those that only written items have, which hold nothing here."""
+
+    def __init__(self, metadata: ItemRecords, types: Mapping[str, pa.DataType]) -> None:
+        """`types` are those of all columns; the mapping may grow."""
+        self._metadata, self._types = metadata, types
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self._types)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return the (n,) values of a column."""
+        if name in self._metadata.columns:
+            return self._metadata.column(name)
+        return pa.chunked_array([pa.nulls(len(self._metadata), self._types[name])])
+
+    def __len__(self) -> int:
+        return len(self._metadata)
+
+
+class DeltaColumns:
+    """The (m,) columns of a delta."""
+
+    def __init__(self, delta: Delta, count: int, types: Mapping[str, pa.DataType]) -> None:
+        self._delta, self._count, self._types = delta, count, types
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self._types)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return the (m,) values of a column."""
+        return pa.chunked_array(self._delta.column(name, self._types[name], self._count), self._types[name])
+
+    def __len__(self) -> int:
+        return self._count
+
+
+class StackedMetadata(ItemRecords):
+    """The metadata of a version and its delta, by row. Dead rows are found by their row, and not by their id."""
+
+    def __init__(
+        self, version: ItemRecords, delta: Delta, slots: int, live: Bool, types: dict[str, pa.DataType]
+    ) -> None:
+        self._version, self._delta, self._slots = version, delta, slots
+        self._live, self._types = live, types
+        self._version_columns = frozenset(version.columns)
+        self.written = DeltaColumns(delta, slots, types)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._version) + self._slots
+
+    @property
+    @override
+    def columns(self) -> list[str]:
+        return list(self._types)
+
+    @override
+    def column(self, name: str) -> pa.ChunkedArray:
+        kind = self._types[name]
+        if name in self._version_columns:
+            first = self._version.column(name)
+            first = first if first.type == kind else first.cast(kind)
+        else:
+            first = pa.chunked_array([pa.nulls(len(self._version), kind)])
+        return pa.chunked_array([*first.chunks, *self.written.column(name).chunks], kind)
+
+    @override
+    def column_type(self, name: str) -> pa.DataType:
+        return self._types[name]
+
+    @override
+    def records(self, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        split = len(self._version)
+        stored = None if columns is None else [name for name in columns if name in self._version_columns]
+        found = iter(self._version.records([row for row in rows if row < split], stored))
+        return [next(found) if row < split else self._written_record(row - split, columns) for row in rows]
+
+    @override
+    def typed_records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        split = len(self._version)
+        found = iter(self._version.typed_records([row for row in rows if row < split]))
+        return [next(found) if row < split else dict(self._delta.slots[row - split].values) for row in rows]
+
+    def _written_record(self, slot: int, columns: Sequence[str] | None) -> dict[str, Any]:
+        record = self._delta.slots[slot].record
+        return dict(record) if columns is None else {name: record[name] for name in columns if name in record}
+
+    @override
+    def find(self, item_id: str) -> int | None:
+        slot = self._delta.find(item_id, self._slots)
+        row = self._version.find(item_id) if slot is None else len(self._version) + slot
+        return row if row is not None and self._live[row] else None
+
+
+class StackedThumbnails(ThumbnailSource):
+    """The thumbnails of a version and its delta, by row."""
+
+    def __init__(self, version: ThumbnailSource, delta: Delta, split: int) -> None:
+        self._version, self._delta, self._split = version, delta, split
+
+    @override
+    def __len__(self) -> int:
+        return self._split + len(self._delta)
+
+    @override
+    def get(self, row: int) -> bytes | None:
+        return self._version.get(row) if row < self._split else self._delta.slots[row - self._split].thumbnail
+
+    @override
+    def has(self, row: int) -> bool:
+        return (
+            self._version.has(row) if row < self._split else self._delta.slots[row - self._split].thumbnail is not None
+        )
