@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from lookalike.prepared_image import CONTENT_HASH_BYTES
 from lookalike.types import Float16, UInt8
 
 FINGERPRINTS = "fingerprints.npy"
@@ -18,8 +19,6 @@ FINGERPRINTS = "fingerprints.npy"
 
 CONTENT_HASHES = "content_hashes.npy"
 """File of (n, 16) uint8 next to `vectors.npy`: the content hash of each row's image, zeros where it is unknown."""
-
-CONTENT_HASH_BYTES = 16
 
 ENCODED_SCHEMA = pa.schema(
     [

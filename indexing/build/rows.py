@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from indexing.build.npy_writer import NpyWriter
 from indexing.metadata_tables import conform
 from indexing.row_stream import (
-    CONTENT_HASH_BYTES,
     CONTENT_HASHES,
     FINGERPRINTS,
     REJECTED_SCHEMA,
@@ -29,6 +28,7 @@ from indexing.row_stream import (
 )
 from lookalike.collection import REJECTED, VECTORS
 from lookalike.metadata import write_metadata
+from lookalike.prepared_image import CONTENT_HASH_BYTES
 from lookalike.sources.columns import RESERVED_COLUMNS
 from lookalike.thumbnails import thumbnail_writer
 

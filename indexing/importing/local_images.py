@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from indexing.arrow_files import read_table, write_table
-from indexing.ingest.decoding import DECODER_VERSION
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import LookalikeError
 from lookalike.images import DecodedImage, decode, encode_thumbnail
+from lookalike.prepared_image import DECODER_VERSION
 from lookalike.sources.item import find_path, read_range
 from lookalike.types import Float32
 

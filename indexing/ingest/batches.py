@@ -136,7 +136,7 @@ def encode_batch(outcomes: Sequence[Outcome], encoder: Encoder) -> EncodedBatch:
 
 
 def _encoded_rows(decoded: Sequence[Decoded], encoder: Encoder) -> list[EncodedRow]:
-    vectors = encode_pixels(encoder, np.stack([outcome.pixels for outcome in decoded])).astype(np.float16)
+    vectors = encode_pixels(encoder, np.stack([outcome.image.pixels for outcome in decoded])).astype(np.float16)
     return [
         _encoded_row(outcome, vector.tobytes())
         if np.isfinite(vector).all()
@@ -191,16 +191,17 @@ def _one_by_one(encoder: Encoder, pixels: UInt8) -> Float32:
 
 
 def _encoded_row(outcome: Decoded, vector: bytes) -> EncodedRow:
+    image = outcome.image
     return EncodedRow(
         outcome.task.id_hash,
         outcome.task.fingerprint,
         vector,
-        outcome.thumbnail,
-        outcome.width,
-        outcome.height,
-        outcome.format,
-        content_hash=outcome.content_hash,
-        truncated=outcome.truncated or None,
+        image.thumbnail,
+        image.width,
+        image.height,
+        image.format,
+        content_hash=image.content_hash,
+        truncated=image.truncated or None,
     )
 
 

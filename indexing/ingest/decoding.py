@@ -6,24 +6,17 @@ recognised by this hash and copied instead.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from indexing.ingest.content_index import ContentIndex
 from indexing.ingest.shards import EncodedRow
-from indexing.row_stream import CONTENT_HASH_BYTES
-from lookalike import images
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import BucketUnavailable, ImageUndecodable, LookalikeError
-from lookalike.types import UInt8
+from lookalike.prepared_image import PreparedImage, content_hash, prepare
 
 T = TypeVar("T")
-
-DECODER_VERSION = 2
-"""Increment it when `lookalike.images` makes other pixels or thumbnails of the same bytes: all images are then encoded
-again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +43,11 @@ class Decoded:
 
     Attributes:
         task: the item and its identity.
-        content_hash: of the file.
-        pixels: (3, S, S) uint8, the encoder's input.
-        thumbnail: image bytes.
-        width: of the original, pixels.
-        height: of the original, pixels.
-        format: `JPEG`, ...
-        truncated: whether the end of the file is missing, and it was read as far as it goes.
+        image: what is stored of it, and what the encoder takes.
     """
 
     task: DecodeTask
-    content_hash: bytes
-    pixels: UInt8
-    thumbnail: bytes
-    width: int
-    height: int
-    format: str
-    truncated: bool
+    image: PreparedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,29 +138,12 @@ class Decoder:
         return EncodedRow(**{**before, "id_hash": task.id_hash, "fingerprint": task.fingerprint})
 
     def _decode(self, task: DecodeTask, content: bytes, data: bytes) -> Decoded:
-        target = self.encoder.preprocessing.resize  # as for queries, so that the same image scores 1.0
-        image = images.decode(data, max_pixels=self.max_pixels, target=target)
-        pixels = self.encoder.preprocess(image.image)
-        if 2 * target < images.THUMBNAIL_SIDE:  # an encoder of very small images: too small for a thumbnail
-            image = images.decode(data, max_pixels=self.max_pixels, target=images.THUMBNAIL_SIDE // 2)
-        thumbnail = images.encode_thumbnail(image.image)
-        return Decoded(task, content, pixels, thumbnail, image.width, image.height, image.format, image.truncated)
+        return Decoded(task, prepare(data, self.encoder, self.max_pixels, known_hash=content))
 
 
 def read(task: DecodeTask) -> bytes | Rejected:
     """Return the bytes of an item's file."""
     return _attempt(task, task.load)
-
-
-def content_hash(data: bytes) -> bytes:
-    """Return 16 bytes of SHA-256 over the decoder's version and a file's bytes.
-
-    Other pixels of the same bytes are another content. SHA-256 is faster here than BLAKE2b: processors have
-    instructions for it.
-    """
-    digest = hashlib.sha256(b"%d\0" % DECODER_VERSION)
-    digest.update(data)
-    return digest.digest()[:CONTENT_HASH_BYTES]
 
 
 def _attempt(task: DecodeTask, step: Callable[[], T]) -> T | Rejected:

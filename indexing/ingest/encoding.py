@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from indexing.id_set import IdSet
 from indexing.ingest.batches import EncodedBatch, encode_batch, encoded_batches, outcome_batches
-from indexing.ingest.decoding import DECODER_VERSION, Decoder, DecodeTask
+from indexing.ingest.decoding import Decoder, DecodeTask
 from indexing.ingest.kept_items import KeptItems
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings, find_row
 from indexing.ingest.shards import ShardWriter
@@ -29,6 +29,7 @@ from lookalike.cores import available_cores
 from lookalike.encoders.protocol import Encoder
 from lookalike.errors import DuplicateId
 from lookalike.metadata import id_hash
+from lookalike.prepared_image import DECODER_VERSION
 from lookalike.sources.item import Item, Source, fingerprint
 
 

@@ -15,12 +15,13 @@ from typing_extensions import override
 
 from indexing.ingest.reusable_embeddings import KnownContent, ReusableEmbeddings, content_keys
 from indexing.plan import Plan
-from indexing.row_stream import CONTENT_HASH_BYTES, CONTENT_HASHES, ENCODED_SCHEMA, FINGERPRINTS
+from indexing.row_stream import CONTENT_HASHES, ENCODED_SCHEMA, FINGERPRINTS
 from lookalike.collection import VERSIONS, Collection, current_version, open_collection, open_version
 from lookalike.errors import CollectionError, CollectionNotFound
 from lookalike.manifest import read_manifest
 from lookalike.metadata import IDS_FILE
 from lookalike.paths import is_unavailable
+from lookalike.prepared_image import CONTENT_HASH_BYTES
 from lookalike.sources.columns import RESERVED_COLUMNS
 from lookalike.types import EncoderSpec, Int64, UInt8, UInt64
 

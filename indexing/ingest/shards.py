@@ -21,7 +21,8 @@ from typing_extensions import override
 
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings
 from indexing.ingest.shard_storage import KEYS, FolderShards, ShardStorage, number_of_shard, shard_name
-from indexing.row_stream import CONTENT_HASH_BYTES, ENCODED_SCHEMA, content_hashes_of
+from indexing.row_stream import ENCODED_SCHEMA, content_hashes_of
+from lookalike.prepared_image import CONTENT_HASH_BYTES
 from lookalike.types import Int64, UInt8, UInt64
 
 MAX_SHARD_ROWS = 2_048
@@ -43,7 +44,7 @@ class EncodedRow:
         format: `JPEG`, ...
         code: of the error; None where it was encoded.
         message: of the error.
-        content_hash: `indexing.ingest.decoding.content_hash` of the file; None where it was rejected.
+        content_hash: `lookalike.prepared_image.content_hash` of the file; None where it was rejected.
         truncated: True where the end of the file is missing, and it was read as far as it goes; None otherwise.
     """
 

@@ -7,8 +7,8 @@ import io
 from PIL import Image
 
 THUMBNAIL_SIDE = 256
-"""Longest side of a thumbnail, pixels. Where it changes, increment the indexing job's `DECODER_VERSION` too: unchanged
-images keep their thumbnails otherwise."""
+"""Longest side of a thumbnail, pixels. Where it changes, increment `lookalike.prepared_image.DECODER_VERSION` too:
+unchanged images keep their thumbnails otherwise."""
 
 
 def encode_thumbnail(image: Image.Image, side: int = THUMBNAIL_SIDE) -> bytes:

@@ -18,19 +18,18 @@ import pytest
 from cli.index import summary_text
 from indexing import job as job_module
 from indexing.arrow_files import read_table, write_table
-from indexing.ingest import decoding
 from indexing.ingest.content_index import ContentIndex
-from indexing.ingest.decoding import content_hash
 from indexing.ingest.reusable_embeddings import KnownContent
 from indexing.ingest.shards import EncodedRow, ShardPool, ShardWriter
 from indexing.job import IndexSettings, IndexSummary, run_index
 from indexing.row_stream import CONTENT_HASHES, ENCODED_SCHEMA
 from indexing.work_folder import WORK
-from lookalike import images
+from lookalike import images, prepared_image
 from lookalike.collection import VERSIONS, Collection, current_version, open_collection
 from lookalike.encoders.fake import FakeEncoder
 from lookalike.errors import ChecksumMismatch, EncoderError
 from lookalike.manifest import MANIFEST_FILE
+from lookalike.prepared_image import content_hash
 from lookalike.types import Float32, UInt8
 from tests.bad_images import encoded, make_image
 from tests.unit.test_sources import write_parquet, write_tar
@@ -72,7 +71,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return images.decode(data, **options)
 
     spy = type("Images", (), {**vars(images), "decode": staticmethod(decode)})
-    monkeypatch.setattr(decoding, "images", spy)
+    monkeypatch.setattr(prepared_image, "images", spy)
     return iter([sizes])
 
 
@@ -303,7 +302,7 @@ class TestNotRecognised:
     ) -> None:
         index(out, gallery)
         (gallery / "old").rename(gallery / "new")
-        monkeypatch.setattr(decoding, "DECODER_VERSION", decoding.DECODER_VERSION + 1)
+        monkeypatch.setattr(prepared_image, "DECODER_VERSION", prepared_image.DECODER_VERSION + 1)
         assert index(out, gallery).encoded == COUNT
 
     def test_version_without_hashes_still_opens(self, gallery: Path, out: Path) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 
 from indexing.ingest.batches import EncodedBatch, encode_batch, encode_pixels, encoded_batches, outcome_batches
 from indexing.ingest.content_index import ContentIndex, content_key
-from indexing.ingest.decoding import Decoder, DecodeTask, Outcome, Rejected, Seen, Verified, content_hash, read
+from indexing.ingest.decoding import Decoder, DecodeTask, Outcome, Rejected, Seen, Verified, read
 from indexing.ingest.encoding import EncodeOptions, engine_of
 from lookalike.encoders.engines.options import EngineOptions
 from lookalike.encoders.registry import load_encoder
 from lookalike.errors import EncoderError
+from lookalike.prepared_image import content_hash
 from lookalike.types import Identity, UInt64
 
 
