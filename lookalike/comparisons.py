@@ -78,7 +78,7 @@ class ComparableColumn:
         return None
 
     def plain_options(self, options: Sequence[JsonScalar]) -> list[Any]:
-        """Return the options that a value of the type may equal, as plain values."""
+        """Return the options that a value of the type may equal, as plain values; of floats both zeros, or none."""
         raise NotImplementedError
 
     def plain_bound(self, test: str, bound: JsonScalar) -> tuple[str, Any] | None:
@@ -180,9 +180,7 @@ class _Floating(ComparableColumn):
 
     @override
     def among(self, options: Sequence[JsonScalar]) -> Bool:
-        rounded = self.plain_options(options)
-        zeros = [0.0, -0.0] if 0.0 in rounded else []  # `is_in` takes them for two values
-        return numpy_mask(_is_in(self._values, pa.array([*rounded, *zeros], self._values.type)))
+        return numpy_mask(_is_in(self._values, pa.array(self.plain_options(options), self._values.type)))
 
     @override
     def within(self, test: str, bound: JsonScalar) -> Bool:
@@ -195,7 +193,9 @@ class _Floating(ComparableColumn):
 
     @override
     def plain_options(self, options: Sequence[JsonScalar]) -> list[Any]:
-        return [value for value in map(self._rounded, options) if math.isfinite(value)]
+        rounded = [value for value in map(self._rounded, options) if math.isfinite(value)]
+        zeros = [0.0, -0.0] if 0.0 in rounded else []  # Arrow's `is_in`, also in Milvus Lite, takes them for two values
+        return [value for value in rounded if value] + zeros
 
     @override
     def plain_bound(self, test: str, bound: JsonScalar) -> tuple[str, float]:

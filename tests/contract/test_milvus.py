@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 import lookalike
 import lookalike.row_search as row_search
@@ -63,6 +63,8 @@ def test_search_equals_exact_search(pair: Pair, options: dict[str, Any], monkeyp
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=FILTERS)
+@example(document={"must": [], "should": [], "must_not": [{"field": "weight", "equals": 0.0}]})  # there are -0.0, too
+@example(document={"must": [{"field": "weight", "in": [1.5, -0.0]}]})
 def test_expression_selects_the_same_rows(pair: Pair, document: dict[str, Any]) -> None:
     assert_expression_selects(pair.milvus, document)
 
