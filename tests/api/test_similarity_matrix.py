@@ -13,9 +13,11 @@ from starlette.testclient import TestClient
 from app.api.matrix_schemas import MatrixResponse
 from app.main import create_app
 from app.settings import Settings
+from lookalike import images
 from lookalike.encoders.fake import FakeEncoder
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import photograph
+from tests.bad_images import encoded, make_image
 
 PATH = "/v1/similarity/matrix"
 IMAGE = {"image": base64.b64encode(photograph("left.png")).decode()}
@@ -59,16 +61,18 @@ def test_columns_are_the_rows_by_default(client: TestClient) -> None:
 
 
 def test_rows_are_encoded_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded: list[int] = []
+    files = [encoded(make_image(seed=seed), "PNG") for seed in (1, 2)]
+    rows = [FakeEncoder().preprocess(images.decode(file).image).tobytes() for file in files]
+    seen: list[bytes] = []
     real = FakeEncoder.encode_images
 
-    def counting(self: FakeEncoder, batch: Any) -> Any:
-        encoded.append(len(batch))
+    def recording(self: FakeEncoder, batch: Any) -> Any:
+        seen.extend(pixels.tobytes() for pixels in batch)
         return real(self, batch)
 
-    monkeypatch.setattr(FakeEncoder, "encode_images", counting)
-    matrix(client, a=[IMAGE] * 2)
-    assert sum(encoded) == 2
+    monkeypatch.setattr(FakeEncoder, "encode_images", recording)
+    matrix(client, a=[{"image": base64.b64encode(file).decode()} for file in files])
+    assert [seen.count(row) for row in rows] == [1, 1]  # probes of the service may be among the others
 
 
 def test_texts_count_the_tokens_that_were_not_read(client: TestClient) -> None:
