@@ -15,9 +15,9 @@ from typing import Literal, get_args
 
 from app.errors import Overloaded
 
-RequestKind = Literal["image", "text", "item", "pair", "read"]
+RequestKind = Literal["image", "text", "item", "pair", "read", "write"]
 """Kinds of requests: a text costs a fraction of what an image costs. `read` is for items, thumbnails, fields and
-counts."""
+counts; `write` is for writes that encode no image."""
 
 _MEAN_OVER = 64
 """Completions that the mean is taken over: several batches."""

@@ -13,9 +13,13 @@ from starlette.exceptions import HTTPException
 
 from lookalike.errors import (
     CollectionError,
+    CollectionUnwritable,
+    DiskFull,
     EncoderError,
     ImageError,
     LookalikeError,
+    PendingFull,
+    PreconditionFailed,
     QueryError,
     StoreError,
     TextUnsupported,
@@ -84,6 +88,16 @@ class MediaTypeUnsupported(RequestError):
     code = "media_type_unsupported"
 
 
+class ReadOnly(RequestError):
+    """A write to a collection that this service does not write to.
+
+    Start the service with `--writable` (`LOOKALIKE_WRITABLE=true`) and keys. A collection on Milvus can't be written to
+    this way: index it again.
+    """
+
+    code = "read_only"
+
+
 class NoThumbnail(RequestError):
     """An item without a thumbnail.
 
@@ -114,7 +128,8 @@ class KeyInvalid(RequestError):
 class RoleMissing(RequestError):
     """An API key whose role does not allow the request.
 
-    `read` may search and list items. Only `admin` may reload collections.
+    `read` may search and list items, `write` may also add, change and delete them, and `admin` may also reload
+    collections.
     """
 
     code = "role_missing"
@@ -282,6 +297,11 @@ STATUS: dict[type[LookalikeError], HTTPStatus] = {
     UnknownCollection: HTTPStatus.NOT_FOUND,
     UnknownModel: HTTPStatus.NOT_FOUND,
     RoleMissing: HTTPStatus.FORBIDDEN,
+    ReadOnly: HTTPStatus.FORBIDDEN,
+    PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
+    PendingFull: HTTPStatus.SERVICE_UNAVAILABLE,
+    DiskFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    CollectionUnwritable: HTTPStatus.SERVICE_UNAVAILABLE,
     KeysRequired: HTTPStatus.FORBIDDEN,
     HostRefused: HTTPStatus.FORBIDDEN,
     BodyTooSlow: HTTPStatus.REQUEST_TIMEOUT,

@@ -30,6 +30,7 @@ from app.api import (
     similarity,
     similarity_matrix,
     stats,
+    writes,
 )
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.health_port import HealthPortMiddleware
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(embeddings.router)
     app.include_router(models.router)
     app.include_router(items.router)
+    app.include_router(writes.router)
     app.include_router(fields.router)
     app.include_router(collections.router)
     app.include_router(stats.router)
@@ -88,9 +90,9 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "HEAD", "POST"],
+            allow_methods=["GET", "HEAD", "POST", *(["PUT", "PATCH", "DELETE"] if settings.writable else [])],
             allow_headers=["*"],  # tracing and libraries add headers; what protects the service is the list of origins
-            expose_headers=["X-Request-ID", "Retry-After"],
+            expose_headers=["ETag", "X-Request-ID", "Retry-After"],
         )
     app.add_middleware(RequestMetricsMiddleware, telemetry=service.telemetry)
     app.add_middleware(UnreadBodyMiddleware)

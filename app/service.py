@@ -24,7 +24,7 @@ from app.errors import NotReady
 from app.execution.batcher import lower_thread_priority
 from app.execution.image_fetcher import ImageFetcher
 from app.execution.pipeline import QueryPipeline
-from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers
+from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers, WriteWorkers
 from app.settings import Settings
 from app.tasks import restarting, stop
 from app.telemetry import Telemetry
@@ -71,6 +71,7 @@ class Service:
             DecodeWorkers(settings.worker_threads),
             EncoderWorkers(self.telemetry.observe_batch),
             SearchWorkers(settings.worker_threads, self.telemetry.observe_batch),
+            WriteWorkers(self.telemetry.observe_batch),
             ThreadPoolExecutor(settings.worker_threads, "work", lower_thread_priority),
             self.telemetry,
         )
@@ -103,14 +104,16 @@ class Service:
         """Drop what is queued; batches that run may finish."""
         await stop(self._tasks)
         await self._watcher.stop()
-        for workers in self._runtime.workers:
+        for workers in self._runtime.batchers:
             workers.close()
             await asyncio.to_thread(workers.join, _JOIN_SECONDS)
+        for hosted in self.collections:
+            hosted.close()
         self._runtime.pool.shutdown(wait=False, cancel_futures=True)
 
     def has_running_batch(self) -> bool:
         """Return whether a batch still runs; Python must not exit under a thread that is inside a library."""
-        return any(thread.is_alive() for workers in self._runtime.workers for thread in workers.threads)
+        return any(thread.is_alive() for workers in self._runtime.batchers for thread in workers.threads)
 
     def require_ready(self) -> QueryPipeline:
         """Return the default collection's pipeline if a query of each kind has passed recently.

@@ -80,6 +80,33 @@ class Settings(BaseSettings):
         json_schema_extra=_SECONDS,
     )
 
+    # Writes
+
+    writable: bool = Field(
+        default=False,
+        description="Whether items may be added, changed and deleted over HTTP. The service must then have keys, or "
+        "listen on loopback only. It holds a lock: a collection has one writable service. Otherwise: `read_only`.",
+    )
+    max_pending: int = Field(
+        default=50_000,
+        ge=1,
+        description="Maximum number of written items in memory, until a compaction builds them into the next version. "
+        "An item takes about 12 KB. Beyond it: `pending_full`.",
+        json_schema_extra={"unit": "items"},
+    )
+    compact_items: int = Field(
+        default=10_000,
+        ge=0,
+        description="Number of written items from which the service starts a compaction by itself; 0 for never.",
+        json_schema_extra={"unit": "items"},
+    )
+    compact_seconds: float = Field(
+        default=3_600.0,
+        ge=0,
+        description="Age of the oldest write from which the service starts a compaction by itself; 0 for never.",
+        json_schema_extra=_SECONDS,
+    )
+
     # Encoder and device
 
     encoder: str | None = Field(
@@ -175,8 +202,8 @@ class Settings(BaseSettings):
     )
     keys: SecretStr = Field(
         default=SecretStr(""),
-        description="API keys as `read:KEY` or `admin:KEY`, separated by spaces or commas. Without any key, here or in "
-        "the key file, requests need no authentication.",
+        description="API keys as `read:KEY`, `write:KEY` or `admin:KEY`, separated by spaces or commas. Without any "
+        "key, here or in the key file, requests need no authentication.",
     )
     anonymous: bool = Field(
         default=False,

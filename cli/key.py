@@ -22,8 +22,11 @@ def key(
         Path, typer.Option(help="Key file to add the key to. Pass it to the service as LOOKALIKE_KEYS_FILE.")
     ] = Path("keys.toml"),
     role: Annotated[
-        Literal["read", "admin"],
-        typer.Option(help="`read` allows searching; `admin` also allows reloading collections."),
+        Literal["read", "write", "admin"],
+        typer.Option(
+            help="`read` allows searching; `write` also allows adding, changing and deleting items; `admin` also "
+            "allows reloading collections."
+        ),
     ] = "read",
 ) -> None:
     """Create an API key and print it once. The key file stores only its SHA-256 digest.

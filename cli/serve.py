@@ -41,6 +41,13 @@ def serve(
             max=65535,
         ),
     ] = None,
+    writable: Annotated[
+        bool | None,
+        typer.Option(
+            "--writable",
+            help="Accept writes: PUT, PATCH and DELETE of items. Needs keys, unless it listens on loopback only.",
+        ),
+    ] = None,
     root_path: Annotated[
         str | None, typer.Option(help="Path under which a reverse proxy publishes the service, such as /lookalike.")
     ] = None,
@@ -76,6 +83,8 @@ def serve(
     Environment variables set everything else: docs/reference/settings.md lists them. An option overrides its variable.
 
     Example:  lookalike serve images --port 8001
+
+    Example:  lookalike serve images --writable
     """
     from app import logs
     from app.collections.folders import collection_folders
@@ -92,6 +101,7 @@ def serve(
             "collection": first,
             "collections": more,
             "health_port": health_port,
+            "writable": writable,
             "root_path": root_path,
             "encoder": encoder,
             "device": device,
@@ -109,8 +119,8 @@ def serve(
         logging.getLogger("app.telemetry").setLevel(logging.INFO)
     app = create_app(settings)
     service: Service = app.state.service
-    if not (service.authenticator.requires_key or settings.anonymous):
-        _require_loopback(host)
+    if not service.authenticator.requires_key:
+        _require_loopback(host, settings)
     sockets = [_listen(host, each) for each in (port, settings.health_port) if each]
     server = Server(app, log_level)
     failures: list[LookalikeError] = []
@@ -163,10 +173,18 @@ def _warn_of_settings(settings: Settings) -> None:
         )
 
 
-def _require_loopback(host: str) -> None:
+def _require_loopback(host: str, settings: Settings) -> None:
+    """End the command if a service without keys can be reached from other machines, where that is not allowed."""
     from app.server.sockets import is_loopback
 
-    if not is_loopback(host):
+    if is_loopback(host):
+        return
+    if settings.writable:
+        _fail(
+            f"{host} can be reached from other machines, and a service that accepts writes must then have keys: make "
+            "one (`lookalike key NAME --role write`, then LOOKALIKE_KEYS_FILE=keys.toml)"
+        )
+    if not settings.anonymous:
         _fail(
             f"{host} can be reached from other machines, and the service has no keys: make one (`lookalike key NAME`, "
             "then LOOKALIKE_KEYS_FILE=keys.toml), or allow anonymous access with LOOKALIKE_ANONYMOUS=true"

@@ -79,6 +79,8 @@ def _collection_response(hosted: HostedCollection) -> dict[str, Any]:
         "languages": None,
         "limits": None,
         "created": None,
+        "writable": hosted.is_writable,
+        "pending_writes": hosted.pending_writes if hosted.is_writable else None,
     }
     if (refusal := status.refusal) is not None:
         facts["failure"] = {"code": refusal.code, "detail": refusal.detail, "version": refusal.version or None}

@@ -139,15 +139,14 @@ async def get_thumbnail_by_parameter(
 async def _thumbnail(
     item_id: str, version: str, request: Request, pipeline: QueryPipeline, settings: Settings
 ) -> Response:
-    data = await pipeline.thumbnail(item_id)
+    data, served = await pipeline.thumbnail(item_id)
     if data is None:
         raise NoThumbnail(f"the item {item_id!r} has no thumbnail")
     tag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
-    served = pipeline.searcher.collection.manifest.version
     headers = {
         "ETag": tag,
         "Cache-Control": _cache_control(version, served, settings.thumbnail_max_age),
-        "X-Collection-Version": served,
+        "X-Collection-Version": pipeline.searcher.collection.manifest.version,
     }
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -189,8 +188,9 @@ async def get_item_by_parameter(item_id: ItemIdParameter, request: Request, pipe
 
 
 async def _item(item_id: str, request: Request, pipeline: QueryPipeline) -> Response:
-    row, record = await pipeline.item(item_id, _fields(request))
-    return responses.json_response({**responses.item(row, record, pipeline, request), **responses.source(pipeline)})
+    row, record, tag = await pipeline.item(item_id, _fields(request))
+    body = {**responses.item(row, record, pipeline, request), **responses.source(pipeline)}
+    return responses.json_response(body, headers={"ETag": tag})
 
 
 def _fields(request: Request) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.api import classify_schemas, embedding_schemas, matrix_schemas, schemas
+from app.api import classify_schemas, embedding_schemas, matrix_schemas, schemas, write_schemas
 from app.errors import (
     INTERNAL_ERROR,
     Base64Invalid,
@@ -57,7 +57,7 @@ Schema = dict[str, Any]
 IMAGE_FILE = "photos/chelsea.png"
 """The image of examples: the sample gallery has it."""
 
-_MODULES = (schemas, embedding_schemas, matrix_schemas, classify_schemas)
+_MODULES = (schemas, embedding_schemas, matrix_schemas, classify_schemas, write_schemas)
 """Where the models are that bodies and problems refer to."""
 _REF = "#/components/schemas/{model}"
 _REFERENCE = re.compile(r'"#/components/schemas/(\w+)"')

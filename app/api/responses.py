@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -25,9 +26,11 @@ _EMBEDDING_DECIMALS = 7
 """As many as float32 has for numbers below 1."""
 
 
-def json_response(body: Mapping[str, Any]) -> Response:
-    """Return a 200 with JSON; NaN and infinity, which JSON lacks, become null."""
-    return Response(to_json(body, inf_nan_mode="null"), media_type="application/json")
+def json_response(
+    body: Mapping[str, Any], status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a response with JSON; NaN and infinity, which JSON lacks, become null."""
+    return Response(to_json(body, inf_nan_mode="null"), status, headers, media_type="application/json")
 
 
 def source(pipeline: QueryPipeline) -> dict[str, str]:
@@ -90,7 +93,7 @@ def thumbnail_url(item_id: str, row: int, pipeline: QueryPipeline, request: Requ
     """
     if not pipeline.has_thumbnail(row):
         return None
-    path, version = collection_path(request), quote(pipeline.searcher.collection.manifest.version, safe="")
+    path, version = collection_path(request), quote(pipeline.searcher.collection.thumbnail_version(row), safe="")
     if _NEEDS_QUERY.search(item_id):
         return f"{path}/item/thumbnail?id={quote(item_id, safe='')}&v={version}"
     return f"{path}/items/{quote(item_id, safe='/')}/thumbnail?v={version}"

@@ -67,11 +67,11 @@ EXAMPLE_TOOK_MS: dict[str, Any] = {
 }
 
 
-_DATA_URI = (
+DATA_URI = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQMAAAD+wSzIAAAAA1BMVEXIUCi3yA+MAAAAC0lEQVR42mNgQAUAABAAAaoZ+IIAAAAASUVORK5CYII="
 )
-_URL = "An http or https URL of the image, if the service fetches images (`LOOKALIKE_URLS`)."
+IMAGE_URL = "An http or https URL of the image, if the service fetches images (`LOOKALIKE_URLS`)."
 _METADATA = "The item's columns as they were indexed, without those that have no value."
 _THUMBNAIL = "URL of the thumbnail, relative to the service; null if the item has none."
 
@@ -154,7 +154,7 @@ class _Input(RequestModel):
     text: str | None = Field(default=None, description="A text, at most `LOOKALIKE_MAX_TEXT` characters.")
     image: str | None = Field(default=None, description="An image file as base64 or as a base64 data URI.")
     id: str | None = Field(default=None, description="Id of an item of the collection.")
-    url: str | None = Field(default=None, description=_URL)
+    url: str | None = Field(default=None, description=IMAGE_URL)
 
     @property
     def image_source(self) -> Base64Image | ImageUrl | None:
@@ -265,7 +265,7 @@ class ImageSearch(Search):
         json_schema_extra={
             "examples": [
                 {
-                    "image": _DATA_URI,
+                    "image": DATA_URI,
                     "limit": 2,
                 },
                 {"url": "https://example.com/cat.jpg", "limit": 2},
@@ -274,7 +274,7 @@ class ImageSearch(Search):
     )
 
     image: str | None = Field(default=None, description="The image file as base64 or as a base64 data URI.")
-    url: str | None = Field(default=None, description=_URL)
+    url: str | None = Field(default=None, description=IMAGE_URL)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ImageSearch:
@@ -612,6 +612,8 @@ _COLLECTION: dict[str, Any] = {
     "languages": list(LANGUAGES),
     "limits": LIMITS,
     "created": "2026-01-01T00:00:00Z",
+    "writable": False,
+    "pending_writes": None,
     "swaps": 0,
     "failure": None,
 }
@@ -638,6 +640,10 @@ class CollectionResponse(BaseModel):
         description="What the encoder finds well and what not, in one sentence; empty if it is not known."
     )
     created: str | None = Field(description="When the version was built, ISO 8601 in UTC.")
+    writable: bool = Field(description="Whether the service accepts writes to the collection now.")
+    pending_writes: int | None = Field(
+        description="Number of items that were written since the version was built; null if it is not writable."
+    )
     swaps: int = Field(description="How often a new version has replaced an old one since the service started.")
     failure: Failure | None = Field(description="Why the newest version is not served; null if it is.")
 

@@ -12,15 +12,17 @@ import secrets
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.settings import split_list
 from lookalike.errors import ConfigInvalid
 
-Role = Literal["read", "admin"]
+Role = Literal["read", "write", "admin"]
+"""From the least to the most: each includes those before it."""
 
+_ROLES: tuple[Role, ...] = get_args(Role)
 _PREFIX = "lk_"
 """The prefix of new keys, by which scanners for leaked secrets can find them."""
 _MIN_KEY_CHARS = 16
@@ -32,15 +34,15 @@ class Caller:
 
     Attributes:
         name: the name of its key; empty where the service requires none.
-        role: the role of its key; `admin` includes `read`.
+        role: the role of its key.
     """
 
     name: str
     role: Role
 
     def may(self, role: Role) -> bool:
-        """Return whether the caller has a role."""
-        return self.role in (role, "admin")
+        """Return whether the caller has a role, or one that includes it."""
+        return _ROLES.index(self.role) >= _ROLES.index(role)
 
 
 class _Entry(BaseModel):
@@ -88,12 +90,12 @@ def load_keyring(listed: str, path: Path | None) -> Keyring:
     entries = _from_file(path) if path else {}
     for number, pair in enumerate(split_list(listed), start=1):
         role, colon, key = pair.partition(":")
-        if not colon or role not in ("read", "admin") or len(key) < _MIN_KEY_CHARS or not key.isascii():
+        if not colon or role not in _ROLES or len(key) < _MIN_KEY_CHARS or not key.isascii():
             raise ConfigInvalid(
-                f"LOOKALIKE_KEYS: entry {number} is not read:KEY or admin:KEY with a key of {_MIN_KEY_CHARS} ASCII "
-                "characters or more; `lookalike key NAME` makes one"
+                f"LOOKALIKE_KEYS: entry {number} is not read:KEY, write:KEY or admin:KEY with a key of "
+                f"{_MIN_KEY_CHARS} ASCII characters or more; `lookalike key NAME` makes one"
             )
-        entries[f"environment-{number}"] = ("admin" if role == "admin" else "read", _digest(key).hex())
+        entries[f"environment-{number}"] = (_ROLES[_ROLES.index(role)], _digest(key).hex())
     digests = [digest for _, digest in entries.values()]
     for name, (_, digest) in entries.items():
         if digests.count(digest) > 1:

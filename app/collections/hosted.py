@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING
 
 from app.collections.backoff import Backoff
 from app.collections.folders import folder_name
-from app.collections.opening import open_version
+from app.collections.opening import is_on_milvus, open_version, open_writes
 from app.collections.probe import Probe
 from app.collections.runtime import Runtime
 from app.collections.state import State
 from app.collections.status import OpenVersion, Refusal, Status
 from app.collections.versions import Fingerprint, fingerprint, named_version
-from app.errors import NotReady
+from app.collections.writes import CollectionWrites
+from app.errors import NotReady, ReadOnly
 from app.execution.pipeline import QueryPipeline
-from lookalike.errors import LookalikeError, StoreUnreachable
+from lookalike.errors import CollectionBusy, LookalikeError, StoreUnreachable
 
 if TYPE_CHECKING:
     from lookalike.encoders.protocol import Encoder
@@ -61,6 +62,7 @@ class HostedCollection:
         self._evict = evict
         self._start_task: asyncio.Task[None] | None = None
         self._pending_reload: asyncio.Task[QueryPipeline] | None = None  # requested, and not begun
+        self._writes: CollectionWrites | None = None
 
     @property
     def pipeline(self) -> QueryPipeline:
@@ -74,6 +76,31 @@ class HostedCollection:
         if self.status.refusal is not None:
             raise NotReady(f"the collection could not be opened: {self.status.refusal}")
         raise NotReady("the collection is being opened; try again in a moment")
+
+    @property
+    def writes(self) -> CollectionWrites:
+        """The writer of the collection, which is open.
+
+        Raises:
+            NotReady: the collection is not open.
+            ReadOnly: the service does not write to it.
+        """
+        assert self.pipeline is not None
+        if self._writes is not None:
+            return self._writes
+        if self._runtime.settings.writable:
+            raise ReadOnly(f"collection {self.name!r} is on Milvus, and writes go to FAISS collections only")
+        raise ReadOnly("this service does not accept writes; start it with --writable (LOOKALIKE_WRITABLE=true)")
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the collection is open and the service writes to it."""
+        return self._writes is not None
+
+    @property
+    def pending_writes(self) -> int:
+        """Number of items that were written since the version that serves was built."""
+        return self._writes.pending if self._writes is not None else 0
 
     @property
     def version(self) -> str:
@@ -149,6 +176,9 @@ class HostedCollection:
     def close(self) -> None:
         """Release the version that serves; queries in flight finish, and the next one opens it again."""
         self.status = self.status.released()
+        writes, self._writes = self._writes, None
+        if writes is not None:
+            writes.close()
 
     async def keep_probing(self) -> None:
         """Send a query of each kind every few seconds, forever."""
@@ -205,8 +235,10 @@ class HostedCollection:
         files = await asyncio.to_thread(fingerprint, self.root, named)  # before it is opened: they may change meanwhile
         try:
             version = await open_version(self.root, self.name, self._runtime, partial(self._evict, self))
+            version = await self._with_writes(version)
         except LookalikeError as error:
-            await self._refuse(error, named, files, permanent=not isinstance(error, StoreUnreachable))
+            permanent = not isinstance(error, StoreUnreachable | CollectionBusy)
+            await self._refuse(error, named, files, permanent=permanent)
             raise
         except Exception as error:
             logger.exception("the collection could not be opened")
@@ -214,7 +246,19 @@ class HostedCollection:
             await self._refuse(failure, named, files, permanent=False)
             raise failure from error
         self._serve(version)
+        if self._writes is not None:
+            await self._writes.release()
         return version.pipeline
+
+    async def _with_writes(self, version: OpenVersion) -> OpenVersion:
+        """Return the version with the collection's writer, if the service writes to it."""
+        if not self._runtime.settings.writable or is_on_milvus(version.opened):
+            return version
+        if self._writes is None:
+            self._writes = await open_writes(version.opened, self._runtime)
+        else:
+            await self._writes.rebase(version.opened)
+        return replace(version, writes=self._writes)
 
     def _serve(self, version: OpenVersion) -> None:
         before, self.status = self.version, self.status.opened(version)

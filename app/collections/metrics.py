@@ -11,6 +11,7 @@ def register_collection(telemetry: Telemetry, hosted: HostedCollection) -> None:
     gauge, label = telemetry.gauge, {"collection": hosted.name}
     telemetry.counter("swaps", "Versions replaced since the start.", lambda: hosted.status.swaps, **label)
     gauge("items", "Items in the collection; 0 while it is not open.", hosted.item_count, **label)
+    gauge("pending_writes", "Items written since the version was built.", lambda: hosted.pending_writes, **label)
     gauge("collection_failed", "Whether the newest version could not be opened.", hosted.has_failed, **label)
     gauge("collection_ready", "Whether the collection is open and its last probe passed.", hosted.is_healthy, **label)
     gauge("index_bytes", "Files of the version that serves; most are mapped.", hosted.size_bytes, **label)

@@ -15,6 +15,7 @@ from app.collections.probe import Probe
 from app.collections.runtime import Runtime
 from app.collections.status import OpenVersion
 from app.collections.versions import total_bytes
+from app.collections.writes import CollectionWrites
 from app.execution.pipeline import QueryPipeline
 from lookalike.errors import LookalikeError
 
@@ -48,6 +49,24 @@ async def open_version(root: Path, name: str, runtime: Runtime, reserve: Callabl
     if is_new_encoder:
         await _warm_up(searcher, runtime)
     return OpenVersion(collection.manifest.version, pipeline, size)
+
+
+async def open_writes(pipeline: QueryPipeline, runtime: Runtime) -> CollectionWrites:
+    """Return the writer of the collection whose version a pipeline searches.
+
+    Raises:
+        CollectionBusy: another process writes to the collection.
+        CollectionUnwritable, WritesDamaged, EncoderMismatch: it can't be written to.
+    """
+    from lookalike.writes.writer import Writer
+
+    call = partial(Writer, pipeline.searcher.collection, max_pending=runtime.settings.max_pending)
+    return CollectionWrites(await asyncio.to_thread(call), runtime.write_workers, pipeline)
+
+
+def is_on_milvus(pipeline: QueryPipeline) -> bool:
+    """Return whether a collection's vectors are on Milvus."""
+    return pipeline.searcher.collection.manifest.store.kind == "milvus"
 
 
 async def _load(collection: Collection, encoder_override: str | None, runtime: Runtime) -> Searcher:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers
+from app.execution.batcher import Batcher
+from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers, WriteWorkers
 from app.settings import Settings
 from app.telemetry import Telemetry
 
@@ -30,6 +31,7 @@ class Runtime:
     decode_workers: DecodeWorkers
     encoder_workers: EncoderWorkers
     search_workers: SearchWorkers
+    write_workers: WriteWorkers
     pool: ThreadPoolExecutor
     telemetry: Telemetry
     encoders: WeakValueDictionary[tuple[str, Identity], Encoder] = field(default_factory=WeakValueDictionary)
@@ -37,5 +39,10 @@ class Runtime:
 
     @property
     def workers(self) -> tuple[DecodeWorkers, EncoderWorkers, SearchWorkers]:
-        """The worker threads of all stages."""
+        """The worker threads of a query's steps."""
         return self.decode_workers, self.encoder_workers, self.search_workers
+
+    @property
+    def batchers(self) -> tuple[Batcher, ...]:
+        """All worker threads."""
+        return *self.workers, self.write_workers

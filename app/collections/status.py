@@ -12,6 +12,7 @@ from app.collections.state import Event, State, next_state
 
 if TYPE_CHECKING:
     from app.collections.versions import Fingerprint
+    from app.collections.writes import CollectionWrites
     from app.execution.pipeline import QueryPipeline
 
 
@@ -21,13 +22,20 @@ class OpenVersion:
 
     Attributes:
         name: the version's name.
-        pipeline: answers queries against it.
+        opened: answers queries against it alone.
         size_bytes: of its files.
+        writes: to the collection; None if the service does not write to it.
     """
 
     name: str
-    pipeline: QueryPipeline
+    opened: QueryPipeline
     size_bytes: int
+    writes: CollectionWrites | None = None
+
+    @property
+    def pipeline(self) -> QueryPipeline:
+        """The pipeline that answers queries, over what was written since the version was built, too."""
+        return self.opened if self.writes is None else self.writes.pipeline
 
 
 @dataclass(frozen=True, slots=True)

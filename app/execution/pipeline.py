@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ import numpy as np
 from app.execution.batcher import PipelineStep, run_pipeline
 from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers
 from app.telemetry import Telemetry
+from lookalike.prepared_image import PreparedImage
 from lookalike.query import combine
 from lookalike.row_search import SearchOptions
 from lookalike.search import Embedding, Modality, RankedHits, Searcher, Similarity, compare
 from lookalike.stopwatch import Stopwatch
 from lookalike.types import Float32, Hit, SearchResult, UInt8
+from lookalike.writes.etag import etag
+from lookalike.writes.live_collection import LiveCollection
 
 T = TypeVar("T")
 
@@ -99,6 +103,12 @@ class QueryPipeline:
         self._search_workers = search_workers
         self._pool = pool
         self._telemetry = telemetry
+
+    def over(self, written: LiveCollection) -> QueryPipeline:
+        """Return a pipeline like this one over its version and what was written since."""
+        pipeline = copy.copy(self)
+        pipeline.searcher = self.searcher.over(written)
+        return pipeline
 
     async def search(self, query: Query | CombinedQuery, options: SearchOptions) -> SearchResult:
         """Return the items nearest to an image, a text or an item (which is its own nearest item), or to a combination.
@@ -196,25 +206,34 @@ class QueryPipeline:
         vector: Float32 = await run_pipeline([self._encoder_workers.image_step(self.searcher)], pixels, Stopwatch())
         return vector
 
+    async def prepare_item(self, data: bytes) -> tuple[PreparedImage, Float32]:
+        """Return what a written item needs of an image file, and its unit vector (d,). Raises ImageError."""
+        step = self._decode_workers.prepare_step(self.searcher)
+        prepared: PreparedImage = await run_pipeline([step], data, Stopwatch())
+        return prepared, await self.encode_image(prepared.pixels)
+
     async def search_vector(self, vector: Float32, options: SearchOptions) -> list[Hit]:
         """Return the items nearest to a unit vector (d,)."""
         step = self._search_workers.search_step(self.searcher, options, None)
         ranked: RankedHits = await run_pipeline([step], vector, Stopwatch())
         return ranked.hits
 
-    async def item(self, item_id: str, fields: Sequence[str] | None = None) -> tuple[int, dict[str, Any]]:
-        """Return an item's row and record; `fields` are the columns of the record beside `id`, None for all.
+    async def item(self, item_id: str, fields: Sequence[str] | None = None) -> tuple[int, dict[str, Any], str]:
+        """Return an item's row, record and ETag; `fields` are the columns of the record beside `id`, None for all.
 
         Raises:
             UnknownItem: no item has the id.
             QueryError: a field is unknown.
         """
-        metadata = self.searcher.collection.metadata
+        collection = self.searcher.collection
         columns = self.searcher.columns(fields)
 
-        def find() -> tuple[int, dict[str, Any]]:
-            row = metadata.row_of(item_id)
-            return row, metadata.records([row], columns)[0]
+        def find() -> tuple[int, dict[str, Any], str]:
+            row = collection.metadata.row_of(item_id)
+            record = collection.metadata.records([row])[0]
+            tag = etag(record, collection.stored_vectors[[row]][0])
+            shown = record if columns is None else {name: record[name] for name in columns if name in record}
+            return row, shown, tag
 
         return await self.run_in_pool(find)
 
@@ -234,10 +253,15 @@ class QueryPipeline:
         records = self.searcher.collection.metadata.records(rows, self.searcher.columns(options.fields))
         return ItemPage(list(zip(rows, records, strict=True)), len(found))
 
-    async def thumbnail(self, item_id: str) -> bytes | None:
-        """Return an item's thumbnail, None if it has none. Raises UnknownItem."""
+    async def thumbnail(self, item_id: str) -> tuple[bytes | None, str]:
+        """Return an item's thumbnail, None if it has none, and the version in its URL. Raises UnknownItem."""
         collection = self.searcher.collection
-        return await self.run_in_pool(lambda: collection.thumbnails.get(collection.metadata.row_of(item_id)))
+
+        def find() -> tuple[bytes | None, str]:
+            row = collection.metadata.row_of(item_id)
+            return collection.thumbnails.get(row), collection.thumbnail_version(row)
+
+        return await self.run_in_pool(find)
 
     async def run_in_pool(self, call: Callable[[], T]) -> T:
         """Return the result of `call()` on a thread of the pool."""

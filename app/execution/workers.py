@@ -10,16 +10,20 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from app.execution.batcher import Batcher, BatchFunction, BatchKey, PipelineStep
+from lookalike.prepared_image import PreparedImage, prepare
 from lookalike.row_search import SearchOptions
 from lookalike.search import Modality, RankedHits, Searcher
 from lookalike.stopwatch import Stopwatch
 from lookalike.types import Float32, UInt8
+from lookalike.writes.operations import Operation, Outcome
+from lookalike.writes.writer import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,7 @@ MAX_TEXT_BATCH_SIZE = 32
 (benchmarks/history/encoders.md), and its first text would wait for its last. Not measured on a GPU."""
 _MAX_SEARCH_BATCH_SIZE = 16
 _ENCODER_THREADS = 2
+_MAX_WRITE_BATCH_SIZE = 64
 
 
 class DecodeWorkers(Batcher):
@@ -45,6 +50,15 @@ class DecodeWorkers(Batcher):
             return [searcher.prepare_image(data, stopwatch) for data in batch]
 
         return self, BatchKey((id(searcher), "decode"), "decode", decode)
+
+    def prepare_step(self, searcher: Searcher) -> PipelineStep:
+        """Return the step from an image file's bytes to what a written item needs; it raises ImageError."""
+
+        def prepare_all(batch: Sequence[Any], stopwatch: Stopwatch) -> list[PreparedImage]:
+            with stopwatch.stage("decode"):
+                return [prepare(data, searcher.encoder, searcher.limits.pixels) for data in batch]
+
+        return self, BatchKey((id(searcher.encoder), "prepare"), "decode", prepare_all)
 
 
 class EncoderWorkers(Batcher):
@@ -120,6 +134,32 @@ class SearchWorkers(Batcher):
         """Search a batch; with several queries in it, on one thread, because the other cores are busy under load."""
         with self.libraries.limit(limits=1) if self.libraries is not None and len(batch) > 1 else nullcontext():
             return searcher.search_vectors(np.stack(batch), options, stopwatch, modality)
+
+
+class WriteWorkers(Batcher):
+    """The thread that writes to collections: writes that wait for it are the next group, which shares a transaction."""
+
+    def __init__(self, observe: Callable[[str, int], None] = lambda kind, size: None) -> None:
+        super().__init__("write", 1, observe)
+
+    async def apply(self, writer: Writer, operations: Sequence[Operation]) -> list[Outcome]:
+        """Return the outcomes of operations, which are durable then. Raises as `Writer.apply` does."""
+        key = BatchKey((id(writer), "write"), "write", partial(_apply, writer), _MAX_WRITE_BATCH_SIZE)
+        outcomes: list[Outcome] = await self.submit(key, operations, Stopwatch())
+        return outcomes
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Return the result of `call()` on the thread, between two groups."""
+        key = BatchKey("call", "call", lambda calls, _: [each() for each in calls])
+        result: T = await self.submit(key, call, Stopwatch())
+        return result
+
+
+def _apply(writer: Writer, requests: Sequence[Any], stopwatch: Stopwatch) -> list[list[Outcome]]:
+    """Apply the operations of several requests as one group."""
+    with stopwatch.stage("write"):
+        outcomes = iter(writer.apply([operation for operations in requests for operation in operations]))
+    return [list(islice(outcomes, len(operations))) for operations in requests]
 
 
 def _warm(searchers: Sequence[Any], stopwatch: Stopwatch) -> list[None]:

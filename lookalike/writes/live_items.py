@@ -50,6 +50,7 @@ class LiveItems:
         columns: of the items; grows.
         delta: the written items; grows.
         pending: number of the last write of each item that was written since the version was built, by id.
+        written: number of living items in the delta.
     """
 
     def __init__(self, version: Collection, new_columns: Mapping[str, pa.DataType]) -> None:
@@ -60,18 +61,14 @@ class LiveItems:
         self.delta = Delta(version.manifest.encoder.dim)
         self.pending: dict[str, int] = {}
         self._version_live = np.ones(len(version), np.bool_)
-        self._dead: set[int] = set()
-
-    @property
-    def written(self) -> int:
-        """Number of living items in the delta."""
-        return len(self.delta) - len(self._dead)
+        self._delta_live = np.zeros(_MIN_REBUILT_SLOTS, np.bool_)
+        self.written = 0
 
     def find(self, item_id: str) -> LiveItem | None:
         """Return an item by its id, of which another Unicode form may be given; None if there is none."""
         for form in id_forms(item_id):
             slot = self.delta.latest.get(form)
-            if slot is not None and slot not in self._dead:
+            if slot is not None and self._delta_live[slot]:
                 return self._written_item(slot)
             row = self._version_row(form)
             if row is not None and self._version_live[row]:
@@ -93,7 +90,7 @@ class LiveItems:
     def is_written(self, item_id: str) -> bool:
         """Return whether the delta holds an item, by exactly this id."""
         slot = self.delta.latest.get(item_id)
-        return slot is not None and slot not in self._dead
+        return slot is not None and bool(self._delta_live[slot])
 
     def item_of(self, entry: Entry) -> LiveItem | None:
         """Return the item that an entry of the log leaves; None if it leaves none.
@@ -141,27 +138,33 @@ class LiveItems:
         """Let an entry take effect; `item` is what `item_of` returns for it."""
         if (row := self._version_row(entry.id)) is not None:
             self._version_live[row] = False
-        if (slot := self.delta.latest.get(entry.id)) is not None:
-            self._dead.add(slot)
+        if self.is_written(entry.id):
+            self._delta_live[self.delta.latest[entry.id]] = False
+            self.written -= 1
         if item is not None:
-            self.delta.append(item.id, entry.number, item.record, item.values, item.vector, item.thumbnail)
+            self._append(item.id, entry.number, item.record, item.values, item.vector, item.thumbnail)
         self.pending[entry.id] = entry.number
         if len(self.delta) > max(_MIN_REBUILT_SLOTS, 2 * self.written):
             self._rebuild()
 
+    def _append(self, *item: Any) -> None:
+        slot = self.delta.append(*item)
+        if slot == len(self._delta_live):
+            self._delta_live = np.concatenate([self._delta_live, np.zeros_like(self._delta_live)])
+        self._delta_live[slot] = True
+        self.written += 1
+
     def _rebuild(self) -> None:
         """Leave the dead slots behind; views keep the delta that they have."""
         before, self.delta = self.delta, Delta(self.delta.dim)
+        live, self._delta_live, self.written = self._delta_live, np.zeros_like(self._delta_live), 0
         vectors = before.vectors(len(before))[0]
         for number, slot in enumerate(before.slots):
-            if number not in self._dead:
-                self.delta.append(slot.id, slot.number, slot.record, slot.values, vectors[number], slot.thumbnail)
-        self._dead = set()
+            if live[number]:
+                self._append(slot.id, slot.number, slot.record, slot.values, vectors[number], slot.thumbnail)
 
     def view(self) -> LiveCollection:
         """Return the collection at this moment."""
-        alive = np.ones(len(self.delta), np.bool_)
-        alive[list(self._dead)] = False
-        live = np.concatenate([self._version_live, alive])
+        live = np.concatenate([self._version_live, self._delta_live[: len(self.delta)]])
         live.flags.writeable = False
         return live_collection(self.version, self.delta, live, self.columns.types, len(self.pending))

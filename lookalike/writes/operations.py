@@ -83,11 +83,13 @@ class Written:
         id: of the item.
         result: what became of the item.
         tag: the item's ETag; None of a deleted one.
+        record: the item's JSON-ready metadata with its id; None of a deleted one.
     """
 
     id: str
     result: Result
     tag: str | None
+    record: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 Outcome = Written | LookalikeError

@@ -20,12 +20,12 @@ from lookalike.disk_errors import DISK_FULL_ERRNOS
 from lookalike.errors import (
     CollectionBusy,
     CollectionUnwritable,
-    DimensionMismatch,
     DiskFull,
     EncoderMismatch,
     LookalikeError,
     MetadataInvalid,
     PendingFull,
+    QueryError,
     UnknownItem,
     WritesDamaged,
 )
@@ -74,7 +74,7 @@ class Writer:
         except BaseException:
             self._stream.close()
             raise
-        self._view: LiveCollection | None = None
+        self._view = self._items.view()
 
     def close(self) -> None:
         """Close the log and release the lock; views stay valid."""
@@ -93,11 +93,7 @@ class Writer:
     @property
     def view(self) -> LiveCollection:
         """The collection with all acknowledged writes; the same object until the next write."""
-        view = self._view
-        if view is None:
-            with self._lock:
-                view = self._view = self._view or self._items.view()
-        return view
+        return self._view
 
     @property
     def pending(self) -> int:
@@ -149,7 +145,7 @@ class Writer:
         )
         for change in changes:
             self._items.apply(change.entry, change.item)
-        self._view = None
+        self._view = self._items.view()
 
     def rebase(self, collection: Collection) -> None:
         """Continue over another version of the collection, which holds some of the writes.
@@ -159,7 +155,7 @@ class Writer:
         """
         with self._lock:
             self._items = _loaded(collection, self._log)
-            self._view = None
+            self._view = self._items.view()
 
     def release(self) -> None:
         """Free what the log keeps of writes that the version holds."""
@@ -211,7 +207,7 @@ class _Group:
         operation.precondition.check(item_id, _tag(before))
         require_metadata(operation.metadata)
         if len(operation.vector) != self._items.delta.dim:
-            raise DimensionMismatch(
+            raise QueryError(
                 f"the embedding has {len(operation.vector)} numbers; the encoder's have {self._items.delta.dim}"
             )
         self._require_space(item_id)
@@ -253,7 +249,7 @@ class _Group:
     def _change(self, entry: Entry, item: LiveItem | None, result: Result) -> Written:
         self._number = entry.number
         self._changes[entry.id] = _Change(entry, item)
-        return Written(entry.id, result, _tag(item))
+        return Written(entry.id, result, _tag(item), None if item is None else item.record)
 
     def _next(self) -> int:
         return self._number + 1
