@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.collections.compaction import Compactor
 from app.collections.hosted import HostedCollection
 from app.telemetry import Telemetry
 
@@ -15,3 +16,10 @@ def register_collection(telemetry: Telemetry, hosted: HostedCollection) -> None:
     gauge("collection_failed", "Whether the newest version could not be opened.", hosted.has_failed, **label)
     gauge("collection_ready", "Whether the collection is open and its last probe passed.", hosted.is_healthy, **label)
     gauge("index_bytes", "Files of the version that serves; most are mapped.", hosted.size_bytes, **label)
+
+
+def register_compactor(telemetry: Telemetry, hosted: HostedCollection, compactor: Compactor) -> None:
+    """Register the metrics of one collection's compactions."""
+    label = {"collection": hosted.name}
+    telemetry.counter("compactions", "Compactions that succeeded.", lambda: compactor.runs, **label)
+    telemetry.counter("compaction_failures", "Compactions that failed.", lambda: compactor.failures, **label)

@@ -160,7 +160,9 @@ def _inferred(name: str, value: Any) -> pa.DataType | None:
     if value is None:
         return None
     try:
-        return pa.infer_type([value])
+        kind = pa.infer_type([value])
+        pa.array([value], kind)
+        return kind
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
         raise MetadataInvalid(
             f"metadata.{name} is {quoted(_text(value))}; the elements of a list must have one type"
