@@ -37,6 +37,9 @@ _FIRST_ROWS = 1024
 # A blocked float32 product and a single dot product differ by rounding: by d * 2**-24 at worst, and far less in
 # practice. Rows this close to the k-th best are scored again, so that ties and order are those of the final scores.
 _TOLERANCE = np.float32(1e-5)
+_BELOW_ALL = np.float32(-2)
+"""A threshold below every cosine, and above the score of rows that are not allowed."""
+_DENSE_SHARE = 0.2
 
 
 class ExactStore(VectorStore):
@@ -101,10 +104,12 @@ class ExactStore(VectorStore):
     def _candidates_by_blocks(self, unit: Float32, k: int, mask: Bool | None) -> list[Neighbors]:
         """Return the same as `_candidates`, from products with float32 vectors of unit norm."""
         pools = [_CandidatePool(k) for _ in range(len(unit))]
-        thresholds = np.full(len(unit), -np.inf, dtype=np.float32)
-        for rows, block in self._blocks(mask):
+        thresholds = np.full(len(unit), _BELOW_ALL, dtype=np.float32)
+        for rows, block, refused in self._blocks(mask):
             scores = _products(unit, block)
-            if thresholds[0] == -np.inf:
+            if refused is not None:
+                scores[:, refused] = -np.inf
+            if thresholds[0] == _BELOW_ALL:
                 thresholds = _initial_thresholds(scores[:, : max(_FIRST_ROWS, k)], k)
             query, column = np.nonzero(scores >= thresholds[:, None])
             bounds = np.searchsorted(query, np.arange(len(unit) + 1)).tolist()
@@ -114,16 +119,20 @@ class ExactStore(VectorStore):
                     thresholds[i] = pool.add(rows[columns], scores[i, columns])
         return [Neighbors(pool.rows, pool.scores) for pool in pools]
 
-    def _blocks(self, mask: Bool | None) -> Iterator[tuple[Int64, Float32]]:
-        """Yield allowed rows in ascending order with their vectors, a block at a time."""
+    def _blocks(self, mask: Bool | None) -> Iterator[tuple[Int64, Float32, Int64 | None]]:
+        """Yield rows in ascending order with their vectors, a block at a time, and which of them are not allowed.
+
+        Of a block with few allowed rows, only these are read; copying more takes longer than comparing the others.
+        """
         for start in range(0, self.count, _BLOCK_ROWS):
             stop = min(start + _BLOCK_ROWS, self.count)
-            if mask is None:
-                yield np.arange(start, stop), self._unit_vectors(slice(start, stop))
-                continue
-            rows = start + np.flatnonzero(mask[start:stop])
-            if rows.size:
-                yield rows, self._unit_vectors(rows)
+            allowed = stop - start if mask is None else int(np.count_nonzero(mask[start:stop]))
+            if mask is None or allowed > _DENSE_SHARE * (stop - start):
+                refused = None if mask is None else np.flatnonzero(~mask[start:stop])
+                yield np.arange(start, stop), self._unit_vectors(slice(start, stop)), refused
+            elif allowed:
+                rows = start + np.flatnonzero(mask[start:stop])
+                yield rows, self._unit_vectors(rows), None
 
     def _unit_vectors(self, rows: slice | Int64) -> Float32:
         if not self._is_small:
@@ -167,9 +176,9 @@ def _products(unit: Float32, block: Float32) -> Float32:
 def _initial_thresholds(scores: Float32, k: int) -> Float32:
     """(q, b) scores of some rows -> (q,) scores below which no row of the collection belongs to the k best."""
     if scores.shape[1] < k:
-        return np.full(len(scores), -np.inf, np.float32)
+        return np.full(len(scores), _BELOW_ALL, np.float32)
     thresholds: Float32 = np.partition(scores, -k, axis=1)[:, -k] - _TOLERANCE
-    return thresholds
+    return np.maximum(thresholds, _BELOW_ALL)
 
 
 class _CandidatePool:
@@ -183,7 +192,7 @@ class _CandidatePool:
     def add(self, rows: Int64, scores: Float32) -> np.float32:
         """Add rows with their approximate scores; return the score below which further rows can't matter."""
         rows, scores = np.concatenate([self.rows, rows]), np.concatenate([self.scores, scores])
-        threshold = np.float32(-np.inf)
+        threshold = _BELOW_ALL
         if len(scores) > self._k:
             threshold = np.partition(scores, -self._k)[-self._k] - _TOLERANCE
             keep = scores >= threshold

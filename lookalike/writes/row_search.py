@@ -32,6 +32,7 @@ class LiveRowSearcher(RowSearch):
         self._split = len(written.version)
         self._version_live = _unless_all(written.live[: self._split])
         self._delta_live = written.live[self._split :]
+        self._delta_full = bool(self._delta_live.all())
         self._delta_count = int(np.count_nonzero(self._delta_live))
         self._delta = ExactStore(*written.delta.vectors(written.slots))
         self._count = written.count
@@ -49,9 +50,9 @@ class LiveRowSearcher(RowSearch):
         found = self.version.search(queries, options, stopwatch, version_allowed)
         if not self._delta_count:
             return found
-        mask = self._delta_mask(options.filter)
+        mask = None if self._delta_full and options.filter is None else self._delta_mask(options.filter)
         if allowed is not None:
-            mask = mask & allowed[self._split :]
+            mask = allowed[self._split :] if mask is None else mask & allowed[self._split :]
         with stopwatch.stage("search"):
             written = self._delta.search(queries, options.limit, mask=mask)
         return [self._merged(a, b, options.limit) for a, b in zip(found, written, strict=True)]
