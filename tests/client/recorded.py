@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from lookalike_client import ApiError, AsyncClient, Client, Part
+from lookalike_client import ApiError, AsyncClient, Client, Part, Patch, Put
 from tests.api.small_collection import PHOTOGRAPHS
 
 PHOTOGRAPH = PHOTOGRAPHS / "chelsea.png"
@@ -33,6 +33,19 @@ CALLS: dict[str, list[Callable[[Any], Any]]] = {
     "iter_items": [lambda client: client.iter_items(filter={"must": []})],
     "item": [lambda client: client.item("a/cat.png"), lambda client: client.item("../x", fields=[])],
     "thumbnail": [lambda client: client.thumbnail("a/cat.png"), lambda client: client.thumbnail("cup/thumbnail")],
+    "put_item": [
+        lambda client: client.put_item("a/cat.png", PHOTOGRAPH, metadata={"caption": "a cat"}, if_none_match="*"),
+        lambda client: client.put_item("a/cat.png", image_url="http://127.0.0.1/cat.jpg", if_match='"1"'),
+        lambda client: client.put_item("a?.png", PHOTOGRAPH),
+    ],
+    "patch_item": [lambda client: client.patch_item("a/cat.png", {"caption": None}, if_match='"1"')],
+    "delete_item": [lambda client: client.delete_item("a/cat.png", if_match='"1"')],
+    "write_items": [
+        lambda client: client.write_items(
+            [Put(id="cat.png", image=PHOTOGRAPH), Patch(id="cat.png", metadata={"a": 1}), {"op": "delete", "id": "b"}]
+        )
+    ],
+    "delete_items": [lambda client: client.delete_items({"must": []}, dry_run=True)],
     "fields": [lambda client: client.fields()],
     "facets": [lambda client: client.facets(fields=["width"], bins=3)],
     "count": [lambda client: client.count({"must": []})],

@@ -4,11 +4,13 @@ from lookalike_client.async_client import AsyncClient
 from lookalike_client.client import Client
 from lookalike_client.errors import ApiError, ConnectionFailed, LookalikeError, ResponseInvalid
 from lookalike_client.inputs import Part, SearchOptions, SearchRequest
+from lookalike_client.operations import Delete, Operation, Patch, Put
 from lookalike_client.results import (
     Classification,
     CollectionInfo,
     Comparison,
     Count,
+    DeletedItems,
     Embeddings,
     Facets,
     FieldFacet,
@@ -25,6 +27,7 @@ from lookalike_client.results import (
     SimilarityMatrix,
     StageStats,
     Thumbnail,
+    WrittenItem,
 )
 from lookalike_client.retries import Retries
 
@@ -37,6 +40,8 @@ __all__ = [
     "Comparison",
     "ConnectionFailed",
     "Count",
+    "Delete",
+    "DeletedItems",
     "Embeddings",
     "Facets",
     "FieldFacet",
@@ -48,8 +53,11 @@ __all__ = [
     "Items",
     "LookalikeError",
     "Model",
+    "Operation",
     "Part",
+    "Patch",
     "Prediction",
+    "Put",
     "Ready",
     "ResponseInvalid",
     "Retries",
@@ -59,4 +67,5 @@ __all__ = [
     "SimilarityMatrix",
     "StageStats",
     "Thumbnail",
+    "WrittenItem",
 ]

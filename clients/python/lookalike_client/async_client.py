@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from lookalike_client import calls, encoder_calls
+from lookalike_client import calls, encoder_calls, write_calls
 from lookalike_client.call import Call
-from lookalike_client.errors import ApiError
+from lookalike_client.errors import ApiError, LookalikeError
 from lookalike_client.images import ImageInput
 from lookalike_client.inputs import Input, Part, Query, ResultOptions, SearchOptions, SearchRequest, single_part
+from lookalike_client.operations import Delete, Operation, Patch, Put
 from lookalike_client.paging import Entry, Page, Pages, item_pages, next_call, search_pages
 from lookalike_client.results import (
     Classification,
     CollectionInfo,
     Comparison,
     Count,
+    DeletedItems,
     Embeddings,
     Facets,
     Hit,
@@ -33,6 +35,7 @@ from lookalike_client.results import (
     SimilarityMatrix,
     StageStats,
     Thumbnail,
+    WrittenItem,
 )
 from lookalike_client.retries import Retries
 from lookalike_client.session import Session, client_options, finish, request_options
@@ -174,6 +177,52 @@ class AsyncClient(Session):
     async def thumbnail(self, id: str) -> Thumbnail:
         """Get an item's thumbnail, at most 256 pixels a side."""
         return await self._send(calls.thumbnail(self._base, id))
+
+    async def put_item(
+        self,
+        id: str,
+        image: ImageInput | None = None,
+        *,
+        image_url: str | None = None,
+        embedding: Sequence[float] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> WrittenItem:
+        """Add an item, or replace it. Give exactly one of `image`, `image_url` and `embedding`."""
+        operation = Put(
+            id=id,
+            image=image,
+            image_url=image_url,
+            embedding=embedding,
+            metadata=metadata,
+            if_match=if_match,
+            if_none_match=if_none_match,
+        )
+        return await self._send_built(lambda: write_calls.write_item(self._base, operation))
+
+    async def patch_item(self, id: str, metadata: Mapping[str, Any], *, if_match: str | None = None) -> WrittenItem:
+        """Change some of an item's metadata: values by column, None to remove one (JSON Merge Patch, RFC 7396)."""
+        return await self._send(write_calls.write_item(self._base, Patch(id=id, metadata=metadata, if_match=if_match)))
+
+    async def delete_item(self, id: str, *, if_match: str | None = None) -> WrittenItem:
+        """Remove an item."""
+        return await self._send(write_calls.write_item(self._base, Delete(id=id, if_match=if_match)))
+
+    async def write_items(self, operations: Iterable[Operation]) -> list[WrittenItem | ApiError]:
+        """Write many items, in order, in as few requests as possible."""
+        results: list[WrittenItem | ApiError] = []
+        requests = write_calls.requests(self._base, operations)
+        while (request := await asyncio.to_thread(next, requests, None)) is not None:
+            try:
+                results += await self._send(request.call)
+            except LookalikeError as error:
+                results += write_calls.results_of_failure(error, request, results)
+        return results
+
+    async def delete_items(self, filter: Mapping[str, Any], dry_run: bool = False) -> DeletedItems:
+        """Delete the items that pass a filter."""
+        return await self._send(write_calls.delete_items(self._base, filter, dry_run))
 
     async def fields(self) -> Facets:
         """List the columns that items can be filtered by, with their types and values."""

@@ -22,7 +22,8 @@ class Call(Generic[T_co]):
     """A request, and the function that reads its response.
 
     Attributes:
-        retried: whether to send it again after a failure: not what changes something, and no health check.
+        retried: whether to send it again after a failure: no reload, and no health check.
+        repeatable: whether it can be sent again where it may have taken effect, such as after a lost connection.
     """
 
     method: str
@@ -32,7 +33,9 @@ class Call(Generic[T_co]):
     json: Any = None
     data: Mapping[str, str] | None = None
     files: Mapping[str, bytes] | None = None
+    headers: Mapping[str, str] | None = None
     retried: bool = True
+    repeatable: bool = True
 
 
 def record(kind: type[T]) -> Callable[[httpx.Response], T]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -34,7 +35,7 @@ from lookalike_client.results import (
 _NEEDS_PARAMETER = re.compile(r"[\x00-\x1f\x7f-\x9f\\%?#;]|(^|/)\.{0,2}(/|\Z)|/thumbnail\Z")
 """Ids that a path can't carry through every proxy."""
 
-_MAX_FIELD_BYTES = 60_000
+MAX_FIELD_BYTES = 60_000
 """Longest option in a form, a little less than the service accepts; a longer one is sent in JSON."""
 
 
@@ -71,14 +72,14 @@ def items(base: str, options: Mapping[str, Any]) -> Call[Items]:
 
 def item(base: str, item_id: str, fields: Sequence[str] | None) -> Call[ItemDetails]:
     """Get an item."""
-    path, params = _item_path(base, item_id)
+    path, params = _item_address(base, item_id)
     params |= _texts(given_options({"fields": fields}))
-    return Call(method="GET", path=path, read=record(ItemDetails), params=params)
+    return Call(method="GET", path=path, read=_read_item, params=params)
 
 
 def thumbnail(base: str, item_id: str) -> Call[Thumbnail]:
     """Get an item's thumbnail."""
-    path, params = _item_path(base, item_id)
+    path, params = _item_address(base, item_id)
     return Call(method="GET", path=f"{path}/thumbnail", read=_read_thumbnail, params=params)
 
 
@@ -137,6 +138,17 @@ def base_path(collection: str | None) -> str:
     return "/v1" if collection is None else f"/v1/collections/{quote(collection, safe='')}"
 
 
+def item_path(base: str, item_id: str) -> str | None:
+    """Return the path of an item; None if a path can't carry its id."""
+    if not item_id or _NEEDS_PARAMETER.search(item_id):
+        return None
+    return f"{base}/items/{quote(item_id, safe='/')}"
+
+
+def _read_item(response: httpx.Response) -> ItemDetails:
+    return replace(record(ItemDetails)(response), etag=response.headers.get("ETag"))
+
+
 def _read_batch(response: httpx.Response) -> list[SearchResults | ApiError]:
     read = member("responses", list[dict[str, Any]])(response)
     return [error_of_problem(each) if "code" in each else parse(SearchResults, each) for each in read]
@@ -165,11 +177,10 @@ def _text(name: str, value: Any) -> str:
 def _form(options: Mapping[str, Any]) -> dict[str, str] | None:
     """Return options as fields of a form; None if one is too long for that."""
     form = {name: str(value) for name, value in _texts(options).items()}
-    return None if any(len(value.encode()) > _MAX_FIELD_BYTES for value in form.values()) else form
+    return None if any(len(value.encode()) > MAX_FIELD_BYTES for value in form.values()) else form
 
 
-def _item_path(base: str, item_id: str) -> tuple[str, dict[str, str | int]]:
+def _item_address(base: str, item_id: str) -> tuple[str, dict[str, str | int]]:
     """Return the path of an item and its parameters; any id can be a parameter, not every one a path."""
-    if not item_id or _NEEDS_PARAMETER.search(item_id):
-        return f"{base}/item", {"id": item_id}
-    return f"{base}/items/{quote(item_id, safe='/')}", {}
+    path = item_path(base, item_id)
+    return (f"{base}/item", {"id": item_id}) if path is None else (path, {})

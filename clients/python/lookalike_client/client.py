@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from lookalike_client import calls, encoder_calls
+from lookalike_client import calls, encoder_calls, write_calls
 from lookalike_client.call import Call
-from lookalike_client.errors import ApiError
+from lookalike_client.errors import ApiError, LookalikeError
 from lookalike_client.images import ImageInput
 from lookalike_client.inputs import Input, Part, Query, ResultOptions, SearchOptions, SearchRequest, single_part
+from lookalike_client.operations import Delete, Operation, Patch, Put
 from lookalike_client.paging import Entry, Page, Pages, item_pages, next_call, search_pages
 from lookalike_client.results import (
     Classification,
     CollectionInfo,
     Comparison,
     Count,
+    DeletedItems,
     Embeddings,
     Facets,
     Hit,
@@ -33,6 +35,7 @@ from lookalike_client.results import (
     SimilarityMatrix,
     StageStats,
     Thumbnail,
+    WrittenItem,
 )
 from lookalike_client.retries import Retries
 from lookalike_client.session import Session, client_options, finish, request_options
@@ -242,6 +245,89 @@ class Client(Session):
     def thumbnail(self, id: str) -> Thumbnail:
         """Get an item's thumbnail, at most 256 pixels a side."""
         return self._send(calls.thumbnail(self._base, id))
+
+    def put_item(
+        self,
+        id: str,
+        image: ImageInput | None = None,
+        *,
+        image_url: str | None = None,
+        embedding: Sequence[float] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> WrittenItem:
+        """Add an item, or replace it. Give exactly one of `image`, `image_url` and `embedding`.
+
+        The next search finds it. Writes need a writable service and a key of the role `write`.
+
+        Args:
+            id: the item's id.
+            image: a path, the bytes of an image file, an open file or a Pillow image.
+            image_url: URL of an image that the service fetches, if it is configured so.
+            embedding: an embedding of the collection's encoder, for an item without an image.
+            metadata: values by column.
+            if_match: replace the item only if it has this `etag`; `*` for any item that exists.
+            if_none_match: `*` to write only if there is no such item.
+        """
+        operation = Put(
+            id=id,
+            image=image,
+            image_url=image_url,
+            embedding=embedding,
+            metadata=metadata,
+            if_match=if_match,
+            if_none_match=if_none_match,
+        )
+        return self._send(write_calls.write_item(self._base, operation))
+
+    def patch_item(self, id: str, metadata: Mapping[str, Any], *, if_match: str | None = None) -> WrittenItem:
+        """Change some of an item's metadata: values by column, None to remove one (JSON Merge Patch, RFC 7396).
+
+        Args:
+            id: the item's id.
+            metadata: the changes.
+            if_match: change the item only if it has this `etag`.
+        """
+        return self._send(write_calls.write_item(self._base, Patch(id=id, metadata=metadata, if_match=if_match)))
+
+    def delete_item(self, id: str, *, if_match: str | None = None) -> WrittenItem:
+        """Remove an item.
+
+        Args:
+            id: the item's id.
+            if_match: remove the item only if it has this `etag`.
+        """
+        return self._send(write_calls.write_item(self._base, Delete(id=id, if_match=if_match)))
+
+    def write_items(self, operations: Iterable[Operation]) -> list[WrittenItem | ApiError]:
+        """Write many items, in order, in as few requests as possible.
+
+        Args:
+            operations: each a `Put`, `Patch` or `Delete`, or a dict such as `{"op": "delete", "id": "cat.jpg"}`.
+
+        Returns:
+            For each operation its result, or its error: one that fails changes nothing and stops nothing.
+
+        Raises:
+            LookalikeError: a whole request failed. `results` are those of the operations in the requests before.
+        """
+        results: list[WrittenItem | ApiError] = []
+        for request in write_calls.requests(self._base, operations):
+            try:
+                results += self._send(request.call)
+            except LookalikeError as error:
+                results += write_calls.results_of_failure(error, request, results)
+        return results
+
+    def delete_items(self, filter: Mapping[str, Any], dry_run: bool = False) -> DeletedItems:
+        """Delete the items that pass a filter.
+
+        Args:
+            filter: which items.
+            dry_run: whether only to count them.
+        """
+        return self._send(write_calls.delete_items(self._base, filter, dry_run))
 
     def fields(self) -> Facets:
         """List the columns that items can be filtered by, with their types and values."""

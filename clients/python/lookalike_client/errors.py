@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -13,7 +14,13 @@ _MAX_TEXT = 200
 
 
 class LookalikeError(Exception):
-    """Any error of a call."""
+    """Any error of a call.
+
+    Attributes:
+        results: where `write_items` raised it, the results of the operations before, which were sent in other requests.
+    """
+
+    results: Sequence[Any] = ()
 
 
 class ConnectionFailed(LookalikeError):

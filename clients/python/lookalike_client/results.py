@@ -192,7 +192,40 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemDetails(Item, Source):
-    """An item, and what the response comes from."""
+    """An item, and what the response comes from.
+
+    Attributes:
+        etag: changes with the item's metadata and its vector; writes take it as `if_match`.
+    """
+
+    etag: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenItem(Source):
+    """What became of an item that was written.
+
+    Attributes:
+        id: the item's id.
+        result: `created`, `replaced`, `patched` or `deleted`.
+        etag: of the item as it is now, None if it was deleted.
+        metadata: the item's columns, None if it was deleted or written together with others.
+        thumbnail_url: as in `Item`, None in the same cases.
+    """
+
+    id: str
+    result: str
+    etag: str | None
+    metadata: dict[str, Any] | None = None
+    thumbnail_url: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeletedItems(Source):
+    """How many items were deleted; with `dry_run`, would be."""
+
+    count: int
+    dry_run: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +321,8 @@ class CollectionInfo:
     created: str | None
     swaps: int
     failure: Failure | None
+    writable: bool = False
+    pending_writes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,11 @@ _FAILURES = (httpx.NetworkError, httpx.RemoteProtocolError)
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often and how long to retry calls that change nothing.
+    """How often and how long to retry calls.
 
     A call is sent again after status 429, 502, 503 or 504, and after a connection that was refused or reset. It waits
-    for the time of `Retry-After`, else for a delay that doubles.
+    for the time of `Retry-After`, else for a delay that doubles. A write that can't be repeated is sent again only
+    where the first one had no effect: after status 429 or 503, and after a connection that was refused.
 
     Attributes:
         attempts: number of times to retry; 0 for never.
@@ -41,6 +42,17 @@ class Retries:
                 return None
             delay = max(delay, named)
         return delay * random.uniform(1.0, 1.25)  # not all clients at once
+
+
+def had_no_effect(outcome: httpx.Response | httpx.RequestError) -> bool:
+    """Return whether the service has certainly not done what a call asked for.
+
+    A service that is overloaded, has no space or limits the rate refuses before it writes. Behind 502, 504 and a
+    connection that was lost, the service may have written, and only its response is missing.
+    """
+    if isinstance(outcome, httpx.Response):
+        return outcome.status_code in (429, 503)
+    return isinstance(outcome, httpx.ConnectError)
 
 
 def _is_passing(outcome: httpx.Response | httpx.RequestError) -> bool:

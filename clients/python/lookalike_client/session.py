@@ -11,7 +11,7 @@ import httpx
 from lookalike_client import calls
 from lookalike_client.call import Call
 from lookalike_client.errors import ConnectionFailed, error_of_response
-from lookalike_client.retries import Retries
+from lookalike_client.retries import Retries, had_no_effect
 
 T = TypeVar("T")
 SessionT = TypeVar("SessionT", bound="Session")
@@ -45,7 +45,9 @@ class Session:
         return name or self.collection or ""
 
     def _delay(self, call: Call[Any], attempt: int, outcome: httpx.Response | httpx.RequestError) -> float | None:
-        return self._retries.delay(attempt, outcome) if call.retried else None
+        if not call.retried or not (call.repeatable or had_no_effect(outcome)):
+            return None
+        return self._retries.delay(attempt, outcome)
 
 
 def client_options(base_url: str, key: str | None, timeout: float | httpx.Timeout) -> dict[str, Any]:
@@ -60,7 +62,13 @@ def client_options(base_url: str, key: str | None, timeout: float | httpx.Timeou
 
 def request_options(call: Call[Any]) -> dict[str, Any]:
     """Return the arguments of httpx's `request`."""
-    given = {"params": call.params, "json": call.json, "data": call.data, "files": call.files}
+    given = {
+        "params": call.params,
+        "json": call.json,
+        "data": call.data,
+        "files": call.files,
+        "headers": call.headers,
+    }
     return {
         "method": call.method,
         "url": call.path,
