@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from lookalike_client.images import ImageInput, as_base64
+from lookalike_client.images import ImageInput, as_base64, image_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,14 @@ def as_operation(given: Operation) -> Put | Patch | Delete:
     if kind is None:
         raise ValueError(f"op is {name!r}; it must be one of {', '.join(_KINDS)}")
     return kind(**arguments)
+
+
+def loaded(given: Operation) -> Put | Patch | Delete:
+    """Return an operation with the bytes of its image; raises as `as_operation` and `image_bytes` do."""
+    operation = as_operation(given)
+    if isinstance(operation, Put) and operation.image is not None:
+        return replace(operation, image=image_bytes(operation.image))
+    return operation
 
 
 def operation_body(operation: Put | Patch | Delete) -> dict[str, Any]:

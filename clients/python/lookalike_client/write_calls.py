@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import httpx
@@ -18,10 +18,10 @@ from lookalike_client.operations import (
     Operation,
     Patch,
     Put,
-    as_operation,
     conditions,
     content,
     is_repeatable,
+    loaded,
     operation_body,
 )
 from lookalike_client.results import DeletedItems, WrittenItem, parse
@@ -31,15 +31,22 @@ _MAX_OPERATIONS = 1_000
 _MAX_IMAGES = 64
 """Operations of a request whose image the service decodes and encodes: its response must come within the timeout."""
 _MAX_BODY_BYTES = 4 << 20
+_STATUSES_OF_ITEMS = (400, 412, 413, 415, 422)
+"""What is wrong with an item; other errors, such as 401 or 503, would meet every item."""
 _HEADERS = {"if_match": "If-Match", "if_none_match": "If-None-Match"}
 
 
 @dataclass(frozen=True, slots=True)
 class WriteRequest:
-    """Operations that are sent together: the call, and how many they are."""
+    """Operations that are sent together, or one that is too large for that.
+
+    Attributes:
+        call: the call.
+        single: whether it writes one item by itself, so that an error of the call is that of the item.
+    """
 
     call: Call[list[WrittenItem | ApiError]]
-    count: int
+    single: bool = False
 
 
 def write_item(base: str, operation: Put | Patch | Delete) -> Call[WrittenItem]:
@@ -58,34 +65,30 @@ def write_item(base: str, operation: Put | Patch | Delete) -> Call[WrittenItem]:
 
 
 def requests(base: str, operations: Iterable[Operation]) -> Iterator[WriteRequest]:
-    """Yield the requests that write items, in order; the files of each are read just before it."""
-    bodies: list[dict[str, Any]] = []
+    """Yield the requests that write items, in order; files are read as their requests come."""
+    batch: list[Put | Patch | Delete] = []
     size = images = 0
-    repeatable = True
-    for operation in map(as_operation, operations):
-        body = operation_body(operation)
-        length = len(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
-        encoded = "image" in body or "url" in body
-        full = len(bodies) == _MAX_OPERATIONS or size + length > _MAX_BODY_BYTES or images + encoded > _MAX_IMAGES
-        if bodies and full:
-            yield WriteRequest(_batch(base, bodies, repeatable), len(bodies))
-            bodies, size, images, repeatable = [], 0, 0, True
-        bodies.append(body)
+    for operation in map(loaded, operations):
+        length, encoded = _json_size(operation), isinstance(operation, Put) and operation.embedding is None
+        full = len(batch) == _MAX_OPERATIONS or size + length > _MAX_BODY_BYTES or images + encoded > _MAX_IMAGES
+        if batch and full:
+            yield _request(base, batch)
+            batch, size, images = [], 0, 0
+        batch.append(operation)
         size, images = size + length, images + encoded
-        repeatable = repeatable and is_repeatable(operation)
-    if bodies:
-        yield WriteRequest(_batch(base, bodies, repeatable), len(bodies))
+    if batch:
+        yield _request(base, batch)
 
 
 def results_of_failure(
     error: LookalikeError, request: WriteRequest, results: list[WrittenItem | ApiError]
 ) -> list[WrittenItem | ApiError]:
-    """Return the results of a request that failed: of a single operation that is too large, its error.
+    """Return the results of a request that failed: of a single operation, its error.
 
     Raises:
         LookalikeError: the error, with the results of the requests before.
     """
-    if request.count == 1 and isinstance(error, ApiError) and error.status == 413:
+    if request.single and isinstance(error, ApiError) and error.status in _STATUSES_OF_ITEMS:
         return [error]
     error.results = results
     raise error
@@ -110,6 +113,26 @@ def _body(operation: Put | Patch | Delete) -> dict[str, Any]:
                 "data": {"metadata": metadata} if metadata else None,
             }
     return {"json": content(operation)}
+
+
+def _request(base: str, operations: Sequence[Put | Patch | Delete]) -> WriteRequest:
+    if len(operations) == 1 and _json_size(operations[0]) > _MAX_BODY_BYTES:
+        # The service limits the body, and JSON would be a third larger.
+        return WriteRequest(_as_list(write_item(base, operations[0])), single=True)
+    repeatable = all(map(is_repeatable, operations))
+    return WriteRequest(_batch(base, [operation_body(each) for each in operations], repeatable))
+
+
+def _as_list(call: Call[WrittenItem]) -> Call[list[WrittenItem | ApiError]]:
+    given = {field.name: getattr(call, field.name) for field in fields(call) if field.name != "read"}
+    return Call(**given, read=lambda response: [call.read(response)])
+
+
+def _json_size(operation: Put | Patch | Delete) -> int:
+    """Return how many bytes an operation has in JSON, about."""
+    if isinstance(operation, Put) and isinstance(operation.image, bytes):
+        return 4 * len(operation.image) // 3 + _json_size(replace(operation, image=None, image_url=operation.id))
+    return len(json.dumps(operation_body(operation)))
 
 
 def _batch(base: str, bodies: list[dict[str, Any]], repeatable: bool) -> Call[list[WrittenItem | ApiError]]:
