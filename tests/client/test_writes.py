@@ -260,7 +260,13 @@ NOT_REPEATABLE: list[Callable[[Client], object]] = [
     lambda client: client.write_items([Put(id="cat.png", embedding=[1], if_none_match="*")]),
     lambda client: client.delete_items({"must": []}),
 ]
-LOST = [httpx.ReadError("lost"), httpx.RemoteProtocolError("closed"), httpx.Response(502), httpx.Response(504)]
+LOST = [
+    httpx.ReadError("lost"),
+    httpx.RemoteProtocolError("closed"),
+    httpx.Response(502),
+    httpx.Response(504),
+    _problem(503, "deadline_exceeded"),
+]
 REFUSED = [httpx.ConnectError("refused"), _problem(503, "pending_full"), _problem(429, "rate_limited")]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from lookalike_client.errors import retry_after_of
+from lookalike_client.errors import error_of_response, retry_after_of
 
 _STATUSES = frozenset({429, 502, 503, 504})
 _FAILURES = (httpx.NetworkError, httpx.RemoteProtocolError)
@@ -47,11 +47,12 @@ class Retries:
 def had_no_effect(outcome: httpx.Response | httpx.RequestError) -> bool:
     """Return whether the service has certainly not done what a call asked for.
 
-    A service that is overloaded, has no space or limits the rate refuses before it writes. Behind 502, 504 and a
-    connection that was lost, the service may have written, and only its response is missing.
+    A service that is overloaded, has no space or limits the rate refuses before it writes. Behind 502, 504, a deadline
+    and a connection that was lost, it may have written, and only its response is missing.
     """
     if isinstance(outcome, httpx.Response):
-        return outcome.status_code in (429, 503)
+        late = error_of_response(outcome).code == "deadline_exceeded"
+        return outcome.status_code == 429 or (outcome.status_code == 503 and not late)
     return isinstance(outcome, httpx.ConnectError)
 
 
