@@ -9,6 +9,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from cli.add import add
+from cli.delete import delete
 from cli.demo import demo
 from cli.duplicates import duplicates
 from cli.embed import embed
@@ -66,6 +68,8 @@ for command in (
     fields,
     items,
     serve,
+    add,
+    delete,
     key,
     duplicates,
     embed,

@@ -26,6 +26,7 @@ from lookalike.encoders.protocol import Encoder
 from lookalike.errors import EncoderError, LookalikeError
 from lookalike.types import Float32, UInt8
 
+S = TypeVar("S")
 T = TypeVar("T")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "std::bad_alloc")
 """How torch, CUDA and OpenVINO word it."""
@@ -69,7 +70,7 @@ class EncodedBatch:
 
 
 def outcome_batches(
-    tasks: Iterable[DecodeTask], decode: Callable[[DecodeTask], T], executor: Executor, ahead: int, size: int
+    tasks: Iterable[S], decode: Callable[[S], T], executor: Executor, ahead: int, size: int
 ) -> Generator[list[T], None, None]:
     """Yield the outcomes of the tasks in their order, in batches; the next ones are decoded meanwhile.
 
@@ -86,7 +87,7 @@ def outcome_batches(
 
 
 def _decode_ahead(
-    tasks: Iterable[DecodeTask], decode: Callable[[DecodeTask], T], executor: Executor, ahead: int
+    tasks: Iterable[S], decode: Callable[[S], T], executor: Executor, ahead: int
 ) -> Generator[T, None, None]:
     submitted: Iterator[Future[T]] = (executor.submit(decode, task) for task in tasks)
     with closing(prefetch(submitted, ahead)) as futures:
