@@ -223,8 +223,8 @@ def _fit(value: Any, kind: pa.DataType) -> Any:
 def _fit_record(value: Any, kind: pa.DataType) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise _Unfit
-    for name in value:
-        if kind.get_field_index(name) < 0:
+    for name, inner in value.items():
+        if kind.get_field_index(name) < 0 and _without_null(inner) is not None:
             raise _Unfit(f"it has no field {quoted(str(name))}")
     return {field.name: _fit(value.get(field.name), field.type) for field in kind}
 

@@ -274,13 +274,12 @@ class _Group:
         """Check that the item may take a place in memory, which one that has been written has already."""
         if self._items.is_written(item_id) or item_id in self._changes:
             return
-        more = sum(
-            change.item is not None and not self._items.is_written(each) for each, change in self._changes.items()
-        )
-        if self._items.written + more >= self._max_pending:
+        changes = self._changes.items()
+        held = self._items.written + sum((each.item is not None) - self._items.is_written(i) for i, each in changes)
+        if held >= self._max_pending:
             raise PendingFull(
-                f"{self._items.written + more:,} written items are in memory, the most that this service holds "
-                "(LOOKALIKE_MAX_PENDING); retry after the next compaction"
+                f"{held:,} written items are in memory, the most that this service holds (LOOKALIKE_MAX_PENDING); retry "
+                "after the next compaction"
             )
 
 
