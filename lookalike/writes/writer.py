@@ -278,8 +278,8 @@ class _Group:
         held = self._items.written + sum((each.item is not None) - self._items.is_written(i) for i, each in changes)
         if held >= self._max_pending:
             raise PendingFull(
-                f"{held:,} written items are in memory, the most that this service holds (LOOKALIKE_MAX_PENDING); retry "
-                "after the next compaction"
+                f"{held:,} written items are in memory, the most that this service holds (LOOKALIKE_MAX_PENDING); "
+                "retry after the next compaction"
             )
 
 
