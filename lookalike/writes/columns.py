@@ -41,22 +41,28 @@ class WritableColumns:
     """
 
     def __init__(self, version: Mapping[str, pa.DataType], new: Mapping[str, pa.DataType]) -> None:
-        """`version` are the columns of the version's metadata, `new` those that writes created."""
+        """`version` are the columns of the version's metadata, `new` those that writes created.
+
+        Where both have a column, the version's type has precedence, unless it can become the other one.
+        """
         self.types: dict[str, pa.DataType] = dict(version)
         self.new: dict[str, pa.DataType] = {}
         for name, kind in new.items():
-            self._add({name: kind})
+            before = version.get(name, kind)
+            if before == kind or pa.types.is_null(before) or (before == pa.int64() and kind == pa.float64()):
+                self._add({name: kind})
 
     def _add(self, found: Mapping[str, pa.DataType]) -> None:
         self.types |= found
         self.new |= found
 
-    def typed(self, metadata: Mapping[str, Any], *, grow: bool = True) -> TypedRecord:
+    def typed(self, metadata: Mapping[str, Any], *, grow: bool = True, as_text: bool = False) -> TypedRecord:
         """Return metadata as values of the columns' types.
 
         Args:
             metadata: JSON values; None and empty values of unknown columns are left out.
             grow: whether unknown names become columns.
+            as_text: whether columns of text take any value as text, since they had another type when it was written.
 
         Returns:
             The record; `new` are the columns that it needs, which `add` adds.
@@ -70,13 +76,15 @@ class WritableColumns:
             if value is None:
                 continue
             kind = self.types.get(name)
-            if kind is None:
+            if kind is None or pa.types.is_null(kind):
                 kind = _inferred(name, value) if grow else None
                 if kind is None:
                     continue
                 new[name] = kind
             elif name in self.new and _is_widened(value, kind):
                 new[name] = kind = pa.float64()
+            if as_text and _is_text(kind) and not isinstance(value, str):
+                value = _text(value)
             values[name] = _fitting(name, value, kind)
         created = sorted(new.keys() - self.types.keys())
         if created and len(self.types) + len(created) > MAX_COLUMNS:
@@ -310,6 +318,10 @@ def _json_ready(value: Any, kind: pa.DataType) -> Any:
 def _kind_text(kind: pa.DataType) -> str:
     plain = plain_type(kind)
     return plain if plain == type_name(kind) or pa.types.is_nested(kind) else f"{plain} ({type_name(kind)})"
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _text(value: Any) -> str:

@@ -134,7 +134,8 @@ class ExtendedColumns:
     def column(self, name: str) -> pa.ChunkedArray:
         """Return the (n,) values of a column."""
         if name in self._metadata.columns:
-            return self._metadata.column(name)
+            found, kind = self._metadata.column(name), self._types[name]
+            return found if found.type == kind else found.cast(kind)
         return pa.chunked_array([pa.nulls(len(self._metadata), self._types[name])])
 
     def __len__(self) -> int:

@@ -102,31 +102,42 @@ class LiveItems:
             return None
         if entry.kind == "put":
             assert entry.vector is not None
-            return self.new_item(entry.id, entry.metadata, np.frombuffer(entry.vector, np.float16), entry.thumbnail)
+            vector = np.frombuffer(entry.vector, np.float16)
+            return self.new_item(entry.id, entry.metadata, vector, entry.thumbnail, as_text=True)
         row = self._version_row(entry.id)
         if row is None:  # the sources no longer hold the item
             return None
-        return self.with_metadata(self._stored_item(row), entry.metadata)
+        return self.with_metadata(self._stored_item(row), entry.metadata, as_text=True)
 
-    def new_item(self, item_id: str, metadata: Mapping[str, Any], vector: Float16, thumbnail: bytes | None) -> LiveItem:
+    def new_item(
+        self,
+        item_id: str,
+        metadata: Mapping[str, Any],
+        vector: Float16,
+        thumbnail: bytes | None,
+        *,
+        as_text: bool = False,
+    ) -> LiveItem:
         """Return an item with a (d,) vector, and add the columns that its metadata needs.
 
         Raises:
             MetadataInvalid: a value does not fit its column.
         """
-        return self.with_metadata(LiveItem(item_id, {"id": item_id}, {"id": item_id}, vector, thumbnail), metadata)
+        item = LiveItem(item_id, {"id": item_id}, {"id": item_id}, vector, thumbnail)
+        return self.with_metadata(item, metadata, as_text=as_text)
 
-    def with_metadata(self, item: LiveItem, changes: Mapping[str, Any]) -> LiveItem:
+    def with_metadata(self, item: LiveItem, changes: Mapping[str, Any], *, as_text: bool = False) -> LiveItem:
         """Return an item with other values in some columns, and add the columns that these need.
 
         Args:
             item: any item.
             changes: JSON values by column, None for no value.
+            as_text: as in `WritableColumns.typed`.
 
         Raises:
             MetadataInvalid: a value does not fit its column.
         """
-        typed = self.columns.typed(changes)
+        typed = self.columns.typed(changes, as_text=as_text)
         self.columns.add(typed)
         kept = {name: value for name, value in item.values.items() if name not in changes}
         shown = {name: value for name, value in item.record.items() if name not in changes}

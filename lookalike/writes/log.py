@@ -72,9 +72,10 @@ class WriteLog:
                 self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             try:
+                acknowledged = self._acknowledged()  # first: another process may write now, and raise both
                 self._prepare(create=create)
                 self.last: int = self._one("SELECT coalesce(max(number), 0) FROM item")
-                self._require_complete()
+                self._require_complete(acknowledged)
             except BaseException:
                 self._connection.close()
                 raise
@@ -92,9 +93,8 @@ class WriteLog:
         if version > _FORMAT:
             raise FormatTooNew(f"{self._path} has format {version}; this release reads {_FORMAT}; upgrade lookalike")
 
-    def _require_complete(self) -> None:
+    def _require_complete(self, acknowledged: int) -> None:
         """Check that the database reaches the last acknowledged write."""
-        acknowledged = self._acknowledged()
         if self.last < acknowledged:
             raise WritesDamaged(
                 f"{self._path} ends at write {self.last}, but write {acknowledged} was acknowledged: its write-ahead "
@@ -124,9 +124,17 @@ class WriteLog:
         with self._translated():
             return int(self._one("SELECT count(*) FROM item WHERE number > ?", after))
 
-    def all_entries(self) -> Iterator[Entry]:
-        """Yield the last write of every item ever written, without vectors and thumbnails. Raises WritesDamaged."""
-        yield from self._entries(f"SELECT {_WITHOUT_BLOBS} FROM item ORDER BY number", (), blobs=False)
+    def all_entries(self, after: int = 0) -> Iterator[Entry]:
+        """Yield the last write of every item ever written, in order of their numbers, without vectors and thumbnails.
+
+        Args:
+            after: a number; only later writes are yielded.
+
+        Raises:
+            WritesDamaged: a write differs from its checksum.
+        """
+        query = f"SELECT {_WITHOUT_BLOBS} FROM item WHERE number > ? ORDER BY number"
+        yield from self._entries(query, (after,), blobs=False)
 
     def find(self, item_id: str) -> Entry | None:
         """Return the last write of an item, without vector and thumbnail; None if it was never written."""
@@ -147,6 +155,24 @@ class WriteLog:
     def released(self) -> int:
         """Return the number of the last write whose vector may be gone, since a version holds it."""
         return int(self._state("released") or 0)
+
+    def require_fits(self, writes: int, version: str) -> None:
+        """Check that the log has the writes that a version lacks.
+
+        Args:
+            writes: number of the last write that the version holds.
+            version: its name, for the message.
+
+        Raises:
+            WritesDamaged: it has not, or the version holds later writes than the log.
+        """
+        released = self.released()
+        if not released <= writes <= self.last:
+            raise WritesDamaged(
+                f"version {version} of {self.root} holds the writes up to {writes}, but the log has those from "
+                f"{released + 1} to {self.last}: make the version current that was so before, or restore the "
+                "collection from a snapshot"
+            )
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -206,7 +232,8 @@ class WriteLog:
         """Copy the log as of this moment into a folder, as a log that can be opened there."""
         with self._translated(), closing(sqlite3.connect(folder / LOG_FILE)) as target:
             self._connection.backup(target)
-            (folder / HEAD_FILE).write_text(_head_text(self.last), "ascii")
+            last = target.execute("SELECT coalesce(max(number), 0) FROM item").fetchone()[0]  # may be above `self.last`
+            (folder / HEAD_FILE).write_text(_head_text(last), "ascii")
 
     def close(self) -> None:
         """Close the database; the last connection removes the write-ahead log."""

@@ -63,7 +63,7 @@ class Writer:
         """
         self._lock = threading.RLock()
         self._max_pending = max_pending
-        self._stream = _acquire(collection.root)
+        self._stream = lock_writes(collection.root)
         try:
             self._log = WriteLog(collection.root, create=True)
             try:
@@ -289,13 +289,8 @@ def _tag(item: LiveItem | None) -> str | None:
 
 def _loaded(version: Collection, log: WriteLog) -> LiveItems:
     """Return the items of a version with the writes that it lacks."""
-    held, released = version.manifest.writes, log.released()
-    if not released <= held <= log.last:
-        raise WritesDamaged(
-            f"version {version.manifest.version} of {version.root} holds the writes up to {held}, but the log has "
-            f"those from {released + 1} to {log.last}: make the version current that was so before, or restore the "
-            "collection from a snapshot"
-        )
+    held = version.manifest.writes
+    log.require_fits(held, version.manifest.version)
     _require_encoder(version, log)
     items = LiveItems(version, log.new_columns())
     for entry in log.pending(held):
@@ -321,7 +316,14 @@ def _require_encoder(version: Collection, log: WriteLog) -> None:
     )
 
 
-def _acquire(root: Path) -> TextIO:
+def lock_writes(root: Path) -> TextIO:
+    """Return the open file whose lock makes this process the collection's writer, until it is closed.
+
+    Raises:
+        CollectionBusy: another process writes to the collection.
+        CollectionUnwritable: its folder can't be written to.
+        DiskFull: there is no space for the file.
+    """
     try:
         stream = (root / LOCK_FILE).open("a+")
     except OSError as error:
