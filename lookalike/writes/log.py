@@ -124,6 +124,11 @@ class WriteLog:
         with self._translated():
             return int(self._one("SELECT count(*) FROM item WHERE number > ?", after))
 
+    def count_puts(self, after: int) -> int:
+        """Return the number of items whose last write has a number above `after` and holds a vector."""
+        with self._translated():
+            return int(self._one("SELECT count(*) FROM item WHERE number > ? AND kind = 'put'", after))
+
     def all_entries(self, after: int = 0) -> Iterator[Entry]:
         """Yield the last write of every item ever written, in order of their numbers, without vectors and thumbnails.
 
@@ -205,7 +210,9 @@ class WriteLog:
             self._connection.executemany(
                 f"INSERT OR REPLACE INTO item ({_COLUMNS}) VALUES ({', '.join('?' * 10)})", rows
             )
-            for name, kind in new_columns.items() - self._columns.items():
+            for name, kind in new_columns.items():
+                if self._columns.get(name) == kind:
+                    continue
                 self._connection.execute(
                     "INSERT INTO new_column VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET type = excluded.type",
                     (name, pa.schema([("", kind)]).serialize().to_pybytes()),

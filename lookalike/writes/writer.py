@@ -291,7 +291,7 @@ def _loaded(version: Collection, log: WriteLog) -> LiveItems:
     """Return the items of a version with the writes that it lacks."""
     held = version.manifest.writes
     log.require_fits(held, version.manifest.version)
-    _require_encoder(version, log)
+    require_encoder(version, log)
     items = LiveItems(version, log.new_columns())
     for entry in log.pending(held):
         try:
@@ -302,13 +302,10 @@ def _loaded(version: Collection, log: WriteLog) -> LiveItems:
     return items
 
 
-def _require_encoder(version: Collection, log: WriteLog) -> None:
+def require_encoder(version: Collection, log: WriteLog) -> None:
+    """Check that the pending vectors of a log can be compared with a version's. Raises EncoderMismatch."""
     encoder = log.encoder()
-    if (
-        encoder is None
-        or encoder == version.manifest.encoder.identity
-        or not log.count_pending(version.manifest.writes)
-    ):
+    if encoder is None or encoder == version.manifest.encoder.identity or not log.count_puts(version.manifest.writes):
         return
     raise EncoderMismatch(
         f"{version.root} has pending writes by another encoder than that of its version, "
