@@ -9,8 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli.add import add
-from cli.delete import delete
+from cli.compact import compact
 from cli.demo import demo
 from cli.duplicates import duplicates
 from cli.embed import embed
@@ -78,6 +77,7 @@ for command in (
     train,
     gallery,
     mcp,
+    compact,
     pull,
     push,
 ):

@@ -49,11 +49,13 @@ class RowChunk:
         encoded: (m, columns of ENCODED_SCHEMA) of the items that have a vector, in row order.
         metadata: their metadata, as the sources gave it.
         rejected: columns of REJECTED_SCHEMA of the items that have none.
+        left_out: number of items that are in neither, since a write put or deleted them.
     """
 
     encoded: pa.Table
     metadata: pa.Table
     rejected: pa.Table
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,10 @@ class RowStream:
     Attributes:
         chunks: in row order.
         schema: of the metadata, without the columns that are measured on images.
-        seen: number of items, rejected ones included.
+        seen: number of items, rejected ones and those that are left out included.
         kept: what is kept where the disk is full, for the error message.
         skipped: number of files that the sources skipped.
+        is_complete: whether `schema` and the metadata have all columns of the version, the measured ones included.
     """
 
     chunks: Iterable[RowChunk]
@@ -73,6 +76,7 @@ class RowStream:
     seen: int
     kept: str = "what was encoded is kept"
     skipped: int = 0
+    is_complete: bool = False
 
 
 def vectors_of(table: pa.Table, dim: int) -> Float16:

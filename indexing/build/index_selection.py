@@ -8,7 +8,7 @@ Dimension letters: n vectors, q queries, d embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,26 @@ def build_within_budget(
         _remove_index(folder)
     trials = try_presets(vectors, candidates(store, len(vectors)), budget, folder, text, report_step)
     return _build_fastest(vectors, folder, store, budget, text, trials, report_step)
+
+
+def build_chosen(
+    vectors: Float16, folder: Path, store: str, plan: Mapping[str, Any], budget: IndexBudget, text: Float32 | None
+) -> BuiltStore:
+    """Build the preset that was chosen for an earlier version of the collection, without trying the others again.
+
+    Args:
+        vectors: (n, d) float16 of about unit norm, usually a memory map.
+        folder: for the store's files.
+        store: as it was asked for.
+        plan: the earlier version's table of trials.
+        budget: of which the recall is tuned for.
+        text: (q, d) float32 unit vectors of text queries.
+
+    Raises:
+        StoreUnavailable: the library behind the store failed.
+    """
+    built = _build(vectors, folder, str(plan["chosen"]), budget, text, requested=store)
+    return replace(built, report={**built.report, "plan": dict(plan)})
 
 
 def _build_fastest(

@@ -47,15 +47,19 @@ class RowCounts:
         rejected: error code -> number of items.
         captions: a fixed sample of at most MAX_SAMPLED_CAPTIONS captions.
         first_error: the first rejected item's message; None if none was rejected.
+        left_out: items that a write put or deleted.
     """
 
     indexed: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     captions: list[str] = field(default_factory=list)
     first_error: str | None = None
+    left_out: int = 0
 
 
-def write_rows(folder: Path, chunks: Iterable[RowChunk], planned: pa.Schema, dim: int) -> RowCounts:
+def write_rows(
+    folder: Path, chunks: Iterable[RowChunk], planned: pa.Schema, dim: int, *, is_complete: bool = False
+) -> RowCounts:
     """Write the files of a version, except for its store and manifest.
 
     Args:
@@ -63,6 +67,7 @@ def write_rows(folder: Path, chunks: Iterable[RowChunk], planned: pa.Schema, dim
         chunks: in row order.
         planned: the plan's metadata schema.
         dim: d.
+        is_complete: whether `planned` and the metadata have all columns of the version.
     """
     counts, sample = RowCounts(), _CaptionSample()
     with ExitStack() as stack:
@@ -82,10 +87,11 @@ def write_rows(folder: Path, chunks: Iterable[RowChunk], planned: pa.Schema, dim
                     rejected.write_table(chunk.rejected)
                     counts.rejected.update(chunk.rejected.column("code").to_pylist())
                     counts.first_error = counts.first_error or chunk.rejected.column("message")[0].as_py()
+                counts.left_out += chunk.left_out
                 sample.add(chunk)
-                yield _metadata(chunk, schema)
+                yield conform(chunk.metadata, schema) if is_complete else _metadata(chunk, schema)
 
-        schema = _schema(planned)
+        schema = planned if is_complete else _schema(planned)
         counts.indexed = write_metadata(folder, schema, metadata())
     counts.captions = sample.captions()
     return counts

@@ -8,19 +8,19 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from indexing.build.budget import IndexBudget
-from indexing.build.index_selection import build_within_budget
+from indexing.build.index_selection import build_chosen, build_within_budget
 from indexing.build.preset_trials import ProgressCallback
 from indexing.build.prompts import prompts
 from indexing.build.query_sets import MIN_QUERIES, query_budget
@@ -28,16 +28,33 @@ from indexing.build.rows import RowCounts, write_rows
 from indexing.row_stream import RowStream
 from lookalike.collection import REJECTED, VECTORS, VERSIONS, new_version_name, publish, staging_folder
 from lookalike.disk_errors import translated_disk_errors
-from lookalike.encoders.protocol import Encoder, TextEncoder
 from lookalike.errors import EncoderError, SourceError
 from lookalike.manifest import FORMAT_VERSION, Counts, EncoderEntry, Manifest, StoreEntry
 from lookalike.metadata import PARQUET_FILE
 from lookalike.row_sample import write_sample
 from lookalike.stores.registry import EXACT, TORCH_EXACT, discard_store, publish_store, resolve_kind
-from lookalike.types import Float32
+from lookalike.types import EncoderSpec, Float32
 
 _TEXT_BATCH_SIZE = 256
 _log = logging.getLogger(__name__)
+
+
+class VersionEncoder(Protocol):
+    """What a version needs of the encoder that made its vectors; an `Encoder` has it."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder's properties."""
+        ...
+
+
+@runtime_checkable
+class EncodesTexts(Protocol):
+    """Texts to vectors, with which the recall of text queries is measured."""
+
+    def encode_texts(self, texts: Sequence[str], /) -> Float32:
+        """Return the (n, d) vectors of n texts."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +66,20 @@ class BuildSpec:
         budget: limits of the index.
         sources: the arguments, for the manifest.
         inputs: digest of everything that decides the version's content.
+        writes: number of the last write that the version holds.
+        chosen: the table of presets that were tried for an earlier version, whose choice is built; None to choose.
     """
 
     store: str
     budget: IndexBudget
     sources: tuple[str, ...]
     inputs: str
+    writes: int = 0
+    chosen: Mapping[str, Any] | None = None
 
 
 def build_version(
-    root: Path, rows: RowStream, encoder: Encoder, spec: BuildSpec, on_progress: ProgressCallback | None = None
+    root: Path, rows: RowStream, encoder: VersionEncoder, spec: BuildSpec, on_progress: ProgressCallback | None = None
 ) -> Manifest:
     """Build and publish a version; `on_progress` is called with the name of each step.
 
@@ -71,8 +92,10 @@ def build_version(
     store: StoreEntry | None = None
     try:
         with translated_disk_errors(root, rows.kept):  # inside the try, since the staging folder is removed below
-            counts = write_rows(staging, rows.chunks, rows.schema, encoder.spec.dim)
-            _check_counts(rows.seen, counts)
+            dim = encoder.spec.dim
+            counts = write_rows(staging, rows.chunks, rows.schema, dim, is_complete=rows.is_complete)
+            seen = rows.seen - counts.left_out
+            _check_counts(seen, counts)
             write_sample(staging, np.load(staging / VECTORS, mmap_mode="r"))
             store, recall = _build_store(staging, encoder, counts, spec, on_progress)
         manifest = Manifest(
@@ -84,7 +107,7 @@ def build_version(
             encoder=EncoderEntry.of(encoder.spec),
             store=store,
             counts=Counts(
-                seen=rows.seen + rows.skipped,
+                seen=seen + rows.skipped,
                 indexed=counts.indexed,
                 rejected=counts.rejected.total(),
                 skipped=rows.skipped,
@@ -92,6 +115,7 @@ def build_version(
             recall=recall,
             sources=list(spec.sources),
             inputs=spec.inputs,
+            writes=spec.writes,
         )
         publish_store(store.kind, store.params)
         publish(root, staging, manifest)
@@ -137,7 +161,7 @@ def _check_counts(seen: int, counts: RowCounts) -> None:
 
 
 def _build_store(
-    staging: Path, encoder: Encoder, counts: RowCounts, spec: BuildSpec, on_progress: ProgressCallback | None
+    staging: Path, encoder: VersionEncoder, counts: RowCounts, spec: BuildSpec, on_progress: ProgressCallback | None
 ) -> tuple[StoreEntry, dict[str, Any]]:
     vectors = np.load(staging / VECTORS, mmap_mode="r")
     exact = not spec.budget.needs_trials and resolve_kind(spec.store, len(vectors)) in (EXACT, TORCH_EXACT)
@@ -147,15 +171,18 @@ def _build_store(
     if len(queries) < MIN_QUERIES and not exact:  # an exact store finds all, whatever the query
         queries += prompts(MIN_QUERIES - len(queries) if captions else limit)
     text = _encode_texts(encoder, queries)
-    built = build_within_budget(vectors, staging, spec.store, spec.budget, text, on_progress)
+    if spec.chosen is None:
+        built = build_within_budget(vectors, staging, spec.store, spec.budget, text, on_progress)
+    else:
+        built = build_chosen(vectors, staging, spec.store, spec.chosen, spec.budget, text)
     origin = "prompts" if not captions else "captions" if len(queries) <= len(captions) else "captions and prompts"
     report = built.report if built.report["text"] is None else {**built.report, "texts": origin}
     return StoreEntry(kind=built.kind, params=built.params), report
 
 
-def _encode_texts(encoder: Encoder, texts: Sequence[str]) -> Float32 | None:
+def _encode_texts(encoder: VersionEncoder, texts: Sequence[str]) -> Float32 | None:
     """Encode texts, (m, d) of unit norm; None without texts or without a text tower."""
-    if not (texts and encoder.spec.text and isinstance(encoder, TextEncoder)):
+    if not (texts and encoder.spec.text and isinstance(encoder, EncodesTexts)):
         return None
     batches = [texts[i : i + _TEXT_BATCH_SIZE] for i in range(0, len(texts), _TEXT_BATCH_SIZE)]
     try:

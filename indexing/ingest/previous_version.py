@@ -33,12 +33,12 @@ class PreviousVersion(ReusableEmbeddings):
     """The rows of a version.
 
     Args:
-        collection: an opened version that has fingerprints.
+        collection: an opened version.
     """
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
-        self._fingerprints = np.load(collection.folder / FINGERPRINTS, mmap_mode="r")
+        self._fingerprints = _fingerprints(collection)
         self._content_hashes = _content_hashes(collection.folder)
         self._id_hashes, self._rows = np.load(collection.folder / IDS_FILE, mmap_mode="r")
 
@@ -164,6 +164,13 @@ def _has_content(root: Path, version: str, spec: EncoderSpec) -> bool:
         return (folder / CONTENT_HASHES).is_file() and read_manifest(folder).encoder.identity == spec.identity
     except CollectionError:
         return False
+
+
+def _fingerprints(collection: Collection) -> UInt64:
+    """Return the version's (n,) fingerprints, memory-mapped; zeros if an earlier release wrote it."""
+    path = collection.folder / FINGERPRINTS
+    found: UInt64 = np.load(path, mmap_mode="r") if path.is_file() else np.zeros(len(collection), np.uint64)
+    return found
 
 
 def _content_hashes(folder: Path) -> UInt8:
