@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.write_options import CollectionOption, KeyOption, UrlOption, compact_hint, json_object, split_arguments
+from cli.write_options import CollectionOption, KeyOption, UrlOption, compact_hint, json_object, require_url
 from cli.write_report import WriteOutcome, WriteReport
 from lookalike.errors import SourceError
 from lookalike.messages import listed
@@ -20,15 +21,19 @@ _INTERRUPTED = 130
 
 
 def add(
-    arguments: Annotated[
-        list[str],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="COLLECTION", help="Folder of the collection. It is left out with `--url`."),
+    ],
+    images: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="COLLECTION IMAGE...",
-            help="Folder of the collection, and image files, folders of images, webdataset .tar files, Parquet files "
-            "or glob patterns. NAME=PATH adds the prefix NAME/ to ids. With --url, only images.",
+            metavar="IMAGE",
+            help="Image; or a folder, webdataset .tar file, Parquet file or glob pattern of images. NAME=PATH adds the "
+            "prefix NAME/ to ids. Repeatable.",
             show_default=False,
         ),
-    ],
+    ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
     collection: CollectionOption = None,
@@ -70,9 +75,11 @@ def add(
 
     Example:  lookalike add --url http://127.0.0.1:8000 ~/Pictures/2026 --prefix 2026/ --if-new
     """
-    root, images = split_arguments(arguments, url, "images")
-    if not images:
-        raise typer.BadParameter("pass the images to add: files or folders")
+    root, paths = (Path(target), images or []) if url is None else (None, [target, *(images or [])])
+    if url is not None:
+        require_url(url)
+    if not paths:
+        raise typer.BadParameter("pass the folder of a collection, and the images to add: files or folders")
     given = json_object(metadata, "--metadata")
 
     from cli.new_items import NewItems  # imports Arrow: not for `--help`
@@ -80,7 +87,7 @@ def add(
     from lookalike.writes.columns import require_metadata
 
     require_metadata(given)
-    items = NewItems(images, given, id, prefix)
+    items = NewItems(paths, given, id, prefix)
     report = WriteReport()
     with ExitStack() as opened:
         if root is None:
@@ -105,7 +112,7 @@ def add(
             if not as_json:
                 typer.echo(report.added())
     if not report.counts.total():
-        raise SourceError(f"there are no images in {listed(images)}")
+        raise SourceError(f"there are no images in {listed(paths)}")
     if as_json:
         typer.echo(report.as_json(("created", "replaced", "skipped", "failed")))
     elif root is not None and report.counts["created"] + report.counts["replaced"]:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.write_options import CollectionOption, KeyOption, UrlOption, compact_hint, json_object, split_arguments
+from cli.write_options import CollectionOption, KeyOption, UrlOption, compact_hint, json_object, require_url
 from cli.write_report import WriteReport
 
 
 def delete(
-    arguments: Annotated[
-        list[str],
+    target: Annotated[
+        str | None,
         typer.Argument(
-            metavar="COLLECTION [ID]...",
-            help="Folder of the collection, and ids of items. With --url, only ids.",
-            show_default=False,
+            metavar="COLLECTION", help="Folder of the collection. It is left out with `--url`.", show_default=False
         ),
-    ] = [],  # noqa: B006 # Typer copies it
+    ] = None,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="Id of an item. Repeatable.", show_default=False)
+    ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
     collection: CollectionOption = None,
@@ -49,8 +51,13 @@ def delete(
 
     Example:  lookalike delete --url http://127.0.0.1:8000 shoes/4711.jpg
     """
-    root, ids = split_arguments(arguments, url, "ids of items")
-    if bool(ids) == (filter_json is not None):
+    root = None if url is not None or target is None else Path(target)
+    given = [each for each in (target if root is None else None, *(ids or [])) if each is not None]
+    if url is not None:
+        require_url(url)
+    elif root is None:
+        raise typer.BadParameter("pass the folder of a collection, and ids of items")
+    if bool(given) == (filter_json is not None):
         raise typer.BadParameter("pass ids of items, or --filter JSON: one of them")
 
     from lookalike.errors import FilterInvalid  # imports Arrow: not for `--help`
@@ -70,14 +77,14 @@ def delete(
             client = opened.enter_context(service_writes.opened_service(str(url), key, collection))
             if filter_json is not None:
                 report.counts["deleted"] = service_writes.delete_matching(filter_json, client, dry_run=dry_run)
-            batches = service_writes.delete_ids(ids, client, dry_run=dry_run)
+            batches = service_writes.delete_ids(given, client, dry_run=dry_run)
         else:
             from cli import folder_writes
 
             _, writer = opened.enter_context(folder_writes.opened_writer(root))
             if condition is not None:
                 report.counts["deleted"] = folder_writes.delete_matching(condition, writer, dry_run=dry_run)
-            batches = folder_writes.delete_ids(ids, writer, dry_run=dry_run)
+            batches = folder_writes.delete_ids(given, writer, dry_run=dry_run)
         for batch in batches:
             for outcome in batch:
                 report.add(outcome)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,14 +16,14 @@ from lookalike.messages import quoted
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        "--url",
-        help="Write through the running service at this address. All arguments are then those after COLLECTION.",
+        "--url", metavar="URL", help="Write through the running service at this address, and leave out COLLECTION."
     ),
 ]
 KeyOption = Annotated[
     str | None,
     typer.Option(
         "--key",
+        metavar="KEY",
         envvar="LOOKALIKE_KEY",
         show_envvar=False,
         help="API key with the role `write`, for --url. Better in the environment variable LOOKALIKE_KEY: other users "
@@ -39,25 +38,19 @@ CollectionOption = Annotated[
 ]
 
 
-def split_arguments(arguments: Sequence[str], url: str | None, what: str) -> tuple[Path | None, list[str]]:
-    """Return the folder of the collection, None with `--url`, and the arguments after it.
+def require_url(url: str) -> None:
+    """Check an address and that the Python client is installed, which only services need.
 
     Raises:
-        typer.BadParameter: the collection is missing.
         ConfigInvalid: the address has another scheme.
-        ExtraMissing: the Python client is not installed.
+        ExtraMissing: the client is not installed.
     """
-    if url is None:
-        if not arguments:
-            raise typer.BadParameter(f"pass the folder of a collection, and {what}")
-        return Path(arguments[0]), list(arguments[1:])
     if not url.lower().startswith(("http://", "https://")):
         raise ConfigInvalid(f"--url is {quoted(url)}; it must begin with http:// or https://")
     if find_spec("lookalike_client") is None:
         raise ExtraMissing(
             "lookalike_client is not installed: pip install ./clients/python in Lookalike's source folder"
         )
-    return None, list(arguments)
 
 
 def json_object(text: str | None, option: str) -> dict[str, Any]:

@@ -283,7 +283,7 @@ class TestDelete:
     @pytest.mark.parametrize(
         ("arguments", "text"),
         [
-            ([], "pass ids of items, or --filter"),
+            ([], "pass ids of items, or --filter JSON"),
             (["cup", "--filter", CATS], "one of them"),
             (["--filter", "{"], "is not JSON"),
         ],
