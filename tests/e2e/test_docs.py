@@ -5,6 +5,7 @@ Markers precede the code blocks, each page's in order, in a folder of the page's
 - `<!-- runs -->`: the block, sh or python, must succeed. The folder starts empty.
 - `<!-- asks -->`: the same, while a service serves the sample gallery; `photos` is the gallery, `my-collection` its
   collection. A JSON block that follows must be the block's output.
+- `<!-- writes -->`: the same, while a writable service serves a copy of that collection, which is the page's own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -27,21 +29,21 @@ from tests.e2e.commands import serving
 
 README = REPOSITORY / "README.md"
 _BLOCK = re.compile(
-    r"^(?P<indent> *)<!-- (?P<marker>runs|asks) -->\n"
+    r"^(?P<indent> *)<!-- (?P<marker>runs|asks|writes) -->\n"
     r"(?P=indent)```(?P<language>sh|python)\n(?P<code>.*?)^(?P=indent)```\n"
     r"(?:\n*(?P=indent)```json\n(?P<shown>.*?)^(?P=indent)```\n)?",
     re.DOTALL | re.MULTILINE,
 )
 _ADDRESS = "http://127.0.0.1:8000"
-_VARYING = {"took_ms", "version", "collection", "created"}
-_VERSION_PARAMETER = re.compile(r"(?<=[?&]v=)[\w-]+")
+_VARYING = {"took_ms", "version", "collection", "created", "etag"}
+_VERSION_PARAMETER = re.compile(r"(?<=[?&]v=)[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """A marked block of code; `shown` is the JSON that it prints, empty if none is shown."""
 
-    asks: bool
+    marker: str
     language: str
     code: str
     shown: str
@@ -49,9 +51,7 @@ class Block:
 
 def _blocks(page: Path) -> list[Block]:
     return [
-        Block(
-            found["marker"] == "asks", found["language"], *map(textwrap.dedent, (found["code"], found["shown"] or ""))
-        )
+        Block(found["marker"], found["language"], *map(textwrap.dedent, (found["code"], found["shown"] or "")))
         for found in _BLOCK.finditer(page.read_text(encoding="utf-8"))
     ]
 
@@ -72,6 +72,19 @@ def address(sample_collection: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture
+def writable_collection(sample_collection: Path, tmp_path: Path) -> Path:
+    """A copy of the sample collection in the page's folder."""
+    return shutil.copytree(sample_collection, tmp_path / "my-collection")
+
+
+@pytest.fixture
+def writable_address(writable_collection: Path) -> Iterator[str]:
+    """The address of a writable service over the copy."""
+    with serving(writable_collection, LOOKALIKE_WRITABLE="true") as address:
+        yield address
+
+
 @pytest.mark.parametrize("page", [name for name, blocks in PAGES.items() if blocks and name not in SLOW_PAGES])
 def test_page_code_runs(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     run_page(page, tmp_path, request)
@@ -81,8 +94,9 @@ def run_page(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Run the blocks of a page in order, in one folder."""
     for block in PAGES[page]:
         code = block.code
-        if block.asks:
-            code = code.replace(_ADDRESS, request.getfixturevalue("address"))
+        if block.marker != "runs":
+            address = "address" if block.marker == "asks" else "writable_address"
+            code = code.replace(_ADDRESS, request.getfixturevalue(address))
             for name, fixture in (("photos", "gallery"), ("my-collection", "sample_collection")):
                 if not (tmp_path / name).exists():
                     (tmp_path / name).symlink_to(request.getfixturevalue(fixture))
@@ -93,8 +107,8 @@ def run_page(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
 
 def test_readme_shows_commands_and_queries() -> None:
     blocks = PAGES["README.md"]
-    assert sum(not block.asks for block in blocks) >= 1
-    assert sum(block.asks and bool(block.shown) for block in blocks) >= 3
+    assert sum(block.marker == "runs" for block in blocks) >= 1
+    assert sum(block.marker == "asks" and bool(block.shown) for block in blocks) >= 3
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", *PAGES])
