@@ -182,11 +182,11 @@ class WriteResult(BaseModel):
 class WriteCounts(BaseModel):
     """Numbers of operations by what became of them."""
 
-    created: int
-    replaced: int
-    patched: int
-    deleted: int
-    failed: int
+    created: int = Field(description="Items that were added.")
+    replaced: int = Field(description="Items that were replaced.")
+    patched: int = Field(description="Items whose metadata was changed.")
+    deleted: int = Field(description="Items that were deleted.")
+    failed: int = Field(description="Operations that changed nothing.")
 
 
 class WriteBatchResponse(SourceModel):
@@ -210,7 +210,7 @@ class WriteBatchResponse(SourceModel):
             "items": {"anyOf": [{"$ref": "#/components/schemas/WriteResult"}, {"$ref": "#/components/schemas/Problem"}]}
         },
     )
-    counts: WriteCounts = Field(description="Numbers of operations by what became of them.")
+    counts: WriteCounts = Field(description="How many operations had which result.")
 
 
 class DeleteItemsResponse(SourceModel):

@@ -12,11 +12,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.collections.backoff import Backoff
-from app.collections.hosted import HostedCollection
 from app.settings import Settings
 from lookalike.errors import LookalikeError
+
+if TYPE_CHECKING:
+    from app.collections.hosted import HostedCollection
 
 logger = logging.getLogger(__name__)
 

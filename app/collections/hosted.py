@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.collections.backoff import Backoff
+from app.collections.compaction import Compactor
 from app.collections.folders import folder_name
 from app.collections.opening import is_on_milvus, open_version, open_writes
 from app.collections.probe import Probe
@@ -46,6 +47,7 @@ class HostedCollection:
         status: state, the version that serves and the one that was refused; replaced as a whole.
         backoff: when a failed opening is retried.
         probe: the last probe of the version that serves.
+        compactor: compacts the collection when it is due, if the service writes to it.
         on_ready: called when `start` has opened a version.
         on_failure: called when `start` could not open one.
     """
@@ -56,6 +58,7 @@ class HostedCollection:
         self.status = Status()
         self.backoff = Backoff()
         self.probe = Probe(runtime.settings.probe_timeout, runtime.settings.probe_seconds)
+        self.compactor = Compactor(self, runtime.settings)
         self.on_ready: Callable[[QueryPipeline], None] = lambda pipeline: None
         self.on_failure: Callable[[LookalikeError], None] = lambda error: logger.error("%s [%s]", error, error.code)
         self._runtime = runtime

@@ -6,11 +6,10 @@ import asyncio
 import logging
 from itertools import chain
 
-from app.collections.compaction import Compactor
 from app.collections.folders import discover_collections
 from app.collections.hosted import HostedCollection
 from app.collections.manager import CollectionManager
-from app.collections.metrics import register_collection, register_compactor
+from app.collections.metrics import register_collection
 from app.settings import Settings
 from app.tasks import restarting, stop
 from app.telemetry import Telemetry
@@ -55,9 +54,7 @@ class CollectionWatcher:
     def _watch(self, hosted: HostedCollection) -> None:
         tasks = [hosted.keep_probing, *([hosted.watch] if self._settings.watch_seconds else [])]
         if self._settings.writable:
-            compactor = Compactor(hosted, self._settings)
-            register_compactor(self._telemetry, hosted, compactor)
-            tasks.append(compactor.run)
+            tasks.append(hosted.compactor.run)
         self._watchers[hosted.name] = [asyncio.create_task(restarting(task)) for task in tasks]
 
     def _remove(self, hosted: HostedCollection) -> None:

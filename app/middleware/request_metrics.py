@@ -22,7 +22,7 @@ logger = logging.getLogger("app.telemetry")
 
 _MAX_PATH_CHARS = 300
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_METHODS = ("GET", "HEAD", "POST", "OPTIONS")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _OTHER = "other"
 
 

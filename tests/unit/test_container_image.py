@@ -49,14 +49,21 @@ def replica_addresses() -> dict[str, str]:
     return {
         name: service["networks"]["default"]["ipv4_address"]
         for name, service in services().items()
-        if "serve" in service.get("command", [])
+        if "serve" in service.get("command", []) and "--writable" not in service["command"]
     }
 
 
 def test_compose_publishes_the_proxy_alone() -> None:
     published = {name: service["ports"] for name, service in services().items() if "ports" in service}
     assert published.pop("grafana")[0].startswith("127.0.0.1:")
-    assert published == {"proxy": ["127.0.0.1:8000:8000"]}
+    assert services()["writable"]["profiles"] == ["writable"]
+    assert published == {"proxy": ["127.0.0.1:8000:8000"], "writable": ["127.0.0.1:8010:8000"]}
+
+
+def test_only_the_writable_service_and_the_job_can_write_collections() -> None:
+    mounts = {name: service.get("volumes", []) for name, service in services().items()}
+    assert {name for name, each in mounts.items() if "collections:/collections" in each} == {"writable", "index"}
+    assert services()["writable"]["environment"] == {"LOOKALIKE_KEYS": None}  # without keys it does not start
 
 
 def test_compose_services_are_hardened() -> None:
@@ -110,7 +117,7 @@ def test_replica_addresses_are_fixed_and_reserved() -> None:
 
 def test_gpu_is_for_all_but_the_proxy() -> None:
     overlay = compose("docker-compose.gpu.yml")["services"]
-    assert set(overlay) == {*replica_addresses(), "index"}
+    assert set(overlay) == {*replica_addresses(), "writable", "index"}
     assert all(service["deploy"]["resources"]["reservations"]["devices"] for service in overlay.values())
 
 
@@ -122,7 +129,7 @@ def test_one_replica_has_both_names() -> None:
 
 def test_replicas_have_time_to_drain() -> None:
     settings = Settings()
-    for name in replica_addresses():
+    for name in [*replica_addresses(), "writable"]:
         grace = int(services()[name]["stop_grace_period"].removesuffix("s"))
         assert grace > settings.drain_seconds + settings.shutdown_seconds + 2, name  # the process's own margin
 

@@ -54,7 +54,9 @@ class Gallery:
         self.opened: list[str] = []
         self.errors: dict[str, Exception] = {}
         self.clock = Clock()
-        runtime = Runtime(Settings(collection=root, deadline=1.0), *cast(Any, (None, IdleWorkers(), None, None, None)))
+        runtime = Runtime(
+            Settings(collection=root, deadline=1.0), *cast(Any, (None, IdleWorkers(), None, None, None, None))
+        )
         self.hosted = HostedCollection(root, runtime)
         self.hosted.backoff = Backoff(clock=self.clock)
 

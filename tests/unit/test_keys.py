@@ -30,7 +30,8 @@ def test_key_is_recognized_by_its_digest_alone() -> None:
 
 def test_roles_include_lower_roles() -> None:
     assert [Caller("", "admin").may(role) for role in ("read", "admin")] == [True, True]
-    assert [Caller("", "read").may(role) for role in ("read", "admin")] == [True, False]
+    assert [Caller("", "write").may(role) for role in ("read", "write", "admin")] == [True, True, False]
+    assert [Caller("", "read").may(role) for role in ("read", "write", "admin")] == [True, False, False]
 
 
 def test_environment_keys_are_parsed() -> None:
@@ -42,7 +43,7 @@ def test_environment_keys_are_parsed() -> None:
 
 @pytest.mark.parametrize(
     "listed",
-    ["0123456789abcdef", "write:0123456789abcdef", "read:short-secret", "read:", "read:schlüssel-0123456789abcdef"],
+    ["0123456789abcdef", "owner:0123456789abcdef", "read:short-secret", "read:", "read:schlüssel-0123456789abcdef"],
 )
 def test_error_of_listed_key_does_not_show_it(listed: str) -> None:
     with pytest.raises(ConfigInvalid, match="entry 2") as caught:
@@ -54,7 +55,7 @@ def test_error_of_listed_key_does_not_show_it(listed: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[a]\nrole = 'write'\nsha256 = '" + "0" * 64 + "'", "a.role"),
+        ("[a]\nrole = 'owner'\nsha256 = '" + "0" * 64 + "'", "a.role"),
         ("[a]\nrole = 'read'\nsha256 = 'secret-in-plain-text'", "a.sha256"),
         ("[a]\nrole = 'read'", "a.sha256"),
         ("a = 1", "a"),
