@@ -26,10 +26,11 @@ def examples(method: str, path: str, operation: Schema, example: Callable[[Schem
     """
     url = quote(ADDRESS + _with_values(path, operation.get("parameters", [])))
     contents = operation.get("requestBody", {}).get("content", {})
+    implied = "post" if contents else "get"
+    command = "curl -s" if method == implied else f"curl -s -X {method.upper()}"
     if not contents:
-        post = " -X POST" if method == "post" else ""
-        return f"curl -s{post} {url}{_output(operation)}"
-    return "\n".join(f"curl -s {url} {_body(kind, body['schema'], example)}" for kind, body in contents.items())
+        return f"{command} {url}{_output(operation)}"
+    return "\n".join(f"{command} {url} {_body(kind, body['schema'], example)}" for kind, body in contents.items())
 
 
 def _with_values(path: str, parameters: list[Schema]) -> str:

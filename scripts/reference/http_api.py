@@ -105,7 +105,8 @@ class _Api:
         named = path.replace("/v1/", "/v1/collections/{name}/", 1)
         if named != path and named in self.paths:
             parts.append(f"For a collection by name: `{method.upper()} {named}`.")
-        parts.append("<!-- asks -->\n" + block("sh", examples(method, path, operation, self._json_example)))
+        marker = "writes" if operation["tags"] == ["writes"] else "asks"
+        parts.append(f"<!-- {marker} -->\n" + block("sh", examples(method, path, operation, self._json_example)))
         parts += self._parameters(operation) + self._bodies(operation)
         return "\n\n".join([*parts, *self._responses(operation)])
 
