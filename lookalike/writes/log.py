@@ -103,8 +103,10 @@ class WriteLog:
             )
 
     def _acknowledged(self) -> int:
+        """Return the number of the last acknowledged write, as far as it is known."""
         try:
-            return int((self.root / HEAD_FILE).read_text("ascii"))
+            text = (self.root / HEAD_FILE).read_text("ascii").strip("\0\n")
+            return int(text) if text else 0  # an empty file was created when the process ended, or the power failed
         except FileNotFoundError:
             return 0
         except ValueError as error:
