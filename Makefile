@@ -1,6 +1,6 @@
 # Every target is one line; longer ones call scripts/. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-milvus check docs diagrams format lint types layers wording links container-files reference bench lock containers clean
+.PHONY: help demo test test-slow test-milvus crash check docs diagrams format lint types layers wording links container-files reference bench lock containers clean
 .DELETE_ON_ERROR:
 BIN := .venv/bin
 # Keep compiled modules in .venv, so that they are not compiled at every start.
@@ -20,6 +20,9 @@ test-slow: .venv/dev.stamp .milvus/stamp ## tests that take minutes: training, R
 
 test-milvus: .venv/dev.stamp .milvus/stamp ## the tests on a Milvus server alone
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/slow/test_milvus_server.py $(ARGS)
+
+crash: .venv/dev.stamp ## kill a writable service under load, 200 times (ARGS="--kills 1000 --seed 2"): no acknowledged write may be lost
+	@$(BIN)/python -m tests.crash $(ARGS)
 
 check: lint types layers wording links container-files ## all checks that do not run the code
 
