@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
-from tests.crash.crasher import Crasher, Figures
+from tests.crash.crasher import Figures, crash
 from tests.crash.failure import Failure
-from tests.crash.service import Launcher
 
 
 def main() -> None:
@@ -27,7 +24,7 @@ def main() -> None:
     total = Figures()
     with ProcessPoolExecutor(given.processes, multiprocessing.get_context("spawn")) as pool:
         runs = [
-            pool.submit(_run, seed, share, given.verbose, given.without_commit)
+            pool.submit(crash, seed, share, given.verbose, given.without_commit)
             for seed in range(given.seed, given.seed + given.processes)
         ]
         for run in runs:
@@ -38,20 +35,6 @@ def main() -> None:
     print(total.table())
     if not (total.published and total.in_compaction):
         sys.exit("FAILED: no version was published, or no service was killed during a compaction")
-
-
-def _run(seed: int, kills: int, verbose: bool, without_commit: bool) -> Figures:
-    launcher = Launcher(*(["--without-commit"] if without_commit else []))
-    try:
-        with tempfile.TemporaryDirectory(prefix="lookalike-crash-") as folder:
-
-            def say(text: str) -> None:
-                if verbose:
-                    print(f"[{seed}] {text}", flush=True)
-
-            return Crasher(Path(folder) / "collection", seed, launcher, say).run(kills)
-    finally:
-        launcher.close()
 
 
 if __name__ == "__main__":

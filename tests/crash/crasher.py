@@ -7,6 +7,7 @@ does not.
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -262,6 +263,21 @@ class Crasher:
 
     def _last_log(self) -> str:
         return self._log.read_text(errors="replace")[-3_000:] if self._log.exists() else ""
+
+
+def crash(seed: int, kills: int, verbose: bool, without_commit: bool) -> Figures:
+    """Make a collection, kill its service so often, and return the figures. Raises Failure."""
+    launcher = Launcher(*(["--without-commit"] if without_commit else []))
+    try:
+        with tempfile.TemporaryDirectory(prefix="lookalike-crash-") as folder:
+
+            def say(text: str) -> None:
+                if verbose:
+                    print(f"[{seed}] {text}", flush=True)
+
+            return Crasher(Path(folder) / "collection", seed, launcher, say).run(kills)
+    finally:
+        launcher.close()
 
 
 def _models(source: States) -> list[ClientModel]:

@@ -109,7 +109,7 @@ class Service:
         self, root: Path, environment: dict[str, str], log: Path, launcher: Launcher, *, executes: bool
     ) -> None:
         """Start it; with `executes` as a new process, otherwise as a fork of the launcher."""
-        self.port = _free_port()
+        self.port = free_port()
         self._log = log
         self._started = log.stat().st_size if log.exists() else 0
         arguments = ["serve", str(root), "--port", str(self.port), "--writable"]
@@ -221,7 +221,8 @@ class Compaction:
         os.close(self.handle)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
