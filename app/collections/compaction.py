@@ -37,13 +37,27 @@ class Compactor:
         failures: compactions that failed since the start.
     """
 
-    def __init__(self, hosted: HostedCollection, settings: Settings, command: Sequence[str] = ()) -> None:
-        """`command` is run with the collection's folder as last argument; by default, `lookalike compact`."""
+    def __init__(
+        self,
+        hosted: HostedCollection,
+        settings: Settings,
+        command: Sequence[str] = (),
+        check_seconds: float = _CHECK_SECONDS,
+    ) -> None:
+        """Compact nothing yet.
+
+        Args:
+            hosted: the collection.
+            settings: of the service.
+            command: run with the collection's folder as last argument; by default, `lookalike compact`.
+            check_seconds: interval of the checks whether a compaction is due.
+        """
         self.runs = 0
         self.failures = 0
         self._hosted = hosted
         self._items, self._seconds = settings.compact_items, settings.compact_seconds
         self._command = command or (sys.executable, "-m", "cli.main", "compact")
+        self._check_seconds = check_seconds
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         self._failures_in_row = 0
         self._retry_at = 0.0
@@ -52,7 +66,7 @@ class Compactor:
     async def run(self) -> None:
         """Compact the collection whenever it is due, forever."""
         while True:
-            await asyncio.sleep(_CHECK_SECONDS)
+            await asyncio.sleep(self._check_seconds)
             if self._is_due():
                 await self._compact()
 
