@@ -75,10 +75,12 @@ class Writer:
             self._stream.close()
             raise
         self._view = self._items.view()
+        self._closed = False
 
     def close(self) -> None:
         """Close the log and release the lock; views stay valid."""
         with self._lock:
+            self._closed = True
             self._log.close()
             self._stream.close()
 
@@ -115,6 +117,7 @@ class Writer:
             DiskFull, CollectionUnwritable, WritesDamaged: none was applied.
         """
         with self._lock:
+            self._require_open()
             group = _Group(self._items, self._log, self._max_pending)
             outcomes = [group.outcome(operation) for operation in operations]
             self._commit(group)
@@ -128,6 +131,7 @@ class Writer:
             DiskFull, CollectionUnwritable, WritesDamaged: none was deleted.
         """
         with self._lock:
+            self._require_open()
             view = self.view
             rows = np.flatnonzero(filter_mask(condition, view.metadata) & view.live)
             group = _Group(self._items, self._log, self._max_pending)
@@ -135,6 +139,11 @@ class Writer:
                 group.outcome(Delete(str(record["id"])))
             self._commit(group)
             return len(rows)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            root = self._items.version.root
+            raise CollectionUnwritable(f"{root} has been closed, and is not open for writing now; try again")
 
     def _commit(self, group: _Group) -> None:
         changes = group.changes
@@ -154,12 +163,14 @@ class Writer:
             WritesDamaged, EncoderMismatch: as when a writer is made; it goes on over the version before.
         """
         with self._lock:
+            self._require_open()
             self._items = _loaded(collection, self._log)
             self._view = self._items.view()
 
     def release(self) -> None:
         """Free what the log keeps of writes that the version holds."""
         with self._lock:
+            self._require_open()
             held = self._items.version.manifest.writes
             if self._log.released() < held:
                 self._log.release(held)

@@ -18,6 +18,7 @@ from lookalike.bootstrap import open_searcher
 from lookalike.collection import open_collection
 from lookalike.errors import (
     CollectionBusy,
+    CollectionUnwritable,
     DiskFull,
     LookalikeError,
     MetadataInvalid,
@@ -183,6 +184,15 @@ def test_pending_writes_are_bounded_but_deletions_are_not(searcher: Searcher) ->
         assert written(outcomes) == ["created", "patched", "pending_full", "replaced", "deleted"]
         assert isinstance(writer.apply([Patch("right.png", {"n": 1})])[0], PendingFull)
         assert written(writer.apply([Delete("a"), Put("c", red)])) == ["deleted", "created"]
+
+
+def test_closed_writer_writes_nothing(root: Path, searcher: Searcher) -> None:
+    writer = Writer(searcher.collection)
+    writer.close()
+    with pytest.raises(CollectionUnwritable, match="try again"):
+        writer.apply([Delete("cup")])
+    with Writer(open_collection(root)) as again:
+        assert again.last == 0
 
 
 def test_second_writer_is_refused(writer: Writer, root: Path) -> None:
