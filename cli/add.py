@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.write_options import CollectionOption, KeyOption, UrlOption, compact_hint, json_object, require_url
+from cli.write_options import CollectionOption, KeyOption, UrlOption, compact_hint, json_object, require_service
 from cli.write_report import WriteOutcome, WriteReport
 from lookalike.errors import SourceError
 from lookalike.messages import listed
@@ -76,8 +76,7 @@ def add(
     Example:  lookalike add --url http://127.0.0.1:8000 ~/Pictures/2026 --prefix 2026/ --if-new
     """
     root, paths = (Path(target), images or []) if url is None else (None, [target, *(images or [])])
-    if url is not None:
-        require_url(url)
+    require_service(url, collection)
     if not paths:
         raise typer.BadParameter("pass the folder of a collection, and the images to add: files or folders")
     given = json_object(metadata, "--metadata")
@@ -102,6 +101,7 @@ def add(
             stored, writer = opened.enter_context(folder_writes.opened_writer(root))
             loaded = folder_writes.collection_encoder(stored, encoder, EngineOptions(device, engine))
             batches = folder_writes.add_images(items, writer, loaded, if_new=if_new, max_pixels=max_pixels)
+        opened.enter_context(closing(batches))  # ends its threads before the writer is closed
         progress = opened.enter_context(Progress())
         progress.begin(items.estimated_count())
         try:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.write_options import CollectionOption, KeyOption, UrlOption, compact_hint, json_object, require_url
+from cli.write_options import CollectionOption, KeyOption, UrlOption, compact_hint, json_object, require_service
 from cli.write_report import WriteReport
 
 
@@ -53,9 +53,8 @@ def delete(
     """
     root = None if url is not None or target is None else Path(target)
     given = [each for each in (target if root is None else None, *(ids or [])) if each is not None]
-    if url is not None:
-        require_url(url)
-    elif root is None:
+    require_service(url, collection)
+    if root is None and url is None:
         raise typer.BadParameter("pass the folder of a collection, and ids of items")
     if bool(given) == (filter_json is not None):
         raise typer.BadParameter("pass ids of items, or --filter JSON: one of them")

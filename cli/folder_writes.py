@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def collection_encoder(collection: Collection, name: str | None, options: Engine
 
 def add_images(
     items: Iterable[NewItem], writer: Writer, encoder: Encoder, *, if_new: bool, max_pixels: int
-) -> Iterator[list[WriteOutcome]]:
+) -> Generator[list[WriteOutcome], None, None]:
     """Add images in batches, and yield the outcomes of each once it is on the disk.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -42,7 +42,7 @@ def opened_service(url: str, key: str | None, collection: str | None) -> Iterato
         raise typer.Exit(1) from error
 
 
-def add_images(items: Iterable[NewItem], client: Client, *, if_new: bool) -> Iterator[list[WriteOutcome]]:
+def add_images(items: Iterable[NewItem], client: Client, *, if_new: bool) -> Generator[list[WriteOutcome], None, None]:
     """Send images in requests of several, and yield the outcomes of each request."""
     existing: set[str] = set()
     remaining, workers = _marked(iter(items), client, existing) if if_new else items, available_cores()

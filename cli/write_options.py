@@ -38,13 +38,18 @@ CollectionOption = Annotated[
 ]
 
 
-def require_url(url: str) -> None:
-    """Check an address and that the Python client is installed, which only services need.
+def require_service(url: str | None, collection: str | None) -> None:
+    """Check what a service is written to by: its address, and the Python client.
 
     Raises:
+        typer.BadParameter: a service's collection is given, and no address.
         ConfigInvalid: the address has another scheme.
         ExtraMissing: the client is not installed.
     """
+    if url is None:
+        if collection is not None:
+            raise typer.BadParameter("--collection names a collection of a service; pass --url, too")
+        return
     if not url.lower().startswith(("http://", "https://")):
         raise ConfigInvalid(f"--url is {quoted(url)}; it must begin with http:// or https://")
     if find_spec("lookalike_client") is None:

@@ -92,6 +92,8 @@ def test_page_code_runs(page: str, tmp_path: Path, request: pytest.FixtureReques
 
 def run_page(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Run the blocks of a page in order, in one folder."""
+    if any(block.marker == "writes" for block in PAGES[page]):
+        request.getfixturevalue("writable_collection")  # before other blocks use the collection that all pages share
     for block in PAGES[page]:
         code = block.code
         if block.marker != "runs":

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from cli import folder_writes
+from cli import folder_writes, service_writes
+from cli.new_items import NewItem
 from indexing.api import index
 from lookalike.bootstrap import open_searcher
 from lookalike.collection import open_collection
@@ -27,6 +30,7 @@ from lookalike.row_search import SearchOptions
 from lookalike.search import Searcher
 from lookalike.writes.log import WriteLog
 from lookalike.writes.writer import Writer
+from lookalike_client import Client
 from tests.api.small_collection import ITEMS, PHOTOGRAPHS, build_collection
 from tests.e2e.commands import invoke
 
@@ -243,9 +247,16 @@ class TestAdd:
         assert "write through it with --url" in line
         assert line.endswith("[collection_busy]")
 
+    def test_compacted_version_has_the_image(self, root: Path) -> None:
+        assert run("add", root, PAGE, "--metadata", '{"caption": "a page"}')[0] == 0
+        assert "page.png" not in run("search", root, "--image", PAGE, "--limit", "1")[1][0]
+        assert run("compact", root)[0] == 0
+        assert re.match(r" *1 +1\.0000 +page\.png", run("search", root, "--image", PAGE, "--limit", "1")[1][0])
+
     def test_other_arguments_are_errors(self, root: Path, tmp_path: Path) -> None:
         assert failing("add", tmp_path / "nowhere", PAGE).endswith("[collection_not_found]")
         assert run("add", root)[0] == run("add")[0] == 2
+        assert run("add", root, PAGE, "--collection", "photographs")[0] == 2
         assert failing("add", "--url", "localhost:8000", PAGE).endswith("[config_invalid]")
 
 
@@ -297,3 +308,24 @@ class TestDelete:
         for text in ("{}", '{"must": []}', '{"must": [{"field": "nothing", "equals": 1}]}'):
             assert failing("delete", root, "--filter", text).endswith(f"[{FilterInvalid.code}]")
         assert ids(root) == set(ITEMS)
+
+
+def test_operations_without_capacity_are_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(service_writes.time, "sleep", waits.append)
+    sent: list[list[str]] = []
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        ids = [each["id"] for each in json.loads(request.read())["operations"]]
+        sent.append(ids)
+        full = {"status": 503, "code": "pending_full", "detail": "full"}
+        done = {"result": "created", "etag": '"1"'}
+        results = [{"id": each, **(full if each == "b" and len(sent) < 3 else done)} for each in ids]
+        return httpx.Response(200, json={"results": results, "collection": "c", "version": "v", "encoder": "fake"})
+
+    items = [NewItem(name, lambda: b"image", {}) for name in "abc"]
+    with Client("http://service", transport=httpx.MockTransport(reply)) as client:
+        (outcomes,) = service_writes.add_images(items, client, if_new=False)
+    assert [(each.id, each.result) for each in outcomes] == [("a", "created"), ("b", "created"), ("c", "created")]
+    assert sent == [["a", "b", "c"], ["b"], ["b"]]
+    assert waits == [1, 2]
