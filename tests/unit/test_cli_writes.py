@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli import folder_writes, service_writes
+from cli import folder_writes, service_writes, write_report
 from cli.new_items import NewItem
 from indexing.api import index
 from lookalike.bootstrap import open_searcher
@@ -329,3 +330,7 @@ def test_operations_without_capacity_are_sent_again(monkeypatch: pytest.MonkeyPa
     assert [(each.id, each.result) for each in outcomes] == [("a", "created"), ("b", "created"), ("c", "created")]
     assert sent == [["a", "b", "c"], ["b"], ["b"]]
     assert waits == [1, 2]
+
+
+def test_examples_of_the_report_are_right() -> None:
+    assert doctest.testmod(write_report).failed == 0
