@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.index import written_line
 from cli.store_options import Explain, Latency, Memory, Recall, Store, store_report
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def summary_text(summary: ImportSummary) -> str:
         f"  {summary.seen:,} seen = {summary.indexed:,} indexed + {summary.rejected:,} rejected{rejected}",
         f"  {summary.pictures:,} images available{_agreement(summary)}",
     ]
+    if summary.written or summary.left_out_written:
+        lines.append(written_line(summary.written, summary.left_out_written))
     if summary.repeated_ids:
         lines.append(
             f"  {summary.repeated_ids:,} rows repeat an id: #2, #3 and so on stand after theirs; "

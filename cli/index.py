@@ -204,6 +204,12 @@ def summary_text(summary: IndexSummary) -> str:
     return "\n".join([*lines, f"next:  lookalike serve {out}   or   lookalike search {out} {query} '...'"])
 
 
+def written_line(written: int, left_out: int) -> str:
+    """Return the line about items that writes made, and about those of the sources that they replace."""
+    items, images = number_of(written, "item"), number_of(left_out, "image")
+    return f"  {items} that writes made; {images} of the sources left out, which a write put or deleted"
+
+
 def _scan_notes(summary: IndexSummary) -> list[str]:
     from lookalike.sources import parquet, tar  # import Arrow, as the job did
 
@@ -259,6 +265,8 @@ def _counts(summary: IndexSummary) -> list[str]:
     if summary.replaced_encoder:
         again = "" if summary.reused else ", so that all images were encoded again"
         lines.append(f"  the previous version was encoded with {summary.replaced_encoder}{again}")
+    if summary.written or summary.left_out_written:
+        lines.append(written_line(summary.written, summary.left_out_written))
     if summary.dropped:
         are, were = ("is", "was") if summary.dropped == 1 else ("are", "were")
         images = number_of(summary.dropped, "image")

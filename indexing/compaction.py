@@ -32,6 +32,7 @@ from indexing.written_rows import (
     put_chunks,
     release_held,
     stored_metadata,
+    with_id_hashes,
 )
 from lookalike.bootstrap import EngineOptions, load_encoder
 from lookalike.collection import REJECTED, Collection, current_version, open_collection
@@ -39,7 +40,6 @@ from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.protocol import TextEncoder
 from lookalike.errors import CollectionUnwritable, EncoderError, SourceError
 from lookalike.manifest import Manifest
-from lookalike.metadata import id_hash
 from lookalike.paths import exists
 from lookalike.stores.registry import EXACT, MILVUS, TORCH_EXACT, resolve_kind
 from lookalike.types import Bool, EncoderSpec, Float32, Int64
@@ -198,7 +198,7 @@ def _chunks(
         if len(rows):
             metadata = stored_metadata(version, start, ROWS_AT_ONCE).take(pa.array(rows))
             changes = _changes(metadata, log, np.flatnonzero(pending.changed[start + rows]))
-            encoded = _with_id_hashes(stored.take(start + rows), metadata)
+            encoded = with_id_hashes(stored.take(start + rows), metadata)
             yield RowChunk(encoded, patched(metadata, changes, schema, columns), REJECTED_SCHEMA.empty_table())
             progress.add(reused=len(rows))
     puts = (entry for entry in log.pending(version.manifest.writes) if entry.kind == "put")
@@ -222,11 +222,6 @@ def _changes(metadata: pa.Table, log: WriteLog, positions: Int64) -> dict[int, E
     ids = metadata.column("id")
     entries = {int(position): log.find(ids[int(position)].as_py()) for position in positions}
     return {position: entry for position, entry in entries.items() if entry is not None}
-
-
-def _with_id_hashes(encoded: pa.Table, metadata: pa.Table) -> pa.Table:
-    hashes = pa.array([id_hash(item_id) for item_id in metadata.column("id").to_pylist()], pa.uint64())
-    return encoded.set_column(0, ENCODED_SCHEMA.field(0), hashes)
 
 
 def _spec(before: Manifest, log: WriteLog) -> BuildSpec:

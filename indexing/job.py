@@ -9,8 +9,8 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from indexing.ingest.decoding import Decoder
 from indexing.ingest.encoding import EncodeOptions, EncodeRunner, EncodeStats, LocalRunner, encode_sources, engine_of
 from indexing.ingest.join import join_plan
 from indexing.ingest.kept_items import KeptItems
+from indexing.ingest.left_out import LeftOutItems
 from indexing.ingest.previous_version import count_dropped, older_versions, open_previous, reusable_version
 from indexing.ingest.ray_runner.cluster import ClusterSettings, connected
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings
@@ -34,8 +35,16 @@ from indexing.plan import Plan, PlanWriter
 from indexing.progress import Progress
 from indexing.row_stream import RowStream
 from indexing.work_folder import WORK, exclusive, remove_work
+from indexing.written_items import (
+    WrittenItems,
+    exclusive_writes,
+    left_out_items,
+    source_items,
+    with_written_items,
+)
+from indexing.written_rows import opened_log, release_held
 from lookalike.bootstrap import EngineOptions, load_encoder
-from lookalike.collection import VERSIONS, Collection
+from lookalike.collection import VERSIONS, Collection, open_version
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.lite.editions import is_first_edition
 from lookalike.encoders.protocol import Encoder
@@ -47,6 +56,7 @@ from lookalike.sources.item import ColumnNames, Source
 from lookalike.sources.registry import open_sources
 from lookalike.sources.scan_report import ScanReport, no_images
 from lookalike.stores.registry import EXACT_BELOW, is_lost, require_usable_store, resolve_kind
+from lookalike.writes.log import WriteLog
 
 DEFAULT_ENCODER = "lite"
 _MIN_BUCKET_WORKERS = 16
@@ -132,6 +142,8 @@ class IndexSummary:
         verified: images whose content was compared and is what was encoded.
         edited: images whose content was compared and is another.
         dropped: rows of the previous version whose images are no longer in the sources, under another name neither.
+        written: indexed items that writes made, which no source provides; they are neither encoded nor reused.
+        left_out_written: items of the sources that are left out, since a write put or deleted them; they are not seen.
         seconds: of the whole run.
         encode_seconds: of decoding and encoding.
         images_per_second: decoded and encoded, after the first batch, in which the model is compiled.
@@ -167,6 +179,8 @@ class IndexSummary:
     verified: int
     edited: int
     dropped: int
+    written: int
+    left_out_written: int
     seconds: float
     encode_seconds: float
     images_per_second: float
@@ -182,6 +196,8 @@ def run_index(settings: IndexSettings, progress: Progress | None = None) -> Inde
             be removed, a pattern is invalid, or the disk is full.
         BucketUnavailable: a bucket can't be reached; what was encoded is kept.
         CollectionBusy: another job writes to the collection.
+        EncoderMismatch: another encoder made the vectors of items that writes made.
+        WritesDamaged: the log of writes does not fit the current version.
         EncoderError: the encoder can't be loaded, or failed; what was encoded is kept.
         StoreError: the store can't be built, or no index fits the budget.
         ClusterUnavailable: the cluster can't be used.
@@ -197,14 +213,29 @@ def _index(settings: IndexSettings, progress: Progress | None, begun: float) -> 
     sources = open_sources(settings.sources, settings.columns, settings.exclude)
     with translated_disk_errors(settings.out), exclusive(settings.out), progress or Progress(quiet=True) as reporter:
         previous = open_previous(settings.out)
-        encoder = load_encoder(_encoder_name(settings, previous), _engine_options(settings))
+        with opened_log(settings.out, previous.manifest if previous else None) as log:
+            return _index_over(settings, sources, previous, log, reporter, begun)
+
+
+def _index_over(
+    settings: IndexSettings,
+    sources: Sequence[Source],
+    previous: Collection | None,
+    log: WriteLog | None,
+    reporter: Progress,
+    begun: float,
+) -> IndexSummary:
+    """Index the sources over the previous version and what was written to it."""
+    encoder = load_encoder(_encoder_name(settings, previous), _engine_options(settings))
+    with exclusive_writes(settings.out, previous, log, encoder.spec):
         work = settings.out / WORK / _digest(encoder.spec.identity)
         storage = shard_storage(work, settings.shards)
-        run = _encode(settings, sources, encoder, previous, work, storage, reporter)
+        run = _encode(settings, sources, encoder, previous, log, work, storage, reporter)
         plan, stats = run.plan, run.stats
         inputs = _digest(FORMAT_VERSION, plan.digest, encoder.spec.identity, _version_settings(settings))
         embeddings = [run.shards(), *run.reusable]
-        change = _change(previous, plan, embeddings, encoder)
+        change = _change(previous, run, embeddings, encoder)
+        written: WrittenItems | None = None
         # An image that could not be read last time may have been encoded now, although the inputs are the same.
         if previous is not None and previous.manifest.inputs == inputs and not stats.changed and not _is_lost(previous):
             manifest, unchanged = previous.manifest, True
@@ -213,10 +244,16 @@ def _index(settings: IndexSettings, progress: Progress | None, begun: float) -> 
             reporter.phase("building the store")
             rows = RowStream(join_plan(plan, embeddings), plan.schema, plan.count, skipped=run.report.skipped.total())
             spec = BuildSpec(settings.store, settings.budget, settings.sources, inputs)
-            manifest, unchanged = build_version(settings.out, rows, encoder, spec, reporter.phase), False
+            with ExitStack() as moment:
+                if log is not None:
+                    rows, written = with_written_items(rows, log, previous, moment)
+                    spec = replace(spec, writes=written.number)
+                manifest, unchanged = build_version(settings.out, rows, encoder, spec, reporter.phase), False
+            if log is not None:
+                release_held(settings.out, log, manifest.writes)
         storage.remove()
         remove_work(work)
-        return _summary(settings, manifest, encoder, run, change, unchanged, time.perf_counter() - begun)
+        return _summary(settings, manifest, encoder, run, change, written, unchanged, time.perf_counter() - begun)
 
 
 def _is_lost(version: Collection) -> bool:
@@ -247,7 +284,7 @@ class _Change:
 
 
 def _change(
-    previous: Collection | None, plan: Plan, embeddings: Sequence[ReusableEmbeddings], encoder: Encoder
+    previous: Collection | None, run: _Run, embeddings: Sequence[ReusableEmbeddings], encoder: Encoder
 ) -> _Change:
     if previous is None:
         return _Change(None, 0)
@@ -255,14 +292,15 @@ def _change(
     edition = " (first edition)" if is_first_edition(before.weights) else ""
     replaced = f"{before.name}{edition}" if before.identity != encoder.spec.identity else None
     arrived = [place.content_hashes() for place in embeddings if isinstance(place, ShardPool)]
-    return _Change(replaced, count_dropped(previous, plan, np.concatenate(arrived)))
+    return _Change(replaced, count_dropped(previous, run.plan, np.concatenate(arrived), run.left_out.hashes))
 
 
 def _check_dropping(settings: IndexSettings, previous: Collection | None, dropped: int, run: _Run) -> None:
     """Refuse to replace all images of a collection, or to remove many, which are most often mistakes."""
     if previous is None:
         return
-    if dropped == len(previous):
+    before = source_items(previous, run.left_out)
+    if dropped and dropped == before:
         if settings.replace:
             return
         if previous.manifest.sources != list(settings.sources):
@@ -273,7 +311,7 @@ def _check_dropping(settings: IndexSettings, previous: Collection | None, droppe
             )
     if not settings.allow_dropping:
         lost = dropped + count_newly_rejected(previous, run.plan, run.shards(), run.shards(rejected=False))
-        require_few_dropped(settings.out, settings.sources, len(previous), lost)
+        require_few_dropped(settings.out, settings.sources, before, lost)
 
 
 def _engine_options(settings: IndexSettings) -> EngineOptions:
@@ -298,6 +336,7 @@ class _Run:
         first_shard: number of the first shard of this run.
         report: what the sources hold besides items.
         kept: images of the previous version that can't be reached now.
+        left_out: images that a write put or deleted before they were read.
     """
 
     plan: Plan
@@ -308,6 +347,7 @@ class _Run:
     first_shard: int
     report: ScanReport
     kept: int
+    left_out: LeftOutItems
 
     def shards(self, *, rejected: bool = True) -> ShardPool:
         """Return the images that were read in this run."""
@@ -319,6 +359,7 @@ def _encode(
     sources: Sequence[Source],
     encoder: Encoder,
     previous: Collection | None,
+    log: WriteLog | None,
     work: Path,
     storage: ShardStorage,
     progress: Progress,
@@ -329,8 +370,9 @@ def _encode(
     if settings.budget.memory is not None and expected:
         presets = candidates(settings.store, expected)  # an index that is too large is refused before encoding
         require_possible(presets, expected, encoder.spec.dim, settings.budget, _MIN_READABLE_SHARE)
-    _check_expected(settings, sources, previous, expected)
-    kept = KeptItems(previous if copied else None)
+    left_out = left_out_items(log)
+    _check_expected(settings, sources, previous, left_out, expected)
+    kept = KeptItems(previous if copied else None, left_out)
     stopped = ShardPool(storage, rejected=False)  # comes first: it is newer than any version of this encoder
     reusable: list[ReusableEmbeddings] = [stopped, *([copied] if copied else [])]
     contents = ContentIndex([*reusable, *older_versions(settings.out, encoder.spec)])
@@ -338,25 +380,30 @@ def _encode(
     with ShardWriter(storage, runner.max_shard_seconds) as shards:
         progress.begin(expected)
         writer = PlanWriter(work / "plan")
-        plan, stats = encode_sources(sources, reusable, kept, runner, writer, shards, options, progress)
+        plan, stats = encode_sources(sources, reusable, kept, left_out, runner, writer, shards, options, progress)
         stats.resumed = len(stopped)
     report = ScanReport()
     for source in sources:
         report.add(source.report)
-    if not plan.count:
+    if not (plan.count or left_out.count):
         raise SourceError(no_images(settings.sources, report))
-    return _Run(plan, stats, runner, reusable, storage, shards.first, report, kept.count)
+    return _Run(plan, stats, runner, reusable, storage, shards.first, report, kept.count, left_out)
 
 
 def _check_expected(
-    settings: IndexSettings, sources: Sequence[Source], previous: Collection | None, expected: int | None
+    settings: IndexSettings,
+    sources: Sequence[Source],
+    previous: Collection | None,
+    left_out: LeftOutItems,
+    expected: int | None,
 ) -> None:
     """Refuse before hours of encoding if the same sources can't hold as many images as before."""
     certain = expected and all(map(_count_is_certain, sources))
     if previous is None or previous.manifest.sources != list(settings.sources):
         return
     if expected and certain and not (settings.allow_dropping or settings.replace):
-        require_few_dropped(settings.out, settings.sources, len(previous), len(previous) - expected)
+        before = source_items(previous, left_out)
+        require_few_dropped(settings.out, settings.sources, before, before - expected)
 
 
 def _count_is_certain(source: Source) -> bool:
@@ -406,6 +453,13 @@ def _version_settings(settings: IndexSettings) -> dict[str, Any]:
     return {"store": settings.store, **limits, "columns": asdict(settings.columns)}
 
 
+def _written_count(root: Path, manifest: Manifest) -> int:
+    """Return the number of a version's items that writes made: they have no source."""
+    if not manifest.writes:
+        return 0
+    return int(open_version(root, manifest.version, verify=False).metadata.column("source").null_count)
+
+
 def _digest(*parts: object) -> str:
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -416,10 +470,13 @@ def _summary(
     encoder: Encoder,
     run: _Run,
     change: _Change,
+    written: WrittenItems | None,
     unchanged: bool,
     seconds: float,
 ) -> IndexSummary:
     stats, counts, skipped = run.stats, manifest.counts, run.report.skipped.total()
+    left_out_later = written.left_out if written is not None else 0
+    own = written.count if written is not None else _written_count(settings.out, manifest)
     return IndexSummary(
         collection=str(settings.out),
         version=manifest.version,
@@ -444,11 +501,13 @@ def _summary(
         unread_files=run.report.unread,
         kept=run.kept,
         encoded=stats.encoded,
-        reused=counts.indexed - stats.encoded,
+        reused=counts.indexed - own - stats.encoded,
         recognised=stats.recognised,
         verified=stats.verified,
         edited=stats.edited,
         dropped=change.dropped,
+        written=own,
+        left_out_written=run.left_out.count + left_out_later,
         seconds=round(seconds, 3),
         encode_seconds=round(stats.seconds, 3),
         images_per_second=round(stats.images_per_second, 1),

@@ -53,6 +53,17 @@ class PlanWriter:
         types: Mapping[str, pa.DataType] | None = None,
     ) -> None:
         """Add an item: its identity, its metadata, an error (code, message) if it is rejected, its columns' types."""
+        self.leave_out(id_hash, fingerprint, record, types)
+        self._records.append(dict(record))
+        self._control.append((id_hash, fingerprint, *(error or (None, None))))
+        self.count += 1
+        if len(self._records) == MAX_CHUNK_ROWS:
+            self._flush()
+
+    def leave_out(
+        self, id_hash: int, fingerprint: int, record: Mapping[str, Any], types: Mapping[str, pa.DataType] | None = None
+    ) -> None:
+        """Let an item count in the digest alone, since a write put or deleted it; the arguments are those of `add`."""
         types = types or {}
         if types is not self._types and types != self._types:
             self._flush()
@@ -60,11 +71,6 @@ class PlanWriter:
             self._digest.update(repr(list(self._types.items())).encode())
         self._digest.update(struct.pack("<QQ", id_hash, fingerprint))
         self._digest.update(repr(sorted(record.items())).encode("utf-8", "surrogatepass"))  # a caption may change alone
-        self._records.append(dict(record))
-        self._control.append((id_hash, fingerprint, *(error or (None, None))))
-        self.count += 1
-        if len(self._records) == MAX_CHUNK_ROWS:
-            self._flush()
 
     def close(self) -> Plan:
         """Return the finished plan."""

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TextIO
 
 from lookalike.collection import CURRENT, UNFINISHED_CURRENT, VERSIONS
+from lookalike.collection_calibration import CALIBRATION_FILE
 from lookalike.disk_errors import DISK_FULL_ERRNOS
 from lookalike.errors import CollectionBusy, CollectionUnwritable
 from lookalike.file_lock import acquire_lock
 from lookalike.paths import exists
+from lookalike.writes.log import HEAD_FILE, LOG_FILES
+from lookalike.writes.writer import LOCK_FILE
 
 LOCK, WORK = ".lock", ".work"
-_COLLECTION_NAMES = {LOCK, WORK, CURRENT, VERSIONS}
+_COLLECTION_NAMES = {LOCK, WORK, CURRENT, VERSIONS, CALIBRATION_FILE, HEAD_FILE, LOCK_FILE, *LOG_FILES}
 
 
 def remove_work(work: Path) -> None:

@@ -138,6 +138,12 @@ def stored_metadata(version: Collection, start: int, count: int) -> pa.Table:
     return pa.table({name: metadata.column(name).slice(start, count) for name in metadata.columns})
 
 
+def with_id_hashes(encoded: pa.Table, metadata: pa.Table) -> pa.Table:
+    """Return encoded rows with the hashes of their ids, which those of a version lack."""
+    hashes = pa.array([id_hash(item_id) for item_id in metadata.column("id").to_pylist()], pa.uint64())
+    return encoded.set_column(0, ENCODED_SCHEMA.field(0), hashes)
+
+
 def patched(table: pa.Table, changes: Mapping[int, Entry], schema: pa.Schema, columns: WritableColumns) -> pa.Table:
     """Return a table with other values in some rows.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,24 @@ from indexing.build.version import BuildSpec, build_version, rejected_codes
 from indexing.importing.embeddings import Embeddings
 from indexing.importing.local_images import LocalImages
 from indexing.importing.rows import ImportedRows
+from indexing.ingest.previous_version import open_previous
 from indexing.progress import Progress
 from indexing.row_stream import RowStream
 from indexing.work_folder import WORK, exclusive, remove_work
+from indexing.written_items import WrittenItems, exclusive_writes, with_written_items
+from indexing.written_rows import opened_log, release_held
 from lookalike.bootstrap import EngineOptions, load_encoder
-from lookalike.collection import CURRENT, VERSIONS
+from lookalike.collection import CURRENT, VERSIONS, Collection, current_manifest
 from lookalike.cores import available_cores
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.lite.editions import FIRST_EDITION_DIM
 from lookalike.encoders.protocol import Encoder
-from lookalike.errors import EncoderMismatch, SourceError
+from lookalike.errors import CollectionError, EncoderMismatch, SourceError
 from lookalike.manifest import Manifest
 from lookalike.paths import exists, is_unavailable
 from lookalike.sources.item import ColumnNames, read_error
 from lookalike.stores.registry import require_usable_store, resolve_kind
+from lookalike.writes.log import WriteLog, has_log
 
 _KEPT_ON_DISK_FULL = "the collection is unchanged, and images that were read are not read again"
 
@@ -81,11 +86,13 @@ class ImportSummary:
         version: the new version's name.
         encoder: name of the encoder.
         store: kind of the store.
-        seen: rows of the source; seen = indexed + rejected.
+        seen: rows of the source and items that writes made; seen = indexed + rejected.
         indexed: rows of the version.
         rejected: rows in `rejected.parquet`.
         rejected_by_code: error code -> count.
         repeated_ids: indexed rows whose id occurred before, so that a number was added to it.
+        written: indexed items that writes made, which the source does not provide.
+        left_out_written: rows of the source that are left out, since a write put or deleted them; they are not seen.
         pictures: rows whose image was available locally, and that have a thumbnail.
         approximate: whether the vectors were reconstructed from an index's codes.
         checked: number of images that were encoded.
@@ -103,6 +110,8 @@ class ImportSummary:
     rejected: int
     rejected_by_code: dict[str, int]
     repeated_ids: int
+    written: int
+    left_out_written: int
     pictures: int
     approximate: bool
     checked: int
@@ -117,7 +126,9 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
     Raises:
         SourceError: the source can't be read, its counts disagree, no row could be imported, a collection exists
             at `out`, or the disk is full.
-        EncoderMismatch: the encoder's width differs, or its vectors of the local images do.
+        EncoderMismatch: the encoder's width differs, or its vectors of the local images do, or another encoder made the
+            vectors of items that writes made.
+        WritesDamaged: the log of writes does not fit the current version.
         EncoderError: the encoder can't be loaded.
         CollectionBusy: another job writes to the collection.
     """
@@ -134,8 +145,33 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
         exclusive(settings.out),
         progress or Progress(quiet=True) as reporter,
     ):
-        encoder = load_encoder(settings.encoder, settings.engine_options)
-        _check(settings, embeddings, encoder)
+        previous = open_previous(settings.out) if has_log(settings.out) else None
+        with opened_log(settings.out, _manifest(settings.out, previous)) as log:
+            return _import_over(settings, embeddings, previous, log, reporter, begun)
+
+
+def _manifest(root: Path, previous: Collection | None) -> Manifest | None:
+    """Return the manifest of the current version; None if there is none, or it is damaged."""
+    if previous is not None:
+        return previous.manifest
+    try:
+        return current_manifest(root)
+    except CollectionError:
+        return None
+
+
+def _import_over(
+    settings: ImportSettings,
+    embeddings: Embeddings,
+    previous: Collection | None,
+    log: WriteLog | None,
+    reporter: Progress,
+    begun: float,
+) -> ImportSummary:
+    """Import the embeddings over what was written to the collection."""
+    encoder = load_encoder(settings.encoder, settings.engine_options)
+    _check(settings, embeddings, encoder)
+    with exclusive_writes(settings.out, previous, log, encoder.spec):
         work = settings.out / WORK / "import"
         with ThreadPoolExecutor(settings.workers or available_cores(), "decode") as pool:
             images = LocalImages(embeddings.source, settings.images, work, encoder, pool)
@@ -151,9 +187,16 @@ def run_import(settings: ImportSettings, progress: Progress | None = None) -> Im
             reporter.begin(embeddings.count)
             stream = RowStream(iter(rows), rows.schema, embeddings.count, _KEPT_ON_DISK_FULL)
             spec = BuildSpec(settings.store, settings.budget, (str(settings.source),), "")
-            manifest = build_version(settings.out, stream, encoder, spec, reporter.phase)
+            written: WrittenItems | None = None
+            with ExitStack() as moment:
+                if log is not None:
+                    stream, written = with_written_items(stream, log, previous, moment)
+                    spec = replace(spec, writes=written.number)
+                manifest = build_version(settings.out, stream, encoder, spec, reporter.phase)
+            if log is not None:
+                release_held(settings.out, log, manifest.writes)
         remove_work(work)
-        return _summary(settings, manifest, embeddings, rows, images, time.perf_counter() - begun)
+        return _summary(settings, manifest, embeddings, rows, images, written, time.perf_counter() - begun)
 
 
 def _require_entered(folder: Path) -> None:
@@ -195,6 +238,7 @@ def _summary(
     embeddings: Embeddings,
     rows: ImportedRows,
     images: LocalImages,
+    written: WrittenItems | None,
     seconds: float,
 ) -> ImportSummary:
     agreement = images.agreement
@@ -206,6 +250,8 @@ def _summary(
         **manifest.counts.model_dump(exclude={"skipped"}),  # an import reads no folder of images
         rejected_by_code=rejected_codes(settings.out, manifest.version),
         repeated_ids=rows.ids.repeated,
+        written=written.count if written is not None else 0,
+        left_out_written=written.left_out if written is not None else 0,
         pictures=rows.image_count,
         approximate=embeddings.approximate,
         checked=len(images.cosines),

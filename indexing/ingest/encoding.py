@@ -21,6 +21,7 @@ from indexing.id_set import IdSet
 from indexing.ingest.batches import EncodedBatch, encode_batch, encoded_batches, outcome_batches
 from indexing.ingest.decoding import Decoder, DecodeTask
 from indexing.ingest.kept_items import KeptItems
+from indexing.ingest.left_out import LeftOutItems
 from indexing.ingest.reusable_embeddings import ReusableEmbeddings, find_row
 from indexing.ingest.shards import ShardWriter
 from indexing.plan import Plan, PlanWriter
@@ -170,6 +171,7 @@ def encode_sources(
     sources: Sequence[Source],
     reusable: Sequence[ReusableEmbeddings],
     kept: KeptItems,
+    left_out: LeftOutItems,
     runner: EncodeRunner,
     plan: PlanWriter,
     shards: ShardWriter,
@@ -182,6 +184,7 @@ def encode_sources(
         sources: in the order of the rows.
         reusable: where unchanged images are found, without reading them.
         kept: what is kept of the previous version where a file or folder can't be reached.
+        left_out: items that are neither encoded nor planned.
         runner: encodes the others.
         plan: where to write each item.
         shards: where to write the rows of images that were read.
@@ -192,7 +195,7 @@ def encode_sources(
         EncoderError: the encoder failed; the shard writer keeps what was encoded before.
     """
     stats, begun = EncodeStats(), time.perf_counter()
-    tasks = _decode_tasks(chain.from_iterable(sources), reusable, kept, plan, options, progress)
+    tasks = _decode_tasks(chain.from_iterable(sources), reusable, kept, left_out, plan, options, progress)
     with closing(runner.encode(tasks)) as batches:
         for batch in batches:
             shards.add(batch.rows)
@@ -206,6 +209,7 @@ def _decode_tasks(
     items: Iterable[Item],
     reusable: Sequence[ReusableEmbeddings],
     kept: KeptItems,
+    left_out: LeftOutItems,
     plan: PlanWriter,
     options: EncodeOptions,
     progress: Progress,
@@ -218,6 +222,9 @@ def _decode_tasks(
         item_hash = id_hash(item.id)
         item_fingerprint = fingerprint(item.fingerprint, options.max_pixels, DECODER_VERSION)
         record = {"id": item.id, "source": item.source, **item.columns}
+        if left_out.takes(item_hash):
+            plan.leave_out(item_hash, item_fingerprint, record, item.types)
+            continue
         if not unique:
             plan.add(item_hash, item_fingerprint, record, (DuplicateId.code, _duplicate_message(item)), item.types)
             progress.add(rejected=1)

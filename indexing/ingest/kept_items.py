@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from indexing.id_set import IdSet
+from indexing.ingest.left_out import LeftOutItems
 from indexing.plan import PlanWriter
 from indexing.row_stream import ENCODED_SCHEMA, FINGERPRINTS
 from lookalike.collection import Collection
@@ -31,13 +32,14 @@ class KeptItems:
 
     Args:
         previous: a version whose embeddings can be reused; None if there is none.
+        left_out: items of the sources that are left out.
 
     Attributes:
         count: items that were kept.
     """
 
-    def __init__(self, previous: Collection | None) -> None:
-        self._previous = previous
+    def __init__(self, previous: Collection | None, left_out: LeftOutItems) -> None:
+        self._previous, self._left_out = previous, left_out
         self._unavailable: list[Item] = []
         self.count = 0
 
@@ -75,9 +77,13 @@ class KeptItems:
             types = _types(self._previous, {name for record in records for name in record})
             for row, record in zip(rows, records, strict=True):
                 hash_ = id_hash(record["id"])
-                if seen.add(hash_):
+                if not seen.add(hash_):
+                    continue
+                kept_paths.add((record["source"], record.get("path", "")))
+                if self._left_out.takes(hash_):
+                    plan.leave_out(hash_, int(fingerprints[row]), record, types)
+                else:
                     plan.add(hash_, int(fingerprints[row]), record, types=types)
-                    kept_paths.add((record["source"], record.get("path", "")))
                     self.count += 1
         return kept_paths
 

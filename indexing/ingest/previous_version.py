@@ -123,16 +123,19 @@ def open_previous(root: Path) -> Collection | None:
         return None
 
 
-def count_dropped(collection: Collection, plan: Plan, arrived: UInt8) -> int:
+def count_dropped(collection: Collection, plan: Plan, arrived: UInt8, written: UInt64) -> int:
     """Return how many of the version's rows are not in the plan, nor have the content of a new image.
+
+    Items that a write made, replaced or deleted don't count.
 
     Args:
         collection: the version.
         plan: the items of this run.
         arrived: (m, 16) content hashes of the images that were new in this run.
+        written: hashes of the ids that a write put or deleted.
     """
     before, rows = np.load(collection.folder / IDS_FILE, mmap_mode="r")
-    planned = [np.empty(0, np.uint64), *(control.column("_id_hash").to_numpy() for control, _ in plan.chunks())]
+    planned = [written, *(control.column("_id_hash").to_numpy() for control, _ in plan.chunks())]
     missing = rows[~np.isin(before, np.concatenate(planned))]
     hashes = _content_hashes(collection.folder)
     if not len(hashes):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from indexing import compaction
 from indexing.build.budget import IndexBudget
 from indexing.compaction import run_compact
 from indexing.row_stream import CONTENT_HASHES, FINGERPRINTS
-from lookalike.collection import REJECTED, VERSIONS, current_version, open_collection
+from lookalike.collection import REJECTED, VERSIONS, Collection, current_version, open_collection
 from lookalike.errors import (
     ChecksumMismatch,
     CollectionBusy,
@@ -321,32 +324,59 @@ def test_milvus_is_refused(root: Path) -> None:
 # Killed
 
 
+FORKS = """
+import os, sys
+from pathlib import Path
+from indexing.compaction import run_compact
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        run_compact(Path(line.rstrip()))
+        os._exit(0)
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+"""
+"""Compacts the folders that it reads, each in a process that has imported everything; prints the process's id."""
+
+
 def test_killed_compactions_lose_nothing(root: Path) -> None:
-    """Ten processes are killed at random moments; the next one compacts everything."""
     rng = random.Random(0)
     with opened_writer(root) as writer:
         writer.apply(random_operations(rng, IDS, 60))
         apply(writer, *(put(f"many-{i}", i, price=i) for i in range(2_500)))
         expected = len(writer.view)
-    begun = time.monotonic()
-    _process(shutil.copytree(root, root.with_name("timed"))).wait(120)
-    duration = time.monotonic() - begun
-    for _ in range(10):
-        process = _process(root)
-        time.sleep(rng.uniform(0.3, 1.0) * duration)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        with opened_writer(root) as writer:
-            assert len(writer.view) == expected
-            apply(writer, Patch("many-7", {"price": rng.randrange(100)}))
-            before = (writer.view.metadata.records([writer.view.metadata.row_of("many-7")]), len(writer.view))
+    command = [sys.executable, "-c", FORKS]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=PIPE, stdout=PIPE, text=True) as forks:
+        begun = time.monotonic()
+        run(forks, shutil.copytree(root, root.with_name("timed")))
+        duration = time.monotonic() - begun
+        for _ in range(10):
+            run(forks, root, kill_after=rng.uniform(0, 1.2) * duration)
+            with opened_writer(root) as writer:
+                assert len(writer.view) == expected
+                apply(writer, Patch("many-7", {"price": rng.randrange(100)}))
+                before = seven(writer.view), expected
     run_compact(root)
     after = open_collection(root)
-    assert (after.metadata.records([after.metadata.row_of("many-7")]), len(after)) == before
+    assert (seven(after), len(after)) == before
     assert [path.name for path in (root / VERSIONS).iterdir() if path.name.startswith(".")] == []
     assert run_compact(root).unchanged
 
 
-def _process(root: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "cli.main", "compact", str(root)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def run(forks: subprocess.Popen[str], root: Path, kill_after: float | None = None) -> None:
+    assert forks.stdin is not None
+    assert forks.stdout is not None
+    forks.stdin.write(f"{root}\n")
+    forks.stdin.flush()
+    child = int(forks.stdout.readline())
+    if kill_after is not None:
+        time.sleep(kill_after)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    assert forks.stdout.readline() == "ended\n"
+
+
+def seven(collection: Collection) -> list[dict[str, Any]]:
+    return collection.metadata.records([collection.metadata.row_of("many-7")])
