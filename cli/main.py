@@ -26,6 +26,7 @@ from cli.pull import pull
 from cli.push import push
 from cli.search import search
 from cli.serve import serve
+from cli.snapshot import restore, snapshot
 from cli.train import train
 from lookalike.disk_errors import file_error
 from lookalike.errors import LookalikeError
@@ -78,6 +79,8 @@ for command in (
     gallery,
     mcp,
     compact,
+    snapshot,
+    restore,
     pull,
     push,
 ):

@@ -27,7 +27,8 @@ from lookalike.types import Identity
 from lookalike.writes.entries import Entry
 
 LOG_FILE, HEAD_FILE = "writes.sqlite", "writes.head"
-LOG_FILES = (LOG_FILE, f"{LOG_FILE}-wal", f"{LOG_FILE}-shm")
+LOG_WAL = f"{LOG_FILE}-wal"
+LOG_FILES = (LOG_FILE, LOG_WAL, f"{LOG_FILE}-shm")
 """The database with its write-ahead log, and the index of that."""
 _FORMAT = 1
 _BUSY_SECONDS = 30.0
