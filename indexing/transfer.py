@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import time
 from dataclasses import dataclass
@@ -28,8 +29,18 @@ from lookalike.collection import (
 )
 from lookalike.collection_calibration import CALIBRATION_FILE
 from lookalike.disk_errors import translated_disk_errors
-from lookalike.errors import ChecksumMismatch, CollectionNotFound, CollectionUnwritable, ManifestInvalid, SourceNotFound
+from lookalike.errors import (
+    ChecksumMismatch,
+    CollectionNotFound,
+    CollectionUnwritable,
+    EncoderMismatch,
+    LookalikeError,
+    ManifestInvalid,
+    SourceNotFound,
+    WritesDamaged,
+)
 from lookalike.manifest import MANIFEST_FILE, FileEntry, Manifest, file_entry, parse_manifest
+from lookalike.messages import number_of
 from lookalike.object_storage import (
     Location,
     StoredObject,
@@ -43,6 +54,7 @@ from lookalike.object_storage import (
     write_object,
 )
 from lookalike.paths import exists
+from lookalike.writes.log import WriteLog, has_log
 
 _MEGABYTE = 1_000_000
 _log = logging.getLogger(__name__)
@@ -115,6 +127,7 @@ def pull(url: str, root: Path, progress: Progress | None = None) -> TransferSumm
         CollectionUnwritable: the folder holds other files, or can't be written to.
         DiskFull: the disk is full; what was copied is kept.
         BucketUnavailable: the bucket can't be reached; what was copied is kept.
+        WritesDamaged: the folder has a log of writes that the version in the bucket does not continue.
     """
     begun = time.perf_counter()
     place = Location.parse(url)
@@ -122,6 +135,7 @@ def pull(url: str, root: Path, progress: Progress | None = None) -> TransferSumm
     manifest = parse_manifest(text, f"the manifest of {place}")
     _require_plain_names(manifest, version, place)
     with translated_disk_errors(root), exclusive(root), progress or Progress(quiet=True) as reporter:
+        _require_fitting_log(root, manifest, place)
         copied = _Copied(reporter, _size(manifest))
         unchanged = _is_complete(root / VERSIONS / version, manifest, text)
         if not unchanged:
@@ -160,6 +174,7 @@ def push(root: Path, url: str, progress: Progress | None = None) -> TransferSumm
     with translated_disk_errors(root), progress or Progress(quiet=True) as reporter:
         text = _read_manifest_file(folder)
         manifest = parse_manifest(text, str(folder / MANIFEST_FILE))
+        _warn_of_pending_writes(root, manifest)
         copied = _Copied(reporter, _size(manifest))
         unchanged = _remote_text(place.below(CURRENT)) == version
         _upload(folder, target, manifest, copied)
@@ -169,6 +184,44 @@ def push(root: Path, url: str, progress: Progress | None = None) -> TransferSumm
         write_object(place.below(CURRENT), f"{version}\n".encode())
         _prune(place, version)
     return _summary(root, url, manifest, unchanged and not copied.files, copied, begun)
+
+
+def _require_fitting_log(root: Path, manifest: Manifest, place: Location) -> None:
+    """Check that the log of a local collection continues a version from a bucket, before anything is changed."""
+    if not has_log(root):
+        return
+    with WriteLog(root) as log:
+        try:
+            log.require_fits(manifest.writes, manifest.version)
+        except WritesDamaged as error:
+            raise WritesDamaged(
+                f"version {manifest.version} in {place} holds the writes up to {manifest.writes}, and {root} has a log "
+                f"of those from {log.released() + 1} to {log.last}: pull into another folder; nothing was changed"
+            ) from error
+        made_by = log.encoder()
+        if made_by != manifest.encoder.identity and log.count_puts(manifest.writes):
+            raise EncoderMismatch(
+                f"{root} has pending writes by another encoder than {manifest.encoder.name!r} of the version in "
+                f"{place}: pull into another folder; nothing was changed"
+            )
+
+
+def _warn_of_pending_writes(root: Path, manifest: Manifest) -> None:
+    """Log one line if writes are pending: a bucket gets the version alone."""
+    if not has_log(root):
+        return
+    try:
+        with WriteLog(root) as log:
+            pending = log.count_pending(manifest.writes)
+    except LookalikeError as error:
+        _log.warning("only the version is pushed: %s", error)
+        return
+    if pending:
+        _log.warning(
+            "only the version is pushed, without %s: run `lookalike compact %s` first",
+            number_of(pending, "pending write"),
+            shlex.quote(str(root)),
+        )
 
 
 def _remote_manifest(place: Location) -> tuple[str, bytes]:

@@ -11,6 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from indexing import transfer
+from indexing.compaction import run_compact
 from indexing.job import IndexSettings, run_index
 from indexing.transfer import pull, push
 from indexing.work_folder import exclusive
@@ -24,12 +25,14 @@ from lookalike.errors import (
     LookalikeError,
     ManifestInvalid,
     SourceNotFound,
+    WritesDamaged,
 )
 from lookalike.manifest import MANIFEST_FILE
 from lookalike.object_storage import Location, StoredObject
 from tests.bad_images import encoded, make_image
 from tests.bucket_server import Bucket, bucket_server, new_bucket, only_allowed
 from tests.e2e.commands import invoke, invoke_json
+from tests.unit.written_collections import apply, opened_writer, put, seen
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +213,39 @@ def test_large_objects_are_read_in_parts(bucket: Bucket, monkeypatch: pytest.Mon
     assert list(object_storage.read_parts(StoredObject(Location(bucket.name, "x"), 10, ""))) == [
         b"012", b"345", b"678", b"9",
     ]  # fmt: skip
+
+
+# Collections that are written to
+
+
+def test_push_warns_of_pending_writes(bucket: Bucket, collection: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened_writer(collection) as writer:
+        apply(writer, put("own", 1))
+    push(collection, bucket.url("c"))
+    run_compact(collection)
+    push(collection, bucket.url("c"))
+    assert [record.getMessage() for record in caplog.records if record.name == "indexing.transfer"] == [
+        f"only the version is pushed, without 1 pending write: run `lookalike compact {collection}` first"
+    ]
+
+
+def test_pull_refuses_a_version_that_the_log_does_not_continue(
+    bucket: Bucket, collection: Path, tmp_path: Path
+) -> None:
+    push(collection, bucket.url("c"))
+    pull(bucket.url("c"), tmp_path / "pulled")
+    with opened_writer(tmp_path / "pulled") as writer:
+        apply(writer, put("own", 1))
+    updated(collection, 1)
+    push(collection, bucket.url("c"))
+    pull(bucket.url("c"), tmp_path / "pulled")  # the write stays pending
+    with opened_writer(tmp_path / "pulled") as writer:
+        assert {"own", "1.jpg"} <= seen(writer.view)["records"].keys()
+    run_compact(tmp_path / "pulled")
+    version = current_version(tmp_path / "pulled")
+    updated(collection, 2)
+    push(collection, bucket.url("c"))
+    with pytest.raises(WritesDamaged, match=r"holds the writes up to 0, .* nothing was changed"):
+        pull(bucket.url("c"), tmp_path / "pulled")
+    assert current_version(tmp_path / "pulled") == version
+    assert len(open_collection(tmp_path / "pulled")) == 3
