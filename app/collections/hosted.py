@@ -240,6 +240,8 @@ class HostedCollection:
             version = await open_version(self.root, self.name, self._runtime, partial(self._evict, self))
             version = await self._with_writes(version)
         except LookalikeError as error:
+            if named and await asyncio.to_thread(named_version, self.root) not in ("", named):
+                return await self._open_current()  # a job has published another one, and may have removed this one
             permanent = not isinstance(error, StoreUnreachable | CollectionBusy)
             await self._refuse(error, named, files, permanent=permanent)
             raise

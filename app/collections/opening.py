@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -17,11 +18,13 @@ from app.collections.status import OpenVersion
 from app.collections.versions import total_bytes
 from app.collections.writes import CollectionWrites
 from app.execution.pipeline import QueryPipeline
-from lookalike.errors import LookalikeError
+from lookalike.errors import CollectionBusy, LookalikeError
 
 if TYPE_CHECKING:
     from lookalike.collection import Collection
     from lookalike.search import Searcher
+
+_BUSY_SECONDS, _BUSY_RETRY_SECONDS = 5.0, 0.1
 
 
 async def open_version(root: Path, name: str, runtime: Runtime, reserve: Callable[[int], None]) -> OpenVersion:
@@ -54,14 +57,23 @@ async def open_version(root: Path, name: str, runtime: Runtime, reserve: Callabl
 async def open_writes(pipeline: QueryPipeline, runtime: Runtime) -> CollectionWrites:
     """Return the writer of the collection whose version a pipeline searches.
 
+    A compaction holds the collection's lock for a moment at its end, and a service while it shuts down: wait for them.
+
     Raises:
-        CollectionBusy: another process writes to the collection.
+        CollectionBusy: another process goes on writing to the collection.
         CollectionUnwritable, WritesDamaged, EncoderMismatch: it can't be written to.
     """
     from lookalike.writes.writer import Writer
 
     call = partial(Writer, pipeline.searcher.collection, max_pending=runtime.settings.max_pending)
-    return CollectionWrites(await asyncio.to_thread(call), runtime.write_workers, pipeline)
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            return CollectionWrites(await asyncio.to_thread(call), runtime.write_workers, pipeline)
+        except CollectionBusy:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_BUSY_RETRY_SECONDS)
 
 
 def is_on_milvus(pipeline: QueryPipeline) -> bool:
