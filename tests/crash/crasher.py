@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from http.client import HTTPException
 from pathlib import Path
 from random import Random
 
@@ -175,7 +176,12 @@ class Crasher:
         return self._service
 
     def _check(self, service: Service, *, everything: bool) -> None:
-        self._checker.check(service.port, self._random, everything=everything)
+        try:
+            self._checker.check(service.port, self._random, everything=everything)
+        except (OSError, HTTPException) as error:
+            time.sleep(0.5)  # until a service that ends has ended
+            state = "runs" if service.is_running else "has ended by itself"
+            raise Failure(f"a check lost its connection, and the service {state}: {error!r}") from error
 
     def _await(self, plan: str, service: Service, clients: list[Client]) -> None:
         """Return at the moment to kill."""
