@@ -134,29 +134,49 @@ class DeleteItems(RequestModel):
     dry_run: bool = Field(default=False, description="Whether to count the items only.")
 
 
-class WrittenResponse(SourceModel):
+def _written(result: str) -> dict[str, Any]:
+    """Return the example of an item after it was written."""
+    item = {
+        "id": "shoes/red.jpg",
+        "result": result,
+        "etag": _TAG,
+        "metadata": {"width": 640, "height": 480, "format": "JPEG", **_EXAMPLE_METADATA},
+        "thumbnail_url": "/v1/items/shoes/red.jpg/thumbnail?v=20260101T120000Z-1a2b3c.1",
+    }
+    return {"examples": [{**item, **EXAMPLE_SOURCE}]}
+
+
+class _WrittenItemResponse(SourceModel):
     """An item after it was written."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "shoes/red.jpg",
-                    "result": "created",
-                    "etag": _TAG,
-                    "metadata": {"width": 640, "height": 480, "format": "JPEG", **_EXAMPLE_METADATA},
-                    "thumbnail_url": "/v1/items/shoes/red.jpg/thumbnail?v=20260101T120000Z-1a2b3c.1",
-                    **EXAMPLE_SOURCE,
-                }
-            ]
-        }
-    )
-
     id: str = Field(description="Id of the item.")
-    result: Literal["created", "replaced", "patched"] = Field(description="What became of the item.")
     etag: str = Field(description="The item's `ETag`.")
     metadata: dict[str, Any] = Field(description="The item's metadata.")
     thumbnail_url: str | None = Field(description="URL of the thumbnail; null if there is none.")
+
+
+class CreatedResponse(_WrittenItemResponse):
+    """An item after it was added."""
+
+    model_config = ConfigDict(json_schema_extra=_written("created"))
+
+    result: Literal["created"] = Field(description="What became of the item.")
+
+
+class ReplacedResponse(_WrittenItemResponse):
+    """An item after it was replaced."""
+
+    model_config = ConfigDict(json_schema_extra=_written("replaced"))
+
+    result: Literal["replaced"] = Field(description="What became of the item.")
+
+
+class PatchedResponse(_WrittenItemResponse):
+    """An item after its metadata was changed."""
+
+    model_config = ConfigDict(json_schema_extra=_written("patched"))
+
+    result: Literal["patched"] = Field(description="What became of the item.")
 
 
 class DeletedResponse(SourceModel):

@@ -37,15 +37,17 @@ from app.api.request_admission import Admission, Slot, admitted
 from app.api.request_bodies import Base64Image, ImageUrl, body_error, is_json, media_type, read_json
 from app.api.routing import CollectionRouter
 from app.api.write_schemas import (
+    CreatedResponse,
     DeletedResponse,
     DeleteItems,
     DeleteItemsResponse,
+    PatchedResponse,
     PatchItem,
     PutItem,
+    ReplacedResponse,
     WriteBatch,
     WriteBatchResponse,
     WriteOperation,
-    WrittenResponse,
 )
 from app.auth.authentication import require_role
 from app.collections.hosted import HostedCollection
@@ -54,6 +56,7 @@ from app.execution.image_fetcher import ImageFetcher
 from app.execution.pipeline import ImageQuery, QueryPipeline
 from app.middleware.problems import problem_of
 from lookalike.errors import (
+    CollectionUnwritable,
     DiskFull,
     FilterInvalid,
     IdInvalid,
@@ -70,7 +73,7 @@ from lookalike.writes.operations import Delete, Operation, Outcome, Patch, Preco
 
 logger = logging.getLogger(__name__)
 
-_WRITE = (*ACCESS, *ADMISSION, ReadOnly, DiskFull)
+_WRITE = (*ACCESS, *ADMISSION, ReadOnly, CollectionUnwritable, DiskFull)
 _ONE = (PreconditionFailed, QueryError)
 _WINDOW = 64
 """Operations of one batch that are prepared at a time."""
@@ -120,11 +123,11 @@ _PUT: dict[str, Any] = {
 
 @router.put(
     "/items/{item_id:path}",
-    response_model=WrittenResponse,
+    response_model=CreatedResponse,
     status_code=HTTPStatus.CREATED,
     responses={
         **errors(*_WRITE, *BODY, *IMAGE, *_ONE, IdInvalid, MetadataInvalid, PendingFull),
-        200: {"model": WrittenResponse, "description": "The item was replaced."},
+        200: {"model": ReplacedResponse, "description": "The item was replaced."},
     },
     openapi_extra=_PUT,
     summary="Add or replace an item",
@@ -148,7 +151,7 @@ async def put_item(item_id: ItemId, request: Request, hosted: HostedDep, service
 
 @router.patch(
     "/items/{item_id:path}",
-    response_model=WrittenResponse,
+    response_model=PatchedResponse,
     responses=errors(*_WRITE, *BODY, *_ONE, UnknownItem, MetadataInvalid, PendingFull),
     openapi_extra={**request_body(json_body(PatchItem)), "parameters": _headers("If-Match")},
     summary="Change an item's metadata",

@@ -16,7 +16,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from lookalike.columns import is_list, type_name
-from lookalike.errors import MetadataInvalid
+from lookalike.errors import MAX_VALUE_CHARACTERS, MetadataInvalid
 from lookalike.facets import plain_type
 from lookalike.json_values import converter
 from lookalike.messages import quoted
@@ -173,7 +173,7 @@ def _inferred(name: str, value: Any) -> pa.DataType | None:
         return kind
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
         raise MetadataInvalid(
-            f"metadata.{name} is {quoted(_text(value))}; the elements of a list must have one type"
+            f"metadata.{name} is {_text(value)}; the elements of a list must have one type"
         ) from error
 
 
@@ -199,7 +199,7 @@ def _fitting(name: str, value: Any, kind: pa.DataType) -> Any:
     except (_Unfit, pa.ArrowException, OverflowError, ValueError, TypeError, InvalidOperation) as error:
         detail = f": {error}" if isinstance(error, _Unfit) and str(error) else ""
         raise MetadataInvalid(
-            f"metadata.{name} is {quoted(_text(value))}, but the column holds {_kind_text(kind)}{detail}"
+            f"metadata.{name} is {_text(value)}, but the column holds {_kind_text(kind)}{detail}"
         ) from error
     return fitted
 
@@ -325,4 +325,6 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    """Return a value as JSON of at most 200 characters, for a message."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[:MAX_VALUE_CHARACTERS]} ..."

@@ -53,7 +53,8 @@ def test_enough_writes_start_a_compaction(client: TestClient) -> None:
     assert client.get(item.json()["thumbnail_url"]).status_code == 200
     assert client.get("/v1/items/left.png").json()["metadata"]["caption"] == "wheels"
     assert client.get("/v1/items/cup").status_code == 404
-    assert 'lookalike_compactions_total{collection="photographs"} 1.0' in client.get("/metrics").text
+    counted = 'lookalike_compactions_total{collection="photographs"} 1.0'
+    eventually(lambda: counted in client.get("/metrics").text)
     assert client.put("/v1/items/cup", content=IMAGE, headers={"Content-Type": "image/png"}).status_code == 201
     assert facts(client)["pending_writes"] == 1
 

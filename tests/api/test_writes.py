@@ -199,7 +199,7 @@ def test_ids_that_no_new_item_can_have(client: TestClient, item_id: str) -> None
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"caption": 5}, "metadata.caption is '5', but the column holds text"),
+        ({"caption": 5}, "metadata.caption is 5, but the column holds text"),
         ({"width": 5}, "metadata.width is measured on the image"),
         ({"source": "mine"}, "metadata.source can't be set by a write"),
         ({"_hidden": 5}, "can't be a column"),
