@@ -78,7 +78,9 @@ async def open_writes(pipeline: QueryPipeline, runtime: Runtime) -> CollectionWr
 
 def is_on_milvus(pipeline: QueryPipeline) -> bool:
     """Return whether a collection's vectors are on Milvus."""
-    return pipeline.searcher.collection.manifest.store.kind == "milvus"
+    from lookalike.stores.registry import MILVUS
+
+    return pipeline.searcher.collection.manifest.store.kind == MILVUS
 
 
 async def _load(collection: Collection, encoder_override: str | None, runtime: Runtime) -> Searcher:

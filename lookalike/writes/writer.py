@@ -32,6 +32,7 @@ from lookalike.errors import (
 from lookalike.file_lock import acquire_lock
 from lookalike.filters import Filter, filter_mask
 from lookalike.metadata import id_forms
+from lookalike.stores.registry import MILVUS
 from lookalike.writes.columns import require_metadata
 from lookalike.writes.entries import Entry, merged
 from lookalike.writes.etag import etag
@@ -57,10 +58,14 @@ class Writer:
 
         Raises:
             CollectionBusy: another process writes to the collection.
-            CollectionUnwritable: its folder can't be written to.
+            CollectionUnwritable: it is on Milvus, or its folder can't be written to.
             WritesDamaged: the log is damaged, or has writes that the version lacks.
             EncoderMismatch: another encoder made the vectors of pending writes.
         """
+        if collection.manifest.store.kind == MILVUS:
+            raise CollectionUnwritable(
+                f"{collection.root} is on Milvus, which takes no writes this way; index it again"
+            )
         self._lock = threading.RLock()
         self._max_pending = max_pending
         self._stream = lock_writes(collection.root)

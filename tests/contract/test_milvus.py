@@ -11,19 +11,24 @@ import httpx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
+from starlette.testclient import TestClient
 
 import lookalike
 import lookalike.row_search as row_search
+from app.main import create_app
+from app.settings import Settings
 from cli.gallery import write_gallery
 from indexing import index
 from indexing.build.stores import build_store
-from lookalike.collection import VERSIONS, current_manifest, current_version
-from lookalike.errors import ConfigInvalid, StoreUnavailable, StoreUnreachable, UnknownStore
+from lookalike.collection import VERSIONS, current_manifest, current_version, open_collection
+from lookalike.errors import CollectionUnwritable, ConfigInvalid, StoreUnavailable, StoreUnreachable, UnknownStore
 from lookalike.manifest import MANIFEST_FILE
 from lookalike.stores.milvus import builder as builder_module
 from lookalike.stores.milvus.client import alias_target, connect, own_name, owner_digits
 from lookalike.stores.milvus.location import parse_location
 from lookalike.stores.registry import open_store
+from lookalike.writes.writer import Writer
+from tests.api.conftest import wait_until_ready
 from tests.contract.milvus import (
     FILTERS,
     SEARCHES,
@@ -52,6 +57,17 @@ def pair(embeddings: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     import_into(embeddings, folder / "exact", "exact")
     import_into(embeddings, folder / "milvus", f"milvus:{folder}/store.db")
     return Pair(folder / "exact", folder / "milvus")
+
+
+def test_collection_on_milvus_is_not_writable(pair: Pair) -> None:
+    with pytest.raises(CollectionUnwritable, match="is on Milvus"):
+        Writer(open_collection(pair.milvus))
+    with TestClient(create_app(Settings(collection=pair.milvus, writable=True))) as client:
+        wait_until_ready(client)
+        assert client.get(f"/v1/collections/{pair.milvus.name}").json()["writable"] is False
+        refused = client.delete("/v1/items/0")
+        assert (refused.status_code, refused.json()["code"]) == (403, "read_only")
+        assert "is on Milvus" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize("options", SEARCHES, ids=str)
