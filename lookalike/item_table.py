@@ -41,14 +41,17 @@ class ItemTable:
     """The items of an opened collection; safe to use from several threads."""
 
     def __init__(
-        self, metadata: ItemRecords, filtered_rows: FilteredRows | None = None, live: Bool | None = None
+        self,
+        metadata: ItemRecords,
+        filtered_rows: FilteredRows | None = None,
+        live: Callable[[], Bool] | None = None,
     ) -> None:
         """Describe items.
 
         Args:
             metadata: of all rows.
             filtered_rows: evaluates filters, perhaps from a cache; by default, each is evaluated anew.
-            live: (n,) the rows that are items; None for all.
+            live: returns (n,) the rows that are items; None for all.
         """
         self._metadata = metadata
         self._filtered_rows = filtered_rows or partial(_filtered_rows, metadata)
@@ -59,7 +62,7 @@ class ItemTable:
         self._order = lru_cache(size)(partial(_order, metadata))
 
     def __len__(self) -> int:
-        return len(self._metadata) if self._live is None else int(np.count_nonzero(self._live))
+        return len(self._metadata) if self._live is None else int(np.count_nonzero(self._live()))
 
     def columns(self, fields: Sequence[str] | None) -> list[str] | None:
         """Return the columns to read for records that have an id and `fields`; None for all columns.
@@ -135,7 +138,7 @@ class ItemTable:
     def _mask(self, condition: Filter | None) -> Bool | None:
         """Return the (n,) rows that are items and pass a filter; None for all rows."""
         if condition is None:
-            return self._live
+            return None if self._live is None else self._live()
         mask = np.zeros(len(self._metadata), np.bool_)
         mask[self._filtered_rows(condition)] = True
         return mask

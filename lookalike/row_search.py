@@ -224,6 +224,6 @@ def _evaluate(metadata: Columns, text: str) -> _FilteredRows:
 
 
 def _as_rows(mask: Bool) -> _FilteredRows:
-    count = int(mask.sum())
+    count = int(np.count_nonzero(mask))
     scan = count <= max(_MAX_SCANNED_ROWS, _MAX_SCANNED_FRACTION * len(mask))
     return _FilteredRows(mask, count, np.flatnonzero(mask) if scan else None)

@@ -8,7 +8,7 @@ all steps, for the command line and for tests.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -122,8 +122,8 @@ class VectorSearcher:
         self._calibration = calibration
         self._search_in(collection, RowSearcher(store, collection.vectors, collection.metadata, self.limits.candidates))
 
-    def _search_in(self, collection: Collection, rows: RowSearch, live: Bool | None = None) -> None:
-        """Set what is searched; `live` are the rows that are items, None for all."""
+    def _search_in(self, collection: Collection, rows: RowSearch, live: Callable[[], Bool] | None = None) -> None:
+        """Set what is searched; `live` returns the rows that are items, None for all."""
         self.collection = collection
         self._rows = rows
         self._selector = ResultSelector(rows, collection.stored_vectors, collection.metadata, self.limits.candidates)
@@ -141,7 +141,7 @@ class VectorSearcher:
             columns = ExtendedColumns(written.version.metadata, written.types)
             version = RowSearcher(self.store, written.version.vectors, columns, self.limits.candidates)
         searcher = copy.copy(self)
-        searcher._search_in(written, LiveRowSearcher(version, written), written.live)
+        searcher._search_in(written, LiveRowSearcher(version, written), lambda: written.live)
         return searcher
 
     def item_vector(self, item_id: str) -> Float32:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ class LiveCollection(Collection):
         version: the version alone.
         delta: the slots, of which the first `slots` belong to this moment.
         slots: m.
-        live: (n + m,) bool: the rows that are items.
+        version_live: (n,) bool: the rows of the version that are items, read-only; None if all of them are. It is the
+            same object until a row dies, so that stores can cache their own form of it.
+        slots_live: (m,) bool: the slots that are items.
         count: number of items.
         pending: number of items that were written, changed or deleted since the version was built.
         types: of all columns; the mapping may grow.
@@ -41,7 +44,8 @@ class LiveCollection(Collection):
     version: Collection = field(kw_only=True)
     delta: Delta = field(kw_only=True)
     slots: int = field(kw_only=True)
-    live: Bool = field(kw_only=True)
+    version_live: Bool | None = field(kw_only=True)
+    slots_live: Bool = field(kw_only=True)
     count: int = field(kw_only=True)
     pending: int = field(kw_only=True)
     types: Mapping[str, pa.DataType] = field(kw_only=True)
@@ -49,6 +53,12 @@ class LiveCollection(Collection):
     @override
     def __len__(self) -> int:
         return self.count
+
+    @cached_property
+    def live(self) -> Bool:
+        """(n + m,) bool: the rows that are items."""
+        first = np.ones(len(self.version), np.bool_) if self.version_live is None else self.version_live
+        return np.concatenate([first, self.slots_live])
 
     @property
     @override
@@ -62,19 +72,26 @@ class LiveCollection(Collection):
 
 
 def live_collection(
-    version: Collection, delta: Delta, live: Bool, types: Mapping[str, pa.DataType], pending: int
+    version: Collection,
+    version_live: Bool | None,
+    delta: Delta,
+    slots_live: Bool,
+    types: Mapping[str, pa.DataType],
+    pending: int,
 ) -> LiveCollection:
     """Return the collection at this moment.
 
     Args:
         version: the opened version.
+        version_live: as the attribute.
         delta: may grow afterwards.
-        live: (n + m,) bool, which is kept.
+        slots_live: as the attribute.
         types: of all columns; the mapping may grow afterwards.
         pending: as the attribute.
     """
-    slots = len(delta)
-    stacked = StackedMetadata(version.metadata, delta, slots, live, dict(types))
+    slots = len(slots_live)
+    stacked = StackedMetadata(version.metadata, version_live, delta, slots_live, dict(types))
+    count = len(version) if version_live is None else int(np.count_nonzero(version_live))
     own = {each.name: getattr(version, each.name) for each in fields(Collection)}
     sample = version.sample
     if len(version) < SAMPLE_ROWS and slots:
@@ -89,8 +106,9 @@ def live_collection(
         version=version,
         delta=delta,
         slots=slots,
-        live=live,
-        count=int(np.count_nonzero(live)),
+        version_live=version_live,
+        slots_live=slots_live,
+        count=count + int(np.count_nonzero(slots_live)),
         pending=pending,
         types=types,
     )
@@ -165,12 +183,18 @@ class StackedMetadata(ItemRecords):
     """The metadata of a version and its delta, by row. Dead rows are found by their row, and not by their id."""
 
     def __init__(
-        self, version: ItemRecords, delta: Delta, slots: int, live: Bool, types: dict[str, pa.DataType]
+        self,
+        version: ItemRecords,
+        version_live: Bool | None,
+        delta: Delta,
+        slots_live: Bool,
+        types: dict[str, pa.DataType],
     ) -> None:
-        self._version, self._delta, self._slots = version, delta, slots
-        self._live, self._types = live, types
+        self._version, self._version_live = version, version_live
+        self._delta, self._slots, self._slots_live = delta, len(slots_live), slots_live
+        self._types = types
         self._version_columns = frozenset(version.columns)
-        self.written = DeltaColumns(delta, slots, types)
+        self.written = DeltaColumns(delta, len(slots_live), types)
 
     @override
     def __len__(self) -> int:
@@ -215,8 +239,10 @@ class StackedMetadata(ItemRecords):
     @override
     def find(self, item_id: str) -> int | None:
         slot = self._delta.find(item_id, self._slots)
-        row = self._version.find(item_id) if slot is None else len(self._version) + slot
-        return row if row is not None and self._live[row] else None
+        if slot is not None:
+            return len(self._version) + slot if self._slots_live[slot] else None
+        row = self._version.find(item_id)
+        return row if row is not None and (self._version_live is None or self._version_live[row]) else None
 
 
 class StackedThumbnails(ThumbnailSource):

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from lookalike.collection import Collection
 from lookalike.metadata import id_forms
-from lookalike.types import Float16
+from lookalike.types import Bool, Float16
 from lookalike.writes.columns import WritableColumns
 from lookalike.writes.delta import Delta
 from lookalike.writes.entries import Entry
@@ -61,6 +61,8 @@ class LiveItems:
         self.delta = Delta(version.manifest.encoder.dim)
         self.pending: dict[str, int] = {}
         self._version_live = np.ones(len(version), np.bool_)
+        self._shared_live: Bool | None = None  # a copy for views; None if no row has died
+        self._has_died = False  # since that copy
         self._delta_live = np.zeros(_MIN_REBUILT_SLOTS, np.bool_)
         self.written = 0
 
@@ -147,8 +149,9 @@ class LiveItems:
 
     def apply(self, entry: Entry, item: LiveItem | None) -> None:
         """Let an entry take effect; `item` is what `item_of` returns for it."""
-        if (row := self._version_row(entry.id)) is not None:
+        if (row := self._version_row(entry.id)) is not None and self._version_live[row]:
             self._version_live[row] = False
+            self._has_died = True
         if self.is_written(entry.id):
             self._delta_live[self.delta.latest[entry.id]] = False
             self.written -= 1
@@ -176,6 +179,10 @@ class LiveItems:
 
     def view(self) -> LiveCollection:
         """Return the collection at this moment."""
-        live = np.concatenate([self._version_live, self._delta_live[: len(self.delta)]])
-        live.flags.writeable = False
-        return live_collection(self.version, self.delta, live, self.columns.types, len(self.pending))
+        if self._has_died:
+            self._shared_live, self._has_died = self._version_live.copy(), False
+            self._shared_live.flags.writeable = False
+        slots_live = self._delta_live[: len(self.delta)].copy()
+        return live_collection(
+            self.version, self._shared_live, self.delta, slots_live, self.columns.types, len(self.pending)
+        )

@@ -30,8 +30,8 @@ class LiveRowSearcher(RowSearch):
     def __init__(self, version: RowSearcher, written: LiveCollection) -> None:
         self.version = version
         self._split = len(written.version)
-        self._version_live = _unless_all(written.live[: self._split])
-        self._delta_live = written.live[self._split :]
+        self._version_live = written.version_live
+        self._delta_live = written.slots_live
         self._delta_full = bool(self._delta_live.all())
         self._delta_count = int(np.count_nonzero(self._delta_live))
         self._delta = ExactStore(*written.delta.vectors(written.slots))
@@ -79,15 +79,6 @@ class LiveRowSearcher(RowSearch):
         if condition is None:
             return self._delta_live
         return self._delta_passing(condition.model_dump_json(by_alias=True, exclude_unset=True))
-
-
-def _unless_all(live: Bool) -> Bool | None:
-    """Return a mask that stores can cache; None if all rows are alive."""
-    if live.all():
-        return None
-    live = live.copy()
-    live.flags.writeable = False
-    return live
 
 
 def _passing(columns: DeltaColumns, live: Bool, text: str) -> Bool:
