@@ -327,6 +327,8 @@ def test_milvus_is_refused(root: Path) -> None:
 FORKS = """
 import os, sys
 from pathlib import Path
+
+import pandas  # by the first `pa.array`
 from indexing.compaction import run_compact
 
 for line in sys.stdin:
