@@ -77,6 +77,7 @@ class WriteLog:
             try:
                 acknowledged = self._acknowledged()  # first: another process may write now, and raise both
                 self._prepare(create=create)
+                self._require_sound()
                 self.last: int = self._one("SELECT coalesce(max(number), 0) FROM item")
                 self._require_complete(acknowledged)
             except BaseException:
@@ -95,6 +96,12 @@ class WriteLog:
         version = self._one("PRAGMA user_version")
         if version > _FORMAT:
             raise FormatTooNew(f"{self._path} has format {version}; this release reads {_FORMAT}; upgrade lookalike")
+
+    def _require_sound(self) -> None:
+        """Check that indexes and table agree: a damaged index would hide writes. A million items take a second."""
+        problem = self._one("PRAGMA integrity_check(1)")
+        if problem != "ok":
+            raise WritesDamaged(f"{self._path} is damaged: {problem}; restore the collection from a snapshot")
 
     def _require_complete(self, acknowledged: int) -> None:
         """Check that the database reaches the last acknowledged write."""
@@ -153,18 +160,21 @@ class WriteLog:
 
     def new_columns(self) -> dict[str, pa.DataType]:
         """Return the columns that writes created, in their order."""
-        with self._translated():
+        with self._translated(), self._decoded():
             rows = self._connection.execute("SELECT name, type FROM new_column ORDER BY rowid").fetchall()
             return {name: pa.ipc.read_schema(pa.py_buffer(kind)).field(0).type for name, kind in rows}
 
     def encoder(self) -> Identity | None:
         """Return the identity of the encoder whose vectors the log holds; None before the first write."""
         value = self._state("encoder")
-        return None if value is None else tuple(json.loads(value))
+        with self._decoded():
+            return None if value is None else tuple(json.loads(value))
 
     def released(self) -> int:
         """Return the number of the last write whose vector may be gone, since a version holds it."""
-        return int(self._state("released") or 0)
+        value = self._state("released")
+        with self._decoded():
+            return int(value or 0)
 
     def require_fits(self, writes: int, version: str) -> None:
         """Check that the log has the writes that a version lacks.
@@ -303,16 +313,26 @@ class WriteLog:
 
     def _entry(self, row: Sequence[Any], *, blobs: bool) -> Entry:
         item_id, number, kind, is_own, metadata, vector, thumbnail, content_hash, checksum, blob_checksum = row
-        sound = checksum == _checksum(item_id, number, kind, is_own, metadata, content_hash)
-        if not sound or (blobs and blob_checksum != _blob_checksum(vector, thumbnail)):
-            raise WritesDamaged(
-                f"{self._path}: the write of item {item_id!r} differs from its checksum; restore the collection from a "
-                "snapshot"
-            )
-        return Entry(item_id, number, kind, bool(is_own), json.loads(metadata), vector, thumbnail, content_hash)
+        with self._decoded():
+            sound = checksum == _checksum(item_id, number, kind, is_own, metadata, content_hash)
+            if sound and (not blobs or blob_checksum == _blob_checksum(vector, thumbnail)):
+                fields = json.loads(metadata)
+                return Entry(item_id, number, kind, bool(is_own), fields, vector, thumbnail, content_hash)
+        raise WritesDamaged(
+            f"{self._path}: the write of item {item_id!r} differs from its checksum; restore the collection from a "
+            "snapshot"
+        )
 
     def _one(self, query: str, *arguments: Any) -> Any:
         return self._connection.execute(query, arguments).fetchone()[0]
+
+    @contextmanager
+    def _decoded(self) -> Iterator[None]:
+        """Raise WritesDamaged for a value that is not of the kind that is written."""
+        try:
+            yield
+        except (TypeError, ValueError, OSError, pa.ArrowException) as error:
+            raise WritesDamaged(f"{self._path} is damaged: {error}; restore the collection from a snapshot") from error
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -320,12 +340,17 @@ class WriteLog:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL or is_disk_full(self.root):
+            code = getattr(error, "sqlite_errorcode", None)
+            if code in (None, sqlite3.SQLITE_ERROR):  # Python's own for text that is no UTF-8; another schema
+                raise WritesDamaged(
+                    f"{self._path} is damaged: {error}; restore the collection from a snapshot"
+                ) from error
+            if code == sqlite3.SQLITE_FULL or is_disk_full(self.root):
                 raise DiskFull(f"the disk of {self.root} is full; nothing was written: free some space") from error
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            if code == sqlite3.SQLITE_BUSY:
                 raise CollectionUnwritable(f"{self._path} is locked by another process: {error}") from error
             raise CollectionUnwritable(f"{self._path} can't be written to: {error}") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter for a message of SQLite's
             raise WritesDamaged(f"{self._path} is damaged: {error}; restore the collection from a snapshot") from error
 
 
