@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 _IMPORTS = ("cli.main", "app.main", "app.logs", "app.server.server", "lookalike.bootstrap", "lookalike.collection")
@@ -60,7 +61,8 @@ def _serve(order: dict[str, Any]) -> None:
 def _compact_sooner() -> None:
     """Look for work every tenth of a second, and retry soon: a service lives only seconds here."""
     compaction: Any = importlib.import_module("app.collections.compaction")
-    compaction._CHECK_SECONDS = _CHECK_SECONDS
+    hosted: Any = importlib.import_module("app.collections.hosted")
+    hosted.Compactor = partial(compaction.Compactor, check_seconds=_CHECK_SECONDS)
     compaction._FIRST_RETRY_SECONDS = _RETRY_SECONDS
 
 
