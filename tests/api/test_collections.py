@@ -21,7 +21,7 @@ from app.collections.versions import version_bytes
 from app.main import create_app
 from app.settings import Settings
 from lookalike import bootstrap, collection
-from lookalike.collection import VECTORS, VERSIONS, Collection, current_version
+from lookalike.collection import VECTORS, VERSIONS, Collection, current_version, make_current
 from lookalike.encoders.fake import FakeEncoder
 from lookalike.encoders.lite import editions
 from lookalike.encoders.lite.editions import FIRST_EDITION
@@ -196,12 +196,19 @@ def test_collection_with_refused_version_is_not_evicted(roots: list[Path]) -> No
     budget = 2 * max(map(version_bytes, roots)) + 10
     with service(roots, preload=False, memory_budget=budget) as client:
         version = search(client, "second")["version"]
-        build_collection(roots[1])
-        broken = roots[1] / VERSIONS / current_version(roots[1]) / VECTORS
-        broken.write_bytes(broken.read_bytes()[:-1] + b"\xff")
+        publish_broken_version(roots[1])
         eventually(lambda: client.get("/v1/collections/second").json()["failure"] is not None)
         search(client, "third")
         assert search(client, "second")["version"] == version
+
+
+def publish_broken_version(root: Path) -> None:
+    """Publish a version that is broken before CURRENT names it."""
+    aside = build_collection(root.with_name("aside") / root.name)
+    broken = aside / VERSIONS / current_version(aside) / VECTORS
+    broken.write_bytes(broken.read_bytes()[:-1] + b"\xff")
+    broken.parent.rename(root / VERSIONS / broken.parent.name)
+    make_current(root, broken.parent.name)
 
 
 def test_broken_version_evicts_nothing(roots: list[Path]) -> None:

@@ -403,11 +403,16 @@ def test_service_routes_declare_kinds_and_deadlines() -> None:
     declared = {
         route.path: getattr(route.endpoint, "admission", "nothing")
         for module in ROUTES
+        if module is not main.writes
         for route in module.router.routes
         if isinstance(route, Route)
     }
     assert declared.keys() == {
-        route.path for module in ROUTES for route in module.router.routes if isinstance(route, APIRoute)
+        route.path
+        for module in ROUTES
+        if module is not main.writes
+        for route in module.router.routes
+        if isinstance(route, APIRoute)
     }
     of_a_collection = {
         "/search": "text",
@@ -440,4 +445,25 @@ def test_service_routes_declare_kinds_and_deadlines() -> None:
         "/livez": "nothing",
         "/readyz": "nothing",
         "/metrics": "nothing",
+    }
+
+
+def test_writes_declare_kinds_and_deadlines() -> None:
+    declared = {
+        (method, route.path): getattr(route.endpoint, "admission", "nothing")
+        for route in main.writes.router.routes
+        if isinstance(route, Route)
+        for method in route.methods
+    }
+    of_a_collection = {
+        ("PUT", "/items/{item_id:path}"): "image",
+        ("PATCH", "/items/{item_id:path}"): "write",
+        ("DELETE", "/items/{item_id:path}"): "write",
+        ("POST", "/items/batch"): "write",
+        ("POST", "/items/delete"): "write",
+    }
+    assert declared == {
+        (method, f"{prefix}{path}"): kind
+        for (method, path), kind in of_a_collection.items()
+        for prefix in ("/v1", "/v1/collections/{name}")
     }
