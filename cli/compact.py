@@ -32,7 +32,7 @@ def compact(
     A service may serve the collection and write to it meanwhile: it swaps to the new version, and what was written
     since stays pending. No image is encoded. An interrupted run leaves the collection as it was. The command runs with
     a low CPU priority.
-    docs/guides/index-images.md is the guide.
+    docs/guides/update-a-collection.md is the guide.
 
     Example:  lookalike compact images
     """
