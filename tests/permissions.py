@@ -24,8 +24,8 @@ class _Data(ctypes.Structure):
 
 
 @contextmanager
-def refused(*paths: Path) -> Iterator[None]:
-    """Take away all permissions of paths, and this thread's capability to do without; threads that it starts inherit.
+def refused(*paths: Path, mode: int = 0) -> Iterator[None]:
+    """Take away all permissions of paths but `mode`, and this thread's capability to do without; its threads inherit.
 
     The test is skipped where root can't give that up.
     """
@@ -40,7 +40,7 @@ def refused(*paths: Path) -> Iterator[None]:
     modes = {path: path.stat().st_mode for path in paths}
     try:
         for path in paths:
-            path.chmod(0)
+            path.chmod(mode)
         yield
     finally:
         for path, mode in modes.items():
