@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -23,7 +23,9 @@ from lookalike.search import Modality, RankedHits, Searcher
 from lookalike.stopwatch import Stopwatch
 from lookalike.types import Float32, UInt8
 from lookalike.writes.operations import Operation, Outcome
-from lookalike.writes.writer import Writer
+
+if TYPE_CHECKING:
+    from lookalike.writes.writer import Writer
 
 logger = logging.getLogger(__name__)
 
