@@ -60,15 +60,15 @@ class ExactStore(VectorStore):
     exact = True
     refines = False
 
-    def __init__(self, vectors: Float16, float32_vectors: Float32 | None = None) -> None:
+    def __init__(self, vectors: Float16, *, copies: bool = True) -> None:
         """Wrap vectors.
 
         Args:
             vectors: (n, d) float16 of about unit norm.
-            float32_vectors: the same of unit norm; by default, a small collection's are copied on first use.
+            copies: whether a small collection's are copied to float32 on first use.
         """
         self._vectors = vectors
-        self._given_float32 = float32_vectors
+        self._copies = copies
         self.count, self.dim = (int(size) for size in vectors.shape)
         self.defaults: SearchParameters = {}
 
@@ -143,11 +143,11 @@ class ExactStore(VectorStore):
     @property
     def _is_small(self) -> bool:
         """Whether the vectors are kept in float32."""
-        return self._given_float32 is not None or self.count * self.dim * 4 <= MAX_EXACT_FLOAT32_BYTES
+        return self._copies and self.count * self.dim * 4 <= MAX_EXACT_FLOAT32_BYTES
 
     @cached_property
     def _float32_vectors(self) -> Float32:
-        return normalized_rows(self._vectors[:]) if self._given_float32 is None else self._given_float32
+        return normalized_rows(self._vectors[:])
 
     @cached_property
     def _float16_index(self) -> Float16Index | None:

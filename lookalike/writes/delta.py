@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lookalike.rerank import normalized_rows
-from lookalike.types import Float16, Float32
+from lookalike.types import Float16
 
 _MIN_CAPACITY = 64
 _SLOTS_PER_CHUNK = 1_024
@@ -56,13 +55,11 @@ class Delta:
     dim: int
     slots: list[Slot] = field(default_factory=list)
     latest: dict[str, int] = field(default_factory=dict)
-    _float16: Float16 = field(init=False)
-    _float32: Float32 = field(init=False)
+    _vectors: Float16 = field(init=False)
     _chunks: dict[tuple[str, int, pa.DataType], pa.Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._float16 = np.empty((_MIN_CAPACITY, self.dim), np.float16)
-        self._float32 = np.empty((_MIN_CAPACITY, self.dim), np.float32)
+        self._vectors = np.empty((_MIN_CAPACITY, self.dim), np.float16)
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -78,26 +75,22 @@ class Delta:
     ) -> int:
         """Append an item with its (d,) vector, and return its slot."""
         slot = len(self.slots)
-        if slot == len(self._float16):
+        if slot == len(self._vectors):
             self._grow()
-        self._float16[slot] = vector
-        self._float32[slot] = normalized_rows(self._float16[slot : slot + 1])[0]
+        self._vectors[slot] = vector
         self.slots.append(Slot(item_id, number, record, values, thumbnail, self.latest.get(item_id)))
         self.latest[item_id] = slot
         return slot
 
     def _grow(self) -> None:
-        """Double the capacity; views keep the arrays that they have."""
-        size = 2 * len(self._float16)
-        for name in ("_float16", "_float32"):
-            before = getattr(self, name)
-            after = np.empty((size, self.dim), before.dtype)
-            after[: len(before)] = before
-            setattr(self, name, after)
+        """Double the capacity; views keep the array that they have."""
+        before = self._vectors
+        self._vectors = np.empty((2 * len(before), self.dim), np.float16)
+        self._vectors[: len(before)] = before
 
-    def vectors(self, count: int) -> tuple[Float16, Float32]:
-        """Return the vectors of the first `count` slots, as stored and as float32 of unit norm."""
-        return self._float16[:count], self._float32[:count]
+    def vectors(self, count: int) -> Float16:
+        """Return the (count, d) vectors of the first slots."""
+        return self._vectors[:count]
 
     def find(self, item_id: str, count: int) -> int | None:
         """Return the last slot of an item among the first `count`; None if none of them is the item's."""

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from lookalike.collection import Collection
 from lookalike.metadata import ItemRecords
+from lookalike.rerank import normalized_rows
 from lookalike.row_sample import SAMPLE_ROWS
 from lookalike.thumbnails import ThumbnailSource
 from lookalike.types import Bool, Float16, Int64
@@ -63,7 +64,7 @@ class LiveCollection(Collection):
     @property
     @override
     def stored_vectors(self) -> StackedVectors:
-        return StackedVectors(self.version.vectors, self.delta.vectors(self.slots)[0])
+        return StackedVectors(self.version.vectors, self.delta.vectors(self.slots))
 
     @override
     def thumbnail_version(self, row: int) -> str:
@@ -95,7 +96,7 @@ def live_collection(
     own = {each.name: getattr(version, each.name) for each in fields(Collection)}
     sample = version.sample
     if len(version) < SAMPLE_ROWS and slots:
-        sample = np.concatenate([sample, delta.vectors(slots)[1][: SAMPLE_ROWS - len(sample)]])
+        sample = np.concatenate([sample, normalized_rows(delta.vectors(min(slots, SAMPLE_ROWS - len(sample))))])
     return LiveCollection(
         **own
         | {

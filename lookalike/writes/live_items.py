@@ -78,7 +78,7 @@ class LiveItems:
         return None
 
     def _written_item(self, slot: int) -> LiveItem:
-        written, vector = self.delta.slots[slot], self.delta.vectors(slot + 1)[0][slot]
+        written, vector = self.delta.slots[slot], self.delta.vectors(slot + 1)[slot]
         return LiveItem(written.id, written.record, written.values, vector, written.thumbnail)
 
     def _stored_item(self, row: int) -> LiveItem:
@@ -172,7 +172,7 @@ class LiveItems:
         """Leave the dead slots behind; views keep the delta that they have."""
         before, self.delta = self.delta, Delta(self.delta.dim)
         live, self._delta_live, self.written = self._delta_live, np.zeros_like(self._delta_live), 0
-        vectors = before.vectors(len(before))[0]
+        vectors = before.vectors(len(before))
         for number, slot in enumerate(before.slots):
             if live[number]:
                 self._append(slot.id, slot.number, slot.record, slot.values, vectors[number], slot.thumbnail)

@@ -34,7 +34,7 @@ class LiveRowSearcher(RowSearch):
         self._delta_live = written.slots_live
         self._delta_full = bool(self._delta_live.all())
         self._delta_count = int(np.count_nonzero(self._delta_live))
-        self._delta = ExactStore(*written.delta.vectors(written.slots))
+        self._delta = ExactStore(written.delta.vectors(written.slots), copies=False)
         self._count = written.count
         columns = DeltaColumns(written.delta, written.slots, dict(written.types))
         self._delta_passing = lru_cache(_MAX_CACHED_MASKS)(partial(_passing, columns, self._delta_live))
