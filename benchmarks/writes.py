@@ -3,7 +3,8 @@
 A writable service runs over a copy of the collection (by default, 100,000 generated vectors of `lite`), without
 compactions. In one run it is measured
 
-* how many images a second 8 clients write, beside the encoder alone;
+* how many images a second 8 clients write, beside searches by an image, decoding and encoding without a service, and
+  the encoder alone;
 * how many patches a second one client sends in batches of 100;
 * the p99 of text searches by 8 clients, alone and beside 50 writes a second (30 patches, 10 embeddings, 10 deletions);
 * the p50 of a single text search, before and after 10,000 items are written and 1 % of the collection is deleted.
@@ -24,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +38,8 @@ from benchmarks.service import encoder_alone, load, lookalike_target, photograph
 from benchmarks.serving import serving
 from lookalike.bootstrap import open_searcher
 from lookalike.collection import open_collection
+from lookalike.cores import available_cores
+from lookalike.prepared_image import prepare
 from lookalike.search import Searcher
 
 _PATCHES_PER_BATCH = 100
@@ -64,6 +68,22 @@ def put_images(base: str, clients: int, seconds: int, folder: Path) -> float:
     rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
     assert rate is not None, out
     return float(rate[1])
+
+
+def prepared_and_encoded(searcher: Searcher, seconds: int) -> float:
+    """Return how many image files a second are decoded and encoded without a service, in batches of the encoder's."""
+    encoder, data = searcher.encoder, photograph()
+    end, counts = time.perf_counter() + seconds, list[int]()
+
+    def work(_: int) -> None:
+        while time.perf_counter() < end:
+            pixels = [prepare(data, encoder, searcher.limits.pixels).pixels for _ in range(encoder.image_batch_size)]
+            encoder.encode_images(np.stack(pixels))
+            counts.append(len(pixels))
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        list(pool.map(work, range(available_cores())))
+    return sum(counts) / seconds
 
 
 class Writes:
@@ -158,11 +178,19 @@ def measure(root: Path, searcher: Searcher, seconds: int, rounds: int, folder: P
         ratio = second / first
         print(f"p99 of text searches, 8 clients: {first:.1f} ms; beside writes {second:.1f} ms, {ratio:.2f} times")
         rates = [
-            (put_images(base, 8, seconds, folder), encoder_alone(searcher, "image", 8, seconds)[0])
+            (
+                put_images(base, 8, seconds, folder),
+                load(target, "image", 8, seconds, folder)[0],
+                prepared_and_encoded(searcher, seconds),
+                encoder_alone(searcher, "image", 8, seconds)[0],
+            )
             for _ in range(rounds)
         ]
-        put, encoder = (statistics.median(each) for each in zip(*rates, strict=True))
-        print(f"images written: {put:.0f}/s; encoder alone {encoder:.0f}/s: {put / encoder:.2f}")
+        put, found, prepared, encoder = (statistics.median(each) for each in zip(*rates, strict=True))
+        print(
+            f"images written: {put:.0f}/s; searched by: {found:.0f}/s; decoded and encoded in one process: "
+            f"{prepared:.0f}/s ({put / prepared:.2f}); encoder alone: {encoder:.0f}/s ({put / encoder:.2f})"
+        )
         started, count = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
             writes.send(writes.patches(_PATCHES_PER_BATCH))
