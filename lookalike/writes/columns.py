@@ -18,7 +18,7 @@ import pyarrow as pa
 from lookalike.columns import is_list, type_name
 from lookalike.errors import MAX_VALUE_CHARACTERS, MetadataInvalid
 from lookalike.facets import plain_type
-from lookalike.json_values import converter
+from lookalike.json_values import MAX_EXACT_INTEGER, converter
 from lookalike.messages import quoted
 
 MAX_COLUMNS = 256
@@ -40,13 +40,24 @@ class WritableColumns:
         new: those of them that writes created.
     """
 
-    def __init__(self, version: Mapping[str, pa.DataType], new: Mapping[str, pa.DataType]) -> None:
-        """`version` are the columns of the version's metadata, `new` those that writes created.
+    def __init__(
+        self,
+        version: Mapping[str, pa.DataType],
+        new: Mapping[str, pa.DataType],
+        has_large: Callable[[str], bool] = lambda name: False,
+    ) -> None:
+        """Hold the columns of a version and those that writes created.
 
-        Where both have a column, the version's type has precedence, unless it can become the other one.
+        Args:
+            version: of the version's metadata.
+            new: created by writes. Where both have a column, the version's type has precedence, unless it can become
+                the other one.
+            has_large: whether a column of the version has a whole number that a column of decimals can't hold.
         """
         self.types: dict[str, pa.DataType] = dict(version)
         self.new: dict[str, pa.DataType] = {}
+        self._has_large = has_large
+        self._large: set[str] = set()  # columns of which a write has such a number
         for name, kind in new.items():
             before = version.get(name, kind)
             if before == kind or pa.types.is_null(before) or (before == pa.int64() and kind == pa.float64()):
@@ -81,7 +92,7 @@ class WritableColumns:
                 if kind is None:
                     continue
                 new[name] = kind
-            elif name in self.new and _is_widened(value, kind):
+            elif name in self.new and _is_widened(value, kind) and not self._holds_large(name):
                 new[name] = kind = pa.float64()
             if as_text and _is_text(kind) and not isinstance(value, str):
                 value = _text(value)
@@ -92,7 +103,11 @@ class WritableColumns:
                 f"{quoted(created[0])} is no column, and there are {len(self.types)}; writes create columns up to "
                 f"{MAX_COLUMNS}"
             )
+        self._large |= {name for name, value in values.items() if _is_large(value)}
         return TypedRecord(values, new)
+
+    def _holds_large(self, name: str) -> bool:
+        return name in self._large or self._has_large(name)
 
     def add(self, record: TypedRecord) -> None:
         """Add the columns that a record needs."""
@@ -172,9 +187,8 @@ def _inferred(name: str, value: Any) -> pa.DataType | None:
         pa.array([value], kind)
         return kind
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
-        raise MetadataInvalid(
-            f"metadata.{name} is {_text(value)}; the elements of a list must have one type"
-        ) from error
+        reason = "the elements of a list must have one type" if isinstance(value, list | Mapping) else str(error)
+        raise MetadataInvalid(f"metadata.{name} is {_text(value)}: {reason}") from error
 
 
 def _without_null(value: Any) -> Any:
@@ -185,6 +199,10 @@ def _without_null(value: Any) -> Any:
     if isinstance(value, list):
         return [inner for each in value if (inner := _without_null(each)) is not None] or None
     return value
+
+
+def _is_large(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) > MAX_EXACT_INTEGER
 
 
 def _is_widened(value: Any, kind: pa.DataType) -> bool:
@@ -217,7 +235,7 @@ def _fit(value: Any, kind: pa.DataType) -> Any:
     if is_list(kind):
         if not isinstance(value, list):
             raise _Unfit
-        return [_fit(each, kind.value_type) for each in value]
+        return [_fit_part("an element", each, kind.value_type) for each in value]
     if pa.types.is_struct(kind):
         return _fit_record(value, kind)
     if pa.types.is_map(kind):
@@ -234,7 +252,17 @@ def _fit_record(value: Any, kind: pa.DataType) -> dict[str, Any]:
     for name, inner in value.items():
         if kind.get_field_index(name) < 0 and _without_null(inner) is not None:
             raise _Unfit(f"it has no field {quoted(str(name))}")
-    return {field.name: _fit(value.get(field.name), field.type) for field in kind}
+    return {field.name: _fit_part(f"its {field.name}", value.get(field.name), field.type) for field in kind}
+
+
+def _fit_part(name: str, value: Any, kind: pa.DataType) -> Any:
+    """Return a part of a nested value as `_fit` does; raise _Unfit with its name, value and type."""
+    try:
+        return _fit(value, kind)
+    except (_Unfit, OverflowError, ValueError, TypeError, InvalidOperation) as error:
+        if isinstance(error, _Unfit) and str(error):
+            raise
+        raise _Unfit(f"{name} is {_text(value)}, not {plain_type(kind)}") from error
 
 
 def _pairs(value: Any) -> list[Any]:
@@ -256,6 +284,8 @@ def _whole(value: Any) -> int:
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise _Unfit
+    if _is_large(value):
+        raise _Unfit("a whole number beyond 2^53 would lose digits; send it as text, in a column of texts")
     return float(value)
 
 
@@ -317,6 +347,8 @@ def _json_ready(value: Any, kind: pa.DataType) -> Any:
 
 def _kind_text(kind: pa.DataType) -> str:
     plain = plain_type(kind)
+    if pa.types.is_struct(kind):
+        return f"record of {', '.join(f'{field.name} ({plain_type(field.type)})' for field in kind)}"
     return plain if plain == type_name(kind) or pa.types.is_nested(kind) else f"{plain} ({type_name(kind)})"
 
 

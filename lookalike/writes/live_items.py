@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lookalike.collection import Collection
+from lookalike.json_values import MAX_EXACT_INTEGER
 from lookalike.metadata import id_forms
 from lookalike.types import Bool, Float16
 from lookalike.writes.columns import WritableColumns
@@ -21,6 +24,15 @@ from lookalike.writes.entries import Entry
 from lookalike.writes.live_collection import LiveCollection, live_collection
 
 _MIN_REBUILT_SLOTS = 1_024
+
+
+def _has_large(version: Collection, name: str) -> bool:
+    """Return whether a column of a version has a whole number of which a float loses digits."""
+    if name not in version.metadata.columns or not pa.types.is_integer(version.metadata.column_type(name)):
+        return False
+    bounds = pc.min_max(version.metadata.column(name))
+    low, high = bounds["min"].as_py(), bounds["max"].as_py()
+    return low is not None and bool(low < -MAX_EXACT_INTEGER or high > MAX_EXACT_INTEGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,7 @@ class LiveItems:
         """Hold the items of a version. `new_columns` are those that writes have created."""
         self.version = version
         types = {name: version.metadata.column_type(name) for name in version.metadata.columns}
-        self.columns = WritableColumns(types, new_columns)
+        self.columns = WritableColumns(types, new_columns, partial(_has_large, version))
         self.delta = Delta(version.manifest.encoder.dim)
         self.pending: dict[str, int] = {}
         self._version_live = np.ones(len(version), np.bool_)

@@ -25,8 +25,8 @@ class Precondition:
     def check(self, item_id: str, tag: str | None) -> None:
         """Check the conditions on an item with this tag, None where there is no item. Raises PreconditionFailed."""
         if self.if_match is not None and (tag is None or not self.if_match & {tag, "*"}):
-            now = f"its ETag is {tag}" if tag else "it does not exist"
-            raise PreconditionFailed(f"If-Match does not hold for item {item_id!r}: {now}; get it again")
+            now = f"its ETag is {tag} now; get it again" if tag else "it does not exist"
+            raise PreconditionFailed(f"If-Match does not hold for item {item_id!r}: {now}")
         if self.if_none_match is not None and tag is not None and self.if_none_match & {tag, "*"}:
             raise PreconditionFailed(f"If-None-Match does not hold: item {item_id!r} exists; its ETag is {tag}")
 

@@ -6,12 +6,13 @@ those before it. Only once they are on the disk are they applied in memory and a
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -239,7 +240,7 @@ class _Group:
         changes = {
             name: merged(before.record.get(name), value)
             for name, value in operation.metadata.items()
-            if value != before.record.get(name)
+            if not _is_same(value, before.record.get(name))
         }
         require_metadata(changes)
         self._require_space(before.id)
@@ -297,6 +298,11 @@ class _Group:
                 f"{held:,} written items are in memory, the most that this service holds (LOOKALIKE_MAX_PENDING); "
                 "retry after the next compaction"
             )
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    """Return whether two JSON values are the same; True, 1 and 1.0 are three values."""
+    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
 
 
 def _tag(item: LiveItem | None) -> str | None:

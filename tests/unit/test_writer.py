@@ -301,3 +301,23 @@ def test_version_that_lacks_released_writes_is_refused(root: Path, searcher: Sea
         log.release(1)
     with pytest.raises(WritesDamaged, match="restore"):
         Writer(open_collection(root))
+
+
+def test_large_numbers_keep_their_digits(root: Path, searcher: Searcher) -> None:
+    large = 2**53 + 1
+    with Writer(searcher.collection) as writer:
+        outcomes = writer.apply([Patch("cup", {"ean": large}), Patch("left.png", {"ean": 0.5})])
+        assert written(outcomes) == ["patched", "metadata_invalid"]
+        assert written(writer.apply([Patch("left.png", {"ean": 0.5})])) == ["metadata_invalid"]
+        searcher.over(writer.view).table.facets(names=["ean"])
+    with Writer(open_collection(root)) as again:
+        assert written(again.apply([Patch("left.png", {"ean": 0.5}), Patch("cup", {"ean": 5})])) == [
+            "metadata_invalid",
+            "patched",
+        ]
+
+
+def test_true_is_not_one(writer: Writer) -> None:
+    writer.apply([Patch("cup", {"whole": 1, "flag": True})])
+    outcomes = writer.apply([Patch("cup", {"whole": True}), Patch("cup", {"flag": 1}), Patch("cup", {"whole": 1})])
+    assert written(outcomes) == ["metadata_invalid", "metadata_invalid", "patched"]

@@ -202,3 +202,34 @@ def test_id_is_composed() -> None:
 def test_ids_that_no_new_item_can_have(text: str) -> None:
     with pytest.raises(IdInvalid):
         valid_id(text)
+
+
+def test_numbers_that_lose_digits_are_refused() -> None:
+    large = 2**53 + 1
+    columns = WritableColumns({"id": pa.string(), "price": pa.float64()}, {"ean": pa.int64(), "gtin": pa.int64()})
+    with pytest.raises(MetadataInvalid, match="would lose digits"):
+        columns.typed({"price": large})
+    columns.add(columns.typed({"ean": large}))
+    with pytest.raises(MetadataInvalid, match="holds integer"):
+        columns.typed({"ean": 0.5})
+    assert columns.typed({"ean": large}).values == {"ean": large}
+    of_version = WritableColumns({"gtin": pa.int64()}, {"gtin": pa.int64()}, has_large=lambda name: name == "gtin")
+    with pytest.raises(MetadataInvalid, match="holds integer"):
+        of_version.typed({"gtin": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"size": {"width": "wide"}}, 'its width is "wide", not integer'),
+        ({"size": {"width": 1.5}}, "its width is 1.5, not integer"),
+        ({"size": {"height": 3}}, "record of width (integer), unit (text): it has no field 'height'"),
+        ({"tags": ["a", 1]}, "an element is 1, not text"),
+        ({"new": 2**63}, "metadata.new is 9223372036854775808: "),
+        ({"new": [1, "a"]}, "the elements of a list must have one type"),
+    ],
+)
+def test_messages_name_the_part_that_does_not_fit(metadata: dict[str, Any], message: str) -> None:
+    with pytest.raises(MetadataInvalid) as caught:
+        WritableColumns(TYPES, {}).typed(metadata)
+    assert message in str(caught.value)
