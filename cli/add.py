@@ -22,9 +22,11 @@ _INTERRUPTED = 130
 
 def add(
     target: Annotated[
-        str,
-        typer.Argument(metavar="COLLECTION", help="Folder of the collection. It is left out with `--url`."),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="COLLECTION", help="Folder of the collection. It is left out with `--url`.", show_default=False
+        ),
+    ] = None,
     images: Annotated[
         list[str] | None,
         typer.Argument(
@@ -75,9 +77,10 @@ def add(
 
     Example:  lookalike add --url http://127.0.0.1:8000 ~/Pictures/2026 --prefix 2026/ --if-new
     """
-    root, paths = (Path(target), images or []) if url is None else (None, [target, *(images or [])])
+    given_paths = [each for each in (target, *(images or [])) if each is not None]
+    root, paths = (None, given_paths) if url is not None or target is None else (Path(target), given_paths[1:])
     require_service(url, collection)
-    if not paths:
+    if not paths or (root is None and url is None):
         raise typer.BadParameter("pass the folder of a collection, and the images to add: files or folders")
     given = json_object(metadata, "--metadata")
 

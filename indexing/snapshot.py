@@ -107,6 +107,8 @@ def take_snapshot(root: Path, out: Path, progress: Progress | None = None, *, li
         DiskFull: nothing was copied.
     """
     begun = time.perf_counter()
+    if out.resolve().is_relative_to(root.resolve()):
+        raise CollectionUnwritable(f"{out} is inside the collection {root}; name a folder elsewhere")
     current_version(root)
     with translated_disk_errors(out, "nothing was copied"), _new_folder(out) as folder:
         shown = progress or Progress(quiet=True)

@@ -44,8 +44,13 @@ def is_json(kind: str) -> bool:
     return kind == JSON or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-async def read_json(request: Request, model: type[Model]) -> Model:
+async def read_json(request: Request, model: type[Model], max_values: int = _MAX_JSON_VALUES) -> Model:
     """Return the body as a validated model.
+
+    Args:
+        request: the request.
+        model: what the body must be.
+        max_values: maximum number of values in the body.
 
     Raises:
         MediaTypeUnsupported: the Content-Type is not JSON.
@@ -56,8 +61,8 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     if not is_json(kind):
         raise MediaTypeUnsupported(f"Content-Type is {kind or 'missing'}; send {JSON}")
     body = await request.body()
-    if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_JSON_VALUES:
-        raise RequestError(f"the body holds more than {_MAX_JSON_VALUES:,} JSON values; send fewer")
+    if sum(map(body.count, (b",", b"[", b"{"))) > max_values:
+        raise RequestError(f"the body holds more than {max_values:,} JSON values; send fewer")
     try:
         return model.model_validate_json(body.removeprefix(BOM_UTF8))  # ignoring it is allowed (RFC 8259, 8.1)
     except ValidationError as error:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, get_args
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Request
 from pydantic import ValidationError
@@ -75,6 +76,8 @@ logger = logging.getLogger(__name__)
 
 _WRITE = (*ACCESS, *ADMISSION, ReadOnly, CollectionUnwritable, DiskFull)
 _ONE = (PreconditionFailed, QueryError)
+_MAX_JSON_VALUES = 1_100_000
+"""Values of a batch: 1,000 embeddings of 1,024 numbers."""
 _WINDOW = 64
 """Operations of one batch that are prepared at a time."""
 
@@ -141,11 +144,13 @@ async def put_item(item_id: ItemId, request: Request, hosted: HostedDep, service
 
     The response is sent once the item is on the disk. The next search finds it.
     """
+    _require_utf8(request)
     if hosted.pipeline.searcher.collection.metadata.find(item_id) is None:
         valid_id(item_id)
     source, metadata = await _read_item(request)
-    precondition = _precondition(request.headers.get("if-match"), request.headers.get("if-none-match"))
-    operation = await _put(item_id, source, metadata, precondition, hosted, service.fetcher, request.state.admission)
+    operation = await _put(
+        item_id, source, metadata, _precondition_of(request), hosted, service.fetcher, request.state.admission
+    )
     return await _written(await _apply_one(hosted, operation), hosted, request)
 
 
@@ -153,7 +158,7 @@ async def put_item(item_id: ItemId, request: Request, hosted: HostedDep, service
     "/items/{item_id:path}",
     response_model=PatchedResponse,
     responses=errors(*_WRITE, *BODY, *_ONE, UnknownItem, MetadataInvalid, PendingFull),
-    openapi_extra={**request_body(json_body(PatchItem)), "parameters": _headers("If-Match")},
+    openapi_extra={**request_body(json_body(PatchItem)), "parameters": _headers("If-Match", "If-None-Match")},
     summary="Change an item's metadata",
 )
 @admitted("write")
@@ -163,7 +168,7 @@ async def patch_item(item_id: ItemId, request: Request, hosted: HostedDep) -> Re
     Needs the role `write`. The response is sent once the change is on the disk.
     """
     body = await read_json(request, PatchItem)
-    operation = Patch(item_id, body.metadata, _precondition(request.headers.get("if-match"), None))
+    operation = Patch(item_id, body.metadata, _precondition_of(request))
     return await _written(await _apply_one(hosted, operation), hosted, request)
 
 
@@ -171,7 +176,7 @@ async def patch_item(item_id: ItemId, request: Request, hosted: HostedDep) -> Re
     "/items/{item_id:path}",
     response_model=DeletedResponse,
     responses=errors(*_WRITE, *_ONE, UnknownItem),
-    openapi_extra={"parameters": _headers("If-Match")},
+    openapi_extra={"parameters": _headers("If-Match", "If-None-Match")},
     summary="Delete an item",
 )
 @admitted("write")
@@ -180,7 +185,7 @@ async def delete_item(item_id: ItemId, request: Request, hosted: HostedDep) -> R
 
     The response is sent once the deletion is on the disk. No later search finds the item.
     """
-    operation = Delete(item_id, _precondition(request.headers.get("if-match"), None))
+    operation = Delete(item_id, _precondition_of(request))
     written = await _apply_one(hosted, operation)
     body = {"id": written.id, "result": written.result, "etag": None, **responses.source(hosted.pipeline)}
     return responses.json_response(body)
@@ -198,9 +203,10 @@ async def write_batch(request: Request, hosted: HostedDep, service: ServiceDep) 
     """Apply up to 1,000 operations in order. Needs the role `write`.
 
     Each has its own result, or its own problem document: one that fails changes nothing and stops no other. The
-    response is sent once all of them are on the disk.
+    response is sent once all of them are on the disk. A body has at most `LOOKALIKE_MAX_BODY_BYTES`, and 1,100,000
+    values of JSON.
     """
-    body = await read_json(request, WriteBatch)
+    body = await read_json(request, WriteBatch, _MAX_JSON_VALUES)
     parsed = [_parse(operation) for operation in body.operations]
     admission: Admission = request.state.admission
     prepared = await _prepare_all(parsed, hosted, service.fetcher, admission)
@@ -245,6 +251,15 @@ async def delete_items(request: Request, hosted: HostedDep) -> Response:
 # Reading
 
 
+def _require_utf8(request: Request) -> None:
+    """Reject an id of bytes that are not UTF-8, which the server replaces. Raises IdInvalid."""
+    path = request.scope.get("raw_path", b"")
+    try:
+        unquote_to_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise IdInvalid(f"the id in {path.decode('latin-1')} is not UTF-8; encode it as UTF-8, then by %") from error
+
+
 async def _read_item(request: Request) -> tuple[ImageQuery | Base64Image | ImageUrl | list[float], Mapping[str, Any]]:
     """Return what an item is made of, and its metadata.
 
@@ -282,6 +297,10 @@ def _metadata(in_form: str | None, in_query: str | None) -> Mapping[str, Any]:
     if not isinstance(metadata, dict):
         raise MetadataInvalid(f"metadata is {type(metadata).__name__}; write it as an object of values by column")
     return metadata
+
+
+def _precondition_of(request: Request) -> Precondition:
+    return _precondition(request.headers.get("if-match"), request.headers.get("if-none-match"))
 
 
 def _precondition(if_match: str | None, if_none_match: str | None) -> Precondition:

@@ -257,7 +257,10 @@ class HostedCollection:
 
     async def _with_writes(self, version: OpenVersion) -> OpenVersion:
         """Return the version with the collection's writer, if the service writes to it."""
-        if not self._runtime.settings.writable or is_on_milvus(version.opened):
+        if not self._runtime.settings.writable:
+            return version
+        if is_on_milvus(version.opened):
+            logger.warning("collection_read_only name=%s: it is on Milvus, which takes no writes this way", self.name)
             return version
         if self._writes is None:
             self._writes = await open_writes(version.opened, self._runtime)

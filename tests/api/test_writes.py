@@ -159,6 +159,22 @@ def test_batch_has_a_result_for_each_operation(client: TestClient) -> None:
     assert code(client.post("/v1/items/batch", json={"operations": many})) == (422, "request_invalid")
 
 
+def test_batch_of_a_thousand_embeddings(client: TestClient) -> None:
+    dim = load_encoder("fake").spec.dim
+    vectors = [[float(number % 7 - 3), *[0.5] * (dim - 1)] for number in range(1_000)]
+    operations = [{"op": "put", "id": f"v/{i}", "embedding": vector} for i, vector in enumerate(vectors)]
+    operations = [{**each, "metadata": {"list": [0] * 700}} for each in operations]  # as many values as larger encoders
+    response = client.post("/v1/items/batch", json={"operations": operations})
+    assert response.status_code == 200, response.text
+    assert response.json()["counts"]["created"] == 1_000
+    assert client.get("/v1/collections/photographs").json()["items"] == len(ITEMS) + 1_000
+
+
+def test_id_that_is_not_utf8_is_refused(client: TestClient) -> None:
+    assert code(client.put("/v1/items/a%FFb", content=IMAGE, headers=JPEG)) == (422, "id_invalid")
+    assert client.put("/v1/items/a%C3%BFb", content=IMAGE, headers=JPEG).json()["id"] == "aÿb"
+
+
 def test_delete_by_filter(client: TestClient) -> None:
     for number in range(5):
         put(client, f"shoe/{number}", price=number)
@@ -181,6 +197,7 @@ def test_preconditions(client: TestClient) -> None:
     assert code(client.patch("/v1/items/cup", headers={"If-Match": tag}, **patch)) == (412, "precondition_failed")
     assert code(client.delete("/v1/items/cup", headers={"If-Match": tag})) == (412, "precondition_failed")
     now = client.get("/v1/items/cup").headers["etag"]
+    assert code(client.delete("/v1/items/cup", headers={"If-None-Match": "*"})) == (412, "precondition_failed")
     assert client.delete("/v1/items/cup", headers={"If-Match": f'"other", {now}'}).status_code == 200
     assert code(client.put("/v1/items/gone", content=IMAGE, headers={"If-Match": "*", **JPEG})) == (
         412,

@@ -59,7 +59,7 @@ def pair(embeddings: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(folder / "exact", folder / "milvus")
 
 
-def test_collection_on_milvus_is_not_writable(pair: Pair) -> None:
+def test_collection_on_milvus_is_not_writable(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(CollectionUnwritable, match="is on Milvus"):
         Writer(open_collection(pair.milvus))
     with TestClient(create_app(Settings(collection=pair.milvus, writable=True))) as client:
@@ -68,6 +68,7 @@ def test_collection_on_milvus_is_not_writable(pair: Pair) -> None:
         refused = client.delete("/v1/items/0")
         assert (refused.status_code, refused.json()["code"]) == (403, "read_only")
         assert "is on Milvus" in refused.json()["detail"]
+    assert "collection_read_only name=milvus: it is on Milvus" in caplog.text
 
 
 @pytest.mark.parametrize("options", SEARCHES, ids=str)

@@ -79,6 +79,12 @@ def test_snapshot_is_a_collection(root: Path, tmp_path: Path, link: bool) -> Non
     assert seen_in(root) == before
 
 
+def test_snapshot_inside_its_collection_is_refused(root: Path) -> None:
+    with pytest.raises(CollectionUnwritable, match="inside the collection"):
+        take_snapshot(root, root / "backup")
+    assert not (root / "backup").exists()
+
+
 def test_restore_brings_everything_back(root: Path, tmp_path: Path) -> None:
     before = seen_in(root)
     (root / "calibration.json").write_text("{}\n")
