@@ -45,6 +45,7 @@ class ItemTable:
         metadata: ItemRecords,
         filtered_rows: FilteredRows | None = None,
         live: Callable[[], Bool] | None = None,
+        positions: Callable[[], Int64 | None] = lambda: None,
     ) -> None:
         """Describe items.
 
@@ -52,14 +53,16 @@ class ItemTable:
             metadata: of all rows.
             filtered_rows: evaluates filters, perhaps from a cache; by default, each is evaluated anew.
             live: returns (n,) the rows that are items; None for all.
+            positions: returns (n,) where each row stands among the items; None if in the order of rows.
         """
         self._metadata = metadata
         self._filtered_rows = filtered_rows or partial(_filtered_rows, metadata)
         self._live = live
+        self._positions = positions
         # Successive pages have the same order. Not a bound method: the reference cycle would keep a replaced version
         # in memory until the garbage collector runs.
         size = min(_MAX_CACHED_ORDERS, max(1, _MAX_CACHED_ORDER_BYTES // max(1, 8 * len(metadata))))
-        self._order = lru_cache(size)(partial(_order, metadata))
+        self._order = lru_cache(size)(partial(_order, metadata, positions))
 
     def __len__(self) -> int:
         return len(self._metadata) if self._live is None else int(np.count_nonzero(self._live()))
@@ -92,7 +95,7 @@ class ItemTable:
         """
         mask = self._mask(condition)
         if sort is None:
-            return range(len(self)) if mask is None else np.flatnonzero(mask)
+            return range(len(self)) if mask is None else self._in_order(np.flatnonzero(mask))
         order = self._order(sort)
         return order if mask is None else order[mask[order]]
 
@@ -135,6 +138,10 @@ class ItemTable:
         except UnknownField as error:
             raise QueryError(f"fields: {error}") from error
 
+    def _in_order(self, rows: Int64) -> Int64:
+        positions = self._positions()
+        return rows if positions is None else rows[np.argsort(positions[rows])]
+
     def _mask(self, condition: Filter | None) -> Bool | None:
         """Return the (n,) rows that are items and pass a filter; None for all rows."""
         if condition is None:
@@ -148,7 +155,7 @@ def _filtered_rows(metadata: ItemRecords, condition: Filter) -> Int64:
     return np.flatnonzero(filter_mask(condition, metadata))
 
 
-def _order(metadata: ItemRecords, sort: str) -> Int64:
+def _order(metadata: ItemRecords, positions: Callable[[], Int64 | None], sort: str) -> Int64:
     """Return all rows (n,) in the order of a column's values."""
     name = sort.removeprefix("-")
     try:
@@ -159,10 +166,12 @@ def _order(metadata: ItemRecords, sort: str) -> Int64:
         names = [each for each in field_names(metadata) if plain_type(_type(each, metadata)) in _SORTED_TYPES]
         kind = plain_type(values.type)
         raise QueryError(f"sort: {quoted(name)} holds {kind}, which has no order; sort by one of {listed(names)}")
-    order: Int64 = pc.sort_indices(
-        _sortable(values), sort_keys=[("", "descending" if sort.startswith("-") else "ascending")]
-    ).to_numpy()
-    order = order.astype(np.int64)
+    places = positions()
+    first = None if places is None else np.argsort(places)
+    sortable = _sortable(values) if first is None else _sortable(values).take(pa.array(first))
+    direction = "descending" if sort.startswith("-") else "ascending"
+    order: Int64 = pc.sort_indices(sortable, sort_keys=[("", direction)]).to_numpy().astype(np.int64)
+    order = order if first is None else first[order]
     order.flags.writeable = False  # it is cached
     return order
 

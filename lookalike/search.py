@@ -122,12 +122,18 @@ class VectorSearcher:
         self._calibration = calibration
         self._search_in(collection, RowSearcher(store, collection.vectors, collection.metadata, self.limits.candidates))
 
-    def _search_in(self, collection: Collection, rows: RowSearch, live: Callable[[], Bool] | None = None) -> None:
-        """Set what is searched; `live` returns the rows that are items, None for all."""
+    def _search_in(
+        self,
+        collection: Collection,
+        rows: RowSearch,
+        live: Callable[[], Bool] | None = None,
+        positions: Callable[[], Int64 | None] = lambda: None,
+    ) -> None:
+        """Set what is searched; `live` and `positions` are as in `ItemTable`."""
         self.collection = collection
         self._rows = rows
         self._selector = ResultSelector(rows, collection.stored_vectors, collection.metadata, self.limits.candidates)
-        self.table = ItemTable(collection.metadata, rows.filtered_rows, live)
+        self.table = ItemTable(collection.metadata, rows.filtered_rows, live, positions)
 
     def over(self, written: LiveCollection) -> Self:
         """Return a searcher like this one over its version and what was written since; takes microseconds.
@@ -141,7 +147,8 @@ class VectorSearcher:
             columns = ExtendedColumns(written.version.metadata, written.types)
             version = RowSearcher(self.store, written.version.vectors, columns, self.limits.candidates)
         searcher = copy.copy(self)
-        searcher._search_in(written, LiveRowSearcher(version, written), lambda: written.live)
+        rows = LiveRowSearcher(version, written)
+        searcher._search_in(written, rows, lambda: written.live, lambda: written.positions)
         return searcher
 
     def item_vector(self, item_id: str) -> Float32:

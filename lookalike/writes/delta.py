@@ -31,6 +31,7 @@ class Slot:
         record: JSON-ready metadata with the id, as in responses.
         values: the same by column, typed for Arrow.
         thumbnail: image bytes; None without one.
+        version_row: of an item of the version whose metadata alone was changed: it keeps its place; None for others.
         previous: the slot of the item's write before; None if there is none.
     """
 
@@ -39,6 +40,7 @@ class Slot:
     record: Mapping[str, Any]
     values: Mapping[str, Any]
     thumbnail: bytes | None
+    version_row: int | None
     previous: int | None
 
 
@@ -72,13 +74,14 @@ class Delta:
         values: Mapping[str, Any],
         vector: Float16,
         thumbnail: bytes | None,
+        version_row: int | None = None,
     ) -> int:
         """Append an item with its (d,) vector, and return its slot."""
         slot = len(self.slots)
         if slot == len(self._vectors):
             self._grow()
         self._vectors[slot] = vector
-        self.slots.append(Slot(item_id, number, record, values, thumbnail, self.latest.get(item_id)))
+        self.slots.append(Slot(item_id, number, record, values, thumbnail, version_row, self.latest.get(item_id)))
         self.latest[item_id] = slot
         return slot
 

@@ -61,6 +61,18 @@ class LiveCollection(Collection):
         first = np.ones(len(self.version), np.bool_) if self.version_live is None else self.version_live
         return np.concatenate([first, self.slots_live])
 
+    @cached_property
+    def positions(self) -> Int64 | None:
+        """(n + m,) where each row stands among the items, as after a compaction; None if in the order of rows."""
+        places = [slot.version_row for slot in self.delta.slots[: self.slots]]
+        if all(place is None for place in places):
+            return None
+        positions = np.arange(len(self.version) + self.slots)
+        for slot, place in enumerate(places):
+            if place is not None:
+                positions[len(self.version) + slot] = place
+        return positions
+
     @property
     @override
     def stored_vectors(self) -> StackedVectors:

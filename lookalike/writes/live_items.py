@@ -161,14 +161,16 @@ class LiveItems:
 
     def apply(self, entry: Entry, item: LiveItem | None) -> None:
         """Let an entry take effect; `item` is what `item_of` returns for it."""
-        if (row := self._version_row(entry.id)) is not None and self._version_live[row]:
+        row = self._version_row(entry.id)
+        if row is not None and self._version_live[row]:
             self._version_live[row] = False
             self._has_died = True
         if self.is_written(entry.id):
             self._delta_live[self.delta.latest[entry.id]] = False
             self.written -= 1
         if item is not None:
-            self._append(item.id, entry.number, item.record, item.values, item.vector, item.thumbnail)
+            place = row if entry.kind == "patch" else None
+            self._append(item.id, entry.number, item.record, item.values, item.vector, item.thumbnail, place)
         self.pending[entry.id] = entry.number
         if len(self.delta) > max(_MIN_REBUILT_SLOTS, 2 * self.written):
             self._rebuild()
@@ -187,7 +189,8 @@ class LiveItems:
         vectors = before.vectors(len(before))
         for number, slot in enumerate(before.slots):
             if live[number]:
-                self._append(slot.id, slot.number, slot.record, slot.values, vectors[number], slot.thumbnail)
+                kept = slot.record, slot.values, vectors[number], slot.thumbnail, slot.version_row
+                self._append(slot.id, slot.number, *kept)
 
     def view(self) -> LiveCollection:
         """Return the collection at this moment."""

@@ -321,3 +321,16 @@ def test_true_is_not_one(writer: Writer) -> None:
     writer.apply([Patch("cup", {"whole": 1, "flag": True})])
     outcomes = writer.apply([Patch("cup", {"whole": True}), Patch("cup", {"flag": 1}), Patch("cup", {"whole": 1})])
     assert written(outcomes) == ["metadata_invalid", "metadata_invalid", "patched"]
+
+
+def test_patched_item_keeps_its_place_and_others_are_last(writer: Writer, searcher: Searcher) -> None:
+    red = vector(searcher, "red")
+    writer.apply([Put("new", red), Patch("space/rocket.jpg", {"n": 1}), Put("cup", red), Patch("new", {"n": 2})])
+    live = searcher.over(writer.view)
+
+    def ids(sort: str | None = None) -> list[str]:
+        return [record["id"] for record in live.collection.metadata.records(list(live.table.rows(sort=sort)), ["id"])]
+
+    stored = [each for each in ITEMS if each != "cup"]
+    assert ids() == [*stored, "cup", "new"]
+    assert ids("n") == ["space/rocket.jpg", "new", *[each for each in stored if each != "space/rocket.jpg"], "cup"]
