@@ -22,7 +22,7 @@ from lookalike.writes.live_collection import DeltaColumns, LiveCollection
 _MAX_CACHED_MASKS = 64
 _MIN_CONCURRENT_SLOTS = 2_048
 _THREADS = ThreadPoolExecutor(available_cores(), "delta")
-"""A single query searches a large delta beside the index, which saves half a millisecond (benchmarks/history/writes.md)."""
+"""A single query searches a large delta beside the index: half a millisecond less (benchmarks/history/writes.md)."""
 
 
 class LiveRowSearcher(RowSearch):
