@@ -9,7 +9,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from cli.add import add
 from cli.compact import compact
+from cli.delete import delete
 from cli.demo import demo
 from cli.duplicates import duplicates
 from cli.embed import embed
