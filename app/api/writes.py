@@ -87,7 +87,7 @@ async def _hosted(request: Request, service: ServiceDep) -> HostedCollection:
     name = request.path_params.get("name")
     await service.collections.pipeline(name)
     hosted = service.collections.find(name)
-    assert hosted.writes is not None
+    hosted.require_writes()
     return hosted
 
 
@@ -211,7 +211,7 @@ async def write_batch(request: Request, hosted: HostedDep, service: ServiceDep) 
     admission: Admission = request.state.admission
     prepared = await _prepare_all(parsed, hosted, service.fetcher, admission)
     operations = [each for each in prepared if not isinstance(each, Exception)]
-    outcomes = iter(await hosted.writes.apply(operations))
+    outcomes = iter(await hosted.require_writes().apply(operations))
     final = [each if isinstance(each, Exception) else next(outcomes) for each in prepared]
     results = [await _result(request, given, outcome) for given, outcome in zip(body.operations, final, strict=True)]
     counts = Counter(each.result if isinstance(each, Written) else "failed" for each in final)
@@ -244,7 +244,7 @@ async def delete_items(request: Request, hosted: HostedDep) -> Response:
         table = hosted.pipeline.searcher.table
         count = await hosted.pipeline.run_in_pool(lambda: table.count(body.filter))
     else:
-        count = await hosted.writes.delete_matching(body.filter)
+        count = await hosted.require_writes().delete_matching(body.filter)
     return responses.json_response({"count": count, "dry_run": body.dry_run, **responses.source(hosted.pipeline)})
 
 
@@ -403,7 +403,7 @@ async def _prepare(
 
 async def _apply_one(hosted: HostedCollection, operation: Operation) -> Written:
     """Apply one operation; raise the error for which it is refused."""
-    outcome = (await hosted.writes.apply([operation]))[0]
+    outcome = (await hosted.require_writes().apply([operation]))[0]
     if isinstance(outcome, LookalikeError):
         raise outcome
     return outcome

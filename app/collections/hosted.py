@@ -80,15 +80,15 @@ class HostedCollection:
             raise NotReady(f"the collection could not be opened: {self.status.refusal}")
         raise NotReady("the collection is being opened; try again in a moment")
 
-    @property
-    def writes(self) -> CollectionWrites:
-        """The writer of the collection, which is open.
+    def require_writes(self) -> CollectionWrites:
+        """Return the writer of the collection.
 
         Raises:
             NotReady: the collection is not open.
             ReadOnly: the service does not write to it.
         """
-        assert self.pipeline is not None
+        if self.status.serving is None:
+            raise NotReady("the collection is being opened; try again in a moment")
         if self._writes is not None:
             return self._writes
         if self._runtime.settings.writable:
@@ -251,9 +251,17 @@ class HostedCollection:
             await self._refuse(failure, named, files, permanent=False)
             raise failure from error
         self._serve(version)
-        if self._writes is not None:
-            await self._writes.release()
+        await self._release_writes()
         return version.pipeline
+
+    async def _release_writes(self) -> None:
+        """Free what the log keeps of writes that the version holds; a failure, such as a full disk, is only logged."""
+        if self._writes is None:
+            return
+        try:
+            await self._writes.release()
+        except LookalikeError as error:
+            logger.warning("writes_not_released name=%s: %s", self.name, error)
 
     async def _with_writes(self, version: OpenVersion) -> OpenVersion:
         """Return the version with the collection's writer, if the service writes to it."""

@@ -67,12 +67,11 @@ class WritableColumns:
         self.types |= found
         self.new |= found
 
-    def typed(self, metadata: Mapping[str, Any], *, grow: bool = True, as_text: bool = False) -> TypedRecord:
+    def typed(self, metadata: Mapping[str, Any], *, as_text: bool = False) -> TypedRecord:
         """Return metadata as values of the columns' types.
 
         Args:
             metadata: JSON values; None and empty values of unknown columns are left out.
-            grow: whether unknown names become columns.
             as_text: whether columns of text take any value as text, since they had another type when it was written.
 
         Returns:
@@ -88,7 +87,7 @@ class WritableColumns:
                 continue
             kind = self.types.get(name)
             if kind is None or pa.types.is_null(kind):
-                kind = _inferred(name, value) if grow else None
+                kind = _inferred(name, value)
                 if kind is None:
                     continue
                 new[name] = kind
@@ -139,13 +138,11 @@ def require_metadata(metadata: Mapping[str, Any]) -> None:
     Raises:
         MetadataInvalid: it is too large or nested too deep, or a name can't be a column that clients set.
     """
-    size = len(json.dumps(metadata, ensure_ascii=False).encode(errors="replace"))
-    if size > MAX_METADATA_BYTES:
-        raise MetadataInvalid(f"the metadata has {size:,} bytes of JSON; it may have at most {MAX_METADATA_BYTES:,}")
-    if (depth := _depth(metadata)) > MAX_METADATA_DEPTH:
+    if (depth := _depth(metadata)) > MAX_METADATA_DEPTH:  # first: deeper ones may not be written as JSON
         raise MetadataInvalid(
             f"the metadata is nested {depth} deep; it may be nested at most {MAX_METADATA_DEPTH} deep"
         )
+    require_size(metadata)
     for name, value in metadata.items():
         if name in _JOB_COLUMNS:
             measured = "is measured on the image" if name in MEASURED_COLUMNS else "can't be set by a write"
@@ -156,6 +153,21 @@ def require_metadata(metadata: Mapping[str, Any]) -> None:
                 "does not begin with an underscore"
             )
         _require_unicode(name, value)
+
+
+def require_size(metadata: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> None:
+    """Check the size of metadata; what the sources made larger `before` may stay so, but not grow.
+
+    Raises:
+        MetadataInvalid: it is too large.
+    """
+    size = _json_bytes(metadata)
+    if size > MAX_METADATA_BYTES and (before is None or size > _json_bytes(before)):
+        raise MetadataInvalid(f"the metadata has {size:,} bytes of JSON; it may have at most {MAX_METADATA_BYTES:,}")
+
+
+def _json_bytes(metadata: Mapping[str, Any]) -> int:
+    return len(json.dumps(metadata, ensure_ascii=False).encode(errors="replace"))
 
 
 def _depth(value: Any) -> int:

@@ -32,8 +32,7 @@ class LiveCollection(Collection):
 
     Attributes:
         version: the version alone.
-        delta: the slots, of which the first `slots` belong to this moment.
-        slots: m.
+        delta: the slots, of which the first m belong to this moment.
         version_live: (n,) bool: the rows of the version that are items, read-only; None if all of them are. It is the
             same object until a row dies, so that stores can cache their own form of it.
         slots_live: (m,) bool: the slots that are items.
@@ -44,7 +43,6 @@ class LiveCollection(Collection):
 
     version: Collection = field(kw_only=True)
     delta: Delta = field(kw_only=True)
-    slots: int = field(kw_only=True)
     version_live: Bool | None = field(kw_only=True)
     slots_live: Bool = field(kw_only=True)
     count: int = field(kw_only=True)
@@ -54,6 +52,11 @@ class LiveCollection(Collection):
     @override
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def slots(self) -> int:
+        """M."""
+        return len(self.slots_live)
 
     @cached_property
     def live(self) -> Bool:
@@ -118,7 +121,6 @@ def live_collection(
         },
         version=version,
         delta=delta,
-        slots=slots,
         version_live=version_live,
         slots_live=slots_live,
         count=count + int(np.count_nonzero(slots_live)),
@@ -204,10 +206,10 @@ class StackedMetadata(ItemRecords):
         types: dict[str, pa.DataType],
     ) -> None:
         self._version, self._version_live = version, version_live
+        self._stored, self._written = ExtendedColumns(version, types), DeltaColumns(delta, len(slots_live), types)
         self._delta, self._slots, self._slots_live = delta, len(slots_live), slots_live
         self._types = types
         self._version_columns = frozenset(version.columns)
-        self.written = DeltaColumns(delta, len(slots_live), types)
 
     @override
     def __len__(self) -> int:
@@ -220,13 +222,8 @@ class StackedMetadata(ItemRecords):
 
     @override
     def column(self, name: str) -> pa.ChunkedArray:
-        kind = self._types[name]
-        if name in self._version_columns:
-            first = self._version.column(name)
-            first = first if first.type == kind else first.cast(kind)
-        else:
-            first = pa.chunked_array([pa.nulls(len(self._version), kind)])
-        return pa.chunked_array([*first.chunks, *self.written.column(name).chunks], kind)
+        chunks = [*self._stored.column(name).chunks, *self._written.column(name).chunks]
+        return pa.chunked_array(chunks, self._types[name])
 
     @override
     def column_type(self, name: str) -> pa.DataType:

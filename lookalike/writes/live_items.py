@@ -61,7 +61,7 @@ class LiveItems:
         version: the opened version.
         columns: of the items; grows.
         delta: the written items; grows.
-        pending: number of the last write of each item that was written since the version was built, by id.
+        pending: ids of the items that were written since the version was built.
         written: number of living items in the delta.
     """
 
@@ -71,7 +71,7 @@ class LiveItems:
         types = {name: version.metadata.column_type(name) for name in version.metadata.columns}
         self.columns = WritableColumns(types, new_columns, partial(_has_large, version))
         self.delta = Delta(version.manifest.encoder.dim)
-        self.pending: dict[str, int] = {}
+        self.pending: set[str] = set()
         self._version_live = np.ones(len(version), np.bool_)
         self._shared_live: Bool | None = None  # a copy for views; None if no row has died
         self._has_died = False  # since that copy
@@ -171,7 +171,7 @@ class LiveItems:
         if item is not None:
             place = row if entry.kind == "patch" else None
             self._append(item.id, entry.number, item.record, item.values, item.vector, item.thumbnail, place)
-        self.pending[entry.id] = entry.number
+        self.pending.add(entry.id)
         if len(self.delta) > max(_MIN_REBUILT_SLOTS, 2 * self.written):
             self._rebuild()
 

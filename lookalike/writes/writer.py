@@ -34,7 +34,7 @@ from lookalike.file_lock import acquire_lock
 from lookalike.filters import Filter, filter_mask
 from lookalike.metadata import id_forms
 from lookalike.stores.registry import MILVUS
-from lookalike.writes.columns import require_metadata
+from lookalike.writes.columns import require_metadata, require_size
 from lookalike.writes.entries import Entry, merged
 from lookalike.writes.etag import etag
 from lookalike.writes.item_ids import valid_id
@@ -181,11 +181,6 @@ class Writer:
             if self._log.released() < held:
                 self._log.release(held)
 
-    def copy_log(self, folder: Path) -> None:
-        """Copy the log as of this moment into a folder."""
-        with self._lock:
-            self._log.copy_to(folder)
-
 
 @dataclass(frozen=True, slots=True)
 class _Change:
@@ -245,6 +240,7 @@ class _Group:
         require_metadata(changes)
         self._require_space(before.id)
         item = self._items.with_metadata(before, changes)
+        require_size(item.record, before.record)
         previous = self._entry(before.id)
         if previous is not None and previous.kind == "put" and previous.number > self._held:
             return self._change(self._whole(item, previous.content_hash), item, "patched")

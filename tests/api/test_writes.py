@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
 from lookalike.encoders.registry import load_encoder
+from lookalike.errors import DiskFull
+from lookalike.writes.writer import Writer
 from tests.api.conftest import wait_until_ready
 from tests.api.small_collection import ITEMS, PHOTOGRAPHS, build_collection
 from tests.api.waiting import eventually
@@ -44,6 +48,13 @@ def put(client: TestClient, item_id: str, **metadata: Any) -> Any:
 
 def code(response: Any) -> tuple[int, str]:
     return response.status_code, response.json()["code"]
+
+
+def bomb() -> bytes:
+    """A PNG of a few kilobytes that decodes to 400 million pixels."""
+    out = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(out, "PNG")
+    return out.getvalue()
 
 
 def first(client: TestClient, **search: Any) -> list[str]:
@@ -247,6 +258,12 @@ def test_metadata_that_does_not_fit(client: TestClient, metadata: dict[str, Any]
         ({"content": IMAGE, "headers": JPEG, "params": {"metadata": "[1]"}}, (422, "metadata_invalid")),
         ({"content": IMAGE, "headers": JPEG, "params": {"metadata": "{"}}, (422, "metadata_invalid")),
         ({"files": {"other": IMAGE}}, (422, "request_invalid")),
+        ({"content": bytes(5_000_000), "headers": JPEG}, (413, "body_too_large")),
+        ({"content": bomb(), "headers": JPEG}, (422, "image_too_large")),
+        (
+            {"content": IMAGE, "headers": JPEG, "params": {"metadata": '{"a":' + "[" * 900 + "]" * 900 + "}"}},
+            (422, "metadata_invalid"),
+        ),
     ],
 )
 def test_bodies_that_are_no_item(client: TestClient, body: dict[str, Any], expected: tuple[int, str]) -> None:
@@ -326,3 +343,17 @@ def test_cross_origin_writes_follow_the_settings(root: Path) -> None:
         with _serving(settings) as client:
             response = client.options("/v1/items/cup", headers=preflight)
             assert ("PUT" in response.headers["access-control-allow-methods"]) == writable
+
+
+def test_version_is_served_although_its_writes_are_not_released(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(writer: Writer) -> None:
+        raise DiskFull("the disk is full")
+
+    monkeypatch.setattr(Writer, "release", full)
+    with _serving(Settings(collection=root, writable=True)) as client:
+        wait_until_ready(client)
+        assert put(client, "new").status_code == 201
+        assert "writes_not_released name=photographs: the disk is full" in caplog.text
+        assert client.post("/v1/collections/photographs/reload").status_code == 200

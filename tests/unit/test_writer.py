@@ -334,3 +334,9 @@ def test_patched_item_keeps_its_place_and_others_are_last(writer: Writer, search
     stored = [each for each in ITEMS if each != "cup"]
     assert ids() == [*stored, "cup", "new"]
     assert ids("n") == ["space/rocket.jpg", "new", *[each for each in stored if each != "space/rocket.jpg"], "cup"]
+
+
+def test_patches_do_not_grow_metadata_beyond_its_limit(writer: Writer) -> None:
+    outcomes = writer.apply([Patch("cup", {f"text {n}": "x" * 30_000}) for n in range(3)])
+    assert written(outcomes) == ["patched", "patched", "metadata_invalid"]
+    assert written(writer.apply([Patch("cup", {"text 0": "short"})])) == ["patched"]
