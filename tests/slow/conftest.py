@@ -1,8 +1,12 @@
-"""The order of the slow tests."""
+"""The order of the slow tests, and fixtures of other folders that they use."""
 
 from __future__ import annotations
 
 import pytest
+
+from tests.e2e.conftest import gallery, sample_collection
+
+__all__ = ["gallery", "pytest_collection_modifyitems", "sample_collection"]
 
 FIRST = ("test_train_command", "test_slow_pages", "test_milvus_server")
 """Files that take longest: they begin first, so that no process waits for one at the end."""

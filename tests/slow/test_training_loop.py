@@ -111,7 +111,7 @@ def test_losses_depend_on_seed_not_on_workers() -> None:
     alone = losses(list(toy_loop(settings()).run(6)))
     # In a separate process: forking is unsafe where libraries have started threads.
     script = (
-        "import tests.unit.test_training_loop as t\nprint(t.losses(list(t.toy_loop(t.settings(), workers=2).run(6))))"
+        "import tests.slow.test_training_loop as t\nprint(t.losses(list(t.toy_loop(t.settings(), workers=2).run(6))))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == str(alone), done.stderr
