@@ -107,6 +107,51 @@ class NoThumbnail(RequestError):
     code = "no_thumbnail"
 
 
+class OriginalsDisabled(RequestError):
+    """An original requested from a service that does not serve them.
+
+    Start the service with `--originals` (`LOOKALIKE_ORIGINALS=true`), on a machine that has the indexed folders.
+    """
+
+    code = "originals_disabled"
+
+
+class NoOriginal(RequestError):
+    """An item whose original can't be served.
+
+    The message says why: the image lies in a tar, in the bytes of a table or in a bucket, or was written over HTTP. Or
+    its file is gone, is no longer an image, can't be read, or lies outside the folder of its source.
+    """
+
+    code = "no_original"
+
+
+class RangeUnsatisfiable(RequestError):
+    """A `Range` that begins behind the end of the file.
+
+    `Content-Range` of the response has the file's size. Ask for bytes below it.
+
+    Attributes:
+        content_range: value of the header `Content-Range`.
+    """
+
+    code = "range_unsatisfiable"
+
+    def __init__(self, detail: str, content_range: str = "") -> None:
+        super().__init__(detail)
+        self.content_range = content_range
+
+
+class NoMap(RequestError):
+    """A collection without a map, or whose map is damaged.
+
+    `lookalike map COLLECTION` makes the map of the version that is current; the service finds it without a restart. A
+    new version of a collection has no map until the command has run again.
+    """
+
+    code = "no_map"
+
+
 class KeyMissing(RequestError):
     """A request without an API key to a service that requires one.
 
@@ -292,6 +337,10 @@ STATUS: dict[type[LookalikeError], HTTPStatus] = {
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     MediaTypeUnsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     NoThumbnail: HTTPStatus.NOT_FOUND,
+    NoOriginal: HTTPStatus.NOT_FOUND,
+    OriginalsDisabled: HTTPStatus.FORBIDDEN,
+    RangeUnsatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    NoMap: HTTPStatus.NOT_FOUND,
     KeyMissing: HTTPStatus.UNAUTHORIZED,
     KeyInvalid: HTTPStatus.UNAUTHORIZED,
     UnknownCollection: HTTPStatus.NOT_FOUND,

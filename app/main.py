@@ -24,6 +24,7 @@ from app.api import (
     items,
     models,
     openapi,
+    originals,
     pages,
     search,
     search_batch,
@@ -32,6 +33,7 @@ from app.api import (
     stats,
     writes,
 )
+from app.api import map as map_routes
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.health_port import HealthPortMiddleware
 from app.middleware.problems import ProblemMiddleware, raise_framework_errors
@@ -63,9 +65,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(classify.router)
     app.include_router(embeddings.router)
     app.include_router(models.router)
+    app.include_router(originals.router)  # before items, whose ids may hold slashes
     app.include_router(items.router)
     app.include_router(writes.router)
     app.include_router(fields.router)
+    app.include_router(map_routes.router)
     app.include_router(collections.router)
     app.include_router(stats.router)
     app.include_router(health.router)

@@ -24,6 +24,7 @@ from app.errors import NotReady
 from app.execution.batcher import lower_thread_priority
 from app.execution.image_fetcher import ImageFetcher
 from app.execution.pipeline import QueryPipeline
+from app.execution.response_cache import ResponseCache
 from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers, WriteWorkers
 from app.settings import Settings
 from app.tasks import restarting, stop
@@ -45,6 +46,7 @@ class Service:
         admission: which queries are admitted under load.
         fetcher: fetches images by URL.
         collections: the collections by name.
+        responses: encoded responses that take long to build.
         draining: whether the service is shutting down: it still answers, but is not ready for more.
     """
 
@@ -64,6 +66,7 @@ class Service:
             max_bytes=settings.max_body_bytes,
             timeout=settings.url_timeout,
         )
+        self.responses = ResponseCache()
         self.draining = False
         self.telemetry = Telemetry()
         self._runtime = Runtime(
@@ -73,6 +76,7 @@ class Service:
             SearchWorkers(settings.worker_threads, self.telemetry.observe_batch),
             WriteWorkers(self.telemetry.observe_batch),
             ThreadPoolExecutor(settings.worker_threads, "work", lower_thread_priority),
+            ThreadPoolExecutor(settings.worker_threads, "original", lower_thread_priority),
             self.telemetry,
         )
         folders = collection_folders(settings.collection, settings.collections)
@@ -109,7 +113,8 @@ class Service:
             await asyncio.to_thread(workers.join, _JOIN_SECONDS)
         for hosted in self.collections:
             hosted.close()
-        self._runtime.pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._runtime.pool, self._runtime.original_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def has_running_batch(self) -> bool:
         """Return whether a batch still runs; Python must not exit under a thread that is inside a library."""

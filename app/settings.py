@@ -271,6 +271,15 @@ class Settings(BaseSettings):
         json_schema_extra=_SECONDS,
     )
 
+    # Originals
+
+    originals: bool = Field(
+        default=False,
+        description="Whether the image files that items were indexed from are served, to everyone with the role "
+        "`read`: those below the folders of the sources, which must be at the same paths as for the job. Otherwise: "
+        "`originals_disabled`.",
+    )
+
     # Logs and telemetry
 
     log_format: Literal["text", "json"] = Field(

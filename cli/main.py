@@ -23,6 +23,7 @@ from cli.imports import import_embeddings
 from cli.index import index
 from cli.items import items
 from cli.key import key
+from cli.map import map_collection
 from cli.mcp import mcp
 from cli.pull import pull
 from cli.push import push
@@ -88,6 +89,7 @@ for command in (
 ):
     app.command()(command)
 app.command("import")(import_embeddings)
+app.command("map")(map_collection)
 
 
 def main() -> None:

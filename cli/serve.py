@@ -48,6 +48,10 @@ def serve(
             help="Accept writes: PUT, PATCH and DELETE of items. Needs keys, unless it listens on loopback only.",
         ),
     ] = None,
+    originals: Annotated[
+        bool | None,
+        typer.Option("--originals", help="Serve the image files that items were indexed from, where it can read them."),
+    ] = None,
     root_path: Annotated[
         str | None, typer.Option(help="Path under which a reverse proxy publishes the service, such as /lookalike.")
     ] = None,
@@ -102,6 +106,7 @@ def serve(
             "collections": more,
             "health_port": health_port,
             "writable": writable,
+            "originals": originals,
             "root_path": root_path,
             "encoder": encoder,
             "device": device,

@@ -34,9 +34,14 @@ class ReportThumbnails:
 
     def pixels(self, example: Example) -> UInt8:
         """Return (h, w, 3) uint8, at most PLOT_SIDE_PIXELS a side."""
-        image = decode(self.jpeg(example)).image
-        image.thumbnail((PLOT_SIDE_PIXELS, PLOT_SIDE_PIXELS))
-        return np.asarray(image)
+        return plot_pixels(self.jpeg(example))
+
+
+def plot_pixels(data: bytes) -> UInt8:
+    """Return an image file's (h, w, 3) uint8, at most PLOT_SIDE_PIXELS a side."""
+    image = decode(data).image
+    image.thumbnail((PLOT_SIDE_PIXELS, PLOT_SIDE_PIXELS))
+    return np.asarray(image)
 
 
 def data_url(data: bytes, kind: str) -> str:

@@ -34,7 +34,7 @@ from indexing.ingest.shards import ShardPool, ShardWriter
 from indexing.plan import Plan, PlanWriter
 from indexing.progress import Progress
 from indexing.row_stream import RowStream
-from indexing.work_folder import WORK, exclusive, remove_work
+from indexing.work_folder import UNFINISHED_SOURCES, WORK, exclusive, remove_work
 from indexing.written_items import (
     WrittenItems,
     exclusive_writes,
@@ -44,7 +44,7 @@ from indexing.written_items import (
 )
 from indexing.written_rows import opened_log, release_held
 from lookalike.bootstrap import EngineOptions, load_encoder
-from lookalike.collection import VERSIONS, Collection, open_version
+from lookalike.collection import VERSIONS, Collection, open_version, replace_text
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.encoders.lite.editions import is_first_edition
 from lookalike.encoders.protocol import Encoder
@@ -52,6 +52,7 @@ from lookalike.errors import SourceError
 from lookalike.images import DEFAULT_MAX_PIXELS
 from lookalike.manifest import FORMAT_VERSION, Manifest
 from lookalike.object_storage import is_object_url
+from lookalike.source_places import SOURCES_FILE, source_places_text
 from lookalike.sources.item import ColumnNames, Source
 from lookalike.sources.registry import open_sources
 from lookalike.sources.scan_report import ScanReport, no_images
@@ -238,9 +239,11 @@ def _index_over(
         written: WrittenItems | None = None
         # An image that could not be read last time may have been encoded now, although the inputs are the same.
         if previous is not None and previous.manifest.inputs == inputs and not stats.changed and not _is_lost(previous):
+            _record_places(settings, sources)
             manifest, unchanged = previous.manifest, True
         else:
             _check_dropping(settings, previous, change.dropped, run)
+            _record_places(settings, sources)  # before the version, which a service may open at once
             reporter.phase("building the store")
             rows = RowStream(join_plan(plan, embeddings), plan.schema, plan.count, skipped=run.report.skipped.total())
             spec = BuildSpec(settings.store, settings.budget, settings.sources, inputs)
@@ -254,6 +257,13 @@ def _index_over(
         storage.remove()
         remove_work(work)
         return _summary(settings, manifest, encoder, run, change, written, unchanged, time.perf_counter() - begun)
+
+
+def _record_places(settings: IndexSettings, sources: Sequence[Source]) -> None:
+    """Record where the sources lie now."""
+    for unfinished in settings.out.glob(UNFINISHED_SOURCES):
+        unfinished.unlink(missing_ok=True)
+    replace_text(settings.out / SOURCES_FILE, source_places_text(sources))
 
 
 def _is_lost(version: Collection) -> bool:

@@ -23,9 +23,11 @@ from lookalike.collection import (
     current_version,
     make_current,
     publish_sealed,
+    replace_bytes,
     replace_text,
 )
 from lookalike.collection_calibration import CALIBRATION_FILE
+from lookalike.collection_map import MAP_FILE
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.errors import (
     ChecksumMismatch,
@@ -36,6 +38,7 @@ from lookalike.errors import (
 )
 from lookalike.manifest import MANIFEST_FILE, Manifest, file_entry, read_manifest, verify_files
 from lookalike.paths import exists, names_in
+from lookalike.source_places import SOURCES_FILE
 from lookalike.stores.registry import MILVUS
 from lookalike.writes.log import HEAD_FILE, LOG_FILE, LOG_FILES, LOG_WAL, WriteLog, has_log
 from lookalike.writes.writer import LOCK_FILE, lock_writes
@@ -45,6 +48,7 @@ _MAX_ATTEMPTS = 5
 """Copies of a version that are begun, because another one became current and the first was removed meanwhile."""
 _UNFINISHED = "copy"
 """Folder in the work folder while a collection is copied; what a killed run has left may be removed."""
+_BESIDE_VERSIONS = (CALIBRATION_FILE, SOURCES_FILE)
 _LOCKS = {LOCK, LOCK_FILE}
 
 
@@ -178,7 +182,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
 def _clear(folder: Path) -> None:
     """Remove an unfinished collection, but not the lock."""
     shutil.rmtree(folder / VERSIONS, ignore_errors=True)
-    for name in (CURRENT, CALIBRATION_FILE, HEAD_FILE, *LOG_FILES):
+    for name in (CURRENT, *_BESIDE_VERSIONS, HEAD_FILE, *LOG_FILES):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -196,8 +200,9 @@ def _copy_collection(root: Path, folder: Path, progress: Progress, *, link: bool
                 raise
             _clear(folder)
             continue
-        if exists(root / CALIBRATION_FILE):
-            shutil.copyfile(root / CALIBRATION_FILE, folder / CALIBRATION_FILE)
+        for name in _BESIDE_VERSIONS:
+            if exists(root / name):
+                shutil.copyfile(root / name, folder / name)
         return manifest
     raise AssertionError
 
@@ -234,7 +239,14 @@ def _copy_files(
         copied.add(entry.size)
     shutil.copyfile(source / MANIFEST_FILE, target / MANIFEST_FILE)
     _sync(target / MANIFEST_FILE)
+    _copy_map(source, target)
     _sync(target)
+
+
+def _copy_map(source: Path, target: Path) -> None:
+    """Copy the map of a version, which has no checksum, if it has one."""
+    if exists(source / MAP_FILE):
+        replace_bytes(target / MAP_FILE, (source / MAP_FILE).read_bytes())
 
 
 def _link(source: Path, target: Path) -> None:
@@ -313,14 +325,16 @@ def _swap(snapshot: Path, root: Path, log: Path, staged: Path | None, version: s
     """Put a version and a log in the place of a collection's: without `CURRENT`, there is none meanwhile."""
     (root / CURRENT).unlink(missing_ok=True)
     _sync(root)
-    for name in (*LOG_FILES, HEAD_FILE, CALIBRATION_FILE):
+    for name in (*LOG_FILES, HEAD_FILE, *_BESIDE_VERSIONS):
         (root / name).unlink(missing_ok=True)
     for name in names_in(log):
         (log / name).replace(root / name)
-    if exists(snapshot / CALIBRATION_FILE):
-        replace_text(root / CALIBRATION_FILE, (snapshot / CALIBRATION_FILE).read_text("utf-8"))
+    for name in _BESIDE_VERSIONS:
+        if exists(snapshot / name):
+            replace_text(root / name, (snapshot / name).read_text("utf-8"))
     _sync(root)
     if staged is None:
+        _copy_map(snapshot / VERSIONS / version, root / VERSIONS / version)
         make_current(root, version)
         return
     shutil.rmtree(root / VERSIONS / version, ignore_errors=True)

@@ -24,10 +24,12 @@ from lookalike.collection import (
     is_version_name,
     make_current,
     publish_sealed,
+    replace_bytes,
     replace_text,
     versions_to_remove,
 )
 from lookalike.collection_calibration import CALIBRATION_FILE
+from lookalike.collection_map import MAP_FILE
 from lookalike.disk_errors import translated_disk_errors
 from lookalike.errors import (
     ChecksumMismatch,
@@ -147,6 +149,7 @@ def pull(url: str, root: Path, progress: Progress | None = None) -> TransferSumm
         elif not exists(root / CURRENT) or current_version(root) != version:
             make_current(root, version)
         _pull_calibration(place, root)
+        _pull_map(place.below(f"{VERSIONS}/{version}"), root / VERSIONS / version)
     return _summary(root, url, manifest, unchanged, copied, begun)
 
 
@@ -179,6 +182,7 @@ def push(root: Path, url: str, progress: Progress | None = None) -> TransferSumm
         unchanged = _remote_text(place.below(CURRENT)) == version
         _upload(folder, target, manifest, copied)
         write_object(target.below(MANIFEST_FILE), text)
+        _push_map(folder, target)
         if exists(root / CALIBRATION_FILE):
             write_object(place.below(CALIBRATION_FILE), (root / CALIBRATION_FILE).read_bytes())
         write_object(place.below(CURRENT), f"{version}\n".encode())
@@ -297,6 +301,24 @@ def _pull_calibration(place: Location, root: Path) -> None:
     source, target = place.below(CALIBRATION_FILE), root / CALIBRATION_FILE
     if (text := _remote_text(source)) is not None and (not exists(target) or target.read_text("utf-8").strip() != text):
         replace_text(target, text + "\n")
+
+
+def _push_map(folder: Path, place: Location) -> None:
+    """Copy the map of a version to a bucket, unless it is there."""
+    if not exists(folder / MAP_FILE):
+        return
+    entry = file_entry(folder / MAP_FILE)
+    if find_object(place.below(MAP_FILE)) is None or stored_sha256(place.below(MAP_FILE)) != entry.sha256:
+        upload_file(folder / MAP_FILE, place.below(MAP_FILE), entry.sha256)
+
+
+def _pull_map(place: Location, folder: Path) -> None:
+    """Copy the map of a version from a bucket, if there is one, unless it is here."""
+    path = folder / MAP_FILE
+    if find_object(place.below(MAP_FILE)) is None:
+        return
+    if not exists(path) or stored_sha256(place.below(MAP_FILE)) != file_entry(path).sha256:
+        replace_bytes(path, read_object(place.below(MAP_FILE)))
 
 
 def _read_manifest_file(folder: Path) -> bytes:

@@ -15,11 +15,14 @@ from lookalike.disk_errors import DISK_FULL_ERRNOS
 from lookalike.errors import CollectionBusy, CollectionUnwritable
 from lookalike.file_lock import acquire_lock
 from lookalike.paths import exists
+from lookalike.source_places import SOURCES_FILE
 from lookalike.writes.log import HEAD_FILE, LOG_FILES
 from lookalike.writes.writer import LOCK_FILE
 
 LOCK, WORK = ".lock", ".work"
-_COLLECTION_NAMES = {LOCK, WORK, CURRENT, VERSIONS, CALIBRATION_FILE, HEAD_FILE, LOCK_FILE, *LOG_FILES}
+_COLLECTION_NAMES = {LOCK, WORK, CURRENT, VERSIONS, CALIBRATION_FILE, SOURCES_FILE, HEAD_FILE, LOCK_FILE, *LOG_FILES}
+UNFINISHED_SOURCES = f".{SOURCES_FILE}.*"
+"""Pattern of temporary files that remain if a job is killed while it writes `sources.json`."""
 
 
 def remove_work(work: Path) -> None:
@@ -67,5 +70,6 @@ def _require_collection_or_empty(root: Path) -> None:
     if not root.is_dir() or exists(root / CURRENT):
         return
     names = {path.name for path in root.iterdir()} - _COLLECTION_NAMES
-    if unexpected := {name for name in names if not fnmatch(name, UNFINISHED_CURRENT)}:
+    unfinished = (UNFINISHED_CURRENT, UNFINISHED_SOURCES)
+    if unexpected := {name for name in names if not any(fnmatch(name, pattern) for pattern in unfinished)}:
         raise CollectionUnwritable(f"{root} holds other files ({min(unexpected)!r}, ...); name a new or empty folder")

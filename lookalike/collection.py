@@ -2,9 +2,10 @@
 
     my-collection/
       CURRENT                 the name of the version being served
+      sources.json            where the sources lie on this machine
       calibration.json        probabilities of search results, if they were fitted on the user's own data
       versions/<version>/     manifest.json, vectors.npy, sample.npy, metadata.*, ids.npy, thumbnails.arrow,
-                              rejected.parquet, and the store's own files
+                              rejected.parquet, and the store's own files; map.parquet, if a map was made
 
 A new version is written to a staging folder, checksummed, fsynced and renamed; `CURRENT` is replaced last, so that a
 reader sees a complete version or none of it. Opening verifies all files before it maps them.
@@ -30,6 +31,7 @@ from lookalike.collection_calibration import (
     collection_calibration_text,
     read_collection_calibration,
 )
+from lookalike.collection_map import MAP_FILE, CollectionMap, map_bytes
 from lookalike.errors import CollectionNotFound, EncoderMismatch, ManifestInvalid
 from lookalike.manifest import MANIFEST_FILE, Manifest, file_entry, read_manifest, verify_files
 from lookalike.metadata import ItemRecords, Metadata
@@ -260,11 +262,23 @@ def store_calibration(root: Path, calibration: Calibration, spec: EncoderSpec) -
     replace_text(root / CALIBRATION_FILE, collection_calibration_text(calibration, spec.identity))
 
 
+def store_map(folder: Path, made: CollectionMap) -> None:
+    """Store the map of the version in a folder; it replaces an earlier one."""
+    for unfinished in folder.glob(f".{MAP_FILE}.*"):  # of a run that was killed
+        unfinished.unlink(missing_ok=True)
+    replace_bytes(folder / MAP_FILE, map_bytes(made))
+
+
 def replace_text(path: Path, text: str) -> None:
     """Replace a small file atomically: after a crash it holds the old or the new text, never a part."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Replace a file as `replace_text` does."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         _fsync(temporary)
         temporary.replace(path)
     finally:

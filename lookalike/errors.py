@@ -322,8 +322,8 @@ class UnknownItem(QueryError):
 class IdInvalid(QueryError):
     """An id that a new item can't have.
 
-    An id has 1 to 1,024 bytes of UTF-8 and no control characters. It does not end in `/thumbnail`, and no part between
-    slashes is empty, `.` or `..`.
+    An id has 1 to 1,024 bytes of UTF-8 and no control characters. It does not end in `/thumbnail` or `/original`,
+    and no part between slashes is empty, `.` or `..`.
     """
 
     code = "id_invalid"

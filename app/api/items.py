@@ -114,7 +114,7 @@ async def get_thumbnail(
     An item whose own id ends in `/thumbnail` needs that slash encoded: `/v1/items/cup%2Fthumbnail`.
     """
     if not request.scope.get("raw_path", b"/thumbnail").endswith(b"/thumbnail"):
-        return await _item(f"{item_id}/thumbnail", request, pipeline)
+        return await item_response(f"{item_id}/thumbnail", request, pipeline)
     return await _thumbnail(item_id, v, request, pipeline, settings)
 
 
@@ -170,7 +170,7 @@ def _cache_control(requested: str, served: str, max_age: int) -> str:
 @admitted("read")
 async def get_item(item_id: ItemId, request: Request, pipeline: PipelineDep) -> Response:
     """Get an item's metadata and the URL of its thumbnail."""
-    return await _item(item_id, request, pipeline)
+    return await item_response(item_id, request, pipeline)
 
 
 @router.head("/item", openapi_extra=_ITEM, include_in_schema=False)
@@ -184,10 +184,11 @@ async def get_item(item_id: ItemId, request: Request, pipeline: PipelineDep) -> 
 @admitted("read")
 async def get_item_by_parameter(item_id: ItemIdParameter, request: Request, pipeline: PipelineDep) -> Response:
     """Get an item like `/v1/items/{id}`, with any id."""
-    return await _item(item_id, request, pipeline)
+    return await item_response(item_id, request, pipeline)
 
 
-async def _item(item_id: str, request: Request, pipeline: QueryPipeline) -> Response:
+async def item_response(item_id: str, request: Request, pipeline: QueryPipeline) -> Response:
+    """Return the response with an item."""
     row, record, tag = await pipeline.item(item_id, _fields(request))
     body = {**responses.item(row, record, pipeline, request), **responses.source(pipeline)}
     return responses.json_response(body, headers={"ETag": tag})

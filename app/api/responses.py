@@ -19,7 +19,7 @@ from lookalike.row_search import SearchOptions
 from lookalike.stopwatch import STAGES
 from lookalike.types import Float32, Hit
 
-_NEEDS_QUERY = re.compile(r"[\x00-\x1f\x7f-\x9f\\%?#;]|(^|/)\.{0,2}(/|\Z)|/thumbnail\Z")
+_NEEDS_QUERY = re.compile(r"[\x00-\x1f\x7f-\x9f\\%?#;]|(^|/)\.{0,2}(/|\Z)|/(thumbnail|original)\Z")
 """Ids that a path can't carry: proxies merge slashes, resolve dots, and refuse some characters although encoded."""
 
 _EMBEDDING_DECIMALS = 7
@@ -54,6 +54,8 @@ def hit(result: Hit, options: SearchOptions, pipeline: QueryPipeline, request: R
         "metadata": result.metadata,
         "thumbnail_url": thumbnail_url(result.id, result.row, pipeline, request),
     }
+    if pipeline.has_original(result.row):
+        body["original_url"] = original_url(result.id, request)
     if options.group_by is not None:
         body["group"] = result.group
     if options.deduplicate is not None:
@@ -67,7 +69,10 @@ def item(row: int, record: Mapping[str, Any], pipeline: QueryPipeline, request: 
     """Return an item, from its row and record."""
     item_id = str(record["id"])
     metadata = {name: value for name, value in record.items() if name != "id"}
-    return {"id": item_id, "metadata": metadata, "thumbnail_url": thumbnail_url(item_id, row, pipeline, request)}
+    body = {"id": item_id, "metadata": metadata, "thumbnail_url": thumbnail_url(item_id, row, pipeline, request)}
+    if pipeline.has_original(row):
+        body["original_url"] = original_url(item_id, request)
+    return body
 
 
 def embedding(vector: Float32) -> list[float]:
@@ -93,7 +98,19 @@ def thumbnail_url(item_id: str, row: int, pipeline: QueryPipeline, request: Requ
     """
     if not pipeline.has_thumbnail(row):
         return None
-    path, version = collection_path(request), quote(pipeline.searcher.collection.thumbnail_version(row), safe="")
+    version = quote(pipeline.searcher.collection.thumbnail_version(row), safe="")
+    url = _url(item_id, "thumbnail", request)
+    return f"{url}{'&' if '?' in url else '?'}v={version}"
+
+
+def original_url(item_id: str, request: Request) -> str:
+    """Return the URL of an item's original in the request's collection."""
+    return _url(item_id, "original", request)
+
+
+def _url(item_id: str, part: str, request: Request) -> str:
+    """Return the URL of a part of an item, such as its thumbnail."""
+    path = collection_path(request)
     if _NEEDS_QUERY.search(item_id):
-        return f"{path}/item/thumbnail?id={quote(item_id, safe='')}&v={version}"
-    return f"{path}/items/{quote(item_id, safe='/')}/thumbnail?v={version}"
+        return f"{path}/item/{part}?id={quote(item_id, safe='')}"
+    return f"{path}/items/{quote(item_id, safe='/')}/{part}"

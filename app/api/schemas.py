@@ -73,6 +73,10 @@ DATA_URI = (
 )
 IMAGE_URL = "An http or https URL of the image, if the service fetches images (`LOOKALIKE_URLS`)."
 _METADATA = "The item's columns as they were indexed, without those that have no value."
+_ORIGINAL = (
+    "URL of the image file that the item was indexed from, relative to the service. Absent where the service does not "
+    "serve originals, or can't read the item's source."
+)
 _THUMBNAIL = "URL of the thumbnail, relative to the service; null if the item has none."
 
 
@@ -368,6 +372,7 @@ class Result(BaseModel):
     )
     metadata: dict[str, Any] = Field(description=_METADATA)
     thumbnail_url: str | None = Field(description=_THUMBNAIL)
+    original_url: str | None = Field(default=None, description=_ORIGINAL)
     group: Any = Field(
         default=None, description="The item's value of the column in `group_by`; absent without `group_by`."
     )
@@ -464,6 +469,7 @@ class Item(BaseModel):
     id: str = Field(description="Id of the item.")
     metadata: dict[str, Any] = Field(description=_METADATA)
     thumbnail_url: str | None = Field(description=_THUMBNAIL)
+    original_url: str | None = Field(default=None, description=_ORIGINAL)
 
 
 class ItemResponse(Item, SourceModel):
@@ -593,6 +599,45 @@ class CountResponse(SourceModel):
 
     count: int = Field(description="Number of items that pass the filter.")
     total: int = Field(description="Number of items of the collection.")
+
+
+class MapField(BaseModel):
+    """A column of the items on a map."""
+
+    name: str = Field(description="Name of the column; `a.b` is a field of a column of records.")
+    type: str = Field(description="Type of the column, as in `/v1/fields`.")
+    values: list[Any] = Field(description="Value of each item; null without one.")
+
+
+class MapResponse(SourceModel):
+    """The places of a collection's items on its map; lists have one entry for each item, in the same order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": 2,
+                    "unmapped": 0,
+                    "method": "umap",
+                    "created": "2026-01-01T12:30:00Z",
+                    "ids": ["chelsea.png", "coffee.png"],
+                    "x": [0.21738, 0.84502],
+                    "y": [0.5, 0.31447],
+                    "field": {"name": "width", "type": "integer", "values": [451, 600]},
+                    **EXAMPLE_SOURCE,
+                }
+            ]
+        }
+    )
+
+    items: int = Field(description="Number of items on the map.")
+    unmapped: int = Field(description="Number of items that are not on the map: added after the version was built.")
+    method: str = Field(description="`umap`, `tsne`, or `pca` for fewer than 8 items.")
+    created: str = Field(description="When the map was made, in ISO 8601.")
+    ids: list[str] = Field(description="Ids of the items, in the order of their rows.")
+    x: list[float] = Field(description="From 0 to 1. Both axes have the same scale.")
+    y: list[float] = Field(description="From 0 to 1.")
+    field: MapField | None = Field(description="The column that the request names; null without one.")
 
 
 class Failure(BaseModel):

@@ -17,6 +17,7 @@ from app.collections.runtime import Runtime
 from app.collections.status import OpenVersion
 from app.collections.versions import total_bytes
 from app.collections.writes import CollectionWrites
+from app.execution.originals import Originals
 from app.execution.pipeline import QueryPipeline
 from lookalike.errors import CollectionBusy, LookalikeError
 
@@ -48,6 +49,8 @@ async def open_version(root: Path, name: str, runtime: Runtime, reserve: Callabl
     searcher = await _load(collection, encoder_override, runtime)
     is_new_encoder = _register_encoder(searcher, encoder_override, runtime)
     pipeline = QueryPipeline(name, searcher, *runtime.workers, runtime.pool, runtime.telemetry)
+    if runtime.settings.originals:
+        pipeline.originals = await asyncio.to_thread(Originals, collection, runtime.original_pool)
     await Probe(runtime.settings.open_timeout).check(pipeline)
     if is_new_encoder:
         await _warm_up(searcher, runtime)

@@ -23,6 +23,7 @@ class Runtime:
     """What all collections of a service share.
 
     Attributes:
+        original_pool: opens originals, whose disk may hang: other requests have threads of their own.
         encoders: the encoders in use, by requested name and identity. Collections with the same one share it.
         opening_lock: held while a collection is opened; one is opened at a time.
     """
@@ -33,6 +34,7 @@ class Runtime:
     search_workers: SearchWorkers
     write_workers: WriteWorkers
     pool: ThreadPoolExecutor
+    original_pool: ThreadPoolExecutor
     telemetry: Telemetry
     encoders: WeakValueDictionary[tuple[str, Identity], Encoder] = field(default_factory=WeakValueDictionary)
     opening_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

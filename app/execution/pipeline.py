@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from app.errors import OriginalsDisabled
 from app.execution.batcher import PipelineStep, run_pipeline
+from app.execution.originals import COLUMNS, Original, Originals
 from app.execution.workers import DecodeWorkers, EncoderWorkers, SearchWorkers
 from app.telemetry import Telemetry
 from lookalike.prepared_image import PreparedImage
@@ -83,7 +85,13 @@ class ItemPage:
 
 
 class QueryPipeline:
-    """Executes queries on one version of a collection."""
+    """Executes queries on one version of a collection.
+
+    Attributes:
+        name: the collection's name in paths and responses.
+        searcher: of the version.
+        originals: its image files; None where the service does not serve them.
+    """
 
     def __init__(
         self,
@@ -98,6 +106,7 @@ class QueryPipeline:
         """`name` is the collection's name in paths and responses."""
         self.name = name
         self.searcher = searcher
+        self.originals: Originals | None = None
         self._decode_workers = decode_workers
         self._encoder_workers = encoder_workers
         self._search_workers = search_workers
@@ -262,6 +271,27 @@ class QueryPipeline:
             return collection.thumbnails.get(row), collection.thumbnail_version(row)
 
         return await self.run_in_pool(find)
+
+    async def original(self, item_id: str) -> Original:
+        """Open the image file that an item was indexed from; the caller closes it.
+
+        Raises:
+            OriginalsDisabled: the service does not serve them.
+            UnknownItem: no item has the id.
+            NoOriginal: the item has none, or it may not be read.
+        """
+        if self.originals is None:
+            raise OriginalsDisabled(
+                "this service does not serve originals; start it with --originals (LOOKALIKE_ORIGINALS=true)"
+            )
+        metadata = self.searcher.collection.metadata
+        columns = [name for name in COLUMNS if name in metadata.columns]
+        record = await self.run_in_pool(lambda: metadata.records([metadata.row_of(item_id)], columns)[0])
+        return await self.originals.open(item_id, record)
+
+    def has_original(self, row: int) -> bool:
+        """Return whether a row of the collection may have an original; takes microseconds."""
+        return self.originals is not None and self.originals.may_exist(self.searcher.collection, row)
 
     async def run_in_pool(self, call: Callable[[], T]) -> T:
         """Return the result of `call()` on a thread of the pool."""

@@ -24,6 +24,7 @@ from app.errors import (
     INTERNAL_ERROR,
     InputError,
     NotReady,
+    RangeUnsatisfiable,
     RequestError,
     RetryableError,
     status_of,
@@ -149,6 +150,8 @@ def _of_lookalike(error: LookalikeError) -> ProblemContent:
         headers["Retry-After"] = str(error.retry_after if isinstance(error, RetryableError) else 1)
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, RangeUnsatisfiable):
+        headers["Content-Range"] = error.content_range
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("%s: %s", error.code, detail)
         detail = _INTERNAL_DETAIL

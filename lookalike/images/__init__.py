@@ -20,7 +20,7 @@ thumbnail     RGB image -> JPEG bytes
 """
 
 from lookalike.images.decoder import DEFAULT_MAX_PIXELS, DecodedImage, decode, open_decoded
-from lookalike.images.formats import EXTENSIONS, FORMATS, is_image_start
+from lookalike.images.formats import EXTENSIONS, FORMATS, is_image_start, media_type
 from lookalike.images.in_memory import PillowImage, from_array, from_pillow
 from lookalike.images.thumbnail import THUMBNAIL_SIDE, encode_thumbnail
 
@@ -36,5 +36,6 @@ __all__ = [
     "from_array",
     "from_pillow",
     "is_image_start",
+    "media_type",
     "open_decoded",
 ]

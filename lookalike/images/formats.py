@@ -39,6 +39,20 @@ _MAGIC = (
     (b"\0MRM", "RAW"),  # Minolta
     (b"FOVb", "RAW"),  # Sigma
 )
+_MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+    "HEIF": "image/heic",
+    "AVIF": "image/avif",
+    "JPEG2000": "image/jp2",
+    "JXL": "image/jxl",
+    "RAW": "image/x-dcraw",
+}
+_BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = frozenset(
     {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
@@ -62,6 +76,22 @@ def content_format(head: bytes) -> str | None:
 def is_image_start(head: bytes) -> bool:
     """Return whether a file that begins with these bytes is of an accepted format; the first 32 bytes suffice."""
     return content_format(head) is not None
+
+
+def media_type(head: bytes) -> str | None:
+    """Return the media type of an image by its first 64 bytes, None for what is no image.
+
+    It is stricter than `content_format` about the two formats that text may begin as: "BM" and "GIF8".
+
+    >>> media_type(b"GIF89a"), media_type(b"BMW is a make of cars."), media_type(b"<svg/>")
+    ('image/gif', None, None)
+    """
+    kind = content_format(head)
+    if kind == "BMP" and int.from_bytes(head[14:18], "little") not in _BMP_HEADER_SIZES:
+        return None
+    if kind == "GIF" and head[:6] not in (b"GIF87a", b"GIF89a"):
+        return None
+    return None if kind is None else _MEDIA_TYPES[kind]
 
 
 def _format_of_brands(brands: set[bytes]) -> str | None:

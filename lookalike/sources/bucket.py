@@ -25,6 +25,7 @@ from lookalike.sources.columns import MAX_CAPTION_BYTES
 from lookalike.sources.folder_walk import extension_of, has_image_extension, is_candidate
 from lookalike.sources.ignore_rules import IgnoreRules
 from lookalike.sources.item import Item, Source, check_size, display_name, fingerprint
+from lookalike.sources.place import SourcePlace
 from lookalike.sources.scan_report import ScanReport
 from lookalike.sources.sidecars import MAX_JSON_BYTES, FolderSidecars, Sidecars
 
@@ -92,6 +93,11 @@ class BucketSource(Source):
         self._read_elsewhere = read_elsewhere
         self._caption = caption
         self._report = ScanReport()
+
+    @property
+    @override
+    def place(self) -> SourcePlace:
+        return SourcePlace("bucket")
 
     @property
     @override

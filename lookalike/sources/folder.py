@@ -36,6 +36,7 @@ from lookalike.sources.item import (
     size_and_mtime,
     unreadable_item,
 )
+from lookalike.sources.place import SourcePlace
 from lookalike.sources.scan_report import ScanReport
 from lookalike.sources.sidecars import FolderSidecars, Sidecars
 
@@ -74,6 +75,11 @@ class FolderSource(Source):
     @override
     def count_is_maximum(self) -> bool:
         return True
+
+    @property
+    @override
+    def place(self) -> SourcePlace:
+        return SourcePlace("folder", self._root)
 
     @property
     @override

@@ -20,6 +20,7 @@ import pyarrow as pa
 from lookalike.errors import ImageTooLarge, LookalikeError, SourceError, SourceNotFound
 from lookalike.messages import cut
 from lookalike.paths import is_unavailable
+from lookalike.sources.place import SourcePlace
 from lookalike.sources.scan_report import ScanReport
 
 MAX_FILE_BYTES = 1 << 29
@@ -92,6 +93,11 @@ class Source(Protocol):
     def count_is_maximum(self) -> bool:
         """Whether the source has no more items than `estimated_count`."""
         return False
+
+    @property
+    def place(self) -> SourcePlace:
+        """Where the image files lie."""
+        return SourcePlace("other")
 
     @property
     def report(self) -> ScanReport:

@@ -44,6 +44,7 @@ from lookalike.sources.item import (
     unreadable_file,
     unreadable_item,
 )
+from lookalike.sources.place import SourcePlace
 from lookalike.sources.scan_report import ScanReport
 from lookalike.sources.source_file import SourceFile
 from lookalike.sources.table_columns import choose_columns, holds_binary, is_text, left_out_columns
@@ -92,10 +93,23 @@ class ParquetSource(Source):
         self._read = [name for name in schema.names if name not in self._left_out]
         self._classes = {name: classes for name, classes in named_classes(schema).items() if name in self._read}
         self._names = metadata_names([name for name in self._read if not self._is_own(name, schema)])
+        self._names_files = self._has_paths_of_images(schema)
         self._types = {
             mapped: self._classes[name].type if name in self._classes else schema.field(name).type
             for name, mapped in self._names.items()
         }
+
+    @property
+    @override
+    def place(self) -> SourcePlace:
+        return SourcePlace("table", self._file.folder if self._names_files else None)
+
+    def _has_paths_of_images(self, schema: pa.Schema) -> bool:
+        """Return whether the items' `path` is that of the image: it may come from another column."""
+        image = self._columns.image
+        if image is None or not is_text(schema.field(image).type):
+            return False
+        return image == "path" or "path" not in self._read or "path" in self._names
 
     @override
     @property

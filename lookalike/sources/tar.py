@@ -41,6 +41,7 @@ from lookalike.sources.item import (
     unreadable_file,
     unreadable_item,
 )
+from lookalike.sources.place import SourcePlace
 from lookalike.sources.scan_report import ScanReport
 from lookalike.sources.sidecars import IgnoredFiles, caption_keys, parse_json, pop_captions
 from lookalike.sources.source_file import SourceFile
@@ -105,6 +106,11 @@ class TarSource(Source):
         self._caption_keys = caption_keys(caption)
         self._ignored = IgnoredFiles()
         self._report = ScanReport()
+
+    @property
+    @override
+    def place(self) -> SourcePlace:
+        return SourcePlace("tar")
 
     @property
     @override

@@ -8,6 +8,7 @@ import unicodedata
 from lookalike.errors import IdInvalid
 
 MAX_ID_BYTES = 1_024
+_PARTS = ("thumbnail", "original")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -15,8 +16,8 @@ def valid_id(text: str) -> str:
     """Return the id of a new item, composed (Unicode's NFC) as the indexing job's ids are.
 
     Raises:
-        IdInvalid: it is empty or too long, has a control character or a lone surrogate, ends in `/thumbnail`, or has an
-            empty, `.` or `..` segment.
+        IdInvalid: it is empty or too long, has a control character or a lone surrogate, ends in `/thumbnail` or
+            `/original`, or has an empty, `.` or `..` segment.
     """
     if not text:
         raise IdInvalid("the id is empty; give the item a name such as shoes/red.jpg")
@@ -29,8 +30,8 @@ def valid_id(text: str) -> str:
         raise IdInvalid(f"the id {text!r} has {size:,} bytes; it may have at most {MAX_ID_BYTES:,}")
     if control := _CONTROL.search(composed):
         raise IdInvalid(f"the id {text!r} has the control character {control[0]!a}; remove it")
-    if composed.endswith("/thumbnail") or composed == "thumbnail":
-        raise IdInvalid(f"the id {text!r} ends in /thumbnail, which is the path of thumbnails; choose another name")
+    if (last := composed.rpartition("/")[2]) in _PARTS:
+        raise IdInvalid(f"the id {text!r} ends in /{last}, which is the path of {last}s; choose another name")
     for segment in composed.split("/"):
         if segment in ("", ".", ".."):
             raise IdInvalid(f"the id {text!r} has the segment {segment!r}; proxies remove it; choose another name")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,10 +60,11 @@ def build_collection(
     *,
     tagged: bool = False,
     items: Mapping[str, tuple[str, str | None]] = ITEMS,
+    columns: Mapping[str, Any] | None = None,
 ) -> Path:
     """Encodes `items` with the fake encoder and publishes them at `root`, on behalf of `made_by` if given.
 
-    `tagged` puts the version's name in place of the captions.
+    `tagged` puts the version's name in place of the captions; `columns` are added to the metadata.
     """
     encoder = load_encoder("fake")
     decoded = [images.decode((PHOTOGRAPHS / name).read_bytes()) for name, _ in items.values()]
@@ -80,6 +82,7 @@ def build_collection(
             "caption": pa.array(captions, pa.string()),
             "width": pa.array([each.width for each in decoded], pa.int32()),
             "height": pa.array([each.height for each in decoded], pa.int32()),
+            **(columns or {}),
         }
     )
     write_metadata(folder, table.schema, [table])

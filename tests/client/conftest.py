@@ -13,9 +13,14 @@ from tests.e2e.commands import serving
 
 
 @pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a service with nine photographs, `photographs`."""
-    collection: Path = build_collection(tmp_path_factory.mktemp("client") / "photographs")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine photographs."""
+    return build_collection(tmp_path_factory.mktemp("client") / "photographs")
+
+
+@pytest.fixture(scope="session")
+def address(collection: Path) -> Iterator[str]:
+    """The address of a service with them, `photographs`."""
     with serving(collection, LOOKALIKE_MAX_RESULTS="50") as address:
         yield address
 

@@ -33,6 +33,7 @@ CALLS: dict[str, list[Callable[[Any], Any]]] = {
     "iter_items": [lambda client: client.iter_items(filter={"must": []})],
     "item": [lambda client: client.item("a/cat.png"), lambda client: client.item("../x", fields=[])],
     "thumbnail": [lambda client: client.thumbnail("a/cat.png"), lambda client: client.thumbnail("cup/thumbnail")],
+    "original": [lambda client: client.original("a/cat.png"), lambda client: client.original("cup/original")],
     "put_item": [
         lambda client: client.put_item("a/cat.png", PHOTOGRAPH, metadata={"caption": "a cat"}, if_none_match="*"),
         lambda client: client.put_item("a/cat.png", image_url="http://127.0.0.1/cat.jpg", if_match='"1"'),
@@ -49,6 +50,7 @@ CALLS: dict[str, list[Callable[[Any], Any]]] = {
     "fields": [lambda client: client.fields()],
     "facets": [lambda client: client.facets(fields=["width"], bins=3)],
     "count": [lambda client: client.count({"must": []})],
+    "map": [lambda client: client.map(), lambda client: client.map("width")],
     "collections": [lambda client: client.collections()],
     "collection_info": [lambda client: client.collection_info("my collection")],
     "reload": [lambda client: client.reload("my collection")],

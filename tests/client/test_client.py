@@ -8,9 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
+from lookalike.collection import store_map
+from lookalike.collection_map import CollectionMap
 from lookalike_client import ApiError, AsyncClient, Client, Part, SearchResults
 from tests.api.small_collection import ITEMS, PHOTOGRAPHS, WITHOUT_THUMBNAIL
 from tests.client.recorded import PHOTOGRAPH
@@ -181,11 +185,36 @@ def test_item_of_any_id_is_read(client: Client, item_id: str) -> None:
         assert max(Image.open(io.BytesIO(thumbnail.data)).size) <= 256
 
 
+def test_original_is_read_as_bytes() -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=str(request.url).encode()))
+    with Client("http://service", transport=transport) as client:
+        assert client.original("a b/cat.png") == b"http://service/v1/items/a%20b/cat.png/original"
+        assert client.original("../x") == b"http://service/v1/item/original?id=..%2Fx"
+
+
+def test_original_of_a_service_without_them_is_refused(client: Client) -> None:
+    with pytest.raises(ApiError, match="403 originals_disabled"):
+        client.original(CAT)
+
+
 def test_columns_are_described(client: Client) -> None:
     assert {"caption", "width"} <= {field.name for field in client.fields().fields}
     (width,) = client.facets(fields=["width"], bins=3).fields
     assert width.histogram is not None
     assert len(width.histogram.edges) == len(width.histogram.counts) + 1
+
+
+def test_map_has_a_place_for_each_item(client: Client, collection: Path) -> None:
+    with pytest.raises(ApiError, match="404 no_map"):
+        client.map()
+    (folder,) = (collection / "versions").iterdir()
+    points = np.linspace(0, 1, 2 * len(ITEMS), dtype=np.float32).reshape(-1, 2)
+    store_map(folder, CollectionMap(folder.name, points, "umap", {}, "2026-01-01T00:00:00Z"))
+    found = client.map("caption")
+    assert (len(found), found.unmapped, found.ids) == (len(ITEMS), 0, list(ITEMS))
+    np.testing.assert_allclose(np.array([found.x, found.y]).T, points, atol=1e-5)
+    assert found.field is not None
+    assert found.field.values == [caption for _, caption in ITEMS.values()]
 
 
 def test_collection_of_a_client(client: Client) -> None:

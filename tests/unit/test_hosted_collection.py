@@ -55,7 +55,7 @@ class Gallery:
         self.errors: dict[str, Exception] = {}
         self.clock = Clock()
         runtime = Runtime(
-            Settings(collection=root, deadline=1.0), *cast(Any, (None, IdleWorkers(), None, None, None, None))
+            Settings(collection=root, deadline=1.0), *cast(Any, (None, IdleWorkers(), None, None, None, None, None))
         )
         self.hosted = HostedCollection(root, runtime)
         self.hosted.backoff = Backoff(clock=self.clock)

@@ -16,6 +16,7 @@ from indexing.job import IndexSettings, run_index
 from indexing.transfer import pull, push
 from indexing.work_folder import exclusive
 from lookalike.collection import CURRENT, VECTORS, VERSIONS, current_version, open_collection
+from lookalike.collection_map import MAP_FILE
 from lookalike.errors import (
     BucketUnavailable,
     ChecksumMismatch,
@@ -69,6 +70,7 @@ def test_pulled_collection_is_the_pushed_one(bucket: Bucket, collection: Path, t
     pulled = pull(bucket.url("c/name"), copy)
     assert (pulled.unchanged, pulled.copied_files, pulled.bytes) == (False, pushed.files, pushed.bytes)
     assert (copy / "calibration.json").read_text() == "{}\n"
+    assert not (copy / "sources.json").exists()  # it has paths of the machine that pushed
     (copy / "calibration.json").unlink()
     np.testing.assert_array_equal(open_collection(copy).vectors, open_collection(collection).vectors)
     assert {path.name for path in (copy / VERSIONS).iterdir()} == {current_version(collection)}
@@ -82,6 +84,18 @@ def test_second_run_copies_nothing(bucket: Bucket, collection: Path, tmp_path: P
     pull(url, tmp_path / "copy")
     again = pull(url, tmp_path / "copy")
     assert (again.unchanged, again.copied_files) == (True, 0)
+
+
+def test_later_map_is_copied_with_its_version(bucket: Bucket, collection: Path, tmp_path: Path) -> None:
+    url, copy = bucket.url("c"), tmp_path / "copy"
+    push(collection, url)
+    pull(url, copy)
+    drawn = Path(VERSIONS, current_version(collection), MAP_FILE)
+    for content in (b"a map", b"a later map"):
+        (collection / drawn).write_bytes(content)
+        assert push(collection, url).unchanged
+        assert pull(url, copy).unchanged
+        assert (copy / drawn).read_bytes() == content
 
 
 def test_both_sides_keep_two_versions(bucket: Bucket, collection: Path, tmp_path: Path) -> None:

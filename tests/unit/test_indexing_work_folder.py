@@ -48,6 +48,13 @@ def test_unfinished_current_file_is_accepted(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".CURRENT.*"))
 
 
+def test_what_a_job_left_before_its_first_version_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / ".sources.json.1b87b56d").write_text("{")
+    (tmp_path / "sources.json").write_text("{}")
+    with exclusive(tmp_path):
+        pass
+
+
 def test_file_size_limit_is_reported(tmp_path: Path) -> None:
     with (
         pytest.raises(DiskFull, match=r"may not grow.*ulimit -f.*: it is lost"),

@@ -426,11 +426,14 @@ def test_service_routes_declare_kinds_and_deadlines() -> None:
         "/items": "read",
         "/items/{item_id:path}": "read",
         "/items/{item_id:path}/thumbnail": "read",
+        "/items/{item_id:path}/original": "read",
         "/item": "read",
         "/item/thumbnail": "read",
+        "/item/original": "read",
         "/fields": "read",
         "/facets": "read",
         "/count": "read",
+        "/map": "read",
     }
     assert declared == {
         **{f"/v1{path}": kind for path, kind in of_a_collection.items()},

@@ -17,6 +17,7 @@ from indexing import snapshot as snapshot_module
 from indexing.compaction import run_compact
 from indexing.snapshot import restore, take_snapshot
 from lookalike.collection import CURRENT, VERSIONS, current_version, open_collection
+from lookalike.collection_map import MAP_FILE
 from lookalike.errors import (
     ChecksumMismatch,
     CollectionBusy,
@@ -88,12 +89,18 @@ def test_snapshot_inside_its_collection_is_refused(root: Path) -> None:
 def test_restore_brings_everything_back(root: Path, tmp_path: Path) -> None:
     before = seen_in(root)
     (root / "calibration.json").write_text("{}\n")
+    drawn = Path(VERSIONS, current_version(root), MAP_FILE)
+    (root / drawn).write_bytes(b"a map")
     take_snapshot(root, tmp_path / "copy")
+    (root / drawn).write_bytes(b"a later map")
+    restore(tmp_path / "copy", root, replace=True)
     restore(tmp_path / "copy", tmp_path / "new")
+    assert (root / drawn).read_bytes() == (tmp_path / "new" / drawn).read_bytes() == b"a map"
     assert (tmp_path / "new" / "calibration.json").read_text() == "{}\n"
     (tmp_path / "new" / "calibration.json").unlink()
     assert seen_in(tmp_path / "new") == before
     assert files(tmp_path / "new") | {"calibration.json"} == files(tmp_path / "copy")
+    assert (tmp_path / "new" / "sources.json").read_text() == (root / "sources.json").read_text()
 
 
 def test_restore_replaces_later_writes(root: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from lookalike_client.results import (
     Hit,
     Item,
     ItemDetails,
+    ItemMap,
     Items,
     Model,
     Ready,
@@ -178,6 +179,10 @@ class AsyncClient(Session):
         """Get an item's thumbnail, at most 256 pixels a side."""
         return await self._send(calls.thumbnail(self._base, id))
 
+    async def original(self, id: str) -> bytes:
+        """Get the image file that an item was indexed from, if the service serves originals."""
+        return await self._send(calls.original(self._base, id))
+
     async def put_item(
         self,
         id: str,
@@ -243,6 +248,10 @@ class AsyncClient(Session):
     async def count(self, filter: Mapping[str, Any] | None = None) -> Count:
         """Count the items that pass a filter."""
         return await self._send(calls.count(self._base, filter))
+
+    async def map(self, field: str | None = None) -> ItemMap:
+        """Get the map; as `Client.map`."""
+        return await self._send(calls.item_map(self._base, field))
 
     async def collections(self) -> list[CollectionInfo]:
         """List the collections of the service; the default one is first."""

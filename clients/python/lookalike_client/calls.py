@@ -24,6 +24,7 @@ from lookalike_client.results import (
     Count,
     Facets,
     ItemDetails,
+    ItemMap,
     Items,
     Ready,
     SearchResults,
@@ -32,7 +33,7 @@ from lookalike_client.results import (
     parse,
 )
 
-_NEEDS_PARAMETER = re.compile(r"[\x00-\x1f\x7f-\x9f\\%?#;]|(^|/)\.{0,2}(/|\Z)|/thumbnail\Z")
+_NEEDS_PARAMETER = re.compile(r"[\x00-\x1f\x7f-\x9f\\%?#;]|(^|/)\.{0,2}(/|\Z)|/(thumbnail|original)\Z")
 """Ids that a path can't carry through every proxy."""
 
 MAX_FIELD_BYTES = 60_000
@@ -83,6 +84,12 @@ def thumbnail(base: str, item_id: str) -> Call[Thumbnail]:
     return Call(method="GET", path=f"{path}/thumbnail", read=_read_thumbnail, params=params)
 
 
+def original(base: str, item_id: str) -> Call[bytes]:
+    """Get an item's original."""
+    path, params = _item_address(base, item_id)
+    return Call(method="GET", path=f"{path}/original", read=lambda response: response.content, params=params)
+
+
 def fields(base: str) -> Call[Facets]:
     """List the columns."""
     return Call(method="GET", path=f"{base}/fields", read=record(Facets))
@@ -96,6 +103,11 @@ def facets(base: str, options: Mapping[str, Any]) -> Call[Facets]:
 def count(base: str, condition: Mapping[str, Any] | None) -> Call[Count]:
     """Count items."""
     return Call(method="POST", path=f"{base}/count", read=record(Count), json=given_options({"filter": condition}))
+
+
+def item_map(base: str, field: str | None) -> Call[ItemMap]:
+    """Get the map."""
+    return Call(method="GET", path=f"{base}/map", read=record(ItemMap), params=_texts(given_options({"field": field})))
 
 
 def collections() -> Call[list[CollectionInfo]]:

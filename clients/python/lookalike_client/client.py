@@ -28,6 +28,7 @@ from lookalike_client.results import (
     Hit,
     Item,
     ItemDetails,
+    ItemMap,
     Items,
     Model,
     Ready,
@@ -246,6 +247,10 @@ class Client(Session):
         """Get an item's thumbnail, at most 256 pixels a side."""
         return self._send(calls.thumbnail(self._base, id))
 
+    def original(self, id: str) -> bytes:
+        """Get the image file that an item was indexed from, if the service serves originals."""
+        return self._send(calls.original(self._base, id))
+
     def put_item(
         self,
         id: str,
@@ -355,6 +360,14 @@ class Client(Session):
     def count(self, filter: Mapping[str, Any] | None = None) -> Count:
         """Count the items that pass a filter."""
         return self._send(calls.count(self._base, filter))
+
+    def map(self, field: str | None = None) -> ItemMap:
+        """Get the places of all items on the collection's map, which `lookalike map` makes.
+
+        Args:
+            field: column whose values the result has, too.
+        """
+        return self._send(calls.item_map(self._base, field))
 
     def collections(self) -> list[CollectionInfo]:
         """List the collections of the service; the default one is first."""

@@ -35,6 +35,7 @@ class Hit:
         probability: that the item truly matches, 0 to 1; None where the encoder is not calibrated for the query.
         metadata: the item's columns.
         thumbnail_url: path of the thumbnail at the service, None if there is none; `Client.thumbnail` reads it.
+        original_url: path of the original at the service, None where it serves none; `Client.original` reads it.
         group: the item's value of the column `group_by`.
         duplicates: number of near-identical items that it stands for, None without `deduplicate`.
         embedding: the item's unit vector, None without `include`.
@@ -45,6 +46,7 @@ class Hit:
     probability: float | None
     metadata: dict[str, Any]
     thumbnail_url: str | None
+    original_url: str | None = None
     group: Any = None
     duplicates: int | None = None
     embedding: list[float] | None = None
@@ -183,11 +185,12 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """An item of the collection: its id, its columns, and the path of its thumbnail."""
+    """An item of the collection: its id, its columns, and the paths of its thumbnail and of its original."""
 
     id: str
     metadata: dict[str, Any]
     thumbnail_url: str | None
+    original_url: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,6 +299,43 @@ class Count(Source):
 
     count: int
     total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapField:
+    """A column of the items on a map: its name, its type, and the value of each item, None without one."""
+
+    name: str
+    type: str
+    values: list[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemMap(Source):
+    """The places of a collection's items on its map; lists have one entry for each item, in the same order.
+
+    Attributes:
+        items: number of items on the map.
+        unmapped: number of items that were added later.
+        method: `umap`, `tsne` or `pca`.
+        created: when the map was made, in ISO 8601.
+        ids: of the items.
+        x: from 0 to 1, of the same scale as y.
+        y: from 0 to 1.
+        field: the column that the call names, or None.
+    """
+
+    items: int
+    unmapped: int
+    method: str
+    created: str
+    ids: list[str]
+    x: list[float]
+    y: list[float]
+    field: MapField | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 @dataclass(frozen=True, kw_only=True)
