@@ -15,7 +15,7 @@ demo: .venv/demo.stamp ## set up, index the sample gallery (or IMAGES=folder), s
 test: .venv/dev.stamp ## set up and run all tests (ARGS="-k text" for pytest)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore=tests/slow $(ARGS)
 
-test-slow: .venv/dev.stamp .milvus/stamp ## tests that take minutes: training, Ray, nginx, servers of Milvus and S3
+test-slow: .venv/dev.stamp .milvus/stamp ## tests that take minutes: training, servers of other projects, the page's map and editing
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests/slow $(ARGS)
 
 test-milvus: .venv/dev.stamp .milvus/stamp ## the tests on a Milvus server alone

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import fastapi_offline
 from fastapi import APIRouter, FastAPI, Request
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from app.api.dependencies import SettingsDep
 from app.middleware.root_path import root_path
 from lookalike.images import EXTENSIONS
 
@@ -32,9 +34,10 @@ class _Files(StaticFiles):
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-async def search_page(request: Request) -> Response:
-    """The search page. Its file picker offers all formats: `image/*` of a browser leaves some out."""
-    page = (WEB / "index.html").read_text().replace('accept="image/*"', f'accept="{_ACCEPT}"')
+async def search_page(request: Request, settings: SettingsDep) -> Response:
+    """The search page. Its file pickers offer all formats: `image/*` of a browser leaves some out."""
+    page = (WEB / "index.html").read_text().replace('accept="image/*" multiple', f'accept="{_ACCEPT}" multiple')
+    page = page.replace('data-max-bytes="33554432"', f'data-max-bytes="{settings.max_body_bytes}"')
     if root := root_path(request.scope):  # a proxy may publish the page without a slash at the end of its URL
         page = page.replace("<head>", f'<head><base href="{escape(root)}/">', 1)
     return HTMLResponse(page, headers=_REVALIDATE)
@@ -51,4 +54,4 @@ def mount(app: FastAPI) -> None:
     mimetypes.init()  # it reads files, which needs a file descriptor: under load there may be none
     app.include_router(router)
     app.mount("/static/swagger-ui", _Files(directory=SWAGGER_UI), name="swagger-ui")
-    app.mount("/static", _Files(directory=WEB), name="static")
+    app.mount("/static", GZipMiddleware(_Files(directory=WEB)), name="static")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conftest import gallery, sample_collection
+from tests.web.conftest import browser, context, image, page
 
-__all__ = ["gallery", "pytest_collection_modifyitems", "sample_collection"]
+__all__ = ["browser", "context", "gallery", "image", "page", "pytest_collection_modifyitems", "sample_collection"]
 
 FIRST = ("test_train_command", "test_slow_pages", "test_milvus_server")
 """Files that take longest: they begin first, so that no process waits for one at the end."""

@@ -46,7 +46,7 @@ def bar_shares(page: Page) -> list[float]:
 def respond(page: Page, **response: Any) -> None:
     """Let searches by text get this response; show it."""
     body = {"took_ms": {"total": 1.0}, **response}
-    page.route("**/v1/search/text", lambda route: route.fulfill(json=body))
+    page.route("**/v1/search", lambda route: route.fulfill(json=body))
     page.get_by_role("searchbox").fill("anything")
     page.get_by_role("searchbox").press("Enter")
     expect(page.locator("#grid")).to_have_attribute("aria-busy", "false")
@@ -63,8 +63,8 @@ def test_bar_and_number_are_the_probability(page: Page, image: Path) -> None:
     line = page.locator(".score").first
     expect(line).to_have_attribute("title", "Probability of a match 98 %. Cosine similarity 1.0000")
     expect(page.locator("#no-match")).to_have_text("")
-    page.get_by_role("button", name="Details: a motorcycle", exact=True).click()
-    expect(page.get_by_role("dialog")).to_contain_text("probability0.98")
+    page.get_by_role("link", name="a motorcycle", exact=True).click()
+    expect(page.get_by_role("dialog")).to_contain_text("98 %")
 
 
 def test_query_without_a_match_says_so_in_a_status(page: Page, image: Path) -> None:
@@ -101,8 +101,8 @@ def test_no_results_are_no_closest_images(page: Page) -> None:
 def test_failed_search_removes_the_line(page: Page) -> None:
     respond(page, results=[{**RESULT, "score": 0.1, "probability": 0.01}], no_match=True)
     expect(page.locator("#no-match")).to_have_text(NO_MATCH)
-    page.unroute("**/v1/search/text")
-    page.route("**/v1/search/text", lambda route: route.fulfill(status=502, body="bad gateway"))
+    page.unroute("**/v1/search")
+    page.route("**/v1/search", lambda route: route.fulfill(status=502, body="bad gateway"))
     page.get_by_role("searchbox").press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("502")
     expect(page.locator("#no-match")).to_have_text("")
