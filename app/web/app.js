@@ -14,8 +14,9 @@ import * as state from "./state.js";
 import * as summary from "./summary.js";
 import { LESS, withItem } from "./grid.js";
 
-function showState(current, previous) {
+function showState(current, previous, inHistory) {
   summary.layOut();
+  if (inHistory) queryBar.reset();
   queryBar.show(current);
   filterChips.show(current);
   if (current.collection !== previous?.collection) {
@@ -57,7 +58,6 @@ function listen() {
   });
   find("another").addEventListener("click", queryBar.addAnother);
   document.addEventListener("pointerdown", ({ target }) => queryBar.closeWeights(target));
-  addEventListener("popstate", queryBar.reset, { capture: true });
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault(); // under a root path, the page's base is another URL than its own
     find("results").focus();
@@ -103,7 +103,10 @@ function listenToSelection() {
   find("selection-more").addEventListener("click", () => addParts(1));
   find("selection-less").addEventListener("click", () => addParts(LESS));
   find("selection-download").addEventListener("click", () => selection.download(records()));
-  find("selection-clear").addEventListener("click", selection.clear);
+  find("selection-clear").addEventListener("click", () => {
+    selection.clear();
+    find("results").focus({ preventScroll: true }); // the button is hidden now
+  });
 }
 
 function clickInGrid(event) {

@@ -76,7 +76,7 @@ export const current = () => state;
 /** Return the URL of the current state with changes. */
 export const urlWith = (changes) => url({ ...state, ...changes });
 
-/** Call `listener(state, previous)` after each change. */
+/** Call `listener(state, previous, inHistory)` after each change; `inHistory` if it was a step back or forward. */
 export const subscribe = (listener) => listeners.add(listener);
 
 /** Change the state and the URL; `replace` adds no entry to the history. */
@@ -88,14 +88,14 @@ export function change(changes, { replace = false } = {}) {
   moveTo(target.search);
 }
 
-function moveTo(search) {
+function moveTo(search, inHistory = false) {
   const previous = state;
   state = read(search);
-  for (const listener of listeners) listener(state, previous);
+  for (const listener of listeners) listener(state, previous, inHistory);
 }
 
 addEventListener("popstate", () => {
-  if (url(read(location.search)) !== url(state)) moveTo(location.search); // the skip link changes only the fragment
+  if (url(read(location.search)) !== url(state)) moveTo(location.search, true); // the skip link changes only the fragment
 });
 
 /** Return what `rememberPlace` noted of this entry of the history; `{}` if nothing. */

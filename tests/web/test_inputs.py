@@ -64,6 +64,18 @@ def test_texts_become_chips_with_weights(page: Page) -> None:
     expect(page.get_by_label("Weight of people: -0.7")).to_be_visible()
 
 
+def test_going_back_to_one_text_edits_it_again(page: Page) -> None:
+    page.get_by_role("searchbox").fill("red")
+    page.get_by_role("searchbox").press("Enter")
+    page.get_by_role("button", name="Add another text").click()
+    page.get_by_role("searchbox").press_sequentially("-people")
+    page.get_by_role("searchbox").press("Enter")
+    expect(page.locator("#chips .chip-text")).to_have_text(["red", "people"])
+    page.go_back()
+    expect(page.get_by_role("searchbox")).to_have_value("red")
+    expect(page.locator("#chips .chip")).to_have_count(0)
+
+
 def test_text_image_and_items_are_combined(page: Page, image: Path) -> None:
     page.get_by_role("searchbox").fill("blue")
     page.get_by_role("searchbox").press("Enter")
