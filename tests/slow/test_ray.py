@@ -110,7 +110,7 @@ def test_result_equals_that_of_one_machine(
 def test_killed_worker_costs_a_shard_and_not_the_job(address: str, photographs: Path, tmp_path: Path) -> None:
     job = start(photographs, tmp_path / "out", "--encoder", "lite", "--runner", "ray", "--address", address)
     wait_for_shards(job, tmp_path / "out", 1)
-    os.kill(workers()[0], signal.SIGKILL)
+    os.kill(wait_for_worker("encode"), signal.SIGKILL)
     output, errors = job.communicate(timeout=180)
     assert job.returncode == 0, errors
     assert "a worker on 127.0.0." in errors
@@ -160,14 +160,24 @@ def wait_for_shards(job: subprocess.Popen[str], out: Path, count: int) -> None:
         time.sleep(0.02)
 
 
-def workers() -> list[int]:
+def wait_for_worker(method: str) -> int:
+    """Return the process of a worker in a call of `method`, which is in the title that Ray gives the process."""
+    deadline = time.monotonic() + 60
+    while not (found := workers(f".{method}")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found[0]
+
+
+def workers(call: str = "") -> list[int]:
     """Return the processes of this cluster's workers."""
-    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if is_worker(pid)]
+    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if is_worker(pid, call)]
 
 
-def is_worker(pid: int) -> bool:
+def is_worker(pid: int, call: str) -> bool:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::Worker") and is_descendant(pid)
+        title = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return title.startswith(f"ray::Worker{call}".encode()) and is_descendant(pid)
     except OSError:  # it has ended
         return False
 
