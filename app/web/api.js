@@ -48,7 +48,8 @@ async function send(path, { retry = true, tagged = false, ...options } = {}, fai
     await wait(problem.message, seconds, options.signal);
     return send(path, { tagged, ...options });
   }
-  if (response.status !== 401 || !(await key.prompt(problem, sent))) throw problem;
+  if (response.status !== 401) throw problem;
+  if (!(await key.prompt(problem, sent))) throw new Problem(401, { title: "An API key is needed", detail: "Try again, and enter the key of this service." });
   return send(path, { retry, tagged, ...options });
 }
 

@@ -3,7 +3,8 @@
 import * as api from "./api.js";
 import { kept } from "./state.js";
 
-const GROUP_SIZE = 6;
+/** How many results a group shows. */
+export const GROUP_SIZE = 6;
 
 /** Return whether the state is a query, rather than a list of items. */
 export const isQuery = ({ parts }) => parts.length > 0;

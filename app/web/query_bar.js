@@ -105,7 +105,14 @@ function weightOf({ weight }, index) {
     clearTimeout(timer);
     timer = setTimeout(() => setWeight(index, Number(slider.value)), WAIT_MS);
   });
-  return element("details", { class: "weight" }, number, element("div", { class: "weight-slider" }, slider));
+  const details = element("details", { class: "weight" }, number, element("div", { class: "weight-slider" }, slider));
+  details.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !details.open) return;
+    event.preventDefault(); // it would clear the selection too
+    details.open = false;
+    number.focus();
+  });
+  return details;
 }
 
 function setWeight(index, weight) {

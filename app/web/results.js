@@ -21,6 +21,9 @@ const listeners = new Set();
 /** Return the records shown so far, in order. */
 export const results = () => list.records;
 
+/** Return whether all results are shown. */
+export const isComplete = () => list.done;
+
 /** Return the version of the collection that the results are of; undefined before the first page. */
 export const version = () => list.version;
 

@@ -1,7 +1,10 @@
 // The lines around the results: how many there are, how long it took, that nothing matches, and errors.
 
 import { element, find } from "./dom.js";
+import { GROUP_SIZE } from "./query.js";
 import * as state from "./state.js";
+
+const INVALID = [400, 413, 415, 422]; // the same request would fail again
 
 /** Set the layout: the start page, unless there is a query, a filter, the map or an open panel. */
 export function layOut() {
@@ -39,7 +42,8 @@ export function show({ records, done, response }) {
 function resultsSummary({ length }, done) {
   if (!length) return "No images found";
   const count = length === 1 ? "1 image" : `${length.toLocaleString("en")} images`;
-  return `${count}${done ? "" : " so far"}, best first`;
+  const atMost = state.current().group ? `, at most ${GROUP_SIZE} of each group` : "";
+  return `${count}${done ? "" : " so far"}, best first${atMost}`;
 }
 
 function showCollapsed(records) {
@@ -81,8 +85,10 @@ export function showMore(end, message = "") {
 export function showProblem(problem) {
   find("problem").hidden = !problem;
   if (!problem) return;
-  find("problem-title").textContent = problem.title ?? "Something went wrong";
+  const isInvalid = INVALID.includes(problem.status);
+  find("problem-title").textContent = isInvalid ? "This can't be searched for" : problem.title ?? "Something went wrong";
   find("problem-detail").textContent = problem.message;
+  find("retry").hidden = isInvalid;
   find("problem-home").hidden = problem.code !== "unknown_collection";
   for (const id of ["status", "timings", "no-match"]) find(id).textContent = "";
   find("download").hidden = find("collapsed").hidden = true;

@@ -126,6 +126,15 @@ def test_modules_of_the_page_are_served(client: TestClient) -> None:
     assert client.get("/static/..%2Fmain.py").status_code == 404
 
 
+def test_own_javascript_is_below_120_kb_as_transferred(client: TestClient) -> None:
+    web, size = REPOSITORY / "app/web", 0
+    for file in web.rglob("*.js"):
+        with client.stream("GET", f"/static/{file.relative_to(web).as_posix()}") as response:
+            assert response.headers.get("content-encoding") == "gzip" or file.stat().st_size < 500
+            size += len(b"".join(response.iter_raw()))
+    assert 0 < size < 120_000
+
+
 def test_every_response_has_security_headers(client: TestClient) -> None:
     for response in (client.get("/livez"), client.get("/nothing"), client.post("/v1/search/text", content=b"")):
         assert response.headers["x-content-type-options"] == "nosniff"

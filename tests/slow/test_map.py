@@ -201,6 +201,7 @@ def test_lasso_is_a_filter(page: Page) -> None:
     drag(page, canvas, around)
     assert filtered(page) == {"animals/cat.png"}
     (text,) = parse_qs(urlsplit(page.url).query)["lasso"]
+    expect(page.locator(".map-status")).to_contain_text("highlighted")
     assert len(text.split()) <= 60
     wait_for_colour(canvas, (x - 65, y), [234, 233, 252])  # the accent at 12 %
     page.get_by_role("button", name="Remove lasso").click()

@@ -245,9 +245,13 @@ def test_invalid_condition_is_explained_until_removed(context: BrowserContext) -
 
 
 def test_results_are_grouped_and_show_duplicates(page: Page) -> None:
+    expect(page.get_by_label("Group by")).to_be_disabled()
+    page.get_by_role("searchbox", name="Describe").fill("red")
+    page.get_by_role("searchbox", name="Describe").press("Enter")
     options = page.get_by_label("Group by").locator("option")
     expect(options).to_have_text(["nothing", "format", "sale", "rating"])
     page.get_by_label("Group by").select_option("format")
-    page.get_by_label("Show near-duplicates").check()
+    page.get_by_role("checkbox", name="Show near-duplicates").check()
     query = parse_qs(urlsplit(page.url).query)
     assert (query["group"], query["dup"]) == (["format"], ["1"])
+    expect(page.locator("#status")).to_contain_text("at most 6 of each group")

@@ -52,12 +52,15 @@ def test_texts_become_chips_with_weights(page: Page) -> None:
     slider = page.get_by_role("slider", name="Weight of people")
     slider.press("ArrowLeft")
     expect(page.get_by_label("Weight of people: -0.6")).to_be_visible()
+    expect(slider).to_be_focused()
     with page.expect_response(lambda response: '"weight":-0.7' in (response.request.post_data or "")) as sent:
         page.get_by_role("slider", name="Weight of people").press("ArrowLeft")
     assert sent.value.request.post_data_json["query"] == [
         {"text": "red", "weight": 1},
         {"text": "people", "weight": -0.7},
     ]
+    slider.press("Escape")
+    expect(slider).to_be_hidden()
     page.get_by_role("button", name="Remove people from the search").click()
     expect(page.get_by_role("searchbox")).to_have_value("red")
     page.go_back()

@@ -47,7 +47,7 @@ def test_page_reports_a_missing_key(context: BrowserContext) -> None:
     page.goto("/")
     expect(page.get_by_role("dialog", name="This service requires an API key")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.locator("#problem")).to_contain_text("send Authorization")
+    expect(page.locator("#problem")).to_contain_text("enter the key")
 
 
 def test_page_prompts_once_for_requests_sent_together(context: BrowserContext) -> None:
@@ -61,5 +61,5 @@ def test_page_prompts_once_for_requests_sent_together(context: BrowserContext) -
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     held[0].continue_()
-    expect(page.locator("#problem")).to_contain_text("send Authorization")
+    expect(page.locator("#problem")).to_contain_text("enter the key")
     expect(dialog).to_be_hidden()

@@ -5,7 +5,7 @@ import { element } from "../dom.js";
 const MEASURED = ["id", "source", "path", "width", "height", "format", "truncated"]; // writes can't set them
 const NUMBERS = ["integer", "number"];
 const TYPES = ["text", "boolean", "date", "datetime", "time", "duration", "uuid", "null", ...NUMBERS];
-const NEW_TYPES = { text: "Text", number: "Number", boolean: "Yes or no", date: "Date", "list of text": "List" };
+const NEW_TYPES = { text: "Text", number: "Number", boolean: "Yes or no", "list of text": "List" };
 
 /** Return whether the form can change a column: not those that are measured, or of records. */
 export function isEditable({ name, type }, fields) {

@@ -39,6 +39,7 @@ class Panel {
   #problem = element("div", { class: "problem", role: "alert", hidden: true });
   #fields = element("div", { class: "fields" });
   #group = element("select", { onchange: () => state.change({ group: this.#group.value }) });
+  #groupNote = element("span", { class: "group-note" }, "needs a query");
   #duplicates = element("input", { type: "checkbox", onchange: () => state.change({ duplicates: this.#duplicates.checked }) });
 
   constructor(container) {
@@ -49,7 +50,7 @@ class Panel {
       this.#problem,
       this.#fields,
       element("div", { class: "arrangement" },
-        element("label", {}, "Group by ", this.#group),
+        element("label", {}, "Group by ", this.#group, this.#groupNote),
         element("label", {}, this.#duplicates, "Show near-duplicates")),
     );
   }
@@ -139,13 +140,15 @@ class Panel {
   }
 
   #showState() {
-    const { filters, lasso, group, duplicates } = state.current();
+    const { parts, filters, lasso, group, duplicates } = state.current();
     this.#typing = null; // the back button ends a gesture
     for (const each of this.#groups) each.show(filters);
     if (group && ![...this.#group.options].some(({ value }) => value === group)) {
       this.#group.append(element("option", { value: group }, group)); // of a URL written by hand
     }
     this.#group.value = group;
+    this.#group.disabled = !parts.length && !group;
+    this.#groupNote.hidden = parts.length > 0;
     this.#duplicates.checked = duplicates;
     this.#clear.hidden = !filters.length && !lasso;
   }

@@ -118,15 +118,16 @@ function showState() {
   showResults();
 }
 
-// Without a query the results are any images; those of a lasso alone are the ones that it surrounds.
+// Without a query or a filter the results are any images, and none stands out.
 function showResults() {
   if (!map || state.current().view !== "map") return;
   if (isStale()) return void load();
-  const { parts: query, filters } = state.current();
-  const shown = query.length || filters.length ? results.results().map(({ id }) => indexOf.get(id)) : [];
-  const marked = shown.filter((index) => index !== undefined);
+  const { parts: query, filters, lasso: polygon } = state.current();
+  const isSearch = query.length > 0 || filters.length > 0;
+  const ids = isSearch ? results.results().map(({ id }) => id) : polygon ? lasso.inside(map, polygon) : [];
+  const marked = ids.map((id) => indexOf.get(id)).filter((index) => index !== undefined);
   scatter.mark(marked);
-  parts.status.textContent = status(marked.length);
+  parts.status.textContent = status(marked.length, isSearch && !results.isComplete());
 }
 
 function isStale() {
@@ -138,10 +139,10 @@ function isStale() {
 
 const images = (count) => (count === 1 ? "1 image" : `${count.toLocaleString("en")} images`);
 
-function status(marked) {
+function status(marked, isPart) {
   const texts = [images(map.ids.length)];
   if (map.unmapped) texts.push(`${map.unmapped.toLocaleString("en")} not on the map: compute it again with lookalike map`);
-  if (marked) texts.push(`${marked.toLocaleString("en")} ${marked === 1 ? "result" : "results"} highlighted`);
+  if (marked) texts.push(`${isPart ? "the first " : ""}${marked.toLocaleString("en")} ${marked === 1 ? "result" : "results"} highlighted`);
   return texts.join(" · ");
 }
 

@@ -50,7 +50,7 @@ export function showLegend({ legend }, name, { colours, entries, ends = [] }) {
 export function showProblem({ problem, stage, bar, retry }, error) {
   problem.hidden = !error;
   stage.hidden = bar.hidden = Boolean(error);
-  if (error) problem.replaceChildren(element("strong", {}, error.title ?? "The map can't be shown"), element("p", {}, error.message), retry);
+  if (error) problem.replaceChildren(element("strong", {}, error.code === "no_map" ? "No map yet" : error.title ?? "The map can't be shown"), element("p", {}, error.message), retry);
 }
 
 /** Show the tooltip beside a position, with an image element and lines of text; without them, hide it. */
